@@ -1,0 +1,179 @@
+"""The command. The only file that knows the argument parser; no torch before there is something to compute."""
+
+import sys
+from dataclasses import asdict, dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+
+from infomax.table import table
+
+
+def option(metavar: str, default: str) -> Any:
+    """How --help shows an option that may be left out."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+RECIPE = "the recipe's"
+Device = Annotated[str, arg(metavar="auto|cpu|cuda")]
+Workers = Annotated[int | None, option("N", "one a core, at most 8")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Train an encoder without labels, and keep everything about it in a run folder."""
+
+    out: Path
+    """The run folder to make."""
+    data: Annotated[str | None, option("DIR|FILE.npz|digits", "digits")] = None
+    """A folder of images, an .npz file of arrays, or the embedded handwritten digits. No labels are needed."""
+    method: Annotated[str | None, option("mira|corinfomax|carl|mveb", "mira")] = None
+    recipe: Annotated[str | None, option("NAME", "one that suits the images and the machine")] = None
+    """What to start from: digits; small, a small encoder at 32 pixels that a CPU can train; cifar10; or the method's
+    larger one, imagenet100, stl10 or imagenet, which need a GPU."""
+    backbone: Annotated[str | None, option("NAME", RECIPE)] = None
+    """small, resnet18, resnet34, resnet50 or resnet101."""
+    views: Annotated[str | None, option("NAME", RECIPE)] = None
+    """byol, simclr, mira-cifar, dino or dino-wide; the last two add six small crops and need mira or mveb."""
+    image_size: Annotated[int | None, option("PIXELS", RECIPE)] = None
+    """Side of the full views."""
+    epochs: Annotated[int | None, option("N", RECIPE)] = None
+    """Passes over the images."""
+    batch_size: Annotated[int | None, option("N", RECIPE)] = None
+    """Images a step. The learning rate is not changed with it."""
+    learning_rate: Annotated[float | None, option("X", RECIPE)] = None
+    """At its peak."""
+    seed: Annotated[int | None, option("N", RECIPE)] = None
+    """Of the weights, the order of the images and the views."""
+    precision: Annotated[str | None, option("32|bf16|16", RECIPE)] = None
+    """Of the networks; the losses are computed in full."""
+    overrides: Annotated[
+        tuple[str, ...], arg(name="set", metavar="KEY=VALUE ...", help_behavior_hint="(default: nothing)")
+    ] = ()
+    """Any setting of the recipe, as in --set method.beta=0.5 optimizer.weight_decay=0."""
+    device: Device = "auto"
+    """auto takes the GPU if there is one."""
+    workers: Workers = None
+    """Processes that decode image files."""
+    resume: bool = False
+    """Continue the run in --out from its last checkpoint."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judge:
+    run: Annotated[Positional[Path], arg(metavar="RUN")]
+    """A run folder."""
+    data: Annotated[str | None, option("DIR|FILE.npz|digits", "what the run was trained on")] = None
+    """Images with labels: a sub-folder for each class, or arrays of labels."""
+    device: Device = "auto"
+    """auto takes the GPU if there is one."""
+    workers: Workers = None
+    """Processes that decode image files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knn(_Judge):
+    """Weighted k-nearest-neighbour vote on the features, by cosine."""
+
+    k: int = 20
+    """Neighbours that vote."""
+    temperature: float = 0.07
+    """A neighbour's vote weighs exp(cosine / temperature)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(_Judge):
+    """Linear classifier on the frozen features, its penalty chosen on a part of the training images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Train all four methods on handwritten digits, in minutes on a CPU, and compare what they learned."""
+
+    out: Annotated[Path | None, option("PATH", "runs/demo, or the first free one of runs/demo-2, ...")] = None
+    """Folder for the four run folders."""
+
+
+Evaluate = Annotated[
+    Annotated[Knn, subcommand("knn")] | Annotated[Linear, subcommand("linear")],
+    subcommand("evaluate", description="Judge the encoder of a run, beside the untrained encoder and the raw pixels."),
+]
+Command = Annotated[Demo, subcommand("demo")] | Annotated[Pretrain, subcommand("pretrain")] | Evaluate
+ABOUT = "Train image encoders without labels by information maximisation, and see how good they are."
+
+
+def main() -> None:
+    """Run the command. Exit codes: 0 done, 1 something failed, 2 a user's mistake, 130 interrupted."""
+    config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
+    command: Any = tyro.cli(Command, prog="infomax", description=ABOUT, config=config)  # pyrefly: ignore
+    run = {Demo: _demo, Pretrain: _pretrain, Knn: _evaluate, Linear: _evaluate}[type(command)]
+    try:
+        run(command)
+    except ValueError as error:
+        _fail(str(error), code=2)
+    except (FloatingPointError, OSError) as error:
+        _fail(str(error), code=1)
+    except KeyboardInterrupt:
+        _fail("interrupted", code=130)
+
+
+def _fail(message: str, *, code: int) -> None:
+    line = message.strip().splitlines()[-1]  # of a worker's error, which carries its traceback, the last line says what
+    print(f"infomax: {line.removeprefix('ValueError: ')}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _pretrain(command: Pretrain) -> None:
+    from infomax.pretraining import pretrain
+
+    try:
+        run = pretrain(**asdict(command))
+    except KeyboardInterrupt:
+        _fail(f"interrupted; infomax pretrain --out {command.out} --resume goes on from the last epoch", code=130)
+    else:
+        print(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
+
+
+def _evaluate(command: Knn | Linear) -> None:
+    from infomax.evaluation import protocols
+    from infomax.runs import Run
+
+    run = Run(command.run)
+    options = {**asdict(command), "data": command.data or run.config["data"]}
+    folder, data = options.pop("run"), options.pop("data")
+    protocol: Any = protocols.knn if isinstance(command, Knn) else protocols.linear
+    rows = protocol(folder, data, **options)
+    for row in rows:
+        run.append("results.jsonl", row)
+    first = rows[0]
+    title = f"k-NN, k={first['k']}" if isinstance(command, Knn) else "linear classifier"
+    images = f"{first['labelled_images']} labelled images, {first['test_images']} test images of {data}"
+    print(f"{title}: {images}, accuracy in %")
+    print(table(["", "top-1", "top-5"], [[row["representation"], row["top1"], row["top5"]] for row in rows]))
+
+
+def _demo(command: Demo) -> None:
+    from infomax.demo import DRAWS, demo
+
+    out = command.out or _free_folder(Path("runs/demo"))
+    rows = []
+    for row in demo(out):
+        rows.append(row)
+        if "run" in row:
+            print(f"{row['name']}: {row['seconds']:.0f} s, 1-label k-NN accuracy {row['knn_1']:.1%}, in {row['run']}")
+    columns = ["knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all"]
+    header = ["", "1 label: kNN", "linear", "5 labels: kNN", "linear", "all: kNN", "linear", "seconds"]
+    cells = [[row["name"], *(row[c] for c in columns), f"{row['seconds']:.0f}" if "run" in row else ""] for row in rows]
+    print(f"\nTop-1 accuracy in %; labels are for each class, and 1 and 5 the mean over {DRAWS} draws of them.")
+    print(table(header, cells))
+
+
+def _free_folder(first: Path) -> Path:
+    if not first.exists():
+        return first
+    return next(path for i in count(2) if not (path := first.with_name(f"{first.name}-{i}")).exists())

@@ -1,0 +1,232 @@
+"""Where images come from: the embedded digits, a folder of image files, or arrays in an .npz file."""
+
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image, ImageOps
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+TRAIN_NAMES, TEST_NAMES = ("train",), ("test", "val", "valid", "validation")
+# Conventions for the arrays of one split: ours and MedMNIST's, Keras's, and the plain ones for a file with one split.
+IMAGE_KEYS = ("{}_images", "x_{}", "{}_x")
+LABEL_KEYS = ("{}_labels", "y_{}", "{}_y", "{}_label")
+
+
+@dataclass(frozen=True)
+class ArrayImages:
+    """Images of one size, in memory."""
+
+    pixels: UInt8[np.ndarray, "n h w 3"]
+    labels: Int[np.ndarray, " n"] | None
+    """Numbers from 0 that stand for ``classes``."""
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def open(self, index: int) -> Image.Image:
+        return Image.fromarray(self.pixels[index])
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """Image files below a folder; the names of the sub-folders that hold them are the classes."""
+
+    root: Path
+    files: list[str]
+    labels: Int[np.ndarray, " n"] | None
+    classes: list[str]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def name(self, index: int) -> str:
+        return self.files[index]
+
+    def open(self, index: int) -> Image.Image:
+        """The decoded image in RGB, turned as its EXIF orientation says, on white where it is transparent.
+
+        Raises:
+            ValueError: naming the file, if it cannot be decoded.
+        """
+        path = self.root / self.files[index]
+        try:
+            with Image.open(path) as image:
+                return _to_rgb(ImageOps.exif_transpose(image))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+Images = ArrayImages | FolderImages
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, which convert() would cut off at 255
+        values = np.asarray(image, dtype=np.float64)
+        top = 255.0 if values.max(initial=0) <= 255 else 65535.0
+        return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        return white.convert("RGB")
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What ``--data`` named: images to train on, and images to judge by where the data set has them apart."""
+
+    name: str
+    train: Images
+    test: Images | None
+
+
+def open_source(data: str) -> Source:
+    """Open ``digits``, an .npz file, or a folder.
+
+    A folder with the sub-folders train and test (or val) has two splits, as has a file with such arrays. Sub-folders
+    below that are classes. No labels are needed to train.
+
+    Raises:
+        ValueError: if there are no images, saying what was found instead.
+    """
+    if data == "digits":
+        return _digits()
+    path = Path(data)
+    if path.is_dir():
+        return _folder(data, path)
+    if path.is_file() and path.suffix == ".npz":
+        return _arrays(data, path)
+    if path.exists():
+        raise ValueError(f"--data {data}: a file must be an .npz of arrays; for images, name their folder")
+    raise ValueError(f"--data {data}: no such folder or file; it can be a folder of images, an .npz file, or 'digits'")
+
+
+def _digits() -> Source:
+    """scikit-learn's 1,797 handwritten digits of 8x8 pixels; every fifth image is for testing."""
+    from sklearn.datasets import load_digits
+
+    digits: Any = load_digits()
+    pixels = (digits.images * (255 / 16)).round().astype(np.uint8)
+    pixels = np.repeat(pixels[..., None], 3, axis=3)
+    is_test = np.arange(len(pixels)) % 5 == 4
+    classes = [str(name) for name in digits.target_names]
+    labels = digits.target.astype(np.int64)
+    train, test = (ArrayImages(pixels[part], labels[part], classes) for part in (~is_test, is_test))
+    return Source("digits", train, test)
+
+
+def _folder(data: str, root: Path) -> Source:
+    train = next((root / name for name in TRAIN_NAMES if (root / name).is_dir()), None)
+    test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
+    if train is not None and test is not None:
+        first, second = _index(data, train), _index(data, test)
+        if first.classes != second.classes:
+            first, second = (FolderImages(s.root, s.files, None, []) for s in (first, second))
+        return Source(data, first, second)
+    return Source(data, _index(data, root), None)
+
+
+def _index(data: str, root: Path) -> FolderImages:
+    found = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    files = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    if not files:
+        kinds = Counter(path.suffix or "no suffix" for path in found).most_common(5)
+        seen = ", ".join(f"{count} x {kind}" for kind, count in kinds) or "nothing"
+        raise ValueError(f"--data {data}: no images in {root}; found {seen}, want {' '.join(sorted(IMAGE_SUFFIXES))}")
+    folders = [path.parent.as_posix() for path in files]
+    classes = sorted(set(folders))
+    labels = None
+    if len(classes) > 1:
+        number = {name: i for i, name in enumerate(classes)}
+        labels = np.array([number[folder] for folder in folders])
+    return FolderImages(root, [path.as_posix() for path in files], labels, classes if labels is not None else [])
+
+
+def _arrays(data: str, path: Path) -> Source:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"--data {data}: not a readable .npz of plain arrays: {error}") from error
+
+    def split(names: tuple[str, ...]) -> ArrayImages | None:
+        for name in names:
+            for key in (pattern.format(name) for pattern in IMAGE_KEYS):
+                if key in arrays:
+                    labels = next((arrays[k] for p in LABEL_KEYS if (k := p.format(name)) in arrays), None)
+                    return _array_images(f"--data {data}: array {key!r}", arrays[key], labels)
+        return None
+
+    train, test = split(TRAIN_NAMES), split(TEST_NAMES)
+    if train is None and "images" in arrays:
+        train = _array_images(f"--data {data}: array 'images'", arrays["images"], arrays.get("labels"))
+    if train is None:
+        raise ValueError(
+            f"--data {data}: needs an array 'images', or 'train_images' and 'test_images' (and 'labels', "
+            f"'train_labels', 'test_labels' to evaluate by); found {', '.join(sorted(arrays)) or 'nothing'}"
+        )
+    return Source(data, train, test)
+
+
+def _array_images(what: str, pixels: np.ndarray, labels: np.ndarray | None) -> ArrayImages:
+    if pixels.ndim == 3:
+        pixels = pixels[..., None]
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or len(pixels) == 0:
+        shape = list(pixels.shape)
+        raise ValueError(f"{what} must be bytes (uint8) [n, height, width, 1 or 3], but is {pixels.dtype} {shape}")
+    if pixels.shape[3] == 1:
+        pixels = np.repeat(pixels, 3, axis=3)
+    if labels is None:
+        return ArrayImages(pixels, None, [])
+    labels = labels.reshape(-1)
+    if len(labels) != len(pixels) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError(
+            f"{what} has {len(pixels)} images, but {len(labels)} labels of type {labels.dtype}; "
+            "want one whole number from 0 for each image"
+        )
+    return ArrayImages(pixels, labels.astype(np.int64), [str(i) for i in range(int(labels.max()) + 1)])
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Some of the images of a data set, and their labels."""
+
+    images: Images
+    index: Int[np.ndarray, " n"]
+    labels: Int[np.ndarray, " n"]
+
+    def evenly(self, most: int) -> "Labelled":
+        """All of them, or ``most`` at equal distances."""
+        if len(self.index) <= most:
+            return self
+        chosen = np.linspace(0, len(self.index) - 1, most).astype(int)
+        return Labelled(self.images, self.index[chosen], self.labels[chosen])
+
+
+def labelled_splits(source: Source) -> tuple[Labelled, Labelled] | None:
+    """What to classify by, and what to classify; None where there are no labels.
+
+    Without a test split of its own, every fifth image of each class is for testing.
+    """
+    train, test = source.train, source.test
+    if train.labels is None or (test is not None and test.labels is None):
+        return None
+    if test is not None and test.labels is not None:
+        return (
+            Labelled(train, np.arange(len(train)), train.labels),
+            Labelled(test, np.arange(len(test)), test.labels),
+        )
+    is_test = np.zeros(len(train), bool)
+    for label in np.unique(train.labels):
+        is_test[np.flatnonzero(train.labels == label)[4::5]] = True
+    first, second = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    return Labelled(train, first, train.labels[first]), Labelled(train, second, train.labels[second])

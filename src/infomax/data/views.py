@@ -1,0 +1,113 @@
+"""What is done to an image: typed descriptions of views, and the papers' sets of them. How is in augment.py."""
+
+from dataclasses import dataclass, replace
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """One random view: crop and resize, flip, colour jitter, grayscale, blur, solarise, one after another."""
+
+    size: int
+    """Side of the result, in pixels."""
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Range of the crop's share of the image's area."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Range of the crop's width over its height."""
+    bicubic: bool = True
+    """Cubic interpolation; otherwise linear. Both with antialiasing."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    jitter: float = 0.8
+    """Probability of colour jitter, its four parts in random order."""
+    brightness: float = 0.4
+    """Factors are drawn from 1 - x to 1 + x; likewise contrast and saturation."""
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    """Shifts are drawn from -x to x turns."""
+    grayscale: float = 0.2
+    """Probability of grayscale."""
+    blur: float = 0.0
+    """Probability of a Gaussian blur."""
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Range of the blur's standard deviation, in pixels of the result."""
+    solarize: float = 0.0
+    """Probability that values from 128 up are inverted."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size must be at least 1 pixel, but is {self.size}")
+        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} must be a probability in [0, 1], but is {value}")
+        for name in ("scale", "ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be a rising pair of positive numbers, but is {(low, high)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewSet:
+    """The views of one image in one step: two full ones and any number of local ones, and how they are normalised."""
+
+    full: tuple[View, View]
+    local: tuple[View, ...] = ()
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Of each channel, for images in [0, 1]."""
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How an image is shown to an encoder that is evaluated: resize, crop the centre, normalise."""
+
+    resize: int
+    """Length of the shorter side, in pixels, before the crop; cubic interpolation with antialiasing."""
+    size: int
+    """Side of the crop, in pixels."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+
+def byol(size: int) -> tuple[View, View]:
+    """BYOL's asymmetric pair, as CorInfoMax uses it at every size (its Table 3)."""
+    first = View(size=size, blur=1.0)
+    return first, replace(first, blur=0.1, solarize=0.2)
+
+
+def simclr(size: int) -> tuple[View, View]:
+    """SimCLR's pair; up to 32 pixels its CIFAR form, with half the colour distortion and no blur. CARL's views."""
+    if size <= 32:
+        view = View(size=size, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    else:
+        view = View(size=size, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
+    return view, view
+
+
+def mira_cifar(size: int) -> tuple[View, View]:
+    """MIRA's pair for CIFAR (appendix A.4): BYOL's without blur, from a fifth of the area up, linear interpolation."""
+    first = View(size=size, scale=(0.2, 1.0), bicubic=False)
+    return first, replace(first, solarize=0.2)
+
+
+def dino(
+    size: int, *, full_scale: tuple[float, float], local_scale: tuple[float, float], crops: int = 6
+) -> tuple[tuple[View, View], tuple[View, ...]]:
+    """DINO's multi-crop: BYOL's pair, and local crops of 96 pixels for full ones of 224, in proportion for others."""
+    first, second = byol(size)
+    full = replace(first, scale=full_scale), replace(second, scale=full_scale)
+    local = View(size=max(1, round(size * 96 / 224)), scale=local_scale, blur=0.5)
+    return full, (local,) * crops
+
+
+VIEW_SETS = {
+    "byol": lambda size: (byol(size), ()),
+    "simclr": lambda size: (simclr(size), ()),
+    "mira-cifar": lambda size: (mira_cifar(size), ()),
+    "dino": lambda size: dino(size, full_scale=(0.14, 1.0), local_scale=(0.05, 0.14)),
+    "dino-wide": lambda size: dino(size, full_scale=(0.4, 1.0), local_scale=(0.05, 0.4)),
+}
+"""Named sets, by the side of the full views. ``dino`` has the scales of MIRA, ``dino-wide`` those of MVEB."""

@@ -1,0 +1,137 @@
+"""Encoders: images to features. ResNets through timm with the ImageNet or the CIFAR stem, and a small one for a CPU."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Encoder(nn.Module):
+    """A backbone without its classifier: normalised images [B, 3, H, W] to features [B, width].
+
+    Args:
+        backbone: A module that maps images to features.
+        width: Of the features.
+    """
+
+    preprocessing: dict[str, Any]
+    """How an image becomes the input, where the encoder was loaded from a run folder."""
+
+    def __init__(self, backbone: nn.Module, width: int):
+        super().__init__()
+        self.backbone = backbone
+        self.width = width
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+        return self.backbone(images)
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions around a shortcut."""
+
+    def __init__(self, width_in: int, width: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        same = stride == 1 and width_in == width
+        self.shortcut = nn.Identity() if same else nn.Conv2d(width_in, width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(inner)) + self.shortcut(x), inplace=True)
+
+
+def _small(stem: str) -> tuple[nn.Module, int]:
+    """A residual network for images of 8 to 64 pixels that a CPU trains in minutes: a stem and three blocks."""
+    width = 32
+    stride = 1 if stem == "cifar" else 2
+    layers = [nn.Conv2d(3, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    layers += [_Block(width, width, 1), _Block(width, 2 * width, 2), _Block(2 * width, 4 * width, 2)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4 * width
+
+
+def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -> tuple[nn.Module, int]:
+    import timm  # with torchvision behind it, three times as long to import as torch
+
+    network: Any = timm.create_model(name, num_classes=0, zero_init_last=zero_init_residual)
+    if stem == "cifar":
+        network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=stem_padding, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.maxpool = nn.Identity()
+    return network, network.num_features
+
+
+def build_encoder(
+    backbone: str, *, stem: str, stem_padding: int = 1, zero_init_residual: bool = True, seed: int
+) -> Encoder:
+    """An untrained encoder; the same arguments give the same weights, and the global random state is left alone.
+
+    Args:
+        backbone: ``small``, or ``resnet18``, ``resnet34``, ``resnet50`` or ``resnet101``, with timm's parameter names,
+            which are torchvision's too.
+        stem: ``imagenet`` shrinks the image at once (7x7 convolution of stride 2 and max-pooling; a stride of 2 in the
+            small encoder); ``cifar`` keeps its size (3x3 convolution of stride 1, no pooling).
+        stem_padding: Of the ResNets' CIFAR stem, in pixels; 2 in the official MIRA code, 1 elsewhere.
+        zero_init_residual: Whether each residual branch of a ResNet starts at zero.
+        seed: Of the initial weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if backbone == "small":
+            return Encoder(*_small(stem))
+        return Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual))
+
+
+def save_encoder(encoder: Encoder, settings: dict[str, Any], preprocessing: dict[str, Any], folder: Path) -> None:
+    """Write ``encoder.safetensors`` and ``encoder.json``: all that :func:`load_encoder` needs.
+
+    Args:
+        settings: The arguments of :func:`build_encoder`.
+        preprocessing: How an image becomes the encoder's input.
+    """
+    weights = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
+    for name, content in (
+        ("encoder.safetensors", safetensors.torch.save(weights)),
+        ("encoder.json", json.dumps({"encoder": settings, "preprocessing": preprocessing}, indent=1).encode()),
+    ):
+        partial = folder / f".{name}.partial"  # a reader sees the old file or the new one, never half a file
+        partial.write_bytes(content)
+        partial.replace(folder / name)
+
+
+def untrained_encoder(folder: str | Path) -> Encoder:
+    """The encoder of a run folder as it was before the training, in evaluation mode on the CPU.
+
+    Raises:
+        ValueError: if ``folder`` holds no encoder.
+    """
+    try:
+        description = json.loads((Path(folder) / "encoder.json").read_text())
+        encoder = build_encoder(**description["encoder"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder} is not a run folder with an encoder: {error}") from error
+    encoder.preprocessing = description["preprocessing"]
+    return encoder.eval()
+
+
+def load_encoder(folder: str | Path) -> Encoder:
+    """The trained encoder of a run folder, in evaluation mode on the CPU; its ``preprocessing`` says what it takes.
+
+    Raises:
+        ValueError: if ``folder`` holds no encoder, or its weights do not fit it; never loads a part of them.
+    """
+    encoder = untrained_encoder(folder)
+    file = Path(folder) / "encoder.safetensors"
+    try:
+        encoder.backbone.load_state_dict(safetensors.torch.load_file(file))
+    except (RuntimeError, OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{file} does not fit the encoder.json beside it: {error}") from error
+    return encoder

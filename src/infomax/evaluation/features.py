@@ -1,0 +1,104 @@
+"""Images to features: of an encoder, and of none."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from infomax.data.datasets import Images, Labelled, Source, labelled_splits, open_source
+from infomax.data.loaders import evaluation_batches
+from infomax.data.views import Preprocessing
+from infomax.encoders import Encoder, load_encoder, untrained_encoder
+
+PIXEL_SIDE = 32
+
+
+@torch.no_grad()
+def extract(
+    encoder: Encoder,
+    images: Images,
+    index: np.ndarray,
+    how: Preprocessing,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+) -> Float[Tensor, "n d"]:
+    """Features of the images at ``index``, in this order, on the CPU. The encoder is left as it was found."""
+    training, home = encoder.training, next(encoder.parameters()).device
+    encoder.eval().to(device)
+    try:
+        batches = evaluation_batches(images, index, how, workers=workers)
+        return torch.cat([encoder(batch.to(device)).float().cpu() for batch in batches])
+    finally:
+        encoder.train(training).to(home)
+
+
+def pixels(
+    images: Images, index: np.ndarray, how: Preprocessing, *, workers: int | None = None
+) -> Float[Tensor, "n d"]:
+    """The preprocessed images themselves, as rows; larger ones are first averaged down to at most 32 pixels a side."""
+    shrink = math.ceil(how.size / PIXEL_SIDE)
+    batches = evaluation_batches(images, index, how, workers=workers)
+    return torch.cat([F.avg_pool2d(batch, shrink).flatten(1) for batch in batches])
+
+
+@dataclass(frozen=True)
+class Features:
+    """One representation of the images to classify by and of those to classify, on the CPU."""
+
+    name: str
+    train: Float[Tensor, "n d"]
+    train_labels: Int[Tensor, " n"]
+    test: Float[Tensor, "m d"]
+    test_labels: Int[Tensor, " m"]
+    classes: int
+
+
+def compare_features(
+    folder: str | Path, source: Source, *, device: torch.device | str = "cpu", workers: int | None = None
+) -> list[Features]:
+    """The run folder's encoder, and what it must beat: the same encoder untrained, and the pixels themselves.
+
+    Raises:
+        ValueError: if the images have no labels, or the folder no encoder.
+    """
+    splits = labelled_splits(source)
+    if splits is None:
+        raise ValueError(
+            f"--data {source.name} has no labels to evaluate by; want a sub-folder for each class, or an array of them"
+        )
+    trained = load_encoder(folder)
+    how = Preprocessing(**trained.preprocessing)
+
+    def encode(encoder: Encoder) -> Callable[[Labelled], Tensor]:
+        return lambda part: extract(encoder, part.images, part.index, how, device=device, workers=workers)
+
+    represent: dict[str, Callable[[Labelled], Tensor]] = {
+        "trained encoder": encode(trained),
+        "untrained encoder": encode(untrained_encoder(folder)),
+        "raw pixels": lambda part: pixels(part.images, part.index, how, workers=workers),
+    }
+    train, test = splits
+    train_labels, test_labels = (torch.from_numpy(part.labels) for part in splits)
+    classes = len(train.images.classes)
+    return [Features(n, f(train), train_labels, f(test), test_labels, classes) for n, f in represent.items()]
+
+
+def embed(
+    run: str | Path, data: str, *, device: torch.device | str = "cpu", workers: int | None = None
+) -> tuple[Float[Tensor, "n d"], list[str]]:
+    """Features of all images of ``data`` by a run's encoder, and the file (or the number) of each image.
+
+    Where ``data`` has a test split, its images follow those to train on.
+    """
+    encoder, source = load_encoder(run), open_source(data)
+    how = Preprocessing(**encoder.preprocessing)
+    splits = [images for images in (source.train, source.test) if images is not None]
+    features = [extract(encoder, s, np.arange(len(s)), how, device=device, workers=workers) for s in splits]
+    return torch.cat(features), [images.name(i) for images in splits for i in range(len(images))]

@@ -1,0 +1,104 @@
+"""CARL: "Consistent Assignment for Representation Learning", Silva, Ramirez Rivera.
+
+Two views of an image must be assigned to the same clusters (Eq. 4), while the mean assignment of the batch stays close
+to uniform (Eqs. 5 and 6). The assigner is one linear layer, trained with the encoder; there is no temperature.
+"""
+
+from math import log
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from infomax.distributed import global_logmeanexp, global_mean
+from infomax.encoders import Encoder
+from infomax.functional import check_number, check_rows, full_precision
+from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.nn import mlp
+from infomax.schedules import linear
+
+
+def consistency_loss(anchor_logits: Float[Tensor, "b k"], positive_logits: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    """``-mean_i log <softmax(anchor_i), softmax(positive_i)>``, Eq. 4, in nats; 0 for equal one-hot assignments.
+
+    Gradients flow to both arguments; detach the view that is not to be trained.
+    """
+    check_rows("anchor_logits", anchor_logits)
+    check_rows("positive_logits", positive_logits, like=anchor_logits)
+    return _consistency_loss(anchor_logits, positive_logits)
+
+
+@full_precision
+def _consistency_loss(anchor: Tensor, positive: Tensor) -> Tensor:
+    # In the log domain throughout: nothing bounds these logits, and their probabilities underflow from about 40.
+    return global_mean(-(anchor.log_softmax(1) + positive.log_softmax(1)).logsumexp(1))
+
+
+def uniformity_loss(logits: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
+    """``KL(mean_i softmax(logits_i) || uniform)`` over the global batch, Eqs. 5 and 6, in nats.
+
+    0 when all clusters are used evenly, log K at collapse. The paper prints log2 K beside natural logarithms, which
+    would not vanish at uniform (docs/decisions.md, carl-natural-log).
+    """
+    check_rows("logits", logits)
+    return _uniformity_loss(logits)
+
+
+@full_precision
+def _uniformity_loss(logits: Tensor) -> Tensor:
+    log_mean = global_logmeanexp(logits.log_softmax(1))
+    return (log_mean.exp() * log_mean).sum() + log(logits.shape[1])
+
+
+def kl_weight(epoch: float, *, start: float, end: float, epochs: float) -> float:
+    """Weight of the uniformity loss, Eq. 8: on a line from ``start`` at epoch 0 to ``end`` at ``epochs`` and after."""
+    check_number("epoch", epoch, low=0)
+    check_number("start", start, low=0)
+    check_number("end", end, low=0)
+    check_number("epochs", epochs, low=0, open_low=True)
+    return linear(start, end, epoch / epochs)
+
+
+class Carl(Method):
+    """CARL's shared branch and its assigner.
+
+    The loss is Eq. 7 averaged over both roles of the two views, each time with the other view's assignment held
+    constant, plus the uniformity loss averaged over the views (docs/decisions.md, carl-symmetric).
+
+    Args:
+        encoder: Images to features.
+        hidden, dimension: Widths of the projector's hidden layer and of its output.
+        prototypes: K, the number of clusters.
+        kl_start, kl_end, kl_epochs: As in :func:`kl_weight`.
+    """
+
+    multi_crop = False
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        hidden: int,
+        dimension: int,
+        prototypes: int,
+        kl_start: float,
+        kl_end: float,
+        kl_epochs: int,
+    ):
+        super().__init__()
+        kl_weight(0, start=kl_start, end=kl_end, epochs=kl_epochs)
+        self.kl_start, self.kl_end, self.kl_epochs = kl_start, kl_end, kl_epochs
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, dimension, norm=True)
+        self.assigner = nn.Linear(dimension, prototypes, bias=False)
+
+    @property
+    def representation(self) -> Encoder:
+        return self.encoder
+
+    def forward(self, views: Views, progress: Progress) -> Loss:
+        first, second = (self.assigner(self.projector(self.encoder(view))) for view in views.full)
+        consistency = (_consistency_loss(first, second.detach()) + _consistency_loss(second, first.detach())) / 2
+        uniformity = (_uniformity_loss(first) + _uniformity_loss(second)) / 2
+        weight = kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs)
+        terms = {"consistency": consistency.detach(), "uniformity": uniformity.detach()}
+        return Loss(consistency + weight * uniformity, terms)

@@ -1,0 +1,146 @@
+"""CorInfoMax: "Self-Supervised Learning with an Information Maximization Criterion",
+Ozsoy, Hamdan, Arik, Yuret, Erdogan, arXiv 2209.07999.
+
+Two branches share their weights. The log-determinants of their covariances, estimated recursively over batches (Eq. 7),
+keep the embeddings spread out, and the distance between the branches ties them together (Eq. 6).
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infomax.distributed import global_count, global_mean, global_sum
+from infomax.encoders import Encoder
+from infomax.functional import check_count, check_number, check_rows, full_precision, log_det
+from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.nn import mlp
+
+
+def recursive_statistics(
+    z: Float64[Tensor, "n d"], mean: Float64[Tensor, " d"], covariance: Float64[Tensor, "d d"], forgetting: float
+) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
+    """One step of Eq. 7 over the global batch: the new mean, and the new covariance about the new mean.
+
+    The old statistics are constants; gradients flow through the batch mean too, as in the official code.
+    """
+    mean = forgetting * mean + (1 - forgetting) * global_mean(z)
+    centred = z - mean
+    scatter = global_sum(centred.T @ centred) / global_count(z)
+    return mean, forgetting * covariance + (1 - forgetting) * scatter
+
+
+class CorInfoMaxLoss(nn.Module):
+    """``-1/D [log det(R1 + epsilon I) + log det(R2 + epsilon I)] + attraction / (N D) |Z1 - Z2|^2`` (Algorithm 1).
+
+    Equal to -J/D of Eq. 6 with 2/epsilon there replaced by ``attraction`` (docs/decisions.md, corinfomax-attraction).
+    The statistics R1, R2, mu1, mu2 of the two branches are float64 buffers: they move with the module, are saved with
+    it, and advance only in training mode while gradients are enabled. All is computed in float64, because with fewer
+    samples than dimensions the covariance's null space decays to epsilon, far below float32's rounding.
+
+    Args:
+        dim: D, the width of the embeddings.
+        attraction: alpha, the weight of the mean squared distance between the branches.
+        forgetting: lambda in [0, 1): the share of the old statistics that is kept at each step.
+        epsilon: Added to the covariances' diagonal.
+    """
+
+    R1: Tensor
+    R2: Tensor
+    mu1: Tensor
+    mu2: Tensor
+
+    def __init__(self, dim: int, *, attraction: float, forgetting: float = 0.01, epsilon: float = 1e-8):
+        super().__init__()
+        check_count("dim", dim, low=1)
+        check_number("attraction", attraction, low=0)
+        check_number("forgetting", forgetting, low=0, high=1)
+        check_number("epsilon", epsilon, low=0, open_low=True)
+        self.dim, self.attraction, self.forgetting, self.epsilon = dim, attraction, forgetting, epsilon
+        for branch in "12":
+            self.register_buffer(f"R{branch}", torch.eye(dim, dtype=torch.float64))
+            self.register_buffer(f"mu{branch}", torch.zeros(dim, dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CorInfoMaxLoss":
+        """Follow the module to another device, but keep the statistics' precision when it changes its own."""
+        kept = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in kept.items():
+            setattr(self, name, buffer.to(getattr(self, name).device))
+        return self
+
+    def forward(self, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
+        """The loss of one step, from the two branches' embeddings of the same images.
+
+        Raises:
+            ValueError: if ``z1`` or ``z2`` is not a finite [N, dim] matrix with N >= 2, or their shapes differ.
+        """
+        check_rows("z1", z1, minimum=2)
+        check_rows("z2", z2, minimum=2, like=z1)
+        if z1.shape[1] != self.dim:
+            raise ValueError(f"z1 must have dim={self.dim} columns, but has {z1.shape[1]}")
+        if (samples := global_count(z1)) < 2 * self.dim:
+            warnings.warn(
+                f"a batch of {samples} gives a poor covariance in {self.dim} dimensions; "
+                f"CorInfoMax wants at least {2 * self.dim} samples, or a smaller dim",
+                stacklevel=2,
+            )
+        entropy, distance = self.terms(z1, z2)
+        return (self.attraction * distance - entropy).to(z1.dtype)
+
+    @full_precision
+    def terms(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
+        """``1/D`` of the sum of the log-determinants, and the mean squared distance; advances the statistics."""
+        dtype, (z1, z2) = z1.dtype, (z1.double(), z2.double())
+        mean1, covariance1 = recursive_statistics(z1, self.mu1, self.R1, self.forgetting)
+        mean2, covariance2 = recursive_statistics(z2, self.mu2, self.R2, self.forgetting)
+        if self.training and torch.is_grad_enabled():
+            new = {"mu1": mean1, "mu2": mean2, "R1": covariance1, "R2": covariance2}
+            for name, value in new.items():
+                getattr(self, name).copy_(value.detach())
+        ridge = self.epsilon * torch.eye(self.dim, dtype=torch.float64, device=z1.device)
+        entropy = (log_det(covariance1 + ridge) + log_det(covariance2 + ridge)) / self.dim
+        distance = global_mean((z1 - z2).square().mean(1))
+        return entropy.to(dtype), distance.to(dtype)
+
+
+class CorInfoMax(Method):
+    """CorInfoMax's shared branch and its loss.
+
+    Args:
+        encoder: Images to features.
+        hidden, dimension: Widths of the projector's hidden layers and of its output.
+        projector_norm: Whether the hidden layers have BatchNorm, as the paper's ImageNet-1k run alone has.
+        attraction, forgetting, epsilon: As in :class:`CorInfoMaxLoss`.
+    """
+
+    multi_crop = False
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        hidden: int,
+        dimension: int,
+        projector_norm: bool,
+        attraction: float,
+        forgetting: float,
+        epsilon: float,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=projector_norm, output_bias=False)
+        self.loss = CorInfoMaxLoss(dimension, attraction=attraction, forgetting=forgetting, epsilon=epsilon)
+
+    @property
+    def representation(self) -> Encoder:
+        return self.encoder
+
+    def forward(self, views: Views, progress: Progress) -> Loss:
+        z1, z2 = (F.normalize(self.projector(self.encoder(view)).float(), dim=1) for view in views.full)
+        entropy, distance = self.loss.terms(z1, z2)
+        total = self.loss.attraction * distance - entropy
+        return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})

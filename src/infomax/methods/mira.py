@@ -1,0 +1,217 @@
+"""MIRA: "Unsupervised Visual Representation Learning via Mutual Information Regularized Assignment",
+Lee, Choi, Kim, Chung.
+
+Pseudo-labels are the optimum of a convex problem (Eq. 4): stay close to the teacher's predictions, and carry as much
+information about the image as possible. The student predicts the labels of one view from the other views (Eq. 8).
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from infomax.distributed import global_count, global_logmeanexp, global_max, global_mean, global_sum
+from infomax.encoders import Encoder
+from infomax.functional import check_count, check_number, check_rows, full_precision
+from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.nn import Prototypes, Teacher, mlp
+from infomax.schedules import cosine
+
+# While exponents stay within 60 nats, no product, sum or quotient of the linear form can leave float32: its entries lie
+# between exp(-60)/K and K B exp(60). It costs a tenth of the log-domain form.
+LINEAR_RANGE = 60.0
+
+
+@torch.no_grad()
+def assign(
+    logits: Float[Tensor, "b k"], *, temperature: float = 0.225, beta: float = 2 / 3, iterations: int = 30
+) -> Float[Tensor, "b k"]:
+    """Pseudo-labels: the minimiser of Eq. 4 over the global batch, by the fixed point of Eqs. 5 and 7. No gradient.
+
+    The iteration starts from one step of Eq. 7 at u = 1, as the official code does, so ``iterations=0`` is that step.
+    The exponent in the loop is -beta/(1 - beta) as in Eq. 7; the paper's Algorithm 1 prints -beta, which solves another
+    problem (docs/decisions.md, mira-exponent).
+
+    Args:
+        logits: Teacher logits, one row an image; cosines in [-1, 1] in the paper, but any finite values will do.
+        temperature: Of the teacher's softmax.
+        beta: Weight of the mutual information, in [0, 1). 0 returns the softmax itself.
+        iterations: Of Eq. 7. The error falls at least as fast as beta^iterations; a warning says where that is slow.
+
+    Returns:
+        Targets; each row is non-negative and sums to 1.
+
+    Raises:
+        ValueError: naming the argument that is out of range, or not finite.
+    """
+    check_rows("logits", logits)
+    check_assignment(temperature, beta, iterations)
+    low, high = logits.aminmax()
+    spread = float(global_max(high) + global_max(-low))
+    return _fixed_point(logits, temperature * (1 - beta), beta, iterations, spread)
+
+
+def check_assignment(temperature: float, beta: float, iterations: int) -> None:
+    """Refuse settings of :func:`assign` that are out of range; warn where the iterations cannot have converged."""
+    check_number("temperature", temperature, low=0, open_low=True)
+    check_number("beta", beta, low=0, high=1)
+    check_count("iterations", iterations, low=0)
+    if (left := beta ** (iterations + 1)) > 2e-4:
+        warnings.warn(
+            f"iterations={iterations} may leave MIRA's targets unconverged at beta={beta:.4g}: "
+            f"the bound on the error, which shrinks by beta an iteration, is still {left:.1g} of its start",
+            stacklevel=4,
+        )
+
+
+@full_precision
+def _fixed_point(logits: Tensor, scale: float, beta: float, iterations: int, spread: float) -> Tensor:
+    """Eqs. 5 and 7 for p^(1/(1-beta)), which up to a factor per row is the softmax of ``logits / scale``.
+
+    ``spread`` bounds the range of the logits. It alone, never the data, decides which of two equal forms is computed.
+    """
+    exponent = beta / (1 - beta)
+    log_u = logits.new_zeros(logits.shape[1])
+    if spread / scale <= LINEAR_RANGE:
+        batch = global_count(logits)
+        q = (logits / scale).softmax(1)
+        for _ in range(iterations + 1):
+            log_v = -exponent * log_u
+            shift = log_v.max()
+            column = global_sum(q.T @ (q @ (log_v - shift).exp()).reciprocal())
+            log_u = (1 - beta) * ((column / batch).log() - shift)
+        v = (-exponent * (log_u - log_u.min())).exp()
+        return q * v / (q @ v).unsqueeze(1)
+    # Far outside float32's exponents float32 logits have too few digits too: beta = 0.99 multiplies them by hundreds.
+    log_q = (logits.double() / scale).log_softmax(1)
+    log_u = log_u.double()
+    for _ in range(iterations + 1):
+        row = (log_q - exponent * log_u).logsumexp(1, keepdim=True)
+        log_u = (1 - beta) * global_logmeanexp(log_q - row)
+    return (log_q - exponent * log_u).softmax(1).to(logits.dtype)
+
+
+def swapped_prediction_loss(
+    student_logits: Sequence[Float[Tensor, "b k"]],
+    targets: Sequence[Float[Tensor, "b k"]],
+    *,
+    temperature: float = 0.1,
+) -> Float[Tensor, ""]:
+    """Each crop predicts the targets of the other crops' images: Eq. 8, averaged over targets and crops. In nats.
+
+    ``1/2 sum_m 1/(V-1) sum_{c != m} CE(targets[m], student_logits[c])``: half of Eq. 8 for two crops, as in the
+    official code (docs/decisions.md, mira-loss-scale).
+
+    Args:
+        student_logits: Of V >= 2 crops; the first two are those that the targets were computed from.
+        targets: Of the first two crops.
+        temperature: Of the student's softmax.
+    """
+    if len(targets) != 2:
+        raise ValueError(f"targets must be the 2 targets of the first two crops, but there are {len(targets)}")
+    if len(student_logits) < 2:
+        raise ValueError(f"student_logits must hold at least 2 crops, but there are {len(student_logits)}")
+    check_number("temperature", temperature, low=0, open_low=True)
+    for position, target in enumerate(targets):
+        check_rows(f"targets[{position}]", target, like=targets[0])
+    for crop, logits in enumerate(student_logits):
+        check_rows(f"student_logits[{crop}]", logits, like=targets[0])
+    return _swapped_prediction_loss(student_logits, targets, temperature)
+
+
+@full_precision
+def _swapped_prediction_loss(student_logits: Sequence[Tensor], targets: Sequence[Tensor], temperature: float) -> Tensor:
+    # Cross-entropy is linear in its target, so a crop that predicts both targets needs one softmax, not two.
+    target_of_crop = [targets[1], targets[0]] + [targets[0] + targets[1]] * (len(student_logits) - 2)
+    losses = [
+        -(target * (logits / temperature).log_softmax(1)).sum(1)
+        for logits, target in zip(student_logits, target_of_crop, strict=True)
+    ]
+    return global_mean(torch.stack(losses).sum(0)) / (2 * (len(student_logits) - 1))
+
+
+class Mira(Method):
+    """MIRA's student, its prototypes, and the teacher that makes the targets.
+
+    Args:
+        encoder: Images to features.
+        hidden, dimension: Widths of the projector's hidden layers and of its output.
+        prototypes: K, the number of clusters.
+        student_temperature, teacher_temperature, beta, iterations: As in :func:`assign` and the loss.
+        beta_start: Of the cosine that ends at ``beta`` (appendix A.4.1).
+        momentum: Of the teacher's moving average at the start; a cosine raises it to 1. None trains without a teacher:
+            the targets are then those of the student's own detached logits (Algorithm 1).
+        freeze_prototypes_epochs: Epochs at the start in which the prototypes stay as they were drawn.
+    """
+
+    multi_crop = True
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        hidden: int,
+        dimension: int,
+        prototypes: int,
+        student_temperature: float,
+        teacher_temperature: float,
+        beta: float,
+        beta_start: float,
+        iterations: int,
+        momentum: float | None,
+        freeze_prototypes_epochs: int,
+    ):
+        super().__init__()
+        check_number("student_temperature", student_temperature, low=0, open_low=True)
+        check_number("beta_start", beta_start, low=0, high=1)
+        check_assignment(teacher_temperature, max(beta, beta_start), iterations)
+        self.student_temperature = student_temperature
+        self.teacher_temperature = teacher_temperature
+        self.beta, self.beta_start, self.iterations = beta, beta_start, iterations
+        self.momentum = momentum
+        self.freeze_prototypes_epochs = freeze_prototypes_epochs
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=True, hidden_bias=False)
+        self.prototypes = Prototypes(dimension, prototypes)  # shared by the teacher (decisions: mira-shared-prototypes)
+        self.teacher = None if momentum is None else Teacher(self._student)
+
+    @property
+    def _student(self) -> nn.Sequential:
+        return nn.Sequential(self.encoder, self.projector)
+
+    @property
+    def representation(self) -> Encoder:
+        return self.encoder if self.teacher is None else self.teacher.module[0]  # pyrefly: ignore
+
+    def forward(self, views: Views, progress: Progress) -> Loss:
+        logits = [self.prototypes(self._student(view)) for view in (*views.full, *views.local)]
+        beta = cosine(self.beta_start, self.beta, progress.fraction)
+        targets = [self._assign(x, beta) for x in self._teacher_logits(views, logits, progress)]
+        loss = _swapped_prediction_loss(logits, targets, self.student_temperature)
+        return Loss(loss, {"target_information": _mutual_information(targets[0])})
+
+    @torch.no_grad()
+    def _teacher_logits(self, views: Views, student_logits: list[Tensor], progress: Progress) -> list[Tensor]:
+        if self.teacher is None or self.momentum is None:
+            return [logits.detach() for logits in student_logits[:2]]
+        if self.training:  # before the teacher's forward, with the momentum of this step, as in the official code
+            self.teacher.update(self._student, cosine(self.momentum, 1.0, progress.fraction))
+        return [self.prototypes(self.teacher(view)) for view in views.full]
+
+    @torch.no_grad()
+    def _assign(self, logits: Tensor, beta: float) -> Tensor:
+        # Cosines span 2, which is known without reading the device.
+        return _fixed_point(logits, self.teacher_temperature * (1 - beta), beta, self.iterations, spread=2.0)
+
+    def after_backward(self, progress: Progress) -> None:
+        if progress.epoch < self.freeze_prototypes_epochs:
+            self.prototypes.weight.grad = None
+
+
+@torch.no_grad()
+def _mutual_information(assignment: Tensor) -> Tensor:
+    """Between cluster and image under this assignment (Eq. 2), in nats: at most the logarithm of the cluster count."""
+    marginal = global_mean(assignment)
+    return global_mean(torch.xlogy(assignment, assignment).sum(1)) - torch.xlogy(marginal, marginal).sum()

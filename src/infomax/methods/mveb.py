@@ -1,0 +1,169 @@
+"""MVEB: "Self-Supervised Learning with Multi-View Entropy Bottleneck", Wen, Wang, Liu, Xu.
+
+Views of an image are aligned, and the entropy of their embeddings on the unit sphere is maximised (Eq. 11). Entropy has
+no closed form, but its gradient needs only the score of the embeddings' density, which Stein's identity estimates from
+a batch (Eqs. 13-17 and appendix A).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infomax.distributed import gather, global_mean
+from infomax.encoders import Encoder
+from infomax.functional import check_number, check_rows, full_precision
+from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.nn import Teacher, mlp
+from infomax.schedules import cosine
+
+
+def stein_score(z: Float[Tensor, "m d"], *, eta: float = 0.01, bandwidth: float | None = None) -> Float[Tensor, "m d"]:
+    """Estimate of the score, the gradient of the log-density, of the global batch at each row. No gradient.
+
+    The ridge-regression estimator of Eq. 26 with the von Mises-Fisher kernel ``exp(<z, z'> / bandwidth)`` of Eq. 18,
+    computed in float64. Only its part tangent to the sphere is defined: the radial part has no effect on anything that
+    is differentiated through L2 normalisation, and is left as the stable form leaves it.
+
+    Args:
+        z: Embeddings of unit norm, one row a sample; at least 2.
+        eta: Ridge added to the kernel matrix, whose diagonal is ``exp(1 / bandwidth)``.
+        bandwidth: Of the kernel. None takes the official rule: with all M^2 cosine distances, zeros of the diagonal
+            included, in falling order, the one at position floor(M^2 / 2), but at least 0.1.
+
+    Raises:
+        ValueError: naming the argument that is out of range, or not finite, or not of unit norm.
+    """
+    _check_embeddings("z", z, minimum=2)
+    check_number("eta", eta, low=0, open_low=True)
+    if bandwidth is not None:
+        check_number("bandwidth", bandwidth, low=0, open_low=True)
+    return _stein_score(z, eta, bandwidth)
+
+
+@torch.no_grad()
+@full_precision
+def _stein_score(z: Tensor, eta: float, bandwidth: float | None = None) -> Tensor:
+    everyone, mine = gather(z)
+    # Distances from the centred Gram matrix keep their digits when all embeddings are nearly equal; 1 - <z, z'> loses
+    # them. Subtracting the mean and, row by row, a multiple of the centred embedding changes the radial part alone.
+    centred = everyone.double()
+    centred = centred - centred.mean(0)
+    squares = centred.square().sum(1)
+    distance = ((squares + squares.unsqueeze(1)) / 2 - centred @ centred.T).clamp_min(0).fill_diagonal_(0)
+    m = len(distance)
+    if bandwidth is None:
+        rank_from_below = m * m - m * m // 2 + 1
+        scale = distance.flatten().kthvalue(rank_from_below).values.clamp_min(0.1)
+    else:
+        scale = distance.new_tensor(bandwidth)
+    kernel = torch.exp(-distance / scale)  # exp(<z, z'> / scale) over its diagonal, and the ridge likewise
+    row_sum = kernel.sum(1, keepdim=True)
+    # The second ridge, at rounding level, keeps the factorisation possible where the bandwidth is so small that eta
+    # vanishes.
+    kernel.diagonal().add_(eta * torch.exp(-1 / scale) + 1e-14 * m)
+    solution = torch.cholesky_solve(torch.cat([row_sum * centred, row_sum], dim=1), torch.linalg.cholesky(kernel))
+    score = (solution[:, -1:] * centred - solution[:, :-1]) / scale
+    return score[mine].to(z.dtype)
+
+
+def entropy_surrogate(z: Float[Tensor, "m d"], *, eta: float = 0.01) -> Float[Tensor, ""]:
+    """A scalar whose gradient is that of the entropy of ``z``'s density (Eqs. 13-17); its value means nothing.
+
+    Args:
+        z: Embeddings of unit norm, one row a sample; at least 2.
+        eta: As in :func:`stein_score`.
+    """
+    _check_embeddings("z", z, minimum=2)
+    check_number("eta", eta, low=0, open_low=True)
+    return _entropy_surrogate(z, eta)
+
+
+@full_precision
+def _entropy_surrogate(z: Tensor, eta: float) -> Tensor:
+    return global_mean(-(_stein_score(z, eta) * z).sum(1))
+
+
+@full_precision
+def alignment(online: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
+    """Mean over the global batch of the dot products of corresponding rows; gradients flow to both arguments.
+
+    The paper's Algorithm 1 prints the mean over all pairs of rows, which would align an image with every other
+    (docs/decisions.md, mveb-alignment).
+    """
+    check_rows("online", online)
+    check_rows("target", target, like=online)
+    return _alignment(online, target)
+
+
+def _alignment(online: Tensor, target: Tensor) -> Tensor:
+    return global_mean((online * target).sum(1))
+
+
+def _check_embeddings(name: str, z: Tensor, *, minimum: int) -> None:
+    check_rows(name, z, minimum=minimum)
+    if (error := float((z.detach().float().norm(dim=1) - 1).abs().max())) > 1e-2:
+        raise ValueError(f"{name} must have rows of unit norm, but one is off by {error:.3g}; L2-normalise them first")
+
+
+class Mveb(Method):
+    """MVEB's online branch and its target branch.
+
+    Args:
+        encoder: Images to features.
+        hidden, dimension: Widths of the projector's hidden layers and of its output.
+        entropy_weight: beta of Eq. 11.
+        eta: As in :func:`stein_score`.
+        momentum: Of the target's moving average at the start; a cosine raises it to 1. None shares the online weights
+            with the target, and gradients then flow through both (Sec. 7.1).
+    """
+
+    multi_crop = True
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        hidden: int,
+        dimension: int,
+        entropy_weight: float,
+        eta: float,
+        momentum: float | None,
+    ):
+        super().__init__()
+        check_number("entropy_weight", entropy_weight, low=0)
+        check_number("eta", eta, low=0, open_low=True)
+        self.entropy_weight, self.eta, self.momentum = entropy_weight, eta, momentum
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=True, hidden_bias=False)
+        self.target = None if momentum is None else Teacher(self._online)
+
+    @property
+    def _online(self) -> nn.Sequential:
+        return nn.Sequential(self.encoder, self.projector)
+
+    @property
+    def representation(self) -> Encoder:
+        return self.encoder
+
+    def forward(self, views: Views, progress: Progress) -> Loss:
+        online = [_unit(self._online(view)) for view in (*views.full, *views.local)]
+        first, second = self._targets(views, online, progress)
+        targets = [second, first] + [(first + second) / 2] * len(
+            views.local
+        )  # not unit vectors, as in the official code
+        aligned = torch.stack([_alignment(z, t) for z, t in zip(online, targets, strict=True)]).mean()
+        entropy = torch.stack([_entropy_surrogate(z, self.eta) for z in online]).mean()
+        return Loss(-aligned - self.entropy_weight * entropy, {"alignment": aligned.detach()})
+
+    def _targets(self, views: Views, online: list[Tensor], progress: Progress) -> list[Tensor]:
+        if self.target is None or self.momentum is None:
+            return online[:2]
+        if self.training:  # before the target's forward, with the momentum of this step, as in the official code
+            self.target.update(self._online, cosine(self.momentum, 1.0, progress.fraction))
+        return [_unit(self.target(view)) for view in views.full]
+
+
+@full_precision
+def _unit(z: Tensor) -> Tensor:
+    return F.normalize(z, dim=1)

@@ -1,0 +1,130 @@
+"""Recipes by method and name, and how a user's own choices change one."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import replace
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from infomax.arguments import choose
+from infomax.data.views import VIEW_SETS
+from infomax.recipes import carl, corinfomax, mira, mveb
+from infomax.recipes.schema import Recipe
+
+METHODS = {module.SETTINGS.name: module for module in (mira, corinfomax, carl, mveb)}
+
+
+def default_recipe_name(method: str, *, data: str, side: int, gpu: bool) -> str:
+    """The recipe for these images on this machine, where the user named none.
+
+    Args:
+        side: Of a typical image, in pixels; the shorter one.
+    """
+    if data == "digits":
+        return "digits"
+    if not gpu:
+        return "small"
+    return "cifar10" if side <= 64 else METHODS[method].RECIPES[-1].__name__
+
+
+def get_recipe(method: str, name: str) -> Recipe:
+    """The recipe of this name for this method."""
+    module = METHODS[choose("--method", method, METHODS)]
+    recipes = {recipe.__name__: recipe for recipe in module.RECIPES}
+    return recipes[choose(f"--recipe for {method}", name, recipes)]()
+
+
+def customise(
+    recipe: Recipe,
+    *,
+    backbone: str | None = None,
+    views: str | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    seed: int | None = None,
+    precision: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Recipe:
+    """``recipe`` with a user's choices; ``overrides`` are ``key=value`` with dots, as in ``method.beta=0.5``."""
+    if views is not None or image_size is not None:
+        recipe = _resize(recipe, views, recipe.views.full[0].size if image_size is None else image_size)
+    if epochs is not None and epochs <= recipe.optimizer.warmup_epochs:  # a short look at a long recipe
+        recipe = replace(recipe, optimizer=replace(recipe.optimizer, warmup_epochs=epochs // 10))
+    short = {
+        "encoder.backbone": backbone,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer.learning_rate": learning_rate,
+        "seed": seed,
+        "precision": precision,
+    }
+    for key, value in short.items():
+        if value is not None:
+            recipe = _set(recipe, key.split("."), str(value), f"--{key.split('.')[-1].replace('_', '-')}")
+    for assignment in overrides:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: want key=value, as in method.beta=0.5")
+        recipe = _set(recipe, key.split("."), text, f"--set {key}")
+    return recipe
+
+
+def _resize(recipe: Recipe, name: str | None, size: int) -> Recipe:
+    if size < 8:
+        raise ValueError(f"--image-size must be at least 8 pixels, but is {size}")
+    old = recipe.views.full[0].size
+    if name is None:
+        first, second = recipe.views.full
+        full = replace(first, size=size), replace(second, size=size)
+        local = tuple(replace(view, size=max(1, round(view.size * size / old))) for view in recipe.views.local)
+    else:
+        full, local = VIEW_SETS[choose("--views", name, VIEW_SETS)](size)
+    resize = round(recipe.preprocessing.resize * size / recipe.preprocessing.size)
+    return replace(
+        recipe,
+        views=replace(recipe.views, full=full, local=local),
+        preprocessing=replace(recipe.preprocessing, resize=resize, size=size),
+    )
+
+
+def _set(node: Any, path: list[str], text: str, what: str) -> Any:
+    """``node`` with the setting at ``path`` replaced by what ``text`` says."""
+    head, *rest = path
+    if isinstance(node, tuple):
+        position = int(choose(what, head, map(str, range(len(node)))))
+        return (*node[:position], _set(node[position], rest, text, what), *node[position + 1 :])
+    if not dataclasses.is_dataclass(node) or isinstance(node, type):
+        raise ValueError(f"{what}: {head!r} is below a single value")
+    hints = get_type_hints(type(node))
+    names = [field.name for field in dataclasses.fields(node)]
+    choose(f"{what}: the setting", head, names)
+    value = getattr(node, head)
+    new = _set(value, rest, text, what) if rest else _parse(hints[head], value, text, what)
+    return replace(node, **{head: new})
+
+
+def _parse(hint: Any, old: Any, text: str, what: str) -> Any:
+    """``text`` as a value of the type ``hint``."""
+    if get_origin(hint) is Literal:
+        return choose(what, text, get_args(hint))
+    if get_origin(hint) is UnionType:
+        if text.lower() == "none":
+            return None
+        (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
+    if get_origin(hint) is tuple and not dataclasses.is_dataclass(old[0] if old else None):
+        parts = text.strip("()[] ").split(",")
+        if len(parts) != len(old):
+            raise ValueError(f"{what} must be {len(old)} values with commas between them, but is {text!r}")
+        return tuple(_parse(type(was), was, part.strip(), what) for was, part in zip(old, parts, strict=True))
+    if hint is bool:
+        return choose(what, text.lower(), ("true", "false")) == "true"
+    if hint in (int, float, str):
+        try:
+            return hint(text)
+        except ValueError:
+            kind = "a whole number" if hint is int else "a number"
+            raise ValueError(f"{what} must be {kind}, but is {text!r}") from None
+    inner = [field.name for field in dataclasses.fields(old)] if dataclasses.is_dataclass(old) else ["0", "1"]
+    raise ValueError(f"{what} is a group; set one of {', '.join(f'{what.split()[-1]}.{name}' for name in inner)}")

@@ -1,0 +1,44 @@
+"""What our own recipes for a CPU share: the small encoder, and views that suit digits or small photographs."""
+
+from infomax.data.views import Preprocessing, View, ViewSet, byol
+from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
+
+
+def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe:
+    """For the embedded digits: no flips, which would turn one digit into another, and no colour, as they have none."""
+    view = View(
+        size=16,
+        scale=(0.4, 1.0),
+        ratio=(0.6, 1.67),
+        flip=0.0,
+        saturation=0.0,
+        hue=0.0,
+        grayscale=0.0,
+        blur=0.5,
+        blur_sigma=(0.1, 1.5),
+    )
+    half = (0.5, 0.5, 0.5)
+    return Recipe(
+        name="digits",
+        method=method,
+        encoder=EncoderSettings(backbone="small", stem="imagenet"),
+        views=ViewSet(full=(view, view), mean=half, std=half),
+        preprocessing=Preprocessing(resize=16, size=16, mean=half, std=half),
+        optimizer=optimizer,
+        batch_size=256,
+        epochs=120,
+    )
+
+
+def small_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe:
+    """For photographs at 32 pixels, in minutes to hours."""
+    return Recipe(
+        name="small",
+        method=method,
+        encoder=EncoderSettings(backbone="small", stem="imagenet"),
+        views=ViewSet(full=byol(32)),
+        preprocessing=Preprocessing(resize=32, size=32),
+        optimizer=optimizer,
+        batch_size=256,
+        epochs=20,
+    )

@@ -1,0 +1,136 @@
+"""A recipe: frozen dataclasses that hold everything that decides a result, and nothing about the machine.
+
+No torch here, so that the command can print, check and refuse settings at once.
+"""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+
+from infomax.data.views import Preprocessing, ViewSet
+
+if TYPE_CHECKING:
+    from infomax.encoders import Encoder
+    from infomax.methods.base import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings(ABC):
+    """The settings of one method; each method's subclass is in its own file beside this one."""
+
+    name: ClassVar[str]
+    multi_crop: ClassVar[bool]
+    """Whether the method uses local views."""
+
+    @abstractmethod
+    def build(self, encoder: "Encoder") -> "Method":
+        """The method around this encoder. Imports torch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101"]
+    """``small`` suits a CPU; ResNets need a GPU."""
+    stem: Literal["imagenet", "cifar"]
+    """``imagenet`` shrinks the image at once, ``cifar`` keeps its size for images of up to 64 pixels."""
+    stem_padding: int = 1
+    """Of the ResNets' CIFAR stem, in pixels."""
+    zero_init_residual: bool = True
+    """Whether each residual branch of a ResNet starts at zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    name: Literal["sgd", "lars", "adam"]
+    learning_rate: float
+    """Peak, at this recipe's batch size: nothing rescales it."""
+    momentum: float = 0.9
+    """Of SGD and LARS."""
+    weight_decay: float = 0.0
+    decay_all: bool = False
+    """Whether biases and normalisation layers decay too."""
+    warmup_epochs: int = 0
+    warmup_start: float = 0.0
+    """Learning rate at the start of the warm-up."""
+    end: float = 0.0
+    """Learning rate at the end of the cosine."""
+    per_epoch: bool = False
+    """Whether the learning rate changes between epochs instead of between steps."""
+
+    def __post_init__(self) -> None:
+        _at_least("learning_rate", self.learning_rate, 0, strictly=True)
+        for name in ("weight_decay", "warmup_epochs", "warmup_start", "end"):
+            _at_least(name, getattr(self, name), 0)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), but is {self.momentum}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    name: str
+    method: MethodSettings
+    encoder: EncoderSettings
+    views: ViewSet
+    preprocessing: Preprocessing
+    """For evaluation."""
+    optimizer: OptimizerSettings
+    batch_size: int
+    """Images a step, over all devices."""
+    epochs: int
+    seed: int = 0
+    """Of the weights, the order of the images and the views."""
+    precision: Literal["32", "bf16", "16"] = "32"
+    """Of the networks; losses are computed in float32 or float64 whatever this says."""
+
+    def __post_init__(self) -> None:
+        _at_least("batch_size", self.batch_size, 2)
+        _at_least("epochs", self.epochs, 1)
+        _at_least("seed", self.seed, 0)
+        if self.optimizer.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"optimizer.warmup_epochs must be below epochs, {self.epochs}, but is {self.optimizer.warmup_epochs}"
+            )
+        if self.views.local and not self.method.multi_crop:
+            raise ValueError(f"views has local crops, but {self.method.name} uses two full views only")
+
+
+def _at_least(name: str, value: float, low: float, *, strictly: bool = False) -> None:
+    if not (value > low if strictly else value >= low):
+        raise ValueError(f"{name} must be {'above' if strictly else 'at least'} {low}, but is {value}")
+
+
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values, the method's settings with their name."""
+    plain = dataclasses.asdict(recipe)
+    plain["method"] = {"name": recipe.method.name, **plain["method"]}
+    return plain
+
+
+def from_json(plain: dict[str, Any], methods: Mapping[str, type[MethodSettings]]) -> Recipe:
+    """The recipe that :func:`to_json` wrote.
+
+    Raises:
+        ValueError: if a setting is missing, unknown, or of a method that this version does not have.
+    """
+    settings = dict(plain["method"])
+    name = settings.pop("name")
+    if name not in methods:
+        raise ValueError(f"method must be one of {', '.join(methods)}, but is {name!r}")
+    return _build(Recipe, {**plain, "method": _build(methods[name], settings)})
+
+
+def _build(cls: Any, value: Any) -> Any:
+    """``value``, from JSON, as ``cls``: dataclasses from dictionaries, tuples from lists."""
+    if dataclasses.is_dataclass(cls) and isinstance(value, dict):
+        hints = get_type_hints(cls)
+        try:
+            return cls(**{key: _build(hints.get(key, Any), item) for key, item in value.items()})
+        except TypeError as error:
+            raise ValueError(f"settings of {cls.__name__} do not fit this version: {error}") from error
+    if get_origin(cls) is tuple:
+        kinds = get_args(cls)
+        kinds = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
+        return tuple(_build(kind, item) for kind, item in zip(kinds, value, strict=True))
+    return value

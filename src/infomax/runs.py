@@ -1,0 +1,121 @@
+"""The run folder: what a run was told, what it measured, and what it left."""
+
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from infomax.recipes import METHODS
+from infomax.recipes.schema import Recipe, from_json, to_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. ``config.json`` says how it was made; see docs/runs.md for the other files."""
+
+    path: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved recipe, the launch options, the command and the versions."""
+        file = self.path / "config.json"
+        if not file.is_file():
+            raise ValueError(f"{self.path} is not a run folder: it has no config.json")
+        try:
+            return json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
+
+    @property
+    def recipe(self) -> Recipe:
+        return from_json(self.config["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The newest checkpoint, if there is one."""
+        return max(self.path.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+
+    def append(self, file: str, row: dict[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl`` or ``results.jsonl``."""
+        with (self.path / file).open("a") as lines:
+            lines.write(json.dumps(row) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop from ``metrics.jsonl`` what a run that goes on from ``step`` will measure again."""
+        kept = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
+        (self.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+
+    def rows(self, file: str) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; none if there is no such file."""
+        path = self.path / file
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, unless it is a run that the user wants overwritten."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "config.json").is_file():
+        raise ValueError(f"--out {out} exists and is not a run folder; choose another")
+    if not overwrite:
+        raise ValueError(
+            f"--out {out} exists; choose another, or --resume to go on with it, or --overwrite to replace it"
+        )
+
+
+def create(out: Path, recipe: Recipe, *, data: str, launch: dict[str, Any], overwrite: bool) -> Run:
+    """Make the folder and its ``config.json``; :func:`check_free` first."""
+    if overwrite and out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    packages = ("infomax", "torch", "torchvision", "lightning", "timm", "numpy")
+    config = {
+        "recipe": to_json(recipe),
+        "data": data,
+        "launch": launch,
+        "command": sys.argv,
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }
+    (out / "config.json").write_text(json.dumps(config, indent=1))
+    return Run(out)
+
+
+def _commit() -> str | None:
+    """Of the checkout that this code runs from, marked where it was changed since; None outside of one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        if (
+            subprocess.run(
+                [*git, "ls-files", "--error-unmatch", "runs.py"], capture_output=True, check=False
+            ).returncode
+            != 0
+        ):
+            return None
+        describe = [*git, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+        return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None
+    except OSError:  # no git here
+        return None
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """The settings in which two recipes differ, one line each."""
+
+    def flatten(value: Any, key: str = "") -> dict[str, Any]:
+        if isinstance(value, dict):
+            return {k: v for name, item in value.items() for k, v in flatten(item, f"{key}.{name}").items()}
+        if isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
+            return flatten({str(i): item for i, item in enumerate(value)}, key)
+        return {key.removeprefix("."): value}
+
+    before, after = flatten(to_json(old)), flatten(to_json(new))
+    return [
+        f"{key}: {before.get(key)} there, {after.get(key)} asked for"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]
