@@ -7,7 +7,14 @@ import pytest
 import torch
 from scipy.special import log_softmax, softmax
 
-from infomax.functional import ld_entropy, ld_mutual_information, log_det, soft_cross_entropy
+from infomax import functional
+from infomax.functional import ld_entropy, ld_mutual_information, log_det
+
+
+def soft_cross_entropy(logits, targets):
+    """Looked up at the call, so that its absence fails its own tests only."""
+    return functional.soft_cross_entropy(logits, targets)
+
 
 EPSILONS = [1e-8, 1e-2, 0.5]  # large values show where epsilon enters
 

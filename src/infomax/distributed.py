@@ -11,6 +11,7 @@ from torch import Tensor
 
 
 def world_size() -> int:
+    """Number of ranks; 1 where no process group is up."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 

@@ -21,6 +21,12 @@ def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = 
     return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=output_bias))
 
 
+@full_precision
+def unit(z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    """Rows divided by their L2 norm."""
+    return F.normalize(z, dim=1)
+
+
 class Prototypes(nn.Module):
     """Weight-normalised linear layer with gain 1 on L2-normalised embeddings: logits are cosines, in [-1, 1]."""
 
@@ -30,7 +36,7 @@ class Prototypes(nn.Module):
 
     @full_precision  # a bfloat16 cosine would move the targets by half a per cent
     def forward(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b k"]:
-        return F.linear(F.normalize(z, dim=1), F.normalize(self.weight, dim=1))
+        return F.linear(unit(z), unit(self.weight))
 
 
 class Teacher(nn.Module):

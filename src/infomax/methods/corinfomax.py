@@ -11,13 +11,12 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from infomax.distributed import global_count, global_mean, global_sum
 from infomax.encoders import Encoder
 from infomax.functional import check_count, check_number, check_rows, full_precision, log_det
 from infomax.methods.base import Loss, Method, Progress, Views
-from infomax.nn import mlp
+from infomax.nn import mlp, unit
 
 
 def recursive_statistics(
@@ -140,7 +139,7 @@ class CorInfoMax(Method):
         return self.encoder
 
     def forward(self, views: Views, progress: Progress) -> Loss:
-        z1, z2 = (F.normalize(self.projector(self.encoder(view)).float(), dim=1) for view in views.full)
+        z1, z2 = (unit(self.projector(self.encoder(view))) for view in views.full)
         entropy, distance = self.loss.terms(z1, z2)
         total = self.loss.attraction * distance - entropy
         return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})

@@ -8,13 +8,12 @@ a batch (Eqs. 13-17 and appendix A).
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from infomax.distributed import gather, global_mean
 from infomax.encoders import Encoder
 from infomax.functional import check_number, check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views
-from infomax.nn import Teacher, mlp
+from infomax.nn import Teacher, mlp, unit
 from infomax.schedules import cosine
 
 
@@ -147,7 +146,7 @@ class Mveb(Method):
         return self.encoder
 
     def forward(self, views: Views, progress: Progress) -> Loss:
-        online = [_unit(self._online(view)) for view in (*views.full, *views.local)]
+        online = [unit(self._online(view)) for view in (*views.full, *views.local)]
         first, second = self._targets(views, online, progress)
         targets = [second, first] + [(first + second) / 2] * len(
             views.local
@@ -161,9 +160,4 @@ class Mveb(Method):
             return online[:2]
         if self.training:  # before the target's forward, with the momentum of this step, as in the official code
             self.target.update(self._online, cosine(self.momentum, 1.0, progress.fraction))
-        return [_unit(self.target(view)) for view in views.full]
-
-
-@full_precision
-def _unit(z: Tensor) -> Tensor:
-    return F.normalize(z, dim=1)
+        return [unit(self.target(view)) for view in views.full]

@@ -39,14 +39,14 @@ class MiraSettings(MethodSettings):
 
 def digits() -> Recipe:
     """Ours, for the demo."""
-    settings = MiraSettings(hidden=256, dimension=64, prototypes=100)
-    return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.3, weight_decay=1e-4))
+    settings = MiraSettings(hidden=256, dimension=64, prototypes=100, teacher_temperature=0.15, momentum=0.9)
+    return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 def small() -> Recipe:
     """Ours, for photographs on a CPU."""
-    settings = MiraSettings(hidden=512, dimension=128, prototypes=300)
-    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.3, weight_decay=1e-4))
+    settings = MiraSettings(hidden=512, dimension=128, prototypes=300, teacher_temperature=0.15, momentum=0.99)
+    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 def cifar10() -> Recipe:

@@ -31,13 +31,13 @@ class MvebSettings(MethodSettings):
 
 def digits() -> Recipe:
     """Ours, for the demo."""
-    settings = MvebSettings(hidden=256, dimension=64, momentum=0.99)
+    settings = MvebSettings(hidden=256, dimension=64, momentum=None)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 def small() -> Recipe:
     """Ours, for photographs on a CPU."""
-    settings = MvebSettings(hidden=512, dimension=128, momentum=0.99)
+    settings = MvebSettings(hidden=512, dimension=128, momentum=None)
     return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 

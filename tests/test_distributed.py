@@ -1,0 +1,111 @@
+"""Two and three processes against one, in float64, with uneven batches and data whose order matters."""
+
+import os
+import socket
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from infomax.distributed import gather, global_logmeanexp, global_mean
+from infomax.functional import ld_entropy, ld_mutual_information
+from infomax.methods.carl import consistency_loss, uniformity_loss
+from infomax.methods.corinfomax import CorInfoMaxLoss
+from infomax.methods.mira import assign, swapped_prediction_loss
+from infomax.methods.mveb import alignment, entropy_surrogate
+
+pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
+WORLDS = {2: [9, 4], 3: [5, 2, 6]}  # rows a rank
+
+
+def unit(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+def corinfomax(x: Tensor, y: Tensor) -> Tensor:
+    loss = CorInfoMaxLoss(6, attraction=3.0, forgetting=0.3).double()
+    loss(x, y)  # the second step has statistics of the first behind it
+    return loss(x, y)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mira": lambda x, y: swapped_prediction_loss([x, y], [assign(x.detach()), assign(y.detach())]),
+    "mira-log-domain": lambda x, y: swapped_prediction_loss(
+        [x, y], [assign(90 * v.detach(), iterations=60) for v in (x, y)]
+    ),
+    "corinfomax": corinfomax,
+    "carl": lambda x, y: consistency_loss(x, y) + 2 * uniformity_loss(x),
+    "mveb": lambda x, y: -alignment(unit(x), unit(y)) - 0.3 * entropy_surrogate(unit(x)),
+    "ld-entropy": lambda x, y: ld_entropy(x),
+    "ld-information": ld_mutual_information,
+    "mean": lambda x, y: global_mean(x * y).square().sum(),
+    "logmeanexp": lambda x, y: global_logmeanexp(x * y).square().sum(),
+}
+
+
+def rows() -> tuple[Tensor, Tensor]:
+    """13 samples that differ in scale and grow along the batch, so that a wrong order or weight shows."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(13, 6, generator=generator, dtype=torch.float64) * torch.linspace(0.2, 2, 13).view(-1, 1)
+    return x, (x + 0.3 * torch.randn(13, 6, generator=generator, dtype=torch.float64)).flip(1)
+
+
+def value_and_gradients(name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+    value = LOSSES[name](x, y)
+    value.backward()
+    zero = torch.zeros_like(x)
+    return value.detach(), torch.cat([g if g is not None else zero for g in (x.grad, y.grad)], dim=1)
+
+
+def work(rank: int, world: int, port: int, results: mp.SimpleQueue) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=world)
+    torch.set_num_threads(1)
+    sizes = WORLDS[world]
+    mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    x, y = rows()
+    out = {}
+    for name in LOSSES:
+        value, gradients = value_and_gradients(name, x[mine], y[mine])
+        # What DistributedDataParallel gives a parameter is the mean over ranks of what each rank's rows send to it.
+        out[name] = (float(value), (gradients / world).tolist())
+    everyone, where = gather(x[mine])
+    out["gather"] = bool(torch.equal(everyone, x) and torch.equal(everyone[where], x[mine]))
+    results.put((rank, out))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def ranks(request) -> list[dict]:
+    """What each rank computed. Forked: a spawned process would import everything again."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    context = mp.get_context("fork")
+    results = context.SimpleQueue()
+    world = request.param
+    processes = [context.Process(target=work, args=(rank, world, port, results)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    out = dict(results.get() for _ in processes)
+    for process in processes:
+        process.join(timeout=60)
+    return [out[rank] for rank in range(world)]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_many_ranks_equal_one(ranks, name):
+    value, gradients = value_and_gradients(name, *rows())
+    for rank in ranks:
+        assert rank[name][0] == pytest.approx(float(value), rel=1e-11, abs=1e-11)
+    together = torch.tensor([row for rank in ranks for row in rank[name][1]], dtype=torch.float64)
+    torch.testing.assert_close(together, gradients, rtol=1e-9, atol=1e-11)
+
+
+def test_gather_keeps_the_order_of_ranks_of_unequal_length(ranks):
+    assert all(rank["gather"] for rank in ranks)

@@ -1,0 +1,44 @@
+"""Every method at toy size. A new method adds a line to TINY and passes the contract tests."""
+
+import torch
+from torch import nn
+
+from infomax.encoders import Encoder
+from infomax.methods.base import Method, Progress, Views
+from infomax.recipes.carl import CarlSettings
+from infomax.recipes.corinfomax import CorInfoMaxSettings
+from infomax.recipes.mira import MiraSettings
+from infomax.recipes.mveb import MvebSettings
+
+TINY = {
+    "mira": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=0.9),
+    "mira-no-teacher": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=None),
+    "corinfomax": CorInfoMaxSettings(hidden=16, dimension=4),
+    "corinfomax-norm": CorInfoMaxSettings(hidden=16, dimension=4, projector_norm=True),
+    "carl": CarlSettings(hidden=16, dimension=8, prototypes=12, kl_epochs=2),
+    "mveb": MvebSettings(hidden=16, dimension=8, momentum=0.9),
+    "mveb-shared": MvebSettings(hidden=16, dimension=8, momentum=None),
+}
+
+
+def tiny_encoder(norm: bool = True) -> Encoder:
+    layers = [nn.Conv2d(3, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6) if norm else nn.Identity()]
+    return Encoder(nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()), 24)
+
+
+def tiny_method(name: str, dtype: torch.dtype = torch.float64) -> Method:
+    torch.manual_seed(1)
+    return TINY[name].build(tiny_encoder()).to(dtype)
+
+
+def tiny_views(batch: int = 12, local: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0) -> Views:
+    generator = torch.Generator().manual_seed(seed)
+
+    def view(side: int) -> torch.Tensor:
+        return torch.randn(batch, 3, side, side, generator=generator, dtype=dtype)
+
+    return Views(full=[view(8), view(8)], local=[view(6) for _ in range(local)])
+
+
+def progress(step: int, steps_per_epoch: int = 3, epochs: int = 4) -> Progress:
+    return Progress(step=step, total_steps=steps_per_epoch * epochs, epoch=step // steps_per_epoch)
