@@ -1,20 +1,12 @@
-"""Log-determinant information measures (Ozsoy et al., NeurIPS 2022, Eqs. 1 and A.2-A.5) and the shared losses."""
+"""Log-determinant information measures (Ozsoy et al., NeurIPS 2022, Eqs. 1 and A.2-A.5)."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from scipy.special import log_softmax, softmax
 
-from infomax import functional
 from infomax.functional import ld_entropy, ld_mutual_information, log_det
-
-
-def soft_cross_entropy(logits, targets):
-    """Looked up at the call, so that its absence fails its own tests only."""
-    return functional.soft_cross_entropy(logits, targets)
-
 
 EPSILONS = [1e-8, 1e-2, 0.5]  # large values show where epsilon enters
 
@@ -228,34 +220,6 @@ def test_information_grows_as_the_noise_shrinks():
     assert all(after > before + 0.1 for before, after in pairwise(values))
 
 
-# ------------------------------------------------------------------------------------------------- soft cross-entropy
-
-
-def logits_and_targets(seed=0):
-    rng = np.random.default_rng(seed)
-    return 3 * rng.normal(size=(6, 4)), rng.dirichlet(np.ones(4), size=6)
-
-
-def test_soft_cross_entropy_equals_its_definition():
-    logits, targets = logits_and_targets()
-    expected = -(targets * log_softmax(logits, axis=1)).sum(axis=1).mean()
-    result = soft_cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets)).item()
-    np.testing.assert_allclose(result, expected, rtol=1e-13)
-
-
-def test_soft_cross_entropy_gradient_is_softmax_minus_target():
-    logits, targets = logits_and_targets()
-    leaf = torch.from_numpy(logits).requires_grad_()
-    soft_cross_entropy(leaf, torch.from_numpy(targets)).backward()
-    np.testing.assert_allclose(leaf.grad.numpy(), (softmax(logits, axis=1) - targets) / 6, rtol=0, atol=1e-15)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_soft_cross_entropy_of_confident_logits_is_exact(dtype):
-    logits = torch.tensor([[1e4, -1e4], [1e4, -1e4]], dtype=dtype)
-    assert soft_cross_entropy(logits, torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=dtype)) == 1e4
-
-
 # ---------------------------------------------------------------- what all of them promise: gradient, dtype, errors
 
 
@@ -264,19 +228,16 @@ def inputs_of(function, dtype=torch.float64):
         log_det: lambda: (positive_definite(4),),
         ld_entropy: lambda: (samples(9, 4),),
         ld_mutual_information: lambda: correlated_pair(12, (2, 3)),
-        soft_cross_entropy: logits_and_targets,
     }[function]()
     return [torch.from_numpy(array).to(dtype) for array in arrays]
 
 
-each_function = pytest.mark.parametrize("function", [log_det, ld_entropy, ld_mutual_information, soft_cross_entropy])
+each_function = pytest.mark.parametrize("function", [log_det, ld_entropy, ld_mutual_information])
 
 
-@pytest.mark.parametrize("function", [ld_entropy, ld_mutual_information, soft_cross_entropy])
+@pytest.mark.parametrize("function", [ld_entropy, ld_mutual_information])
 def test_gradient_equals_finite_differences(function):
     leaves = [tensor.requires_grad_() for tensor in inputs_of(function)]
-    if function is soft_cross_entropy:
-        leaves[1].requires_grad_(False)  # targets are constants
     assert torch.autograd.gradcheck(function, leaves)
 
 
@@ -364,19 +325,3 @@ def test_information_names_the_bad_samples(names, x, y):
 def test_measures_name_a_bad_epsilon(function, arguments, epsilon):
     with pytest.raises(ValueError, match=r"\bepsilon\b"):
         function(*arguments, epsilon=epsilon)
-
-
-@pytest.mark.parametrize(
-    ("names", "logits", "targets"),
-    [
-        *[("logits", bad, GOOD) for bad in NOT_FINITE],
-        *[("targets", GOOD, bad) for bad in NOT_FINITE],
-        ("logits", GOOD[0], GOOD[0]),
-        ("logits|targets", GOOD, GOOD[:5]),
-        ("logits|targets", GOOD, GOOD[:1]),  # would broadcast
-        ("logits|targets", GOOD, GOOD[:, :1]),
-    ],
-)
-def test_soft_cross_entropy_names_the_bad_argument(names, logits, targets):
-    with pytest.raises(ValueError, match=rf"\b({names})\b"):
-        soft_cross_entropy(logits, targets)

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from math import e, isfinite, log, pi
+from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -55,7 +56,7 @@ def check_number(
     name: str, value: Any, *, low: float, high: float = float("inf"), open_low: bool = False, open_high: bool = True
 ) -> None:
     """Refuse a number outside the interval from ``low`` to ``high``; NaN is outside every interval."""
-    inside = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+    inside = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
     inside = inside and (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
     if not inside:
         interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
@@ -64,7 +65,7 @@ def check_number(
 
 def check_count(name: str, value: Any, *, low: int) -> None:
     """Refuse what is not a whole number of at least ``low``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
         raise ValueError(f"{name} must be a whole number of at least {low}, but is {value!r}")
 
 

@@ -37,6 +37,7 @@ def build_method(recipe: Recipe) -> Method:
 
 
 def build_optimizer(method: Method, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, over the trainable parameters of a method."""
     groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
     if settings.name == "adam":
         return torch.optim.Adam(groups, lr=settings.learning_rate)

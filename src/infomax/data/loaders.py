@@ -70,7 +70,8 @@ def _cut(image: Image.Image, random: np.ndarray, view: View) -> np.ndarray:
     """One random resized crop, mirrored or not; PIL's, which differs from augment.crop by rounding to bytes alone."""
     ((top, left, height, width),) = crop_boxes(random, image.height, image.width, view)
     method = Image.Resampling.BICUBIC if view.bicubic else Image.Resampling.BILINEAR
-    cut = image.resize((view.size, view.size), method, box=(left, top, left + width, top + height))
+    # Cut first: resize(box=...) would let pixels beyond the crop's edges in.
+    cut = image.crop((left, top, left + width, top + height)).resize((view.size, view.size), method)
     return np.asarray(cut)[:, ::-1] if random[0, FLIP] < view.flip else np.asarray(cut)
 
 

@@ -7,6 +7,7 @@ information about the image as possible. The student predicts the labels of one 
 
 import warnings
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from jaxtyping import Float
@@ -50,6 +51,8 @@ def assign(
     check_assignment(temperature, beta, iterations)
     low, high = logits.aminmax()
     spread = float(global_max(high) + global_max(-low))
+    if not isfinite(spread / (temperature * (1 - beta))):
+        raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
     return _fixed_point(logits, temperature * (1 - beta), beta, iterations, spread)
 
 
