@@ -57,7 +57,9 @@ def check_number(
 ) -> None:
     """Refuse a number outside the interval from ``low`` to ``high``; NaN is outside every interval."""
     inside = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
-    inside = inside and (value > low if open_low else value >= low) and (value < high if open_high else value <= high)
+    if inside:
+        x = float(value)
+        inside = (x > low if open_low else x >= low) and (x < high if open_high else x <= high)
     if not inside:
         interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
         raise ValueError(f"{name} must be a number in {interval}, but is {value!r}")

@@ -1,0 +1,90 @@
+"""Batches: every image once, the same views on both roads, and the same whatever the number of workers."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infomax.data.augment import make_views
+from infomax.data.datasets import ArrayImages, open_source
+from infomax.data.loaders import evaluation_batches, training_loader
+from infomax.data.picture import draw_views
+from infomax.data.views import Preprocessing, ViewSet, byol
+
+VIEWS = ViewSet(full=byol(16))
+
+
+@pytest.fixture
+def arrays() -> ArrayImages:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.nn.functional.interpolate(torch.rand(11, 3, 6, 6, generator=generator), 24, mode="bicubic").clamp(0, 1)
+    return ArrayImages((x * 255).round().byte().permute(0, 2, 3, 1).contiguous().numpy(), None, [])
+
+
+@pytest.fixture
+def folder(arrays, tmp_path):
+    for i in range(len(arrays)):
+        arrays.open(i).save(tmp_path / f"{i:02d}.png")
+    return open_source(str(tmp_path)).train
+
+
+def epoch(loader, number):
+    loader.sampler.set_epoch(number)
+    return list(loader)
+
+
+def test_every_image_once_an_epoch_in_an_order_of_its_own(arrays):
+    loader = training_loader(arrays, VIEWS, batch_size=5, seed=3)
+    assert len(loader) == 2
+    orders = [np.concatenate([batch.index for batch in epoch(loader, e)]) for e in (0, 1, 0)]
+    assert all(len(set(order)) == 10 for order in orders)
+    assert list(orders[0]) == list(orders[2]) != list(orders[1])
+    other = training_loader(arrays, VIEWS, batch_size=5, seed=4)
+    assert list(epoch(other, 0)[0].index) != list(orders[0][:5])
+
+
+def test_files_and_arrays_give_the_same_views_up_to_bytes(arrays, folder):
+    """Files are cropped by PIL in workers, which rounds to bytes; arrays on the device, which does not."""
+    views = ViewSet(full=tuple(view for view in byol(16)), mean=(0, 0, 0), std=(1, 1, 1))
+    made = []
+    for images in (arrays, folder):
+        (batch,) = epoch(training_loader(images, views, batch_size=11, seed=0, workers=0), 2)
+        made.append(make_views(batch.images, views, seed=0, epoch=batch.epoch, index=batch.index))
+    for a, b in zip(*made, strict=True):
+        difference = (a - b).abs()
+        assert difference.median() < 0.01
+        # Solarisation turns values that rounding carries over its threshold; all others stay close.
+        assert (difference < 0.05).float().mean() > 0.98
+
+
+def test_workers_change_nothing(folder):
+    batches = [epoch(training_loader(folder, VIEWS, batch_size=4, seed=0, workers=n), 1) for n in (0, 2)]
+    for a, b in zip(*batches, strict=True):
+        assert list(a.index) == list(b.index)
+        assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
+
+
+def test_evaluation_keeps_order_and_equals_on_both_roads(arrays, folder):
+    how = Preprocessing(resize=20, size=16)
+    index = np.array([7, 0, 10, 3, 4])
+    a, b = (torch.cat(list(evaluation_batches(x, index, how, batch_size=2, workers=0))) for x in (arrays, folder))
+    assert a.shape == (5, 3, 16, 16)
+    assert ((a - b).abs() * 0.229 * 255).max() < 1.6  # bytes: PIL rounds
+    one = next(evaluation_batches(arrays, index[1:2], how))
+    torch.testing.assert_close(one[0], a[1])
+
+
+def test_a_folder_of_one_size_smaller_than_the_encoder_sees_is_enlarged(tmp_path):
+    Image.new("RGB", (9, 5), (255, 0, 0)).save(tmp_path / "x.png")
+    images = open_source(str(tmp_path)).train
+    batch = next(evaluation_batches(images, np.array([0]), Preprocessing(resize=32, size=32), workers=0))
+    assert batch.shape == (1, 3, 32, 32)
+
+
+def test_the_picture_is_a_png_that_opens(arrays, tmp_path):
+    png = draw_views(training_loader(arrays, VIEWS, batch_size=4, seed=0), VIEWS, seed=0)
+    (tmp_path / "x.png").write_bytes(png)
+    with Image.open(tmp_path / "x.png") as image:
+        width, height = image.size
+    assert width > 300
+    assert height > 300
