@@ -1,0 +1,170 @@
+"""The command as a user types it: help, mistakes, and the whole way from images to a score."""
+
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+
+import pytest
+
+from infomax import cli
+from infomax.demo import demo
+from infomax.pretraining import pretrain
+from infomax.runs import Run
+from infomax.table import table
+
+
+def run(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["infomax", *words])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def infomax(monkeypatch, capsys):
+    return lambda *words: run(monkeypatch, capsys, *words)
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("pretrain",), ("evaluate",), ("evaluate", "knn"), ("evaluate", "linear"), ("demo",)]
+)
+def test_help_is_there_for_every_command(infomax, words):
+    code, out, _ = infomax(*words, "--help")
+    assert code == 0
+    assert "usage: infomax" in out
+
+
+def test_help_explains_every_option(infomax):
+    _, out, _ = infomax("pretrain", "--help")
+    for field in fields(cli.Pretrain):
+        assert f"--{'set' if field.name == 'overrides' else field.name.replace('_', '-')} " in out
+
+
+def test_the_command_and_the_function_have_the_same_words():
+    words = {field.name for field in fields(cli.Pretrain)}
+    assert words | {"quiet"} == set(inspect.signature(pretrain).parameters)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("pretrain",), "--out"),
+        (("pretrian", "--out", "x"), "pretrain"),
+        (("pretrain", "--out", "x", "--epoch", "3"), "--epochs"),
+        (("pretrain", "--out", "x", "--epochs", "three"), "three"),
+        (("pretrain", "--out", "x", "--method", "mirra"), "did you mean mira"),
+        (("pretrain", "--out", "x", "--data", "nowhere"), "no such folder or file"),
+        (("pretrain", "--out", "x", "--batch-size", "9999"), "more than the 1438 images"),
+        (("pretrain", "--out", "x", "--set", "method.bta=1"), "did you mean beta"),
+        (("pretrain", "--out", "x", "--method", "carl", "--views", "dino"), "carl uses two full views only"),
+        (("pretrain", "--out", "x", "--set", "method.beta=1.0"), "beta must be a number in"),
+        (("pretrain", "--out", "x", "--device", "tpu"), "--device must be one of auto, cpu, cuda"),
+        (("pretrain", "--out", "x", "--resume"), "x is not a run folder"),
+        (("evaluate", "knn", "nowhere"), "nowhere is not a run folder"),
+        (("evaluate", "knn"), "RUN"),
+        (("evaluate", "knnn", "x"), "knn"),
+    ],
+)
+def test_mistakes_exit_with_2_name_what_is_wrong_and_write_nothing(infomax, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = infomax(*words)
+    assert code == 2
+    assert message in re.sub(r"\s*│\n│\s*", " ", err)
+    assert "Traceback" not in err
+    assert not out
+    assert not list(tmp_path.iterdir())
+
+
+def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ("--epochs", "1", "--image-size", "8", "--set", "method.hidden=16", "method.prototypes=10")
+    code, out, _ = infomax("pretrain", "--out", "runs/a", *small)
+    assert code == 0
+    assert "infomax evaluate knn runs/a" in out
+    for protocol in ("knn", "linear"):
+        code, out, _ = infomax("evaluate", protocol, "runs/a")
+        assert code == 0
+        for name in ("trained encoder", "untrained encoder", "raw pixels"):
+            assert re.search(rf"^{name} +\d+\.\d +\d+\.\d$", out, re.M)
+    rows = Run(tmp_path / "runs/a").rows("results.jsonl")
+    assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
+    code, _, err = infomax("pretrain", "--out", "runs/a", *small)
+    assert code == 2
+    assert "--overwrite" in err
+    assert infomax("pretrain", "--out", "runs/a", "--resume")[0] == 0
+
+
+def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for i in range(9):
+        Image.new("RGB", (16, 16), (i, 2 * i, 3 * i)).save(tmp_path / "images" / f"{i}.png")
+    (tmp_path / "images" / "4.png").write_bytes(b"torn")  # not among the four that the picture of the views shows
+    code, _, err = infomax(
+        "pretrain", "--data", "images", "--out", "run", "--batch-size", "9", "--epochs", "1", "--workers", "1",
+        "--method", "carl",
+    )  # fmt: skip
+    assert code == 2
+    last = err.strip().splitlines()[-1]
+    assert re.match(r"infomax: images/4\.png cannot be read as an image", last)
+
+
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
+    words = ("pretrain", "--out", "run", "--epochs", "500", "--set", "method.hidden=16", "method.prototypes=10")
+    code = "from infomax.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("run/checkpoints/*.ckpt")):
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1].endswith("infomax pretrain --out run --resume goes on from the last epoch")
+    assert "Traceback" not in err
+
+
+def test_demo_at_toy_size(tmp_path):
+    rows = list(demo(tmp_path / "demo", epochs=1, quiet=True))
+    assert [row["name"] for row in rows] == ["raw pixels", "untrained encoder", "mira", "corinfomax", "carl", "mveb"]
+    scores = [f"{protocol}_{count}" for count in ("1", "5", "all") for protocol in ("knn", "linear")]
+    assert all(0 <= row[score] <= 1 for row in rows for score in scores)
+    assert all(row["knn_1"] < row["knn_5"] < row["knn_all"] for row in rows)
+    for row in rows[2:]:
+        assert row["seconds"] > 0
+        assert Run(tmp_path / "demo" / row["name"]).rows("results.jsonl")[0]["knn_1"] == row["knn_1"]
+
+
+def test_demo_takes_the_first_free_folder(tmp_path):
+    assert cli._free_folder(tmp_path / "demo") == tmp_path / "demo"
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo-2").mkdir()
+    assert cli._free_folder(tmp_path / "demo") == tmp_path / "demo-3"
+
+
+def test_tables_align_and_show_shares_in_per_cent():
+    text = table(["", "top-1", "note"], [["a", 0.5, "x"], ["long name", 1.0, "yy"]])
+    assert text.splitlines() == [
+        "           top-1  note",
+        "----------------------",
+        "a           50.0     x",
+        "long name  100.0    yy",
+    ]

@@ -1,0 +1,81 @@
+"""LARS by hand, parameter groups, schedules at their ends."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from infomax.optim import Lars, parameter_groups
+from infomax.schedules import cosine, linear, warmup_cosine_by_epoch, warmup_cosine_by_step
+
+
+def step(parameter: torch.Tensor, gradients: list[torch.Tensor], **settings) -> torch.Tensor:
+    p = nn.Parameter(parameter.clone())
+    optimizer = Lars([p], **settings)
+    for gradient in gradients:
+        p.grad = gradient.clone()
+        optimizer.step()
+    return p.detach()
+
+
+def test_matrices_step_in_proportion_to_their_norm():
+    torch.manual_seed(0)
+    p, g1, g2 = (torch.randn(4, 3, dtype=torch.float64) for _ in range(3))
+    settings = {"lr": 0.5, "momentum": 0.9, "weight_decay": 0.1, "trust": 0.001}
+    d1 = g1 + 0.1 * p
+    m1 = 0.001 * p.norm() / d1.norm() * d1
+    p1 = p - 0.5 * m1
+    d2 = g2 + 0.1 * p1
+    m2 = 0.9 * m1 + 0.001 * p1.norm() / d2.norm() * d2
+    torch.testing.assert_close(step(p, [g1, g2], **settings), p1 - 0.5 * m2)
+
+
+def test_vectors_step_plainly_and_do_not_decay():
+    p, g = torch.tensor([3.0, -1.0]), torch.tensor([0.5, 2.0])
+    torch.testing.assert_close(step(p, [g, g], lr=0.1, momentum=0.5, weight_decay=0.7), p - 0.1 * g - 0.1 * 1.5 * g)
+
+
+@pytest.mark.parametrize("zero", ["parameter", "gradient"])
+def test_a_zero_norm_takes_no_ratio(zero):
+    p, g = torch.ones(2, 2), torch.ones(2, 2)
+    p, g = (p * 0, g) if zero == "parameter" else (p, g * 0)
+    torch.testing.assert_close(step(p, [g], lr=0.1, momentum=0.0), p - 0.1 * g)
+
+
+def test_groups_spare_biases_and_norms_unless_told():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(2, 2))
+    module[2].weight.requires_grad_(False)
+    decayed, spared = parameter_groups(module, 0.1, decay_all=False)
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3)]
+    assert len(spared["params"]) == 4
+    (everything,) = parameter_groups(module, 0.1, decay_all=True)
+    assert len(everything["params"]) == 5
+
+
+def test_cosine_and_line_at_their_ends_and_middle():
+    assert (cosine(0.7, 0.2, 0.0), cosine(0.7, 0.2, 1.0)) == (0.7, pytest.approx(0.2))
+    assert cosine(0.7, 0.2, 0.5) == pytest.approx(0.45)
+    assert cosine(1.0, 0.0, 0.25) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+    assert (linear(4.0, 1.5, 0.0), linear(4.0, 1.5, 1.0), linear(4.0, 1.5, 7.0)) == (4.0, 1.5, 1.5)
+
+
+def test_warm_up_by_step_is_miras_law():
+    rates = [warmup_cosine_by_step(t, steps=20, warmup_steps=4, peak=4.8, start=0.3) for t in range(20)]
+    assert rates[:4] == pytest.approx([0.3 + (t + 1) / 5 * 4.5 for t in range(4)])
+    assert rates[4] == pytest.approx(4.8)
+    assert rates[12] == pytest.approx(2.4)
+    assert all(a > b for a, b in pairwise(rates[4:]))
+    assert warmup_cosine_by_step(0, steps=10, warmup_steps=0, peak=1.0) == 1.0
+
+
+def test_warm_up_by_epoch_is_corinfomaxs_law():
+    rates = [
+        warmup_cosine_by_epoch(e, epochs=100, warmup_epochs=10, peak=0.5, start=0.003, end=1e-6) for e in range(100)
+    ]
+    assert rates[0] == 0.003
+    assert rates[9] == pytest.approx(0.5)
+    assert rates[10] == pytest.approx(0.5)
+    assert rates[55] == pytest.approx(1e-6 + (0.5 - 1e-6) / 2)

@@ -1,0 +1,254 @@
+"""Pretraining end to end at toy size: the run folder, resuming, and what is refused before anything is written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import infomax
+from infomax.callbacks import Reporter
+from infomax.methods.base import Progress
+from infomax.pretraining import Pretraining, build_method, build_optimizer, learning_rate, pretrain
+from infomax.recipes import METHODS, customise, get_recipe
+from infomax.recipes.schema import OptimizerSettings
+from infomax.runs import Run
+
+TOY = {
+    "mira": ("method.hidden=16", "method.prototypes=10"),
+    "corinfomax": ("method.hidden=16", "method.dimension=8"),
+    "carl": ("method.hidden=16", "method.prototypes=10"),
+    "mveb": ("method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
+}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """24 labelled images of 12 pixels for training, 10 for testing."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 24), ("test", 10)):
+        arrays[f"{split}_labels"] = labels = np.arange(count) % 2
+        noise = rng.integers(0, 120, (count, 12, 12, 3))
+        arrays[f"{split}_images"] = (noise + 120 * labels[:, None, None, None]).astype(np.uint8)
+    file = tmp_path_factory.mktemp("toy") / "toy.npz"
+    np.savez(file, **arrays)
+    return str(file)
+
+
+def go(out, data, method="mira", **options) -> Run:
+    settings = {"image_size": 8, "epochs": 4, "batch_size": 8, "quiet": True, **options}
+    return pretrain(data=data, method=method, out=out, overrides=TOY[method], **settings)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return torch.load(run.checkpoint, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_leaves_everything_that_the_folder_should_have(toy, tmp_path, method):
+    run = go(tmp_path / "run", toy, method)
+    names = {path.name for path in run.path.iterdir()}
+    expected = {"config.json", "metrics.jsonl", "checkpoints", "encoder.safetensors", "encoder.json", "views.png"}
+    assert names == expected | {"tensorboard"}
+    changes = {"image_size": 8, "epochs": 4, "batch_size": 8, "overrides": TOY[method]}
+    assert run.recipe == customise(get_recipe(method, "small"), **changes)
+    assert run.config["data"] == toy
+    assert torch.__version__.startswith(run.config["versions"]["torch"])
+    rows = run.rows("metrics.jsonl")
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == [3, 6, 9, 12]  # the end of each epoch
+    assert all(np.isfinite(row["loss"]) and row["images_per_second"] > 0 and 0 <= row["waiting"] <= 1 for row in steps)
+    assert sum("knn_top1" in row for row in rows) == 4
+    with Image.open(run.path / "views.png") as picture:
+        assert picture.size[0] > 100
+    assert infomax.load(run.path)(torch.zeros(2, 3, 8, 8)).shape == (2, 128)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_interrupted_run_goes_on_to_the_same_weights(toy, tmp_path, monkeypatch, method):
+    """Interrupted in the third of four epochs, resumed from the end of the second: bit for bit the same."""
+    straight = go(tmp_path / "straight", toy, method)
+
+    check = Reporter._check
+
+    def interrupt(self, loss, step):
+        check(self, loss, step)
+        if step == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reporter, "_check", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "broken", toy, method)
+    monkeypatch.setattr(Reporter, "_check", check)
+    broken = Run(tmp_path / "broken")
+    assert broken.checkpoint.name == "epoch=0001.ckpt"
+    pretrain(out=broken.path, resume=True, quiet=True)
+
+    first, second = weights(straight), weights(broken)
+    assert first.keys() == second.keys()
+    assert not [name for name in first if not torch.equal(first[name], second[name])]
+    a, b = (
+        [
+            {k: v for k, v in row.items() if k not in ("images_per_second", "waiting")}
+            for row in run.rows("metrics.jsonl")
+        ]
+        for run in (straight, broken)
+    )
+    assert a == b
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(toy, tmp_path):
+    a, b, c = (weights(go(tmp_path / name, toy, seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    name = "method.encoder.backbone.0.weight"
+    assert not torch.equal(a[name], c[name])
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(toy, tmp_path):
+    run = go(tmp_path / "run", toy)
+    before = weights(run)
+    pretrain(out=run.path, resume=True, quiet=True)
+    assert all(torch.equal(before[name], value) for name, value in weights(run).items())
+
+
+def test_resuming_as_another_run_is_refused_with_the_difference(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    before = sorted(path.stat().st_mtime_ns for path in run.path.rglob("*"))
+    for change, message in (
+        ({"method": "carl"}, "method: mira there, carl asked for"),
+        ({"data": "digits"}, "data: .*toy.npz there, digits asked for"),
+        ({"epochs": 9}, "epochs: 1 there, 9 asked for"),
+        ({"overrides": ["method.beta=0.5"]}, r"method.beta: 0\.66.* there, 0.5 asked for"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrain(out=run.path, resume=True, quiet=True, **change)
+    assert sorted(path.stat().st_mtime_ns for path in run.path.rglob("*")) == before
+    with pytest.raises(ValueError, match="not a run folder"):
+        pretrain(out=tmp_path / "nothing", resume=True)
+
+
+def test_nothing_is_overwritten_without_being_told(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    with pytest.raises(ValueError, match="--resume .* --overwrite"):
+        go(run.path, toy, epochs=1)
+    (run.path / "mark").touch()
+    go(run.path, toy, epochs=1, overwrite=True)
+    assert not (run.path / "mark").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").touch()
+    with pytest.raises(ValueError, match="not a run folder; choose another"):
+        go(other, toy, overwrite=True)
+    assert (other / "precious.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "mirra"}, "--method .*did you mean mira"),
+        ({"data": "missing"}, "no such folder or file"),
+        ({"batch_size": 25}, "--batch-size 25 is more than the 24 images"),
+        ({"device": "gpu"}, "--device must be one of auto, cpu, cuda"),
+        ({"recipe": "smal"}, "--recipe .*did you mean small"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_written(toy, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(**{"data": toy, "out": tmp_path / "run", "quiet": True, **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_image_leaves_no_folder_behind(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(8):
+        (tmp_path / "images" / f"{i}.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        pretrain(data=str(tmp_path / "images"), out=tmp_path / "run", batch_size=4, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(toy, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"the loss became nan at step \d+.*--learning-rate"):
+        go(tmp_path / "run", toy, "carl", learning_rate=1e12)
+
+
+def test_a_folder_of_files_without_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        size = (20 + i, 30 - i, 3)
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.jpg")
+    run = go(tmp_path / "run", str(tmp_path / "images"), epochs=1, batch_size=6, workers=2)
+    rows = run.rows("metrics.jsonl")
+    assert [row["step"] for row in rows] == [2]
+    assert "knn_top1" not in rows[0]
+    features, names = infomax.embed(run.path, str(tmp_path / "images"), workers=0)
+    assert features.shape == (12, 128)
+    assert names[0] == "0.jpg"
+
+
+def test_multi_crop_trains(toy, tmp_path):
+    run = go(tmp_path / "run", toy, "mveb", views="dino-wide", image_size=16, epochs=1)
+    assert run.rows("metrics.jsonl")[0]["step"] == 3
+
+
+def test_learning_rates_of_both_laws():
+    step, epoch = (
+        OptimizerSettings(name="sgd", learning_rate=1.0, warmup_epochs=2, per_epoch=by) for by in (False, True)
+    )
+
+    def at(settings, t):
+        return learning_rate(settings, Progress(step=t, total_steps=100, epoch=t // 10), epochs=10)
+
+    assert at(step, 0) == pytest.approx(1 / 21)
+    assert (at(step, 20), at(step, 60)) == pytest.approx((1.0, 0.5))
+    assert (at(epoch, 0), at(epoch, 9), at(epoch, 10), at(epoch, 19)) == (0.0, 0.0, 1.0, 1.0)
+    assert at(epoch, 60) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("lars", "Lars"), ("adam", "Adam")])
+def test_optimizers_hold_every_trainable_parameter_once(name, kind):
+    recipe = customise(get_recipe("mira", "digits"), overrides=[f"optimizer.name={name}"])
+    method = build_method(recipe)
+    optimizer = build_optimizer(method, recipe.optimizer)
+    assert type(optimizer).__name__ == kind
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+
+
+def test_a_run_that_lost_its_encoder_says_so(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    (run.path / "encoder.json").unlink()
+    with pytest.raises(ValueError, match="not a run folder with an encoder"):
+        infomax.load(run.path)
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        _ = run.config
+    shutil.rmtree(run.path)
+    with pytest.raises(ValueError, match="no config.json"):
+        _ = run.config
+
+
+def test_config_is_plain_json(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    config = json.loads((run.path / "config.json").read_text())
+    assert config["recipe"]["method"]["name"] == "mira"
+    assert set(config) == {"recipe", "data", "launch", "command", "commit", "versions"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_a_gpu(toy, tmp_path, method, precision):
+    run = go(tmp_path / "run", toy, method, device="cuda", precision=precision, recipe="small")
+    assert all(np.isfinite(row["loss"]) for row in run.rows("metrics.jsonl") if "loss" in row)
+    assert infomax.load(run.path)(torch.zeros(2, 3, 8, 8)).isfinite().all()
+
+
+def test_the_module_takes_its_steps_from_the_recipe():
+    recipe = get_recipe("carl", "digits")
+    assert Pretraining(recipe, steps_per_epoch=5).total_steps == 5 * recipe.epochs

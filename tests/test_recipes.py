@@ -1,0 +1,171 @@
+"""Recipes: the papers' settings, a round trip through JSON, and what a user may change."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from infomax.recipes import METHODS, customise, default_recipe_name, get_recipe
+from infomax.recipes.schema import Recipe, from_json, to_json
+
+SETTINGS = {name: module.SETTINGS for name, module in METHODS.items()}
+ALL = [recipe for module in METHODS.values() for recipe in module.RECIPES]
+
+
+def identity(recipe) -> str:
+    return f"{recipe.__module__.split('.')[-1]}-{recipe.__name__}"
+
+
+@pytest.mark.parametrize("recipe", ALL, ids=identity)
+def test_a_recipe_survives_json(recipe):
+    assert from_json(json.loads(json.dumps(to_json(recipe()))), SETTINGS) == recipe()
+
+
+@pytest.mark.parametrize("recipe", ALL, ids=identity)
+def test_a_recipe_carries_its_functions_name(recipe):
+    assert recipe().name == recipe.__name__
+
+
+def test_mira_cifar10_is_the_papers():
+    r = get_recipe("mira", "cifar10")
+    m = r.method
+    assert (m.hidden, m.dimension, m.prototypes, m.iterations) == (2048, 256, 3000, 30)
+    assert (m.student_temperature, m.teacher_temperature, m.beta, m.beta_start) == (0.1, 0.225, 2 / 3, 0.7)
+    assert (m.momentum, m.freeze_prototypes_epochs) == (0.99, 1)
+    assert (r.optimizer.name, r.optimizer.learning_rate, r.optimizer.weight_decay) == ("sgd", 0.3, 1e-4)
+    assert (r.optimizer.warmup_epochs, r.batch_size, r.epochs, r.optimizer.decay_all) == (10, 256, 1000, False)
+    assert (r.encoder.backbone, r.encoder.stem, r.encoder.stem_padding) == ("resnet18", "cifar", 2)
+
+
+def test_corinfomax_cifar10_is_the_papers():
+    r = get_recipe("corinfomax", "cifar10")
+    m = r.method
+    assert (m.hidden, m.dimension, m.projector_norm) == (2048, 64, False)
+    assert (m.attraction, m.forgetting, m.epsilon) == (250, 0.01, 1e-8)
+    o = r.optimizer
+    assert (o.learning_rate, o.warmup_epochs, o.warmup_start, o.end) == (0.5, 10, 0.003, 1e-6)
+    assert (o.per_epoch, o.decay_all, r.batch_size, r.epochs) == (True, True, 512, 1000)
+    assert (r.preprocessing.resize, r.preprocessing.size) == (36, 32)
+
+
+def test_carl_cifar10_is_the_papers():
+    r = get_recipe("carl", "cifar10")
+    m = r.method
+    assert (m.dimension, m.kl_start, m.kl_end, m.kl_epochs) == (128, 4.0, 1.5, 100)
+    assert (r.optimizer.learning_rate, r.optimizer.warmup_epochs, r.batch_size, r.epochs) == (0.03, 0, 256, 200)
+    stl = get_recipe("carl", "stl10").method
+    assert (stl.kl_start, stl.kl_end) == (2.0, 1.0)
+
+
+def test_mveb_imagenet_is_the_papers():
+    r = get_recipe("mveb", "imagenet")
+    m = r.method
+    assert (m.hidden, m.dimension, m.entropy_weight, m.eta, m.momentum) == (2048, 2048, 0.01, 0.01, 0.996)
+    assert (r.optimizer.name, r.optimizer.learning_rate, r.optimizer.weight_decay) == ("lars", 6.4, 1e-6)
+    assert (r.batch_size, r.epochs, len(r.views.local), r.views.local[0].scale) == (4096, 800, 6, (0.05, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("data", "side", "gpu", "name"),
+    [("digits", 8, True, "digits"), ("x", 32, False, "small"), ("x", 500, False, "small"), ("x", 32, True, "cifar10")],
+)
+def test_default_recipe_suits_images_and_machine(data, side, gpu, name):
+    assert default_recipe_name("mira", data=data, side=side, gpu=gpu) == name
+
+
+def test_large_images_on_a_gpu_get_the_methods_large_recipe():
+    names = [default_recipe_name(method, data="x", side=300, gpu=True) for method in METHODS]
+    assert names == ["imagenet100", "imagenet100", "stl10", "imagenet"]
+
+
+def test_changes_of_every_kind():
+    r = customise(
+        get_recipe("mira", "cifar10"),
+        backbone="small",
+        epochs=50,
+        learning_rate=0.7,
+        image_size=64,
+        overrides=[
+            "method.momentum=none",
+            "optimizer.decay_all=true",
+            "views.full.1.blur=0.25",
+            "views.full.0.scale=0.3,0.9",
+            "optimizer.name=lars",
+        ],
+    )
+    assert (r.encoder.backbone, r.epochs, r.optimizer.learning_rate, r.optimizer.name) == ("small", 50, 0.7, "lars")
+    assert (r.method.momentum, r.optimizer.decay_all) == (None, True)
+    assert (r.views.full[1].blur, r.views.full[0].scale, r.views.full[0].blur) == (0.25, (0.3, 0.9), 0.0)
+    assert ([view.size for view in r.views.full], r.preprocessing.size, r.preprocessing.resize) == ([64, 64], 64, 64)
+
+
+def test_a_short_look_at_a_long_recipe_shortens_its_warm_up():
+    assert customise(get_recipe("mira", "cifar10"), epochs=5).optimizer.warmup_epochs == 0
+    assert customise(get_recipe("mira", "cifar10"), epochs=10).optimizer.warmup_epochs == 1
+    assert customise(get_recipe("mira", "cifar10"), epochs=11).optimizer.warmup_epochs == 10
+
+
+def test_views_keep_normalisation_and_shrink_in_proportion():
+    r = customise(get_recipe("mira", "cifar10"), views="dino", image_size=56)
+    assert len(r.views.local) == 6
+    assert (r.views.full[0].size, r.views.local[0].size) == (56, 24)
+    assert r.views.mean == get_recipe("mira", "cifar10").views.mean
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "resnet81"}, "--backbone .*resnet81.*did you mean resnet18"),
+        ({"views": "dyno"}, "--views .*did you mean dino"),
+        ({"precision": "64"}, "--precision must be one of 32, bf16, 16"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"batch_size": 1}, "batch_size must be at least 2"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        ({"image_size": 2}, "--image-size must be at least 8"),
+        ({"overrides": ["method.bta=1"]}, "method.bta.*did you mean beta"),
+        ({"overrides": ["method.beta=x"]}, "method.beta must be a number, but is 'x'"),
+        ({"overrides": ["epochs=1.5"]}, "epochs must be a whole number"),
+        ({"overrides": ["method"]}, "want key=value"),
+        ({"overrides": ["method=carl"]}, "method is a group; set one of method.hidden"),
+        ({"overrides": ["views.full=1"]}, "views.full is a group"),
+        ({"overrides": ["views.full.7.blur=1"]}, "must be one of 0, 1"),
+        ({"overrides": ["views.full.0.blur=2"]}, "blur must be a probability"),
+        ({"overrides": ["views.full.0.scale=1"]}, "2 values"),
+        ({"overrides": ["optimizer.decay_all=maybe"]}, "true, false"),
+        ({"overrides": ["epochs.x=1"]}, "below a single value"),
+    ],
+)
+def test_impossible_changes_are_refused_with_what_would_be_right(changes, message):
+    with pytest.raises(ValueError, match=message):
+        customise(get_recipe("mira", "cifar10"), **changes)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"--method .*did you mean mveb"):
+        get_recipe("mved", "small")
+    with pytest.raises(ValueError, match="--recipe for carl .*did you mean cifar10"):
+        get_recipe("carl", "cifar100")
+
+
+@pytest.mark.parametrize("method", ["carl", "corinfomax"])
+def test_two_view_methods_refuse_local_crops(method):
+    with pytest.raises(ValueError, match=f"{method} uses two full views only"):
+        customise(get_recipe(method, "small"), views="dino")
+
+
+def test_a_recipe_of_another_version_is_refused():
+    plain = to_json(get_recipe("mira", "small"))
+    plain["method"]["magic"] = 3
+    with pytest.raises(ValueError, match="do not fit this version.*magic"):
+        from_json(plain, SETTINGS)
+    plain["method"] = {"name": "nova"}
+    with pytest.raises(ValueError, match="nova"):
+        from_json(plain, SETTINGS)
+
+
+def test_warm_up_must_end_before_the_run():
+    recipe = get_recipe("mira", "small")
+    with pytest.raises(ValueError, match="warmup_epochs must be below epochs"):
+        replace(recipe, optimizer=replace(recipe.optimizer, warmup_epochs=recipe.epochs))
+    assert isinstance(recipe, Recipe)
