@@ -19,7 +19,7 @@ from infomax.recipes.schema import Recipe
 from infomax.runs import Run
 
 LOG_EVERY = 20  # steps
-HIDDEN = ("step", "epoch", "learning_rate", "images_per_second", "waiting")  # of a row, in the progress bar
+HIDDEN = ("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds")  # in the bar
 KNN_BANK, KNN_QUERIES, KNN_TIMES = 10_000, 2_000, 10  # images at most, and scores during a run
 
 
@@ -40,7 +40,8 @@ class Reporter(Callback):
             dynamic_ncols=True,
             bar_format="{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left{postfix}",
         )
-        self.steps, self.waited, self.since, self.ended = 0, 0.0, time.perf_counter(), time.perf_counter()
+        self.started = self.since = self.ended = time.perf_counter()
+        self.steps, self.waited = 0, 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.waited += time.perf_counter() - self.ended
@@ -62,6 +63,7 @@ class Reporter(Callback):
                 "learning_rate": trainer.optimizers[0].param_groups[0]["lr"],
                 "images_per_second": self.steps * self.recipe.batch_size / (now - self.since),
                 "waiting": self.waited / (now - self.since),
+                "seconds": now - self.started,
             }
             self.record(trainer, self.row)
             self.steps, self.waited, self.since = 0, 0.0, now

@@ -1,6 +1,6 @@
 """What our own recipes for a CPU share: the small encoder, and views that suit digits or small photographs."""
 
-from infomax.data.views import Preprocessing, View, ViewSet, byol
+from infomax.data.views import Preprocessing, View, ViewSet, mira_cifar
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -36,7 +36,7 @@ def small_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe
         name="small",
         method=method,
         encoder=EncoderSettings(backbone="small", stem="imagenet"),
-        views=ViewSet(full=byol(32)),
+        views=ViewSet(full=mira_cifar(32)),
         preprocessing=Preprocessing(resize=32, size=32),
         optimizer=optimizer,
         batch_size=256,

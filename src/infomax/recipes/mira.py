@@ -45,7 +45,7 @@ def digits() -> Recipe:
 
 def small() -> Recipe:
     """Ours, for photographs on a CPU."""
-    settings = MiraSettings(hidden=512, dimension=128, prototypes=300, teacher_temperature=0.15, momentum=0.99)
+    settings = MiraSettings(hidden=512, dimension=128, prototypes=300, teacher_temperature=0.1, momentum=0.9)
     return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
