@@ -1,6 +1,7 @@
 """What happens beside the training: reports, scores on the way, and the encoder that is kept."""
 
 import math
+import sys
 import time
 from dataclasses import asdict
 from typing import Any
@@ -38,6 +39,7 @@ class Reporter(Callback):
             initial=trainer.global_step,
             disable=self.quiet,
             dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,  # seconds; a log file keeps every line
             bar_format="{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left{postfix}",
         )
         self.started = self.since = self.ended = time.perf_counter()
