@@ -236,7 +236,7 @@ def test_config_is_plain_json(toy, tmp_path):
     run = go(tmp_path / "run", toy, epochs=1)
     config = json.loads((run.path / "config.json").read_text())
     assert config["recipe"]["method"]["name"] == "mira"
-    assert set(config) == {"recipe", "data", "launch", "command", "commit", "versions"}
+    assert set(config) == {"recipe", "data", "launch", "command", "started", "commit", "machine", "versions"}
 
 
 @pytest.mark.gpu

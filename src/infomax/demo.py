@@ -24,14 +24,17 @@ def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> 
     k-NN and of a linear classifier with one and five labels a class, averaged over draws, and with all labels.
     """
     source = open_source("digits")
+    references: list[dict[str, Any]] = []
     for position, method in enumerate(METHODS):
         start = time.perf_counter()
         run = pretrain(data="digits", method=method, out=Path(out) / method, epochs=epochs, quiet=quiet)
         seconds = time.perf_counter() - start
         trained, untrained, pixels = compare_features(run.path, source)
         if position == 0:  # the encoder's seed is the same in all runs, so one reference serves them all
-            yield {"name": pixels.name, **_judge(pixels)}
-            yield {"name": untrained.name, **_judge(untrained)}
+            references = [{"name": features.name, **_judge(features)} for features in (pixels, untrained)]
+            yield from references
+        for row in references:
+            run.append("results.jsonl", {"protocol": "demo", **row})
         row = {"name": method, **_judge(trained), "seconds": seconds, "run": str(run.path)}
         run.append("results.jsonl", {"protocol": "demo", **row})
         yield row

@@ -157,7 +157,8 @@ def pretrain(
     module = Pretraining(plan, steps_per_epoch=count // plan.batch_size)
     loader = training_loader(source.train, plan.views, batch_size=plan.batch_size, seed=plan.seed, workers=workers)
     picture = draw_views(loader, plan.views, seed=plan.seed)  # the images are read once before anything is written
-    launch = {"device": device, "workers": loader.num_workers}
+    name = torch.cuda.get_device_name() if device == "cuda" else None
+    launch = {"device": device, "gpu": name, "workers": loader.num_workers}
     run = old or runs.create(Path(out), plan, data=data, launch=launch, overwrite=overwrite)
     (run.path / "views.png").write_bytes(picture)
 

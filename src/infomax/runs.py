@@ -1,11 +1,13 @@
 """The run folder: what a run was told, what it measured, and what it left."""
 
 import json
+import os
 import platform
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -79,11 +81,20 @@ def create(out: Path, recipe: Recipe, *, data: str, launch: dict[str, Any], over
         "data": data,
         "launch": launch,
         "command": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
+        "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
     (out / "config.json").write_text(json.dumps(config, indent=1))
     return Run(out)
+
+
+def _cpu() -> str:
+    """The processor's name, as far as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _commit() -> str | None:

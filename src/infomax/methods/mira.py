@@ -1,5 +1,5 @@
 """MIRA: "Unsupervised Visual Representation Learning via Mutual Information Regularized Assignment",
-Lee, Choi, Kim, Chung.
+Lee, Choi, Kim, Chung, arXiv 2211.02284.
 
 Pseudo-labels are the optimum of a convex problem (Eq. 4): stay close to the teacher's predictions, and carry as much
 information about the image as possible. The student predicts the labels of one view from the other views (Eq. 8).

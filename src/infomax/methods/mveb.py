@@ -1,4 +1,4 @@
-"""MVEB: "Self-Supervised Learning with Multi-View Entropy Bottleneck", Wen, Wang, Liu, Xu.
+"""MVEB: "Self-Supervised Learning with Multi-View Entropy Bottleneck", Wen, Wang, Liu, Xu, arXiv 2403.19078.
 
 Views of an image are aligned, and the entropy of their embeddings on the unit sphere is maximised (Eq. 11). Entropy has
 no closed form, but its gradient needs only the score of the embeddings' density, which Stein's identity estimates from

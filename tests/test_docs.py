@@ -1,0 +1,79 @@
+"""README and docs tell the truth of the commit they are in."""
+
+import importlib.util
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import infomax
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+specification = importlib.util.spec_from_file_location("results", ROOT / "docs" / "results.py")
+results = importlib.util.module_from_spec(specification)
+specification.loader.exec_module(results)
+
+
+@pytest.mark.parametrize("name", results.TABLES)
+def test_tables_are_those_of_the_kept_results(name):
+    page, table = results.TABLES[name]
+    assert table() in page.read_text(), "run: python docs/results.py tables"
+
+
+def test_the_demo_clearly_beats_its_references_where_labels_are_few():
+    """A claim of the README, on the numbers that stand there."""
+    rows = {row["name"]: row for row in results.json.loads((results.KEPT / "demo.json").read_text())["rows"]}
+    for method in ("mira", "corinfomax", "carl", "mveb"):
+        for score in ("knn_1", "linear_1", "knn_5", "linear_5"):
+            best = max(rows["raw pixels"][score], rows["untrained encoder"][score])
+            assert rows[method][score] > best + 0.04
+
+
+def test_every_decision_that_the_code_names_is_on_its_page():
+    page = (ROOT / "docs" / "decisions.md").read_text()
+    decided = set(re.findall(r"^\*\*([a-z0-9-]+)\.\*\*", page, re.M))
+    source = "".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+    named = set(re.findall(r"decisions(?:\.md)?[,:]\s+(?:#\s*)?([a-z0-9-]+)", source))
+    assert named
+    assert named <= decided
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_text_parse(page):
+    """Each `infomax ...` line names a command and options that exist."""
+    from infomax import cli
+
+    options = {f"--{name.replace('_', '-')}" for kind in (cli.Pretrain, cli.Knn, cli.Linear, cli.Demo) for name in
+               kind.__dataclass_fields__} | {"--set", "--help"}  # fmt: skip
+    for line in re.findall(r"^(?:uv run )?infomax (.+)$", page.read_text(), re.M):
+        words = line.split("#")[0].split()
+        assert words[0] in ("pretrain", "evaluate", "demo"), line
+        assert {word for word in words if word.startswith("--")} <= options, line
+
+
+def test_the_version_is_in_the_changelog():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert version == infomax.__version__
+    assert f"## {version}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_ci_runs_the_readmes_test_command():
+    (command,) = re.findall(r"^(uv run .*pytest.*)$", (ROOT / "README.md").read_text(), re.M)
+    assert command in (ROOT / ".ci" / "run").read_text()
+
+
+def test_no_address_of_a_registry_and_no_lock_with_one():
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {"uv.lock", "pylock.toml"} <= set(ignored)
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "torch==" in lock
+    assert "://" not in lock
