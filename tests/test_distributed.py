@@ -32,7 +32,7 @@ def corinfomax(x: Tensor, y: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "mira": lambda x, y: swapped_prediction_loss([x, y], [assign(x.detach()), assign(y.detach())]),
+    "mira": lambda x, y: swapped_prediction_loss([x, y], [assign(0.1 * v.detach()) for v in (x, y)]),
     "mira-log-domain": lambda x, y: swapped_prediction_loss(
         [x, y], [assign(90 * v.detach(), iterations=60) for v in (x, y)]
     ),

@@ -10,6 +10,9 @@ from PIL import Image
 
 import infomax
 from infomax.callbacks import Reporter
+from infomax.data.augment import make_views
+from infomax.data.datasets import open_source
+from infomax.data.loaders import training_loader
 from infomax.methods.base import Progress
 from infomax.pretraining import Pretraining, build_method, build_optimizer, learning_rate, pretrain
 from infomax.recipes import METHODS, customise, get_recipe
@@ -61,6 +64,10 @@ def test_a_run_leaves_everything_that_the_folder_should_have(toy, tmp_path, meth
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == [3, 6, 9, 12]  # the end of each epoch
     assert all(np.isfinite(row["loss"]) and row["images_per_second"] > 0 and 0 <= row["waiting"] <= 1 for row in steps)
+    rates = [
+        learning_rate(run.recipe.optimizer, Progress(row["step"] - 1, 12, row["epoch"]), epochs=4) for row in steps
+    ]
+    assert [row["learning_rate"] for row in steps] == pytest.approx(rates)
     assert sum("knn_top1" in row for row in rows) == 4
     with Image.open(run.path / "views.png") as picture:
         assert picture.size[0] > 100
@@ -188,6 +195,24 @@ def test_a_folder_of_files_without_labels(tmp_path):
     features, names = infomax.embed(run.path, str(tmp_path / "images"), workers=0)
     assert features.shape == (12, 128)
     assert names[0] == "0.jpg"
+
+
+def test_mira_keeps_its_prototypes_for_the_first_epoch_of_a_run(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    drawn = build_method(run.recipe).prototypes.weight
+    assert torch.equal(weights(run)["method.prototypes.weight"], drawn)
+
+
+def test_views_are_those_of_the_recipe_seed_and_epoch(toy):
+    recipe = customise(get_recipe("carl", "small"), image_size=8, batch_size=8, seed=5)
+    images = open_source(toy).train
+    loader = training_loader(images, recipe.views, batch_size=8, seed=5)
+    loader.sampler.set_epoch(3)
+    batch = next(iter(loader))
+    got = Pretraining(recipe, steps_per_epoch=3).on_after_batch_transfer(batch, 0)
+    pixels = torch.from_numpy(images.pixels[batch.index])
+    want = make_views(pixels, recipe.views, seed=5, epoch=3, index=batch.index)
+    assert all(torch.equal(a, b) for a, b in zip(got.full, want, strict=True))
 
 
 def test_multi_crop_trains(toy, tmp_path):
