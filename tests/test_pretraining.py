@@ -13,6 +13,7 @@ from infomax.callbacks import Reporter
 from infomax.data.augment import make_views
 from infomax.data.datasets import open_source
 from infomax.data.loaders import training_loader
+from infomax.evaluation.protocols import knn
 from infomax.methods.base import Progress
 from infomax.pretraining import Pretraining, build_method, build_optimizer, learning_rate, pretrain
 from infomax.recipes import METHODS, customise, get_recipe
@@ -255,6 +256,15 @@ def test_a_run_that_lost_its_encoder_says_so(toy, tmp_path):
     shutil.rmtree(run.path)
     with pytest.raises(ValueError, match="no config.json"):
         _ = run.config
+
+
+def test_a_run_can_be_judged_from_another_folder(toy, tmp_path, monkeypatch):
+    shutil.copy(toy, tmp_path / "toy.npz")
+    monkeypatch.chdir(tmp_path)
+    run = go("run", "toy.npz", epochs=1)
+    assert run.config["data"] == str(tmp_path / "toy.npz")
+    monkeypatch.chdir("/")
+    assert len(knn(tmp_path / "run", run.config["data"])) == 3
 
 
 def test_config_is_plain_json(toy, tmp_path):

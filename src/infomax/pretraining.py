@@ -17,7 +17,7 @@ from infomax import recipes, runs
 from infomax.arguments import choose, choose_device
 from infomax.callbacks import EncoderSaver, OnlineKnn, Reporter
 from infomax.data.augment import make_views
-from infomax.data.datasets import Source, labelled_splits, open_source
+from infomax.data.datasets import Source, labelled_splits, locate, open_source
 from infomax.data.loaders import Batch, training_loader
 from infomax.data.picture import draw_views
 from infomax.encoders import build_encoder
@@ -159,7 +159,7 @@ def pretrain(
     picture = draw_views(loader, plan.views, seed=plan.seed)  # the images are read once before anything is written
     name = torch.cuda.get_device_name() if device == "cuda" else None
     launch = {"device": device, "gpu": name, "workers": loader.num_workers}
-    run = old or runs.create(Path(out), plan, data=data, launch=launch, overwrite=overwrite)
+    run = old or runs.create(Path(out), plan, data=locate(data), launch=launch, overwrite=overwrite)
     (run.path / "views.png").write_bytes(picture)
 
     reporter = Reporter(run, plan, quiet=quiet)
@@ -200,7 +200,7 @@ def _check_same(run: Run, *, data: str | None, method: str | None, recipe: str |
     asked = recipes.customise(plan, **changes)
     lines = runs.differences(plan, asked)
     for word, new, old in (
-        ("data", data, run.config["data"]),
+        ("data", data and locate(data), run.config["data"]),
         ("method", method, plan.method.name),
         ("recipe", recipe, plan.name),
     ):

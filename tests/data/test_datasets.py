@@ -56,6 +56,21 @@ def test_train_and_test_folders_are_splits(tmp_path, name):
     assert list(queries.labels) == [0, 0, 1, 1]
 
 
+def test_a_class_that_one_split_lacks_keeps_its_number_in_the_other(tmp_path):
+    for name in ("train/a/1.png", "train/b/1.png", "train/c/1.png", "test/c/1.png"):
+        save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert source.train.classes == source.test.classes == ["a", "b", "c"]
+    assert list(source.test.labels) == [2]
+
+
+def test_links_are_followed_and_hidden_folders_are_not(tmp_path):
+    save(tmp_path / "elsewhere" / "1.png")
+    save(tmp_path / "images" / ".thumbnails" / "1.png")
+    (tmp_path / "images" / "linked").symlink_to(tmp_path / "elsewhere")
+    assert open_source(str(tmp_path / "images")).train.files == ["linked/1.png"]
+
+
 def test_without_a_test_split_every_fifth_image_of_a_class_is_one(tmp_path):
     labels = np.repeat([0, 1], [10, 5])
     np.savez(tmp_path / "x.npz", images=np.zeros((15, 4, 4), np.uint8), labels=labels)

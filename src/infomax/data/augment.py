@@ -5,6 +5,8 @@ the number of workers, the batch it falls into, or the point where a run was res
 """
 
 from collections.abc import Callable
+from functools import partial
+from math import ceil
 
 import numpy as np
 import torch
@@ -121,7 +123,8 @@ def distort(
                 _where(images, jitter & (order[:, turn] == operation), adjust, offset[:, operation])
     _where(images, random[:, GRAYSCALE] < view.grayscale, lambda x: _gray(x).expand_as(x))
     low, high = view.blur_sigma
-    _where(images, random[:, BLUR] < view.blur, _blur, low + (high - low) * random[:, SIGMA])
+    blur = partial(_blur, reach=min(4 * images.shape[-1], ceil(4 * high)))
+    _where(images, random[:, BLUR] < view.blur, blur, low + (high - low) * random[:, SIGMA])
     _where(images, random[:, SOLARIZE] < view.solarize, lambda x: torch.where(x >= 128 / 255, 1 - x, x))
     return images
 
@@ -171,10 +174,9 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
     return value.unsqueeze(1) - chroma.unsqueeze(1) * torch.minimum(k, 4 - k).clamp(0, 1)
 
 
-def _blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian blur to four standard deviations; pixels beyond an edge repeat it, as in PIL."""
+def _blur(x: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
+    """Separable Gaussian blur over ``reach`` pixels to each side; those beyond an edge repeat it, as in PIL."""
     size = x.shape[-1]
-    reach = min(4 * size, int(np.ceil(4 * float(sigma.max()))))
     target = torch.arange(size, device=x.device, dtype=x.dtype).view(-1, 1)
     source = torch.arange(-reach, size + reach, device=x.device, dtype=x.dtype)
     weight = torch.exp(-0.5 * ((source - target) / sigma.view(-1, 1, 1)).square())

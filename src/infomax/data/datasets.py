@@ -1,5 +1,6 @@
 """Where images come from: the embedded digits, a folder of image files, or arrays in an .npz file."""
 
+import os
 import zipfile
 from collections import Counter
 from dataclasses import dataclass
@@ -89,6 +90,11 @@ class Source:
     test: Images | None
 
 
+def locate(data: str) -> str:
+    """``data`` as it can be opened from any folder: paths absolute, names as they are."""
+    return data if data == "digits" else str(Path(data).expanduser().resolve())
+
+
 def open_source(data: str) -> Source:
     """Open ``digits``, an .npz file, or a folder.
 
@@ -127,28 +133,42 @@ def _digits() -> Source:
 def _folder(data: str, root: Path) -> Source:
     train = next((root / name for name in TRAIN_NAMES if (root / name).is_dir()), None)
     test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
-    if train is not None and test is not None:
-        first, second = _index(data, train), _index(data, test)
-        if first.classes != second.classes:
-            first, second = (FolderImages(s.root, s.files, None, []) for s in (first, second))
-        return Source(data, first, second)
-    return Source(data, _index(data, root), None)
+    if train is None or test is None:
+        files = _find(data, root)
+        return Source(data, _folder_images(root, files, _classes(files)), None)
+    train_files, test_files = _find(data, train), _find(data, test)
+    classes = _classes([*train_files, *test_files])
+    return Source(data, _folder_images(train, train_files, classes), _folder_images(test, test_files, classes))
 
 
-def _index(data: str, root: Path) -> FolderImages:
-    found = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
-    files = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+def _find(data: str, root: Path) -> list[str]:
+    """The image files below ``root``, sorted; links are followed, and hidden files and folders left out."""
+    files, others = [], Counter()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(folder).relative_to(root)
+        for name in sorted(names):
+            suffix = Path(name).suffix
+            if suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                files.append((inside / name).as_posix())
+            else:
+                others[suffix or "no suffix"] += 1
     if not files:
-        kinds = Counter(path.suffix or "no suffix" for path in found).most_common(5)
-        seen = ", ".join(f"{count} x {kind}" for kind, count in kinds) or "nothing"
+        seen = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
         raise ValueError(f"--data {data}: no images in {root}; found {seen}, want {' '.join(sorted(IMAGE_SUFFIXES))}")
-    folders = [path.parent.as_posix() for path in files]
-    classes = sorted(set(folders))
-    labels = None
-    if len(classes) > 1:
-        number = {name: i for i, name in enumerate(classes)}
-        labels = np.array([number[folder] for folder in folders])
-    return FolderImages(root, [path.as_posix() for path in files], labels, classes if labels is not None else [])
+    return files
+
+
+def _classes(files: list[str]) -> list[str]:
+    """The folders that hold images, where there are several."""
+    folders = sorted({file.rpartition("/")[0] for file in files})
+    return folders if len(folders) > 1 else []
+
+
+def _folder_images(root: Path, files: list[str], classes: list[str]) -> FolderImages:
+    number = {name: i for i, name in enumerate(classes)}
+    labels = np.array([number[file.rpartition("/")[0]] for file in files]) if classes else None
+    return FolderImages(root, files, labels, classes)
 
 
 def _arrays(data: str, path: Path) -> Source:

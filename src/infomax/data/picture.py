@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import ImageOps
 from torch.utils.data import DataLoader
 
 from infomax.data.augment import make_views
@@ -22,7 +21,8 @@ def draw_views(loader: DataLoader, views: ViewSet, *, seed: int, rows: int = 4) 
     grid = figure.subplots(len(chosen), len(names), squeeze=False)
     largest = views.full[0].size
     for row, i in enumerate(chosen):
-        original = ImageOps.contain(images.open(int(i)), (4 * largest, 4 * largest))
+        original = images.open(int(i))
+        original.thumbnail((4 * largest, 4 * largest))  # shrinks large ones, leaves small ones as they are
         shown = [np.asarray(original)]
         for x in made:
             pixels = x[row].permute(1, 2, 0).float().cpu().numpy() * np.array(views.std) + np.array(views.mean)

@@ -81,18 +81,18 @@ class CorInfoMaxLoss(nn.Module):
         check_rows("z2", z2, minimum=2, like=z1)
         if z1.shape[1] != self.dim:
             raise ValueError(f"z1 must have dim={self.dim} columns, but has {z1.shape[1]}")
-        if (samples := global_count(z1)) < 2 * self.dim:
-            warnings.warn(
-                f"a batch of {samples} gives a poor covariance in {self.dim} dimensions; "
-                f"CorInfoMax wants at least {2 * self.dim} samples, or a smaller dim",
-                stacklevel=2,
-            )
         entropy, distance = self.terms(z1, z2)
         return (self.attraction * distance - entropy).to(z1.dtype)
 
     @full_precision
     def terms(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
         """``1/D`` of the sum of the log-determinants, and the mean squared distance; advances the statistics."""
+        if (samples := global_count(z1)) < 2 * self.dim:
+            warnings.warn(
+                f"a batch of {samples} gives a poor covariance in {self.dim} dimensions; "
+                f"CorInfoMax wants at least {2 * self.dim} samples, or a smaller dim",
+                stacklevel=3,
+            )
         dtype, (z1, z2) = z1.dtype, (z1.double(), z2.double())
         mean1, covariance1 = recursive_statistics(z1, self.mu1, self.R1, self.forgetting)
         mean2, covariance2 = recursive_statistics(z2, self.mu2, self.R2, self.forgetting)
