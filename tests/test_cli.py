@@ -64,6 +64,10 @@ def test_the_command_and_the_function_have_the_same_words():
         (("pretrain", "--out", "x", "--method", "mirra"), "did you mean mira"),
         (("pretrain", "--out", "x", "--data", "nowhere"), "no such folder or file"),
         (("pretrain", "--out", "x", "--batch-size", "9999"), "more than the 1438 images"),
+        (("pretrain", "--out", "x", "--precision", "16"), "--precision 16 needs a GPU"),
+        (("pretrain", "--out", "x", "--set", "method.prototypes=0"), "prototypes must be a whole number"),
+        (("pretrain", "--out", "x", "--set", "method.hidden=-3"), "hidden must be a whole number"),
+        (("pretrain", "--out", "x", "--set", "method.momentum=2"), "momentum must be a number in [0, 1]"),
         (("pretrain", "--out", "x", "--set", "method.bta=1"), "did you mean beta"),
         (("pretrain", "--out", "x", "--method", "carl", "--views", "dino"), "carl uses two full views only"),
         (("pretrain", "--out", "x", "--set", "method.beta=1.0"), "beta must be a number in"),
@@ -86,7 +90,7 @@ def test_mistakes_exit_with_2_name_what_is_wrong_and_write_nothing(infomax, tmp_
 
 def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    small = ("--epochs", "1", "--image-size", "8", "--set", "method.hidden=16", "method.prototypes=10")
+    small = ("--epochs", "1", "--image-size", "8", "--set", "method.hidden=16", "--set", "method.prototypes=10")
     code, out, _ = infomax("pretrain", "--out", "runs/a", *small)
     assert code == 0
     assert "infomax evaluate knn runs/a" in out
@@ -121,7 +125,17 @@ def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypat
 
 
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
-    words = ("pretrain", "--out", "run", "--epochs", "500", "--set", "method.hidden=16", "method.prototypes=10")
+    words = (
+        "pretrain",
+        "--out",
+        "run",
+        "--epochs",
+        "500",
+        "--set",
+        "method.hidden=16",
+        "--set",
+        "method.prototypes=10",
+    )
     code = "from infomax.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *words],
@@ -151,6 +165,20 @@ def test_demo_at_toy_size(tmp_path):
     for row in rows[2:]:
         assert row["seconds"] > 0
         assert Run(tmp_path / "demo" / row["name"]).rows("results.jsonl")[-1]["knn_1"] == row["knn_1"]
+
+
+def test_demo_does_not_touch_a_folder_that_exists(infomax, tmp_path):
+    code, _, err = infomax("demo", "--out", str(tmp_path))
+    assert code == 2
+    assert "choose another" in err
+
+
+def test_every_setting_of_a_repeated_option_counts(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--set", "method.beta=0.5", "--set", "method.bta=1")
+    assert "did you mean beta" in infomax("pretrain", "--out", "x", *words)[2]
+    words = ("--set", "method.bta=1", "--set", "method.beta=0.5")
+    assert "did you mean beta" in infomax("pretrain", "--out", "x", *words)[2]
 
 
 def test_demo_takes_the_first_free_folder(tmp_path):

@@ -22,7 +22,7 @@ from infomax.runs import Run
 
 TOY = {
     "mira": ("method.hidden=16", "method.prototypes=10"),
-    "corinfomax": ("method.hidden=16", "method.dimension=8"),
+    "corinfomax": ("method.hidden=16", "method.dimension=4"),
     "carl": ("method.hidden=16", "method.prototypes=10"),
     "mveb": ("method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
 }
@@ -72,7 +72,7 @@ def test_a_run_leaves_everything_that_the_folder_should_have(toy, tmp_path, meth
     assert sum("knn_top1" in row for row in rows) == 4
     with Image.open(run.path / "views.png") as picture:
         assert picture.size[0] > 100
-    assert infomax.load(run.path)(torch.zeros(2, 3, 8, 8)).shape == (2, 128)
+    assert infomax.load(run)(torch.zeros(2, 3, 8, 8)).shape == (2, 128)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -158,7 +158,7 @@ def test_nothing_is_overwritten_without_being_told(toy, tmp_path):
     [
         ({"method": "mirra"}, "--method .*did you mean mira"),
         ({"data": "missing"}, "no such folder or file"),
-        ({"batch_size": 25}, "--batch-size 25 is more than the 24 images"),
+        ({"batch_size": 25}, "a step takes 25 images.*more than the 24 images.*--batch-size of at most 24"),
         ({"device": "gpu"}, "--device must be one of auto, cpu, cuda"),
         ({"recipe": "smal"}, "--recipe .*did you mean small"),
     ],
@@ -178,9 +178,41 @@ def test_a_damaged_image_leaves_no_folder_behind(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_checkpoint(toy, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss became nan at step \d+.*--learning-rate"):
-        go(tmp_path / "run", toy, "carl", learning_rate=1e12)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_that_is_not_a_number_stops_the_run(toy, tmp_path, method):
+    with pytest.raises(FloatingPointError, match=r"the loss .* at step \d+.*--learning-rate"):
+        go(tmp_path / "run", toy, method, learning_rate=1e30)
+
+
+def test_resuming_on_other_images_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(8):
+        Image.new("RGB", (9, 9), (i, i, i)).save(tmp_path / "images" / f"{i}.png")
+    run = go(tmp_path / "run", str(tmp_path / "images"), epochs=1, workers=0)
+    pretrain(out=run.path, resume=True, quiet=True, workers=0)
+    assert len(run.config["resumed"]) == 1
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / "8.png")
+    with pytest.raises(ValueError, match="not those that the run was started with: 8 then, 9 now"):
+        pretrain(out=run.path, resume=True, quiet=True, workers=0)
+    with pytest.raises(ValueError, match="give one of them"):
+        pretrain(out=run.path, resume=True, overwrite=True)
+
+
+def test_a_run_folder_among_its_own_images_is_refused(tmp_path):
+    for i in range(8):
+        Image.new("RGB", (9, 9), (i, i, i)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match="is inside --data"):
+        go(tmp_path / "run", str(tmp_path))
+
+
+def test_a_torn_last_line_of_the_metrics_is_left_out(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    whole = run.rows("metrics.jsonl")
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')
+    assert run.rows("metrics.jsonl") == whole
+    pretrain(out=run.path, resume=True, quiet=True)
+    assert run.rows("metrics.jsonl") == whole
 
 
 def test_a_folder_of_files_without_labels(tmp_path):
@@ -262,16 +294,18 @@ def test_a_run_can_be_judged_from_another_folder(toy, tmp_path, monkeypatch):
     shutil.copy(toy, tmp_path / "toy.npz")
     monkeypatch.chdir(tmp_path)
     run = go("run", "toy.npz", epochs=1)
-    assert run.config["data"] == str(tmp_path / "toy.npz")
+    data = run.config["data"]
+    assert data == str(tmp_path / "toy.npz")
     monkeypatch.chdir("/")
-    assert len(knn(tmp_path / "run", run.config["data"])) == 3
+    assert len(knn(tmp_path / "run", data)) == 3
 
 
 def test_config_is_plain_json(toy, tmp_path):
     run = go(tmp_path / "run", toy, epochs=1)
     config = json.loads((run.path / "config.json").read_text())
     assert config["recipe"]["method"]["name"] == "mira"
-    assert set(config) == {"recipe", "data", "launch", "command", "started", "commit", "machine", "versions"}
+    told = {"recipe", "data", "images", "fingerprint", "launch"}
+    assert set(config) == told | {"command", "started", "commit", "machine", "versions"}
 
 
 @pytest.mark.gpu

@@ -65,6 +65,12 @@ def test_mveb_imagenet_is_the_papers():
     assert (r.batch_size, r.epochs, len(r.views.local), r.views.local[0].scale) == (4096, 800, 6, (0.05, 0.4))
 
 
+def test_mveb_batch_size_study_is_the_papers():
+    r = get_recipe("mveb", "imagenet_batch256")
+    assert (r.method.hidden, r.method.dimension, r.method.momentum, r.method.entropy_weight) == (8192, 8192, None, 0.01)
+    assert (r.optimizer.learning_rate, r.batch_size, r.epochs, r.views.full[0].scale) == (0.05, 256, 100, (0.2, 1.0))
+
+
 @pytest.mark.parametrize(
     ("data", "side", "gpu", "name"),
     [("digits", 8, True, "digits"), ("x", 32, False, "small"), ("x", 500, False, "small"), ("x", 32, True, "cifar10")],
@@ -75,7 +81,7 @@ def test_default_recipe_suits_images_and_machine(data, side, gpu, name):
 
 def test_large_images_on_a_gpu_get_the_methods_large_recipe():
     names = [default_recipe_name(method, data="x", side=300, gpu=True) for method in METHODS]
-    assert names == ["imagenet100", "imagenet100", "stl10", "imagenet"]
+    assert names == ["imagenet100", "imagenet100", "stl10", "imagenet_batch256"]
 
 
 def test_changes_of_every_kind():
@@ -105,6 +111,12 @@ def test_a_short_look_at_a_long_recipe_shortens_its_warm_up():
     assert customise(get_recipe("mira", "cifar10"), epochs=11).optimizer.warmup_epochs == 10
 
 
+def test_changes_that_depend_on_each_other_come_in_any_order():
+    for changes in (["epochs=5", "optimizer.warmup_epochs=2"], ["optimizer.warmup_epochs=2", "epochs=5"]):
+        r = customise(get_recipe("mira", "cifar10"), overrides=changes)
+        assert (r.epochs, r.optimizer.warmup_epochs) == (5, 2)
+
+
 def test_views_keep_normalisation_and_shrink_in_proportion():
     r = customise(get_recipe("mira", "cifar10"), views="dino", image_size=56)
     assert len(r.views.local) == 6
@@ -129,6 +141,10 @@ def test_views_keep_normalisation_and_shrink_in_proportion():
         ({"overrides": ["method"]}, "want key=value"),
         ({"overrides": ["method=carl"]}, "method is a group; set one of method.hidden"),
         ({"overrides": ["views.full=1"]}, "views.full is a group"),
+        ({"overrides": ["preprocessing.size=64"]}, "preprocessing.size must be from 1 to resize, 32"),
+        ({"overrides": ["views.std=0,1,1"]}, "std must be above 0"),
+        ({"overrides": ["views.full.0.hue=0.7"]}, "nor hue above 0.5"),
+        ({"epochs": -5}, "epochs must be at least 1, but is -5"),
         ({"overrides": ["views.full.7.blur=1"]}, "must be one of 0, 1"),
         ({"overrides": ["views.full.0.blur=2"]}, "blur must be a probability"),
         ({"overrides": ["views.full.0.scale=1"]}, "2 values"),

@@ -45,6 +45,11 @@ class Reporter(Callback):
         self.started = self.since = self.ended = time.perf_counter()
         self.steps, self.waited = 0, 0.0
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        # What was done between two epochs, scoring and saving, was neither training nor waiting for data.
+        now = time.perf_counter()
+        self.since, self.ended = self.since + now - self.ended, now
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.waited += time.perf_counter() - self.ended
 
@@ -82,11 +87,6 @@ class Reporter(Callback):
         speed = f"{self.row.get('images_per_second', 0):.0f} images/s, {self.row.get('waiting', 0):.0%} waiting"
         self.bar.set_postfix_str(", ".join([*shown, speed]), refresh=False)
 
-    def paused(self, seconds: float) -> None:
-        """Time that was spent neither training nor waiting for data."""
-        self.since += seconds
-        self.ended += seconds
-
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         self.bar.close()
 
@@ -97,8 +97,8 @@ class Reporter(Callback):
     def _check(self, loss: float, step: int) -> None:
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the loss became {loss} at step {step}; the last checkpoint in {self.run.path}/checkpoints is from "
-                "before. A smaller --learning-rate is the usual cure"
+                f"the loss became {loss} at step {step}; what is in {self.run.path}/checkpoints is from before. "
+                "A smaller --learning-rate is the usual cure"
             )
 
 
@@ -114,7 +114,6 @@ class OnlineKnn(Callback):
         done = trainer.current_epoch + 1
         if done % self.every and done != self.recipe.epochs:
             return
-        start = time.perf_counter()
         encoder, how, device = pl_module.method.representation, self.recipe.preprocessing, pl_module.device
         bank, queries = (
             extract(encoder, part.images, part.index, how, device=device, workers=self.workers)
@@ -124,7 +123,6 @@ class OnlineKnn(Callback):
         accuracy = top_k(knn_scores(bank, labels, queries, classes=len(self.bank.images.classes)), true)
         row = {"step": trainer.global_step, "epoch": trainer.current_epoch, "knn_top1": accuracy}
         self.reporter.record(trainer, row)
-        self.reporter.paused(time.perf_counter() - start)
 
 
 class EncoderSaver(Callback):

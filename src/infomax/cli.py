@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, Positional, arg, subcommand
+from tyro.conf import (
+    FlagCreatePairsOff,
+    OmitArgPrefixes,
+    OmitSubcommandPrefixes,
+    Positional,
+    UseAppendAction,
+    arg,
+    subcommand,
+)
 
 from infomax.table import table
 
@@ -33,15 +41,15 @@ class Pretrain:
     method: Annotated[str | None, option("mira|corinfomax|carl|mveb", "mira")] = None
     recipe: Annotated[str | None, option("NAME", "one that suits the images and the machine")] = None
     """What to start from: digits; small, a small encoder at 32 pixels that a CPU can train; cifar10; or the method's
-    larger one, imagenet100, stl10 or imagenet, which need a GPU."""
+    larger ones, imagenet100, stl10, imagenet_batch256 or imagenet, which need a GPU."""
     backbone: Annotated[str | None, option("NAME", RECIPE)] = None
     """small, resnet18, resnet34, resnet50 or resnet101."""
     views: Annotated[str | None, option("NAME", RECIPE)] = None
-    """byol, simclr, mira-cifar, dino or dino-wide; the last two add six small crops and need mira or mveb."""
+    """byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six small crops and need mira or mveb."""
     image_size: Annotated[int | None, option("PIXELS", RECIPE)] = None
     """Side of the full views."""
     epochs: Annotated[int | None, option("N", RECIPE)] = None
-    """Passes over the images."""
+    """Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them."""
     batch_size: Annotated[int | None, option("N", RECIPE)] = None
     """Images a step. The learning rate is not changed with it."""
     learning_rate: Annotated[float | None, option("X", RECIPE)] = None
@@ -51,9 +59,9 @@ class Pretrain:
     precision: Annotated[str | None, option("32|bf16|16", RECIPE)] = None
     """Of the networks; the losses are computed in full."""
     overrides: Annotated[
-        tuple[str, ...], arg(name="set", metavar="KEY=VALUE ...", help_behavior_hint="(default: nothing)")
+        UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
     ] = ()
-    """Any setting of the recipe, as in --set method.beta=0.5 optimizer.weight_decay=0."""
+    """Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0."""
     device: Device = "auto"
     """auto takes the GPU if there is one."""
     workers: Workers = None
@@ -123,8 +131,9 @@ def main() -> None:
 
 
 def _fail(message: str, *, code: int) -> None:
-    line = message.strip().splitlines()[-1]  # of a worker's error, which carries its traceback, the last line says what
-    print(f"infomax: {line.removeprefix('ValueError: ')}", file=sys.stderr)
+    if message.startswith("Caught "):  # a worker's error carries its traceback; its last line says what
+        message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
+    print(f"infomax: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -161,6 +170,8 @@ def _demo(command: Demo) -> None:
     from infomax.demo import DRAWS, demo
 
     out = command.out or _free_folder(Path("runs/demo"))
+    if out.exists():
+        raise ValueError(f"--out {out} exists; choose another, or leave --out away")
     rows = []
     for row in demo(out):
         rows.append(row)

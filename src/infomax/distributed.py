@@ -8,6 +8,7 @@ the whole batch, also when ranks hold different numbers of rows.
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def world_size() -> int:
@@ -23,7 +24,8 @@ class _Sum(torch.autograd.Function):
         return x
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor) -> Tensor:
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
         gradient = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(gradient)
         return gradient

@@ -1,6 +1,7 @@
 """Encoders: images to features. ResNets through timm with the ImageNet or the CIFAR stem, and a small one for a CPU."""
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def build_encoder(
         seed: Of the initial weights.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs' generators too
         if backbone == "small":
             return Encoder(*_small(stem))
         return Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual))
@@ -107,7 +108,7 @@ def save_encoder(encoder: Encoder, settings: dict[str, Any], preprocessing: dict
         partial.replace(folder / name)
 
 
-def untrained_encoder(folder: str | Path) -> Encoder:
+def untrained_encoder(folder: str | PathLike[str]) -> Encoder:
     """The encoder of a run folder as it was before the training, in evaluation mode on the CPU.
 
     Raises:
@@ -122,7 +123,7 @@ def untrained_encoder(folder: str | Path) -> Encoder:
     return encoder.eval()
 
 
-def load_encoder(folder: str | Path) -> Encoder:
+def load_encoder(folder: str | PathLike[str]) -> Encoder:
     """The trained encoder of a run folder, in evaluation mode on the CPU; its ``preprocessing`` says what it takes.
 
     Raises:

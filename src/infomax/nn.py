@@ -8,7 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.arguments import check_number
 from infomax.functional import full_precision
+from infomax.schedules import cosine
 
 
 def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = True) -> nn.Sequential:
@@ -45,13 +47,16 @@ class Teacher(nn.Module):
     Its BatchNorm layers therefore normalise by their own batch statistics, as in the official MIRA and MVEB code.
     """
 
-    def __init__(self, student: nn.Module):
+    def __init__(self, student: nn.Module, momentum: float):
         super().__init__()
+        check_number("momentum", momentum, low=0, high=1, open_high=False)
+        self.momentum = momentum
         self.module = copy.deepcopy(student).requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, student: nn.Module, momentum: float) -> None:
-        """``teacher <- momentum * teacher + (1 - momentum) * student``."""
+    def follow(self, student: nn.Module, progress: float) -> None:
+        """``teacher <- m * teacher + (1 - m) * student``; a cosine takes m from ``momentum`` to 1 over the run."""
+        momentum = cosine(self.momentum, 1.0, progress)
         # One kernel over all parameters, at a quarter of the time of a loop with temporaries.
         mine, theirs = list(self.module.parameters()), list(student.parameters())
         torch._foreach_lerp_(mine, theirs, 1 - momentum)  # pyrefly: ignore[no-matching-overload]

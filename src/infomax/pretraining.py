@@ -12,12 +12,13 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.utils.data import DataLoader
 
 from infomax import recipes, runs
 from infomax.arguments import choose, choose_device
 from infomax.callbacks import EncoderSaver, OnlineKnn, Reporter
 from infomax.data.augment import make_views
-from infomax.data.datasets import Source, labelled_splits, locate, open_source
+from infomax.data.datasets import FolderImages, Source, labelled_splits, locate, open_source
 from infomax.data.loaders import Batch, training_loader
 from infomax.data.picture import draw_views
 from infomax.encoders import build_encoder
@@ -27,12 +28,14 @@ from infomax.recipes.schema import OptimizerSettings, Recipe
 from infomax.runs import Run
 from infomax.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
 
+PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
 
 def build_method(recipe: Recipe) -> Method:
     """The untrained method of a recipe; its seed decides the weights."""
     encoder = build_encoder(**asdict(recipe.encoder), seed=recipe.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed + 1)  # not the encoder's numbers again
+        torch.default_generator.manual_seed(recipe.seed + 1)  # not the encoder's numbers again
         return recipe.method.build(encoder)
 
 
@@ -82,7 +85,13 @@ class Pretraining(lightning.LightningModule):
             group["lr"] = rate
 
     def training_step(self, batch: Views, batch_idx: int) -> dict[str, Any]:
-        loss, terms = self.method(batch, self.progress)
+        try:
+            loss, terms = self.method(batch, self.progress)
+        except (torch.linalg.LinAlgError, ValueError) as error:  # embeddings that are no numbers cannot be factorised
+            raise FloatingPointError(
+                f"the loss could not be computed at step {self.global_step + 1}; what is in the run's checkpoints is "
+                f"from before. A smaller --learning-rate is the usual cure ({error})"
+            ) from error
         return {"loss": loss, "terms": terms}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -126,7 +135,8 @@ def pretrain(
         quiet: No progress bar.
 
     Raises:
-        ValueError: if anything asked for is not possible, before anything is written.
+        ValueError: if anything asked for is not possible, before anything is written; or later, naming the file, if an
+            image cannot be read.
         FloatingPointError: if the loss becomes infinite or NaN.
     """
     changes = {
@@ -143,41 +153,50 @@ def pretrain(
     device = choose_device(device)
     old = Run(Path(out)) if resume else None
     if old is not None:
+        if overwrite:
+            raise ValueError("--resume continues a run and --overwrite replaces it; give one of them")
         _check_same(old, data=data, method=method, recipe=recipe, changes=changes)
-        data, plan = old.config["data"], old.recipe
-        source = open_source(data)
+        plan, source = old.recipe, open_source(old.config["data"])
     else:
         runs.check_free(Path(out), overwrite=overwrite)
-        data, method = data or "digits", choose("--method", method or "mira", recipes.METHODS)
-        source = open_source(data)
-        name = recipe or recipes.default_recipe_name(method, data=data, side=_side(source), gpu=device == "cuda")
-        plan = recipes.customise(recipes.get_recipe(method, name), **changes)
-    if (count := len(source.train)) < plan.batch_size:
-        raise ValueError(f"--batch-size {plan.batch_size} is more than the {count} images of {source.name}")
-    module = Pretraining(plan, steps_per_epoch=count // plan.batch_size)
+        source = open_source(data or "digits")
+        plan = _plan(source, method or "mira", recipe, gpu=device == "cuda", changes=changes)
+    _check_possible(plan, source, Path(out), device)
+    images = {"data": locate(source.name), "images": len(source.train), "fingerprint": source.train.fingerprint()}
+    module = Pretraining(plan, steps_per_epoch=len(source.train) // plan.batch_size)
     loader = training_loader(source.train, plan.views, batch_size=plan.batch_size, seed=plan.seed, workers=workers)
-    picture = draw_views(loader, plan.views, seed=plan.seed)  # the images are read once before anything is written
-    name = torch.cuda.get_device_name() if device == "cuda" else None
-    launch = {"device": device, "gpu": name, "workers": loader.num_workers}
-    run = old or runs.create(Path(out), plan, data=locate(data), launch=launch, overwrite=overwrite)
+    picture = draw_views(loader, plan.views, seed=plan.seed)
+    gpu = torch.cuda.get_device_name() if device == "cuda" else None
+    launch = {"device": device, "gpu": gpu, "workers": loader.num_workers}
+    if old is None:
+        run = runs.create(Path(out), plan, data=images, launch=launch, overwrite=overwrite)
+    else:
+        run = old
+        run.note_resumption(images, launch)
     (run.path / "views.png").write_bytes(picture)
 
     reporter = Reporter(run, plan, quiet=quiet)
     callbacks: list[Callback] = [reporter, EncoderSaver(run, plan)]
     if (splits := labelled_splits(source)) is not None:
         callbacks.append(OnlineKnn(*splits, plan, reporter, workers=workers))
+    _fit(module, loader, run, callbacks, device=device)
+    return run
+
+
+def _fit(module: Pretraining, loader: DataLoader, run: Run, callbacks: list[Callback], *, device: str) -> None:
+    """Train to the end, from the run's last checkpoint if it has one."""
     # One new file an epoch, and only then is the one before removed.
-    callbacks.append(
-        ModelCheckpoint(run.path / "checkpoints", filename="{epoch:04d}", save_top_k=1, save_on_train_epoch_end=True)
+    checkpoints = ModelCheckpoint(
+        run.path / "checkpoints", filename="{epoch:04d}", save_top_k=1, save_on_train_epoch_end=True
     )
     with _calm_lightning():
         trainer = lightning.Trainer(
-            max_epochs=plan.epochs,
+            max_epochs=module.recipe.epochs,
             accelerator=device,
             devices=1,
-            precision={"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}[plan.precision],  # pyrefly: ignore
+            precision=PRECISIONS[module.recipe.precision],
             logger=TensorBoardLogger(run.path, name="tensorboard", version=""),
-            callbacks=callbacks,
+            callbacks=[*callbacks, checkpoints],
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -187,11 +206,27 @@ def pretrain(
             trainer.fit(module, loader, ckpt_path=run.checkpoint, weights_only=True)
         except SystemExit as stop:  # how Lightning ends on Ctrl-C
             raise KeyboardInterrupt from stop
-    return run
 
 
-def _side(source: Source) -> int:
-    return min(source.train.open(0).size)
+def _plan(source: Source, method: str, recipe: str | None, *, gpu: bool, changes: dict[str, Any]) -> Recipe:
+    """The recipe to follow: the named one or the one that suits, with the user's changes."""
+    choose("--method", method, recipes.METHODS)
+    side = min(source.train.open(0).size)
+    name = recipe or recipes.default_recipe_name(method, data=source.name, side=side, gpu=gpu)
+    return recipes.customise(recipes.get_recipe(method, name), **changes)
+
+
+def _check_possible(plan: Recipe, source: Source, out: Path, device: str) -> None:
+    """Refuse what these images or this machine cannot do."""
+    if (count := len(source.train)) < plan.batch_size:
+        raise ValueError(
+            f"a step takes {plan.batch_size} images, which is more than the {count} images of {source.name}; "
+            f"give a --batch-size of at most {count}"
+        )
+    if plan.precision == "16" and device == "cpu":
+        raise ValueError("--precision 16 needs a GPU; a CPU takes 32 or bf16")
+    if isinstance(source.train, FolderImages) and out.resolve().is_relative_to(source.train.root.resolve()):
+        raise ValueError(f"--out {out} is inside --data {source.name}, whose images are all trained on; choose another")
 
 
 def _check_same(run: Run, *, data: str | None, method: str | None, recipe: str | None, changes: dict[str, Any]) -> None:

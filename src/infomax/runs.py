@@ -42,6 +42,24 @@ class Run:
         """The newest checkpoint, if there is one."""
         return max(self.path.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def note_resumption(self, images: dict[str, Any], launch: dict[str, Any]) -> None:
+        """Add to ``config.json`` that and where the run goes on.
+
+        Raises:
+            ValueError: if the images are not those that the run was started with.
+        """
+        config = self.config
+        if images["fingerprint"] != config["fingerprint"]:
+            raise ValueError(
+                f"--resume {self.path}: the images of {images['data']} are not those that the run was started with: "
+                f"{config['images']} then, {images['images']} now, or others of these names or in another order"
+            )
+        config.setdefault("resumed", []).append({"launch": launch, **_circumstances()})
+        _write_json(self.path / "config.json", config)
+
     def append(self, file: str, row: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl`` or ``results.jsonl``."""
         with (self.path / file).open("a") as lines:
@@ -50,12 +68,18 @@ class Run:
     def cut_metrics(self, step: int) -> None:
         """Drop from ``metrics.jsonl`` what a run that goes on from ``step`` will measure again."""
         kept = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
-        (self.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+        partial = self.path / ".metrics.partial"
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        partial.replace(self.path / "metrics.jsonl")
 
     def rows(self, file: str) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; none if there is no such file."""
+        """The lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; none if there is no such file.
+
+        A last line that was cut off, by a full disk or a lost machine, is left out.
+        """
         path = self.path / file
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
@@ -70,24 +94,32 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def create(out: Path, recipe: Recipe, *, data: str, launch: dict[str, Any], overwrite: bool) -> Run:
+def create(out: Path, recipe: Recipe, *, data: dict[str, Any], launch: dict[str, Any], overwrite: bool) -> Run:
     """Make the folder and its ``config.json``; :func:`check_free` first."""
     if overwrite and out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
+    config = {"recipe": to_json(recipe), **data, "launch": launch, **_circumstances()}
+    _write_json(out / "config.json", config)
+    return Run(out)
+
+
+def _circumstances() -> dict[str, Any]:
+    """When, by what and where a run was started."""
     packages = ("infomax", "torch", "torchvision", "lightning", "timm", "numpy")
-    config = {
-        "recipe": to_json(recipe),
-        "data": data,
-        "launch": launch,
+    return {
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
-    (out / "config.json").write_text(json.dumps(config, indent=1))
-    return Run(out)
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    partial = file.with_name(f".{file.name}.partial")  # a reader sees the old file or the new one
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(file)
 
 
 def _cpu() -> str:

@@ -82,6 +82,16 @@ def test_each_part_of_the_jitter_equals_torchvisions(images, column, strength, e
         torch.testing.assert_close(result, expected(image, 0.4 * (2 * share - 1)), rtol=0, atol=2e-6)
 
 
+def test_strong_jitter_draws_no_negative_factors(images):
+    view = View(size=8, **{**PLAIN, "jitter": 1.0}, brightness=1.5, contrast=0.0, saturation=0.0, hue=0.0)
+    random = only({})
+    random[:, augment.FACTORS] = np.linspace(0, 1, 12)[:, None]
+    x = to_float(images)
+    got = distort(x.clone(), random, view)
+    for image, share, result in zip(x, np.linspace(0, 1, 12), got, strict=True):
+        torch.testing.assert_close(result, (image * 2.5 * share).clamp(0, 1), rtol=0, atol=2e-6)
+
+
 def test_jitter_follows_the_drawn_order(images):
     view = View(size=8, **{**PLAIN, "jitter": 1.0}, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
     random = draw(1, 0, np.arange(12), 0)

@@ -37,23 +37,74 @@ def test_a_flat_folder_needs_no_labels(tmp_path):
     assert labelled_splits(source) is None
 
 
-def test_sub_folders_are_classes(tmp_path):
+def test_sub_folders_are_classes_whatever_is_nested_in_them(tmp_path):
     for name in ("dog/1.png", "cat/1.png", "cat/deep/2.png"):
         save(tmp_path / name)
     train = open_source(str(tmp_path)).train
-    assert train.classes == ["cat", "cat/deep", "dog"]
-    assert [train.classes[i] for i in train.labels] == ["cat", "cat/deep", "dog"]
+    assert train.files == ["cat/1.png", "cat/deep/2.png", "dog/1.png"]
+    assert [train.classes[i] for i in train.labels] == ["cat", "cat", "dog"]
 
 
-@pytest.mark.parametrize("name", ["test", "val"])
+def test_an_image_outside_the_sub_folders_leaves_no_classes(tmp_path):
+    for name in ("dog/1.png", "cat/1.png", "stray.png"):
+        save(tmp_path / name)
+    assert open_source(str(tmp_path)).train.labels is None
+
+
+@pytest.mark.parametrize("name", ["test", "val", "Test"])
 def test_train_and_test_folders_are_splits(tmp_path, name):
     for split, count in (("train", 3), (name, 2)):
         for label in ("a", "b"):
             for i in range(count):
                 save(tmp_path / split / label / f"{i}.png")
-    bank, queries = labelled_splits(open_source(str(tmp_path)))
+    source = open_source(str(tmp_path))
+    bank, queries = labelled_splits(source)
     assert (len(bank.index), len(queries.index)) == (6, 4)
     assert list(queries.labels) == [0, 0, 1, 1]
+    assert source.test.files[0] == f"{name}/a/0.png"
+
+
+def test_a_test_folder_without_labels_is_neither_trained_on_nor_judged_by(tmp_path):
+    for name in ("train/a/1.png", "train/b/1.png", "test/1.png", "val/b/1.png"):
+        save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert source.test.files == ["val/b/1.png"]
+    (tmp_path / "val/b/1.png").rename(tmp_path / "val/1.png")
+    source = open_source(str(tmp_path))
+    assert source.test is None
+    assert len(source.train) == 2
+
+
+def test_too_few_images_of_every_class_cannot_be_judged_by(tmp_path):
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        save(tmp_path / name)
+    assert labelled_splits(open_source(str(tmp_path))) is None
+
+
+def test_a_link_back_to_its_parent_is_walked_once(tmp_path):
+    save(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "again").symlink_to(tmp_path)
+    assert open_source(str(tmp_path)).train.files == ["a/1.png"]
+
+
+def test_fingerprints_follow_the_data(tmp_path):
+    save(tmp_path / "1.png")
+    first = open_source(str(tmp_path)).train.fingerprint()
+    assert open_source(str(tmp_path)).train.fingerprint() == first
+    save(tmp_path / "2.png")
+    assert open_source(str(tmp_path)).train.fingerprint() != first
+    arrays = [ArrayImages(np.full((2, 4, 4, 3), value, np.uint8), None, []) for value in (0, 0, 1)]
+    assert arrays[0].fingerprint() == arrays[1].fingerprint() != arrays[2].fingerprint()
+
+
+def test_labels_are_numbered_over_both_splits_and_minus_one_is_none(tmp_path):
+    x = np.zeros((4, 4, 4), np.uint8)
+    np.savez(tmp_path / "a.npz", train_images=x, labels=[7, 3_000_000, 7, 7], test_images=x, test_labels=[9, 7, 7, 7])
+    source = open_source(str(tmp_path / "a.npz"))
+    assert source.train.classes == source.test.classes == ["7", "9", "3000000"]
+    assert (list(source.train.labels), list(source.test.labels)) == ([0, 2, 0, 0], [1, 0, 0, 0])
+    np.savez(tmp_path / "b.npz", images=x, labels=[-1, 0, 1, 0])
+    assert open_source(str(tmp_path / "b.npz")).train.labels is None
 
 
 def test_a_class_that_one_split_lacks_keeps_its_number_in_the_other(tmp_path):

@@ -6,9 +6,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from infomax.data.datasets import ArrayImages, Labelled, Source, open_source
+from infomax.data.loaders import evaluation_batches
 from infomax.data.views import Preprocessing
 from infomax.encoders import build_encoder, save_encoder
-from infomax.evaluation.features import Features, compare_features, embed, extract, pixels
+from infomax.evaluation.features import Features, compare_features, embed, extract, pixels, settle
 from infomax.evaluation.few_labels import few_label_accuracy
 from infomax.evaluation.knn import knn_scores
 from infomax.evaluation.linear import FEW_PENALTY, linear_scores, logistic_regression
@@ -133,9 +134,22 @@ def test_the_three_representations_are_what_they_say(folder):
     assert trained.train.shape == untrained.train.shape == (1438, 128)
     assert not torch.allclose(trained.train, untrained.train)
     assert raw.test.shape == (359, 3 * 16 * 16)
-    again = extract(build_encoder(**SETTINGS), open_source("digits").test, np.arange(359), Preprocessing(
-        resize=16, size=16, mean=(0.5,) * 3, std=(0.5,) * 3))  # fmt: skip
+    digits = open_source("digits")
+    how = Preprocessing(resize=16, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
+    part = Labelled(digits.train, np.arange(1438), digits.train.labels)
+    again = extract(settle(build_encoder(**SETTINGS), part, how), digits.test, np.arange(359), how)
     torch.testing.assert_close(untrained.test, again)
+
+
+def test_the_untrained_encoder_has_the_statistics_of_the_images_and_untouched_weights():
+    digits, how = open_source("digits"), Preprocessing(resize=16, size=16)
+    part = Labelled(digits.train, np.arange(512), digits.train.labels[:512])
+    fresh, settled = build_encoder(**SETTINGS), settle(build_encoder(**SETTINGS), part, how)
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), settled.parameters(), strict=True))
+    x = torch.cat(list(evaluation_batches(part.images, part.index, how)))
+    first = fresh.backbone[0](x)
+    torch.testing.assert_close(settled.backbone[1].running_mean, first.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert not settled.training
 
 
 @pytest.mark.parametrize("protocol", [knn, linear])
@@ -178,6 +192,14 @@ def test_embed_gives_features_and_names(folder, tmp_path):
     features, names = embed(folder, str(tmp_path / "pictures"), workers=0)
     assert features.shape == (2, 128)
     assert names == ["a/1.png", "b/2.png"]
+
+
+def test_embed_tells_the_images_of_two_arrays_apart(folder):
+    features, names = embed(folder, "digits")
+    assert len(features) == len(set(names)) == 1797
+    assert (names[0], names[-1]) == ("train/0", "test/358")
+    with pytest.raises(ValueError, match="--device"):
+        embed(folder, "digits", device="gpu")
 
 
 def test_evenly_takes_all_or_the_stated_number():

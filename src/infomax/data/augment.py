@@ -115,7 +115,8 @@ def distort(
     """Colour jitter, grayscale, blur and solarisation of images in [0, 1], each by its own numbers; in place."""
     jitter = random[:, JITTER] < view.jitter
     strength = np.array([view.brightness, view.contrast, view.saturation, view.hue])
-    offset = strength * (2 * random[:, FACTORS] - 1)
+    low = -np.minimum(strength, 1)  # factors stay positive
+    offset = low + (strength - low) * random[:, FACTORS]
     order = random[:, ORDER].argsort(1)
     for turn in range(4):
         for operation, adjust in enumerate((_brightness, _contrast, _saturation, _hue)):
@@ -130,7 +131,7 @@ def distort(
 
 
 def _where(images: Tensor, mask: np.ndarray, change: Callable[..., Tensor], *parameters: np.ndarray) -> None:
-    """Apply ``change`` to the masked images alone. The mask is on the host, so the device need not be waited for."""
+    """Apply ``change`` to the masked images alone. The mask is on the host: no count is read back from the device."""
     if not mask.any():
         return
     index = torch.from_numpy(mask.nonzero()[0]).to(images.device)

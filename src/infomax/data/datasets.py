@@ -1,5 +1,6 @@
 """Where images come from: the embedded digits, a folder of image files, or arrays in an .npz file."""
 
+import hashlib
 import os
 import zipfile
 from collections import Counter
@@ -14,8 +15,8 @@ from PIL import Image, ImageOps
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 TRAIN_NAMES, TEST_NAMES = ("train",), ("test", "val", "valid", "validation")
 # Conventions for the arrays of one split: ours and MedMNIST's, Keras's, and the plain ones for a file with one split.
-IMAGE_KEYS = ("{}_images", "x_{}", "{}_x")
-LABEL_KEYS = ("{}_labels", "y_{}", "{}_y", "{}_label")
+IMAGE_KEYS = ("{}_images", "x_{}", "{}_x", "images{}")
+LABEL_KEYS = ("{}_labels", "y_{}", "{}_y", "{}_label", "labels{}")
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,17 @@ class ArrayImages:
     def name(self, index: int) -> str:
         return str(index)
 
+    def fingerprint(self) -> str:
+        """Of the images and their order: equal for equal data, and different for data that changed."""
+        return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:12]
+
     def open(self, index: int) -> Image.Image:
         return Image.fromarray(self.pixels[index])
 
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Image files below a folder; the names of the sub-folders that hold them are the classes."""
+    """Image files below a folder; the names of its sub-folders are the classes."""
 
     root: Path
     files: list[str]
@@ -51,6 +56,10 @@ class FolderImages:
 
     def name(self, index: int) -> str:
         return self.files[index]
+
+    def fingerprint(self) -> str:
+        """Of the files' names and their order."""
+        return hashlib.sha256("\n".join(self.files).encode()).hexdigest()[:12]
 
     def open(self, index: int) -> Image.Image:
         """The decoded image in RGB, turned as its EXIF orientation says, on white where it is transparent.
@@ -99,17 +108,17 @@ def open_source(data: str) -> Source:
     """Open ``digits``, an .npz file, or a folder.
 
     A folder with the sub-folders train and test (or val) has two splits, as has a file with such arrays. Sub-folders
-    below that are classes. No labels are needed to train.
+    below that are classes, whatever is nested in them. No labels are needed to train.
 
     Raises:
         ValueError: if there are no images, saying what was found instead.
     """
     if data == "digits":
         return _digits()
-    path = Path(data)
+    path = Path(data).expanduser()
     if path.is_dir():
         return _folder(data, path)
-    if path.is_file() and path.suffix == ".npz":
+    if path.is_file() and path.suffix.lower() == ".npz":
         return _arrays(data, path)
     if path.exists():
         raise ValueError(f"--data {data}: a file must be an .npz of arrays; for images, name their folder")
@@ -131,21 +140,36 @@ def _digits() -> Source:
 
 
 def _folder(data: str, root: Path) -> Source:
-    train = next((root / name for name in TRAIN_NAMES if (root / name).is_dir()), None)
-    test = next((root / name for name in TEST_NAMES if (root / name).is_dir()), None)
-    if train is None or test is None:
-        files = _find(data, root)
-        return Source(data, _folder_images(root, files, _classes(files)), None)
-    train_files, test_files = _find(data, train), _find(data, test)
-    classes = _classes([*train_files, *test_files])
-    return Source(data, _folder_images(train, train_files, classes), _folder_images(test, test_files, classes))
+    below = {path.name.lower(): path.name for path in sorted(root.iterdir()) if path.is_dir()}
+    train_name = next((below[name] for name in TRAIN_NAMES if name in below), None)
+    test_names = [below[name] for name in TEST_NAMES if name in below]
+    if train_name is None or not test_names:
+        files = _find(data, root, "")
+        return Source(data, _folder_images(root, files, _classes(files, 0)), None)
+    train_files = _find(data, root, train_name)
+    classes = _classes(train_files, 1)
+    train = _folder_images(root, train_files, classes, depth=1)
+    for name in test_names:  # the first whose folders are classes of the training images; others have labels elsewhere
+        files = _find(data, root, name)
+        if classes and (own := _classes(files, 1)) and set(own) <= set(classes):
+            return Source(data, train, _folder_images(root, files, classes, depth=1))
+    return Source(data, train, None)
 
 
-def _find(data: str, root: Path) -> list[str]:
-    """The image files below ``root``, sorted; links are followed, and hidden files and folders left out."""
-    files, others = [], Counter()
-    for folder, folders, names in os.walk(root, followlinks=True):
+def _find(data: str, root: Path, start: str) -> list[str]:
+    """The image files below ``root/start``, relative to ``root``; links are followed, hidden files left out."""
+    files, others, seen = [], Counter(), set()
+
+    def unreadable(error: OSError) -> None:
+        raise ValueError(f"--data {data}: {error}") from error
+
+    for folder, folders, names in os.walk(root / start, followlinks=True, onerror=unreadable):
+        # A link may lead back to a folder above it.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         inside = Path(folder).relative_to(root)
         for name in sorted(names):
             suffix = Path(name).suffix
@@ -154,20 +178,23 @@ def _find(data: str, root: Path) -> list[str]:
             else:
                 others[suffix or "no suffix"] += 1
     if not files:
-        seen = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
-        raise ValueError(f"--data {data}: no images in {root}; found {seen}, want {' '.join(sorted(IMAGE_SUFFIXES))}")
+        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
+        want = " ".join(sorted(IMAGE_SUFFIXES))
+        raise ValueError(f"--data {data}: no images in {root / start}; found {kinds}, want {want}")
     return files
 
 
-def _classes(files: list[str]) -> list[str]:
-    """The folders that hold images, where there are several."""
-    folders = sorted({file.rpartition("/")[0] for file in files})
-    return folders if len(folders) > 1 else []
+def _classes(files: list[str], depth: int) -> list[str]:
+    """The folders at this depth, where there are several and every image is in one of them."""
+    if any(file.count("/") <= depth for file in files):
+        return []
+    folders = sorted({file.split("/")[depth] for file in files})
+    return folders if len(folders) > 1 or depth else []
 
 
-def _folder_images(root: Path, files: list[str], classes: list[str]) -> FolderImages:
+def _folder_images(root: Path, files: list[str], classes: list[str], depth: int = 0) -> FolderImages:
     number = {name: i for i, name in enumerate(classes)}
-    labels = np.array([number[file.rpartition("/")[0]] for file in files]) if classes else None
+    labels = np.array([number[file.split("/")[depth]] for file in files]) if classes else None
     return FolderImages(root, files, labels, classes)
 
 
@@ -178,42 +205,48 @@ def _arrays(data: str, path: Path) -> Source:
     except (ValueError, OSError, zipfile.BadZipFile) as error:
         raise ValueError(f"--data {data}: not a readable .npz of plain arrays: {error}") from error
 
-    def split(names: tuple[str, ...]) -> ArrayImages | None:
-        for name in names:
-            for key in (pattern.format(name) for pattern in IMAGE_KEYS):
-                if key in arrays:
-                    labels = next((arrays[k] for p in LABEL_KEYS if (k := p.format(name)) in arrays), None)
-                    return _array_images(f"--data {data}: array {key!r}", arrays[key], labels)
-        return None
+    def split(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray | None] | None:
+        images = next((k for name in names for p in IMAGE_KEYS if (k := p.format(name)) in arrays), None)
+        if images is None:
+            return None
+        labels = next((k for name in names for p in LABEL_KEYS if (k := p.format(name)) in arrays), None)
+        return _check_arrays(f"--data {data}: array {images!r}", arrays[images], arrays.get(labels or ""))
 
-    train, test = split(TRAIN_NAMES), split(TEST_NAMES)
-    if train is None and "images" in arrays:
-        train = _array_images(f"--data {data}: array 'images'", arrays["images"], arrays.get("labels"))
+    train, test = split((*TRAIN_NAMES, "")), split(TEST_NAMES)
     if train is None:
         raise ValueError(
             f"--data {data}: needs an array 'images', or 'train_images' and 'test_images' (and 'labels', "
             f"'train_labels', 'test_labels' to evaluate by); found {', '.join(sorted(arrays)) or 'nothing'}"
         )
-    return Source(data, train, test)
+    known = [labels for part in (train, test) if part is not None and (labels := part[1]) is not None]
+    classes = np.unique(np.concatenate(known)) if known else np.empty(0, int)
+    names = [str(name) for name in classes]
+
+    def images(pixels: np.ndarray, labels: np.ndarray | None) -> ArrayImages:
+        return ArrayImages(pixels, None if labels is None else np.searchsorted(classes, labels), names)
+
+    return Source(data, images(*train), None if test is None else images(*test))
 
 
-def _array_images(what: str, pixels: np.ndarray, labels: np.ndarray | None) -> ArrayImages:
+def _check_arrays(
+    what: str, pixels: np.ndarray, labels: np.ndarray | None
+) -> tuple[UInt8[np.ndarray, "n h w 3"], Int[np.ndarray, " n"] | None]:
     if pixels.ndim == 3:
         pixels = pixels[..., None]
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or len(pixels) == 0:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape:
         shape = list(pixels.shape)
         raise ValueError(f"{what} must be bytes (uint8) [n, height, width, 1 or 3], but is {pixels.dtype} {shape}")
     if pixels.shape[3] == 1:
         pixels = np.repeat(pixels, 3, axis=3)
     if labels is None:
-        return ArrayImages(pixels, None, [])
+        return pixels, None
     labels = labels.reshape(-1)
-    if len(labels) != len(pixels) or labels.dtype.kind not in "iu" or labels.min() < 0:
+    if len(labels) != len(pixels) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"{what} has {len(pixels)} images, but {len(labels)} labels of type {labels.dtype}; "
-            "want one whole number from 0 for each image"
+            "want one whole number for each image"
         )
-    return ArrayImages(pixels, labels.astype(np.int64), [str(i) for i in range(int(labels.max()) + 1)])
+    return pixels, None if labels.min() < 0 else labels  # -1 is the usual mark of what has no label
 
 
 @dataclass(frozen=True)
@@ -233,12 +266,12 @@ class Labelled:
 
 
 def labelled_splits(source: Source) -> tuple[Labelled, Labelled] | None:
-    """What to classify by, and what to classify; None where there are no labels.
+    """What to classify by, and what to classify; None where there are no labels, or too few to set any apart.
 
-    Without a test split of its own, every fifth image of each class is for testing.
+    Without a labelled test split of its own, every fifth image of each class is for testing.
     """
     train, test = source.train, source.test
-    if train.labels is None or (test is not None and test.labels is None):
+    if train.labels is None:
         return None
     if test is not None and test.labels is not None:
         return (
@@ -248,5 +281,7 @@ def labelled_splits(source: Source) -> tuple[Labelled, Labelled] | None:
     is_test = np.zeros(len(train), bool)
     for label in np.unique(train.labels):
         is_test[np.flatnonzero(train.labels == label)[4::5]] = True
+    if not is_test.any():
+        return None
     first, second = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     return Labelled(train, first, train.labels[first]), Labelled(train, second, train.labels[second])

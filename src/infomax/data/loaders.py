@@ -78,7 +78,9 @@ def _cut(image: Image.Image, random: np.ndarray, view: View) -> np.ndarray:
 def _workers(images: Images, workers: int | None) -> int:
     if isinstance(images, ArrayImages):
         return 0  # nothing to decode: a worker would only copy
-    return min(8, os.cpu_count() or 1) if workers is None else workers
+    if workers is not None:
+        return workers
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def training_loader(

@@ -43,6 +43,9 @@ class View:
         for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be a probability in [0, 1], but is {value}")
+        for name in ("brightness", "contrast", "saturation", "hue"):
+            if not 0 <= (value := getattr(self, name)) <= (0.5 if name == "hue" else float("inf")):
+                raise ValueError(f"{name} must not be negative, nor hue above 0.5, but is {value}")
         for name in ("scale", "ratio", "blur_sigma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -59,6 +62,9 @@ class ViewSet:
     """Of each channel, for images in [0, 1]."""
     std: tuple[float, float, float] = IMAGENET_STD
 
+    def __post_init__(self) -> None:
+        _check_std(self.std)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -70,6 +76,16 @@ class Preprocessing:
     """Side of the crop, in pixels."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        _check_std(self.std)
+        if not 1 <= self.size <= self.resize:
+            raise ValueError(f"preprocessing.size must be from 1 to resize, {self.resize}, but is {self.size}")
+
+
+def _check_std(std: tuple[float, float, float]) -> None:
+    if not min(std) > 0:
+        raise ValueError(f"std must be above 0 in every channel, but is {std}")
 
 
 def byol(size: int) -> tuple[View, View]:
@@ -84,6 +100,12 @@ def simclr(size: int) -> tuple[View, View]:
         view = View(size=size, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     else:
         view = View(size=size, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
+    return view, view
+
+
+def moco(size: int) -> tuple[View, View]:
+    """MoCo-v2's pair, the same for both views; MVEB's batch-size study."""
+    view = View(size=size, scale=(0.2, 1.0), bicubic=False, saturation=0.4, blur=0.5)
     return view, view
 
 
@@ -106,6 +128,7 @@ def dino(
 VIEW_SETS = {
     "byol": lambda size: (byol(size), ()),
     "simclr": lambda size: (simclr(size), ()),
+    "moco": lambda size: (moco(size), ()),
     "mira-cifar": lambda size: (mira_cifar(size), ()),
     "dino": lambda size: dino(size, full_scale=(0.14, 1.0), local_scale=(0.05, 0.14)),
     "dino-wide": lambda size: dino(size, full_scale=(0.4, 1.0), local_scale=(0.05, 0.4)),

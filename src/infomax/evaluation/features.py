@@ -3,20 +3,22 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.data.datasets import Images, Labelled, Source, labelled_splits, open_source
+from infomax.arguments import choose_device
+from infomax.data.datasets import ArrayImages, Images, Labelled, Source, labelled_splits, open_source
 from infomax.data.loaders import evaluation_batches
 from infomax.data.views import Preprocessing
 from infomax.encoders import Encoder, load_encoder, untrained_encoder
 
 PIXEL_SIDE = 32
+SETTLING = 10_000  # images that set an untrained encoder's BatchNorm statistics
 
 
 @torch.no_grad()
@@ -60,8 +62,24 @@ class Features:
     classes: int
 
 
+@torch.no_grad()
+def settle(encoder: Encoder, part: Labelled, how: Preprocessing, *, workers: int | None = None) -> Encoder:
+    """``encoder`` with BatchNorm's statistics set to those of these images; its weights stay.
+
+    Without it an untrained encoder would be judged with statistics that were never measured, a weaker opponent.
+    """
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a plain average over batches
+    encoder.train()
+    for batch in evaluation_batches(part.images, part.index, how, workers=workers):
+        encoder(batch)
+    return encoder.eval()
+
+
 def compare_features(
-    folder: str | Path, source: Source, *, device: torch.device | str = "cpu", workers: int | None = None
+    folder: str | PathLike[str], source: Source, *, device: torch.device | str = "cpu", workers: int | None = None
 ) -> list[Features]:
     """The run folder's encoder, and what it must beat: the same encoder untrained, and the pixels themselves.
 
@@ -71,34 +89,46 @@ def compare_features(
     splits = labelled_splits(source)
     if splits is None:
         raise ValueError(
-            f"--data {source.name} has no labels to evaluate by; want a sub-folder for each class, or an array of them"
+            f"--data {source.name} has no labels to evaluate by; want a sub-folder for each class, or an array of "
+            "labels, and at least 5 images of a class where there is no test split"
         )
+    train, test = splits
     trained = load_encoder(folder)
     how = Preprocessing(**trained.preprocessing)
+    untrained = settle(untrained_encoder(folder), train.evenly(SETTLING), how, workers=workers)
 
     def encode(encoder: Encoder) -> Callable[[Labelled], Tensor]:
         return lambda part: extract(encoder, part.images, part.index, how, device=device, workers=workers)
 
     represent: dict[str, Callable[[Labelled], Tensor]] = {
         "trained encoder": encode(trained),
-        "untrained encoder": encode(untrained_encoder(folder)),
+        "untrained encoder": encode(untrained),
         "raw pixels": lambda part: pixels(part.images, part.index, how, workers=workers),
     }
-    train, test = splits
     train_labels, test_labels = (torch.from_numpy(part.labels) for part in splits)
     classes = len(train.images.classes)
     return [Features(n, f(train), train_labels, f(test), test_labels, classes) for n, f in represent.items()]
 
 
 def embed(
-    run: str | Path, data: str, *, device: torch.device | str = "cpu", workers: int | None = None
+    run: str | PathLike[str], data: str, *, device: str = "auto", workers: int | None = None
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
-    """Features of all images of ``data`` by a run's encoder, and the file (or the number) of each image.
+    """Features of all images of ``data`` by a run's encoder, and the name of each image.
 
-    Where ``data`` has a test split, its images follow those to train on.
+    A name is the file's, relative to ``data``, or the image's number in its array. Where ``data`` has a test split, its
+    images follow those to train on.
     """
-    encoder, source = load_encoder(run), open_source(data)
+    encoder, source, device = load_encoder(run), open_source(data), choose_device(device)
     how = Preprocessing(**encoder.preprocessing)
-    splits = [images for images in (source.train, source.test) if images is not None]
-    features = [extract(encoder, s, np.arange(len(s)), how, device=device, workers=workers) for s in splits]
-    return torch.cat(features), [images.name(i) for images in splits for i in range(len(images))]
+    splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}
+    features = [
+        extract(encoder, images, np.arange(len(images)), how, device=device, workers=workers)
+        for images in splits.values()
+    ]
+    numbered = len(splits) > 1 and isinstance(source.train, ArrayImages)  # two arrays count from 0 each
+    names = [
+        f"{split}/{images.name(i)}" if numbered else images.name(i)
+        for split, images in splits.items()
+        for i in range(len(images))
+    ]
+    return torch.cat(features), names

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from infomax.evaluation.scores import top_k
 
 
 def knn(
-    folder: str | Path,
+    folder: str | PathLike[str],
     data: str,
     *,
     k: int = 20,
@@ -43,7 +44,13 @@ def knn(
     return _compare("knn", judge, folder, data, device=device, workers=workers)
 
 
-def linear(folder: str | Path, data: str, *, device: str = "auto", workers: int | None = None) -> list[dict[str, Any]]:
+def linear(
+    folder: str | PathLike[str],
+    data: str,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
+) -> list[dict[str, Any]]:
     """A linear classifier on the features; see :func:`infomax.evaluation.linear.linear_scores`. Arguments of `knn`."""
 
     def judge(f: Features) -> tuple[torch.Tensor, dict[str, Any]]:
@@ -56,7 +63,7 @@ def linear(folder: str | Path, data: str, *, device: str = "auto", workers: int 
 def _compare(
     protocol: str,
     judge: Callable[[Features], tuple[torch.Tensor, dict[str, Any]]],
-    folder: str | Path,
+    folder: str | PathLike[str],
     data: str,
     *,
     device: str,

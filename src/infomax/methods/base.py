@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -10,7 +10,10 @@ from infomax.encoders import Encoder
 
 
 class Views(NamedTuple):
-    """Normalised images, one tensor [B, 3, side, side] a view: two full views, and any number of smaller local ones."""
+    """Normalised images, one tensor [B, 3, side, side] a view: two full views, and any number of smaller local ones.
+
+    CorInfoMax and CARL are defined on two views; a recipe with local ones is refused for them.
+    """
 
     full: list[Tensor]
     local: list[Tensor]
@@ -38,9 +41,6 @@ class Loss(NamedTuple):
 
 class Method(nn.Module, ABC):
     """Everything that is trained. A concrete method is final; methods share by composition, not by inheritance."""
-
-    multi_crop: ClassVar[bool]
-    """Whether local views are used; a method without them refuses views that have any."""
 
     encoder: Encoder
 

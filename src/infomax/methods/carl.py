@@ -9,9 +9,10 @@ from math import log
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from infomax.arguments import check_count, check_number
 from infomax.distributed import global_logmeanexp, global_mean
 from infomax.encoders import Encoder
-from infomax.functional import check_number, check_rows, full_precision
+from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import mlp
 from infomax.schedules import linear
@@ -71,8 +72,6 @@ class Carl(Method):
         kl_start, kl_end, kl_epochs: As in :func:`kl_weight`.
     """
 
-    multi_crop = False
-
     def __init__(
         self,
         encoder: Encoder,
@@ -85,6 +84,8 @@ class Carl(Method):
         kl_epochs: int,
     ):
         super().__init__()
+        for name, width in (("hidden", hidden), ("dimension", dimension), ("prototypes", prototypes)):
+            check_count(name, width, low=1)
         kl_weight(0, start=kl_start, end=kl_end, epochs=kl_epochs)
         self.kl_start, self.kl_end, self.kl_epochs = kl_start, kl_end, kl_epochs
         self.encoder = encoder
@@ -95,8 +96,12 @@ class Carl(Method):
     def representation(self) -> Encoder:
         return self.encoder
 
+    @full_precision  # nothing bounds these logits, which half precision could not hold
+    def _energies(self, z: Tensor) -> Tensor:
+        return self.assigner(z)
+
     def forward(self, views: Views, progress: Progress) -> Loss:
-        first, second = (self.assigner(self.projector(self.encoder(view))) for view in views.full)
+        first, second = (self._energies(self.projector(self.encoder(view))) for view in views.full)
         consistency = (_consistency_loss(first, second.detach()) + _consistency_loss(second, first.detach())) / 2
         uniformity = (_uniformity_loss(first) + _uniformity_loss(second)) / 2
         weight = kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs)

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_mean, global_sum
 from infomax.encoders import Encoder
-from infomax.functional import check_count, check_number, check_rows, full_precision, log_det
+from infomax.functional import check_rows, full_precision, log_det
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import mlp, unit
 
@@ -96,12 +97,12 @@ class CorInfoMaxLoss(nn.Module):
         dtype, (z1, z2) = z1.dtype, (z1.double(), z2.double())
         mean1, covariance1 = recursive_statistics(z1, self.mu1, self.R1, self.forgetting)
         mean2, covariance2 = recursive_statistics(z2, self.mu2, self.R2, self.forgetting)
+        ridge = self.epsilon * torch.eye(self.dim, dtype=torch.float64, device=z1.device)
+        entropy = (log_det(covariance1 + ridge) + log_det(covariance2 + ridge)) / self.dim
         if self.training and torch.is_grad_enabled():
             new = {"mu1": mean1, "mu2": mean2, "R1": covariance1, "R2": covariance2}
             for name, value in new.items():
                 getattr(self, name).copy_(value.detach())
-        ridge = self.epsilon * torch.eye(self.dim, dtype=torch.float64, device=z1.device)
-        entropy = (log_det(covariance1 + ridge) + log_det(covariance2 + ridge)) / self.dim
         distance = global_mean((z1 - z2).square().mean(1))
         return entropy.to(dtype), distance.to(dtype)
 
@@ -116,8 +117,6 @@ class CorInfoMax(Method):
         attraction, forgetting, epsilon: As in :class:`CorInfoMaxLoss`.
     """
 
-    multi_crop = False
-
     def __init__(
         self,
         encoder: Encoder,
@@ -130,6 +129,7 @@ class CorInfoMax(Method):
         epsilon: float,
     ):
         super().__init__()
+        check_count("hidden", hidden, low=1)
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=projector_norm, output_bias=False)
         self.loss = CorInfoMaxLoss(dimension, attraction=attraction, forgetting=forgetting, epsilon=epsilon)

@@ -13,16 +13,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_logmeanexp, global_max, global_mean, global_sum
 from infomax.encoders import Encoder
-from infomax.functional import check_count, check_number, check_rows, full_precision
+from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import Prototypes, Teacher, mlp
 from infomax.schedules import cosine
 
-# While exponents stay within 60 nats, no product, sum or quotient of the linear form can leave float32: its entries lie
-# between exp(-60)/K and K B exp(60). It costs a tenth of the log-domain form.
-LINEAR_RANGE = 60.0
+# While exponents stay within 68 nats, no product, sum or quotient of the linear form can leave float32: its entries lie
+# between exp(-68)/K and K B exp(68), with K B up to 10^9. It costs a tenth of the log-domain form.
+LINEAR_RANGE = 68.0
 
 
 @torch.no_grad()
@@ -149,8 +150,6 @@ class Mira(Method):
         freeze_prototypes_epochs: Epochs at the start in which the prototypes stay as they were drawn.
     """
 
-    multi_crop = True
-
     def __init__(
         self,
         encoder: Encoder,
@@ -167,18 +166,19 @@ class Mira(Method):
         freeze_prototypes_epochs: int,
     ):
         super().__init__()
+        for name, width in (("hidden", hidden), ("dimension", dimension), ("prototypes", prototypes)):
+            check_count(name, width, low=1)
         check_number("student_temperature", student_temperature, low=0, open_low=True)
         check_number("beta_start", beta_start, low=0, high=1)
         check_assignment(teacher_temperature, max(beta, beta_start), iterations)
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.beta, self.beta_start, self.iterations = beta, beta_start, iterations
-        self.momentum = momentum
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=True, hidden_bias=False)
         self.prototypes = Prototypes(dimension, prototypes)  # shared by the teacher (decisions: mira-shared-prototypes)
-        self.teacher = None if momentum is None else Teacher(self._student)
+        self.teacher = None if momentum is None else Teacher(self._student, momentum)
 
     @property
     def _student(self) -> nn.Sequential:
@@ -197,10 +197,10 @@ class Mira(Method):
 
     @torch.no_grad()
     def _teacher_logits(self, views: Views, student_logits: list[Tensor], progress: Progress) -> list[Tensor]:
-        if self.teacher is None or self.momentum is None:
+        if self.teacher is None:
             return [logits.detach() for logits in student_logits[:2]]
         if self.training:  # before the teacher's forward, with the momentum of this step, as in the official code
-            self.teacher.update(self._student, cosine(self.momentum, 1.0, progress.fraction))
+            self.teacher.follow(self._student, progress.fraction)
         return [self.prototypes(self.teacher(view)) for view in views.full]
 
     @torch.no_grad()

@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from infomax.arguments import check_count, check_number
 from infomax.distributed import gather, global_mean
 from infomax.encoders import Encoder
-from infomax.functional import check_number, check_rows, full_precision
+from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import Teacher, mlp, unit
-from infomax.schedules import cosine
 
 
 def stein_score(z: Float[Tensor, "m d"], *, eta: float = 0.01, bandwidth: float | None = None) -> Float[Tensor, "m d"]:
@@ -117,8 +117,6 @@ class Mveb(Method):
             with the target, and gradients then flow through both (Sec. 7.1).
     """
 
-    multi_crop = True
-
     def __init__(
         self,
         encoder: Encoder,
@@ -130,12 +128,14 @@ class Mveb(Method):
         momentum: float | None,
     ):
         super().__init__()
+        for name, width in (("hidden", hidden), ("dimension", dimension)):
+            check_count(name, width, low=1)
         check_number("entropy_weight", entropy_weight, low=0)
         check_number("eta", eta, low=0, open_low=True)
-        self.entropy_weight, self.eta, self.momentum = entropy_weight, eta, momentum
+        self.entropy_weight, self.eta = entropy_weight, eta
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=True, hidden_bias=False)
-        self.target = None if momentum is None else Teacher(self._online)
+        self.target = None if momentum is None else Teacher(self._online, momentum)
 
     @property
     def _online(self) -> nn.Sequential:
@@ -156,8 +156,8 @@ class Mveb(Method):
         return Loss(-aligned - self.entropy_weight * entropy, {"alignment": aligned.detach()})
 
     def _targets(self, views: Views, online: list[Tensor], progress: Progress) -> list[Tensor]:
-        if self.target is None or self.momentum is None:
+        if self.target is None:
             return online[:2]
         if self.training:  # before the target's forward, with the momentum of this step, as in the official code
-            self.target.update(self._online, cosine(self.momentum, 1.0, progress.fraction))
+            self.target.follow(self._online, progress.fraction)
         return [unit(self.target(view)) for view in views.full]

@@ -1,6 +1,7 @@
 """Recipes by method and name, and how a user's own choices change one."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from types import NoneType, UnionType
@@ -9,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from infomax.arguments import choose
 from infomax.data.views import VIEW_SETS
 from infomax.recipes import carl, corinfomax, mira, mveb
-from infomax.recipes.schema import Recipe
+from infomax.recipes.schema import Recipe, from_json, to_json
 
 METHODS = {module.SETTINGS.name: module for module in (mira, corinfomax, carl, mveb)}
 
@@ -24,7 +25,7 @@ def default_recipe_name(method: str, *, data: str, side: int, gpu: bool) -> str:
         return "digits"
     if not gpu:
         return "small"
-    return "cifar10" if side <= 64 else METHODS[method].RECIPES[-1].__name__
+    return "cifar10" if side <= 64 else METHODS[method].PHOTOGRAPHS.__name__
 
 
 def get_recipe(method: str, name: str) -> Recipe:
@@ -47,11 +48,12 @@ def customise(
     precision: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Recipe:
-    """``recipe`` with a user's choices; ``overrides`` are ``key=value`` with dots, as in ``method.beta=0.5``."""
+    """``recipe`` with a user's choices; ``overrides`` are ``key=value`` with dots, as in ``method.beta=0.5``.
+
+    A warm-up that ``epochs`` leave no room for is shortened to a tenth of them, unless it is set too.
+    """
     if views is not None or image_size is not None:
         recipe = _resize(recipe, views, recipe.views.full[0].size if image_size is None else image_size)
-    if epochs is not None and epochs <= recipe.optimizer.warmup_epochs:  # a short look at a long recipe
-        recipe = replace(recipe, optimizer=replace(recipe.optimizer, warmup_epochs=epochs // 10))
     short = {
         "encoder.backbone": backbone,
         "epochs": epochs,
@@ -60,15 +62,21 @@ def customise(
         "seed": seed,
         "precision": precision,
     }
-    for key, value in short.items():
-        if value is not None:
-            recipe = _set(recipe, key.split("."), str(value), f"--{key.split('.')[-1].replace('_', '-')}")
+    given = {key: value for key, value in short.items() if value is not None}
+    wanted = [(key, str(value), f"--{key.split('.')[-1].replace('_', '-')}") for key, value in given.items()]
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: want key=value, as in method.beta=0.5")
-        recipe = _set(recipe, key.split("."), text, f"--set {key}")
-    return recipe
+        wanted.append((key, text, f"--set {key}"))
+    # All at once: settings that depend on each other may come in any order.
+    plain = json.loads(json.dumps(to_json(recipe)))
+    for key, text, what in wanted:
+        _assign(recipe, plain, key.split("."), text, what)
+    optimizer, keys = plain["optimizer"], [key for key, _, _ in wanted]
+    if "epochs" in keys and "optimizer.warmup_epochs" not in keys and plain["epochs"] <= optimizer["warmup_epochs"]:
+        optimizer["warmup_epochs"] = max(0, plain["epochs"] // 10)  # a short look at a long recipe
+    return from_json(plain, {name: module.SETTINGS for name, module in METHODS.items()})
 
 
 def _resize(recipe: Recipe, name: str | None, size: int) -> Recipe:
@@ -89,20 +97,20 @@ def _resize(recipe: Recipe, name: str | None, size: int) -> Recipe:
     )
 
 
-def _set(node: Any, path: list[str], text: str, what: str) -> Any:
-    """``node`` with the setting at ``path`` replaced by what ``text`` says."""
+def _assign(node: Any, plain: Any, path: list[str], text: str, what: str) -> None:
+    """Set the value at ``path`` of ``plain``, the JSON of ``node``, to what ``text`` says."""
     head, *rest = path
     if isinstance(node, tuple):
         position = int(choose(what, head, map(str, range(len(node)))))
-        return (*node[:position], _set(node[position], rest, text, what), *node[position + 1 :])
+        _assign(node[position], plain[position], rest, text, what) if rest else _parse(Any, node[position], text, what)
+        return
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise ValueError(f"{what}: {head!r} is below a single value")
-    hints = get_type_hints(type(node))
-    names = [field.name for field in dataclasses.fields(node)]
-    choose(f"{what}: the setting", head, names)
-    value = getattr(node, head)
-    new = _set(value, rest, text, what) if rest else _parse(hints[head], value, text, what)
-    return replace(node, **{head: new})
+    choose(f"{what}: the setting", head, [field.name for field in dataclasses.fields(node)])
+    if rest:
+        _assign(getattr(node, head), plain[head], rest, text, what)
+    else:
+        plain[head] = _parse(get_type_hints(type(node))[head], getattr(node, head), text, what)
 
 
 def _parse(hint: Any, old: Any, text: str, what: str) -> Any:
@@ -113,7 +121,7 @@ def _parse(hint: Any, old: Any, text: str, what: str) -> Any:
         if text.lower() == "none":
             return None
         (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
-    if get_origin(hint) is tuple and not dataclasses.is_dataclass(old[0] if old else None):
+    if isinstance(old, tuple) and old and not dataclasses.is_dataclass(old[0]):
         parts = text.strip("()[] ").split(",")
         if len(parts) != len(old):
             raise ValueError(f"{what} must be {len(old)} values with commas between them, but is {text!r}")

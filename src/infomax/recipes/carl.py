@@ -76,3 +76,4 @@ def stl10() -> Recipe:
 
 SETTINGS = CarlSettings
 RECIPES = (digits, small, cifar10, stl10)
+PHOTOGRAPHS = stl10  # the default for large images on a GPU

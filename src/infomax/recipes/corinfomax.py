@@ -86,3 +86,4 @@ def _optimizer(learning_rate: float, end: float) -> OptimizerSettings:
 
 SETTINGS = CorInfoMaxSettings
 RECIPES = (digits, small, cifar10, imagenet100)
+PHOTOGRAPHS = imagenet100  # the default for large images on a GPU

@@ -81,3 +81,4 @@ def imagenet100() -> Recipe:
 
 SETTINGS = MiraSettings
 RECIPES = (digits, small, cifar10, imagenet100)
+PHOTOGRAPHS = imagenet100  # the default for large images on a GPU
