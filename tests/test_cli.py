@@ -91,8 +91,9 @@ def test_mistakes_exit_with_2_name_what_is_wrong_and_write_nothing(infomax, tmp_
 def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ("--epochs", "1", "--image-size", "8", "--set", "method.hidden=16", "--set", "method.prototypes=10")
-    code, out, _ = infomax("pretrain", "--out", "runs/a", *small)
+    code, out, err = infomax("pretrain", "--out", "runs/a", *small)
     assert code == 0
+    assert "mira, recipe digits: small encoder at 8 pixels, 1438 images, 1 epochs on" in err
     assert "infomax evaluate knn runs/a" in out
     for protocol in ("knn", "linear"):
         code, out, _ = infomax("evaluate", protocol, "runs/a")

@@ -56,11 +56,10 @@ class Reporter(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step, last = trainer.global_step, trainer.is_last_batch
         self.steps += 1
-        if (
-            step % LOG_EVERY == 0 or last or pl_module.device.type == "cpu"
-        ):  # elsewhere reading a value stops the device
+        due = step % LOG_EVERY == 0 or last
+        if due or pl_module.device.type == "cpu":  # to read a value from a GPU, it would have to be waited for
             self._check(float(outputs["loss"]), step)
-        if step % LOG_EVERY == 0 or last:
+        if due:
             now = time.perf_counter()
             self.row = {
                 "step": step,

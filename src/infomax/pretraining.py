@@ -1,6 +1,7 @@
 """Pretraining: one thin Lightning module, which knows no method by name, and the function that runs it."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -175,6 +176,10 @@ def pretrain(
         run.note_resumption(images, launch)
     (run.path / "views.png").write_bytes(picture)
 
+    if not quiet:
+        encoder = f"{plan.encoder.backbone} encoder at {plan.views.full[0].size} pixels"
+        extent = f"{len(source.train)} images, {plan.epochs} epochs on {gpu or 'the CPU'}"
+        print(f"{plan.method.name}, recipe {plan.name}: {encoder}, {extent}", file=sys.stderr)
     reporter = Reporter(run, plan, quiet=quiet)
     callbacks: list[Callback] = [reporter, EncoderSaver(run, plan)]
     if (splits := labelled_splits(source)) is not None:
