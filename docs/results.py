@@ -43,7 +43,7 @@ def photographs(runs: list[Path]) -> dict[str, Any]:
             {
                 "command": "infomax " + " ".join(config["command"][1:]),
                 "method": config["recipe"]["method"]["name"],
-                "data": config["data"],
+                "data": Path(config["data"]).name,
                 "epochs": config["recipe"]["epochs"],
                 "seconds": last["seconds"],
                 "images_per_second": last["images_per_second"],

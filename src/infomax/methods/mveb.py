@@ -148,9 +148,8 @@ class Mveb(Method):
     def forward(self, views: Views, progress: Progress) -> Loss:
         online = [unit(self._online(view)) for view in (*views.full, *views.local)]
         first, second = self._targets(views, online, progress)
-        targets = [second, first] + [(first + second) / 2] * len(
-            views.local
-        )  # not unit vectors, as in the official code
+        # A local crop's target is the mean of both, not made a unit vector again, as in the official code.
+        targets = [second, first] + [(first + second) / 2] * len(views.local)
         aligned = torch.stack([_alignment(z, t) for z, t in zip(online, targets, strict=True)]).mean()
         entropy = torch.stack([_entropy_surrogate(z, self.eta) for z in online]).mean()
         return Loss(-aligned - self.entropy_weight * entropy, {"alignment": aligned.detach()})
