@@ -46,7 +46,7 @@ def photographs(runs: list[Path]) -> dict[str, Any]:
                 "data": Path(config["data"]).name,
                 "epochs": config["recipe"]["epochs"],
                 "seconds": last["seconds"],
-                "images_per_second": last["images_per_second"],
+                "images_per_second": last["step"] * config["recipe"]["batch_size"] / last["seconds"],
                 "labelled_images": scores[0]["labelled_images"],
                 "test_images": scores[0]["test_images"],
                 "knn_top1": top1,
