@@ -75,6 +75,16 @@ def test_a_test_folder_without_labels_is_neither_trained_on_nor_judged_by(tmp_pa
     assert len(source.train) == 2
 
 
+def test_a_train_folder_alone_has_classes(tmp_path):
+    for name in ("train/a/1.png", "train/b/1.png", "other/1.png"):
+        save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert source.train.files == ["train/a/1.png", "train/b/1.png"]
+    assert source.train.classes == ["a", "b"]
+    (tmp_path / "train/b/1.png").rename(tmp_path / "train/a/2.png")
+    assert open_source(str(tmp_path)).train.labels is None
+
+
 def test_too_few_images_of_every_class_cannot_be_judged_by(tmp_path):
     for name in ("a/1.png", "a/2.png", "b/1.png"):
         save(tmp_path / name)

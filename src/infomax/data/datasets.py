@@ -141,18 +141,16 @@ def _digits() -> Source:
 
 def _folder(data: str, root: Path) -> Source:
     below = {path.name.lower(): path.name for path in sorted(root.iterdir()) if path.is_dir()}
-    train_name = next((below[name] for name in TRAIN_NAMES if name in below), None)
-    test_names = [below[name] for name in TEST_NAMES if name in below]
-    if train_name is None or not test_names:
-        files = _find(data, root, "")
-        return Source(data, _folder_images(root, files, _classes(files, 0)), None)
-    train_files = _find(data, root, train_name)
-    classes = _classes(train_files, 1)
-    train = _folder_images(root, train_files, classes, depth=1)
-    for name in test_names:  # the first whose folders are classes of the training images; others have labels elsewhere
+    train_name = next((below[name] for name in TRAIN_NAMES if name in below), "")
+    depth = 1 if train_name else 0
+    files = _find(data, root, train_name)
+    classes = _classes(files, depth)
+    train = _folder_images(root, files, classes if len(classes) > 1 else [], depth)
+    # The first whose folders are classes of the training images; where none are, the labels are kept elsewhere.
+    for name in [below[name] for name in TEST_NAMES if name in below] if train_name and train.classes else []:
         files = _find(data, root, name)
-        if classes and (own := _classes(files, 1)) and set(own) <= set(classes):
-            return Source(data, train, _folder_images(root, files, classes, depth=1))
+        if (own := _classes(files, depth)) and set(own) <= set(classes):
+            return Source(data, train, _folder_images(root, files, classes, depth))
     return Source(data, train, None)
 
 
@@ -164,9 +162,8 @@ def _find(data: str, root: Path, start: str) -> list[str]:
         raise ValueError(f"--data {data}: {error}") from error
 
     for folder, folders, names in os.walk(root / start, followlinks=True, onerror=unreadable):
-        # A link may lead back to a folder above it.
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (real := os.path.realpath(folder)) in seen:
+        if (real := os.path.realpath(folder)) in seen:  # a link may lead back to a folder above it
             folders.clear()
             continue
         seen.add(real)
@@ -185,14 +182,13 @@ def _find(data: str, root: Path, start: str) -> list[str]:
 
 
 def _classes(files: list[str], depth: int) -> list[str]:
-    """The folders at this depth, where there are several and every image is in one of them."""
+    """The folders at this depth, where every image is in one of them."""
     if any(file.count("/") <= depth for file in files):
         return []
-    folders = sorted({file.split("/")[depth] for file in files})
-    return folders if len(folders) > 1 or depth else []
+    return sorted({file.split("/")[depth] for file in files})
 
 
-def _folder_images(root: Path, files: list[str], classes: list[str], depth: int = 0) -> FolderImages:
+def _folder_images(root: Path, files: list[str], classes: list[str], depth: int) -> FolderImages:
     number = {name: i for i, name in enumerate(classes)}
     labels = np.array([number[file.split("/")[depth]] for file in files]) if classes else None
     return FolderImages(root, files, labels, classes)

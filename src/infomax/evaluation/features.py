@@ -63,7 +63,14 @@ class Features:
 
 
 @torch.no_grad()
-def settle(encoder: Encoder, part: Labelled, how: Preprocessing, *, workers: int | None = None) -> Encoder:
+def settle(
+    encoder: Encoder,
+    part: Labelled,
+    how: Preprocessing,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+) -> Encoder:
     """``encoder`` with BatchNorm's statistics set to those of these images; its weights stay.
 
     Without it an untrained encoder would be judged with statistics that were never measured, a weaker opponent.
@@ -72,10 +79,11 @@ def settle(encoder: Encoder, part: Labelled, how: Preprocessing, *, workers: int
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # a plain average over batches
-    encoder.train()
+    encoder.train().to(device)
     for batch in evaluation_batches(part.images, part.index, how, workers=workers):
-        encoder(batch)
-    return encoder.eval()
+        if len(batch) > 1:  # one image has no statistics where the network has shrunk it to one pixel
+            encoder(batch.to(device))
+    return encoder.eval().cpu()
 
 
 def compare_features(
@@ -95,7 +103,7 @@ def compare_features(
     train, test = splits
     trained = load_encoder(folder)
     how = Preprocessing(**trained.preprocessing)
-    untrained = settle(untrained_encoder(folder), train.evenly(SETTLING), how, workers=workers)
+    untrained = settle(untrained_encoder(folder), train.evenly(SETTLING), how, device=device, workers=workers)
 
     def encode(encoder: Encoder) -> Callable[[Labelled], Tensor]:
         return lambda part: extract(encoder, part.images, part.index, how, device=device, workers=workers)
