@@ -85,6 +85,14 @@ def test_a_train_folder_alone_has_classes(tmp_path):
     assert open_source(str(tmp_path)).train.labels is None
 
 
+def test_names_of_splits_are_not_classes(tmp_path):
+    for name in ("val/a/1.png", "test/b/1.png"):
+        save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert len(source.train) == 2
+    assert source.train.labels is None
+
+
 def test_too_few_images_of_every_class_cannot_be_judged_by(tmp_path):
     for name in ("a/1.png", "a/2.png", "b/1.png"):
         save(tmp_path / name)

@@ -145,6 +145,8 @@ def _folder(data: str, root: Path) -> Source:
     depth = 1 if train_name else 0
     files = _find(data, root, train_name)
     classes = _classes(files, depth)
+    if {name.lower() for name in classes} <= {*TRAIN_NAMES, *TEST_NAMES}:  # splits without one to train on
+        classes = []
     train = _folder_images(root, files, classes if len(classes) > 1 else [], depth)
     # The first whose folders are classes of the training images; where none are, the labels are kept elsewhere.
     for name in [below[name] for name in TEST_NAMES if name in below] if train_name and train.classes else []:
