@@ -20,14 +20,14 @@ from tyro.conf import (
 from infomax.table import table
 
 
-def option(metavar: str, default: str) -> Any:
-    """How --help shows an option that may be left out."""
-    return arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+def option(kind: type, metavar: str, default: str) -> Any:
+    """An option that may be left out: how it is read, and how --help shows it."""
+    return arg(constructor=kind, metavar=metavar, help_behavior_hint=f"(default: {default})")
 
 
 RECIPE = "the recipe's"
 Device = Annotated[str, arg(metavar="auto|cpu|cuda")]
-Workers = Annotated[int | None, option("N", "one a core, at most 8")]
+Workers = Annotated[int | None, option(int, "N", "one a core, at most 8")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +36,27 @@ class Pretrain:
 
     out: Path
     """The run folder to make."""
-    data: Annotated[str | None, option("DIR|FILE.npz|digits", "digits")] = None
+    data: Annotated[str | None, option(str, "DIR|FILE.npz|digits", "digits")] = None
     """A folder of images, an .npz file of arrays, or the embedded handwritten digits. No labels are needed."""
-    method: Annotated[str | None, option("mira|corinfomax|carl|mveb", "mira")] = None
-    recipe: Annotated[str | None, option("NAME", "one that suits the images and the machine")] = None
+    method: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "mira")] = None
+    recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
     """What to start from: digits; small, a small encoder at 32 pixels that a CPU can train; cifar10; or the method's
     larger ones, imagenet100, stl10, imagenet_batch256 or imagenet, which need a GPU."""
-    backbone: Annotated[str | None, option("NAME", RECIPE)] = None
+    backbone: Annotated[str | None, option(str, "NAME", RECIPE)] = None
     """small, resnet18, resnet34, resnet50 or resnet101."""
-    views: Annotated[str | None, option("NAME", RECIPE)] = None
+    views: Annotated[str | None, option(str, "NAME", RECIPE)] = None
     """byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six small crops and need mira or mveb."""
-    image_size: Annotated[int | None, option("PIXELS", RECIPE)] = None
+    image_size: Annotated[int | None, option(int, "PIXELS", RECIPE)] = None
     """Side of the full views."""
-    epochs: Annotated[int | None, option("N", RECIPE)] = None
+    epochs: Annotated[int | None, option(int, "N", RECIPE)] = None
     """Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them."""
-    batch_size: Annotated[int | None, option("N", RECIPE)] = None
+    batch_size: Annotated[int | None, option(int, "N", RECIPE)] = None
     """Images a step. The learning rate is not changed with it."""
-    learning_rate: Annotated[float | None, option("X", RECIPE)] = None
+    learning_rate: Annotated[float | None, option(float, "X", RECIPE)] = None
     """At its peak."""
-    seed: Annotated[int | None, option("N", RECIPE)] = None
+    seed: Annotated[int | None, option(int, "N", RECIPE)] = None
     """Of the weights, the order of the images and the views."""
-    precision: Annotated[str | None, option("32|bf16|16", RECIPE)] = None
+    precision: Annotated[str | None, option(str, "32|bf16|16", RECIPE)] = None
     """Of the networks; the losses are computed in full."""
     overrides: Annotated[
         UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
@@ -76,7 +76,7 @@ class Pretrain:
 class _Judge:
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run folder."""
-    data: Annotated[str | None, option("DIR|FILE.npz|digits", "what the run was trained on")] = None
+    data: Annotated[str | None, option(str, "DIR|FILE.npz|digits", "what the run was trained on")] = None
     """Images with labels: a sub-folder for each class, or arrays of labels."""
     device: Device = "auto"
     """auto takes the GPU if there is one."""
@@ -103,7 +103,7 @@ class Linear(_Judge):
 class Demo:
     """Train all four methods on handwritten digits, in minutes on a CPU, and compare what they learned."""
 
-    out: Annotated[Path | None, option("PATH", "runs/demo, or the first free one of runs/demo-2, ...")] = None
+    out: Annotated[Path | None, option(Path, "PATH", "runs/demo, or the first free one of runs/demo-2, ...")] = None
     """Folder for the four run folders."""
 
 
