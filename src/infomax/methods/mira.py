@@ -22,7 +22,7 @@ from infomax.nn import Prototypes, Teacher, mlp
 from infomax.schedules import cosine
 
 # While exponents stay within 68 nats, no product, sum or quotient of the linear form can leave float32: its entries lie
-# between exp(-68)/K and K B exp(68), with K B up to 10^9. It costs a tenth of the log-domain form.
+# between exp(-68)/K and K B exp(68), with K B up to 10^8. It costs a tenth of the log-domain form.
 LINEAR_RANGE = 68.0
 
 
