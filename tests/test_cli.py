@@ -35,7 +35,7 @@ def infomax(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("pretrain",), ("evaluate",), ("evaluate", "knn"), ("evaluate", "linear"), ("demo",)]
+    "words", [(), ("pretrain",), ("evaluate",), ("evaluate", "knn"), ("evaluate", "linear"), ("demo",), ("replay",)]
 )
 def test_help_is_there_for_every_command(infomax, words):
     code, out, _ = infomax(*words, "--help")
@@ -64,7 +64,14 @@ def test_the_command_and_the_function_have_the_same_words():
         (("pretrain", "--out", "x", "--method", "mirra"), "did you mean mira"),
         (("pretrain", "--out", "x", "--data", "nowhere"), "no such folder or file"),
         (("pretrain", "--out", "x", "--batch-size", "9999"), "more than the 1438 images"),
-        (("pretrain", "--out", "x", "--precision", "16"), "--precision 16 needs a GPU"),
+        (("pretrain", "--out", "x", "--precision", "8"), "--precision must be one of 64, 32, bf16, 16"),
+        (("pretrain", "--out", "x", "--device-batch", "100"), "batch_size must be a multiple of device_batch, 100"),
+        (("pretrain", "--out", "x", "--devices", "0"), "--devices must be a whole number of at least 1"),
+        (("pretrain", "--out", "x", "--devices", "3", "--device-batch", "128"), "--device-batch 128 times 3 devices"),
+        (("pretrain", "--out", "x", "--workers", "-1"), "--workers must be a whole number of at least 0"),
+        (("pretrain", "--out", "x", "--skip-unreadable", "1.5"), "--skip-unreadable must be a number in [0, 1]"),
+        (("pretrain", "--out", "x", "--accumulate-grad-batches", "4"), "--device-batch N takes --batch-size images"),
+        (("replay", "x"), "x is not a folder that a failed step was kept in"),
         (("pretrain", "--out", "x", "--set", "method.prototypes=0"), "prototypes must be a whole number"),
         (("pretrain", "--out", "x", "--set", "method.hidden=-3"), "hidden must be a whole number"),
         (("pretrain", "--out", "x", "--set", "method.momentum=2"), "momentum must be a number in [0, 1]"),
@@ -122,7 +129,8 @@ def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypat
     )  # fmt: skip
     assert code == 2
     last = err.strip().splitlines()[-1]
-    assert re.match(r"infomax: images/4\.png cannot be read as an image", last)
+    assert re.match(r"infomax: 1 of 9 images cannot be read so far, and --skip-unreadable 0\.01 is the share", last)
+    assert "images/4.png cannot be read as an image" in last
 
 
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
@@ -146,14 +154,15 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     until = time.monotonic() + 120
-    while not list(tmp_path.glob("run/checkpoints/*.ckpt")):
+    while not (tmp_path / "run/metrics.jsonl").is_file() or not (tmp_path / "run/metrics.jsonl").read_text():
         assert time.monotonic() < until
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.strip().splitlines()[-1].endswith("infomax pretrain --out run --resume goes on from the last epoch")
+    assert err.strip().splitlines()[-1].endswith("infomax pretrain --out run --resume goes on")
+    assert re.search(r"stopped at step \d+; --resume goes on from there", err)
     assert "Traceback" not in err
 
 

@@ -1,21 +1,18 @@
 """Two and three processes against one, in float64, with uneven batches and data whose order matters."""
 
-import os
-import socket
 from collections.abc import Callable
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor
 
-from infomax.distributed import gather, global_logmeanexp, global_mean
+from infomax.distributed import gather, global_logmeanexp, global_mean, rank, world_size
 from infomax.functional import ld_entropy, ld_mutual_information
 from infomax.methods.carl import consistency_loss, uniformity_loss
 from infomax.methods.corinfomax import CorInfoMaxLoss
 from infomax.methods.mira import assign, swapped_prediction_loss
 from infomax.methods.mveb import alignment, entropy_surrogate
+from ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
 WORLDS = {2: [9, 4], 3: [5, 2, 6]}  # rows a rank
@@ -39,6 +36,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "corinfomax": corinfomax,
     "carl": lambda x, y: consistency_loss(x, y) + 2 * uniformity_loss(x),
     "mveb": lambda x, y: -alignment(unit(x), unit(y)) - 0.3 * entropy_surrogate(unit(x)),
+    "mveb-chunk": lambda x, y: entropy_surrogate(unit(x), scope="chunk:3"),
     "ld-entropy": lambda x, y: ld_entropy(x),
     "ld-information": ld_mutual_information,
     "mean": lambda x, y: global_mean(x * y).square().sum(),
@@ -61,51 +59,35 @@ def value_and_gradients(name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor
     return value.detach(), torch.cat([g if g is not None else zero for g in (x.grad, y.grad)], dim=1)
 
 
-def work(rank: int, world: int, port: int, results: mp.SimpleQueue) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    dist.init_process_group("gloo", rank=rank, world_size=world)
-    torch.set_num_threads(1)
-    sizes = WORLDS[world]
-    mine = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+def work() -> dict:
+    """On one rank."""
+    sizes = WORLDS[world_size()]
+    mine = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
     x, y = rows()
     out = {}
     for name in LOSSES:
         value, gradients = value_and_gradients(name, x[mine], y[mine])
         # What DistributedDataParallel gives a parameter is the mean over ranks of what each rank's rows send to it.
-        out[name] = (float(value), (gradients / world).tolist())
+        out[name] = (float(value), (gradients / world_size()).tolist())
     everyone, where = gather(x[mine])
     out["gather"] = bool(torch.equal(everyone, x) and torch.equal(everyone[where], x[mine]))
-    results.put((rank, out))
-    dist.barrier()
-    dist.destroy_process_group()
+    return out
 
 
 @pytest.fixture(scope="module", params=WORLDS)
 def ranks(request) -> list[dict]:
-    """What each rank computed. Forked: a spawned process would import everything again."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    context = mp.get_context("fork")
-    results = context.SimpleQueue()
-    world = request.param
-    processes = [context.Process(target=work, args=(rank, world, port, results)) for rank in range(world)]
-    for process in processes:
-        process.start()
-    out = dict(results.get() for _ in processes)
-    for process in processes:
-        process.join(timeout=60)
-    return [out[rank] for rank in range(world)]
+    """What each rank computed."""
+    return on_ranks(request.param, work)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_many_ranks_equal_one(ranks, name):
     value, gradients = value_and_gradients(name, *rows())
-    for rank in ranks:
-        assert rank[name][0] == pytest.approx(float(value), rel=1e-11, abs=1e-11)
-    together = torch.tensor([row for rank in ranks for row in rank[name][1]], dtype=torch.float64)
+    for said in ranks:
+        assert said[name][0] == pytest.approx(float(value), rel=1e-11, abs=1e-11)
+    together = torch.tensor([row for said in ranks for row in said[name][1]], dtype=torch.float64)
     torch.testing.assert_close(together, gradients, rtol=1e-9, atol=1e-11)
 
 
 def test_gather_keeps_the_order_of_ranks_of_unequal_length(ranks):
-    assert all(rank["gather"] for rank in ranks)
+    assert all(said["gather"] for said in ranks)

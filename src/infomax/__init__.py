@@ -1,6 +1,6 @@
 """Train image encoders without labels by information maximisation: MIRA, CorInfoMax, CARL and MVEB.
 
-The names below load what they need when they are first used, because torch and Lightning take seconds to import. The
+The names below load what they need when they are first used, because torch takes seconds to import. The
 losses are in :mod:`infomax.methods` and need torch alone.
 """
 

@@ -1,10 +1,14 @@
-"""Checks of what a user asked for."""
+"""Checks of what a user asked for, and the failure that is no one's mistake."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
+
+
+class MachineError(RuntimeError):
+    """Memory, a worker or another rank was lost: a failure of the world, not of what was asked for."""
 
 
 def choose(what: str, name: Any, choices: Iterable[str]) -> str:

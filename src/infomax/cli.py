@@ -1,5 +1,6 @@
 """The command. The only file that knows the argument parser; no torch before there is something to compute."""
 
+import os
 import sys
 from dataclasses import asdict, dataclass
 from itertools import count
@@ -17,6 +18,7 @@ from tyro.conf import (
     subcommand,
 )
 
+from infomax.arguments import MachineError
 from infomax.table import table
 
 
@@ -51,12 +53,15 @@ class Pretrain:
     epochs: Annotated[int | None, option(int, "N", RECIPE)] = None
     """Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them."""
     batch_size: Annotated[int | None, option(int, "N", RECIPE)] = None
-    """Images a step. The learning rate is not changed with it."""
+    """Images a step, over all devices. The learning rate is not changed with it."""
+    device_batch: Annotated[int | None, option(int, "N", "all at once")] = None
+    """Images that go through the network at once, on each device. The gradient is exactly that of --batch-size, with
+    BatchNorm in groups of N; memory is that of N images."""
     learning_rate: Annotated[float | None, option(float, "X", RECIPE)] = None
     """At its peak."""
     seed: Annotated[int | None, option(int, "N", RECIPE)] = None
     """Of the weights, the order of the images and the views."""
-    precision: Annotated[str | None, option(str, "32|bf16|16", RECIPE)] = None
+    precision: Annotated[str | None, option(str, "64|32|bf16|16", RECIPE)] = None
     """Of the networks; the losses are computed in full."""
     overrides: Annotated[
         UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
@@ -64,10 +69,19 @@ class Pretrain:
     """Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0."""
     device: Device = "auto"
     """auto takes the GPU if there is one."""
+    devices: Annotated[int, arg(metavar="N")] = 1
+    """GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would. Under
+    torchrun or srun, leave it out."""
     workers: Workers = None
-    """Processes that decode image files."""
+    """Processes that decode image files, for each device."""
+    deterministic: bool = False
+    """The same bits each time on a GPU too, by slower operations. On a CPU they are so anyway."""
+    skip_nonfinite: Annotated[int, arg(metavar="N")] = 0
+    """Steps with an infinite or NaN loss or gradient to leave out before the run stops."""
+    skip_unreadable: Annotated[float, arg(metavar="SHARE")] = 0.01
+    """Share of the images that may be damaged or missing before the run stops."""
     resume: bool = False
-    """Continue the run in --out from its last checkpoint."""
+    """Continue the run in --out, from the step that it was saved at. With --data, start it if it is not there yet."""
     overwrite: bool = False
     """Replace the run in --out."""
 
@@ -107,24 +121,46 @@ class Demo:
     """Folder for the four run folders."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """Make a step again whose loss or gradient was infinite or NaN, and show where that arises."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """What the run left, as in runs/a/nonfinite/step-00000123."""
+    device: Device = "auto"
+    """auto takes the GPU if there is one."""
+
+
 Evaluate = Annotated[
     Annotated[Knn, subcommand("knn")] | Annotated[Linear, subcommand("linear")],
     subcommand("evaluate", description="Judge the encoder of a run, beside the untrained encoder and the raw pixels."),
 ]
-Command = Annotated[Demo, subcommand("demo")] | Annotated[Pretrain, subcommand("pretrain")] | Evaluate
+Command = (
+    Annotated[Demo, subcommand("demo")]
+    | Annotated[Pretrain, subcommand("pretrain")]
+    | Evaluate
+    | Annotated[Replay, subcommand("replay")]
+)
+NO_ACCUMULATION = (
+    "these losses compare the images of a whole batch, so gradients added up over small batches would be those of "
+    "another loss; --device-batch N takes --batch-size images through the device N at a time, with the exact gradient"
+)
 ABOUT = "Train image encoders without labels by information maximisation, and see how good they are."
 
 
 def main() -> None:
     """Run the command. Exit codes: 0 done, 1 something failed, 2 a user's mistake, 130 interrupted."""
+    for word in sys.argv[1:]:
+        if word.startswith("--") and "accum" in word:
+            _fail(f"{word}: {NO_ACCUMULATION}", code=2)
     config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
     command: Any = tyro.cli(Command, prog="infomax", description=ABOUT, config=config)  # pyrefly: ignore
-    run = {Demo: _demo, Pretrain: _pretrain, Knn: _evaluate, Linear: _evaluate}[type(command)]
+    commands = {Demo: _demo, Pretrain: _pretrain, Knn: _evaluate, Linear: _evaluate, Replay: _replay}
     try:
-        run(command)
+        commands[type(command)](command)
     except ValueError as error:
         _fail(str(error), code=2)
-    except (FloatingPointError, OSError) as error:
+    except (FloatingPointError, OSError, MachineError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
@@ -143,9 +179,10 @@ def _pretrain(command: Pretrain) -> None:
     try:
         run = pretrain(**asdict(command))
     except KeyboardInterrupt:
-        _fail(f"interrupted; infomax pretrain --out {command.out} --resume goes on from the last epoch", code=130)
+        _fail(f"interrupted; infomax pretrain --out {command.out} --resume goes on", code=130)
     else:
-        print(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
+        if os.environ.get("RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":  # under torchrun or srun, once
+            print(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
 
 
 def _evaluate(command: Knn | Linear) -> None:
@@ -164,6 +201,19 @@ def _evaluate(command: Knn | Linear) -> None:
     images = f"{first['labelled_images']} labelled images, {first['test_images']} test images of {data}"
     print(f"{title}: {images}, accuracy in %")
     print(table(["", "top-1", "top-5"], [[row["representation"], row["top1"], row["top5"]] for row in rows]))
+
+
+def _replay(command: Replay) -> None:
+    from infomax.replay import replay
+
+    found = replay(command.folder, device=command.device)
+    print(f"then: {found['reason']}")
+    print(f"now: {found['error'] or 'the loss is ' + format(found['loss'], '.6g')}")
+    first = found["first"]
+    print(f"first layer to make infinite or NaN of finite numbers: {first or 'none'}")
+    for what in ("parameters", "gradients"):
+        names = found[what]
+        print(f"{what} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
 
 
 def _demo(command: Demo) -> None:

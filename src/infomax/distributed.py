@@ -5,15 +5,69 @@ a sum. Gradients averaged over ranks, as DistributedDataParallel does, are then 
 the whole batch, also when ranks hold different numbers of rows.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+T = TypeVar("T")
+
 
 def world_size() -> int:
     """Number of ranks; 1 where no process group is up."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+@contextmanager
+def process_group(rank: int, world: int, *, device: torch.device) -> Iterator[None]:
+    """Join the ranks that MASTER_ADDR and MASTER_PORT name, by NCCL on GPUs and gloo on CPUs, and leave them after."""
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=world, device_id=device if backend == "nccl" else None)
+    try:
+        yield
+        dist.barrier()  # a rank that leaves early would take the others' connections with it
+    finally:
+        dist.destroy_process_group()
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What ``make`` returns or raises on the first rank, on every rank; the others do not call it."""
+    if world_size() == 1:
+        return make()
+    outcome: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            outcome[0] = make()
+        except Exception as error:
+            outcome[1] = error
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def on_any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether ``flag`` is set on one rank or more."""
+    return flag if world_size() == 1 else bool(global_max(torch.tensor(float(flag), device=device)))
+
+
+@torch.no_grad()
+def average_in_place(tensors: list[Tensor]) -> None:
+    """Replace each tensor by its mean over ranks, in one collective."""
+    if world_size() == 1 or not tensors:
+        return
+    flat = global_sum(torch.cat([x.flatten() for x in tensors])) / world_size()
+    for x, mean in zip(tensors, flat.split([x.numel() for x in tensors]), strict=True):
+        x.copy_(mean.view_as(x))
 
 
 class _Sum(torch.autograd.Function):
@@ -67,18 +121,25 @@ def global_logmeanexp(x: Tensor) -> Tensor:
     return shift + global_mean((x - shift).exp()).log()
 
 
+def row_counts(x: Tensor) -> list[int]:
+    """Number of rows of ``x`` on each rank."""
+    if world_size() == 1:
+        return [len(x)]
+    counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
+    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
+    return [int(count) for count in counts]
+
+
 def gather(x: Tensor) -> tuple[Tensor, slice]:
     """The rows of every rank in rank order, and where this rank's rows are among them; no gradient."""
     x = x.detach()
     if world_size() == 1:
         return x, slice(0, len(x))
     # Ranks may hold different numbers of rows, which all_gather does not allow: pad to the longest, then cut.
-    counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
-    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
-    sizes = [int(count) for count in counts]
+    sizes = row_counts(x)
     padded = x.new_zeros(max(sizes), *x.shape[1:])
     padded[: len(x)] = x
     parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded)
-    start = sum(sizes[: dist.get_rank()])
+    start = sum(sizes[: rank()])
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]), slice(start, start + len(x))

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.storage import write_whole
+
 
 class Encoder(nn.Module):
     """A backbone without its classifier: normalised images [B, 3, H, W] to features [B, width].
@@ -103,9 +105,7 @@ def save_encoder(encoder: Encoder, settings: dict[str, Any], preprocessing: dict
         ("encoder.safetensors", safetensors.torch.save(weights)),
         ("encoder.json", json.dumps({"encoder": settings, "preprocessing": preprocessing}, indent=1).encode()),
     ):
-        partial = folder / f".{name}.partial"  # a reader sees the old file or the new one, never half a file
-        partial.write_bytes(content)
-        partial.replace(folder / name)
+        write_whole(folder / name, content)
 
 
 def untrained_encoder(folder: str | PathLike[str]) -> Encoder:

@@ -14,6 +14,7 @@ from typing import Any
 
 from infomax.recipes import METHODS
 from infomax.recipes.schema import Recipe, from_json, to_json
+from infomax.storage import write_whole
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,6 @@ class Run:
     def recipe(self) -> Recipe:
         return from_json(self.config["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
 
-    @property
-    def checkpoint(self) -> Path | None:
-        """The newest checkpoint, if there is one."""
-        return max(self.path.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
-
     def __fspath__(self) -> str:
         return str(self.path)
 
@@ -62,24 +58,28 @@ class Run:
 
     def append(self, file: str, row: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl`` or ``results.jsonl``."""
-        with (self.path / file).open("a") as lines:
-            lines.write(json.dumps(row) + "\n")
+        with (self.path / file).open("ab+") as lines:
+            torn = lines.tell() > 0 and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n"
+            lines.write((("\n" if torn else "") + json.dumps(row) + "\n").encode())
 
     def cut_metrics(self, step: int) -> None:
         """Drop from ``metrics.jsonl`` what a run that goes on from ``step`` will measure again."""
         kept = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
-        partial = self.path / ".metrics.partial"
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        partial.replace(self.path / "metrics.jsonl")
+        write_whole(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def rows(self, file: str) -> list[dict[str, Any]]:
         """The lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; none if there is no such file.
 
-        A last line that was cut off, by a full disk or a lost machine, is left out.
+        A line that was cut off, by a full disk or a lost machine, is left out.
         """
         path = self.path / file
-        lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        rows = []
+        for line in path.read_text().splitlines(keepends=True) if path.is_file() else []:
+            try:
+                rows += [json.loads(line)] if line.endswith("\n") else []
+            except json.JSONDecodeError:  # and went on after the disk had room again
+                continue
+        return rows
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:
@@ -106,7 +106,7 @@ def create(out: Path, recipe: Recipe, *, data: dict[str, Any], launch: dict[str,
 
 def _circumstances() -> dict[str, Any]:
     """When, by what and where a run was started."""
-    packages = ("infomax", "torch", "torchvision", "lightning", "timm", "numpy")
+    packages = ("infomax", "torch", "torchvision", "timm", "numpy")
     return {
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -117,9 +117,7 @@ def _circumstances() -> dict[str, Any]:
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
-    partial = file.with_name(f".{file.name}.partial")  # a reader sees the old file or the new one
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(file)
+    write_whole(file, json.dumps(content, indent=1).encode())
 
 
 def _cpu() -> str:

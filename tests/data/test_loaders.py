@@ -7,7 +7,7 @@ from PIL import Image
 
 from infomax.data.augment import make_views
 from infomax.data.datasets import ArrayImages, open_source
-from infomax.data.loaders import evaluation_batches, training_loader
+from infomax.data.loaders import Steps, evaluation_batches, training_loader
 from infomax.data.picture import draw_views
 from infomax.data.views import Preprocessing, ViewSet, byol
 
@@ -28,19 +28,37 @@ def folder(arrays, tmp_path):
     return open_source(str(tmp_path)).train
 
 
-def epoch(loader, number):
-    loader.sampler.set_epoch(number)
-    return list(loader)
+def epoch(images, number, *, batch_size, seed=0, workers=None):
+    count = len(images) // batch_size
+    steps = range(number * count, (number + 1) * count)
+    return list(training_loader(images, VIEWS, batch_size=batch_size, seed=seed, steps=steps, workers=workers))
 
 
 def test_every_image_once_an_epoch_in_an_order_of_its_own(arrays):
-    loader = training_loader(arrays, VIEWS, batch_size=5, seed=3)
-    assert len(loader) == 2
-    orders = [np.concatenate([batch.index for batch in epoch(loader, e)]) for e in (0, 1, 0)]
+    epochs = [epoch(arrays, number, batch_size=5, seed=3) for number in (0, 1, 0)]
+    assert [len(batches) for batches in epochs] == [2, 2, 2]
+    assert [batches[0].epoch for batches in epochs] == [0, 1, 0]
+    orders = [np.concatenate([batch.index for batch in batches]) for batches in epochs]
     assert all(len(set(order)) == 10 for order in orders)
     assert list(orders[0]) == list(orders[2]) != list(orders[1])
-    other = training_loader(arrays, VIEWS, batch_size=5, seed=4)
-    assert list(epoch(other, 0)[0].index) != list(orders[0][:5])
+    assert list(epoch(arrays, 0, batch_size=5, seed=4)[0].index) != list(orders[0][:5])
+
+
+@pytest.mark.parametrize(("world", "part"), [(1, None), (2, None), (3, None), (4, None), (1, 4), (2, 2), (3, 4)])
+def test_ranks_and_parts_share_each_step_in_its_order(world, part):
+    """Whatever the number of ranks and the step to start from, step by step the same images in the same order."""
+    whole = [list(index) for _, index in Steps(29, 12, seed=1, start=0, stop=6, part=12, rank=0, world=1)]
+    assert [len(step) for step in whole] == [12] * 6
+    for start in (0, 3):
+        ranks = [
+            [index for _, index in Steps(29, 12, seed=1, start=start, stop=6, part=part or 12, rank=r, world=world)]
+            for r in range(world)
+        ]
+        a_step = len(ranks[0]) // (6 - start)
+        for step in range(start, 6):
+            mine = [rank[(step - start) * a_step : (step - start + 1) * a_step] for rank in ranks]
+            assert [int(i) for rank in mine for index in rank for i in index] == whole[step]
+            assert part is None or all(len(index) == part for rank in mine for index in rank)
 
 
 def test_files_and_arrays_give_the_same_views_up_to_bytes(arrays, folder):
@@ -48,7 +66,7 @@ def test_files_and_arrays_give_the_same_views_up_to_bytes(arrays, folder):
     views = ViewSet(full=tuple(view for view in byol(16)), mean=(0, 0, 0), std=(1, 1, 1))
     made = []
     for images in (arrays, folder):
-        (batch,) = epoch(training_loader(images, views, batch_size=11, seed=0, workers=0), 2)
+        (batch,) = epoch(images, 2, batch_size=11, workers=0)
         made.append(make_views(batch.images, views, seed=0, epoch=batch.epoch, index=batch.index))
     for a, b in zip(*made, strict=True):
         difference = (a - b).abs()
@@ -58,7 +76,7 @@ def test_files_and_arrays_give_the_same_views_up_to_bytes(arrays, folder):
 
 
 def test_workers_change_nothing(folder):
-    batches = [epoch(training_loader(folder, VIEWS, batch_size=4, seed=0, workers=n), 1) for n in (0, 2)]
+    batches = [epoch(folder, 1, batch_size=4, workers=n) for n in (0, 2)]
     for a, b in zip(*batches, strict=True):
         assert list(a.index) == list(b.index)
         assert all(torch.equal(x, y) for x, y in zip(a.images, b.images, strict=True))
@@ -82,7 +100,7 @@ def test_a_folder_of_one_size_smaller_than_the_encoder_sees_is_enlarged(tmp_path
 
 
 def test_the_picture_is_a_png_that_opens(arrays, tmp_path):
-    png = draw_views(training_loader(arrays, VIEWS, batch_size=4, seed=0), VIEWS, seed=0)
+    png = draw_views(arrays, VIEWS, seed=0)
     (tmp_path / "x.png").write_bytes(png)
     with Image.open(tmp_path / "x.png") as image:
         width, height = image.size

@@ -75,9 +75,9 @@ def _resampling(start: Tensor, length: Tensor, source: int, size: int, bicubic: 
     A row holds the weights of one result: the kernel, widened by the scale where pixels are lost, at the distance of
     each source pixel within the crop. As in PIL, and in torchvision with ``antialias=True``.
     """
-    start, length = start.float().view(-1, 1, 1), length.float().view(-1, 1, 1)
+    start, length = start.view(-1, 1, 1), length.view(-1, 1, 1)
     scale = length / size
-    pixel = torch.arange(source, device=start.device, dtype=torch.float32)
+    pixel = torch.arange(source, device=start.device, dtype=start.dtype)
     centre = start + (torch.arange(size, device=start.device).view(-1, 1) + 0.5) * scale
     x = ((pixel + 0.5 - centre) / scale.clamp_min(1)).abs()
     if bicubic:
@@ -100,7 +100,7 @@ def crop(
 ) -> Float[Tensor, "b 3 size size"]:
     """Resize each image's box to ``size`` (height, width) pixels, mirrored where ``flip``; values stay in [0, 1]."""
     out_height, out_width = (size, size) if isinstance(size, int) else size
-    top, left, height, width = torch.from_numpy(boxes.T.copy()).to(images.device)
+    top, left, height, width = torch.from_numpy(boxes.T.copy()).to(images)
     rows = _resampling(top, height, images.shape[2], out_height, bicubic)
     columns = _resampling(left, width, images.shape[3], out_width, bicubic)
     if flip is not None:
@@ -196,28 +196,35 @@ def normalize(
     return images.sub_(images.new_tensor(mean).view(3, 1, 1)).div_(images.new_tensor(std).view(3, 1, 1))
 
 
-def to_float(images: UInt8[Tensor, "b h w 3"]) -> Float[Tensor, "b 3 h w"]:
+def to_float(images: UInt8[Tensor, "b h w 3"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:
     """Bytes to [0, 1], channels before rows."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
+    return images.permute(0, 3, 1, 2).to(dtype).div_(255)
 
 
 def make_views(
-    images: Tensor | list[Tensor], views: ViewSet, *, seed: int, epoch: int, index: Int[np.ndarray, " b"]
+    images: Tensor | list[Tensor],
+    views: ViewSet,
+    *,
+    seed: int,
+    epoch: int,
+    index: Int[np.ndarray, " b"],
+    dtype: torch.dtype = torch.float32,
 ) -> list[Float[Tensor, "b 3 s s"]]:
     """All views of a batch, the full ones first, normalised, on the device of ``images``.
 
     Args:
         images: Bytes [B, H, W, 3]; or for each view its crops [B, size, size, 3], already cut and flipped by workers.
         index: Of each image in its data set.
+        dtype: Of the result, and of all that is computed on the way.
     """
     made = []
     for number, view in enumerate((*views.full, *views.local)):
         random = draw(seed, epoch, index, number)
         if isinstance(images, Tensor):
             boxes = crop_boxes(random, images.shape[1], images.shape[2], view)
-            x = crop(to_float(images), boxes, view.size, bicubic=view.bicubic, flip=random[:, FLIP] < view.flip)
+            x = crop(to_float(images, dtype), boxes, view.size, bicubic=view.bicubic, flip=random[:, FLIP] < view.flip)
         else:
-            x = to_float(images[number])
+            x = to_float(images[number], dtype)
         x = normalize(distort(x, random, view), views.mean, views.std)
         made.append(x.contiguous(memory_format=torch.channels_last))
     return made

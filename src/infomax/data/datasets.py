@@ -78,6 +78,21 @@ class FolderImages:
 Images = ArrayImages | FolderImages
 
 
+def readable(images: Images, start: int) -> tuple[int, Image.Image]:
+    """The first image from ``start`` on that can be read, and its index, in at most 20 tries.
+
+    Raises:
+        ValueError: naming the image at ``start``, if none can.
+    """
+    failure = None
+    for index in range(start, start + 20):
+        try:
+            return index % len(images), images.open(index % len(images))
+        except ValueError as error:
+            failure = failure or error
+    raise failure or ValueError("no images")
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, which convert() would cut off at 255
         values = np.asarray(image, dtype=np.float64)

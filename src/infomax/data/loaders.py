@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,52 +18,83 @@ from infomax.data.views import Preprocessing, View, ViewSet
 
 
 class Batch(NamedTuple):
-    """Images of one step before their views are finished."""
+    """Images that go through the networks at once, before their views are finished."""
 
     images: Tensor | list[Tensor]
     """Bytes [B, H, W, 3]; or for each view its crops [B, size, size, 3], cut and flipped by workers."""
     epoch: int
     index: np.ndarray
-    """Of each image in its data set."""
+    """Of each image in its data set. It decides the view's random numbers."""
+    unreadable: dict[int, str]
+    """What is wrong with images that another one stands in for, by their index."""
 
 
-class EpochSampler(Sampler):
-    """Every image once an epoch, in an order that (seed, epoch) decides. Yields (epoch, index).
+@dataclass(frozen=True)
+class Steps(Sampler):
+    """What one rank reads at each step of a run: a function of the seed, the step and the number of ranks alone.
 
-    Lightning calls ``set_epoch``; carrying the epoch with the index keeps workers without state.
+    Each epoch takes every image once in an order of its own, ``batch_size`` a step, and leaves out what is too little
+    for a last step. Each rank takes an equal share of consecutive images of it; they go through the networks in parts
+    of ``part`` images. Yields (epoch, indices) for each part.
     """
 
-    def __init__(self, length: int, seed: int):
-        self.length, self.seed, self.epoch = length, seed, 0
+    length: int
+    """Of the data set."""
+    batch_size: int
+    seed: int
+    start: int
+    """Step to start from."""
+    stop: int
+    part: int
+    rank: int
+    world: int
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        steps_per_epoch, order, epoch = self.length // self.batch_size, np.empty(0), -1
+        first, last = (r * self.batch_size // self.world for r in (self.rank, self.rank + 1))
+        for step in range(self.start, self.stop):
+            if epoch != step // steps_per_epoch:
+                epoch = step // steps_per_epoch
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+            offset = step % steps_per_epoch * self.batch_size
+            share = order[offset + first : offset + last]
+            for begin in range(0, len(share), self.part):
+                yield epoch, share[begin : begin + self.part]
 
-    def __len__(self) -> int:
-        return self.length
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return ((self.epoch, int(index)) for index in order)
+STAND_INS = 20  # tries to find a readable image in place of an unreadable one
 
 
-class _Training(Dataset):
-    """Takes whole batches of (epoch, index) at a time; for files, does here what a worker should: decode and crop."""
+class TrainingImages(Dataset):
+    """Takes (epoch, indices) of one part at a time; for files, does what a worker should: decode and crop.
+
+    An image that cannot be read is replaced by another one, drawn by the seed, the epoch and its index, and named.
+    """
 
     def __init__(self, images: Images, views: ViewSet, seed: int):
         self.images, self.views, self.seed = images, (*views.full, *views.local), seed
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch:
-        epoch, index = keys[0][0], np.array([index for _, index in keys])
+    def __getitem__(self, key: tuple[int, np.ndarray]) -> Batch:  # pyrefly: ignore[bad-override-param-name]
+        epoch, index = key
         if isinstance(self.images, ArrayImages):
-            return Batch(torch.from_numpy(self.images.pixels[index]), epoch, index)
+            return Batch(torch.from_numpy(self.images.pixels[index]), epoch, index, {})
         numbers = [draw(self.seed, epoch, index, number) for number in range(len(self.views))]
         crops = [np.empty((len(index), view.size, view.size, 3), np.uint8) for view in self.views]
+        unreadable: dict[int, str] = {}
         for row, i in enumerate(index):
-            image = self.images.open(int(i))  # once for all of its views
+            image = self._open(epoch, int(i), unreadable)  # once for all of its views
             for view, random, out in zip(self.views, numbers, crops, strict=True):
                 out[row] = _cut(image, random[row : row + 1], view)
-        return Batch([torch.from_numpy(x) for x in crops], epoch, index)
+        return Batch([torch.from_numpy(x) for x in crops], epoch, index, unreadable)
+
+    def _open(self, epoch: int, index: int, unreadable: dict[int, str]) -> Image.Image:
+        others = np.random.default_rng([self.seed, epoch, index]).integers(len(self.images), size=STAND_INS)
+        for candidate in (index, *others):
+            try:
+                return self.images.open(int(candidate))
+            except ValueError as error:
+                unreadable[int(candidate)] = str(error)
+        raise ValueError(f"{unreadable[index]}; nor could {STAND_INS} other images be read in its place")
 
 
 def _cut(image: Image.Image, random: np.ndarray, view: View) -> np.ndarray:
@@ -84,22 +115,30 @@ def _workers(images: Images, workers: int | None) -> int:
 
 
 def training_loader(
-    images: Images, views: ViewSet, *, batch_size: int, seed: int, workers: int | None = None
+    images: Images,
+    views: ViewSet,
+    *,
+    batch_size: int,
+    seed: int,
+    steps: range,
+    part: int | None = None,
+    rank: int = 0,
+    world: int = 1,
+    workers: int | None = None,
 ) -> DataLoader:
-    """Shuffled batches of ``batch_size`` images; an incomplete last one is left out.
+    """The parts of these steps that one rank trains on, one after another; see :class:`Steps`.
 
     Args:
+        part: Images that go through the networks at once; None takes the rank's whole share of a step.
         workers: Processes that decode files; None takes one a core, at most 8.
     """
     count = _workers(images, workers)
     return DataLoader(
-        _Training(images, views, seed),
-        batch_size=batch_size,
-        sampler=EpochSampler(len(images), seed),
-        drop_last=True,
+        TrainingImages(images, views, seed),
+        batch_size=None,
+        sampler=Steps(len(images), batch_size, seed, steps.start, steps.stop, part or batch_size, rank, world),
         collate_fn=_as_is,
         num_workers=count,
-        persistent_workers=count > 0,
         pin_memory=torch.cuda.is_available(),
     )
 
@@ -109,8 +148,8 @@ def _as_is(batch: Any) -> Any:
 
 
 class _Evaluation(Dataset):
-    def __init__(self, images: Images, index: np.ndarray, how: Preprocessing):
-        self.images, self.index, self.how = images, index, how
+    def __init__(self, images: Images, index: np.ndarray, how: Preprocessing, lenient: bool):
+        self.images, self.index, self.how, self.lenient = images, index, how, lenient
 
     def __len__(self) -> int:
         return len(self.index)
@@ -119,7 +158,15 @@ class _Evaluation(Dataset):
         index = self.index[positions]
         if isinstance(self.images, ArrayImages):
             return torch.from_numpy(self.images.pixels[index])
-        return torch.from_numpy(np.stack([_centre(self.images.open(int(i)), self.how) for i in index]))
+        return torch.from_numpy(np.stack([_centre(self._open(int(i)), self.how) for i in index]))
+
+    def _open(self, index: int) -> Image.Image:
+        try:
+            return self.images.open(index)
+        except ValueError:
+            if not self.lenient:
+                raise
+            return Image.new("RGB", (self.how.resize, self.how.resize))
 
 
 def _centre(image: Image.Image, how: Preprocessing) -> np.ndarray:
@@ -131,11 +178,21 @@ def _centre(image: Image.Image, how: Preprocessing) -> np.ndarray:
 
 
 def evaluation_batches(
-    images: Images, index: np.ndarray, how: Preprocessing, *, batch_size: int = 256, workers: int | None = None
+    images: Images,
+    index: np.ndarray,
+    how: Preprocessing,
+    *,
+    batch_size: int = 256,
+    workers: int | None = None,
+    lenient: bool = False,
 ) -> Iterator[Float[Tensor, "b 3 size size"]]:
-    """The images at ``index``, in this order, preprocessed, on the CPU."""
+    """The images at ``index``, in this order, preprocessed, on the CPU.
+
+    Args:
+        lenient: Take black in place of an image that cannot be read, instead of raising ValueError.
+    """
     loader = DataLoader(
-        _Evaluation(images, index, how),
+        _Evaluation(images, index, how, lenient),
         batch_size=batch_size,
         collate_fn=_as_is,
         num_workers=_workers(images, workers),

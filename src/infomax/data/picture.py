@@ -4,17 +4,18 @@ import io
 
 import numpy as np
 from matplotlib.figure import Figure
-from torch.utils.data import DataLoader
 
 from infomax.data.augment import make_views
+from infomax.data.datasets import Images, readable
+from infomax.data.loaders import TrainingImages
 from infomax.data.views import ViewSet
 
 
-def draw_views(loader: DataLoader, views: ViewSet, *, seed: int, rows: int = 4) -> bytes:
+def draw_views(images: Images, views: ViewSet, *, seed: int, rows: int = 4) -> bytes:
     """A PNG of some images, each beside its views in the first epoch, as the training will see them."""
-    images = loader.dataset.images  # pyrefly: ignore[missing-attribute]
-    chosen = np.linspace(0, len(images) - 1, min(rows, len(images))).astype(int)
-    batch = loader.dataset.__getitems__([(0, int(i)) for i in chosen])  # pyrefly: ignore[missing-attribute]
+    evenly = np.linspace(0, len(images) - 1, min(rows, len(images))).astype(int)
+    chosen = np.array([readable(images, int(i))[0] for i in evenly])
+    batch = TrainingImages(images, views, seed)[0, chosen]
     made = make_views(batch.images, views, seed=seed, epoch=0, index=batch.index)
     names = ["image", "view 1", "view 2", *(f"local {i + 1}" for i in range(len(views.local)))]
     figure = Figure(figsize=(1.5 * len(names), 1.5 * len(chosen) + 0.3), layout="constrained")

@@ -30,13 +30,19 @@ def extract(
     *,
     device: torch.device | str = "cpu",
     workers: int | None = None,
+    lenient: bool = False,
 ) -> Float[Tensor, "n d"]:
-    """Features of the images at ``index``, in this order, on the CPU. The encoder is left as it was found."""
+    """Features of the images at ``index``, in this order, on the CPU. The encoder is left as it was found.
+
+    Args:
+        lenient: As in :func:`infomax.data.loaders.evaluation_batches`.
+    """
     training, home = encoder.training, next(encoder.parameters()).device
     encoder.eval().to(device)
     try:
-        batches = evaluation_batches(images, index, how, workers=workers)
-        return torch.cat([encoder(batch.to(device)).float().cpu() for batch in batches])
+        batches = evaluation_batches(images, index, how, workers=workers, lenient=lenient)
+        dtype = next(encoder.parameters()).dtype
+        return torch.cat([encoder(batch.to(device, dtype)).float().cpu() for batch in batches])
     finally:
         encoder.train(training).to(home)
 

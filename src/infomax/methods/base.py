@@ -1,9 +1,16 @@
-"""The contract of a method: views and progress in, a loss out. It knows no optimiser, logger, trainer or data set."""
+"""The contract of a method: views and progress in, a loss out. It knows no optimiser, logger, trainer or data set.
+
+What is computed image by image (the outputs of the networks) is apart from what is computed over the batch (the loss),
+so that an engine may take a large batch through the networks in parts and still minimise the loss of all of it.
+"""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from infomax.encoders import Encoder
@@ -40,12 +47,35 @@ class Loss(NamedTuple):
 
 
 class Method(nn.Module, ABC):
-    """Everything that is trained. A concrete method is final; methods share by composition, not by inheritance."""
+    """Everything that is trained. A concrete method is final; methods share by composition, not by inheritance.
+
+    One step is ``loss(online(views), target(views), progress)``, its backward pass, :meth:`after_backward`, the
+    optimiser's step, and :meth:`advance`. No part of it but the last two changes a parameter.
+    """
 
     encoder: Encoder
+    joint_forward = False
+    """Whether views of one size go through the networks together, sharing BatchNorm's statistics."""
 
     @abstractmethod
-    def forward(self, views: Views, progress: Progress) -> Loss: ...
+    def online(self, views: Views) -> list[Tensor]:
+        """What the loss needs of each image from the trained branch: [B, ...] a view, the full ones first."""
+
+    @torch.no_grad()
+    def target(self, views: Views) -> list[Tensor]:
+        """What the loss needs of each image from a teacher: [B, ...] a full view; nothing where there is no teacher."""
+        return []
+
+    @abstractmethod
+    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+        """The loss of the global batch, from the outputs for this rank's images. Has no parameters of its own.
+
+        Autocast is ignored. State that lives in buffers advances, in training mode while gradients are enabled.
+        """
+
+    def forward(self, views: Views, progress: Progress) -> Loss:
+        """The loss of these views."""
+        return self.loss(self.online(views), self.target(views), progress)
 
     @property
     @abstractmethod
@@ -54,3 +84,16 @@ class Method(nn.Module, ABC):
 
     def after_backward(self, progress: Progress) -> None:
         """Called between the backward pass and the optimiser's step, with the gradients in place."""
+
+    def advance(self, progress: Progress) -> None:
+        """Called after the optimiser's step, with the progress that the next step stands at: moves a teacher."""
+
+    def each(self, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
+        """``network`` of each view; of views of one size together, if ``joint_forward``."""
+        if not self.joint_forward:
+            return [network(view) for view in views]
+        outputs: list[Tensor] = []
+        for _, group in groupby(views, key=lambda view: view.shape[-2:]):
+            members = list(group)
+            outputs += network(torch.cat(members)).chunk(len(members))
+        return outputs

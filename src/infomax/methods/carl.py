@@ -100,8 +100,11 @@ class Carl(Method):
     def _energies(self, z: Tensor) -> Tensor:
         return self.assigner(z)
 
-    def forward(self, views: Views, progress: Progress) -> Loss:
-        first, second = (self._energies(self.projector(self.encoder(view))) for view in views.full)
+    def online(self, views: Views) -> list[Tensor]:
+        return [self._energies(z) for z in self.each(lambda x: self.projector(self.encoder(x)), views.full)]
+
+    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+        first, second = online
         consistency = (_consistency_loss(first, second.detach()) + _consistency_loss(second, first.detach())) / 2
         uniformity = (_uniformity_loss(first) + _uniformity_loss(second)) / 2
         weight = kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs)

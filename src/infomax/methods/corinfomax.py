@@ -132,14 +132,16 @@ class CorInfoMax(Method):
         check_count("hidden", hidden, low=1)
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=projector_norm, output_bias=False)
-        self.loss = CorInfoMaxLoss(dimension, attraction=attraction, forgetting=forgetting, epsilon=epsilon)
+        self.criterion = CorInfoMaxLoss(dimension, attraction=attraction, forgetting=forgetting, epsilon=epsilon)
 
     @property
     def representation(self) -> Encoder:
         return self.encoder
 
-    def forward(self, views: Views, progress: Progress) -> Loss:
-        z1, z2 = (unit(self.projector(self.encoder(view))) for view in views.full)
-        entropy, distance = self.loss.terms(z1, z2)
-        total = self.loss.attraction * distance - entropy
+    def online(self, views: Views) -> list[Tensor]:
+        return [unit(z) for z in self.each(lambda x: self.projector(self.encoder(x)), views.full)]
+
+    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+        entropy, distance = self.criterion.terms(*online)
+        total = self.criterion.attraction * distance - entropy
         return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})

@@ -188,20 +188,18 @@ class Mira(Method):
     def representation(self) -> Encoder:
         return self.encoder if self.teacher is None else self.teacher.module[0]  # pyrefly: ignore
 
-    def forward(self, views: Views, progress: Progress) -> Loss:
-        logits = [self.prototypes(self._student(view)) for view in (*views.full, *views.local)]
-        beta = cosine(self.beta_start, self.beta, progress.fraction)
-        targets = [self._assign(x, beta) for x in self._teacher_logits(views, logits, progress)]
-        loss = _swapped_prediction_loss(logits, targets, self.student_temperature)
-        return Loss(loss, {"target_information": _mutual_information(targets[0])})
+    def online(self, views: Views) -> list[Tensor]:
+        return [self.prototypes(z) for z in self.each(self._student, [*views.full, *views.local])]
 
     @torch.no_grad()
-    def _teacher_logits(self, views: Views, student_logits: list[Tensor], progress: Progress) -> list[Tensor]:
-        if self.teacher is None:
-            return [logits.detach() for logits in student_logits[:2]]
-        if self.training:  # before the teacher's forward, with the momentum of this step, as in the official code
-            self.teacher.follow(self._student, progress.fraction)
-        return [self.prototypes(self.teacher(view)) for view in views.full]
+    def target(self, views: Views) -> list[Tensor]:
+        return [] if self.teacher is None else [self.prototypes(z) for z in self.each(self.teacher, views.full)]
+
+    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+        beta = cosine(self.beta_start, self.beta, progress.fraction)
+        targets = [self._assign(logits, beta) for logits in target or online[:2]]
+        loss = _swapped_prediction_loss(online, targets, self.student_temperature)
+        return Loss(loss, {"target_information": _mutual_information(targets[0])})
 
     @torch.no_grad()
     def _assign(self, logits: Tensor, beta: float) -> Tensor:
@@ -211,6 +209,10 @@ class Mira(Method):
     def after_backward(self, progress: Progress) -> None:
         if progress.epoch < self.freeze_prototypes_epochs:
             self.prototypes.weight.grad = None
+
+    def advance(self, progress: Progress) -> None:
+        if self.teacher is not None:
+            self.teacher.follow(self._student, progress.fraction)
 
 
 @torch.no_grad()

@@ -6,18 +6,20 @@ a batch (Eqs. 13-17 and appendix A).
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from infomax.arguments import check_count, check_number
-from infomax.distributed import gather, global_mean
+from infomax.distributed import gather, global_mean, row_counts
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import Teacher, mlp, unit
 
 
-def stein_score(z: Float[Tensor, "m d"], *, eta: float = 0.01, bandwidth: float | None = None) -> Float[Tensor, "m d"]:
+def stein_score(
+    z: Float[Tensor, "m d"], *, eta: float = 0.01, bandwidth: float | None = None, scope: str = "global"
+) -> Float[Tensor, "m d"]:
     """Estimate of the score, the gradient of the log-density, of the global batch at each row. No gradient.
 
     The ridge-regression estimator of Eq. 26 with the von Mises-Fisher kernel ``exp(<z, z'> / bandwidth)`` of Eq. 18,
@@ -29,6 +31,9 @@ def stein_score(z: Float[Tensor, "m d"], *, eta: float = 0.01, bandwidth: float 
         eta: Ridge added to the kernel matrix, whose diagonal is ``exp(1 / bandwidth)``.
         bandwidth: Of the kernel. None takes the official rule: with all M^2 cosine distances, zeros of the diagonal
             included, in falling order, the one at position floor(M^2 / 2), but at least 0.1.
+        scope: The samples that one estimate is made from: ``global``, the global batch; ``chunk:n``, each n of it in
+            their order, whatever the number of ranks (``chunk:128`` is what the official run on 32 GPUs amounts to);
+            or ``local``, those of each rank (docs/decisions.md, mveb-scope).
 
     Raises:
         ValueError: naming the argument that is out of range, or not finite, or not of unit norm.
@@ -37,50 +42,74 @@ def stein_score(z: Float[Tensor, "m d"], *, eta: float = 0.01, bandwidth: float 
     check_number("eta", eta, low=0, open_low=True)
     if bandwidth is not None:
         check_number("bandwidth", bandwidth, low=0, open_low=True)
-    return _stein_score(z, eta, bandwidth)
+    return _stein_score(z, eta, chunk_size(scope), bandwidth)
+
+
+def chunk_size(scope: str) -> int | None:
+    """The samples of one estimate: n for ``chunk:n``, 0 for ``global``, None for ``local``."""
+    if scope in ("global", "local"):
+        return 0 if scope == "global" else None
+    kind, _, size = scope.partition(":")
+    if kind != "chunk" or not size.isdecimal() or int(size) < 2:
+        raise ValueError(f"score_scope must be global, local, or chunk:n with n of at least 2, but is {scope!r}")
+    return int(size)
 
 
 @torch.no_grad()
 @full_precision
-def _stein_score(z: Tensor, eta: float, bandwidth: float | None = None) -> Tensor:
+def _stein_score(z: Tensor, eta: float, chunk: int | None, bandwidth: float | None = None) -> Tensor:
+    if chunk is None:
+        return _score(z.double(), eta, bandwidth).to(z.dtype)
+    if chunk and all(count % chunk == 0 for count in row_counts(z)):  # no chunk lies on two ranks
+        return _score(z.double().unflatten(0, (-1, chunk)), eta, bandwidth).flatten(0, 1).to(z.dtype)
     everyone, mine = gather(z)
+    everyone = everyone.double()
+    if not chunk:
+        return _score(everyone, eta, bandwidth)[mine].to(z.dtype)
+    first = mine.start // chunk * chunk
+    pieces = [_score(piece, eta, bandwidth) for piece in everyone[first : -(-mine.stop // chunk) * chunk].split(chunk)]
+    return torch.cat(pieces)[mine.start - first : mine.stop - first].to(z.dtype)
+
+
+def _score(z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None) -> Float64[Tensor, "... m d"]:
+    """One estimate for each batch of ``m`` samples."""
     # Distances from the centred Gram matrix keep their digits when all embeddings are nearly equal; 1 - <z, z'> loses
     # them. Subtracting the mean and, row by row, a multiple of the centred embedding changes the radial part alone.
-    centred = everyone.double()
-    centred = centred - centred.mean(0)
-    squares = centred.square().sum(1)
-    distance = ((squares + squares.unsqueeze(1)) / 2 - centred @ centred.T).clamp_min(0).fill_diagonal_(0)
-    m = len(distance)
+    centred = z - z.mean(-2, keepdim=True)
+    squares = centred.square().sum(-1)
+    distance = ((squares.unsqueeze(-2) + squares.unsqueeze(-1)) / 2 - centred @ centred.mT).clamp_min(0)
+    distance.diagonal(dim1=-2, dim2=-1).zero_()
+    m = z.shape[-2]
     if bandwidth is None:
-        rank_from_below = m * m - m * m // 2 + 1
-        scale = distance.flatten().kthvalue(rank_from_below).values.clamp_min(0.1)
+        rank_from_below = min(m * m - m * m // 2 + 1, m * m)  # a last chunk may be one sample
+        scale = distance.flatten(-2).kthvalue(rank_from_below).values.clamp_min(0.1)[..., None, None]
     else:
         scale = distance.new_tensor(bandwidth)
     kernel = torch.exp(-distance / scale)  # exp(<z, z'> / scale) over its diagonal, and the ridge likewise
-    row_sum = kernel.sum(1, keepdim=True)
+    row_sum = kernel.sum(-1, keepdim=True)
     # The second ridge, at rounding level, keeps the factorisation possible where the bandwidth is so small that eta
     # vanishes.
-    kernel.diagonal().add_(eta * torch.exp(-1 / scale) + 1e-14 * m)
-    solution = torch.cholesky_solve(torch.cat([row_sum * centred, row_sum], dim=1), torch.linalg.cholesky(kernel))
-    score = (solution[:, -1:] * centred - solution[:, :-1]) / scale
-    return score[mine].to(z.dtype)
+    ridge = eta * torch.exp(-1 / scale) + 1e-14 * m
+    kernel.diagonal(dim1=-2, dim2=-1).add_(ridge.squeeze(-1) if ridge.ndim else ridge)
+    solution = torch.cholesky_solve(torch.cat([row_sum * centred, row_sum], dim=-1), torch.linalg.cholesky(kernel))
+    return (solution[..., -1:] * centred - solution[..., :-1]) / scale
 
 
-def entropy_surrogate(z: Float[Tensor, "m d"], *, eta: float = 0.01) -> Float[Tensor, ""]:
+def entropy_surrogate(z: Float[Tensor, "m d"], *, eta: float = 0.01, scope: str = "global") -> Float[Tensor, ""]:
     """A scalar whose gradient is that of the entropy of ``z``'s density (Eqs. 13-17); its value means nothing.
 
     Args:
         z: Embeddings of unit norm, one row a sample; at least 2.
-        eta: As in :func:`stein_score`.
+        eta, scope: As in :func:`stein_score`.
     """
     _check_embeddings("z", z, minimum=2)
     check_number("eta", eta, low=0, open_low=True)
-    return _entropy_surrogate(z, eta)
+    return _entropy_surrogate(z, eta, chunk_size(scope))
 
 
 @full_precision
-def _entropy_surrogate(z: Tensor, eta: float) -> Tensor:
-    return global_mean(-(_stein_score(z, eta) * z).sum(1))
+def _entropy_surrogate(z: Tensor, eta: float, chunk: int | None) -> Tensor:
+    return global_mean(-(_stein_score(z, eta, chunk) * z).sum(1))
 
 
 @full_precision
@@ -113,6 +142,7 @@ class Mveb(Method):
         hidden, dimension: Widths of the projector's hidden layers and of its output.
         entropy_weight: beta of Eq. 11.
         eta: As in :func:`stein_score`.
+        score_scope: ``scope`` of :func:`stein_score`.
         momentum: Of the target's moving average at the start; a cosine raises it to 1. None shares the online weights
             with the target, and gradients then flow through both (Sec. 7.1).
     """
@@ -125,6 +155,7 @@ class Mveb(Method):
         dimension: int,
         entropy_weight: float,
         eta: float,
+        score_scope: str,
         momentum: float | None,
     ):
         super().__init__()
@@ -132,10 +163,10 @@ class Mveb(Method):
             check_count(name, width, low=1)
         check_number("entropy_weight", entropy_weight, low=0)
         check_number("eta", eta, low=0, open_low=True)
-        self.entropy_weight, self.eta = entropy_weight, eta
+        self.entropy_weight, self.eta, self.chunk = entropy_weight, eta, chunk_size(score_scope)
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=True, hidden_bias=False)
-        self.target = None if momentum is None else Teacher(self._online, momentum)
+        self.teacher = None if momentum is None else Teacher(self._online, momentum)
 
     @property
     def _online(self) -> nn.Sequential:
@@ -145,18 +176,21 @@ class Mveb(Method):
     def representation(self) -> Encoder:
         return self.encoder
 
-    def forward(self, views: Views, progress: Progress) -> Loss:
-        online = [unit(self._online(view)) for view in (*views.full, *views.local)]
-        first, second = self._targets(views, online, progress)
+    def online(self, views: Views) -> list[Tensor]:
+        return [unit(z) for z in self.each(self._online, [*views.full, *views.local])]
+
+    @torch.no_grad()
+    def target(self, views: Views) -> list[Tensor]:
+        return [] if self.teacher is None else [unit(z) for z in self.each(self.teacher, views.full)]
+
+    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+        first, second = target or online[:2]
         # A local crop's target is the mean of both, not made a unit vector again, as in the official code.
-        targets = [second, first] + [(first + second) / 2] * len(views.local)
+        targets = [second, first] + [(first + second) / 2] * (len(online) - 2)
         aligned = torch.stack([_alignment(z, t) for z, t in zip(online, targets, strict=True)]).mean()
-        entropy = torch.stack([_entropy_surrogate(z, self.eta) for z in online]).mean()
+        entropy = torch.stack([_entropy_surrogate(z, self.eta, self.chunk) for z in online]).mean()
         return Loss(-aligned - self.entropy_weight * entropy, {"alignment": aligned.detach()})
 
-    def _targets(self, views: Views, online: list[Tensor], progress: Progress) -> list[Tensor]:
-        if self.target is None:
-            return online[:2]
-        if self.training:  # before the target's forward, with the momentum of this step, as in the official code
-            self.target.follow(self._online, progress.fraction)
-        return [unit(self.target(view)) for view in views.full]
+    def advance(self, progress: Progress) -> None:
+        if self.teacher is not None:
+            self.teacher.follow(self._online, progress.fraction)

@@ -20,6 +20,8 @@ class MvebSettings(MethodSettings):
     """beta, the weight of the entropy of the embeddings."""
     eta: float = 0.01
     """Ridge of the score estimator."""
+    score_scope: str = "global"
+    """The samples that a score is estimated from: global, chunk:n or local."""
     momentum: float | None = 0.996
     """Of the target branch at the start; None shares the online weights."""
 

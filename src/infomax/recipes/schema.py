@@ -58,11 +58,15 @@ class OptimizerSettings:
     """Learning rate at the end of the cosine."""
     per_epoch: bool = False
     """Whether the learning rate changes between epochs instead of between steps."""
+    clip_norm: float | None = None
+    """The gradient is shortened to this L2 norm where it is longer."""
 
     def __post_init__(self) -> None:
         _at_least("learning_rate", self.learning_rate, 0, strictly=True)
         for name in ("weight_decay", "warmup_epochs", "warmup_start", "end"):
             _at_least(name, getattr(self, name), 0)
+        if self.clip_norm is not None:
+            _at_least("clip_norm", self.clip_norm, 0, strictly=True)
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), but is {self.momentum}")
 
@@ -81,13 +85,24 @@ class Recipe:
     epochs: int
     seed: int = 0
     """Of the weights, the order of the images and the views."""
-    precision: Literal["32", "bf16", "16"] = "32"
+    precision: Literal["64", "32", "bf16", "16"] = "32"
     """Of the networks; losses are computed in float32 or float64 whatever this says."""
+    device_batch: int | None = None
+    """Images that go through the networks at once, if fewer than ``batch_size``: the gradient is that of the whole
+    batch, with BatchNorm's statistics of each group of so many images."""
+    joint_forward: bool = False
+    """Whether views of one size go through the networks together: faster, with BatchNorm's statistics of them all."""
 
     def __post_init__(self) -> None:
         _at_least("batch_size", self.batch_size, 2)
         _at_least("epochs", self.epochs, 1)
         _at_least("seed", self.seed, 0)
+        if self.device_batch is not None:
+            _at_least("device_batch", self.device_batch, 2)
+            if self.batch_size % self.device_batch:
+                raise ValueError(
+                    f"batch_size must be a multiple of device_batch, {self.device_batch}, but is {self.batch_size}"
+                )
         if self.optimizer.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below epochs, {self.epochs}, but is {self.optimizer.warmup_epochs}"

@@ -1,0 +1,78 @@
+"""Checkpoints: written whole, verified when read, and the last two kept.
+
+A file is named after its step and the SHA-256 of its content, ``step-00000300-5f0c1d2e.ckpt``, so that a torn or
+damaged one is recognised whatever a clock or a file system says. Loading one never runs code from it.
+"""
+
+import hashlib
+import io
+import pickle
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infomax.storage import write_whole
+
+KEPT = 2
+NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.ckpt")
+
+
+def save(folder: Path, state: dict[str, Any]) -> Path:
+    """Write a state, whose ``step`` names it, and drop all but the last two.
+
+    Raises:
+        OSError: if it could not be written; the ones before are then still there.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    file = folder / f"step-{state['step']:08d}-{hashlib.sha256(content).hexdigest()[:8]}.ckpt"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(file, content)
+    for old in found(folder)[KEPT:]:
+        old.unlink(missing_ok=True)
+    return file
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, the latest step first; by their names alone."""
+    named = [(match, file) for file in folder.glob("*.ckpt") if (match := NAME.fullmatch(file.name))]
+    return [file for _, file in sorted(named, key=lambda pair: int(pair[0][1]), reverse=True)]
+
+
+def load(file: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU.
+
+    Raises:
+        ValueError: if the file is not what was written, or holds more than tensors and plain values.
+    """
+    content = file.read_bytes()
+    match = NAME.fullmatch(file.name)
+    if match is not None and hashlib.sha256(content).hexdigest()[:8] != match[2]:
+        raise ValueError(f"{file} is torn or damaged: its content is not what its name says")
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{file} is not a checkpoint of tensors and plain values; nothing of it was run") from error
+
+
+def newest(folder: Path) -> Path | None:
+    """The latest checkpoint that can be read; a damaged one is named, and the one before it taken. None without any.
+
+    Raises:
+        ValueError: if there are checkpoints, and none can be read.
+    """
+    files = found(folder)
+    for file in files:
+        try:
+            load(file)
+        except (ValueError, OSError) as error:
+            print(f"infomax: {error}; trying the one before", file=sys.stderr)
+        else:
+            return file
+    if files:
+        raise ValueError(f"none of the {len(files)} checkpoints in {folder} can be read")
+    return None

@@ -1,0 +1,257 @@
+"""One step of training, exact on any number of ranks and for batches that do not fit the device.
+
+Until the optimiser's step nothing has changed but buffers, which are put back if the step fails; so a failed step can
+be skipped, saved or replayed. Everything else that a step depends on is a function of the recipe and the step's number.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from infomax.data.augment import make_views
+from infomax.data.loaders import Batch
+from infomax.distributed import average_in_place, rank, world_size
+from infomax.encoders import build_encoder
+from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.nn import RunningStatistics, batch_norms, globalise_batch_norm
+from infomax.optim import Lars, parameter_groups
+from infomax.recipes.schema import OptimizerSettings, Recipe
+from infomax.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
+
+AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
+
+
+def build_method(recipe: Recipe) -> Method:
+    """The untrained method of a recipe; its seed decides the weights."""
+    encoder = build_encoder(**asdict(recipe.encoder), seed=recipe.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(recipe.seed + 1)  # not the encoder's numbers again
+        method = recipe.method.build(encoder)
+    method.joint_forward = recipe.joint_forward
+    return method.double() if recipe.precision == "64" else method
+
+
+def build_optimizer(method: Method, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, over the trainable parameters of a method."""
+    groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
+    if settings.name == "adam":
+        return torch.optim.Adam(groups, lr=settings.learning_rate)
+    kind = {"sgd": torch.optim.SGD, "lars": Lars}[settings.name]
+    return kind(groups, lr=settings.learning_rate, momentum=settings.momentum)
+
+
+def learning_rate(settings: OptimizerSettings, progress: Progress, *, epochs: int) -> float:
+    """Of the step that ``progress`` stands before."""
+    common = {"peak": settings.learning_rate, "start": settings.warmup_start, "end": settings.end}
+    if settings.per_epoch:
+        warmup = settings.warmup_epochs
+        return warmup_cosine_by_epoch(progress.epoch, epochs=epochs, warmup_epochs=warmup, **common)
+    warmup = settings.warmup_epochs * progress.total_steps // epochs
+    return warmup_cosine_by_step(progress.step, steps=progress.total_steps, warmup_steps=warmup, **common)
+
+
+class _Online(nn.Module):
+    """What DistributedDataParallel wraps: the trained branch without the loss."""
+
+    def __init__(self, method: Method):
+        super().__init__()
+        self.method = method
+
+    def forward(self, views: Views) -> list[Tensor]:
+        return self.method.online(views)
+
+
+class Engine:
+    """A recipe's method, its optimiser, and how far they are.
+
+    Args:
+        steps_per_epoch: Of the data set at the recipe's batch size.
+        device: Where this rank computes.
+    """
+
+    def __init__(self, recipe: Recipe, *, steps_per_epoch: int, device: torch.device):
+        self.recipe, self.device = recipe, device
+        self.steps_per_epoch, self.total_steps = steps_per_epoch, recipe.epochs * steps_per_epoch
+        self.steps_done = 0
+        self.whole = True
+        """Whether the state is that of a step's end: not while an optimiser's step is under way."""
+        method: Any = build_method(recipe).to(device).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        if world_size() > 1 and recipe.device_batch is None:
+            method = globalise_batch_norm(method, device)
+        self.method: Method = method
+        self.online = online = _Online(self.method)
+        if world_size() > 1:
+            # Buffers are equal on all ranks; torch has renamed the switch.
+            words = signature(DistributedDataParallel).parameters
+            switch = "forward_sync_buffers" if "forward_sync_buffers" in words else "broadcast_buffers"
+            off: dict[str, Any] = {switch: False}
+            self.online = DistributedDataParallel(online, **off)
+        self.optimizer = build_optimizer(self.method, recipe.optimizer)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "16")
+        self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.norms = batch_norms(self.method)
+
+    def progress(self, step: int) -> Progress:
+        """At the start of a step, counted from 0."""
+        return Progress(step=step, total_steps=self.total_steps, epoch=step // self.steps_per_epoch)
+
+    def step(self, parts: Sequence[Batch]) -> tuple[Loss, float]:
+        """Train on one global batch, of which ``parts`` is this rank's share; the loss and the gradient's L2 norm.
+
+        Raises:
+            FloatingPointError: if the loss or the gradient is infinite or NaN; everything is then as before the step,
+                but for the gradients.
+        """
+        progress = self.progress(self.steps_done)
+        rate = learning_rate(self.recipe.optimizer, progress, epochs=self.recipe.epochs)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with self._buffers_kept_on_failure():
+            loss = self.backward(parts)
+            self.method.after_backward(progress)
+            self.scaler.unscale_(self.optimizer)
+            norm = self._clip()
+            # One wait for the device, before anything is changed. Under float16 the scaler deals with infinite
+            # gradients: it skips the step and scales less from then on.
+            value, length = torch.stack([loss.total.detach().double(), norm.double()]).tolist()
+            if not _finite(value) or not (_finite(length) or self.scaler.is_enabled()):
+                what = f"loss became {value}" if not _finite(value) else f"gradient's norm became {length}"
+                raise FloatingPointError(f"the {what} at step {self.steps_done + 1}")
+            if self.recipe.device_batch is not None:
+                average_in_place([x for n in self.norms for x in (n.running_mean, n.running_var) if x is not None])
+        self.whole = False
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.method.advance(self.progress(self.steps_done + 1))
+        self.steps_done += 1
+        self.whole = True
+        return loss, length
+
+    def skip(self) -> None:
+        """Leave the step out that has just failed: schedules and data go on, weights stay."""
+        self.steps_done += 1
+
+    def backward(self, parts: Sequence[Batch]) -> Loss:
+        """The loss of this step's batch, and its gradient in place, averaged over ranks.
+
+        Raises:
+            FloatingPointError: if the loss cannot be computed because the outputs are no numbers.
+        """
+        self.optimizer.zero_grad()
+        return self._whole(parts[0]) if len(parts) == 1 else self._in_parts(parts)
+
+    def _whole(self, part: Batch) -> Loss:
+        views = self.views(part)
+        with self._forward():
+            online, target = self.online(views), self.method.target(views)
+        return self._loss(online, target)
+
+    def _in_parts(self, parts: Sequence[Batch]) -> Loss:
+        """First the outputs of all parts, without a graph; then the loss of all and its gradient at the outputs; then
+        each part again, to take that gradient further. Views are made twice, because they may not fit either."""
+        outputs: list[tuple[list[Tensor], list[Tensor]]] = []
+        statistics = RunningStatistics(self.norms)
+        for number, part in enumerate(parts):
+            views = self.views(part)
+            with torch.no_grad(), self._forward(number):
+                outputs.append((self.method.online(views), self.method.target(views)))
+            statistics.count_part()
+        online, target = (
+            [torch.cat(of_view) for of_view in zip(*branch, strict=True)] for branch in zip(*outputs, strict=True)
+        )
+        sizes = [len(of_part[0]) for of_part, _ in outputs]
+        del outputs
+        leaves = [output.detach().requires_grad_() for output in online]
+        loss = self._loss(leaves, target)
+        gradients = zip(*(leaf.grad.split(sizes) for leaf in leaves), strict=True)  # pyrefly: ignore
+        for number, (part, gradient) in enumerate(zip(parts, gradients, strict=True)):
+            last = number == len(parts) - 1  # then DistributedDataParallel averages what all parts have added up to
+            with nullcontext() if last or world_size() == 1 else self.online.no_sync():  # pyrefly: ignore
+                with self._forward(number):
+                    again = self.online(self.views(part))
+                torch.autograd.backward(again, gradient)
+            statistics.put_back()
+        statistics.finish()
+        return loss
+
+    def _loss(self, online: list[Tensor], target: list[Tensor]) -> Loss:
+        """The loss, and its backward pass to where ``online`` comes from."""
+        try:
+            loss = self.method.loss(online, target, self.progress(self.steps_done))
+        except (torch.linalg.LinAlgError, ValueError) as error:  # a matrix of NaN cannot be factorised
+            what = f"the loss could not be computed at step {self.steps_done + 1}"
+            raise FloatingPointError(f"{what} ({error})") from error
+        self.scaler.scale(loss.total).backward()
+        return loss
+
+    @torch.no_grad()
+    def views(self, part: Batch) -> Views:
+        """The views of some images, on the device; the same ones each time."""
+        images = part.images
+        images = images.to(self.device, non_blocking=True) if isinstance(images, Tensor) else [
+            crops.to(self.device, non_blocking=True) for crops in images
+        ]  # fmt: skip
+        dtype = torch.float64 if self.recipe.precision == "64" else torch.float32
+        how = {"seed": self.recipe.seed, "epoch": part.epoch, "index": part.index, "dtype": dtype}
+        made = make_views(images, self.recipe.views, **how)
+        return Views(full=made[:2], local=made[2:])
+
+    @contextmanager
+    def _forward(self, part: int = 0) -> Iterator[None]:
+        """Half precision where asked for, and random layers that draw the same numbers when a part is run again."""
+        half = AUTOCAST.get(self.recipe.precision)
+        cast: AbstractContextManager = torch.autocast(self.device.type, half) if half else nullcontext()
+        torch.manual_seed(self.recipe.seed * 2**40 + self.steps_done * 2**16 + rank() * 2**8 + part)
+        with cast:
+            yield
+
+    @contextmanager
+    def _buffers_kept_on_failure(self) -> Iterator[None]:
+        buffers = list(self.method.buffers())
+        before = [buffer.clone() for buffer in buffers]
+        try:
+            yield
+        except BaseException:
+            for buffer, old in zip(buffers, before, strict=True):
+                buffer.copy_(old)
+            raise
+
+    def _clip(self) -> Tensor:
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if (limit := self.recipe.optimizer.clip_norm) is not None:
+            nn.utils.clip_grads_with_norm_([p for p in self.trained if p.grad is not None], limit, norm)
+        return norm
+
+    def state(self) -> dict[str, Any]:
+        """All that a later process needs to go on, whatever its number of ranks."""
+        return {
+            "step": self.steps_done,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ValueError: if it is that of another method, encoder or optimiser.
+        """
+        try:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.steps_done = int(state["step"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(f"the checkpoint does not fit the recipe: {error}") from error
+
+
+def _finite(x: float) -> bool:
+    return -float("inf") < x < float("inf")

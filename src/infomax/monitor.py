@@ -1,0 +1,138 @@
+"""What is said and measured while a run trains."""
+
+import sys
+import time
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from infomax.data.datasets import Labelled
+from infomax.distributed import gather, rank, world_size
+from infomax.encoders import Encoder
+from infomax.evaluation.features import extract
+from infomax.evaluation.knn import knn_scores
+from infomax.evaluation.scores import top_k
+from infomax.methods.base import Loss
+from infomax.recipes.schema import Recipe
+from infomax.runs import Run
+
+LOG_EVERY = 20  # steps
+HIDDEN = ("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm")  # in the bar
+KNN_BANK, KNN_QUERIES, KNN_TIMES = 10_000, 2_000, 10  # images at most, and scores during a run
+
+
+class Reporter:
+    """The progress bar, ``metrics.jsonl`` and TensorBoard.
+
+    Args:
+        step: That the run goes on from; later rows of ``metrics.jsonl`` are dropped, to be measured again.
+        seconds: That it has trained before.
+    """
+
+    def __init__(self, run: Run, recipe: Recipe, *, step: int, total_steps: int, seconds: float, quiet: bool):
+        self.run, self.recipe = run, recipe
+        self.row: dict[str, float] = {}
+        run.cut_metrics(step)
+        self.first_step = step + 1
+        self.bar = tqdm(
+            desc=run.path.name,
+            total=total_steps,
+            initial=step,
+            disable=quiet,
+            dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 10,  # seconds; a log file keeps every line
+            bar_format="{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left{postfix}",
+        )
+        self.before, self.started = seconds, time.perf_counter()
+        self.begin_interval()
+
+    @cached_property
+    def board(self) -> SummaryWriter:
+        """Made at the first row, so that a finished run gets no empty file."""
+        return SummaryWriter(self.run.path / "tensorboard", purge_step=self.first_step)
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all resumptions."""
+        return self.before + time.perf_counter() - self.started
+
+    def begin_interval(self) -> None:
+        """Start to measure speed; what was done before, as scoring and saving, does not count."""
+        self.since, self.steps, self.waited = time.perf_counter(), 0, 0.0
+
+    def step_done(
+        self, step: int, epoch: int, loss: Loss, norm: float, rate: float, *, waited: float, due: bool
+    ) -> None:
+        """Count a step, and write a row about it where one is due, at the end of an epoch or every 20 steps."""
+        self.steps, self.waited = self.steps + 1, self.waited + waited
+        self.bar.update(1)
+        if not due and step % LOG_EVERY:
+            return
+        elapsed = time.perf_counter() - self.since
+        row = {
+            "step": step,
+            "epoch": epoch,
+            "loss": float(loss.total.detach()),
+            **{name: float(value) for name, value in loss.terms.items()},
+            "gradient_norm": norm,
+            "learning_rate": rate,
+            "images_per_second": self.steps * self.recipe.batch_size / elapsed,
+            "waiting": self.waited / elapsed,
+            "seconds": self.seconds,
+        }
+        self.record(row)
+        self.begin_interval()
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Write a row everywhere, and show it. A full disk costs the row, not the run."""
+        try:
+            self.run.append("metrics.jsonl", row)
+        except OSError as error:
+            self.say(f"cannot write metrics: {error}")
+        for name in row.keys() - {"step", "epoch"}:
+            self.board.add_scalar(name, row[name], int(row["step"]))
+        self.row = {**self.row, **row}
+        shown = [f"{name} {value:.4g}" for name, value in self.row.items() if name not in HIDDEN]
+        speed = f"{self.row.get('images_per_second', 0):.0f} images/s, {self.row.get('waiting', 0):.0%} waiting"
+        self.bar.set_postfix_str(", ".join([*shown, speed]), refresh=False)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self.bar.write(f"infomax: {line}", file=sys.stderr)
+
+    def close(self) -> None:
+        self.bar.close()
+        if "board" in vars(self):
+            self.board.close()
+
+
+class OnlineKnn:
+    """Scores the representation by k-NN about ten times during a run, where there are labels to do it with.
+
+    Each rank computes the features of its share of the images.
+    """
+
+    def __init__(self, bank: Labelled, queries: Labelled, recipe: Recipe, *, workers: int | None):
+        self.bank, self.queries = bank.evenly(KNN_BANK), queries.evenly(KNN_QUERIES)
+        self.recipe, self.workers = recipe, workers
+        self.every = -(-recipe.epochs // KNN_TIMES)
+
+    def due(self, epochs_done: int) -> bool:
+        """Whether the end of this epoch is a time to score."""
+        return epochs_done % self.every == 0 or epochs_done == self.recipe.epochs
+
+    def score(self, encoder: Encoder, device: torch.device) -> float:
+        """Top-1 accuracy."""
+        bank, queries = (self._features(encoder, part, device) for part in (self.bank, self.queries))
+        labels, true = torch.from_numpy(self.bank.labels), torch.from_numpy(self.queries.labels)
+        return top_k(knn_scores(bank, labels, queries, classes=len(self.bank.images.classes)), true)
+
+    def _features(self, encoder: Encoder, part: Labelled, device: torch.device) -> torch.Tensor:
+        share = np.array_split(part.index, world_size())[rank()]
+        how = self.recipe.preprocessing
+        features = extract(encoder, part.images, share, how, device=device, workers=self.workers, lenient=True)
+        return gather(features.to(device))[0].cpu()

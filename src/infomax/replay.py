@@ -1,0 +1,100 @@
+"""What is kept of a step that was no number, and how it is made again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax import checkpoints
+from infomax.arguments import choose_device
+from infomax.data.datasets import Images
+from infomax.data.loaders import Batch
+from infomax.distributed import rank, world_size
+from infomax.engine import Engine
+from infomax.recipes import METHODS
+from infomax.recipes.schema import from_json, to_json
+from infomax.runs import Run
+from infomax.storage import write_whole
+
+
+def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: Images) -> Path:
+    """Keep the state before a failed step, and its images, in the run folder; each rank writes its own images."""
+    folder = run.path / "nonfinite" / f"step-{engine.steps_done + 1:08d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    batch = [{"images": p.images, "epoch": p.epoch, "index": torch.from_numpy(np.array(p.index))} for p in parts]
+    torch.save({"parts": batch}, folder / f"images-{rank()}-of-{world_size()}.pt")
+    names = [images.name(int(i)) for part in parts for i in part.index]
+    write_whole(folder / f"names-{rank()}-of-{world_size()}.txt", "\n".join(names).encode())
+    if rank() == 0:
+        torch.save(engine.state(), folder / "state.ckpt")
+        report = {
+            "reason": reason,
+            "step": engine.steps_done + 1,
+            "steps_per_epoch": engine.steps_per_epoch,
+            "command": f"infomax replay {folder}",
+            "recipe": to_json(engine.recipe),
+        }
+        write_whole(folder / "report.json", json.dumps(report, indent=1).encode())
+    return folder
+
+
+def replay(folder: str | Path, *, device: str = "auto") -> dict[str, Any]:
+    """Make a failed step again, in one process, up to its gradient.
+
+    Returns:
+        ``reason``, what was seen then; ``loss`` and ``error``, what is seen now; ``first``, the first layer whose
+        output is not finite although its input is; ``parameters`` and ``gradients``, the names of those that are not.
+
+    Raises:
+        ValueError: if ``folder`` is not one that a run left, or not complete.
+    """
+    folder = Path(folder)
+    try:
+        report = json.loads((folder / "report.json").read_text())
+        recipe = from_json(report["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
+        files = sorted(folder.glob("images-*.pt"), key=lambda file: int(file.stem.split("-")[1]))
+        world = int(files[0].stem.split("-")[-1])
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise ValueError(f"{folder} is not a folder that a failed step was kept in: {error}") from error
+    if len(files) != world:
+        raise ValueError(f"{folder} has the images of {len(files)} ranks of {world}")
+    engine = Engine(recipe, steps_per_epoch=report["steps_per_epoch"], device=torch.device(choose_device(device)))
+    engine.load(checkpoints.load(folder / "state.ckpt"))
+    stored = [part for file in files for part in checkpoints.load(file)["parts"]]
+    parts = [Batch(part["images"], part["epoch"], part["index"].numpy(), {}) for part in stored]
+    suspects: list[str] = []
+    for name, layer in engine.method.named_modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda _, inputs, output, name=name: _suspect(name, inputs, output, suspects))
+    loss, error = None, None
+    try:
+        loss = float(engine.backward(parts if recipe.device_batch else [_joined(parts)]).total.detach())
+    except FloatingPointError as failure:
+        error = str(failure)
+    named = dict(engine.method.named_parameters())
+    return {
+        "reason": report["reason"],
+        "loss": loss,
+        "error": error,
+        "first": suspects[0] if suspects else None,
+        "parameters": [name for name, p in named.items() if not _finite(p)],
+        "gradients": [name for name, p in named.items() if p.grad is not None and not _finite(p.grad)],
+    }
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    images: Any = [part.images for part in parts]
+    joined = torch.cat(images) if isinstance(images[0], Tensor) else [torch.cat(v) for v in zip(*images, strict=True)]
+    return Batch(joined, parts[0].epoch, np.concatenate([part.index for part in parts]), {})
+
+
+def _suspect(name: str, inputs: Any, output: Any, suspects: list[str]) -> None:
+    if all(_finite(x) for x in inputs if isinstance(x, Tensor)) and not _finite(output):
+        suspects.append(name)
+
+
+def _finite(x: Any) -> bool:
+    return not isinstance(x, Tensor) or bool(x.isfinite().all())

@@ -1,0 +1,22 @@
+"""Files that are either the old ones or the new ones, whatever happens while they are written."""
+
+import os
+from pathlib import Path
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    """Write beside the place, make sure that it reached the disk, and move it there.
+
+    Raises:
+        OSError: if it could not be written; ``file`` is then as it was.
+    """
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        with partial.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(file)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

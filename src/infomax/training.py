@@ -1,0 +1,247 @@
+"""The loop: data in, steps, measurements and checkpoints, on each rank of a run."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from infomax import checkpoints
+from infomax.arguments import MachineError
+from infomax.data.datasets import Images, labelled_splits, open_source
+from infomax.data.loaders import Batch, training_loader
+from infomax.distributed import from_first, on_any_rank, rank, world_size
+from infomax.encoders import save_encoder
+from infomax.engine import Engine
+from infomax.launch import Interruption
+from infomax.monitor import OnlineKnn, Reporter
+from infomax.replay import capture
+from infomax.runs import Run
+
+SAVE_SHARE, SAVE_EVERY = 0.01, 10.0  # of the time at most, and seconds at least between two
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a run is carried out: what a user decides about the machine, and nothing that decides the result."""
+
+    device: str
+    world: int
+    workers: int | None
+    deterministic: bool
+    skip_nonfinite: int
+    skip_unreadable: float
+    quiet: bool
+
+    def torch_device(self, local_rank: int) -> torch.device:
+        """That one rank computes on."""
+        return torch.device("cuda", local_rank) if self.device == "cuda" else torch.device("cpu")
+
+
+def train(run: Run, launch: Launch, local_rank: int = 0) -> None:
+    """Train a run to its end, from its last checkpoint if it has one; on every rank."""
+    device = launch.torch_device(local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Random layers are seeded step by step; the user's own numbers stay as they were.
+    own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with own_numbers, _reproducible(launch.deterministic), Interruption() as interruption:
+        _Training(run, launch, device).loop(interruption)
+
+
+class _Training:
+    def __init__(self, run: Run, launch: Launch, device: torch.device):
+        self.run, self.launch, self.device = run, launch, device
+        self.recipe = recipe = run.recipe
+        source = open_source(run.config["data"])
+        self.images: Images = source.train
+        self.engine = Engine(recipe, steps_per_epoch=len(source.train) // recipe.batch_size, device=device)
+        newest = from_first(lambda: checkpoints.newest(run.path / "checkpoints"))
+        seconds, self.skipped = 0.0, 0
+        if newest is not None:
+            state = checkpoints.load(newest)
+            self.engine.load(state)
+            seconds, self.skipped = state["seconds"], state["skipped"]
+        self.saved_step, self.saved_at, self.save_cost = self.engine.steps_done, time.perf_counter(), 0.0
+        splits = labelled_splits(source)
+        self.knn = None if splits is None else OnlineKnn(*splits, recipe, workers=launch.workers)
+        self.unreadable: set[int] = set()
+        self.reporter = None
+        if rank() == 0:
+            step, total = self.engine.steps_done, self.engine.total_steps
+            self.reporter = Reporter(
+                run, recipe, step=step, total_steps=total, seconds=seconds, quiet=launch.quiet or step == total
+            )
+            if newest is not None and not launch.quiet:
+                where = f"step {step} of {total}, epoch {step / self.engine.steps_per_epoch:.2f} of {recipe.epochs}"
+                self.say(f"{run.path} is finished" if step == total else f"going on from {where}")
+
+    def loop(self, interruption: Interruption) -> None:
+        """All steps that are left."""
+        try:
+            for parts, waited in self.batches():
+                try:
+                    loss, norm = self.engine.step(parts)
+                except FloatingPointError as error:
+                    self.skip_or_capture(error, parts)
+                else:
+                    self.after(loss, norm, waited)
+                if on_any_rank(interruption.signal is not None, self.device):
+                    self.save()
+                    self.say(f"stopped at step {self.engine.steps_done}; --resume goes on from there")
+                    interruption.end()
+                if time.perf_counter() - self.saved_at > max(SAVE_EVERY, self.save_cost / SAVE_SHARE):
+                    self.save(may_fail=True)
+            if self.engine.steps_done > self.saved_step:
+                self.save()
+            else:  # a finished run, whose encoder may be of an earlier step
+                self.save_encoder()
+        except Exception as error:
+            self.rescue()
+            raise _explained(error, self.saved_step) from error
+        finally:
+            if self.reporter is not None:
+                self.reporter.close()
+
+    def batches(self) -> Iterator[tuple[list[Batch], float]]:
+        """The parts of each step that is left, and the seconds that they were waited for."""
+        recipe, engine = self.recipe, self.engine
+        steps = range(engine.steps_done, engine.total_steps)
+        share = recipe.batch_size // world_size()
+        loader = iter(
+            training_loader(
+                self.images,
+                recipe.views,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                steps=steps,
+                part=recipe.device_batch,
+                rank=rank(),
+                world=world_size(),
+                workers=self.launch.workers,
+            )
+        )
+        for _ in steps:
+            start = time.perf_counter()
+            parts = [next(loader) for _ in range(share // recipe.device_batch if recipe.device_batch else 1)]
+            for part in parts:
+                self.note_unreadable(part)
+            yield parts, time.perf_counter() - start
+
+    def after(self, loss: Any, norm: float, waited: float) -> None:
+        """Report a step, and score the representation where it ends an epoch."""
+        engine = self.engine
+        step, epoch = engine.steps_done, (engine.steps_done - 1) // engine.steps_per_epoch
+        ends_epoch = step % engine.steps_per_epoch == 0
+        if self.reporter is not None:
+            rate = engine.optimizer.param_groups[0]["lr"]
+            self.reporter.step_done(step, epoch, loss, norm, rate, waited=waited, due=ends_epoch)
+        if ends_epoch and self.knn is not None and self.knn.due(epoch + 1):
+            accuracy = self.knn.score(engine.method.representation, self.device)
+            if self.reporter is not None:
+                self.reporter.record({"step": step, "epoch": epoch, "knn_top1": accuracy})
+                self.reporter.begin_interval()
+
+    def skip_or_capture(self, error: FloatingPointError, parts: list[Batch]) -> None:
+        """Leave a failed step out, if that many may be; otherwise keep all that it takes to see why, and stop."""
+        engine, allowed = self.engine, self.launch.skip_nonfinite
+        if self.skipped < allowed:
+            self.skipped += 1
+            self.say(f"{error}: skipped, {self.skipped} of at most {allowed}")
+            engine.skip()
+            return
+        folder = capture(self.run, engine, parts, str(error), self.images)
+        raise FloatingPointError(
+            f"{error}. What led to it is in {folder}, and infomax replay {folder} shows where it arises. A smaller "
+            "--learning-rate is the usual cure"
+        ) from error
+
+    def note_unreadable(self, part: Batch) -> None:
+        """Name each image that another one stood in for, once; too many of them stop the run."""
+        for index in part.unreadable.keys() - self.unreadable:
+            self.unreadable.add(index)
+            self.say(f"skipped: {part.unreadable[index]}", from_each=True)
+            self.run.append("unreadable.jsonl", {"image": self.images.name(index), "reason": part.unreadable[index]})
+        share = self.launch.skip_unreadable
+        if self.unreadable and len(self.unreadable) > share * len(self.images):
+            raise ValueError(
+                f"{len(self.unreadable)} of {len(self.images)} images cannot be read so far, and --skip-unreadable "
+                f"{share:g} is the share that may be left out; {self.run.path}/unreadable.jsonl names them. The last: "
+                f"{next(reversed(part.unreadable.values()), 'see there')}"
+            )
+
+    def save(self, *, may_fail: bool = False) -> None:
+        """A checkpoint and the encoder; on the first rank, for all ranks hold the same."""
+        if self.reporter is None:
+            return
+        start, engine = time.perf_counter(), self.engine
+        state = {**engine.state(), "seconds": self.reporter.seconds, "skipped": self.skipped}
+        try:
+            checkpoints.save(self.run.path / "checkpoints", state)
+            self.save_encoder()
+            self.saved_step = engine.steps_done
+        except OSError as error:
+            if not may_fail:
+                raise
+            self.say(f"cannot save, and trains on: {error}")
+        self.saved_at = time.perf_counter()
+        self.save_cost = self.saved_at - start
+        self.reporter.begin_interval()
+
+    def save_encoder(self) -> None:
+        """What ``infomax.load`` reads, on the first rank."""
+        if self.reporter is not None:
+            settings = {**asdict(self.recipe.encoder), "seed": self.recipe.seed}
+            encoder = self.engine.method.representation
+            save_encoder(encoder, settings, asdict(self.recipe.preprocessing), self.run.path)
+
+    def rescue(self) -> None:
+        """After a failure of the machine: keep what was computed, if it is whole."""
+        if self.engine.whole and self.engine.steps_done > self.saved_step:
+            try:
+                self.save()
+            except OSError as error:
+                self.say(f"cannot save: {error}")
+
+    def say(self, line: str, *, from_each: bool = False) -> None:
+        """To the user, from the first rank or from each."""
+        if self.reporter is not None:
+            self.reporter.say(line)
+        elif from_each:
+            print(f"infomax: rank {rank()}: {line}", file=sys.stderr)
+
+
+def _explained(error: Exception, saved_step: int) -> Exception:
+    """A failure of the machine in the user's words; any other as it is."""
+    text = " ".join(str(error).split())
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        cure = "lower --device-batch (the gradient stays that of --batch-size), --image-size or --precision"
+        what = f"out of memory; {cure} ({text[:200]})"
+    elif isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text:
+        what = (
+            f"a process that reads images was ended, as the system does where memory is short: lower --workers ({text})"
+        )
+    else:
+        return error
+    return MachineError(f"{what}. Step {saved_step} is saved, and --resume goes on from there")
+
+
+@contextmanager
+def _reproducible(wanted: bool) -> Iterator[None]:
+    """Only operations that give the same bits each time, where wanted."""
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

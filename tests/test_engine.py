@@ -1,0 +1,225 @@
+"""The step: many ranks and many parts against one process that has the whole batch, in float64."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from infomax.data.datasets import ArrayImages
+from infomax.data.loaders import training_loader
+from infomax.data.views import ViewSet, dino
+from infomax.distributed import rank, world_size
+from infomax.engine import Engine
+from infomax.recipes import customise, get_recipe
+from ranks import on_ranks
+
+pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
+STEPS, LENGTH = 4, 45
+VARIANTS = {
+    "mira": ("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=0.9"),
+    "mira-no-teacher": ("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=none"),
+    "mira-multi-crop": ("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=0.9"),
+    "corinfomax": ("corinfomax", "method.hidden=16", "method.dimension=4"),
+    "corinfomax-norm": ("corinfomax", "method.hidden=16", "method.dimension=4", "method.projector_norm=true"),
+    "carl": ("carl", "method.hidden=16", "method.prototypes=10"),
+    "mveb": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
+    "mveb-shared": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=none"),
+    "mveb-chunk": ("mveb", "method.hidden=16", "method.dimension=8", "method.score_scope=chunk:4"),
+    "mveb-multi-crop": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
+    "joint": ("carl", "method.hidden=16", "method.prototypes=10", "joint_forward=true"),
+    "lars-clipped": ("carl", "method.hidden=16", "optimizer.name=lars", "optimizer.clip_norm=0.5"),
+}
+
+
+def recipe(variant, **changes):
+    method, *overrides = VARIANTS[variant]
+    made = customise(
+        get_recipe(method, "small"),
+        **{"image_size": 8, "batch_size": 12, "epochs": 2, "precision": "64", "overrides": overrides, **changes},
+    )
+    if not variant.endswith("multi-crop"):
+        return made
+    full, local = dino(8, full_scale=(0.4, 1), local_scale=(0.1, 0.4))
+    return replace(made, views=ViewSet(full=full, local=local[:2]))
+
+
+def images() -> ArrayImages:
+    """They grow brighter along the data set, so that a wrong order or share shows."""
+    pixels = np.random.default_rng(0).integers(0, 100, (LENGTH, 10, 10, 3)) + 3 * np.arange(LENGTH)[:, None, None, None]
+    return ArrayImages(pixels.astype(np.uint8), None, [])
+
+
+def parts_of(engine, step):
+    plan = engine.recipe
+    where = {"rank": rank(), "world": world_size(), "part": plan.device_batch}
+    steps = range(step, step + 1)
+    return list(training_loader(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **where))
+
+
+def made(plan) -> Engine:
+    return Engine(plan, steps_per_epoch=LENGTH // plan.batch_size, device=torch.device("cpu"))
+
+
+def run(plan, start=None, stop=STEPS):
+    """Losses and gradient norms of each step, the last gradient, and the state after it."""
+    engine = made(plan)
+    if start is not None:
+        engine.load(start)
+    said = []
+    while engine.steps_done < stop:
+        loss, norm = engine.step(parts_of(engine, engine.steps_done))
+        said.append((float(loss.total.detach()), norm, *(float(term) for term in loss.terms.values())))
+    gradients = {n: p.grad for n, p in engine.method.named_parameters() if p.grad is not None}
+    return said, gradients, copy.deepcopy(engine.state())
+
+
+def run_variants(plans, file):
+    """On one of several ranks: what each plan gives, kept in a file."""
+    torch.save({name: run(plan) for name, plan in plans.items()}, f"{file}-{rank()}")
+
+
+def assert_close(got, want):
+    said = [torch.tensor(x[0], dtype=torch.float64) for x in (got, want)]
+    torch.testing.assert_close(*said, rtol=1e-7, atol=1e-10)  # groups of three images amplify rounding
+    assert got[1].keys() == want[1].keys()
+    scale = max(float(g.abs().max()) for g in want[1].values())
+    for name, gradient in want[1].items():
+        torch.testing.assert_close(got[1][name], gradient, rtol=1e-7, atol=1e-9 * scale, msg=name)
+    for name, tensor in want[2]["method"].items():
+        torch.testing.assert_close(got[2]["method"][name], tensor, rtol=1e-7, atol=1e-9, msg=name)
+
+
+PLANS = {
+    **{name: recipe(name) for name in VARIANTS},
+    **{f"{name}-uneven": recipe(name, batch_size=13) for name in ("mira", "corinfomax", "carl", "mveb", "mveb-chunk")},
+    **{f"{name}-parts": recipe(name, device_batch=3) for name in ("mira", "corinfomax-norm", "carl", "mveb")},
+}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    torch.set_num_threads(1)
+    return {name: run(plan) for name, plan in PLANS.items()}
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def together(request, tmp_path_factory):
+    file = tmp_path_factory.mktemp("ranks") / "result"
+    on_ranks(request.param, run_variants, PLANS, file)
+    return [torch.load(f"{file}-{r}", weights_only=True) for r in range(request.param)]
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_many_ranks_equal_one(alone, together, name):
+    """Loss, the gradient of every parameter, and the state after four steps; on every rank."""
+    for of_rank in together:
+        assert_close(of_rank[name], alone[name])
+
+
+def groups_in_one_graph(plan, state):
+    """The oracle for a step in parts: all groups in one graph, the loss of all, one backward pass."""
+    engine = Engine(
+        replace(plan, device_batch=None), steps_per_epoch=LENGTH // plan.batch_size, device=torch.device("cpu")
+    )
+    engine.load(state)
+    (whole,) = parts_of(engine, engine.steps_done)
+    online, target = [], []
+    for rows in np.array_split(np.arange(plan.batch_size), plan.batch_size // plan.device_batch):
+        views = engine.views(whole._replace(images=whole.images[rows], index=whole.index[rows]))
+        online.append(engine.method.online(views))
+        target.append(engine.method.target(views))
+    joined = [[torch.cat(view) for view in zip(*branch, strict=True)] for branch in (online, target)]
+    loss = engine.method.loss(*joined, engine.progress(engine.steps_done))
+    loss.total.backward()
+    return loss, {n: p.grad for n, p in engine.method.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("device_batch", [2, 4, 6])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(variant, device_batch):
+    plan = recipe(variant, device_batch=device_batch)
+    _, _, state = run(recipe(variant), stop=3)
+    loss, gradients = groups_in_one_graph(plan, state)
+    engine = made(plan)
+    engine.load(state)
+    parts = parts_of(engine, 3)
+    assert len(parts) == 12 // device_batch
+    got = engine.backward(parts)
+    torch.testing.assert_close(got.total.detach(), loss.total.detach(), rtol=1e-12, atol=1e-12)
+    for name, parameter in engine.method.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-8, atol=1e-13, msg=name)
+
+
+@pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
+def test_state_advances_once_a_step_whatever_the_parts(variant):
+    """In four equal parts, running statistics, covariances and teacher end where those of one part end."""
+    plan = recipe(variant, device_batch=3)
+    one = recipe(variant, batch_size=3)
+    split, single = made(plan), made(one)
+    (part,) = parts_of(single, 0)
+    split.step([part] * 4)
+    single.step([part])
+    buffers = dict(single.method.named_buffers())
+    for name, buffer in split.method.named_buffers():
+        if "running" in name or "tracked" in name:
+            torch.testing.assert_close(buffer, buffers[name], rtol=1e-10, atol=1e-12, msg=name)
+    assert split.steps_done == 1
+
+
+def test_a_failed_step_changes_nothing():
+    plan = recipe("corinfomax-norm")
+    _, _, state = run(plan, stop=2)
+    engine = made(plan)
+    engine.load(state)
+    before = copy.deepcopy(engine.state())
+    (part,) = parts_of(engine, 2)
+    weight = engine.method.projector[0].weight
+    with torch.no_grad():
+        old = weight[0, 0].item()
+        weight[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="step 3"):
+        engine.step([part])
+    with torch.no_grad():
+        weight[0, 0] = old
+    after = engine.state()
+    assert after["step"] == before["step"] == 2
+    assert not [n for n, x in before["method"].items() if not torch.equal(after["method"][n], x)]
+
+
+def test_the_gradient_is_clipped_to_its_limit():
+    free, clipped = (
+        recipe("carl", overrides=[*VARIANTS["carl"][1:], *more]) for more in ((), ["optimizer.clip_norm=0.01"])
+    )
+    (_, norm, *_), *_ = run(free, stop=1)[0]
+    assert norm > 0.01
+    gradient = torch.cat([g.flatten() for g in run(clipped, stop=1)[1].values()])
+    assert float(gradient.norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+@pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
+def test_lower_precisions_stay_near_float64(variant, precision):
+    """At the first step, before small differences have grown; and nothing overflows in those after it."""
+    (want, *_), *_ = run(recipe(variant), stop=1)[0]
+    said, _, state = run(recipe(variant, precision=precision), stop=3)
+    tolerance = 1e-5 if precision == "32" else 0.02
+    assert said[0][0] == pytest.approx(want, rel=tolerance, abs=tolerance)
+    assert all(np.isfinite(loss) for loss, *_ in said)
+    assert ("scale" in state["scaler"]) == (precision == "16")
+
+
+def test_views_together_share_their_statistics():
+    """joint_forward changes what BatchNorm sees, and nothing else: with fixed statistics both are equal."""
+    plan = recipe("corinfomax")
+    engines = made(plan), made(replace(plan, joint_forward=True))
+    (part,) = parts_of(engines[0], 0)
+    apart, joint = (float(engine.backward([part]).total.detach()) for engine in engines)
+    assert abs(apart - joint) > 1e-6
+    engines = made(plan), made(replace(plan, joint_forward=True))
+    for engine in engines:
+        engine.method.eval()
+    apart, joint = (float(engine.backward([part]).total.detach()) for engine in engines)
+    assert apart == pytest.approx(joint, rel=1e-10)
