@@ -14,10 +14,10 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -40,63 +40,44 @@ from infomax.recipes.schema import Recipe
 from infomax.training import Launch, _Training
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "engine.json"
+Calls = list[tuple[str, int, bool, float]]  # name, bytes left on this rank, whether each gave one number, seconds
 CPU = torch.device("cpu")
 WARM_UP = 2  # steps that are not counted: the first ones allocate
-POOR = "a batch of .* gives a poor covariance"  # small batches here
+NOISE = np.random.default_rng(0).integers(0, 256, (2560, 32, 32, 3), np.uint8)  # images
 # Each one's first argument is what it leaves on this rank.
 COLLECTIVES = ("all_reduce", "all_gather", "all_gather_into_tensor", "reduce_scatter_tensor", "broadcast")
 ON_A_CPU = {"mira": (), "corinfomax": ("method.dimension=512",), "carl": (), "mveb": ("method.dimension=256",)}
+MIRA = customise(get_recipe("mira", "imagenet100"), backbone="resnet50", views="dino", batch_size=4096)
 MVEB = get_recipe("mveb", "imagenet")
-MVEB_CHUNKS = customise(MVEB, overrides=["method.score_scope=chunk:128"])
-AT_SCALE = [
-    (64, customise(get_recipe("mira", "imagenet100"), backbone="resnet50", views="dino", batch_size=4096)),
-    (64, get_recipe("corinfomax", "imagenet100")),
-    (64, get_recipe("carl", "stl10")),
-    (64, MVEB),
-    (64, MVEB_CHUNKS),
-    (32, MVEB_CHUNKS),  # as the authors ran it: no chunk lies on two ranks
-]
-
-
-class Call(NamedTuple):
-    """Of a collective."""
-
-    name: str
-    bytes: int
-    """That it leaves on this rank."""
-    one_number: bool
-    """Whether that is all that each rank gives."""
-    seconds: float
+CHUNKS = customise(MVEB, overrides=["method.score_scope=chunk:128"])  # as on the authors' 32 GPUs
+AT_SCALE = [(64, x) for x in (MIRA, get_recipe("corinfomax", "imagenet100"), get_recipe("carl", "stl10"), MVEB, CHUNKS)]
+warnings.filterwarnings("ignore", "a batch of .* gives a poor covariance")  # no covariance matters here
 
 
 @contextmanager
-def counted() -> Iterator[list[Call]]:
-    """The collectives that are called meanwhile."""
-    calls: list[Call] = []
+def counted() -> Iterator[Calls]:
+    """The collectives called meanwhile."""
+    calls: Calls = []
 
     def counting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(result: Any, *args: Any, **kwargs: Any) -> Any:
             start = time.perf_counter()
             returned = call(result, *args, **kwargs)
-            seconds = time.perf_counter() - start
-            tensors = result if isinstance(result, list) else [result]
-            one_number = all(x.numel() == 1 for x in tensors)
-            calls.append(Call(name, sum(x.nbytes for x in tensors), one_number, seconds))
+            seconds, left = time.perf_counter() - start, result if isinstance(result, list) else [result]
+            calls.append((name, sum(x.nbytes for x in left), left[0].numel() == 1, seconds))
             return returned
 
         return wrapper
 
-    with ExitStack() as patches:
-        for name in COLLECTIVES:
-            patches.enter_context(patch.object(dist, name, counting(name, getattr(dist, name))))
+    with patch.multiple(dist, **{name: counting(name, getattr(dist, name)) for name in COLLECTIVES}):
         yield calls
 
 
 @torch.no_grad()
 def outputs(method: Method, recipe: Recipe, rows: int) -> list[list[Tensor]]:
     """Random ones of the online and of the target branch, of the method's sizes."""
-    few = [torch.randn(2, 3, 32, 32) for _ in range(2 + len(recipe.views.local))]
-    views = Views(full=few[:2], local=few[2:])
+    few = torch.randn(2, 3, 32, 32)
+    views = Views(full=[few] * 2, local=[few] * len(recipe.views.local))
     branches = method.online(views), method.target(views)
     return [[unit(torch.randn(rows, x.shape[1])) for x in branch] for branch in branches]
 
@@ -104,91 +85,79 @@ def outputs(method: Method, recipe: Recipe, rows: int) -> list[list[Tensor]]:
 def loss_step(method: Method, recipe: Recipe, rows: int) -> Callable[[], None]:
     """The loss for random outputs, and its gradient at them: all of a step but the networks."""
     online, target = outputs(method, recipe, rows)
-    leaves = [x.requires_grad_() for x in online]
-    return lambda: method.loss(leaves, target, Progress(step=0, total_steps=100, epoch=0)).total.backward()
+    leaves, now = [x.requires_grad_() for x in online], Progress(step=0, total_steps=100, epoch=0)
+    return lambda: method.loss(leaves, target, now).total.backward()
 
 
-def described(method: Method, recipe: Recipe, ranks: int) -> dict[str, Any]:
-    kept = ("prototypes", "dimension", "iterations", "score_scope")
+def described(method: Method, recipe: Recipe, ranks: int, calls: Calls) -> dict[str, Any]:
+    names = ("prototypes", "dimension", "iterations", "score_scope")
+    settings = {name: value for name, value in vars(recipe.method).items() if name in names}
     return {
         "method": recipe.method.name,
-        **{name: value for name, value in vars(recipe.method).items() if name in kept},
+        **settings,
         "views": 2 + len(recipe.views.local),
         "batch": recipe.batch_size,
         "ranks": ranks,
         "backbone": recipe.encoder.backbone,
         "gradient_bytes": sum(4 * p.numel() for p in method.parameters() if p.requires_grad),
-    }
-
-
-def summed(calls: list[Call]) -> dict[str, Any]:
-    return {
-        "calls": dict(Counter(call.name for call in calls)),
-        "calls_of_one_number": sum(call.one_number for call in calls),
-        "bytes": sum(call.bytes for call in calls),
+        "calls": dict(Counter(name for name, *_ in calls)),
+        "calls_of_one_number": sum(one_number for _, _, one_number, _ in calls),
+        "bytes": sum(size for _, size, _, _ in calls),
     }
 
 
 def _rank(number: int, world: int, repeats: int, method: Method, recipe: Recipe, results: Any) -> None:
     torch.manual_seed(number)
     with process_group(number, world, device=CPU):
-        step = loss_step(method, recipe, recipe.batch_size // world)
-        inside, whole = [], []
+        step, inside, whole = loss_step(method, recipe, recipe.batch_size // world), [], []
         for _ in range(WARM_UP + repeats):
             dist.barrier()
             start = time.perf_counter()
             with counted() as calls:
                 step()
             whole.append(time.perf_counter() - start)
-            inside.append([call.seconds for call in calls])
+            inside.append([seconds for *_, seconds in calls])
         # A rank that comes to a collective early waits in it for the others; the one that comes last does not.
         mean, last = (torch.tensor(inside[WARM_UP:], dtype=torch.float64) for _ in range(2))
         dist.all_reduce(mean)
         dist.all_reduce(last, op=dist.ReduceOp.MIN)
         if number == 0:
-            seconds = {
-                "seconds": float((mean / world).sum(1).median()),
-                "seconds_without_waiting": float(last.sum(1).median()),
-                "loss_seconds": float(np.median(whole[WARM_UP:])),
-            }
-            results.put({**summed(calls), **seconds, "repeats": repeats})
+            row = described(method, recipe, world, calls)
+            row["seconds"] = float((mean / world).sum(1).median())
+            row["seconds_without_waiting"] = float(last.sum(1).median())
+            results.put({**row, "loss_seconds": float(np.median(whole[WARM_UP:])), "repeats": repeats})
 
 
 def collectives(repeats: int) -> Iterator[dict[str, Any]]:
     """Of the loss and its gradient, on processes of this machine with one thread each, by gloo."""
     for name, overrides in ON_A_CPU.items():
         recipe = customise(get_recipe(name, "cifar10"), batch_size=256, overrides=overrides)
+        method = build_method(recipe)
         for world in (2, 4):
-            method = build_method(recipe)
             with socket.socket() as free:
                 free.bind(("127.0.0.1", 0))
                 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1]))
             # Forked, so that a rank need not import everything again: before this process has had a thread of torch's.
             results = mp.get_context("fork").SimpleQueue()
             mp.start_processes(_rank, (world, repeats, method, recipe, results), world, start_method="fork")
-            yield {**described(method, recipe, world), **results.get()}
+            yield results.get()
 
 
 def at_scale() -> Iterator[dict[str, Any]]:
     """The same, only counted: one rank's share, in a process group whose other ranks do not exist."""
-    for world, recipe in AT_SCALE:
+    for world, recipe in (*AT_SCALE, (32, CHUNKS)):
         method = build_method(recipe)
         step = loss_step(method, recipe, recipe.batch_size // world)
         dist.init_process_group("fake", rank=0, world_size=world, store=FakeStore())
-        try:
-            # MVEB's linear systems call no collective, and would take a minute.
-            with counted() as calls, patch("infomax.methods.mveb._score", lambda z, *_: torch.zeros_like(z)):
-                step()
-        finally:
-            dist.destroy_process_group()
-        yield {**described(method, recipe, world), **summed(calls)}
+        # MVEB's linear systems call no collective, and would take a minute.
+        with counted() as calls, patch("infomax.methods.mveb._score", lambda z, *_: torch.zeros_like(z)):
+            step()
+        dist.destroy_process_group()
+        yield described(method, recipe, world, calls)
 
 
 def compared(one: Callable[[], Any], other: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Seconds of two functions that are called in turn, the order changing, and the ratio of the first to the second.
-
-    The machine's speed drifts by more than what is to be measured, but hardly within a pair.
-    """
+    """Seconds of two functions, called in turn because a machine's speed drifts, and the ratio within each turn."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(WARM_UP + repeats):
         for which in (0, 1) if turn % 2 else (1, 0):
@@ -196,18 +165,15 @@ def compared(one: Callable[[], Any], other: Callable[[], Any], repeats: int) -> 
             (one, other)[which]()
             seconds[which].append(time.perf_counter() - start)
     first, second = (np.array(x[WARM_UP:]) for x in seconds)
-    low, ratio, high = np.quantile(first / second, [0.25, 0.5, 0.75])
+    low, ratio, high = np.quantile(first / second, [0.25, 0.5, 0.75]).tolist()
     return {
         "seconds": float(np.median(first)),
         "seconds_of_other": float(np.median(second)),
-        "ratio": float(ratio),
-        "quartiles": [float(low), float(high)],
+        "ratio": ratio,
+        "quartiles": [low, high],
         "repeats": repeats,
+        "ratio_of_sums": float(first.sum() / second.sum()),  # with what comes now and then, as rows of metrics do
     }
-
-
-def noise(count: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
 
 
 def bare(recipe: Recipe, pixels: np.ndarray, method: Method) -> Iterator[None]:
@@ -244,19 +210,18 @@ def trained(training: _Training) -> Iterator[None]:
 def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
     """A run's step against the bare loop's, on one thread. Both end with the same weights, which is checked."""
     limits = {"workers": None, "deterministic": False, "skip_nonfinite": 0, "skip_unreadable": 0.0}
-    launch = Launch(device="cpu", world=1, quiet=True, **limits)  # pyrefly: ignore
+    launch = Launch(device="cpu", world=1, quiet=True, **limits)
     for name, count in repeats.items():
-        pixels = open_source("digits").train.pixels if name == "digits" else noise(2560)  # pyrefly: ignore
+        pixels = open_source("digits").train.pixels if name == "digits" else NOISE
         for method in METHODS:
+            recipe = get_recipe(method, name)
             with tempfile.TemporaryDirectory() as folder:
-                np.savez(Path(folder, "images.npz"), images=pixels)  # without labels, so that nothing is scored
-                recipe = get_recipe(method, name)
-                data = {"data": str(Path(folder, "images.npz"))}
-                run = runs.create(Path(folder, "run"), recipe, data=data, launch={}, overwrite=False)
+                data = f"{folder}/images.npz"
+                np.savez(data, images=pixels)  # without labels, so that nothing is scored
+                run = runs.create(Path(folder, "run"), recipe, data={"data": data}, launch={}, overwrite=False)
                 training: Any = _Training(run, launch, CPU)
                 alone: Any = build_method(recipe).to(memory_format=torch.channels_last)
-                ours, theirs = trained(training), bare(recipe, pixels, alone)
-                row = compared(partial(next, ours), partial(next, theirs), count)
+                row = compared(partial(next, trained(training)), partial(next, bare(recipe, pixels, alone)), count)
                 training.reporter.close()
             for mine, other in zip(training.engine.method.parameters(), alone.parameters(), strict=True):
                 assert torch.equal(mine, other), f"{method}, {name}: the two loops did not do the same"
@@ -265,9 +230,8 @@ def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
 
 def engine_and_parts(method: str, batch: int, part: int | None) -> tuple[Engine, list[Batch]]:
     recipe = customise(get_recipe(method, "small"), batch_size=batch, device_batch=part)
-    images = ArrayImages(noise(batch), None, [])
-    loader = training_loader(images, recipe.views, batch_size=batch, seed=0, steps=range(1), part=part)
-    return Engine(recipe, steps_per_epoch=100, device=CPU), list(loader)
+    images, engine = ArrayImages(NOISE[:batch], None, []), Engine(recipe, steps_per_epoch=100, device=CPU)
+    return engine, list(training_loader(images, recipe.views, batch_size=batch, seed=0, steps=range(1), part=part))
 
 
 def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:
@@ -281,31 +245,26 @@ def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:
 
 def memory() -> Iterator[dict[str, Any]]:
     """Bytes that a step needs, each in a process that holds nothing of earlier ones."""
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = (
-        "65536"  # what is freed goes back to the system at once, all but small change
-    )
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; a larger tensor that is freed leaves at once
     for method in METHODS:
-        row: dict[str, Any] = {"method": method, "batch": 1024, "device_batch": 128}
+        recipe, peaks = get_recipe(method, "small"), {}
+        kept = outputs(build_method(recipe), recipe, 1024)
         for name, batch, part in (("whole", 1024, None), ("in_parts", 1024, 128), ("one_part", 128, None)):
             with mp.get_context("spawn").Pool(1) as fresh:
-                row[name] = fresh.apply(_peak, (method, batch, part))
-        recipe = get_recipe(method, "small")
-        row["outputs"] = sum(x.nbytes for branch in outputs(build_method(recipe), recipe, 1024) for x in branch)
-        yield row
+                peaks[name] = fresh.apply(_peak, (method, batch, part))
+        yield {"method": method, **peaks, "outputs": sum(x.nbytes for branch in kept for x in branch)}
 
 
 def _peak(method: str, batch: int, part: int | None) -> int:
-    """Highest resident memory during a step, above that before it, which has weights, gradients and momentum."""
+    """Highest resident memory during a step above that after one of 16 images: weights, gradients, momentum, code."""
 
     def resident(what: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
 
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", POOR)
     engine, given = engine_and_parts(method, batch, part)
-    few = given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])  # pyrefly: ignore
-    engine.step([few])  # loads and allocates what stays
+    engine.step([given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
     Path("/proc/self/clear_refs").write_text("5")  # the highest starts anew from what is resident now
     before = resident("VmRSS")
     engine.step(given)
@@ -314,17 +273,16 @@ def _peak(method: str, batch: int, part: int | None) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few repeats")
+    parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    warnings.filterwarnings("ignore", POOR)
-    result = {**runs._circumstances(), "command": "python benchmarks/engine.py" + " --quick" * quick}
+    result: dict[str, Any] = {**runs._circumstances(), "command": "python benchmarks/engine.py" + " --quick" * quick}
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     groups = {
         "collectives": collectives(3 if quick else 30),
         "at_scale": at_scale(),
         "overhead": overhead({"digits": 4, "small": 2} if quick else {"digits": 60, "small": 24}),
-        "parts": parts(2 if quick else 10, cores),
+        "parts": parts(1 if quick else 10, cores),
         "memory": memory(),
     }
     for name, rows in groups.items():

@@ -52,8 +52,9 @@ def test_commands_in_the_text_parse(page):
     """Each `infomax ...` line names a command and options that exist."""
     from infomax import cli
 
-    options = {f"--{name.replace('_', '-')}" for kind in (cli.Pretrain, cli.Knn, cli.Linear, cli.Demo, cli.Replay) for name in
-               kind.__dataclass_fields__} | {"--set", "--help"}  # fmt: skip
+    kinds = (cli.Pretrain, cli.Knn, cli.Linear, cli.Demo, cli.Replay)
+    options = {f"--{name.replace('_', '-')}" for kind in kinds for name in kind.__dataclass_fields__}
+    options |= {"--set", "--help"}
     for line in re.findall(r"^(?:uv run )?infomax (.+)$", page.read_text(), re.M):
         words = line.split("#")[0].split()
         assert words[0] in ("pretrain", "evaluate", "demo", "replay"), line

@@ -16,7 +16,7 @@ from infomax.recipes import customise, get_recipe
 from ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
-STEPS, LENGTH = 4, 45
+STEPS, LENGTH = 4, 49
 VARIANTS = {
     "mira": ("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=0.9"),
     "mira-no-teacher": ("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=none"),
@@ -82,7 +82,7 @@ def run_variants(plans, file):
 
 def assert_close(got, want):
     said = [torch.tensor(x[0], dtype=torch.float64) for x in (got, want)]
-    torch.testing.assert_close(*said, rtol=1e-7, atol=1e-10)  # groups of three images amplify rounding
+    torch.testing.assert_close(*said, rtol=1e-9, atol=1e-10)
     assert got[1].keys() == want[1].keys()
     scale = max(float(g.abs().max()) for g in want[1].values())
     for name, gradient in want[1].items():
@@ -94,7 +94,10 @@ def assert_close(got, want):
 PLANS = {
     **{name: recipe(name) for name in VARIANTS},
     **{f"{name}-uneven": recipe(name, batch_size=13) for name in ("mira", "corinfomax", "carl", "mveb", "mveb-chunk")},
-    **{f"{name}-parts": recipe(name, device_batch=3) for name in ("mira", "corinfomax-norm", "carl", "mveb")},
+    **{
+        f"{name}-parts": recipe(name, batch_size=24, device_batch=6)
+        for name in ("mira", "corinfomax-norm", "carl", "mveb")
+    },
 }
 
 
@@ -104,18 +107,27 @@ def alone():
     return {name: run(plan) for name, plan in PLANS.items()}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def together(request, tmp_path_factory):
+TWICE = ("no-teacher", "multi-crop", "shared", "joint", "lars-clipped")  # on 2 ranks alone: 4 of them are slow here
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
     file = tmp_path_factory.mktemp("ranks") / "result"
-    on_ranks(request.param, run_variants, PLANS, file)
-    return [torch.load(f"{file}-{r}", weights_only=True) for r in range(request.param)]
+    results = {}
+    for world in (2, 4):
+        plans = {name: plan for name, plan in PLANS.items() if world == 2 or not name.endswith(TWICE)}
+        on_ranks(world, run_variants, plans, file)
+        results[world] = [torch.load(f"{file}-{r}", weights_only=True) for r in range(world)]
+    return results
 
 
 @pytest.mark.parametrize("name", PLANS)
 def test_many_ranks_equal_one(alone, together, name):
-    """Loss, the gradient of every parameter, and the state after four steps; on every rank."""
-    for of_rank in together:
-        assert_close(of_rank[name], alone[name])
+    """Loss, the gradient of every parameter, and the state after four steps; on every rank of 2 and of 4."""
+    for ranks in together.values():
+        for of_rank in ranks:
+            if name in of_rank:
+                assert_close(of_rank[name], alone[name])
 
 
 def groups_in_one_graph(plan, state):

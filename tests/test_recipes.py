@@ -129,7 +129,7 @@ def test_views_keep_normalisation_and_shrink_in_proportion():
     [
         ({"backbone": "resnet81"}, "--backbone .*resnet81.*did you mean resnet18"),
         ({"views": "dyno"}, "--views .*did you mean dino"),
-        ({"precision": "64"}, "--precision must be one of 64, 32, bf16, 16"),
+        ({"precision": "8"}, "--precision must be one of 64, 32, bf16, 16"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 1}, "batch_size must be at least 2"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0"),

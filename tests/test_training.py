@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -327,13 +328,29 @@ def test_a_full_disk_costs_no_training_before_its_end(arrays, tmp_path):
     process = mp.get_context("fork").Process(target=on_a_small_disk, args=(tmp_path / "run", arrays, tmp_path / "said"))
     process.start()
     process.join(timeout=60)
-    assert "File too large" in (tmp_path / "said").read_text()
+    said = (tmp_path / "said").read_text()
+    assert "File too large" in said
     assert "cannot save, and trains on" in (tmp_path / "err").read_text()
     assert len([row for row in Run(tmp_path / "run").rows("metrics.jsonl") if "loss" in row]) == 4
     assert not list(tmp_path.rglob("*.partial"))
     straight = go(tmp_path / "straight", arrays)
     pretrain(out=tmp_path / "run", resume=True, quiet=True)
     assert not differing(last(straight), last(tmp_path / "run"))
+
+
+def test_what_cannot_be_saved_in_its_place_is_saved_elsewhere(arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    straight, run = go(tmp_path / "straight", arrays), prepared(tmp_path / "run", arrays, "mira", precision="32")
+    (run.path / "checkpoints").write_text("in the way")
+    with pytest.raises(OSError, match=r"moved to .*/run/checkpoints, (\S+) lets --resume go on") as failure:
+        training.train(run, LAUNCH)
+    (run.path / "checkpoints").unlink()
+    (run.path / "checkpoints").mkdir()
+    file = Path(re.search(r"checkpoints, (\S+) lets", str(failure.value))[1])
+    file.rename(run.path / "checkpoints" / file.name)
+    pretrain(out=run.path, resume=True, quiet=True)
+    assert last(run)["step"] == 12
+    assert not differing(last(straight), last(run))
 
 
 def test_a_file_is_the_old_one_or_the_new_one(tmp_path):

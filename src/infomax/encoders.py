@@ -12,7 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.arguments import choose
 from infomax.storage import write_whole
+
+BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101")  # timm alone would take a name from the network
 
 
 class Encoder(nn.Module):
@@ -88,7 +91,7 @@ def build_encoder(
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs' generators too
-        if backbone == "small":
+        if choose("backbone", backbone, BACKBONES) == "small":
             return Encoder(*_small(stem))
         return Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual))
 

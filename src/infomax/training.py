@@ -2,10 +2,12 @@
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -180,13 +182,16 @@ class _Training:
             return
         start, engine = time.perf_counter(), self.engine
         state = {**engine.state(), "seconds": self.reporter.seconds, "skipped": self.skipped}
+        folder = self.run.path / "checkpoints"
         try:
-            checkpoints.save(self.run.path / "checkpoints", state)
+            checkpoints.save(folder, state)
             self.save_encoder()
             self.saved_step = engine.steps_done
         except OSError as error:
             if not may_fail:
-                raise
+                elsewhere = checkpoints.save(Path(tempfile.mkdtemp(prefix="infomax-")), state)
+                self.saved_step = engine.steps_done
+                raise OSError(f"{error}; moved to {folder}, {elsewhere} lets --resume go on") from error
             self.say(f"cannot save, and trains on: {error}")
         self.saved_at = time.perf_counter()
         self.save_cost = self.saved_at - start
