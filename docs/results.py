@@ -2,6 +2,7 @@
 
 python docs/results.py demo runs/demo               after `infomax demo`: docs/results/demo.json
 python docs/results.py photographs runs/c10-*       after pretraining and `evaluate knn`: docs/results/photographs.json
+python benchmarks/engine.py                         docs/results/engine.json
 python docs/results.py tables                       the tables, from what is kept
 """
 
@@ -95,7 +96,100 @@ def photographs_table() -> str:
     return f"{markdown(header, rows)}\n\nMeasured on {where(kept)}, by\n\n```\n{commands}\n```"
 
 
-TABLES = {"demo": (DOCS.parent / "README.md", demo_table), "photographs": (DOCS / "photographs.md", photographs_table)}
+def engine() -> dict[str, Any]:
+    return json.loads((KEPT / "engine.json").read_text())
+
+
+def sizes(row: dict[str, Any]) -> str:
+    words = [row["method"], f"K = {row['prototypes']}" if "prototypes" in row else f"D = {row['dimension']}"]
+    words += [f"{row['iterations']} iterations"] if "iterations" in row else []
+    words += [row["score_scope"]] if "score_scope" in row else []
+    return ", ".join(words)
+
+
+def counts(row: dict[str, Any]) -> list[str]:
+    calls = str(sum(row["calls"].values()))
+    return [calls, str(row["calls_of_one_number"]), f"{row['bytes'] / 1e6:.3g}", f"{row['gradient_bytes'] / 1e6:.0f}"]
+
+
+def collectives_table() -> str:
+    kept = engine()
+    header = ["", "ranks", "calls", "of one number", "MB", "gradients, MB", "ms", "ms, no waiting", "loss, ms"]
+    seconds = ("seconds", "seconds_without_waiting", "loss_seconds")
+    rows = [
+        [sizes(row), str(row["ranks"]), *counts(row), *(f"{1000 * row[name]:.1f}" for name in seconds)]
+        for row in kept["collectives"]
+    ]
+    first = kept["collectives"][0]
+    return (
+        f"{markdown(header, rows)}\n\nPer step of {first['batch']} images in {first['views']} views: calls, those that "
+        "take one number of a rank, and what they leave on each rank, beside what averaging the gradients of "
+        f"{first['backbone']} leaves; time in the calls, without waiting for slower ranks, and of the loss with its "
+        f"gradient. Medians of {first['repeats']} steps, one thread a rank, by gloo. Measured by `{kept['command']}` "
+        f"on {where(kept)}."
+    )
+
+
+def at_scale_table() -> str:
+    kept = engine()
+    header = ["", "views", "batch", "ranks", "calls", "of one number", "MB", "gradients, MB"]
+    rows = [
+        [sizes(row), *(str(row[name]) for name in ("views", "batch", "ranks")), *counts(row)]
+        for row in kept["at_scale"]
+    ]
+    backbones = ", ".join(dict.fromkeys(f"{row['method']} {row['backbone']}" for row in kept["at_scale"]))
+    return f"{markdown(header, rows)}\n\nPer step and rank; gradients of {backbones}."
+
+
+def overhead_table() -> str:
+    kept = engine()
+    header = ["", "step, ms", "bare loop, ms", "more, %", "quartiles, %", "all steps, %", "steps"]
+    rows = []
+    for row in kept["overhead"]:
+        low, high = (f"{100 * (ratio - 1):.1f}" for ratio in row["quartiles"])
+        seconds = [f"{1000 * row[name]:.0f}" for name in ("seconds", "seconds_of_other")]
+        more, total = (f"{100 * (row[name] - 1):.1f}" for name in ("ratio", "ratio_of_sums"))
+        rows.append(
+            [f"{row['recipe']}, {row['method']}", *seconds, more, f"{low} to {high}", total, str(row["repeats"])]
+        )
+    return (
+        f"{markdown(header, rows)}\n\nSteps of {kept['overhead'][0]['batch']} images on one thread, both loops in turn "
+        "and to the same weights: medians of the pairs, and the sum of all steps, with the metrics written meanwhile. "
+        f"Saving and scoring are left out. Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
+def parts_table() -> str:
+    kept = engine()
+    speed = [
+        [
+            row["method"],
+            str(row["threads"]),
+            *(f"{row[name]:.2f}" for name in ("seconds_of_other", "seconds", "ratio")),
+            " to ".join(f"{ratio:.2f}" for ratio in row["quartiles"]),
+        ]
+        for row in kept["parts"]
+    ]
+    names = ("whole", "in_parts", "one_part", "outputs")
+    memory = [[row["method"], *(f"{row[name] / 1e6:.0f}" for name in names)] for row in kept["memory"]]
+    header = ["512 images", "threads", "at once, s", "in parts of 64, s", "ratio", "quartiles"]
+    peaks = ["1,024 images", "at once, MB", "in parts of 128, MB", "128 images alone, MB", "outputs of 1,024, MB"]
+    return (
+        f"{markdown(header, speed)}\n\n{markdown(peaks, memory)}\n\n"
+        f"The recipe `small`: medians of {kept['parts'][0]['repeats']} pairs of steps; and by how much resident memory "
+        "rises at most during a step, in a process of its own on one thread, above weights, gradients and momentum. "
+        f"Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
+TABLES = {
+    "demo": (DOCS.parent / "README.md", demo_table),
+    "photographs": (DOCS / "photographs.md", photographs_table),
+    "collectives": (DOCS / "training.md", collectives_table),
+    "at-scale": (DOCS / "training.md", at_scale_table),
+    "parts": (DOCS / "training.md", parts_table),
+    "overhead": (DOCS / "training.md", overhead_table),
+}
 
 
 def with_tables(file: Path) -> str:

@@ -235,3 +235,39 @@ def test_views_together_share_their_statistics():
         engine.method.eval()
     apart, joint = (float(engine.backward([part]).total.detach()) for engine in engines)
     assert apart == pytest.approx(joint, rel=1e-10)
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_gpu_computes_what_the_cpu_does(variant, precision):
+    """Whole and in parts; beyond float64 only near to it."""
+    tolerance = {"64": 1e-8, "32": 1e-3, "bf16": 0.05, "16": 0.05}[precision]
+    for plan in (recipe(variant), recipe(variant, device_batch=4)):
+        (want, *_), *_ = run(plan, stop=1)[0]
+        engine = Engine(replace(plan, precision=precision), steps_per_epoch=4, device=torch.device("cuda"))
+        loss, norm = engine.step(parts_of(engine, 0))
+        assert float(loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
+        assert np.isfinite(norm)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
+def test_deterministic_mode_gives_the_same_bits_twice_on_a_gpu(variant, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        states = []
+        for _ in range(2):
+            engine = Engine(recipe(variant, precision="bf16"), steps_per_epoch=4, device=torch.device("cuda"))
+            for step in range(3):
+                engine.step(parts_of(engine, step))
+            states.append(engine.state()["method"])
+        assert not [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
+    finally:
+        torch.use_deterministic_algorithms(False)

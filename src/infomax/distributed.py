@@ -108,11 +108,26 @@ def global_count(x: Tensor) -> int:
     return int(global_sum(torch.tensor(len(x), device=x.device)))
 
 
+def global_quotient(total: Tensor, count: int) -> Tensor:
+    """Sum of ``total`` over ranks divided by that of ``count``, in one collective; differentiable."""
+    if world_size() == 1:
+        return total / count
+    sums = global_sum(torch.cat([total.flatten(), total.new_tensor([count])]))
+    return (sums[:-1] / sums[-1].detach()).view_as(total)
+
+
 def global_mean(x: Tensor) -> Tensor:
     """Mean over the rows of the global batch; differentiable."""
+    return x.mean(0) if world_size() == 1 else global_quotient(x.sum(0), len(x))
+
+
+def global_means(xs: list[Tensor]) -> list[Tensor]:
+    """:func:`global_mean` of several tensors with the same rows, in one collective."""
     if world_size() == 1:
-        return x.mean(0)
-    return global_sum(x.sum(0)) / global_count(x)
+        return [x.mean(0) for x in xs]
+    means = global_quotient(torch.cat([x.sum(0).flatten() for x in xs]), len(xs[0]))
+    sizes = [x[0].numel() for x in xs]
+    return [mean.view(x.shape[1:]) for mean, x in zip(means.split(sizes), xs, strict=True)]
 
 
 def global_logmeanexp(x: Tensor) -> Tensor:
@@ -130,13 +145,17 @@ def row_counts(x: Tensor) -> list[int]:
     return [int(count) for count in counts]
 
 
-def gather(x: Tensor) -> tuple[Tensor, slice]:
-    """The rows of every rank in rank order, and where this rank's rows are among them; no gradient."""
+def gather(x: Tensor, sizes: list[int] | None = None) -> tuple[Tensor, slice]:
+    """The rows of every rank in rank order, and where this rank's rows are among them; no gradient.
+
+    Args:
+        sizes: What :func:`row_counts` says, where it is known.
+    """
     x = x.detach()
     if world_size() == 1:
         return x, slice(0, len(x))
     # Ranks may hold different numbers of rows, which all_gather does not allow: pad to the longest, then cut.
-    sizes = row_counts(x)
+    sizes = sizes or row_counts(x)
     padded = x.new_zeros(max(sizes), *x.shape[1:])
     padded[: len(x)] = x
     parts = [torch.empty_like(padded) for _ in sizes]

@@ -153,30 +153,33 @@ class Engine:
         return self._loss(online, target)
 
     def _in_parts(self, parts: Sequence[Batch]) -> Loss:
-        """First the outputs of all parts, without a graph; then the loss of all and its gradient at the outputs; then
-        each part again, to take that gradient further. Views are made twice, because they may not fit either."""
-        outputs: list[tuple[list[Tensor], list[Tensor]]] = []
+        """First the outputs of all parts, without a graph but for the last; then the loss of all and its gradient at
+        the outputs; then the other parts again, to take that gradient further. Views are made twice, for they may not
+        fit either."""
         statistics = RunningStatistics(self.norms)
+        outputs: list[list[Tensor]] = []
+        targets: list[list[Tensor]] = []
         for number, part in enumerate(parts):
             views = self.views(part)
-            with torch.no_grad(), self._forward(number):
-                outputs.append((self.method.online(views), self.method.target(views)))
+            statistics.begin_part()
+            with torch.set_grad_enabled(number == len(parts) - 1), self._forward(number):
+                outputs.append(self.method.online(views))
+                targets.append(self.method.target(views))
             statistics.count_part()
-        online, target = (
-            [torch.cat(of_view) for of_view in zip(*branch, strict=True)] for branch in zip(*outputs, strict=True)
-        )
-        sizes = [len(of_part[0]) for of_part, _ in outputs]
-        del outputs
-        leaves = [output.detach().requires_grad_() for output in online]
+        with_graph, sizes = outputs[-1], [len(part[0]) for part in outputs]
+        leaves = [torch.cat([x.detach() for x in view]).requires_grad_() for view in zip(*outputs, strict=True)]
+        target = [torch.cat(view) for view in zip(*targets, strict=True)]
+        del views, outputs, targets
         loss = self._loss(leaves, target)
-        gradients = zip(*(leaf.grad.split(sizes) for leaf in leaves), strict=True)  # pyrefly: ignore
-        for number, (part, gradient) in enumerate(zip(parts, gradients, strict=True)):
-            last = number == len(parts) - 1  # then DistributedDataParallel averages what all parts have added up to
+        gradients = list(zip(*(leaf.grad.split(sizes) for leaf in leaves), strict=True))  # pyrefly: ignore
+        torch.autograd.backward(with_graph, gradients[-1])
+        del with_graph
+        for number, part in enumerate(parts[:-1]):
+            last = number == len(parts) - 2  # then DistributedDataParallel averages what all parts have added up to
             with nullcontext() if last or world_size() == 1 else self.online.no_sync():  # pyrefly: ignore
                 with self._forward(number):
                     again = self.online(self.views(part))
-                torch.autograd.backward(again, gradient)
-            statistics.put_back()
+                torch.autograd.backward(again, gradients[number])
         statistics.finish()
         return loss
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from infomax.arguments import check_number
-from infomax.distributed import global_count, global_mean, global_sum
+from infomax.distributed import global_count, global_mean, global_quotient
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,7 +87,7 @@ def log_det(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
 def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
     """Covariance over the global batch, normalised by n. Centred first: E[xx'] - mm' would cancel."""
     centred = x - global_mean(x)
-    return global_sum(centred.T @ centred) / global_count(x)
+    return global_quotient(centred.T @ centred, len(x))
 
 
 def _regularised_log_det(covariance: Tensor, epsilon: float) -> Tensor:

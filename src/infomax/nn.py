@@ -124,19 +124,18 @@ class RunningStatistics:
         self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
         self._parts = 0
 
-    def count_part(self) -> None:
-        """After a part's first pass."""
-        for total, buffer in zip(self._sums, self._buffers, strict=True):
-            total += buffer
-        self._parts += 1
-        self.put_back()
-
-    def put_back(self) -> None:
-        """After a part that was run again."""
+    def begin_part(self) -> None:
+        """Before a part's first pass."""
         for buffer, old in zip(self._buffers, self._before, strict=True):
             buffer.copy_(old)
 
+    def count_part(self) -> None:
+        """After a part's first pass; what later passes change is forgotten."""
+        for total, buffer in zip(self._sums, self._buffers, strict=True):
+            total += buffer
+        self._parts += 1
+
     def finish(self) -> None:
-        """After the last part."""
+        """After the last pass."""
         for buffer, total in zip(self._buffers, self._sums, strict=True):
             buffer.copy_(total / self._parts)

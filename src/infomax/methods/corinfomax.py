@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from infomax.arguments import check_count, check_number
-from infomax.distributed import global_count, global_mean, global_sum
+from infomax.distributed import global_count, global_mean, global_quotient
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision, log_det
 from infomax.methods.base import Loss, Method, Progress, Views
@@ -29,7 +29,7 @@ def recursive_statistics(
     """
     mean = forgetting * mean + (1 - forgetting) * global_mean(z)
     centred = z - mean
-    scatter = global_sum(centred.T @ centred) / global_count(z)
+    scatter = global_quotient(centred.T @ centred, len(z))
     return mean, forgetting * covariance + (1 - forgetting) * scatter
 
 

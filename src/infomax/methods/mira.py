@@ -54,7 +54,7 @@ def assign(
     spread = float(global_max(high) + global_max(-low))
     if not isfinite(spread / (temperature * (1 - beta))):
         raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
-    return _fixed_point(logits, temperature * (1 - beta), beta, iterations, spread)
+    return _fixed_points([logits], temperature * (1 - beta), beta, iterations, spread)[0]
 
 
 def check_assignment(temperature: float, beta: float, iterations: int) -> None:
@@ -71,30 +71,33 @@ def check_assignment(temperature: float, beta: float, iterations: int) -> None:
 
 
 @full_precision
-def _fixed_point(logits: Tensor, scale: float, beta: float, iterations: int, spread: float) -> Tensor:
+def _fixed_points(logits: Sequence[Tensor], scale: float, beta: float, iterations: int, spread: float) -> list[Tensor]:
     """Eqs. 5 and 7 for p^(1/(1-beta)), which up to a factor per row is the softmax of ``logits / scale``.
 
-    ``spread`` bounds the range of the logits. It alone, never the data, decides which of two equal forms is computed.
+    For the logits of several views, each on its own, in step, so that an iteration is one collective. ``spread`` bounds
+    the range of the logits. It alone, never the data, decides which of two equal forms is computed.
     """
     exponent = beta / (1 - beta)
-    log_u = logits.new_zeros(logits.shape[1])
+    views, clusters = len(logits), logits[0].shape[1]
     if spread / scale <= LINEAR_RANGE:
-        batch = global_count(logits)
-        q = (logits / scale).softmax(1)
+        batch = global_count(logits[0])
+        q = [(x / scale).softmax(1) for x in logits]
+        log_u = [x.new_zeros(clusters) for x in logits]
         for _ in range(iterations + 1):
-            log_v = -exponent * log_u
-            shift = log_v.max()
-            column = global_sum(q.T @ (q @ (log_v - shift).exp()).reciprocal())
-            log_u = (1 - beta) * ((column / batch).log() - shift)
-        v = (-exponent * (log_u - log_u.min())).exp()
-        return q * v / (q @ v).unsqueeze(1)
+            shift = [(-exponent * u).max() for u in log_u]
+            v = [(-exponent * u - s).exp() for u, s in zip(log_u, shift, strict=True)]
+            columns = global_sum(torch.stack([x.T @ (x @ w).reciprocal() for x, w in zip(q, v, strict=True)]))
+            log_u = [(1 - beta) * ((column / batch).log() - s) for column, s in zip(columns, shift, strict=True)]
+        v = [(-exponent * (u - u.min())).exp() for u in log_u]
+        return [x * w / (x @ w).unsqueeze(1) for x, w in zip(q, v, strict=True)]
     # Far outside float32's exponents float32 logits have too few digits too: beta = 0.99 multiplies them by hundreds.
-    log_q = (logits.double() / scale).log_softmax(1)
-    log_u = log_u.double()
+    log_q = [(x.double() / scale).log_softmax(1) for x in logits]
+    log_u = [x.new_zeros(clusters) for x in log_q]
     for _ in range(iterations + 1):
-        row = (log_q - exponent * log_u).logsumexp(1, keepdim=True)
-        log_u = (1 - beta) * global_logmeanexp(log_q - row)
-    return (log_q - exponent * log_u).softmax(1).to(logits.dtype)
+        row = [(x - exponent * u).logsumexp(1, keepdim=True) for x, u in zip(log_q, log_u, strict=True)]
+        means = global_logmeanexp(torch.cat([x - r for x, r in zip(log_q, row, strict=True)], dim=1))
+        log_u = [(1 - beta) * mean for mean in means.chunk(views)]
+    return [(x - exponent * u).softmax(1).to(logits[0].dtype) for x, u in zip(log_q, log_u, strict=True)]
 
 
 def swapped_prediction_loss(
@@ -197,14 +200,14 @@ class Mira(Method):
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
         beta = cosine(self.beta_start, self.beta, progress.fraction)
-        targets = [self._assign(logits, beta) for logits in target or online[:2]]
+        targets = self._assign(target or online[:2], beta)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
 
     @torch.no_grad()
-    def _assign(self, logits: Tensor, beta: float) -> Tensor:
+    def _assign(self, logits: list[Tensor], beta: float) -> list[Tensor]:
         # Cosines span 2, which is known without reading the device.
-        return _fixed_point(logits, self.teacher_temperature * (1 - beta), beta, self.iterations, spread=2.0)
+        return _fixed_points(logits, self.teacher_temperature * (1 - beta), beta, self.iterations, spread=2.0)
 
     def after_backward(self, progress: Progress) -> None:
         if progress.epoch < self.freeze_prototypes_epochs:

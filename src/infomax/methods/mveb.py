@@ -10,7 +10,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from infomax.arguments import check_count, check_number
-from infomax.distributed import gather, global_mean, row_counts
+from infomax.distributed import gather, global_mean, global_means, row_counts
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views
@@ -42,7 +42,7 @@ def stein_score(
     check_number("eta", eta, low=0, open_low=True)
     if bandwidth is not None:
         check_number("bandwidth", bandwidth, low=0, open_low=True)
-    return _stein_score(z, eta, chunk_size(scope), bandwidth)
+    return _stein_scores([z], eta, chunk_size(scope), bandwidth)[0]
 
 
 def chunk_size(scope: str) -> int | None:
@@ -57,18 +57,23 @@ def chunk_size(scope: str) -> int | None:
 
 @torch.no_grad()
 @full_precision
-def _stein_score(z: Tensor, eta: float, chunk: int | None, bandwidth: float | None = None) -> Tensor:
+def _stein_scores(zs: list[Tensor], eta: float, chunk: int | None, bandwidth: float | None = None) -> list[Tensor]:
+    """Of several views of the same images, whose rows are exchanged together."""
+    dtype = zs[0].dtype
     if chunk is None:
-        return _score(z.double(), eta, bandwidth).to(z.dtype)
-    if chunk and all(count % chunk == 0 for count in row_counts(z)):  # no chunk lies on two ranks
-        return _score(z.double().unflatten(0, (-1, chunk)), eta, bandwidth).flatten(0, 1).to(z.dtype)
-    everyone, mine = gather(z)
-    everyone = everyone.double()
-    if not chunk:
-        return _score(everyone, eta, bandwidth)[mine].to(z.dtype)
-    first = mine.start // chunk * chunk
-    pieces = [_score(piece, eta, bandwidth) for piece in everyone[first : -(-mine.stop // chunk) * chunk].split(chunk)]
-    return torch.cat(pieces)[mine.start - first : mine.stop - first].to(z.dtype)
+        return [_score(z.double(), eta, bandwidth).to(dtype) for z in zs]
+    counts = row_counts(zs[0])
+    if chunk and all(count % chunk == 0 for count in counts):  # no chunk lies on two ranks
+        chunks = (z.double().unflatten(0, (-1, chunk)) for z in zs)
+        return [_score(z, eta, bandwidth).flatten(0, 1).to(dtype) for z in chunks]
+    everyone, mine = gather(torch.cat(zs, dim=1), counts) if len(zs) > 1 else gather(zs[0], counts)
+    scores = []
+    for z in everyone.split([z.shape[1] for z in zs], dim=1):
+        first, last = (mine.start // chunk * chunk, -(-mine.stop // chunk) * chunk) if chunk else (0, len(z))
+        needed = z[first:last].double()
+        score = torch.cat([_score(piece, eta, bandwidth) for piece in needed.split(chunk or len(z))])
+        scores.append(score[mine.start - first : mine.stop - first].to(dtype))
+    return scores
 
 
 def _score(z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None) -> Float64[Tensor, "... m d"]:
@@ -104,12 +109,12 @@ def entropy_surrogate(z: Float[Tensor, "m d"], *, eta: float = 0.01, scope: str 
     """
     _check_embeddings("z", z, minimum=2)
     check_number("eta", eta, low=0, open_low=True)
-    return _entropy_surrogate(z, eta, chunk_size(scope))
+    return _entropy_surrogates([z], eta, chunk_size(scope))[0]
 
 
 @full_precision
-def _entropy_surrogate(z: Tensor, eta: float, chunk: int | None) -> Tensor:
-    return global_mean(-(_stein_score(z, eta, chunk) * z).sum(1))
+def _entropy_surrogates(zs: list[Tensor], eta: float, chunk: int | None) -> list[Tensor]:
+    return global_means([-(s * z).sum(1) for s, z in zip(_stein_scores(zs, eta, chunk), zs, strict=True)])
 
 
 @full_precision
@@ -121,10 +126,6 @@ def alignment(online: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> Flo
     """
     check_rows("online", online)
     check_rows("target", target, like=online)
-    return _alignment(online, target)
-
-
-def _alignment(online: Tensor, target: Tensor) -> Tensor:
     return global_mean((online * target).sum(1))
 
 
@@ -187,8 +188,9 @@ class Mveb(Method):
         first, second = target or online[:2]
         # A local crop's target is the mean of both, not made a unit vector again, as in the official code.
         targets = [second, first] + [(first + second) / 2] * (len(online) - 2)
-        aligned = torch.stack([_alignment(z, t) for z, t in zip(online, targets, strict=True)]).mean()
-        entropy = torch.stack([_entropy_surrogate(z, self.eta, self.chunk) for z in online]).mean()
+        dots = [(z * t).sum(1) for z, t in zip(online, targets, strict=True)]
+        aligned = torch.stack(global_means(dots)).mean()
+        entropy = torch.stack(_entropy_surrogates(online, self.eta, self.chunk)).mean()
         return Loss(-aligned - self.entropy_weight * entropy, {"alignment": aligned.detach()})
 
     def advance(self, progress: Progress) -> None:
