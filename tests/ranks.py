@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -30,7 +31,15 @@ def on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
     ]
     for process in processes:
         process.start()
-    out = dict(results.get() for _ in processes)
+    out = {}
+    while len(out) < world:
+        while not results.empty():
+            out |= [results.get()]
+        if any(process.exitcode for process in processes):
+            for process in processes:
+                process.kill()
+            raise AssertionError(f"a rank failed: exit codes {[process.exitcode for process in processes]}")
+        time.sleep(0.01)
     for process in processes:
         process.join(timeout=60)
     return [out[rank] for rank in range(world)]

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from infomax.data.augment import make_views
 from infomax.data.datasets import ArrayImages
 from infomax.data.loaders import training_loader
 from infomax.data.views import ViewSet, dino
 from infomax.distributed import rank, world_size
-from infomax.engine import Engine
+from infomax.engine import Engine, build_method, build_optimizer, learning_rate
+from infomax.methods.base import Progress, Views
 from infomax.recipes import customise, get_recipe
 from ranks import on_ranks
 
@@ -105,6 +107,42 @@ PLANS = {
 def alone():
     torch.set_num_threads(1)
     return {name: run(plan) for name, plan in PLANS.items()}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(variant):
+    """There the teacher moves at the start of a step, between its own forward pass and the student's."""
+    plan = recipe(variant, overrides=[x for x in VARIANTS[variant][1:] if "clip" not in x], seed=3)
+    method = build_method(plan).to(memory_format=torch.channels_last)
+    optimizer, total = build_optimizer(method, plan.optimizer), 2 * (LENGTH // plan.batch_size)
+    for step in range(6):
+        now = Progress(step=step, total_steps=total, epoch=step // (LENGTH // plan.batch_size))
+        (part,) = training_loader(images(), plan.views, batch_size=12, seed=3, steps=range(step, step + 1))
+        where = {"seed": 3, "epoch": now.epoch, "index": part.index, "dtype": torch.float64}
+        made_views = make_views(part.images, plan.views, **where)
+        views = Views(made_views[:2], made_views[2:])
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan.optimizer, now, epochs=2)
+        optimizer.zero_grad()
+        online = method.online(views)
+        if getattr(method, "teacher", None) is not None:
+            teacher, momentum = (
+                method.teacher,
+                1 - (1 - method.teacher.momentum) * (1 + np.cos(np.pi * step / total)) / 2,
+            )
+            student = [*method.encoder.parameters(), *method.projector.parameters()]
+            with torch.no_grad():
+                for mine, theirs in zip(teacher.module.parameters(), student, strict=True):
+                    mine.mul_(momentum).add_(theirs, alpha=1 - momentum)
+        method.loss(online, method.target(views), now).total.backward()
+        if variant.startswith("mira") and now.epoch == 0:
+            method.prototypes.weight.grad = None
+        optimizer.step()
+    _, _, state = run(plan, stop=6)
+    averaged = ("teacher.module",)  # has moved once more by now, towards the next step
+    for name, tensor in method.state_dict().items():
+        if not name.startswith(averaged) or "running" in name:
+            torch.testing.assert_close(state["method"][name], tensor, rtol=1e-8, atol=1e-9, msg=name)
 
 
 TWICE = ("no-teacher", "multi-crop", "shared", "joint", "lars-clipped")  # on 2 ranks alone: 4 of them are slow here
