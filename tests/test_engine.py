@@ -125,11 +125,8 @@ def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(varian
             group["lr"] = learning_rate(plan.optimizer, now, epochs=2)
         optimizer.zero_grad()
         online = method.online(views)
-        if getattr(method, "teacher", None) is not None:
-            teacher, momentum = (
-                method.teacher,
-                1 - (1 - method.teacher.momentum) * (1 + np.cos(np.pi * step / total)) / 2,
-            )
+        if (teacher := getattr(method, "teacher", None)) is not None:
+            momentum = 1 - (1 - teacher.momentum) * (1 + np.cos(np.pi * step / total)) / 2
             student = [*method.encoder.parameters(), *method.projector.parameters()]
             with torch.no_grad():
                 for mine, theirs in zip(teacher.module.parameters(), student, strict=True):
