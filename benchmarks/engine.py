@@ -231,19 +231,22 @@ def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
             yield {"recipe": name, "method": method, "batch": recipe.batch_size, **row}
 
 
-def engine_and_parts(method: str, batch: int, part: int | None) -> tuple[Engine, list[Batch]]:
-    recipe = customise(get_recipe(method, "small"), batch_size=batch, device_batch=part)
+def engine_and_parts(method: str, batch: int, part: int | None, name: str = "small") -> tuple[Engine, list[Batch]]:
+    recipe = customise(get_recipe(method, name), batch_size=batch, device_batch=part, precision="32")
     images, engine = ArrayImages(NOISE[:batch], None, []), Engine(recipe, steps_per_epoch=100, device=CPU)
     return engine, list(training_loader(images, recipe.views, batch_size=batch, seed=0, steps=range(1), part=part))
 
 
 def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:
     """A step in eight parts against the same batch at once."""
-    for threads, method in itertools.product(sorted({1, cores}), METHODS):
+    cases = [("small", 512, 1, repeats), ("small", 512, cores, repeats), ("cifar10", 128, cores, max(1, repeats // 3))]
+    for (name, batch, threads, times), method in itertools.product(cases, METHODS):
         torch.set_num_threads(threads)
-        (split, eight), (whole, one) = engine_and_parts(method, 512, 64), engine_and_parts(method, 512, None)
-        seconds = compared(partial(split.step, eight), partial(whole.step, one), repeats)
-        yield {"method": method, "threads": threads, "batch": 512, "device_batch": 64, **seconds}
+        split, eight = engine_and_parts(method, batch, batch // 8, name)
+        whole, one = engine_and_parts(method, batch, None, name)
+        row = {"recipe": name, "backbone": split.recipe.encoder.backbone, "method": method, "threads": threads}
+        seconds = compared(partial(split.step, eight), partial(whole.step, one), times)
+        yield {**row, "batch": batch, "device_batch": batch // 8, **seconds}
 
 
 def memory() -> Iterator[dict[str, Any]]:
@@ -285,7 +288,7 @@ def main() -> None:
         "collectives": collectives(3 if quick else 30),
         "at_scale": at_scale(),
         "overhead": overhead({"digits": 4, "small": 2} if quick else {"digits": 60, "small": 24}),
-        "parts": parts(1 if quick else 10, cores),
+        "parts": parts(1 if quick else 9, cores),
         "memory": memory(),
     }
     for name, rows in groups.items():

@@ -163,8 +163,9 @@ def parts_table() -> str:
     kept = engine()
     speed = [
         [
-            row["method"],
+            f"{row['method']}, {row['backbone']}",
             str(row["threads"]),
+            f"{row['batch']} / {row['device_batch']}",
             *(f"{row[name]:.2f}" for name in ("seconds_of_other", "seconds", "ratio")),
             " to ".join(f"{ratio:.2f}" for ratio in row["quartiles"]),
         ]
@@ -172,12 +173,13 @@ def parts_table() -> str:
     ]
     names = ("whole", "in_parts", "one_part", "outputs")
     memory = [[row["method"], *(f"{row[name] / 1e6:.0f}" for name in names)] for row in kept["memory"]]
-    header = ["512 images", "threads", "at once, s", "in parts of 64, s", "ratio", "quartiles"]
+    header = ["", "threads", "images / of a part", "at once, s", "in parts, s", "ratio", "quartiles"]
     peaks = ["1,024 images", "at once, MB", "in parts of 128, MB", "128 images alone, MB", "outputs of 1,024, MB"]
     return (
         f"{markdown(header, speed)}\n\n{markdown(peaks, memory)}\n\n"
-        f"The recipe `small`: medians of {kept['parts'][0]['repeats']} pairs of steps; and by how much resident memory "
-        "rises at most during a step, in a process of its own on one thread, above weights, gradients and momentum. "
+        f"Images of 32 pixels: medians of {kept['parts'][-1]['repeats']} to {kept['parts'][0]['repeats']} pairs of "
+        "steps; and, with the small encoder, by how much resident memory rises at most during a step, in a process of "
+        "its own on one thread, above weights, gradients and momentum. "
         f"Measured by `{kept['command']}` on {where(kept)}."
     )
 
