@@ -144,7 +144,12 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(arrays, folder, 
 def start(folder, *words, **environment):
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     return subprocess.Popen(
-        [sys.executable, "-c", CODE, *words], cwd=folder, stderr=subprocess.PIPE, text=True, env=env
+        [sys.executable, "-c", CODE, *words],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        start_new_session=True,
     )
 
 
@@ -231,23 +236,59 @@ def test_a_run_goes_on_with_other_numbers_of_ranks(arrays, tmp_path, method, wor
         torch.testing.assert_close(ends[0]["method"][name], tensor, rtol=1e-6, atol=1e-8, msg=name)
 
 
+@pytest.mark.parametrize("world", [3])
+def test_many_ranks_go_on_with_the_same_bits(arrays, tmp_path, world):
+    straight, run = (prepared(tmp_path / name, arrays, "carl", precision="32") for name in "ab")
+    on_ranks(world, train_until, straight, None)
+    on_ranks(world, train_until, run, 5)
+    assert last(run)["step"] == 5
+    on_ranks(world, train_until, run, None)
+    assert not differing(last(straight), last(run))
+
+
 def ranks_of(process) -> list[int]:
     """The processes that a launcher has spawned."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_a_rank_that_dies_ends_the_others_with_its_reason(tmp_path):
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_rank_that_dies_ends_the_others_with_its_reason(tmp_path, victim):
     process = start(tmp_path, *LONG, "--devices", "2")
     wait_for(started(tmp_path), process)
     ranks = ranks_of(process)
     assert len(ranks) == 2
-    os.kill(ranks[1], signal.SIGKILL)
+    os.kill(ranks[victim], signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "rank 1 of 2 was killed by SIGKILL" in err.strip().splitlines()[-1]
+    assert f"infomax: rank {victim} of 2 was killed by SIGKILL" in err
     assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
     assert last(tmp_path / "run")["step"] > 0  # the other one saved what it had
+
+
+def test_ranks_do_not_outlive_the_process_that_waits_for_them(tmp_path):
+    process = start(tmp_path, *LONG, "--devices", "2")
+    wait_for(started(tmp_path), process)
+    ranks = ranks_of(process)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 30
+    while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in ranks):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert last(tmp_path / "run")["step"] > 0
+
+
+def test_a_signal_to_the_whole_group_is_one_wish_to_stop(folder, tmp_path):
+    """As SLURM, systemd and torchrun send it: to the command, its ranks and their workers at once, and again."""
+    words = ("--data", str(folder), "--batch-size", "16", "--workers", "1", "--devices", "2")
+    process = start(tmp_path, *LONG, *words)
+    wait_for(started(tmp_path), process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert f"stopped at step {last(tmp_path / 'run')['step']};" in err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
@@ -294,9 +335,11 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_used(arrays, tmp_path,
     files = checkpoints.found(run.path / "checkpoints")
     assert [file.name[:13] for file in files] == ["step-00000012", "step-00000011"]
     files[0].write_bytes(files[0].read_bytes()[:-100])
+    (run.path / "checkpoints" / ".step-00000012-00000000.ckpt.partial").touch()  # killed while it wrote
     pretrain(out=run.path, resume=True, quiet=True)
     assert f"{files[0]} is torn or damaged" in capsys.readouterr().err
     assert not differing(last(straight), last(run))
+    assert sorted(file.suffix for file in (run.path / "checkpoints").iterdir()) == [".ckpt", ".ckpt", ".damaged"]
     for file in checkpoints.found(run.path / "checkpoints"):
         file.write_bytes(b"")
     with pytest.raises(ValueError, match="none of the 2 checkpoints .* can be read"):

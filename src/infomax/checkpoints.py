@@ -6,7 +6,6 @@ damaged one is recognised whatever a clock or a file system says. Loading one ne
 
 import hashlib
 import io
-import pickle
 import re
 import sys
 import warnings
@@ -32,8 +31,10 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     content = buffer.getvalue()
     file = folder / f"step-{state['step']:08d}-{hashlib.sha256(content).hexdigest()[:8]}.ckpt"
     folder.mkdir(parents=True, exist_ok=True)
+    for partial in folder.glob(".step-*.partial"):  # of a process that was killed while it wrote
+        partial.unlink(missing_ok=True)
     write_whole(file, content)
-    for old in found(folder)[KEPT:]:
+    for old in [old for old in found(folder) if old != file][KEPT - 1 :]:
         old.unlink(missing_ok=True)
     return file
 
@@ -42,6 +43,12 @@ def found(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the latest step first; by their names alone."""
     named = [(match, file) for file in folder.glob("*.ckpt") if (match := NAME.fullmatch(file.name))]
     return [file for _, file in sorted(named, key=lambda pair: int(pair[0][1]), reverse=True)]
+
+
+def step_of(file: Path) -> int:
+    """The step that a checkpoint's name tells."""
+    match = NAME.fullmatch(file.name)
+    return int(match[1]) if match is not None else 0
 
 
 def load(file: Path) -> dict[str, Any]:
@@ -57,12 +64,12 @@ def load(file: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of what the refusal says anyway
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch raises a dozen kinds at what is no checkpoint
         raise ValueError(f"{file} is not a checkpoint of tensors and plain values; nothing of it was run") from error
 
 
 def newest(folder: Path) -> Path | None:
-    """The latest checkpoint that can be read; a damaged one is named, and the one before it taken. None without any.
+    """The latest checkpoint that can be read; a damaged one is named and set aside. None without any.
 
     Raises:
         ValueError: if there are checkpoints, and none can be read.
@@ -73,6 +80,7 @@ def newest(folder: Path) -> Path | None:
             load(file)
         except (ValueError, OSError) as error:
             print(f"infomax: {error}; trying the one before", file=sys.stderr)
+            file.rename(file.with_suffix(".damaged"))
         else:
             return file
     if files:

@@ -31,12 +31,18 @@ def rank() -> int:
 def process_group(rank: int, world: int, *, device: torch.device) -> Iterator[None]:
     """Join the ranks that MASTER_ADDR and MASTER_PORT name, by NCCL on GPUs and gloo on CPUs, and leave them after."""
     backend = "nccl" if device.type == "cuda" else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(device)  # what is sent as bytes goes through the current device
     dist.init_process_group(backend, rank=rank, world_size=world, device_id=device if backend == "nccl" else None)
     try:
         yield
-        dist.barrier()  # a rank that leaves early would take the others' connections with it
-    finally:
+    except SystemExit:  # all ranks stop at the same step
+        dist.barrier()
         dist.destroy_process_group()
+        raise
+    # After any other error there may be nobody to take leave of, for which NCCL would wait.
+    dist.barrier()  # a rank that leaves early would take the others' connections with it
+    dist.destroy_process_group()
 
 
 def from_first(make: Callable[[], T]) -> T:
@@ -55,9 +61,9 @@ def from_first(make: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def on_any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether ``flag`` is set on one rank or more."""
-    return flag if world_size() == 1 else bool(global_max(torch.tensor(float(flag), device=device)))
+def largest(number: int, device: torch.device) -> int:
+    """The largest of the ranks' numbers."""
+    return number if world_size() == 1 else int(global_max(torch.tensor(number, device=device)))
 
 
 @torch.no_grad()

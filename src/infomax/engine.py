@@ -80,18 +80,20 @@ class Engine:
         self.steps_per_epoch, self.total_steps = steps_per_epoch, recipe.epochs * steps_per_epoch
         self.steps_done = 0
         self.whole = True
-        """Whether the state is that of a step's end: not while an optimiser's step is under way."""
+        """Whether nothing but buffers has changed since the last step's end."""
         method: Any = build_method(recipe).to(device).to(memory_format=torch.channels_last)  # twice as fast on a CPU
         if world_size() > 1 and recipe.device_batch is None:
             method = globalise_batch_norm(method, device)
         self.method: Method = method
         self.online = online = _Online(self.method)
         if world_size() > 1:
-            # Buffers are equal on all ranks; torch has renamed the switch.
+            # Buffers are equal on all ranks; torch has renamed the switch. Looking for unused parameters, of which
+            # there are none, keeps gradients from being put together otherwise after a process's first step: a run that
+            # is resumed then adds them up in the same order. GPUs, whose bits differ anyway, are spared it.
             words = signature(DistributedDataParallel).parameters
             switch = "forward_sync_buffers" if "forward_sync_buffers" in words else "broadcast_buffers"
-            off: dict[str, Any] = {switch: False}
-            self.online = DistributedDataParallel(online, **off)
+            settings: dict[str, Any] = {switch: False, "find_unused_parameters": device.type == "cpu"}
+            self.online = DistributedDataParallel(online, **settings)
         self.optimizer = build_optimizer(self.method, recipe.optimizer)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "16")
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -120,12 +122,13 @@ class Engine:
             # One wait for the device, before anything is changed. Under float16 the scaler deals with infinite
             # gradients: it skips the step and scales less from then on.
             value, length = torch.stack([loss.total.detach().double(), norm.double()]).tolist()
-            if not _finite(value) or not (_finite(length) or self.scaler.is_enabled()):
+            can_scale_less = self.scaler.is_enabled() and self.scaler.get_scale() > 1
+            if not _finite(value) or not (_finite(length) or can_scale_less):
                 what = f"loss became {value}" if not _finite(value) else f"gradient's norm became {length}"
                 raise FloatingPointError(f"the {what} at step {self.steps_done + 1}")
             if self.recipe.device_batch is not None:
                 average_in_place([x for n in self.norms for x in (n.running_mean, n.running_var) if x is not None])
-        self.whole = False
+            self.whole = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.advance(self.progress(self.steps_done + 1))
@@ -135,6 +138,8 @@ class Engine:
 
     def skip(self) -> None:
         """Leave the step out that has just failed: schedules and data go on, weights stay."""
+        if self.scaler.is_enabled():
+            self.scaler.update(self.scaler.get_scale())  # forgets what it saw in the failed step
         self.steps_done += 1
 
     def backward(self, parts: Sequence[Batch]) -> Loss:
@@ -210,7 +215,7 @@ class Engine:
         """Half precision where asked for, and random layers that draw the same numbers when a part is run again."""
         half = AUTOCAST.get(self.recipe.precision)
         cast: AbstractContextManager = torch.autocast(self.device.type, half) if half else nullcontext()
-        torch.manual_seed(self.recipe.seed * 2**40 + self.steps_done * 2**16 + rank() * 2**8 + part)
+        torch.manual_seed((self.recipe.seed * 2**44 + self.steps_done * 2**20 + rank() * 2**10 + part) % 2**63)
         with cast:
             yield
 
@@ -252,7 +257,7 @@ class Engine:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.steps_done = int(state["step"])
-        except (RuntimeError, ValueError, KeyError) as error:
+        except Exception as error:  # of whatever a file from elsewhere may hold
             raise ValueError(f"the checkpoint does not fit the recipe: {error}") from error
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection
-from multiprocessing.process import BaseProcess
+from multiprocessing.process import BaseProcess, parent_process
 from types import FrameType
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ import torch.multiprocessing as mp
 
 from infomax.arguments import MachineError
 
+STOPPED = 75  # exit code of a rank that was told to stop, and saved
 GRACE = 20.0  # seconds that ranks have to save and end, once one of them has failed
 CONNECTION_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "TCPStore", "Broken pipe")
 
@@ -47,11 +48,11 @@ def given_place() -> Place | None:
 class Interruption:
     """Ctrl-C, SIGTERM and the warning that SLURM sends before the time is up, to be heeded between two steps.
 
-    A second signal interrupts at once.
+    A second Ctrl-C interrupts at once. Other signals may come twice, to a process and through the one above it.
     """
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.signal = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -67,21 +68,26 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:
+        if number == self.signal == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self.signal = self.signal or number
 
-    def end(self) -> None:
-        """End the process as the signal wants, after what was computed is safe.
+    @staticmethod
+    def end(number: int) -> None:
+        """End the process as a signal wants, after what was computed is safe.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
             SystemExit: with 0, after SIGTERM, or after SLURM was told to queue the job again.
         """
-        if self.signal == signal.SIGINT:
+        if number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.signal == signal.SIGUSR1 and os.environ.get("SLURM_PROCID", "0") == "0":
-            subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
+        first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+        if number == signal.SIGUSR1 and first and parent_process() is None:
+            command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
+            told = subprocess.run(command, capture_output=True, text=True, check=False)
+            if told.returncode:
+                raise MachineError(f"{' '.join(command)} failed: {told.stderr.strip()}; the run is saved")
         raise SystemExit(0)
 
 
@@ -103,28 +109,57 @@ def run_ranks(function: Callable[..., None], count: int, *args: Any) -> None:
     processes = [
         context.Process(target=_rank, args=(rank, count, port, reports, function, args)) for rank in range(count)
     ]
+    said: dict[int, Any] = {}
     with Interruption() as interruption:
-        for process in processes:
-            process.start()
-        told, deadline = False, float("inf")
-        while running := [process for process in processes if process.is_alive()]:
-            connection.wait([process.sentinel for process in running], timeout=0.2)
-            failed = any(process.exitcode for process in processes)
-            if (failed or interruption.signal is not None) and not told:
-                told, deadline = True, time.monotonic() + GRACE if failed else float("inf")
-                for process in running:
-                    process.terminate()
-            if time.monotonic() > deadline:
-                for process in running:
+        try:
+            for process in processes:
+                process.start()
+            failed = _wait(processes, interruption, reports, said)
+        finally:  # after a second Ctrl-C too
+            for process in processes:
+                if process.is_alive():
                     process.kill()
-    if any(process.exitcode for process in processes):
-        _raise_first(processes, reports)
-    if interruption.signal is not None:
-        interruption.end()
+    codes = {process.exitcode for process in processes}
+    if codes - {0, STOPPED, -signal.SIGTERM}:
+        _raise_first(failed, said, count)
+    if interruption.signal or codes != {0}:  # a rank may have been told directly
+        interruption.end(interruption.signal or signal.SIGTERM)
+
+
+def _wait(
+    processes: Sequence[BaseProcess], interruption: Interruption, reports: Any, said: dict[int, Any]
+) -> dict[int, int]:
+    """Until all have ended; once one has failed the others are told to, and are killed if they do not.
+
+    Returns the exit codes of those that failed by themselves.
+    """
+    told, deadline = False, float("inf")
+    broken: dict[int, int] = {}
+    while True:
+        connection.wait([process.sentinel for process in processes if process.is_alive()], timeout=0.2)
+        while not reports.empty():
+            rank, *what = reports.get()
+            said[rank] = what
+        if time.monotonic() <= deadline:  # afterwards they are killed from here
+            codes = {rank: process.exitcode or 0 for rank, process in enumerate(processes)}
+            broken |= {rank: code for rank, code in codes.items() if code not in (0, STOPPED, -signal.SIGTERM)}
+        running = [process for process in processes if process.is_alive()]
+        if not running:
+            return broken
+        if broken and deadline == float("inf"):
+            deadline = time.monotonic() + GRACE
+        if (broken or interruption.signal) and not told:
+            told = True
+            for process in running:
+                process.terminate()
+        if time.monotonic() > deadline:
+            for process in running:
+                process.kill()
 
 
 def _rank(rank: int, count: int, port: int, reports: Any, function: Callable[..., None], args: tuple) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if "OMP_NUM_THREADS" not in os.environ:
@@ -132,25 +167,31 @@ def _rank(rank: int, count: int, port: int, reports: Any, function: Callable[...
     try:
         function(*args)
     except Exception as error:
-        reports.put((rank, type(error), str(error)))
+        reports.put((rank, type(error), str(error)[:2000]))  # a longer one could fill the pipe
         sys.exit(1)
+    except SystemExit:
+        sys.exit(STOPPED)
 
 
-def _raise_first(processes: Sequence[BaseProcess], reports: Any) -> None:
+def _end_with_parent() -> None:
+    """Save and end if the process that waits for this one is killed."""
+    parent: Any = parent_process()
+    connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _raise_first(failed: dict[int, int], said: dict[int, Any], count: int) -> None:
     """Raise what went wrong first: what a rank that lost its connection says is a consequence."""
-    said = {}
-    while not reports.empty():
-        rank, kind, message = reports.get()
-        said[rank] = kind, message
-    for rank, process in enumerate(processes):
-        if process.exitcode and rank not in said and process.exitcode != -signal.SIGTERM:
-            number = -process.exitcode
-            how = f"was killed by {signal.Signals(number).name}" if number > 0 else f"exited with {process.exitcode}"
-            raise MachineError(f"rank {rank} of {len(processes)} {how}; the others saved what they had and ended")
-    lost = {r for r, (_, message) in said.items() if any(word in message for word in CONNECTION_LOST)}
-    for rank in [*sorted(said.keys() - lost), *sorted(lost)]:
+    lost = {rank for rank, (_, message) in said.items() if any(word in message for word in CONNECTION_LOST)}
+    for rank in sorted(said.keys() - lost):
         kind, message = said[rank]
-        if kind in (ValueError, FloatingPointError, OSError, MachineError):
+        if issubclass(kind, (ValueError, FloatingPointError, OSError, MachineError)):
             raise kind(message)
-        raise MachineError(f"rank {rank} of {len(processes)} failed: {kind.__name__}: {message}")
-    raise MachineError("a rank was ended before it had begun")
+        raise MachineError(f"rank {rank} of {count} failed: {kind.__name__}: {message}")
+    for rank, code in failed.items():
+        if rank not in said:
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+            raise MachineError(f"rank {rank} of {count} {how}; the others were ended")
+    raise MachineError(
+        f"the ranks lost each other: {next((message for _, message in said.values()), 'no reason given')}"
+    )

@@ -1,5 +1,6 @@
 """What is said and measured while a run trains."""
 
+import math
 import sys
 import time
 from functools import cached_property
@@ -51,7 +52,7 @@ class Reporter:
         self.begin_interval()
 
     @cached_property
-    def board(self) -> SummaryWriter:
+    def board(self) -> SummaryWriter | None:
         """Made at the first row, so that a finished run gets no empty file."""
         return SummaryWriter(self.run.path / "tensorboard", purge_step=self.first_step)
 
@@ -78,7 +79,7 @@ class Reporter:
             "epoch": epoch,
             "loss": float(loss.total.detach()),
             **{name: float(value) for name, value in loss.terms.items()},
-            "gradient_norm": norm,
+            **({"gradient_norm": norm} if math.isfinite(norm) else {}),  # float16 may have to scale less first
             "learning_rate": rate,
             "images_per_second": self.steps * self.recipe.batch_size / elapsed,
             "waiting": self.waited / elapsed,
@@ -93,8 +94,13 @@ class Reporter:
             self.run.append("metrics.jsonl", row)
         except OSError as error:
             self.say(f"cannot write metrics: {error}")
-        for name in row.keys() - {"step", "epoch"}:
-            self.board.add_scalar(name, row[name], int(row["step"]))
+        board: Any = self.board
+        try:
+            for name in row.keys() - {"step", "epoch"} if board else ():
+                board.add_scalar(name, row[name], int(row["step"]))
+        except OSError as error:  # raised once by its thread, which then is gone
+            self.say(f"writes no more to TensorBoard: {error}")
+            self.board = None
         self.row = {**self.row, **row}
         shown = [f"{name} {value:.4g}" for name, value in self.row.items() if name not in HIDDEN]
         speed = f"{self.row.get('images_per_second', 0):.0f} images/s, {self.row.get('waiting', 0):.0%} waiting"
@@ -106,8 +112,11 @@ class Reporter:
 
     def close(self) -> None:
         self.bar.close()
-        if "board" in vars(self):
-            self.board.close()
+        if (board := vars(self).get("board")) is not None:
+            try:
+                board.close()
+            except OSError as error:
+                self.say(f"cannot write to TensorBoard: {error}")
 
 
 class OnlineKnn:
@@ -132,7 +141,8 @@ class OnlineKnn:
         return top_k(knn_scores(bank, labels, queries, classes=len(self.bank.images.classes)), true)
 
     def _features(self, encoder: Encoder, part: Labelled, device: torch.device) -> torch.Tensor:
-        share = np.array_split(part.index, world_size())[rank()]
+        # With fewer images than ranks each takes all, and knows them several times over: no vote changes.
+        share = np.array_split(part.index, world_size())[rank()] if len(part.index) >= world_size() else part.index
         how = self.recipe.preprocessing
         features = extract(encoder, part.images, share, how, device=device, workers=self.workers, lenient=True)
-        return gather(features.to(device))[0].cpu()
+        return gather(features.to(device))[0].cpu()[: len(part.index)]

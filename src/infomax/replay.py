@@ -1,5 +1,6 @@
 """What is kept of a step that was no number, and how it is made again."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: I
     folder = run.path / "nonfinite" / f"step-{engine.steps_done + 1:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     batch = [{"images": p.images, "epoch": p.epoch, "index": torch.from_numpy(np.array(p.index))} for p in parts]
-    torch.save({"parts": batch}, folder / f"images-{rank()}-of-{world_size()}.pt")
+    write_whole(folder / f"images-{rank()}-of-{world_size()}.pt", _saved({"parts": batch}))
     names = [images.name(int(i)) for part in parts for i in part.index]
     write_whole(folder / f"names-{rank()}-of-{world_size()}.txt", "\n".join(names).encode())
     if rank() == 0:
-        torch.save(engine.state(), folder / "state.ckpt")
+        write_whole(folder / "state.ckpt", _saved(engine.state()))
         report = {
+            "ranks": world_size(),
             "reason": reason,
             "step": engine.steps_done + 1,
             "steps_per_epoch": engine.steps_per_epoch,
@@ -39,6 +41,12 @@ def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: I
         }
         write_whole(folder / "report.json", json.dumps(report, indent=1).encode())
     return folder
+
+
+def _saved(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def replay(folder: str | Path, *, device: str = "auto") -> dict[str, Any]:
@@ -55,13 +63,14 @@ def replay(folder: str | Path, *, device: str = "auto") -> dict[str, Any]:
     try:
         report = json.loads((folder / "report.json").read_text())
         recipe = from_json(report["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
-        files = sorted(folder.glob("images-*.pt"), key=lambda file: int(file.stem.split("-")[1]))
-        world = int(files[0].stem.split("-")[-1])
-    except (OSError, ValueError, KeyError, IndexError) as error:
+        world = int(report["ranks"])
+        files = [folder / f"images-{number}-of-{world}.pt" for number in range(world)]
+        steps_per_epoch = int(report["steps_per_epoch"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a folder that a failed step was kept in: {error}") from error
-    if len(files) != world:
-        raise ValueError(f"{folder} has the images of {len(files)} ranks of {world}")
-    engine = Engine(recipe, steps_per_epoch=report["steps_per_epoch"], device=torch.device(choose_device(device)))
+    if missing := [file.name for file in files if not file.exists()]:
+        raise ValueError(f"{folder} is not complete: it has no {', '.join(missing)}")
+    engine = Engine(recipe, steps_per_epoch=steps_per_epoch, device=torch.device(choose_device(device)))
     engine.load(checkpoints.load(folder / "state.ckpt"))
     stored = [part for file in files for part in checkpoints.load(file)["parts"]]
     parts = [Batch(part["images"], part["epoch"], part["index"].numpy(), {}) for part in stored]

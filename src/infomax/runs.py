@@ -84,7 +84,7 @@ class Run:
 
 def check_free(out: Path, *, overwrite: bool) -> None:
     """Refuse a folder that holds anything, unless it is a run that the user wants overwritten."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and all(file.suffix == ".partial" for file in out.iterdir())):
         return
     if not (out / "config.json").is_file():
         raise ValueError(f"--out {out} exists and is not a run folder; choose another")

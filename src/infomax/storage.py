@@ -17,6 +17,9 @@ def write_whole(file: Path, content: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         partial.replace(file)
+        folder = os.open(file.parent, os.O_RDONLY)  # the move too has to reach the disk
+        os.fsync(folder)
+        os.close(folder)
     except OSError:
         partial.unlink(missing_ok=True)
         raise

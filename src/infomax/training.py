@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from infomax import checkpoints
 from infomax.arguments import MachineError
 from infomax.data.datasets import Images, labelled_splits, open_source
 from infomax.data.loaders import Batch, training_loader
-from infomax.distributed import from_first, on_any_rank, rank, world_size
+from infomax.distributed import from_first, largest, rank, world_size
 from infomax.encoders import save_encoder
 from infomax.engine import Engine
 from infomax.launch import Interruption
@@ -41,7 +41,9 @@ class Launch:
 
     def torch_device(self, local_rank: int) -> torch.device:
         """That one rank computes on."""
-        return torch.device("cuda", local_rank) if self.device == "cuda" else torch.device("cpu")
+        if self.device == "cpu":
+            return torch.device("cpu")
+        return torch.device("cuda", local_rank % torch.cuda.device_count())  # srun may show each task one GPU alone
 
 
 def train(run: Run, launch: Launch, local_rank: int = 0) -> None:
@@ -63,20 +65,22 @@ class _Training:
         self.images: Images = source.train
         self.engine = Engine(recipe, steps_per_epoch=len(source.train) // recipe.batch_size, device=device)
         newest = from_first(lambda: checkpoints.newest(run.path / "checkpoints"))
-        seconds, self.skipped = 0.0, 0
+        self.seconds, self.skipped = 0.0, 0
         if newest is not None:
             state = checkpoints.load(newest)
             self.engine.load(state)
-            seconds, self.skipped = state["seconds"], state["skipped"]
-        self.saved_step, self.saved_at, self.save_cost = self.engine.steps_done, time.perf_counter(), 0.0
+            self.seconds, self.skipped = state["seconds"], state["skipped"]
+        self.started = self.saved_at = time.perf_counter()
+        self.saved_step, self.save_cost = self.engine.steps_done, 0.0
         splits = labelled_splits(source)
         self.knn = None if splits is None else OnlineKnn(*splits, recipe, workers=launch.workers)
         self.unreadable: set[int] = set()
+        self.named = {row["image"] for row in run.rows("unreadable.jsonl")}  # before it was resumed
         self.reporter = None
         if rank() == 0:
             step, total = self.engine.steps_done, self.engine.total_steps
             self.reporter = Reporter(
-                run, recipe, step=step, total_steps=total, seconds=seconds, quiet=launch.quiet or step == total
+                run, recipe, step=step, total_steps=total, seconds=self.seconds, quiet=launch.quiet or step == total
             )
             if newest is not None and not launch.quiet:
                 where = f"step {step} of {total}, epoch {step / self.engine.steps_per_epoch:.2f} of {recipe.epochs}"
@@ -92,15 +96,15 @@ class _Training:
                     self.skip_or_capture(error, parts)
                 else:
                     self.after(loss, norm, waited)
-                if on_any_rank(interruption.signal is not None, self.device):
+                if signal := largest(interruption.signal, self.device):  # ranks end at the same step, and alike
                     self.save()
                     self.say(f"stopped at step {self.engine.steps_done}; --resume goes on from there")
-                    interruption.end()
+                    interruption.end(signal)
                 if time.perf_counter() - self.saved_at > max(SAVE_EVERY, self.save_cost / SAVE_SHARE):
                     self.save(may_fail=True)
             if self.engine.steps_done > self.saved_step:
                 self.save()
-            else:  # a finished run, whose encoder may be of an earlier step
+            elif rank() == 0:  # a finished run, whose encoder may be of an earlier step
                 self.save_encoder()
         except Exception as error:
             self.rescue()
@@ -125,6 +129,7 @@ class _Training:
                 rank=rank(),
                 world=world_size(),
                 workers=self.launch.workers,
+                pin_memory=self.device.type == "cuda",
             )
         )
         for _ in steps:
@@ -156,7 +161,10 @@ class _Training:
             self.say(f"{error}: skipped, {self.skipped} of at most {allowed}")
             engine.skip()
             return
-        folder = capture(self.run, engine, parts, str(error), self.images)
+        try:
+            folder = capture(self.run, engine, parts, str(error), self.images)
+        except OSError as failure:
+            raise FloatingPointError(f"{error}; what led to it could not be kept: {failure}") from error
         raise FloatingPointError(
             f"{error}. What led to it is in {folder}, and infomax replay {folder} shows where it arises. A smaller "
             "--learning-rate is the usual cure"
@@ -167,7 +175,9 @@ class _Training:
         for index in part.unreadable.keys() - self.unreadable:
             self.unreadable.add(index)
             self.say(f"skipped: {part.unreadable[index]}", from_each=True)
-            self.run.append("unreadable.jsonl", {"image": self.images.name(index), "reason": part.unreadable[index]})
+            if (name := self.images.name(index)) not in self.named:
+                with suppress(OSError):  # a full disk
+                    self.run.append("unreadable.jsonl", {"image": name, "reason": part.unreadable[index]})
         share = self.launch.skip_unreadable
         if self.unreadable and len(self.unreadable) > share * len(self.images):
             raise ValueError(
@@ -176,12 +186,13 @@ class _Training:
                 f"{next(reversed(part.unreadable.values()), 'see there')}"
             )
 
-    def save(self, *, may_fail: bool = False) -> None:
+    def save(self, *, may_fail: bool = False, rescuing: bool = False) -> None:
         """A checkpoint and the encoder; on the first rank, for all ranks hold the same."""
-        if self.reporter is None:
-            return
         start, engine = time.perf_counter(), self.engine
-        state = {**engine.state(), "seconds": self.reporter.seconds, "skipped": self.skipped}
+        if rank() > 0 and not rescuing:
+            self.saved_step, self.saved_at = engine.steps_done, start
+            return
+        state = {**engine.state(), "seconds": self.seconds + start - self.started, "skipped": self.skipped}
         folder = self.run.path / "checkpoints"
         try:
             checkpoints.save(folder, state)
@@ -195,22 +206,26 @@ class _Training:
             self.say(f"cannot save, and trains on: {error}")
         self.saved_at = time.perf_counter()
         self.save_cost = self.saved_at - start
-        self.reporter.begin_interval()
+        if self.reporter is not None:
+            self.reporter.begin_interval()
 
     def save_encoder(self) -> None:
-        """What ``infomax.load`` reads, on the first rank."""
-        if self.reporter is not None:
-            settings = {**asdict(self.recipe.encoder), "seed": self.recipe.seed}
-            encoder = self.engine.method.representation
-            save_encoder(encoder, settings, asdict(self.recipe.preprocessing), self.run.path)
+        """What ``infomax.load`` reads."""
+        settings = {**asdict(self.recipe.encoder), "seed": self.recipe.seed}
+        encoder = self.engine.method.representation
+        save_encoder(encoder, settings, asdict(self.recipe.preprocessing), self.run.path)
 
     def rescue(self) -> None:
-        """After a failure of the machine: keep what was computed, if it is whole."""
-        if self.engine.whole and self.engine.steps_done > self.saved_step:
+        """After a failure of the machine: keep what was computed, if it is whole, on the first rank that is left."""
+        if not self.engine.whole:
+            return
+        time.sleep(rank())  # seconds; the ranks before have then saved, if they live
+        newest = next(iter(checkpoints.found(self.run.path / "checkpoints")), None)
+        if self.engine.steps_done > (checkpoints.step_of(newest) if newest is not None else 0):
             try:
-                self.save()
+                self.save(rescuing=True)
             except OSError as error:
-                self.say(f"cannot save: {error}")
+                self.say(f"cannot save: {error}", from_each=True)
 
     def say(self, line: str, *, from_each: bool = False) -> None:
         """To the user, from the first rank or from each."""
@@ -223,7 +238,8 @@ class _Training:
 def _explained(error: Exception, saved_step: int) -> Exception:
     """A failure of the machine in the user's words; any other as it is."""
     text = " ".join(str(error).split())
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+    signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in text for sign in signs):
         cure = "lower --device-batch (the gradient stays that of --batch-size), --image-size or --precision"
         what = f"out of memory; {cure} ({text[:200]})"
     elif isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text:

@@ -1,6 +1,7 @@
 """Batches of images for training and for evaluation, the same whatever the number of workers."""
 
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -125,12 +126,14 @@ def training_loader(
     rank: int = 0,
     world: int = 1,
     workers: int | None = None,
+    pin_memory: bool = False,
 ) -> DataLoader:
     """The parts of these steps that one rank trains on, one after another; see :class:`Steps`.
 
     Args:
         part: Images that go through the networks at once; None takes the rank's whole share of a step.
         workers: Processes that decode files; None takes one a core, at most 8.
+        pin_memory: For batches that go to a GPU.
     """
     count = _workers(images, workers)
     return DataLoader(
@@ -139,8 +142,16 @@ def training_loader(
         sampler=Steps(len(images), batch_size, seed, steps.start, steps.stop, part or batch_size, rank, world),
         collate_fn=_as_is,
         num_workers=count,
-        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_alone,
+        pin_memory=pin_memory,
     )
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """Signals to a whole group are for the process that trains, which ends its workers itself, by SIGTERM."""
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_is(batch: Any) -> Any:

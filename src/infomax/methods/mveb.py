@@ -87,7 +87,10 @@ def _score(z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None) -
     m = z.shape[-2]
     if bandwidth is None:
         rank_from_below = min(m * m - m * m // 2 + 1, m * m)  # a last chunk may be one sample
-        scale = distance.flatten(-2).kthvalue(rank_from_below).values.clamp_min(0.1)[..., None, None]
+        flat = distance.flatten(-2)
+        # On a GPU kthvalue has no deterministic form; both give the same value.
+        middle = flat.sort().values[..., rank_from_below - 1] if z.is_cuda else flat.kthvalue(rank_from_below).values
+        scale = middle.clamp_min(0.1)[..., None, None]
     else:
         scale = distance.new_tensor(bandwidth)
     kernel = torch.exp(-distance / scale)  # exp(<z, z'> / scale) over its diagonal, and the ridge likewise
@@ -96,8 +99,11 @@ def _score(z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None) -
     # vanishes.
     ridge = eta * torch.exp(-1 / scale) + 1e-14 * m
     kernel.diagonal(dim1=-2, dim2=-1).add_(ridge.squeeze(-1) if ridge.ndim else ridge)
-    solution = torch.cholesky_solve(torch.cat([row_sum * centred, row_sum], dim=-1), torch.linalg.cholesky(kernel))
-    return (solution[..., -1:] * centred - solution[..., :-1]) / scale
+    # Where the samples are no numbers the result is none, instead of an error on this rank while others wait for it.
+    factor, failed = torch.linalg.cholesky_ex(kernel)
+    solution = torch.cholesky_solve(torch.cat([row_sum * centred, row_sum], dim=-1), factor)
+    score = (solution[..., -1:] * centred - solution[..., :-1]) / scale
+    return torch.where((failed == 0)[..., None, None], score, torch.nan)
 
 
 def entropy_surrogate(z: Float[Tensor, "m d"], *, eta: float = 0.01, scope: str = "global") -> Float[Tensor, ""]:
