@@ -66,6 +66,7 @@ def test_a_kept_step_with_code_is_refused(tmp_path, mark, run):
     folder.mkdir(parents=True)
     report = {
         "reason": "x",
+        "ranks": 1,
         "steps_per_epoch": 2,
         "recipe": json.loads((run.path / "config.json").read_text())["recipe"],
     }
