@@ -1,12 +1,14 @@
 """Encoders: shapes, stems, the same weights from the same seed, and files that load whole or not at all."""
 
 import json
+from typing import get_args, get_type_hints
 
 import pytest
 import safetensors.torch
 import torch
 
-from infomax.encoders import build_encoder, load_encoder, save_encoder, untrained_encoder
+from infomax.encoders import BACKBONES, build_encoder, load_encoder, save_encoder, untrained_encoder
+from infomax.recipes.schema import EncoderSettings
 
 SETTINGS = {"backbone": "small", "stem": "cifar", "stem_padding": 1, "zero_init_residual": True, "seed": 3}
 PREPROCESSING = {"resize": 16, "size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -101,3 +103,7 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path):
     (tmp_path / "encoder.json").write_text(json.dumps({"encoder": {"backbone": "small"}}))
     with pytest.raises(ValueError, match="not a run folder with an encoder"):
         load_encoder(tmp_path)
+
+
+def test_recipes_name_the_backbones_that_there_are():
+    assert get_args(get_type_hints(EncoderSettings)["backbone"]) == BACKBONES

@@ -197,7 +197,7 @@ LAUNCH = training.Launch("cpu", 1, 0, False, 0, 0.01, True)
 def prepared(out, data, method, **changes) -> Run:
     """A run folder that nothing was trained in yet."""
     changes = {"image_size": 8, "epochs": 4, "batch_size": 16, "precision": "64", "overrides": TOY[method], **changes}
-    return _prepare(str(data), method, out, None, changes, LAUNCH, resume=False, overwrite=False)
+    return _prepare(str(data), method, out, None, changes, LAUNCH, resume=False, overwrite=False)[0]
 
 
 def train_until(run, stop):

@@ -26,9 +26,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     Raises:
         OSError: if it could not be written; the ones before are then still there.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getvalue()
+    content = to_bytes(state)
     file = folder / f"step-{state['step']:08d}-{hashlib.sha256(content).hexdigest()[:8]}.ckpt"
     folder.mkdir(parents=True, exist_ok=True)
     for partial in folder.glob(".step-*.partial"):  # of a process that was killed while it wrote
@@ -39,10 +37,17 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     return file
 
 
+def to_bytes(content: dict[str, Any]) -> bytes:
+    """Tensors and plain values as :func:`load` reads them from a file."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
 def found(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the latest step first; by their names alone."""
-    named = [(match, file) for file in folder.glob("*.ckpt") if (match := NAME.fullmatch(file.name))]
-    return [file for _, file in sorted(named, key=lambda pair: int(pair[0][1]), reverse=True)]
+    named = [file for file in folder.glob("*.ckpt") if NAME.fullmatch(file.name)]
+    return sorted(named, key=step_of, reverse=True)
 
 
 def step_of(file: Path) -> int:

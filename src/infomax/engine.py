@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from inspect import signature
+from math import isfinite
 from typing import Any
 
 import torch
@@ -122,9 +123,8 @@ class Engine:
             # One wait for the device, before anything is changed. Under float16 the scaler deals with infinite
             # gradients: it skips the step and scales less from then on.
             value, length = torch.stack([loss.total.detach().double(), norm.double()]).tolist()
-            can_scale_less = self.scaler.is_enabled() and self.scaler.get_scale() > 1
-            if not _finite(value) or not (_finite(length) or can_scale_less):
-                what = f"loss became {value}" if not _finite(value) else f"gradient's norm became {length}"
+            if not isfinite(value) or not (isfinite(length) or self._can_scale_less()):
+                what = f"loss became {value}" if not isfinite(value) else f"gradient's norm became {length}"
                 raise FloatingPointError(f"the {what} at step {self.steps_done + 1}")
             if self.recipe.device_batch is not None:
                 average_in_place([x for n in self.norms for x in (n.running_mean, n.running_var) if x is not None])
@@ -230,6 +230,9 @@ class Engine:
                 buffer.copy_(old)
             raise
 
+    def _can_scale_less(self) -> bool:
+        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
+
     def _clip(self) -> Tensor:
         gradients = [p.grad for p in self.trained if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
@@ -259,7 +262,3 @@ class Engine:
             self.steps_done = int(state["step"])
         except Exception as error:  # of whatever a file from elsewhere may hold
             raise ValueError(f"the checkpoint does not fit the recipe: {error}") from error
-
-
-def _finite(x: float) -> bool:
-    return -float("inf") < x < float("inf")

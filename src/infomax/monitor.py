@@ -31,10 +31,10 @@ class Reporter:
 
     Args:
         step: That the run goes on from; later rows of ``metrics.jsonl`` are dropped, to be measured again.
-        seconds: That it has trained before.
+        began: When it would have begun had it not been interrupted, on the clock of ``time.perf_counter``.
     """
 
-    def __init__(self, run: Run, recipe: Recipe, *, step: int, total_steps: int, seconds: float, quiet: bool):
+    def __init__(self, run: Run, recipe: Recipe, *, step: int, total_steps: int, began: float, quiet: bool):
         self.run, self.recipe = run, recipe
         self.row: dict[str, float] = {}
         run.cut_metrics(step)
@@ -48,18 +48,13 @@ class Reporter:
             mininterval=0.1 if sys.stderr.isatty() else 10,  # seconds; a log file keeps every line
             bar_format="{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left{postfix}",
         )
-        self.before, self.started = seconds, time.perf_counter()
+        self.began = began
         self.begin_interval()
 
     @cached_property
     def board(self) -> SummaryWriter | None:
         """Made at the first row, so that a finished run gets no empty file."""
         return SummaryWriter(self.run.path / "tensorboard", purge_step=self.first_step)
-
-    @property
-    def seconds(self) -> float:
-        """Of training, over all resumptions."""
-        return self.before + time.perf_counter() - self.started
 
     def begin_interval(self) -> None:
         """Start to measure speed; what was done before, as scoring and saving, does not count."""
@@ -83,7 +78,7 @@ class Reporter:
             "learning_rate": rate,
             "images_per_second": self.steps * self.recipe.batch_size / elapsed,
             "waiting": self.waited / elapsed,
-            "seconds": self.seconds,
+            "seconds": time.perf_counter() - self.began,
         }
         self.record(row)
         self.begin_interval()

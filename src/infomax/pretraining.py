@@ -102,19 +102,19 @@ def pretrain(
     world = place.world if place is not None else devices
     launch = Launch(device, world, workers, deterministic, skip_nonfinite, skip_unreadable, quiet)
 
-    def prepare() -> Run:
+    def prepare() -> tuple[Run, Source]:
         return _prepare(data, method, Path(out), recipe, changes, launch, resume=resume, overwrite=overwrite)
 
     if place is not None:
         with process_group(place.rank, place.world, device=launch.torch_device(place.local_rank)):
-            run = from_first(prepare)
+            run = from_first(lambda: prepare()[0])  # each rank opens the data itself
             train(run, launch, place.local_rank)
     elif devices > 1:
-        run = prepare()
+        run, _ = prepare()
         run_ranks(_train_rank, devices, run, launch)
     else:
-        run = prepare()
-        train(run, launch)
+        run, source = prepare()
+        train(run, launch, source=source)
     return run
 
 
@@ -136,8 +136,8 @@ def _prepare(
     *,
     resume: bool,
     overwrite: bool,
-) -> Run:
-    """The folder of a new run, or the one to go on with; nothing is written before all is known to be possible."""
+) -> tuple[Run, Source]:
+    """The folder of a new run, or the one to go on with, and its data; nothing is written before all is possible."""
     old = None
     if resume:
         if overwrite:
@@ -168,7 +168,7 @@ def _prepare(
         where = where if launch.world == 1 else f"{launch.world} ranks on {where}"
         extent = f"{len(source.train)} images, {plan.epochs} epochs on {where}"
         print(f"{plan.method.name}, recipe {plan.name}: {encoder}, {extent}", file=sys.stderr)
-    return run
+    return run, source
 
 
 def _plan(source: Source, method: str, recipe: str | None, *, gpu: bool, changes: dict[str, Any]) -> Recipe:

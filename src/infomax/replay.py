@@ -1,6 +1,5 @@
 """What is kept of a step that was no number, and how it is made again."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: I
     folder = run.path / "nonfinite" / f"step-{engine.steps_done + 1:08d}"
     folder.mkdir(parents=True, exist_ok=True)
     batch = [{"images": p.images, "epoch": p.epoch, "index": torch.from_numpy(np.array(p.index))} for p in parts]
-    write_whole(folder / f"images-{rank()}-of-{world_size()}.pt", _saved({"parts": batch}))
+    write_whole(folder / f"images-{rank()}-of-{world_size()}.pt", checkpoints.to_bytes({"parts": batch}))
     names = [images.name(int(i)) for part in parts for i in part.index]
     write_whole(folder / f"names-{rank()}-of-{world_size()}.txt", "\n".join(names).encode())
     if rank() == 0:
-        write_whole(folder / "state.ckpt", _saved(engine.state()))
+        write_whole(folder / "state.ckpt", checkpoints.to_bytes(engine.state()))
         report = {
             "ranks": world_size(),
             "reason": reason,
@@ -41,12 +40,6 @@ def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: I
         }
         write_whole(folder / "report.json", json.dumps(report, indent=1).encode())
     return folder
-
-
-def _saved(content: Any) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    return buffer.getvalue()
 
 
 def replay(folder: str | Path, *, device: str = "auto") -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 
 from infomax import checkpoints
 from infomax.arguments import MachineError
-from infomax.data.datasets import Images, labelled_splits, open_source
+from infomax.data.datasets import Images, Source, labelled_splits, open_source
 from infomax.data.loaders import Batch, training_loader
 from infomax.distributed import from_first, largest, rank, world_size
 from infomax.encoders import save_encoder
@@ -46,31 +46,35 @@ class Launch:
         return torch.device("cuda", local_rank % torch.cuda.device_count())  # srun may show each task one GPU alone
 
 
-def train(run: Run, launch: Launch, local_rank: int = 0) -> None:
-    """Train a run to its end, from its last checkpoint if it has one; on every rank."""
+def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None = None) -> None:
+    """Train a run to its end, from its last checkpoint if it has one; on every rank.
+
+    Args:
+        source: The run's data, where they are open already.
+    """
     device = launch.torch_device(local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     # Random layers are seeded step by step; the user's own numbers stay as they were.
     own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with own_numbers, _reproducible(launch.deterministic), Interruption() as interruption:
-        _Training(run, launch, device).loop(interruption)
+        _Training(run, launch, device, source or open_source(run.config["data"])).loop(interruption)
 
 
 class _Training:
-    def __init__(self, run: Run, launch: Launch, device: torch.device):
+    def __init__(self, run: Run, launch: Launch, device: torch.device, source: Source):
         self.run, self.launch, self.device = run, launch, device
         self.recipe = recipe = run.recipe
-        source = open_source(run.config["data"])
         self.images: Images = source.train
         self.engine = Engine(recipe, steps_per_epoch=len(source.train) // recipe.batch_size, device=device)
         newest = from_first(lambda: checkpoints.newest(run.path / "checkpoints"))
-        self.seconds, self.skipped = 0.0, 0
+        seconds, self.skipped = 0.0, 0
         if newest is not None:
             state = checkpoints.load(newest)
             self.engine.load(state)
-            self.seconds, self.skipped = state["seconds"], state["skipped"]
-        self.started = self.saved_at = time.perf_counter()
+            seconds, self.skipped = state["seconds"], state["skipped"]
+        self.saved_at = time.perf_counter()
+        self.began = self.saved_at - seconds  # as if it had not been interrupted
         self.saved_step, self.save_cost = self.engine.steps_done, 0.0
         splits = labelled_splits(source)
         self.knn = None if splits is None else OnlineKnn(*splits, recipe, workers=launch.workers)
@@ -80,7 +84,7 @@ class _Training:
         if rank() == 0:
             step, total = self.engine.steps_done, self.engine.total_steps
             self.reporter = Reporter(
-                run, recipe, step=step, total_steps=total, seconds=self.seconds, quiet=launch.quiet or step == total
+                run, recipe, step=step, total_steps=total, began=self.began, quiet=launch.quiet or step == total
             )
             if newest is not None and not launch.quiet:
                 where = f"step {step} of {total}, epoch {step / self.engine.steps_per_epoch:.2f} of {recipe.epochs}"
@@ -192,7 +196,7 @@ class _Training:
         if rank() > 0 and not rescuing:
             self.saved_step, self.saved_at = engine.steps_done, start
             return
-        state = {**engine.state(), "seconds": self.seconds + start - self.started, "skipped": self.skipped}
+        state = {**engine.state(), "seconds": start - self.began, "skipped": self.skipped}
         folder = self.run.path / "checkpoints"
         try:
             checkpoints.save(folder, state)
@@ -219,7 +223,7 @@ class _Training:
         """After a failure of the machine: keep what was computed, if it is whole, on the first rank that is left."""
         if not self.engine.whole:
             return
-        time.sleep(rank())  # seconds; the ranks before have then saved, if they live
+        time.sleep(min(rank(), 10))  # seconds; the ranks before have then saved, if they live
         newest = next(iter(checkpoints.found(self.run.path / "checkpoints")), None)
         if self.engine.steps_done > (checkpoints.step_of(newest) if newest is not None else 0):
             try:
