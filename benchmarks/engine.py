@@ -29,8 +29,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from infomax import runs
 from infomax.data.augment import make_views
-from infomax.data.datasets import ArrayImages, open_source
-from infomax.data.loaders import Batch, training_loader
+from infomax.data.images import ArrayImages
+from infomax.data.loaders import training_batches
+from infomax.data.sources import open_source
+from infomax.data.workers import Batch
 from infomax.distributed import process_group
 from infomax.engine import Engine, build_method, build_optimizer, learning_rate
 from infomax.methods.base import Method, Progress, Views
@@ -234,7 +236,7 @@ def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
 def engine_and_parts(method: str, batch: int, part: int | None, name: str = "small") -> tuple[Engine, list[Batch]]:
     recipe = customise(get_recipe(method, name), batch_size=batch, device_batch=part, precision="32")
     images, engine = ArrayImages(NOISE[:batch], None, []), Engine(recipe, steps_per_epoch=100, device=CPU)
-    return engine, list(training_loader(images, recipe.views, batch_size=batch, seed=0, steps=range(1), part=part))
+    return engine, list(training_batches(images, recipe.views, batch_size=batch, seed=0, steps=range(1), part=part))
 
 
 def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:

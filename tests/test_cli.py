@@ -11,7 +11,7 @@ from dataclasses import fields
 
 import pytest
 
-from infomax import cli
+from infomax import cli, commands
 from infomax.demo import demo
 from infomax.pretraining import pretrain
 from infomax.runs import Run
@@ -192,10 +192,10 @@ def test_every_setting_of_a_repeated_option_counts(infomax, tmp_path, monkeypatc
 
 
 def test_demo_takes_the_first_free_folder(tmp_path):
-    assert cli._free_folder(tmp_path / "demo") == tmp_path / "demo"
+    assert commands._free_folder(tmp_path / "demo") == tmp_path / "demo"
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo-2").mkdir()
-    assert cli._free_folder(tmp_path / "demo") == tmp_path / "demo-3"
+    assert commands._free_folder(tmp_path / "demo") == tmp_path / "demo-3"
 
 
 def test_tables_align_and_show_shares_in_per_cent():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from infomax.data.augment import make_views
-from infomax.data.datasets import ArrayImages
-from infomax.data.loaders import training_loader
+from infomax.data.images import ArrayImages
+from infomax.data.loaders import training_batches
 from infomax.data.views import ViewSet, dino
 from infomax.distributed import rank, world_size
 from infomax.engine import Engine, build_method, build_optimizer, learning_rate
@@ -57,7 +57,9 @@ def parts_of(engine, step):
     plan = engine.recipe
     where = {"rank": rank(), "world": world_size(), "part": plan.device_batch}
     steps = range(step, step + 1)
-    return list(training_loader(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **where))
+    return list(
+        training_batches(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **where)
+    )
 
 
 def made(plan) -> Engine:
@@ -117,7 +119,7 @@ def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(varian
     optimizer, total = build_optimizer(method, plan.optimizer), 2 * (LENGTH // plan.batch_size)
     for step in range(6):
         now = Progress(step=step, total_steps=total, epoch=step // (LENGTH // plan.batch_size))
-        (part,) = training_loader(images(), plan.views, batch_size=12, seed=3, steps=range(step, step + 1))
+        (part,) = training_batches(images(), plan.views, batch_size=12, seed=3, steps=range(step, step + 1))
         where = {"seed": 3, "epoch": now.epoch, "index": part.index, "dtype": torch.float64}
         made_views = make_views(part.images, plan.views, **where)
         views = Views(made_views[:2], made_views[2:])

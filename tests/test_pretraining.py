@@ -11,8 +11,8 @@ from PIL import Image
 import infomax
 from infomax import checkpoints
 from infomax.data.augment import make_views
-from infomax.data.datasets import open_source
-from infomax.data.loaders import training_loader
+from infomax.data.loaders import training_batches
+from infomax.data.sources import open_source
 from infomax.engine import Engine, build_method, build_optimizer, learning_rate
 from infomax.evaluation.protocols import knn
 from infomax.methods.base import Progress
@@ -209,7 +209,7 @@ def test_mira_keeps_its_prototypes_for_the_first_epoch_of_a_run(toy, tmp_path):
 def test_views_are_those_of_the_recipe_seed_and_epoch(toy):
     recipe = customise(get_recipe("carl", "small"), image_size=8, batch_size=8, seed=5)
     images = open_source(toy).train
-    (batch,) = training_loader(images, recipe.views, batch_size=8, seed=5, steps=range(10, 11))
+    (batch,) = training_batches(images, recipe.views, batch_size=8, seed=5, steps=range(10, 11))
     assert batch.epoch == 3
     got = Engine(recipe, steps_per_epoch=3, device=torch.device("cpu")).views(batch)
     pixels = torch.from_numpy(images.pixels[batch.index])

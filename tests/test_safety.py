@@ -13,7 +13,7 @@ import torch
 
 import infomax
 from infomax import checkpoints
-from infomax.data.datasets import open_source
+from infomax.data.sources import open_source
 from infomax.pretraining import pretrain
 from infomax.replay import replay
 from infomax.runs import Run

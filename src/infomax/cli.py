@@ -1,9 +1,8 @@
 """The command. The only file that knows the argument parser; no torch before there is something to compute."""
 
-import os
 import sys
 from dataclasses import asdict, dataclass
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +17,8 @@ from tyro.conf import (
     subcommand,
 )
 
+from infomax import commands
 from infomax.arguments import MachineError
-from infomax.table import table
 
 
 def option(kind: type, metavar: str, default: str) -> Any:
@@ -33,13 +32,26 @@ Workers = Annotated[int | None, option(int, "N", "one a core, at most 8")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain:
+class _Images:
+    data_dir: Annotated[str | None, option(str, "DIR", "INFOMAX_DATA, or ~/.cache/infomax/data")] = None
+    """Folder that holds data sets that --data names."""
+    download: bool = False
+    """Fetch a named data set that is not there."""
+    classes: Annotated[str | None, option(str, "FILE", "all")] = None
+    """Text file with the classes to keep."""
+    subset: Annotated[str | None, option(str, "FILE", "all")] = None
+    """Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(_Images):
     """Train an encoder without labels, and keep everything about it in a run folder."""
 
     out: Path
     """The run folder to make."""
-    data: Annotated[str | None, option(str, "DIR|FILE.npz|digits", "digits")] = None
-    """A folder of images, an .npz file of arrays, or the embedded handwritten digits. No labels are needed."""
+    data: Annotated[str | None, option(str, "DIR|FILE|NAME", "digits")] = None
+    """A folder of images, or several with commas between; an .npz or .npy of arrays; a .txt of paths; a data set's
+    name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed."""
     method: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "mira")] = None
     recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
     """What to start from: digits; small, a small encoder at 32 pixels that a CPU can train; cifar10; or the method's
@@ -87,11 +99,32 @@ class Pretrain:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judge:
+class Views(_Images):
+    """Draw some images beside the views that a recipe makes of them."""
+
+    out: Path = Path("views.png")
+    """The PNG to write."""
+    data: Annotated[str, arg(metavar="DIR|FILE|NAME")] = "digits"
+    """As for pretrain."""
+    method: Annotated[str, arg(metavar="mira|corinfomax|carl|mveb")] = "mira"
+    recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
+    views: Annotated[str | None, option(str, "NAME", RECIPE)] = None
+    """byol, simclr, moco, mira-cifar, dino or dino-wide."""
+    image_size: Annotated[int | None, option(int, "PIXELS", RECIPE)] = None
+    """Side of the full views."""
+    seed: Annotated[int | None, option(int, "N", RECIPE)] = None
+    overrides: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
+    ] = ()
+    """Any setting of the recipe, as in --set views.full.0.blur=0.5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Judge(_Images):
     run: Annotated[Positional[Path], arg(metavar="RUN")]
     """A run folder."""
-    data: Annotated[str | None, option(str, "DIR|FILE.npz|digits", "what the run was trained on")] = None
-    """Images with labels: a sub-folder for each class, or arrays of labels."""
+    data: Annotated[str | None, option(str, "DIR|FILE|NAME", "what the run was trained on")] = None
+    """Images with labels: a sub-folder for each class, arrays of labels, or a data set's name."""
     device: Device = "auto"
     """auto takes the GPU if there is one."""
     workers: Workers = None
@@ -138,6 +171,7 @@ Evaluate = Annotated[
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Pretrain, subcommand("pretrain")]
+    | Annotated[Views, subcommand("views")]
     | Evaluate
     | Annotated[Replay, subcommand("replay")]
 )
@@ -155,15 +189,22 @@ def main() -> None:
             _fail(f"{word}: {NO_ACCUMULATION}", code=2)
     config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
     command: Any = tyro.cli(Command, prog="infomax", description=ABOUT, config=config)  # pyrefly: ignore
-    commands = {Demo: _demo, Pretrain: _pretrain, Knn: _evaluate, Linear: _evaluate, Replay: _replay}
+    actions = {
+        Demo: commands.demo,
+        Pretrain: commands.pretrain,
+        Views: commands.views,
+        Knn: partial(commands.evaluate, "knn"),
+        Linear: partial(commands.evaluate, "linear"),
+        Replay: commands.replay,
+    }
     try:
-        commands[type(command)](command)
+        actions[type(command)](**asdict(command))
     except ValueError as error:
         _fail(str(error), code=2)
     except (FloatingPointError, OSError, MachineError) as error:
         _fail(str(error), code=1)
-    except KeyboardInterrupt:
-        _fail("interrupted", code=130)
+    except KeyboardInterrupt as interruption:
+        _fail(f"interrupted{interruption}", code=130)
 
 
 def _fail(message: str, *, code: int) -> None:
@@ -171,70 +212,3 @@ def _fail(message: str, *, code: int) -> None:
         message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
     print(f"infomax: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
-
-
-def _pretrain(command: Pretrain) -> None:
-    from infomax.pretraining import pretrain
-
-    try:
-        run = pretrain(**asdict(command))
-    except KeyboardInterrupt:
-        _fail(f"interrupted; infomax pretrain --out {command.out} --resume goes on", code=130)
-    else:
-        if os.environ.get("RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":  # under torchrun or srun, once
-            print(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
-
-
-def _evaluate(command: Knn | Linear) -> None:
-    from infomax.evaluation import protocols
-    from infomax.runs import Run
-
-    run = Run(command.run)
-    options = {**asdict(command), "data": command.data or run.config["data"]}
-    folder, data = options.pop("run"), options.pop("data")
-    protocol: Any = protocols.knn if isinstance(command, Knn) else protocols.linear
-    rows = protocol(folder, data, **options)
-    for row in rows:
-        run.append("results.jsonl", row)
-    first = rows[0]
-    title = f"k-NN, k={first['k']}" if isinstance(command, Knn) else "linear classifier"
-    images = f"{first['labelled_images']} labelled images, {first['test_images']} test images of {data}"
-    print(f"{title}: {images}, accuracy in %")
-    print(table(["", "top-1", "top-5"], [[row["representation"], row["top1"], row["top5"]] for row in rows]))
-
-
-def _replay(command: Replay) -> None:
-    from infomax.replay import replay
-
-    found = replay(command.folder, device=command.device)
-    print(f"then: {found['reason']}")
-    print(f"now: {found['error'] or 'the loss is ' + format(found['loss'], '.6g')}")
-    first = found["first"]
-    print(f"first layer to make infinite or NaN of finite numbers: {first or 'none'}")
-    for what in ("parameters", "gradients"):
-        names = found[what]
-        print(f"{what} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
-
-
-def _demo(command: Demo) -> None:
-    from infomax.demo import DRAWS, demo
-
-    out = command.out or _free_folder(Path("runs/demo"))
-    if out.exists():
-        raise ValueError(f"--out {out} exists; choose another, or leave --out away")
-    rows = []
-    for row in demo(out):
-        rows.append(row)
-        if "run" in row:
-            print(f"{row['name']}: {row['seconds']:.0f} s, 1-label k-NN accuracy {row['knn_1']:.1%}, in {row['run']}")
-    columns = ["knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all"]
-    header = ["", "1 label: kNN", "linear", "5 labels: kNN", "linear", "all: kNN", "linear", "seconds"]
-    cells = [[row["name"], *(row[c] for c in columns), f"{row['seconds']:.0f}" if "run" in row else ""] for row in rows]
-    print(f"\nTop-1 accuracy in %; labels are for each class, and 1 and 5 the mean over {DRAWS} draws of them.")
-    print(table(header, cells))
-
-
-def _free_folder(first: Path) -> Path:
-    if not first.exists():
-        return first
-    return next(path for i in count(2) if not (path := first.with_name(f"{first.name}-{i}")).exists())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infomax.data.datasets import open_source
+from infomax.data.sources import open_source
 from infomax.evaluation.features import Features, compare_features
 from infomax.evaluation.few_labels import few_label_accuracy
 from infomax.evaluation.knn import knn_scores

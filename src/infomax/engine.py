@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from infomax.data.augment import make_views
-from infomax.data.loaders import Batch
+from infomax.data.workers import Batch
 from infomax.distributed import average_in_place, rank, world_size
 from infomax.encoders import build_encoder
 from infomax.methods.base import Loss, Method, Progress, Views
@@ -201,14 +201,17 @@ class Engine:
     @torch.no_grad()
     def views(self, part: Batch) -> Views:
         """The views of some images, on the device; the same ones each time."""
-        images = part.images
-        images = images.to(self.device, non_blocking=True) if isinstance(images, Tensor) else [
-            crops.to(self.device, non_blocking=True) for crops in images
-        ]  # fmt: skip
-        dtype = torch.float64 if self.recipe.precision == "64" else torch.float32
-        how = {"seed": self.recipe.seed, "epoch": part.epoch, "index": part.index, "dtype": dtype}
-        made = make_views(images, self.recipe.views, **how)
+        made = self.make_views(part) if part.views is None else part.views
         return Views(full=made[:2], local=made[2:])
+
+    @torch.no_grad()
+    def make_views(self, part: Batch) -> list[Tensor]:
+        """The views in the precision that the networks compute in."""
+        images = part.images
+        images = images.to(self.device) if isinstance(images, Tensor) else [crops.to(self.device) for crops in images]
+        dtype = torch.float64 if self.recipe.precision == "64" else AUTOCAST.get(self.recipe.precision, torch.float32)
+        how = {"seed": self.recipe.seed, "epoch": part.epoch, "index": part.index, "dtype": dtype}
+        return make_views(images, self.recipe.views, **how)
 
     @contextmanager
     def _forward(self, part: int = 0) -> Iterator[None]:

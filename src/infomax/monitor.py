@@ -11,7 +11,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from infomax.data.datasets import Labelled
+from infomax.data.splits import Labelled
 from infomax.distributed import gather, rank, world_size
 from infomax.encoders import Encoder
 from infomax.evaluation.features import extract

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import torch
 
 from infomax import recipes, runs
 from infomax.arguments import check_count, check_number, choose, choose_device
-from infomax.data.datasets import FolderImages, Source, locate, open_source, readable
+from infomax.data.folders import Joined
+from infomax.data.images import FileImages, readable
 from infomax.data.picture import draw_views
+from infomax.data.sources import Location
+from infomax.data.splits import Source, to_look_at
 from infomax.distributed import from_first, process_group
 from infomax.engine import build_method
 from infomax.launch import Place, given_place, run_ranks
@@ -25,6 +29,10 @@ def pretrain(
     data: str | None = None,
     method: str | None = None,
     out: str | Path,
+    data_dir: str | None = None,
+    classes: str | None = None,
+    subset: str | None = None,
+    download: bool = False,
     recipe: str | None = None,
     backbone: str | None = None,
     views: str | None = None,
@@ -52,9 +60,12 @@ def pretrain(
     together exactly what one would; see docs/training.md. In a script, ``devices`` needs ``if __name__ == "__main__"``.
 
     Args:
-        data: ``digits`` (the default), a folder of images, or an .npz file.
+        data: ``digits`` (the default), a folder of images, or any other source; see docs/data.md.
         method: ``mira`` (the default), ``corinfomax``, ``carl`` or ``mveb``.
         out: The run folder to make; see docs/runs.md.
+        data_dir, classes, subset: Where named data sets are, and what to keep of the images; see
+            :class:`infomax.data.sources.Location`.
+        download: Fetch a named data set that is not in ``data_dir``.
         recipe: Name of the recipe to start from; by default one that suits the images and the machine.
         backbone, views, image_size, epochs, batch_size, device_batch, learning_rate, seed, precision: Changes to the
             recipe.
@@ -103,7 +114,8 @@ def pretrain(
     launch = Launch(device, world, workers, deterministic, skip_nonfinite, skip_unreadable, quiet)
 
     def prepare() -> tuple[Run, Source]:
-        return _prepare(data, method, Path(out), recipe, changes, launch, resume=resume, overwrite=overwrite)
+        where = None if data is None else Location(data, data_dir, classes, subset)
+        return _prepare(where, method, Path(out), recipe, changes, launch, download, resume=resume, overwrite=overwrite)
 
     if place is not None:
         with process_group(place.rank, place.world, device=launch.torch_device(place.local_rank)):
@@ -127,12 +139,13 @@ def _train_rank(run: Run, launch: Launch) -> None:
 
 
 def _prepare(
-    data: str | None,
+    where: Location | None,
     method: str | None,
     out: Path,
     recipe: str | None,
     changes: dict[str, Any],
     launch: Launch,
+    download: bool = False,
     *,
     resume: bool,
     overwrite: bool,
@@ -142,21 +155,26 @@ def _prepare(
     if resume:
         if overwrite:
             raise ValueError("--resume continues a run and --overwrite replaces it; give one of them")
-        if data is None or (out / "config.json").exists():
+        if where is None or (out / "config.json").exists():
             old = Run(out)
     if old is not None:
-        _check_same(old, data=data, method=method, recipe=recipe, changes=changes)
-        plan, source = old.recipe, open_source(old.config["data"])
+        _check_same(old, where=where, method=method, recipe=recipe, changes=changes)
+        plan, where = old.recipe, old.location
+        source = where.open(download=download)
     else:
         runs.check_free(out, overwrite=overwrite)
-        source = open_source(data or "digits")
-        plan = _plan(source, method or "mira", recipe, gpu=launch.device == "cuda", changes=changes)
+        where = where or Location("digits")
+        source = where.open(download=download)
+        plan = plan_for(source, method or "mira", recipe, gpu=launch.device == "cuda", changes=changes)
     _check_possible(plan, source, out, launch)
-    images = {"data": locate(source.name), "images": len(source.train), "fingerprint": source.train.fingerprint()}
+    where = replace(where, data=source.name).located()  # shards are counted once
+    train = source.pretraining
+    place = {name: value for name, value in asdict(where).items() if value is not None}
+    images = {**place, "images": len(train), "fingerprint": train.fingerprint()}
     gpu = torch.cuda.get_device_name() if launch.device == "cuda" and launch.world == 1 else None
     options = {"device": launch.device, "gpu": gpu, "devices": launch.world, "workers": launch.workers}
     if old is None:
-        picture = draw_views(source.train, plan.views, seed=plan.seed)
+        picture = _picture(source, plan)
         run = runs.create(out, plan, data=images, launch=options, overwrite=overwrite)
         write_whole(run.path / "views.png", picture)
     else:
@@ -164,26 +182,40 @@ def _prepare(
         run.note_resumption(images, options)
     if not launch.quiet:
         encoder = f"{plan.encoder.backbone} encoder at {plan.views.full[0].size} pixels"
-        where = {"cpu": "the CPU", "cuda": gpu or "GPUs"}[launch.device]
-        where = where if launch.world == 1 else f"{launch.world} ranks on {where}"
-        extent = f"{len(source.train)} images, {plan.epochs} epochs on {where}"
+        machine = {"cpu": "the CPU", "cuda": gpu or "GPUs"}[launch.device]
+        machine = machine if launch.world == 1 else f"{launch.world} ranks on {machine}"
+        extent = f"{len(train)} images, {plan.epochs} epochs on {machine}"
         print(f"{plan.method.name}, recipe {plan.name}: {encoder}, {extent}", file=sys.stderr)
     return run, source
 
 
-def _plan(source: Source, method: str, recipe: str | None, *, gpu: bool, changes: dict[str, Any]) -> Recipe:
-    """The recipe to follow: the named one or the one that suits, with the user's changes."""
+def plan_for(source: Source, method: str, recipe: str | None, *, gpu: bool, changes: dict[str, Any]) -> Recipe:
+    """The recipe to follow: the named one or the one that suits the images, with the user's changes."""
     choose("--method", method, recipes.METHODS)
-    side = min(readable(source.train, 0)[1].size)
+    side = min(readable(to_look_at(source), 0)[1].size)
     name = recipe or recipes.default_recipe_name(method, data=source.name, side=side, gpu=gpu)
     return recipes.customise(recipes.get_recipe(method, name), **changes)
+
+
+def picture_of_views(
+    where: Location, method: str, *, recipe: str | None = None, download: bool = False, **changes: Any
+) -> bytes:
+    """A PNG of some images and the views that a run of these settings would make of them; see :func:`pretrain`."""
+    source = where.open(download=download)
+    plan = plan_for(source, method, recipe, gpu=choose_device("auto") == "cuda", changes=changes)
+    return _picture(source, plan)
+
+
+def _picture(source: Source, plan: Recipe) -> bytes:
+    title = f"{plan.method.name}, recipe {plan.name}: {source.name}"
+    return draw_views(to_look_at(source), plan.views, seed=plan.seed, title=title)
 
 
 def _check_possible(plan: Recipe, source: Source, out: Path, launch: Launch) -> None:
     """Refuse what the method, these images or this machine cannot do."""
     with torch.device("meta"):  # no memory, no numbers: its settings alone are tried
         build_method(plan)
-    if (count := len(source.train)) < plan.batch_size:
+    if (count := len(source.pretraining)) < plan.batch_size:
         raise ValueError(
             f"a step takes {plan.batch_size} images, which is more than the {count} images of {source.name}; "
             f"give a --batch-size of at most {count}"
@@ -197,17 +229,25 @@ def _check_possible(plan: Recipe, source: Source, out: Path, launch: Launch) -> 
             f"--batch-size {plan.batch_size} must be a multiple of --device-batch {plan.device_batch} times "
             f"{launch.world} devices, {launch.world * plan.device_batch}"
         )
-    if isinstance(source.train, FolderImages) and out.resolve().is_relative_to(source.train.root.resolve()):
-        raise ValueError(f"--out {out} is inside --data {source.name}, whose images are all trained on; choose another")
+    images = source.pretraining
+    for part in images.parts if isinstance(images, Joined) else [images]:
+        if isinstance(part, FileImages) and out.resolve().is_relative_to(part.root.resolve()):
+            raise ValueError(f"--out {out} is inside --data {source.name}, whose images are trained on; choose another")
 
 
-def _check_same(run: Run, *, data: str | None, method: str | None, recipe: str | None, changes: dict[str, Any]) -> None:
+def _check_same(
+    run: Run, *, where: Location | None, method: str | None, recipe: str | None, changes: dict[str, Any]
+) -> None:
     """Refuse to continue a run as another one."""
     plan = run.recipe
     asked = recipes.customise(plan, **changes)
     lines = runs.differences(plan, asked)
+    given = asdict(where.located()) if where is not None else {}
+    there = asdict(run.location)
+    if given and "#" not in str(given["data"]):  # shards whose images were counted when the run was started
+        there["data"] = there["data"].partition("#")[0]
     for word, new, old in (
-        ("data", data and locate(data), run.config["data"]),
+        *((name, given[name], there[name]) for name in given),
         ("method", method, plan.method.name),
         ("recipe", recipe, plan.name),
     ):

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from infomax import checkpoints
 from infomax.arguments import choose_device
-from infomax.data.datasets import Images
-from infomax.data.loaders import Batch
+from infomax.data.images import Images
+from infomax.data.streams import Stream
+from infomax.data.workers import Batch
 from infomax.distributed import rank, world_size
 from infomax.engine import Engine
 from infomax.recipes import METHODS
@@ -20,11 +21,18 @@ from infomax.runs import Run
 from infomax.storage import write_whole
 
 
-def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: Images) -> Path:
+def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: Images | Stream) -> Path:
     """Keep the state before a failed step, and its images, in the run folder; each rank writes its own images."""
     folder = run.path / "nonfinite" / f"step-{engine.steps_done + 1:08d}"
     folder.mkdir(parents=True, exist_ok=True)
-    batch = [{"images": p.images, "epoch": p.epoch, "index": torch.from_numpy(np.array(p.index))} for p in parts]
+    batch = [
+        {
+            "images": p.images.cpu() if isinstance(p.images, Tensor) else [crops.cpu() for crops in p.images],
+            "epoch": p.epoch,
+            "index": torch.from_numpy(np.array(p.index)),
+        }
+        for p in parts
+    ]
     write_whole(folder / f"images-{rank()}-of-{world_size()}.pt", checkpoints.to_bytes({"parts": batch}))
     names = [images.name(int(i)) for part in parts for i in part.index]
     write_whole(folder / f"names-{rank()}-of-{world_size()}.txt", "\n".join(names).encode())

@@ -6,12 +6,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from infomax.data.sources import Location
 from infomax.recipes import METHODS
 from infomax.recipes.schema import Recipe, from_json, to_json
 from infomax.storage import write_whole
@@ -33,6 +34,12 @@ class Run:
             return json.loads(file.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} is damaged: {error}") from error
+
+    @property
+    def location(self) -> Location:
+        """Where the images are that the run was trained on."""
+        config = self.config
+        return Location(**{field.name: config[field.name] for field in fields(Location) if field.name in config})
 
     @property
     def recipe(self) -> Recipe:

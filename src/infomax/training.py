@@ -14,8 +14,11 @@ import torch
 
 from infomax import checkpoints
 from infomax.arguments import MachineError
-from infomax.data.datasets import Images, Source, labelled_splits, open_source
-from infomax.data.loaders import Batch, training_loader
+from infomax.data.images import Images
+from infomax.data.loaders import ahead, training_batches
+from infomax.data.splits import Source, labelled_splits
+from infomax.data.streams import Stream
+from infomax.data.workers import Batch
 from infomax.distributed import from_first, largest, rank, world_size
 from infomax.encoders import save_encoder
 from infomax.engine import Engine
@@ -58,15 +61,15 @@ def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None =
     # Random layers are seeded step by step; the user's own numbers stay as they were.
     own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with own_numbers, _reproducible(launch.deterministic), Interruption() as interruption:
-        _Training(run, launch, device, source or open_source(run.config["data"])).loop(interruption)
+        _Training(run, launch, device, source or run.location.open()).loop(interruption)
 
 
 class _Training:
     def __init__(self, run: Run, launch: Launch, device: torch.device, source: Source):
         self.run, self.launch, self.device = run, launch, device
         self.recipe = recipe = run.recipe
-        self.images: Images = source.train
-        self.engine = Engine(recipe, steps_per_epoch=len(source.train) // recipe.batch_size, device=device)
+        self.images: Images | Stream = source.pretraining
+        self.engine = Engine(recipe, steps_per_epoch=len(self.images) // recipe.batch_size, device=device)
         newest = from_first(lambda: checkpoints.newest(run.path / "checkpoints"))
         seconds, self.skipped = 0.0, 0
         if newest is not None:
@@ -122,23 +125,23 @@ class _Training:
         recipe, engine = self.recipe, self.engine
         steps = range(engine.steps_done, engine.total_steps)
         share = recipe.batch_size // world_size()
-        loader = iter(
-            training_loader(
-                self.images,
-                recipe.views,
-                batch_size=recipe.batch_size,
-                seed=recipe.seed,
-                steps=steps,
-                part=recipe.device_batch,
-                rank=rank(),
-                world=world_size(),
-                workers=self.launch.workers,
-                pin_memory=self.device.type == "cuda",
-            )
+        read = training_batches(
+            self.images,
+            recipe.views,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            steps=steps,
+            part=recipe.device_batch,
+            rank=rank(),
+            world=world_size(),
+            workers=self.launch.workers,
+            device=self.device,
         )
+        # The views of parts are made twice, when each is due: kept, they would take the memory that parts are to spare.
+        ready = ahead(read, self.device, None if recipe.device_batch else engine.make_views)
         for _ in steps:
             start = time.perf_counter()
-            parts = [next(loader) for _ in range(share // recipe.device_batch if recipe.device_batch else 1)]
+            parts = [next(ready) for _ in range(share // recipe.device_batch if recipe.device_batch else 1)]
             for part in parts:
                 self.note_unreadable(part)
             yield parts, time.perf_counter() - start

@@ -9,8 +9,9 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from infomax.data import augment
-from infomax.data.augment import crop, crop_boxes, distort, draw, make_views, preprocess, to_float
+from infomax.data import draws
+from infomax.data.augment import crop, distort, make_views, preprocess, to_float
+from infomax.data.draws import choose_colours, crop_boxes, draw
 from infomax.data.views import Preprocessing, View, ViewSet, byol, dino, mira_cifar, simclr
 
 PLAIN = {"flip": 0.0, "jitter": 0.0, "grayscale": 0.0}
@@ -27,10 +28,14 @@ def images() -> torch.Tensor:
 
 def only(columns: dict[int, float], b: int = 12) -> np.ndarray:
     """Random numbers that are all 0.999, so that nothing happens, but for these columns."""
-    random = np.full((b, augment.COLUMNS), 0.999)
+    random = np.full((b, draws.COLUMNS), 0.999)
     for column, value in columns.items():
         random[:, column] = value
     return random
+
+
+def coloured(images: torch.Tensor, random: np.ndarray, view: View) -> torch.Tensor:
+    return distort(images, choose_colours([random], [view]))
 
 
 @pytest.mark.parametrize("bicubic", [True, False])
@@ -75,9 +80,9 @@ def test_each_part_of_the_jitter_equals_torchvisions(images, column, strength, e
     off = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     view = View(size=8, **{**PLAIN, "jitter": 1.0, **off, strength: 0.4})
     random = only({})
-    random[:, augment.FACTORS][:, column] = shares = np.linspace(0.01, 0.99, 12)
+    random[:, draws.FACTORS][:, column] = shares = np.linspace(0.01, 0.99, 12)
     x = to_float(images)
-    got = distort(x.clone(), random, view)
+    got = coloured(x.clone(), random, view)
     for image, share, result in zip(x, shares, got, strict=True):
         torch.testing.assert_close(result, expected(image, 0.4 * (2 * share - 1)), rtol=0, atol=2e-6)
 
@@ -85,9 +90,9 @@ def test_each_part_of_the_jitter_equals_torchvisions(images, column, strength, e
 def test_strong_jitter_draws_no_negative_factors(images):
     view = View(size=8, **{**PLAIN, "jitter": 1.0}, brightness=1.5, contrast=0.0, saturation=0.0, hue=0.0)
     random = only({})
-    random[:, augment.FACTORS] = np.linspace(0, 1, 12)[:, None]
+    random[:, draws.FACTORS] = np.linspace(0, 1, 12)[:, None]
     x = to_float(images)
-    got = distort(x.clone(), random, view)
+    got = coloured(x.clone(), random, view)
     for image, share, result in zip(x, np.linspace(0, 1, 12), got, strict=True):
         torch.testing.assert_close(result, (image * 2.5 * share).clamp(0, 1), rtol=0, atol=2e-6)
 
@@ -96,7 +101,7 @@ def test_jitter_follows_the_drawn_order(images):
     view = View(size=8, **{**PLAIN, "jitter": 1.0}, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
     random = draw(1, 0, np.arange(12), 0)
     x = to_float(images)
-    got = distort(x.clone(), random, replace(view, grayscale=0.0))
+    got = coloured(x.clone(), random, replace(view, grayscale=0.0))
     parts = [
         reference.adjust_brightness,
         reference.adjust_contrast,
@@ -105,10 +110,10 @@ def test_jitter_follows_the_drawn_order(images):
     ]
     orders = set()
     for i, image in enumerate(x):
-        order = random[i, augment.ORDER].argsort()
+        order = random[i, draws.ORDER].argsort()
         orders.add(tuple(order))
         for part in order:
-            offset = (0.8, 0.8, 0.8, 0.2)[part] * (2 * random[i, augment.FACTORS][part] - 1)
+            offset = (0.8, 0.8, 0.8, 0.2)[part] * (2 * random[i, draws.FACTORS][part] - 1)
             image = parts[part](image, offset if part == 3 else 1 + offset)
         torch.testing.assert_close(got[i], image, rtol=0, atol=5e-6)
     assert len(orders) > 6
@@ -116,18 +121,18 @@ def test_jitter_follows_the_drawn_order(images):
 
 def test_grayscale_and_solarisation_equal_torchvisions(images):
     x = to_float(images)
-    gray = distort(x.clone(), only({augment.GRAYSCALE: 0.0}), View(size=8, **{**PLAIN, "grayscale": 0.5}))
+    gray = coloured(x.clone(), only({draws.GRAYSCALE: 0.0}), View(size=8, **{**PLAIN, "grayscale": 0.5}))
     torch.testing.assert_close(gray, reference.rgb_to_grayscale(x, 3), rtol=0, atol=2e-6)
-    solarized = distort(x.clone(), only({augment.SOLARIZE: 0.0}), View(size=8, **PLAIN, solarize=0.5))
+    solarized = coloured(x.clone(), only({draws.SOLARIZE: 0.0}), View(size=8, **PLAIN, solarize=0.5))
     assert torch.equal((solarized * 255).round(), reference.solarize((x * 255).round().byte(), 128).float())
 
 
 def test_blur_equals_a_direct_gaussian_with_repeated_edges(images):
     x = to_float(images)[:, :, :30]
     view = View(size=8, **PLAIN, blur=1.0, blur_sigma=(0.1, 2.0))
-    random = only({augment.BLUR: 0.0})
-    random[:, augment.SIGMA] = shares = np.linspace(0, 1, 12)
-    got = distort(x.clone(), random, view)
+    random = only({draws.BLUR: 0.0})
+    random[:, draws.SIGMA] = shares = np.linspace(0, 1, 12)
+    got = coloured(x.clone(), random, view)
     for image, share, result in zip(x, shares, got, strict=True):
         sigma = 0.1 + 1.9 * share
         offsets = torch.arange(-16, 17).double()
@@ -143,10 +148,10 @@ def test_blur_is_close_to_pils(images):
     """PIL approximates a Gaussian by three boxes, and rounds to bytes."""
     image = Image.fromarray(images[0].numpy())
     pil = torch.from_numpy(np.array(image.filter(ImageFilter.GaussianBlur(1.5)))).float()
-    random = only({augment.BLUR: 0.0, augment.SIGMA: 0.5}, 1)
+    random = only({draws.BLUR: 0.0, draws.SIGMA: 0.5}, 1)
     view = View(size=8, **PLAIN, blur=1.0, blur_sigma=(1.5, 1.5))
     square = to_float(images[:1])
-    ours = distort(torch.nn.functional.pad(square, (0, 10, 0, 0), mode="replicate"), random, view)[..., :30]
+    ours = coloured(torch.nn.functional.pad(square, (0, 10, 0, 0), mode="replicate"), random, view)[..., :30]
     assert (ours[0].permute(1, 2, 0) * 255 - pil)[:, :24].abs().max() < 4
 
 
@@ -182,7 +187,7 @@ def test_random_numbers_are_uniform_and_independent():
     assert numbers.max() < 1
     assert np.abs(numbers.mean(0) - 0.5).max() < 0.01
     assert np.abs(numbers.var(0) - 1 / 12).max() < 0.003
-    correlation = np.corrcoef(numbers.T) - np.eye(augment.COLUMNS)
+    correlation = np.corrcoef(numbers.T) - np.eye(draws.COLUMNS)
     assert np.abs(correlation).max() < 0.035
     for other in (draw(8, 3, np.arange(20_000), 1), draw(7, 4, np.arange(20_000), 1), draw(7, 3, np.arange(20_000), 2)):
         assert abs(np.corrcoef(numbers[:, 0], other[:, 0])[0, 1]) < 0.03

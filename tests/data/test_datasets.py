@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infomax.data.datasets import ArrayImages, FolderImages, labelled_splits, open_source
+from infomax.data.images import ArrayImages, FileImages
+from infomax.data.sources import open_source
+from infomax.data.splits import labelled_splits
 
 
 def save(path, mode="RGB", size=(12, 10), value=100, **options):
@@ -31,7 +33,7 @@ def test_a_flat_folder_needs_no_labels(tmp_path):
     (tmp_path / "notes.txt").write_text("not an image")
     (tmp_path / ".hidden.png").write_text("not an image either")
     source = open_source(str(tmp_path))
-    assert isinstance(source.train, FolderImages)
+    assert isinstance(source.train, FileImages)
     assert source.train.files == ["a.jpg", "b.PNG"]
     assert source.train.labels is None
     assert labelled_splits(source) is None
@@ -245,12 +247,12 @@ def test_a_pickle_in_an_npz_is_not_run(tmp_path):
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(ValueError, match="no such folder or file"):
         open_source(str(tmp_path / "nothing"))
-    (tmp_path / "x.txt").write_text("hello")
+    (tmp_path / "x.pdf").write_text("hello")
     with pytest.raises(ValueError, match=r"must be an \.npz"):
-        open_source(str(tmp_path / "x.txt"))
-    with pytest.raises(ValueError, match=r"found 1 x \.txt, want"):
+        open_source(str(tmp_path / "x.pdf"))
+    with pytest.raises(ValueError, match=r"found 1 x \.pdf, want"):
         open_source(str(tmp_path))
-    (tmp_path / "x.txt").unlink()
+    (tmp_path / "x.pdf").unlink()
     with pytest.raises(ValueError, match="found nothing"):
         open_source(str(tmp_path))
     (tmp_path / "x.npz").write_text("not a zip file")

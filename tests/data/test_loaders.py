@@ -5,10 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
+from infomax.data import loaders
 from infomax.data.augment import make_views
-from infomax.data.datasets import ArrayImages, open_source
-from infomax.data.loaders import Steps, evaluation_batches, training_loader
+from infomax.data.images import ArrayImages
+from infomax.data.inference import evaluation_batches
+from infomax.data.loaders import Steps, training_batches
 from infomax.data.picture import draw_views
+from infomax.data.sources import open_source
 from infomax.data.views import Preprocessing, ViewSet, byol
 
 VIEWS = ViewSet(full=byol(16))
@@ -31,7 +34,7 @@ def folder(arrays, tmp_path):
 def epoch(images, number, *, batch_size, seed=0, workers=None):
     count = len(images) // batch_size
     steps = range(number * count, (number + 1) * count)
-    return list(training_loader(images, VIEWS, batch_size=batch_size, seed=seed, steps=steps, workers=workers))
+    return list(training_batches(images, VIEWS, batch_size=batch_size, seed=seed, steps=steps, workers=workers))
 
 
 def test_every_image_once_an_epoch_in_an_order_of_its_own(arrays):
@@ -100,9 +103,20 @@ def test_a_folder_of_one_size_smaller_than_the_encoder_sees_is_enlarged(tmp_path
 
 
 def test_the_picture_is_a_png_that_opens(arrays, tmp_path):
-    png = draw_views(arrays, VIEWS, seed=0)
+    png = draw_views(arrays, VIEWS, seed=0, title="arrays")
     (tmp_path / "x.png").write_bytes(png)
     with Image.open(tmp_path / "x.png") as image:
         width, height = image.size
     assert width > 300
     assert height > 300
+
+
+def test_a_worker_hands_over_pieces_that_make_up_each_part(folder, monkeypatch):
+    """Parts that are no multiple of a piece, over the end of an epoch, with and without workers."""
+    whole = list(training_batches(folder, VIEWS, batch_size=5, seed=1, steps=range(4), workers=0))
+    monkeypatch.setattr(loaders, "PIECE", 2)
+    pieces = list(training_batches(folder, VIEWS, batch_size=5, seed=1, steps=range(4), workers=2))
+    for a, b in zip(whole, pieces, strict=True):
+        assert a.index.tolist() == b.index.tolist()
+        assert a.epoch == b.epoch
+        assert all(map(torch.equal, a.images, b.images))

@@ -5,8 +5,10 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from infomax.data.datasets import ArrayImages, Labelled, Source, open_source
-from infomax.data.loaders import evaluation_batches
+from infomax.data.images import ArrayImages
+from infomax.data.inference import evaluation_batches
+from infomax.data.sources import open_source
+from infomax.data.splits import Labelled, Source
 from infomax.data.views import Preprocessing
 from infomax.encoders import build_encoder, save_encoder
 from infomax.evaluation.features import Features, compare_features, embed, extract, pixels, settle

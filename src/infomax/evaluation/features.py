@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.arguments import choose_device
-from infomax.data.datasets import ArrayImages, Images, Labelled, Source, labelled_splits, open_source
-from infomax.data.loaders import evaluation_batches
+from infomax.data.images import ArrayImages, Images
+from infomax.data.inference import evaluation_batches
+from infomax.data.sources import open_source
+from infomax.data.splits import Labelled, Source, labelled_splits
+from infomax.data.streams import Stream
 from infomax.data.views import Preprocessing
 from infomax.encoders import Encoder, load_encoder, untrained_encoder
 
@@ -35,7 +38,7 @@ def extract(
     """Features of the images at ``index``, in this order, on the CPU. The encoder is left as it was found.
 
     Args:
-        lenient: As in :func:`infomax.data.loaders.evaluation_batches`.
+        lenient: As in :func:`infomax.data.inference.evaluation_batches`.
     """
     training, home = encoder.training, next(encoder.parameters()).device
     encoder.eval().to(device)
@@ -103,8 +106,8 @@ def compare_features(
     splits = labelled_splits(source)
     if splits is None:
         raise ValueError(
-            f"--data {source.name} has no labels to evaluate by; want a sub-folder for each class, or an array of "
-            "labels, and at least 5 images of a class where there is no test split"
+            f"--data {source.name} has no labels to evaluate by, one for each image; want a sub-folder for each class, "
+            "or an array of labels, and at least 5 images of a class where there is no test split"
         )
     train, test = splits
     trained = load_encoder(folder)
@@ -125,14 +128,21 @@ def compare_features(
 
 
 def embed(
-    run: str | PathLike[str], data: str, *, device: str = "auto", workers: int | None = None
+    run: str | PathLike[str],
+    data: str | Source,
+    *,
+    device: str = "auto",
+    workers: int | None = None,
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
     """Features of all images of ``data`` by a run's encoder, and the name of each image.
 
     A name is the file's, relative to ``data``, or the image's number in its array. Where ``data`` has a test split, its
     images follow those to train on.
     """
-    encoder, source, device = load_encoder(run), open_source(data), choose_device(device)
+    encoder, device = load_encoder(run), choose_device(device)
+    source = open_source(data) if isinstance(data, str) else data
+    if isinstance(source.train, Stream):
+        raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
     how = Preprocessing(**encoder.preprocessing)
     splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}
     features = [

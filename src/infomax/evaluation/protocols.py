@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from infomax.arguments import choose_device
-from infomax.data.datasets import open_source
+from infomax.data.sources import open_source
+from infomax.data.splits import Source
 from infomax.evaluation.features import Features, compare_features
 from infomax.evaluation.knn import knn_scores
 from infomax.evaluation.linear import linear_scores
@@ -19,7 +20,7 @@ from infomax.evaluation.scores import top_k
 
 def knn(
     folder: str | PathLike[str],
-    data: str,
+    data: str | Source,
     *,
     k: int = 20,
     temperature: float = 0.07,
@@ -30,7 +31,7 @@ def knn(
 
     Args:
         folder: Of the run.
-        data: Labelled images, as for pretraining.
+        data: Labelled images, or what names them, as for pretraining.
     """
     if k < 1:
         raise ValueError(f"--k must be at least 1, but is {k}")
@@ -46,7 +47,7 @@ def knn(
 
 def linear(
     folder: str | PathLike[str],
-    data: str,
+    data: str | Source,
     *,
     device: str = "auto",
     workers: int | None = None,
@@ -64,23 +65,25 @@ def _compare(
     protocol: str,
     judge: Callable[[Features], tuple[torch.Tensor, dict[str, Any]]],
     folder: str | PathLike[str],
-    data: str,
+    data: str | Source,
     *,
     device: str,
     workers: int | None,
 ) -> list[dict[str, Any]]:
+    source = open_source(data) if isinstance(data, str) else data
     rows = []
-    for features in compare_features(folder, open_source(data), device=choose_device(device), workers=workers):
+    for features in compare_features(folder, source, device=choose_device(device), workers=workers):
         start = time.perf_counter()
         scores, settings = judge(features)
         rows.append(
             {
                 "protocol": protocol,
                 **settings,
-                "data": data,
+                "data": source.name,
                 "representation": features.name,
                 "top1": top_k(scores, features.test_labels, 1),
                 "top5": top_k(scores, features.test_labels, 5),
+                "classes": features.classes,
                 "labelled_images": len(features.train),
                 "test_images": len(features.test),
                 "seconds": round(time.perf_counter() - start, 3),

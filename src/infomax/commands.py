@@ -1,0 +1,97 @@
+"""What each command does and prints, by the words of its options. Torch is imported by those that compute."""
+
+import os
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from infomax.table import table
+
+
+def pretrain(*, out: Path, **options: Any) -> None:
+    """``infomax pretrain``."""
+    from infomax.pretraining import pretrain
+
+    try:
+        run = pretrain(out=out, **options)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; infomax pretrain --out {out} --resume goes on") from None
+    if os.environ.get("RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":  # under torchrun or srun, once
+        print(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
+
+
+def views(*, out: Path, method: str, **options: Any) -> None:
+    """``infomax views``."""
+    from infomax.pretraining import picture_of_views
+    from infomax.storage import write_whole
+
+    where = _location(options)
+    picture = picture_of_views(where, method, **options)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, picture)
+    print(f"{out} shows images of {where.data} and their views")
+
+
+def _location(options: dict[str, Any]) -> Any:
+    """Where the images are, by the words for it, which are taken from ``options``."""
+    from infomax.data.sources import Location
+
+    return Location(**{name: options.pop(name) for name in ("data", "data_dir", "classes", "subset")})
+
+
+def evaluate(protocol: str, *, run: Path, download: bool, **options: Any) -> None:
+    """``infomax evaluate``."""
+    from infomax.evaluation import protocols
+    from infomax.runs import Run
+
+    folder, where = Run(run), _location(options)
+    if where.data is None:
+        where = folder.location
+    judge: Any = {"knn": protocols.knn, "linear": protocols.linear}[protocol]
+    rows = judge(folder.path, where.open(download=download), **options)
+    for row in rows:
+        folder.append("results.jsonl", row)
+    first = rows[0]
+    title = f"k-NN, k={first['k']}" if protocol == "knn" else "linear classifier"
+    images = f"{first['labelled_images']} labelled and {first['test_images']} test images of {first['data']}"
+    print(f"{title}: {images} in {first['classes']} classes, accuracy in %")
+    print(table(["", "top-1", "top-5"], [[row["representation"], row["top1"], row["top5"]] for row in rows]))
+
+
+def replay(*, folder: Path, device: str) -> None:
+    """``infomax replay``."""
+    from infomax.replay import replay
+
+    found = replay(folder, device=device)
+    print(f"then: {found['reason']}")
+    print(f"now: {found['error'] or 'the loss is ' + format(found['loss'], '.6g')}")
+    first = found["first"]
+    print(f"first layer to make infinite or NaN of finite numbers: {first or 'none'}")
+    for what in ("parameters", "gradients"):
+        names = found[what]
+        print(f"{what} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
+
+
+def demo(*, out: Path | None) -> None:
+    """``infomax demo``."""
+    from infomax.demo import DRAWS, demo
+
+    out = out or _free_folder(Path("runs/demo"))
+    if out.exists():
+        raise ValueError(f"--out {out} exists; choose another, or leave --out away")
+    rows = []
+    for row in demo(out):
+        rows.append(row)
+        if "run" in row:
+            print(f"{row['name']}: {row['seconds']:.0f} s, 1-label k-NN accuracy {row['knn_1']:.1%}, in {row['run']}")
+    columns = ["knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all"]
+    header = ["", "1 label: kNN", "linear", "5 labels: kNN", "linear", "all: kNN", "linear", "seconds"]
+    cells = [[row["name"], *(row[c] for c in columns), f"{row['seconds']:.0f}" if "run" in row else ""] for row in rows]
+    print(f"\nTop-1 accuracy in %; labels are for each class, and 1 and 5 the mean over {DRAWS} draws of them.")
+    print(table(header, cells))
+
+
+def _free_folder(first: Path) -> Path:
+    if not first.exists():
+        return first
+    return next(path for i in count(2) if not (path := first.with_name(f"{first.name}-{i}")).exists())

@@ -1,0 +1,107 @@
+"""Where images are, said in one way and found again; and some of the images of a source."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infomax.data.images import ArrayImages
+from infomax.data.named import NAMED
+from infomax.data.sources import Location, default_data_dir, open_source
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split in ("train", "val"):
+        for label in ("ant", "bee", "cow"):
+            for i in range(3):
+                path = tmp_path / "images" / split / label / f"{label}_{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (i, 0, 0)).save(path)
+    return tmp_path / "images"
+
+
+def lines(path, *names):
+    path.write_text("".join(f"{name}\n" for name in names))
+    return str(path)
+
+
+def test_classes_are_kept_by_a_file_and_numbered_anew(folder, tmp_path):
+    source = Location(str(folder), classes=lines(tmp_path / "some.txt", "cow", "ant")).open()
+    for images in (source.train, source.test):
+        assert images.classes == ["ant", "cow"]
+        assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+        assert [images.name(i).split("/")[1] for i in range(6)] == ["ant"] * 3 + ["cow"] * 3
+    assert source.train.fingerprint() != open_source(str(folder)).train.fingerprint()
+
+
+@pytest.mark.parametrize("names", [("ant_1.png", "cow_0.png"), ("train/ant/ant_1.png", "cow_0"), ("ant_1", "cow_0")])
+def test_training_images_are_kept_by_their_names(folder, tmp_path, names):
+    source = Location(str(folder), subset=lines(tmp_path / "1percent.txt", *names)).open()
+    assert [source.train.name(i) for i in range(2)] == ["train/ant/ant_1.png", "train/cow/cow_0.png"]
+    assert source.train.labels.tolist() == [0, 2]
+    assert source.train.open(0).getpixel((0, 0)) == (1, 0, 0)
+    assert len(source.test) == 9
+
+
+def test_arrays_are_kept_by_their_numbers(tmp_path):
+    pixels = np.arange(5 * 8 * 8 * 3, dtype=np.uint8).reshape(5, 8, 8, 3)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=[3, 4, 3, 4, 3])
+    train = Location(str(tmp_path / "x.npz"), subset=lines(tmp_path / "some.txt", 1, 4)).open().train
+    assert isinstance(train, ArrayImages)
+    assert np.array_equal(train.pixels, pixels[[1, 4]])
+    assert [train.classes[i] for i in train.labels] == ["4", "3"]
+
+
+def test_what_cannot_be_kept_is_said(folder, tmp_path):
+    with pytest.raises(ValueError, match="--classes .*'dog' is not a class of .*, as 'ant' is"):
+        Location(str(folder), classes=lines(tmp_path / "a.txt", "dog")).open()
+    with pytest.raises(ValueError, match="--subset .*none of its 1 lines names an image; 'train/ant/ant_0.png' is"):
+        Location(str(folder), subset=lines(tmp_path / "b.txt", "dog")).open()
+    with pytest.raises(ValueError, match=r"--subset .*c\.txt: cannot be read"):
+        Location(str(folder), subset=str(tmp_path / "c.txt")).open()
+    Image.new("RGB", (8, 8)).save(folder / "train" / "stray.png")
+    with pytest.raises(ValueError, match="has no classes"):
+        Location(str(folder), classes=lines(tmp_path / "a.txt", "ant")).open()
+
+
+def test_places_can_be_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    here = str(tmp_path)
+    assert Location("a").located().data == f"{here}/a"
+    assert Location("a,b").located().data == f"{here}/a,{here}/b"
+    assert Location("wds:s-{0..3}.tar#9").located().data == f"wds:{here}/s-{{0..3}}.tar#9"
+    assert Location("hf:a#5").located().data == f"hf:{here}/a#5"
+    for name in ("digits", "hf:user/set", "hf-stream:user/set:big#5", "wds:https://x/s-{0..3}.tar#9"):
+        assert Location(name).located().data == name
+    assert Location("cifar10").located().data_dir == str(default_data_dir())
+    assert Location("cifar10", "a", subset="s.txt").located() == Location("cifar10", f"{here}/a", None, f"{here}/s.txt")
+
+
+def test_a_named_set_is_looked_for_where_the_user_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("INFOMAX_DATA", str(tmp_path / "sets"))
+    with pytest.raises(ValueError, match=f"--data cifar10: .*{tmp_path / 'sets'}"):
+        open_source("cifar10")
+    with pytest.raises(ValueError, match=f"--data cifar10: .*{tmp_path / 'here'}"):
+        open_source("cifar10", data_dir=str(tmp_path / "here"))
+
+
+def test_all_that_data_can_be_is_listed():
+    with pytest.raises(ValueError, match=f"--data cifar: no such folder.*{', '.join(NAMED)}"):
+        open_source("cifar")
+
+
+def test_an_npy_stays_on_disk(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 8, 8), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", pixels)
+    train = open_source(str(tmp_path / "x.npy")).train
+    assert train.pixels.shape == (4, 8, 8, 3)
+    assert not train.pixels.flags.owndata
+    assert np.array_equal(np.asarray(train.open(2))[..., 1], pixels[2])
+    (tmp_path / "y.npy").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"--data .*y\.npy: not a readable"):
+        open_source(str(tmp_path / "y.npy"))
+    (tmp_path / "z.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"for shards, say wds:.*z\.tar"):
+        open_source(str(tmp_path / "z.tar"))

@@ -1,0 +1,231 @@
+"""Hugging Face data sets and WebDataset shards that the test writes: what is read, in which order, by whom."""
+
+import contextlib
+import io
+import itertools
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infomax.data.augment import make_views
+from infomax.data.images import readable
+from infomax.data.loaders import training_batches
+from infomax.data.sources import open_source
+from infomax.data.splits import labelled_splits, to_look_at
+from infomax.data.streams import Stream
+from infomax.data.views import ViewSet, byol
+
+datasets = pytest.importorskip("datasets")
+pytest.importorskip("webdataset")
+
+COUNT = 24
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+
+
+VIEWS = ViewSet(full=byol(8))
+
+
+def encoded(i: int) -> bytes:
+    """A PNG of 12 x 10 pixels that tells its number by its colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (12, 10), (10 * i, 255 - 10 * i, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def number(content: bytes) -> int:
+    return Image.open(io.BytesIO(content)).getpixel((0, 0))[0] // 10
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Four shards of six images each, with labels and a file of another kind."""
+    for shard in range(4):
+        with tarfile.open(tmp_path / f"s-{shard}.tar", "w") as tar:
+            for i in range(6 * shard, 6 * shard + 6):
+                for suffix, content in (("PNG", encoded(i)), ("cls", b"1"), ("json", b"{}")):
+                    info = tarfile.TarInfo(f"{i:04d}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+    return f"wds:{tmp_path}/s-{{0..3}}.tar"
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A data set as ``save_to_disk`` writes it."""
+
+    def split(indices):
+        features = datasets.Features(
+            {
+                "picture": datasets.Image(),
+                "label": datasets.ClassLabel(names=["even", "odd"]),
+                "size": datasets.Value("int32"),
+            }
+        )
+        rows = {"picture": [{"bytes": encoded(i), "path": None} for i in indices], "label": [i % 2 for i in indices]}
+        return datasets.Dataset.from_dict({**rows, "size": [1] * len(indices)}, features=features)
+
+    datasets.DatasetDict(train=split(range(COUNT)), test=split(range(5))).save_to_disk(tmp_path / "saved")
+    return str(tmp_path / "saved")
+
+
+def one_epoch(stream, *, epoch=0, rank=0, world=1, count=COUNT):
+    with_end = stream.read(3, epoch, rank, world)
+    numbers = [number(sample.content) for sample in itertools.islice(with_end, count)]
+    with_end.close()
+    return numbers
+
+
+def test_a_table_in_memory_has_splits_labels_and_images(saved):
+    source = open_source(f"hf:{saved}")
+    assert (len(source.train), len(source.test)) == (COUNT, 5)
+    assert source.train.classes == ["even", "odd"]
+    assert source.train.labels.tolist() == [i % 2 for i in range(COUNT)]
+    assert source.train.open(7).getpixel((0, 0)) == (70, 185, 0)
+    assert len(labelled_splits(source)[1].index) == 5
+    assert source.train.fingerprint() == open_source(f"hf:{saved}").train.fingerprint() != source.test.fingerprint()
+
+
+def test_a_folder_of_parquet_files_is_a_table_too(saved, tmp_path):
+    (tmp_path / "parquet").mkdir()
+    datasets.load_from_disk(saved)["train"].to_parquet(tmp_path / "parquet" / "train.parquet")
+    with pytest.raises(ValueError, match=r"number of images is not known; give it at the end, as in .*#50000"):
+        open_source(f"hf-stream:{tmp_path / 'parquet'}")
+    stream = open_source(f"hf-stream:{tmp_path / 'parquet'}#24").train
+    assert sorted(one_epoch(stream)) == list(range(COUNT))
+    train = open_source(f"hf:{tmp_path / 'parquet'}").train
+    assert [readable(train, i)[1].getpixel((0, 0))[0] for i in (0, 23)] == [0, 230]
+
+
+def test_whole_numbers_are_labels_too(tmp_path):
+    rows = {"img": [{"bytes": encoded(i), "path": None} for i in range(4)], "label": [7, 3, 7, 3]}
+    kinds = datasets.Features({"img": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(rows, features=kinds).save_to_disk(tmp_path / "x")
+    train = open_source(f"hf:{tmp_path / 'x'}").train
+    assert [train.classes[i] for i in train.labels] == ["7", "3", "7", "3"]
+
+
+def test_a_table_without_images_and_one_that_is_not_there_are_refused(tmp_path):
+    datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "x")
+    with pytest.raises(ValueError, match="--data hf:.*has no column of images; found text"):
+        open_source(f"hf:{tmp_path / 'x'}")
+    with pytest.raises(ValueError, match="--data hf:.*nothing: cannot be opened"):
+        open_source(f"hf:{tmp_path / 'nothing'}")
+
+
+@pytest.fixture(params=["hub", "shards"])
+def stream(request):
+    if request.param == "shards":
+        return open_source(request.getfixturevalue("shards")).train
+    return open_source(f"hf-stream:{request.getfixturevalue('saved')}").train
+
+
+def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(stream):
+    assert isinstance(stream, Stream)
+    assert len(stream) == COUNT
+    orders = [one_epoch(stream, epoch=epoch) for epoch in (0, 1, 0)]
+    assert all(sorted(order) == list(range(COUNT)) for order in orders)
+    assert orders[0] == orders[2] != orders[1]
+    assert one_epoch(stream, count=2 * COUNT)[COUNT:] != orders[0]  # a second pass, in another order
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_share_a_stream(shards, saved, world):
+    """Of two ranks each reads its own shards; of three each leaves out what is for others."""
+    for stream in (open_source(shards).train, open_source(f"hf-stream:{saved}").train):
+        ranks = [one_epoch(stream, rank=rank, world=world, count=COUNT // world) for rank in range(world)]
+        assert sorted(itertools.chain(*ranks)) == list(range(COUNT))
+
+
+def batches(stream, steps, **options):
+    return list(training_batches(stream, VIEWS, batch_size=8, seed=1, steps=steps, **options))
+
+
+def test_workers_and_the_step_to_start_from_change_nothing(stream):
+    whole = batches(stream, range(6), workers=0)
+    assert [batch.epoch for batch in whole] == [0, 0, 0, 1, 1, 1]
+    for start, workers in ((0, 2), (2, 0), (4, 2)):
+        again = batches(stream, range(start, 6), workers=workers)
+        assert len(again) == 6 - start
+        for a, b in zip(whole[start:], again, strict=True):
+            assert a.index.tolist() == b.index.tolist()
+            assert all(map(torch.equal, a.images, b.images))
+
+
+def test_an_images_views_are_its_own_wherever_it_comes(stream):
+    """The same image in two epochs' orders, and in parts: the same views for the same epoch's number."""
+    first = {int(i): row for batch in batches(stream, range(3), workers=0) for row, i in enumerate(batch.index)}
+    assert len(first) == COUNT
+    (batch,) = batches(stream, range(1), workers=0)
+    parts = batches(stream, range(1), workers=0, part=3)
+    assert [len(part.index) for part in parts] == [3, 3, 2]
+    assert torch.equal(torch.cat([part.images[0] for part in parts]), batch.images[0])
+    alone = make_views([x[2:3] for x in batch.images], VIEWS, seed=1, epoch=0, index=batch.index[2:3])
+    together = make_views(batch.images, VIEWS, seed=1, epoch=0, index=batch.index)
+    torch.testing.assert_close(together[0][2:3], alone[0])
+
+
+def test_a_damaged_image_is_replaced_and_named(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for i, content in enumerate([encoded(1), b"no image", encoded(2)]):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    stream = open_source(f"wds:{tmp_path / 's.tar'}").train
+    (batch,) = training_batches(stream, VIEWS, batch_size=3, seed=0, steps=range(1), workers=0)
+    (reason,) = batch.unreadable.values()
+    assert "s.tar: 1.png cannot be read as an image" in reason
+    assert batch.images[0].shape == (3, 8, 8, 3)
+
+
+def test_shards_are_counted_once_and_their_number_is_kept(shards, tmp_path):
+    source = open_source(shards)
+    assert source.name == f"{shards}#24"
+    assert len(open_source(f"{shards}#12").train) == 12
+    assert open_source(f"wds:{tmp_path}/*.tar").name.endswith("*.tar#24")
+    assert labelled_splits(source) is None
+    assert [to_look_at(source).open(i).size for i in (0, 19)] == [(12, 10)] * 2
+
+
+def test_shards_that_are_not_there_or_hold_no_images_are_refused(shards, tmp_path):
+    with pytest.raises(ValueError, match=r"--data wds:.*: no such shard: .*x-0\.tar"):
+        open_source(f"wds:{tmp_path}/x-{{0..1}}.tar")
+    with pytest.raises(ValueError, match="no such shard"):
+        open_source(f"wds:{tmp_path}/*.none")
+    with pytest.raises(ValueError, match="number of images is not known"):
+        open_source("wds:https://example.org/{0..3}.tar")
+    (tmp_path / "empty.tar").write_bytes(b"not a tar file")
+    with pytest.raises(ValueError, match=r"empty\.tar is not a readable tar file"):
+        open_source(f"wds:{tmp_path}/empty.tar")
+    with tarfile.open(tmp_path / "none.tar", "w"):
+        pass
+    with pytest.raises(ValueError, match="no images in 1 shards"):
+        open_source(f"wds:{tmp_path}/none.tar")
+
+
+def test_what_goes_wrong_while_reading_ahead_is_raised_by_the_reader(shards, tmp_path):
+    stream = open_source(f"{shards}#24").train
+    (tmp_path / "s-2.tar").unlink()
+    with pytest.raises(FileNotFoundError):
+        one_epoch(stream)
+
+
+def test_without_the_package_it_is_said_how_to_get_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
+    with pytest.raises(ValueError, match=r"needs the package webdataset; pip install 'infomax\[streams\]'"):
+        open_source(f"wds:{tmp_path}/s.tar")
+
+
+def test_keys_are_whole_numbers_that_an_array_holds(stream):
+    with contextlib.closing(stream.read(0, 0, 0, 1)) as endless:
+        samples = list(itertools.islice(endless, COUNT))
+    keys = np.array([sample.key for sample in samples])
+    assert keys.dtype == np.int64
+    assert (keys >= 0).all()
+    assert len(set(keys.tolist())) == COUNT

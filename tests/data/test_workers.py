@@ -1,0 +1,103 @@
+"""What workers do: crops as PIL's, of a JPEG decoded no larger than its crops need."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from infomax.data.draws import FLIP, crop_boxes, draw
+from infomax.data.images import FileImages, decode
+from infomax.data.views import View, ViewSet, dino
+from infomax.data.workers import TrainingImages, cut_views
+
+
+def photograph(width=900, height=700) -> Image.Image:
+    """Smooth colours with some detail, as photographs have."""
+    rng = np.random.default_rng(0)
+    coarse = Image.fromarray(rng.integers(0, 255, (12, 16, 3), dtype=np.uint8)).resize((width, height), 3)
+    fine = Image.fromarray(rng.integers(0, 255, (height // 8, width // 8, 3), dtype=np.uint8)).resize(
+        (width, height), 3
+    )
+    return Image.blend(coarse, fine, 0.2)
+
+
+def as_jpeg(image: Image.Image, **options) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=90, **options)
+    return file
+
+
+def random_row(view: View, index: int) -> np.ndarray:
+    return draw(0, 0, np.array([index]), 0)
+
+
+@pytest.mark.parametrize("bicubic", [True, False])
+def test_crops_of_full_decodes_are_pils(bicubic):
+    """At a size that leaves no room to decode less: the same pixels as by hand."""
+    view, image = View(size=224, bicubic=bicubic), photograph(300, 260)
+    for index in range(8):
+        random = random_row(view, index)
+        (got,) = cut_views(lambda shrink: decode(as_jpeg(image), "x", shrink), random, [view])
+        ((top, left, height, width),) = crop_boxes(random, 260, 300, view)
+        decoded = Image.open(as_jpeg(image)).convert("RGB").crop((left, top, left + width, top + height))
+        want = np.asarray(
+            decoded.resize((224, 224), Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR)
+        )
+        assert np.array_equal(got, want[:, ::-1] if random[0, FLIP] < 0.5 else want)
+
+
+@pytest.mark.parametrize(("size", "by"), [(48, 8), (96, 4), (200, 2)])
+def test_a_smaller_decode_gives_nearly_the_same_crops(size, by):
+    """A JPEG's own halving is a box filter, where a resize of the whole is a cubic: within a mean of 1.5 levels."""
+    view, image = View(size=size, scale=(0.5, 0.6), ratio=(1.0, 1.0)), photograph()
+    factors = set()
+    for index in range(12):
+        random = random_row(view, index)
+
+        def opened(shrink, factors=factors):
+            decoded = decode(as_jpeg(image), "x", shrink)
+            factors.add(round(900 / decoded.width))
+            return decoded
+
+        (small,) = cut_views(opened, random, [view])
+        (full,) = cut_views(lambda _: Image.open(as_jpeg(image)).convert("RGB"), random, [view])
+        assert np.abs(small.astype(int) - full).mean() < 1.5
+    assert factors == {by}
+
+
+def test_the_smallest_crop_decides_how_much_is_decoded():
+    full, local = dino(224, full_scale=(0.9, 1.0), local_scale=(0.05, 0.06))
+    for views, most in ((full, 2), ((*full, *local), 1)):
+        random = np.concatenate([draw(0, 0, np.array([0]), number) for number in range(len(views))])
+        sizes = []
+        cut_views(
+            lambda shrink, sizes=sizes: sizes.append(decode(as_jpeg(photograph()), "x", shrink)) or sizes[0],
+            random,
+            views,
+        )
+        assert round(900 / sizes[0].width) == most
+
+
+def test_a_photograph_on_its_side_is_cropped_as_it_is_seen():
+    """EXIF orientation 6: stored on its side; with and without a smaller decode."""
+    upright = photograph(700, 900)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = as_jpeg(upright.transpose(Image.Transpose.ROTATE_90), exif=exif)
+    for size in (64, 500):
+        view = View(size=size, scale=(0.5, 1.0))
+        random = random_row(view, 3)
+        (got,) = cut_views(lambda shrink: decode(stored, "x", shrink), random, [view])
+        (want,) = cut_views(lambda _: upright, random, [view])
+        assert np.abs(got.astype(int) - want).mean() < 3
+
+
+def test_another_image_stands_in_for_one_that_cannot_be_read(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.jpg").write_bytes(b"damaged" if i == 1 else as_jpeg(photograph(40, 40)).getvalue())
+    images = FileImages(tmp_path, [f"{i}.jpg" for i in range(4)], None, [])
+    batch = TrainingImages(images, ViewSet(full=(View(size=8),) * 2), seed=0)[0, np.arange(4)]
+    assert list(batch.unreadable) == [1]
+    assert "1.jpg cannot be read as an image" in batch.unreadable[1]
+    assert batch.images[0].float().std() > 1
