@@ -18,6 +18,7 @@ from infomax.data.images import ArrayImages, Images, Shrink, decode
 from infomax.data.streams import Stream
 from infomax.data.views import View, ViewSet
 
+SPARE = 1.5  # pixels across a crop for each of its view's, at least, where a JPEG is decoded at a smaller size
 STAND_INS = 20  # tries to find a readable image in place of an unreadable one
 
 
@@ -85,7 +86,7 @@ def cut_views(
 ) -> list[np.ndarray]:
     """The crop of each view of one image, mirrored or not, as bytes [size, size, 3]; decoded once for all of them.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves each crop more pixels than its view. PIL's crop
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves each crop pixels to spare. PIL's crop
     differs from :func:`infomax.data.augment.crop` by rounding to bytes alone.
 
     Args:
@@ -96,8 +97,8 @@ def cut_views(
     def shrink(width: int, height: int) -> int:
         nonlocal size, boxes
         size, boxes = (width, height), crop_boxes(random, height, width, views)
-        spare = min(min(box[2:]) // view.size for box, view in zip(boxes, views, strict=True))
-        return max(by for by in (1, 2, 4, 8) if by <= max(1, spare))
+        spare = min(min(box[2:]) / view.size for box, view in zip(boxes, views, strict=True))
+        return max(by for by in (1, 2, 4, 8) if by == 1 or by * SPARE <= spare)
 
     image = open_image(shrink)
     if not len(boxes):
