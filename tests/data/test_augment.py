@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as reference
 from infomax.data import draws
 from infomax.data.augment import crop, distort, make_views, preprocess, to_float
 from infomax.data.draws import choose_colours, crop_boxes, draw
-from infomax.data.views import Preprocessing, View, ViewSet, byol, dino, mira_cifar, simclr
+from infomax.data.views import VIEW_SETS, Preprocessing, View, ViewSet, byol, dino, mira_cifar, simclr
 
 PLAIN = {"flip": 0.0, "jitter": 0.0, "grayscale": 0.0}
 
@@ -218,6 +218,42 @@ def test_frequencies_are_those_of_the_description(name):
     for x in made:
         changed = ((x - plain[0]).abs().amax((1, 2, 3)) > 1e-3).float().mean()
         assert abs(changed - 0.3) < 0.04
+
+
+@pytest.mark.parametrize("name", VIEW_SETS)
+@pytest.mark.parametrize("cut", [True, False])
+def test_the_cpus_way_gives_the_same_views_as_a_gpus(images, name, cut):
+    """One image after another in compiled loops, against operations on the whole batch in float64."""
+    full, local = VIEW_SETS[name](40)
+    views, index = ViewSet(full=full, local=local), np.arange(100, 112)
+    given = images
+    if cut:  # as workers hand them over
+        given = [images[:, : v.size, : v.size].repeat(1, 2, 2, 1)[:, : v.size, : v.size] for v in (*full, *local)]
+    for a, b in zip(
+        make_views(given, views, seed=3, epoch=1, index=index),
+        make_views(given, views, seed=3, epoch=1, index=index, dtype=torch.float64),
+        strict=True,
+    ):
+        assert a.shape == b.shape
+        difference = (a - b).abs()
+        assert (difference < 5e-5).float().mean() > 0.9995  # the rest solarise on the other side of the threshold
+        assert difference.median() < 2e-6
+
+
+def test_threads_change_nothing(images):
+    many = images.repeat(40, 1, 1, 1)
+    views, index = ViewSet(full=byol(24)), np.arange(len(many))
+    one = make_views(many, views, seed=0, epoch=0, index=index)
+    torch.set_num_threads(3)
+    three = make_views(many, views, seed=0, epoch=0, index=index)
+    assert all(map(torch.equal, one, three))
+
+
+def test_views_are_channels_last_in_the_precision_asked_for(images):
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        for x in make_views(images, ViewSet(full=byol(16)), seed=0, epoch=0, index=np.arange(12), dtype=dtype):
+            assert x.dtype == dtype
+            assert x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_papers_sets():

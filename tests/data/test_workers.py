@@ -41,10 +41,10 @@ def test_crops_of_full_decodes_are_pils(bicubic):
         (got,) = cut_views(lambda shrink: decode(as_jpeg(image), "x", shrink), random, [view])
         ((top, left, height, width),) = crop_boxes(random, 260, 300, view)
         decoded = Image.open(as_jpeg(image)).convert("RGB").crop((left, top, left + width, top + height))
-        want = np.asarray(
-            decoded.resize((224, 224), Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR)
-        )
-        assert np.array_equal(got, want[:, ::-1] if random[0, FLIP] < 0.5 else want)
+        method = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+        want = np.asarray(decoded.resize((224, 224), method)).astype(int)
+        want = want[:, ::-1] if random[0, FLIP] < 0.5 else want
+        assert np.abs(got - want).max() <= 1  # PIL rounds to bytes between the two directions, too
 
 
 @pytest.mark.parametrize(("size", "by"), [(40, 8), (80, 4), (180, 2)])

@@ -1,9 +1,9 @@
-"""How views are made: batched on the device, with parameters of its own for each image."""
+"""How views are made, with parameters of its own for each image: batched on a GPU, one after another on a CPU."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +11,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from infomax.data import kernels
 from infomax.data.draws import FLIP, Choices, choose_colours, crop_boxes, draw
 from infomax.data.views import Preprocessing, ViewSet
 
 GRAY_WEIGHTS = (0.2989, 0.587, 0.114)
-AT_ONCE = 2**20  # bytes of images that a CPU's thread works on at once: they stay in its cache
+PIXELS_EACH = 2**14  # that a thread has to make, at least; to start one takes as long as some thousands
 BLOCK = 32  # pixels of a line that are blurred together, by a product with one small matrix
 
 
@@ -139,7 +140,7 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def _grayscale(x: Tensor, _: Tensor) -> Tensor:
-    return _gray(x).expand_as(x)
+    return _gray(x).repeat(1, 3, 1, 1)
 
 
 def _solarize(x: Tensor, _: Tensor) -> Tensor:
@@ -168,12 +169,11 @@ def _blur_lines(x: Tensor, matrix: Tensor, reach: int) -> Tensor:
 
 
 def normalize(
-    images: Float[Tensor, "b 3 h w"], mean: Sequence[float], std: Sequence[float], out: Tensor | None = None
+    images: Float[Tensor, "b 3 h w"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Subtract the mean and divide by the standard deviation of each channel; into ``out`` if given."""
+    """Subtract the mean and divide by the standard deviation of each channel."""
     scale = 1 / images.new_tensor(std).view(3, 1, 1)
-    made = torch.addcmul(images.new_tensor(mean).view(3, 1, 1).neg() * scale, images, scale)
-    return made if out is None else out.copy_(made)
+    return torch.addcmul(images.new_tensor(mean).view(3, 1, 1).neg() * scale, images, scale)
 
 
 def to_float(images: UInt8[Tensor, "b h w 3"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:
@@ -196,12 +196,12 @@ def make_views(
     Args:
         images: Bytes [B, H, W, 3]; or for each view its crops [B, size, size, 3], already cut and flipped by workers.
         index: Of each image in its data set.
-        dtype: Of the result. What is computed on the way is float64 for float64, otherwise float32.
+        dtype: Of the result. What is computed on the way is float64 for float64, otherwise float32; on a CPU, float64
+            goes the way of a GPU.
     """
     each = (*views.full, *views.local)
     random = [draw(seed, epoch, index, number) for number in range(len(each))]
-    made: list[Any] = []
-    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    made: list[Tensor] = []
     # Views of one size are made together: fewer and larger operations.
     for (size, bicubic), numbers in groupby(range(len(each)), key=lambda i: (each[i].size, each[i].bicubic)):
         group = list(numbers)
@@ -210,20 +210,39 @@ def make_views(
         height, width = source.shape[1:3]
         boxes = np.concatenate([crop_boxes(random[i], height, width, each[i]) for i in group])
         flip = np.concatenate([random[i][:, FLIP] < each[i].flip for i in group])
-        out = source.new_empty(len(source), 3, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
-        for at in _chunks(len(source), 12 * size * size, source.device):
-            x = to_float(source[at], exact)
-            if isinstance(images, Tensor):
-                x = crop(x, boxes[at], size, bicubic=bicubic, flip=flip[at])
-            normalize(distort(x, choices[at]), views.mean, views.std, out=out[at])
-        made += out.split(len(index))
+        if not isinstance(images, Tensor):  # they are crops already
+            boxes, flip = boxes[:0], flip[:0]
+        if source.device.type == "cpu" and dtype != torch.float64:
+            x = _make_on_cpu(source, boxes, flip, choices, views, size, bicubic).to(dtype)
+        else:
+            x = to_float(source, torch.float64 if dtype == torch.float64 else torch.float32)
+            x = crop(x, boxes, size, bicubic=bicubic, flip=flip) if len(boxes) else x
+            x = normalize(distort(x, choices), views.mean, views.std).to(dtype, memory_format=torch.channels_last)
+        made += x.split(len(index))
     return made
 
 
-def _chunks(count: int, size: int, device: torch.device) -> Iterator[slice]:
-    """The images that are worked on at once: on a GPU all of them."""
-    most = count if device.type != "cpu" else max(1, AT_ONCE * torch.get_num_threads() // size)
-    return (slice(start, start + most) for start in range(0, count, most))
+def _make_on_cpu(
+    source: Tensor, boxes: np.ndarray, flip: np.ndarray, choices: Choices, views: ViewSet, size: int, bicubic: bool
+) -> Tensor:
+    """The views of one size, each image in the cache of one core from its bytes to its view."""
+    images, out = source.numpy(), np.empty((len(source), size, size, 3), np.float32)
+    c, mean, std = choices, np.array(views.mean), np.array(views.std)
+
+    def make(start: int, stop: int) -> None:
+        at = slice(start, stop)
+        cropping = images[at], boxes[at].astype(np.float64), flip[at], bicubic
+        colours = c.jitter[at], c.factors[at], c.grayscale[at], c.blur[at], c.sigma[at], c.reach, c.solarize[at]
+        kernels.make(*cropping, *colours, mean, std, out[at])
+
+    threads = min(torch.get_num_threads(), -(-len(source) * size * size // PIXELS_EACH))
+    edges = np.linspace(0, len(source), threads + 1).astype(int).tolist()
+    if threads == 1:
+        make(0, len(source))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(make, edges, edges[1:]))
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
 def preprocess(images: UInt8[Tensor, "b h w 3"], how: Preprocessing) -> Float[Tensor, "b 3 size size"]:

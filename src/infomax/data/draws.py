@@ -1,7 +1,7 @@
 """What chance decides about a view: numbers that are a function of the seed, the epoch, the image and the view alone.
 
 So a view can be made again whatever the number of workers or ranks, the batch it falls into, or the point where a run
-was resumed. NumPy, on the host: nothing is read back from a device.
+was resumed. On the host: nothing is read back from a device.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
+from infomax.data.kernels import compiled
 from infomax.data.views import View
 
 # Columns of the random numbers of one view: ten attempts at a crop as in torchvision, then one number a decision.
@@ -22,22 +23,50 @@ ORDER = slice(SOLARIZE + 5, SOLARIZE + 9)
 COLUMNS = ORDER.stop
 
 
-def _mix(x: np.ndarray) -> np.ndarray:
+@compiled
+def _mix(x):
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): each bit of the result depends on every bit of ``x``."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
+@compiled
+def _draw(seed, epoch, index, view, out):
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    for i in range(len(index)):
+        key = _mix(_mix(_mix(_mix(golden + seed) + golden + epoch) + golden + view) + golden + index[i])
+        for j in range(out.shape[1]):
+            out[i, j] = (_mix(key + golden * np.uint64(j + 1)) >> np.uint64(11)) * 2.0**-53
+
+
 def draw(seed: int, epoch: int, index: Int[np.ndarray, " b"], view: int) -> Float64[np.ndarray, "b columns"]:
     """The uniform random numbers in [0, 1) that decide this view of these images in this epoch."""
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    with np.errstate(over="ignore"):
-        key = np.zeros(len(index), np.uint64)
-        for part in (seed, epoch, view, index):
-            key = _mix(key + golden + np.asarray(part).astype(np.uint64))
-        numbers = _mix(key[:, None] + golden * np.arange(1, COLUMNS + 1, dtype=np.uint64))
-    return (numbers >> np.uint64(11)) * 2.0**-53
+    out = np.empty((len(index), COLUMNS))
+    _draw(np.uint64(seed), np.uint64(epoch), np.asarray(index).astype(np.uint64), np.uint64(view), out)
+    return out
+
+
+@compiled
+def _crop_boxes(random, height, width, scale, ratio, out):
+    for i in range(len(random)):
+        h, w = height[i], width[i]
+        low, high = np.log(ratio[i, 0]), np.log(ratio[i, 1])
+        found = False
+        for attempt in range(ATTEMPTS):
+            share = scale[i, 0] + (scale[i, 1] - scale[i, 0]) * random[i, attempt]
+            root = np.exp((low + (high - low) * random[i, ATTEMPTS + attempt]) / 2)
+            side = np.sqrt(h * w * share)
+            box_height, box_width = np.rint(side / root), np.rint(side * root)
+            if 1 <= box_width <= w and 1 <= box_height <= h:
+                out[i, 0] = int(random[i, TOP] * (h - box_height + 1))
+                out[i, 1] = int(random[i, LEFT] * (w - box_width + 1))
+                found = True
+                break
+        if not found:
+            box_height, box_width = min(h, np.rint(w / ratio[i, 0])), min(w, np.rint(h * ratio[i, 1]))
+            out[i, 0], out[i, 1] = (h - box_height) // 2, (w - box_width) // 2
+        out[i, 2], out[i, 3] = box_height, box_width
 
 
 def crop_boxes(
@@ -54,24 +83,11 @@ def crop_boxes(
     Args:
         view: One for all rows, or one for each.
     """
-    each = [view] if isinstance(view, View) else view
-    scale, ratios = np.array([v.scale for v in each]), np.array([v.ratio for v in each])
-    b = len(random)
-    height, width = np.broadcast_to(height, b), np.broadcast_to(width, b)
-    share = scale[:, :1] + (scale[:, 1:] - scale[:, :1]) * random[:, :ATTEMPTS]
-    low, high = np.log(ratios[:, :1]), np.log(ratios[:, 1:])
-    root = np.exp((low + (high - low) * random[:, ATTEMPTS : 2 * ATTEMPTS]) / 2)
-    side = np.sqrt((height * width)[:, None] * share)
-    widths, heights = np.rint(side * root), np.rint(side / root)
-    fits = (widths >= 1) & (widths <= width[:, None]) & (heights >= 1) & (heights <= height[:, None])
-    chosen = np.arange(b), fits.argmax(1)
-    found = fits.any(1)
-    crop_width = np.where(found, widths[chosen], np.minimum(width, np.rint(height * ratios[:, 1])))
-    crop_height = np.where(found, heights[chosen], np.minimum(height, np.rint(width / ratios[:, 0])))
-    top_share, left_share = random[:, TOP], random[:, LEFT]
-    top = np.where(found, np.floor(top_share * (height - crop_height + 1)), (height - crop_height) // 2)
-    left = np.where(found, np.floor(left_share * (width - crop_width + 1)), (width - crop_width) // 2)
-    return np.stack([top, left, crop_height, crop_width], axis=1).astype(np.int64)
+    each = [view] * len(random) if isinstance(view, View) else view
+    out = np.empty((len(random), 4), np.int64)
+    sides = (np.broadcast_to(side, len(random)).astype(np.float64) for side in (height, width))
+    _crop_boxes(random, *sides, np.array([v.scale for v in each]), np.array([v.ratio for v in each]), out)
+    return out
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Sampler
 from infomax.data.images import ArrayImages, Images
 from infomax.data.streams import Sample, Stream
 from infomax.data.views import ViewSet
-from infomax.data.workers import Batch, TrainingImages, as_is, leave_signals_alone, worker_count
+from infomax.data.workers import Batch, TrainingImages, as_is, leave_signals_alone, load_kernels, worker_count
 
 PIECE = 32  # images that a worker hands over at once: little memory in flight, and all workers busy with one batch
 RESIDENT = 0.25  # of a GPU's free memory, at most, for images that stay on it
@@ -134,6 +134,7 @@ def _from_arrays(images: ArrayImages, plan: Steps, device: torch.device) -> Iter
 def _from_workers(
     images: Images | Stream, views: ViewSet, plan: Steps, workers: int, device: torch.device
 ) -> Iterator[Batch]:
+    load_kernels(views)
     loader = iter(
         DataLoader(
             TrainingImages(images, views, plan.seed),

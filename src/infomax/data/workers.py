@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from infomax.data.draws import FLIP, crop_boxes, draw
 from infomax.data.images import ArrayImages, Images, Shrink, decode
+from infomax.data.kernels import cut
 from infomax.data.streams import Stream
 from infomax.data.views import View, ViewSet
 
@@ -53,8 +54,8 @@ class TrainingImages(Dataset):
         unreadable: dict[int, str] = {}
         for row in range(len(index)):
             made = self._cut_first_readable(epoch, wanted, row, random[:, row], unreadable)
-            for out, cut in zip(crops, made, strict=True):
-                out[row] = cut
+            for all_rows, crop in zip(crops, made, strict=True):
+                all_rows[row] = crop
         return Batch([torch.from_numpy(x) for x in crops], epoch, index, unreadable)
 
     def _cut_first_readable(
@@ -86,8 +87,8 @@ def cut_views(
 ) -> list[np.ndarray]:
     """The crop of each view of one image, mirrored or not, as bytes [size, size, 3]; decoded once for all of them.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves each crop pixels to spare. PIL's crop
-    differs from :func:`infomax.data.augment.crop` by rounding to bytes alone.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves each crop pixels to spare. They differ from
+    :func:`infomax.data.augment.crop` by rounding to bytes alone.
 
     Args:
         random: A row of numbers for each view; see :func:`infomax.data.draws.draw`.
@@ -104,16 +105,16 @@ def cut_views(
     if not len(boxes):
         shrink(*image.size)
     by = round(size[0] / image.width)  # 1, but for what was decoded at a smaller size
-    crops = []
-    for view, (top, left, height, width), flip in zip(views, boxes.tolist(), random[:, FLIP], strict=True):
-        # Cut first, then resize: resize(box=...) of the whole would let pixels beyond the crop's edges in.
-        first, last = (left // by, top // by), (-(-(left + width) // by), -(-(top + height) // by))
-        inside = (left / by - first[0], top / by - first[1])
-        box = (*inside, inside[0] + width / by, inside[1] + height / by)
-        method = Image.Resampling.BICUBIC if view.bicubic else Image.Resampling.BILINEAR
-        cut = np.asarray(image.crop((*first, *last)).resize((view.size, view.size), method, box))
-        crops.append(cut[:, ::-1] if flip < view.flip else cut)
+    pixels, crops = np.asarray(image), [np.empty((view.size, view.size, 3), np.uint8) for view in views]
+    for view, box, flip, out in zip(views, boxes / by, random[:, FLIP], crops, strict=True):
+        cut(pixels, box, view.bicubic, flip < view.flip, out)
     return crops
+
+
+def load_kernels(views: ViewSet) -> None:
+    """Compile or load what cuts crops, so that workers which are forked from here need not do it each."""
+    each = (*views.full, *views.local)
+    cut_views(lambda _: Image.new("RGB", (8, 8)), draw(0, 0, np.arange(len(each)), 0), each)
 
 
 def worker_count(images: Images | Stream, workers: int | None) -> int:
