@@ -44,7 +44,7 @@ from torchvision.datasets import ImageFolder
 
 from infomax import runs
 from infomax.data.augment import make_views
-from infomax.data.loaders import TrainingImages
+from infomax.data.workers import TrainingImages
 from infomax.data.sources import open_source
 from infomax.data.views import View, ViewSet, byol, dino
 from infomax.encoders import build_encoder

@@ -183,12 +183,16 @@ def decode(file: Path | BytesIO, name: str, shrink: Shrink | None = None) -> Ima
                 by = shrink(height, width) if turned else shrink(width, height)
                 if by > 1:
                     image.draft(None, (width // by, height // by))
-            return _to_rgb(ImageOps.exif_transpose(image))
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image  # as convert() would copy it
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, which convert() would cut off at 255
         values = np.asarray(image, dtype=np.float64)
         top = 255.0 if values.max(initial=0) <= 255 else 65535.0
