@@ -126,8 +126,9 @@ def test_imagenet100_is_part_of_imagenet(tmp_path):
     for images, full, n in ((source.train, whole.train, 3), (source.test, whole.test, 2)):
         assert images.classes == sorted(listed)
         assert list(images.labels) == list(np.repeat(np.arange(100), n))
-        assert list(images.files) == list(full.files)[n:-n]
-        assert all(images.classes[label] in file for label, file in zip(images.labels, images.files, strict=True))
+        files = [images.name(i) for i in range(len(images))]
+        assert files == list(full.files)[n:-n]
+        assert all(images.classes[label] in file for label, file in zip(images.labels, files, strict=True))
     shutil.rmtree(tmp_path / "imagenet" / "val" / listed[3])
     with pytest.raises(ValueError, match=f"imagenet/val lacks 1 of 100 class folders, as {listed[3]}"):
         open_named("imagenet100", tmp_path)
@@ -263,7 +264,7 @@ def test_a_file_that_is_not_there_is_named(name, tmp_path):
     for folder in ("images", "jpg", "cars_train", "cars_test", "JPEGImages", "101_ObjectCategories"):
         for path in list(tmp_path.rglob(folder)):
             path.rename(tmp_path / "away")
-            assert str(path.relative_to(tmp_path)) in said(name, tmp_path)
+            assert str(path.relative_to(tmp_path)).removesuffix("/images") in said(name, tmp_path)
             (tmp_path / "away").rename(path)
     assert open_named(name, tmp_path).name == name
 

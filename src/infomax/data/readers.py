@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.images import FileImages, Images, Names
+from infomax.data.folders import index_folder
+from infomax.data.images import FileImages, Images, Names, Subset
 
 Splits = dict[str, Images]
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 CALTECH_TRAIN = 30  # images of each class
 
 
@@ -87,15 +87,18 @@ def _folders(path: Path) -> list[str]:
     return found
 
 
-def _by_class(root: Path, folder: str, classes: list[str], inside: str = "") -> FileImages:
-    """The images in the class folders of a folder, or in a folder in each, sorted."""
-    names, labels = [], []
-    for label, name in enumerate(classes):
-        for file in sorted(os.listdir(root / folder / name / inside)):
-            if file.lower().endswith(SUFFIXES) and not file.startswith("."):
-                names.append(f"{name}/{inside}{file}")
-                labels.append(label)
-    return _below(root, folder, names, labels, classes)
+def _by_class(root: Path, folder: str, classes: list[str]) -> Images:
+    """The images in the class folders of a folder; in those of ``classes`` alone, if there are others."""
+    index = index_folder(root, folder)
+    labels, found = index.classes(folder.count("/") + 1) or (None, [])
+    if labels is None:
+        raise ValueError(f"{root / folder} has images outside of its class folders")
+    if missing := sorted(set(classes) - set(found)):
+        raise ValueError(f"no images in {root / folder / missing[0]}")
+    number = {name: i for i, name in enumerate(classes)}
+    labels = np.array([number.get(name, -1) for name in found])[labels]
+    images, kept = FileImages(root, index.names, labels, classes), np.flatnonzero(labels >= 0)
+    return images if len(kept) == len(labels) else Subset(images, kept, labels[kept], classes)
 
 
 def imagenet(root: Path, listed: str = "") -> Splits:
@@ -121,7 +124,7 @@ def tiny_imagenet(root: Path) -> Splits:
     rows = _lines(path, 2)
     labels = _numbers(path, [wnid for _, wnid, *_ in rows], classes)
     test = _below(root, f"{folder}/val/images", [name for name, *_ in rows], labels, classes)
-    return {"train": _by_class(root, f"{folder}/train", classes, "images/"), "test": test}
+    return {"train": _by_class(root, f"{folder}/train", classes), "test": test}
 
 
 def aircraft(root: Path) -> Splits:
@@ -153,7 +156,7 @@ def caltech101(root: Path) -> Splits:
         is_train[rng.choice(own, min(CALTECH_TRAIN, len(own)), replace=False)] = True
 
     def split(part: np.ndarray) -> FileImages:
-        names = Names.pack(whole.files[i] for i in np.flatnonzero(part).tolist())
+        names = Names.pack(whole.name(i) for i in np.flatnonzero(part).tolist())
         return FileImages(root, names, labels[part], whole.classes)
 
     return {"train": split(is_train), "test": split(~is_train)}
