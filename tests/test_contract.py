@@ -6,7 +6,9 @@ import io
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from infomax.methods import carl, corinfomax, mira, mveb
 from infomax.methods.base import Method, Views
 from tiny import TINY, progress, tiny_method, tiny_views
 
@@ -112,14 +114,16 @@ def test_loss_is_computed_in_full_precision_under_autocast(name):
     torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
 
 
-@pytest.mark.parametrize("name", [n for n in TINY if TINY[n].multi_crop])
-def test_local_views_of_another_size_train_the_online_branch(name):
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(("full", "local"), [(2, 2), (3, 0), (4, 1)])
+def test_any_number_of_views_trains_the_online_branch(name, full, local):
     method = tiny_method(name)
-    views = tiny_views(local=2)
-    for view in views.local:
+    method.full_views = full
+    views = tiny_views(local=local, full=full)
+    for view in (*views.full, *views.local):
         view.requires_grad_()
     method(views, progress(LATER)).total.backward()
-    assert all(view.grad is not None and view.grad.abs().sum() > 0 for view in views.local)
+    assert all(view.grad is not None and view.grad.abs().sum() > 0 for view in (*views.full, *views.local))
 
 
 @pytest.mark.parametrize("name", ["mira", "mveb"])
@@ -165,8 +169,7 @@ def test_mira_freezes_its_prototypes_in_the_first_epoch_only():
 def test_mira_anneals_beta_from_its_start_to_its_end():
     """At the first step the targets are those of beta_start, at the last those of beta."""
     settings = {"temperature": 0.225, "iterations": 30}
-    from infomax.methods.mira import assign, swapped_prediction_loss
-
+    assign, swapped_prediction_loss = mira.assign, mira.swapped_prediction_loss
     method = tiny_method("mira-no-teacher")
     views = tiny_views()
     logits = [method.prototypes(method.projector(method.encoder(view))) for view in views.full]
@@ -176,26 +179,72 @@ def test_mira_anneals_beta_from_its_start_to_its_end():
         torch.testing.assert_close(method(views, progress(step)).total, expected)
 
 
-def test_mveb_aligns_local_crops_with_the_mean_of_both_targets():
-    from torch.nn import functional as F
+def embeddings(method, views, network=None):
+    network = network or nn.Sequential(method.encoder, method.projector)
+    return [F.normalize(network(view), dim=1) for view in (*views.full, *views.local)]
 
-    from infomax.methods.mveb import entropy_surrogate
 
+def test_mira_predicts_the_targets_of_all_other_full_views():
+    """The mean over targets and crops of plain cross-entropies, pair by pair."""
+    method, views = tiny_method("mira"), tiny_views(full=3, local=1)
+    logits = [method.prototypes(method.projector(method.encoder(view))) for view in (*views.full, *views.local)]
+    targets = [mira.assign(method.prototypes(method.teacher(view)).detach(), beta=0.7) for view in views.full]
+    pairs = [
+        -(targets[m] * (logits[c] / method.student_temperature).log_softmax(1)).sum(1).mean()
+        for m in range(3)
+        for c in range(4)
+        if c != m
+    ]
+    fresh = tiny_method("mira")
+    fresh.full_views = 3
+    torch.testing.assert_close(fresh(views, progress(0)).total, torch.stack(pairs).mean())
+
+
+@pytest.mark.parametrize(("full", "local"), [(2, 1), (3, 1)])
+def test_mveb_aligns_each_crop_with_the_mean_of_the_others_targets(full, local):
     method = tiny_method("mveb")
-    views = tiny_views(local=1)
+    method.full_views = full
+    views = tiny_views(full=full, local=local)
     loss = method(views, progress(0))
     fresh = tiny_method("mveb")
-    online = [F.normalize(fresh.projector(fresh.encoder(v)), dim=1) for v in (*views.full, *views.local)]
-    t1, t2 = (F.normalize(fresh.teacher(v), dim=1) for v in views.full)
-    dots = [(online[0] * t2), (online[1] * t1), online[2] * (t1 + t2) / 2]
-    aligned = sum(dot.sum(1).mean() for dot in dots) / 3
-    entropy = sum(entropy_surrogate(z) for z in online) / 3
-    torch.testing.assert_close(loss.total, -aligned - 0.01 * entropy)
+    online, targets = embeddings(fresh, views), embeddings(fresh, views, fresh.teacher)[:full]
+    dots = [
+        (z * torch.stack([t for m, t in enumerate(targets) if m != c]).mean(0)).sum(1).mean()
+        for c, z in enumerate(online)
+    ]
+    entropy = sum(mveb.entropy_surrogate(z) for z in online) / len(online)
+    torch.testing.assert_close(loss.total, -torch.stack(dots).mean() - 0.01 * entropy)
+
+
+def test_carl_compares_each_view_with_each_other_full_one():
+    method, views = tiny_method("carl"), tiny_views(full=3, local=2)
+    method.full_views = 3
+    logits = [method.assigner(method.projector(method.encoder(view))) for view in (*views.full, *views.local)]
+    pairs = [carl.consistency_loss(logits[c], logits[m]) for m in range(3) for c in range(5) if c != m]
+    uniformity = torch.stack([carl.uniformity_loss(x) for x in logits]).mean()
+    torch.testing.assert_close(method(views, progress(0)).total, torch.stack(pairs).mean() + 4.0 * uniformity)
+    parameter = method.assigner.weight
+    constant = [carl.consistency_loss(logits[c], logits[m].detach()) for m in range(3) for c in range(5) if c != m]
+    (want,) = torch.autograd.grad(torch.stack(constant).mean() + 4.0 * uniformity, parameter)
+    (got,) = torch.autograd.grad(method(views, progress(0)).total, parameter)
+    torch.testing.assert_close(got, want)
+
+
+def test_corinfomax_deals_full_views_to_its_branches_and_draws_all_to_them():
+    method, views = tiny_method("corinfomax"), tiny_views(full=3, local=1)
+    method.full_views = 3
+    z = embeddings(method, views)
+    criterion = corinfomax.CorInfoMaxLoss(4, attraction=0.0)
+    # Both branches start from the same statistics, so each can be had from a loss of equal branches.
+    entropy = -(criterion(torch.cat([z[0], z[2]]), torch.cat([z[0], z[2]])) / 2)
+    criterion = corinfomax.CorInfoMaxLoss(4, attraction=0.0)
+    entropy = entropy - criterion(z[1], z[1]) / 2
+    distance = torch.stack([(z[c] - z[m]).square().mean() for m in range(3) for c in range(4) if c != m]).mean()
+    torch.testing.assert_close(method(views, progress(0)).total, 250.0 * distance - entropy)
 
 
 def test_carl_averages_both_roles_and_weighs_uniformity_by_epoch():
-    from infomax.methods.carl import consistency_loss, uniformity_loss
-
+    consistency_loss, uniformity_loss = carl.consistency_loss, carl.uniformity_loss
     method = tiny_method("carl")
     views = tiny_views()
     a, b = (method.assigner(method.projector(method.encoder(view))) for view in views.full)
@@ -210,16 +259,12 @@ def test_carl_averages_both_roles_and_weighs_uniformity_by_epoch():
 
 
 def test_corinfomax_projects_to_the_unit_sphere():
-    from torch.nn import functional as F
-
-    from infomax.methods.corinfomax import CorInfoMaxLoss
-
     method = tiny_method("corinfomax")
     views = tiny_views()
     z = [F.normalize(method.projector(method.encoder(view)), dim=1) for view in views.full]
-    expected = CorInfoMaxLoss(4, attraction=250.0)(*z)
+    expected = corinfomax.CorInfoMaxLoss(4, attraction=250.0)(*z)
     torch.testing.assert_close(method(views, progress(0)).total, expected)
 
 
-def test_views_are_two_full_ones():
+def test_views_are_full_ones_and_local_ones():
     assert Views._fields == ("full", "local")

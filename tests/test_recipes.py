@@ -164,10 +164,25 @@ def test_unknown_names_are_refused():
         get_recipe("carl", "cifar100")
 
 
-@pytest.mark.parametrize("method", ["carl", "corinfomax"])
-def test_two_view_methods_refuse_local_crops(method):
-    with pytest.raises(ValueError, match=f"{method} uses two full views only"):
-        customise(get_recipe(method, "small"), views="dino")
+def test_any_number_of_full_and_local_views_can_be_asked_for():
+    views = customise(get_recipe("carl", "small"), views="byol:3+2", image_size=56).views
+    assert [view.solarize for view in views.full] == [0.0, 0.2, 0.0]
+    assert [view.size for view in views.local] == [24, 24]
+    assert len(customise(get_recipe("corinfomax", "small"), views="dino:2+0").views.local) == 0
+    recipe = customise(get_recipe("mira", "small"), views="dino-wide:4+8")
+    assert from_json(json.loads(json.dumps(to_json(recipe))), SETTINGS) == recipe
+    assert len(customise(recipe, image_size=64).views.full) == 4
+
+
+@pytest.mark.parametrize("views", ["byol:1+2", "byol:2", "byol:a+b", "byol:2+-1", "bol:2+2"])
+def test_impossible_numbers_of_views_are_refused(views):
+    with pytest.raises(ValueError, match="--views b"):
+        customise(get_recipe("mira", "small"), views=views)
+
+
+def test_full_views_have_one_size():
+    with pytest.raises(ValueError, match=r"views.full must be two or more of one size, but is \[32, 16\]"):
+        customise(get_recipe("mira", "small"), overrides=["views.full.1.size=16"])
 
 
 def test_a_recipe_of_another_version_is_refused():

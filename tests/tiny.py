@@ -31,13 +31,15 @@ def tiny_method(name: str, dtype: torch.dtype = torch.float64) -> Method:
     return TINY[name].build(tiny_encoder()).to(dtype)
 
 
-def tiny_views(batch: int = 12, local: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0) -> Views:
+def tiny_views(
+    batch: int = 12, local: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0, full: int = 2
+) -> Views:
     generator = torch.Generator().manual_seed(seed)
 
     def view(side: int) -> torch.Tensor:
         return torch.randn(batch, 3, side, side, generator=generator, dtype=dtype)
 
-    return Views(full=[view(8), view(8)], local=[view(6) for _ in range(local)])
+    return Views(full=[view(8) for _ in range(full)], local=[view(6) for _ in range(local)])
 
 
 def progress(step: int, steps_per_epoch: int = 3, epochs: int = 4) -> Progress:

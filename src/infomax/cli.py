@@ -59,7 +59,8 @@ class Pretrain(_Images):
     backbone: Annotated[str | None, option(str, "NAME", RECIPE)] = None
     """small, resnet18, resnet34, resnet50 or resnet101."""
     views: Annotated[str | None, option(str, "NAME", RECIPE)] = None
-    """byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six small crops and need mira or mveb."""
+    """byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six small crops. NAME:G+L has G full views
+    and L small ones."""
     image_size: Annotated[int | None, option(int, "PIXELS", RECIPE)] = None
     """Side of the full views."""
     epochs: Annotated[int | None, option(int, "N", RECIPE)] = None
@@ -109,7 +110,7 @@ class Views(_Images):
     method: Annotated[str, arg(metavar="mira|corinfomax|carl|mveb")] = "mira"
     recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
     views: Annotated[str | None, option(str, "NAME", RECIPE)] = None
-    """byol, simclr, moco, mira-cifar, dino or dino-wide."""
+    """byol, simclr, moco, mira-cifar, dino or dino-wide; or NAME:G+L for G full views and L small ones."""
     image_size: Annotated[int | None, option(int, "PIXELS", RECIPE)] = None
     """Side of the full views."""
     seed: Annotated[int | None, option(int, "N", RECIPE)] = None

@@ -34,7 +34,7 @@ def build_method(recipe: Recipe) -> Method:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed + 1)  # not the encoder's numbers again
         method = recipe.method.build(encoder)
-    method.joint_forward = recipe.joint_forward
+    method.joint_forward, method.full_views = recipe.joint_forward, len(recipe.views.full)
     return method.double() if recipe.precision == "64" else method
 
 
@@ -202,7 +202,8 @@ class Engine:
     def views(self, part: Batch) -> Views:
         """The views of some images, on the device; the same ones each time."""
         made = self.make_views(part) if part.views is None else part.views
-        return Views(full=made[:2], local=made[2:])
+        full = len(self.recipe.views.full)
+        return Views(full=made[:full], local=made[full:])
 
     @torch.no_grad()
     def make_views(self, part: Batch) -> list[Tensor]:

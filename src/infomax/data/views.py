@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from infomax.arguments import choose
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 
@@ -54,9 +56,12 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSet:
-    """The views of one image in one step: two full ones and any number of local ones, and how they are normalised."""
+    """The views of one image in one step: two full ones or more, any number of local ones, and how they are normalised.
 
-    full: tuple[View, View]
+    Full views have one size. What they are compared with is theirs to say; see :class:`infomax.methods.base.Views`.
+    """
+
+    full: tuple[View, ...]
     local: tuple[View, ...] = ()
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Of each channel, for images in [0, 1]."""
@@ -64,6 +69,8 @@ class ViewSet:
 
     def __post_init__(self) -> None:
         _check_std(self.std)
+        if len(self.full) < 2 or len({view.size for view in self.full}) > 1:
+            raise ValueError(f"views.full must be two or more of one size, but is {[view.size for view in self.full]}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,3 +141,21 @@ VIEW_SETS = {
     "dino-wide": lambda size: dino(size, full_scale=(0.4, 1.0), local_scale=(0.05, 0.4)),
 }
 """Named sets, by the side of the full views. ``dino`` has the scales of MIRA, ``dino-wide`` those of MVEB."""
+
+
+def view_set(name: str, size: int) -> tuple[tuple[View, ...], tuple[View, ...]]:
+    """The full and the local views of a set, with full ones of this side.
+
+    Args:
+        name: Of a set; or ``NAME:G+L`` for G full views, which have the set's two forms in turn, and L local ones, of
+            ``dino``'s form where the set has none.
+    """
+    name, _, counts = name.partition(":")
+    full, local = VIEW_SETS[choose("--views", name, VIEW_SETS)](size)
+    if not counts:
+        return full, local
+    numbers = counts.split("+")
+    if len(numbers) != 2 or not all(number.isdigit() for number in numbers) or int(numbers[0]) < 2:
+        raise ValueError(f"--views {name}:{counts} must name at least 2 full views and any local ones, as {name}:2+8")
+    form = (local or VIEW_SETS["dino"](size)[1])[0]
+    return tuple(full[i % 2] for i in range(int(numbers[0]))), (form,) * int(numbers[1])

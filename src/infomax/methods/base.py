@@ -17,9 +17,9 @@ from infomax.encoders import Encoder
 
 
 class Views(NamedTuple):
-    """Normalised images, one tensor [B, 3, side, side] a view: two full views, and any number of smaller local ones.
+    """Normalised images, one tensor [B, 3, side, side] a view: two or more full ones, any number of smaller local ones.
 
-    CorInfoMax and CARL are defined on two views; a recipe with local ones is refused for them.
+    The full views are what all views are compared with, each with those but itself: of two views, each with the other.
     """
 
     full: list[Tensor]
@@ -46,6 +46,11 @@ class Loss(NamedTuple):
     terms: dict[str, Tensor]
 
 
+def others(position: int, full: int) -> list[int]:
+    """The full views, of which there are ``full``, that the view at this position is compared with."""
+    return [view for view in range(full) if view != position]
+
+
 class Method(nn.Module, ABC):
     """Everything that is trained. A concrete method is final; methods share by composition, not by inheritance.
 
@@ -56,6 +61,8 @@ class Method(nn.Module, ABC):
     encoder: Encoder
     joint_forward = False
     """Whether views of one size go through the networks together, sharing BatchNorm's statistics."""
+    full_views = 2
+    """How many of the views, the first ones, are full."""
 
     @abstractmethod
     def online(self, views: Views) -> list[Tensor]:

@@ -6,14 +6,15 @@ to uniform (Eqs. 5 and 6). The assigner is one linear layer, trained with the en
 
 from math import log
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from infomax.arguments import check_count, check_number
-from infomax.distributed import global_logmeanexp, global_mean
+from infomax.distributed import global_logmeanexp, global_mean, global_means
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision
-from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import mlp
 from infomax.schedules import linear
 
@@ -50,6 +51,16 @@ def _uniformity_loss(logits: Tensor) -> Tensor:
     return (log_mean.exp() * log_mean).sum() + log(logits.shape[1])
 
 
+@full_precision
+def _losses(logits: list[Tensor], full: int) -> tuple[Tensor, Tensor]:
+    """The consistency loss, averaged over pairs of views, and the uniformity loss, over views: a collective each."""
+    log_p = [x.log_softmax(1) for x in logits]
+    pairs = [(anchor, view) for anchor in range(len(logits)) for view in others(anchor, full)]
+    alike = global_means([-(log_p[anchor] + log_p[view].detach()).logsumexp(1) for anchor, view in pairs])
+    log_mean = global_logmeanexp(torch.cat(log_p, dim=1)).view(len(logits), -1)
+    return torch.stack(alike).mean(), (log_mean.exp() * log_mean).sum() / len(logits) + log(log_mean.shape[1])
+
+
 def kl_weight(epoch: float, *, start: float, end: float, epochs: float) -> float:
     """Weight of the uniformity loss, Eq. 8: on a line from ``start`` at epoch 0 to ``end`` at ``epochs`` and after."""
     check_number("epoch", epoch, low=0)
@@ -63,7 +74,8 @@ class Carl(Method):
     """CARL's shared branch and its assigner.
 
     The loss is Eq. 7 averaged over both roles of the two views, each time with the other view's assignment held
-    constant, plus the uniformity loss averaged over the views (docs/decisions.md, carl-symmetric).
+    constant, plus the uniformity loss averaged over the views (docs/decisions.md, carl-symmetric). Of more views, each
+    is the anchor to each full one but itself.
 
     Args:
         encoder: Images to features.
@@ -101,12 +113,13 @@ class Carl(Method):
         return self.assigner(z)
 
     def online(self, views: Views) -> list[Tensor]:
-        return [self._energies(z) for z in self.each(lambda x: self.projector(self.encoder(x)), views.full)]
+        return [self._energies(z) for z in self.each(self._embed, [*views.full, *views.local])]
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return self.projector(self.encoder(x))
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
-        first, second = online
-        consistency = (_consistency_loss(first, second.detach()) + _consistency_loss(second, first.detach())) / 2
-        uniformity = (_uniformity_loss(first) + _uniformity_loss(second)) / 2
+        consistency, uniformity = _losses(online, self.full_views)
         weight = kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs)
         terms = {"consistency": consistency.detach(), "uniformity": uniformity.detach()}
         return Loss(consistency + weight * uniformity, terms)

@@ -6,17 +6,17 @@ keep the embeddings spread out, and the distance between the branches ties them 
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from infomax.arguments import check_count, check_number
-from infomax.distributed import global_count, global_mean, global_quotient
+from infomax.distributed import global_count, global_mean, global_means, global_quotient
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision, log_det
-from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import mlp, unit
 
 
@@ -86,8 +86,12 @@ class CorInfoMaxLoss(nn.Module):
         return (self.attraction * distance - entropy).to(z1.dtype)
 
     @full_precision
-    def terms(self, z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
-        """``1/D`` of the sum of the log-determinants, and the mean squared distance; advances the statistics."""
+    def terms(self, z1: Tensor, z2: Tensor, pairs: Sequence[tuple[Tensor, Tensor]] = ()) -> tuple[Tensor, Tensor]:
+        """``1/D`` of the sum of the log-determinants, and the mean squared distance; advances the statistics.
+
+        Args:
+            pairs: Over which the distance is averaged, where there are more than ``z1`` and ``z2``.
+        """
         if (samples := global_count(z1)) < 2 * self.dim:
             warnings.warn(
                 f"a batch of {samples} gives a poor covariance in {self.dim} dimensions; "
@@ -103,12 +107,15 @@ class CorInfoMaxLoss(nn.Module):
             new = {"mu1": mean1, "mu2": mean2, "R1": covariance1, "R2": covariance2}
             for name, value in new.items():
                 getattr(self, name).copy_(value.detach())
-        distance = global_mean((z1 - z2).square().mean(1))
-        return entropy.to(dtype), distance.to(dtype)
+        distances = global_means([(a.double() - b.double()).square().mean(1) for a, b in pairs or [(z1, z2)]])
+        return entropy.to(dtype), torch.stack(distances).mean().to(dtype)
 
 
 class CorInfoMax(Method):
     """CorInfoMax's shared branch and its loss.
+
+    Of more than two full views, every other one belongs to the same branch, whose covariance is that of all their
+    embeddings; local views are drawn to the full ones (docs/decisions.md, corinfomax-crops).
 
     Args:
         encoder: Images to features.
@@ -139,9 +146,14 @@ class CorInfoMax(Method):
         return self.encoder
 
     def online(self, views: Views) -> list[Tensor]:
-        return [unit(z) for z in self.each(lambda x: self.projector(self.encoder(x)), views.full)]
+        return [unit(z) for z in self.each(self._embed, [*views.full, *views.local])]
+
+    def _embed(self, x: Tensor) -> Tensor:
+        return self.projector(self.encoder(x))
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
-        entropy, distance = self.criterion.terms(*online)
+        full = online[: self.full_views]
+        pairs = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
+        entropy, distance = self.criterion.terms(torch.cat(full[0::2]), torch.cat(full[1::2]), pairs)
         total = self.criterion.attraction * distance - entropy
         return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})

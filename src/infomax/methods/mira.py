@@ -7,6 +7,7 @@ information about the image as possible. The student predicts the labels of one 
 
 import warnings
 from collections.abc import Sequence
+from functools import reduce
 from math import isfinite
 
 import torch
@@ -17,7 +18,7 @@ from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_logmeanexp, global_max, global_mean, global_sum
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision
-from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import Prototypes, Teacher, mlp
 from infomax.schedules import cosine
 
@@ -108,18 +109,21 @@ def swapped_prediction_loss(
 ) -> Float[Tensor, ""]:
     """Each crop predicts the targets of the other crops' images: Eq. 8, averaged over targets and crops. In nats.
 
-    ``1/2 sum_m 1/(V-1) sum_{c != m} CE(targets[m], student_logits[c])``: half of Eq. 8 for two crops, as in the
+    ``1/M sum_m 1/(V-1) sum_{c != m} CE(targets[m], student_logits[c])``: half of Eq. 8 for two crops, as in the
     official code (docs/decisions.md, mira-loss-scale).
 
     Args:
-        student_logits: Of V >= 2 crops; the first two are those that the targets were computed from.
-        targets: Of the first two crops.
+        student_logits: Of V crops; the first M are those that the targets were computed from.
+        targets: Of the first M crops; 2 in the paper, at least.
         temperature: Of the student's softmax.
     """
-    if len(targets) != 2:
-        raise ValueError(f"targets must be the 2 targets of the first two crops, but there are {len(targets)}")
-    if len(student_logits) < 2:
-        raise ValueError(f"student_logits must hold at least 2 crops, but there are {len(student_logits)}")
+    if len(targets) < 2:
+        raise ValueError(f"targets must be those of the first two crops or more, but there are {len(targets)}")
+    if len(student_logits) < len(targets):
+        raise ValueError(
+            f"student_logits must hold at least the {len(targets)} crops of the targets, but there are "
+            f"{len(student_logits)}"
+        )
     check_number("temperature", temperature, low=0, open_low=True)
     for position, target in enumerate(targets):
         check_rows(f"targets[{position}]", target, like=targets[0])
@@ -130,13 +134,12 @@ def swapped_prediction_loss(
 
 @full_precision
 def _swapped_prediction_loss(student_logits: Sequence[Tensor], targets: Sequence[Tensor], temperature: float) -> Tensor:
-    # Cross-entropy is linear in its target, so a crop that predicts both targets needs one softmax, not two.
-    target_of_crop = [targets[1], targets[0]] + [targets[0] + targets[1]] * (len(student_logits) - 2)
-    losses = [
-        -(target * (logits / temperature).log_softmax(1)).sum(1)
-        for logits, target in zip(student_logits, target_of_crop, strict=True)
-    ]
-    return global_mean(torch.stack(losses).sum(0)) / (2 * (len(student_logits) - 1))
+    # Cross-entropy is linear in its target, so a crop that predicts several targets needs one softmax, not several.
+    losses = []
+    for crop, logits in enumerate(student_logits):
+        target = reduce(torch.add, [targets[view] for view in others(crop, len(targets))])
+        losses.append(-(target * (logits / temperature).log_softmax(1)).sum(1))
+    return global_mean(torch.stack(losses).sum(0)) / (len(targets) * (len(student_logits) - 1))
 
 
 class Mira(Method):
@@ -200,7 +203,7 @@ class Mira(Method):
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
         beta = cosine(self.beta_start, self.beta, progress.fraction)
-        targets = self._assign(target or online[:2], beta)
+        targets = self._assign(target or online[: self.full_views], beta)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
 

@@ -5,6 +5,8 @@ no closed form, but its gradient needs only the score of the embeddings' density
 a batch (Eqs. 13-17 and appendix A).
 """
 
+from functools import reduce
+
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from infomax.arguments import check_count, check_number
 from infomax.distributed import gather, global_mean, global_means, row_counts
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision
-from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import Teacher, mlp, unit
 
 
@@ -191,10 +193,12 @@ class Mveb(Method):
         return [] if self.teacher is None else [unit(z) for z in self.each(self.teacher, views.full)]
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
-        first, second = target or online[:2]
-        # A local crop's target is the mean of both, not made a unit vector again, as in the official code.
-        targets = [second, first] + [(first + second) / 2] * (len(online) - 2)
-        dots = [(z * t).sum(1) for z, t in zip(online, targets, strict=True)]
+        targets = target or online[: self.full_views]
+        dots = []
+        for crop, z in enumerate(online):
+            # Of several targets the mean, not made a unit vector again, as the official code does for local crops.
+            seen = [targets[view] for view in others(crop, len(targets))]
+            dots.append((z * (reduce(torch.add, seen) / len(seen))).sum(1))
         aligned = torch.stack(global_means(dots)).mean()
         entropy = torch.stack(_entropy_surrogates(online, self.eta, self.chunk)).mean()
         return Loss(-aligned - self.entropy_weight * entropy, {"alignment": aligned.detach()})

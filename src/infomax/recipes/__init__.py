@@ -8,7 +8,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from infomax.arguments import choose
-from infomax.data.views import VIEW_SETS
+from infomax.data.views import view_set
 from infomax.recipes import carl, corinfomax, mira, mveb
 from infomax.recipes.schema import Recipe, from_json, to_json
 
@@ -86,11 +86,10 @@ def _resize(recipe: Recipe, name: str | None, size: int) -> Recipe:
         raise ValueError(f"--image-size must be at least 8 pixels, but is {size}")
     old = recipe.views.full[0].size
     if name is None:
-        first, second = recipe.views.full
-        full = replace(first, size=size), replace(second, size=size)
+        full = tuple(replace(view, size=size) for view in recipe.views.full)
         local = tuple(replace(view, size=max(1, round(view.size * size / old))) for view in recipe.views.local)
     else:
-        full, local = VIEW_SETS[choose("--views", name, VIEW_SETS)](size)
+        full, local = view_set(name, size)
     resize = round(recipe.preprocessing.resize * size / recipe.preprocessing.size)
     return replace(
         recipe,

@@ -10,7 +10,6 @@ from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSet
 @dataclass(frozen=True, kw_only=True)
 class CarlSettings(MethodSettings):
     name = "carl"
-    multi_crop = False
 
     hidden: int = 512
     """Width of the projector's hidden layer."""

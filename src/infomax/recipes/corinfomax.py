@@ -10,7 +10,6 @@ from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSet
 @dataclass(frozen=True, kw_only=True)
 class CorInfoMaxSettings(MethodSettings):
     name = "corinfomax"
-    multi_crop = False
 
     hidden: int = 2048
     """Width of the projector's hidden layers."""

@@ -10,7 +10,6 @@ from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSet
 @dataclass(frozen=True, kw_only=True)
 class MvebSettings(MethodSettings):
     name = "mveb"
-    multi_crop = True
 
     hidden: int = 2048
     """Width of the projector's hidden layers."""

@@ -21,8 +21,6 @@ class MethodSettings(ABC):
     """The settings of one method; each method's subclass is in its own file beside this one."""
 
     name: ClassVar[str]
-    multi_crop: ClassVar[bool]
-    """Whether the method uses local views."""
 
     @abstractmethod
     def build(self, encoder: "Encoder") -> "Method":
@@ -107,8 +105,6 @@ class Recipe:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below epochs, {self.epochs}, but is {self.optimizer.warmup_epochs}"
             )
-        if self.views.local and not self.method.multi_crop:
-            raise ValueError(f"views has local crops, but {self.method.name} uses two full views only")
 
 
 def _at_least(name: str, value: float, low: float, *, strictly: bool = False) -> None:
