@@ -3,6 +3,7 @@
 python docs/results.py demo runs/demo               after `infomax demo`: docs/results/demo.json
 python docs/results.py photographs runs/c10-*       after pretraining and `evaluate knn`: docs/results/photographs.json
 python benchmarks/engine.py                         docs/results/engine.json
+python benchmarks/views.py                          docs/results/views.json
 python docs/results.py tables                       the tables, from what is kept
 """
 
@@ -184,7 +185,57 @@ def parts_table() -> str:
     )
 
 
+PIPELINES = {
+    "A": "32 px, two views, arrays in memory",
+    "B": "224 px, two views, from JPEG files",
+    "C": "2 x 224 px and 6 x 96 px, from JPEG files",
+}
+
+
+def views_table() -> str:
+    kept = json.loads((KEPT / "views.json").read_text())
+    rows = []
+    for section, what in PIPELINES.items():
+        for row in kept[section]["rows"]:
+            low, high = row["quartiles"]
+            name = row["name"] if row["name"] != "solo-learn" else "as solo-learn, by PIL and torchvision"
+            cells = [f"{row['images_per_second']:,.0f}", f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
+            rows.append([f"{what}; {row['data']}", name, *cells])
+    blur = {row["name"]: row.get("milliseconds", 1e3 / row.get("images_per_second", 1)) for row in kept["D"]["rows"]}
+    first = kept["A"]["rows"][0]
+    return (
+        f"{markdown(['', 'pipeline', 'images/s', 'ratio', 'quartiles'], rows)}\n\n"
+        "Images a second from bytes or files to all their normalised views, on one core, by processor time; the set is "
+        f"`byol`, and `dino` for eight views. Medians of {first['repeats']} turns in which all take part. A blur at 224 "
+        f"pixels takes {blur['infomax']:.2f} ms, by PIL {blur['PIL']:.2f}, by torchvision's 23 x 23 kernel "
+        f"{blur['torchvision, 23x23']:.1f}. Measured by `python benchmarks/views.py` on {where(kept['A'])}."
+    )
+
+
+def opening_table() -> str:
+    kept = json.loads((KEPT / "views.json").read_text())["E"]
+    rows, opened, workers = [], {}, {}
+    for row in kept["rows"]:
+        if "seconds" in row:
+            opened.setdefault(" ".join([row["name"], row["how"]]).strip(), []).append(row)
+        else:
+            workers[row["name"], row["start"]] = row["because_of_the_paths"]
+    for name, measured in opened.items():
+        middle = sorted(measured, key=lambda row: row["seconds"])[len(measured) // 2]
+        own = [f"{workers[name.split()[0], start] / 1e6:.0f}" for start in ("fork", "forkserver", "spawn")]
+        rows.append([name, f"{middle['seconds']:.2f}", f"{middle['peak_bytes'] / 1e6:.0f}", *own])
+    header = ["", "seconds", "MB at most", "MB more a worker: fork", "forkserver", "spawn"]
+    paths = kept["rows"][0]["paths"]
+    return (
+        f"{markdown(header, rows)}\n\nTo open a folder of {paths:,} files in 1,000 classes, first and again, beside "
+        "torchvision's ImageFolder: memory of the process, and what a worker has to itself because of the paths "
+        f"after it has read 100,000 of them. Measured by `python benchmarks/views.py` on {where(kept)}."
+    )
+
+
 TABLES = {
+    "views": (DOCS / "data.md", views_table),
+    "opening": (DOCS / "data.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
     "photographs": (DOCS / "photographs.md", photographs_table),
     "collectives": (DOCS / "training.md", collectives_table),

@@ -52,12 +52,12 @@ def test_commands_in_the_text_parse(page):
     """Each `infomax ...` line names a command and options that exist."""
     from infomax import cli
 
-    kinds = (cli.Pretrain, cli.Knn, cli.Linear, cli.Demo, cli.Replay)
+    kinds = (cli.Pretrain, cli.Views, cli.Knn, cli.Linear, cli.Demo, cli.Replay)
     options = {f"--{name.replace('_', '-')}" for kind in kinds for name in kind.__dataclass_fields__}
     options |= {"--set", "--help"}
     for line in re.findall(r"^(?:uv run )?infomax (.+)$", page.read_text(), re.M):
         words = line.split("#")[0].split()
-        assert words[0] in ("pretrain", "evaluate", "demo", "replay"), line
+        assert words[0] in ("pretrain", "views", "evaluate", "demo", "replay"), line
         assert {word for word in words if word.startswith("--")} <= options, line
 
 

@@ -75,7 +75,7 @@ class Carl(Method):
 
     The loss is Eq. 7 averaged over both roles of the two views, each time with the other view's assignment held
     constant, plus the uniformity loss averaged over the views (docs/decisions.md, carl-symmetric). Of more views, each
-    is the anchor to each full one but itself.
+    is the anchor to each full one but itself (carl-crops).
 
     Args:
         encoder: Images to features.
