@@ -44,9 +44,9 @@ from torchvision.datasets import ImageFolder
 
 from infomax import runs
 from infomax.data.augment import make_views
-from infomax.data.workers import TrainingImages
 from infomax.data.sources import open_source
 from infomax.data.views import View, ViewSet, byol, dino
+from infomax.data.workers import TrainingImages
 from infomax.encoders import build_encoder
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "views.json"

@@ -205,9 +205,9 @@ def views_table() -> str:
     first = kept["A"]["rows"][0]
     return (
         f"{markdown(['', 'pipeline', 'images/s', 'ratio', 'quartiles'], rows)}\n\n"
-        "Images a second from bytes or files to all their normalised views, on one core, by processor time; the set is "
-        f"`byol`, and `dino` for eight views. Medians of {first['repeats']} turns in which all take part. A blur at 224 "
-        f"pixels takes {blur['infomax']:.2f} ms, by PIL {blur['PIL']:.2f}, by torchvision's 23 x 23 kernel "
+        "Images a second from bytes or files to all their normalised views, on one core, by processor time; the set "
+        f"is `byol`, and `dino` for eight views. Medians of {first['repeats']} turns in which all take part. A blur at "
+        f"224 pixels takes {blur['infomax']:.2f} ms, by PIL {blur['PIL']:.2f}, by torchvision's 23 x 23 kernel "
         f"{blur['torchvision, 23x23']:.1f}. Measured by `python benchmarks/views.py` on {where(kept['A'])}."
     )
 
