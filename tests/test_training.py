@@ -21,7 +21,6 @@ from PIL import Image
 from infomax import checkpoints, training
 from infomax.arguments import MachineError
 from infomax.cli import main
-from infomax.data.sources import Location
 from infomax.engine import Engine
 from infomax.launch import Place, given_place
 from infomax.methods.base import Views
@@ -198,7 +197,7 @@ LAUNCH = training.Launch("cpu", 1, 0, False, 0, 0.01, True)
 def prepared(out, data, method, **changes) -> Run:
     """A run folder that nothing was trained in yet."""
     changes = {"image_size": 8, "epochs": 4, "batch_size": 16, "precision": "64", "overrides": TOY[method], **changes}
-    return _prepare(Location(str(data)), method, out, None, changes, LAUNCH, resume=False, overwrite=False)[0]
+    return _prepare({"data": str(data)}, method, out, None, changes, LAUNCH)[0]
 
 
 def train_until(run, stop):

@@ -113,9 +113,11 @@ def pretrain(
     world = place.world if place is not None else devices
     launch = Launch(device, world, workers, deterministic, skip_nonfinite, skip_unreadable, quiet)
 
+    given = {"data": data, "data_dir": data_dir, "classes": classes, "subset": subset}
+    location = {name: value for name, value in given.items() if value is not None}
+
     def prepare() -> tuple[Run, Source]:
-        where = None if data is None else Location(data, data_dir, classes, subset)
-        return _prepare(where, method, Path(out), recipe, changes, launch, download, resume=resume, overwrite=overwrite)
+        return _prepare(location, method, Path(out), recipe, changes, launch, download, resume, overwrite)
 
     if place is not None:
         with process_group(place.rank, place.world, device=launch.torch_device(place.local_rank)):
@@ -139,38 +141,37 @@ def _train_rank(run: Run, launch: Launch) -> None:
 
 
 def _prepare(
-    where: Location | None,
+    location: dict[str, str],
     method: str | None,
     out: Path,
     recipe: str | None,
     changes: dict[str, Any],
     launch: Launch,
     download: bool = False,
-    *,
-    resume: bool,
-    overwrite: bool,
+    resume: bool = False,
+    overwrite: bool = False,
 ) -> tuple[Run, Source]:
     """The folder of a new run, or the one to go on with, and its data; nothing is written before all is possible."""
     old = None
     if resume:
         if overwrite:
             raise ValueError("--resume continues a run and --overwrite replaces it; give one of them")
-        if where is None or (out / "config.json").exists():
+        if not location or (out / "config.json").exists():
             old = Run(out)
     if old is not None:
-        _check_same(old, where=where, method=method, recipe=recipe, changes=changes)
+        _check_same(old, location=location, method=method, recipe=recipe, changes=changes)
         plan, where = old.recipe, old.location
         source = where.open(download=download)
     else:
         runs.check_free(out, overwrite=overwrite)
-        where = where or Location("digits")
+        where = Location(**{"data": "digits", **location})
         source = where.open(download=download)
         plan = plan_for(source, method or "mira", recipe, gpu=launch.device == "cuda", changes=changes)
     _check_possible(plan, source, out, launch)
     where = replace(where, data=source.name).located()  # shards are counted once
     train = source.pretraining
-    place = {name: value for name, value in asdict(where).items() if value is not None}
-    images = {**place, "images": len(train), "fingerprint": train.fingerprint()}
+    found = {name: value for name, value in asdict(where).items() if value is not None}
+    images = {**found, "images": len(train), "fingerprint": train.fingerprint()}
     gpu = torch.cuda.get_device_name() if launch.device == "cuda" and launch.world == 1 else None
     options = {"device": launch.device, "gpu": gpu, "devices": launch.world, "workers": launch.workers}
     if old is None:
@@ -236,18 +237,18 @@ def _check_possible(plan: Recipe, source: Source, out: Path, launch: Launch) -> 
 
 
 def _check_same(
-    run: Run, *, where: Location | None, method: str | None, recipe: str | None, changes: dict[str, Any]
+    run: Run, *, location: dict[str, str], method: str | None, recipe: str | None, changes: dict[str, Any]
 ) -> None:
     """Refuse to continue a run as another one."""
     plan = run.recipe
     asked = recipes.customise(plan, **changes)
     lines = runs.differences(plan, asked)
-    given = asdict(where.located()) if where is not None else {}
     there = asdict(run.location)
-    if given and "#" not in str(given["data"]):  # shards whose images were counted when the run was started
+    asked_for = asdict(Location(**{"data": there["data"], **location}).located())
+    if "#" not in asked_for["data"]:  # shards whose images were counted when the run was started
         there["data"] = there["data"].partition("#")[0]
     for word, new, old in (
-        *((name, given[name], there[name]) for name in given),
+        *((name, asked_for[name], there[name]) for name in location),
         ("method", method, plan.method.name),
         ("recipe", recipe, plan.name),
     ):
