@@ -20,6 +20,7 @@ from infomax.pretraining import pretrain
 from infomax.recipes import METHODS, customise, get_recipe
 from infomax.recipes.schema import OptimizerSettings
 from infomax.runs import Run
+from infomax.training import Launch, train
 
 TOY = {
     "mira": ("method.hidden=16", "method.prototypes=10"),
@@ -285,3 +286,29 @@ def test_every_method_trains_on_a_gpu(toy, tmp_path, method, precision):
     run = go(tmp_path / "run", toy, method, device="cuda", precision=precision, recipe="small")
     assert all(np.isfinite(row["loss"]) for row in run.rows("metrics.jsonl") if "loss" in row)
     assert infomax.load(run.path)(torch.zeros(2, 3, 8, 8)).isfinite().all()
+
+
+def test_images_may_lie_beside_the_run_but_not_around_it(toy, tmp_path):
+    """A list in the same folder forbids nothing; a folder of images does, also where only some of it is trained on."""
+    for i in range(10):
+        Image.new("RGB", (12, 12), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "list.txt").write_text("".join(f"{i}.png\n" for i in range(8)))
+    assert go(tmp_path / "run", str(tmp_path / "list.txt"), epochs=1).path.is_dir()
+    with pytest.raises(ValueError, match=r"--out .* is inside --data"):
+        go(tmp_path / "other", str(tmp_path), epochs=1, subset=str(tmp_path / "list.txt"))
+
+
+def test_what_is_said_of_the_images_is_never_ignored(tmp_path):
+    with pytest.raises(ValueError, match=r"--subset none\.txt: cannot be read"):
+        pretrain(out=tmp_path / "run", subset="none.txt")
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_rank_sees_that_its_images_are_those_of_the_run(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    arrays = dict(np.load(toy))
+    np.savez(tmp_path / "x.npz", **{name: x[::-1] for name, x in arrays.items()})
+    config = {**run.config, "data": str(tmp_path / "x.npz")}
+    (run.path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"the images of .*x\.npz are not those of the run on rank 0"):
+        train(run, Launch("cpu", 1, 0, False, 0, 0.01, True))

@@ -1,6 +1,7 @@
 """What each command does and prints, by the words of its options. Torch is imported by those that compute."""
 
 import os
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ def views(*, out: Path, method: str, **options: Any) -> None:
     from infomax.pretraining import picture_of_views
     from infomax.storage import write_whole
 
+    if not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents):
+        raise ValueError(f"--out {out} must be a file to write")
     where = _location(options)
     picture = picture_of_views(where, method, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +49,8 @@ def evaluate(protocol: str, *, run: Path, download: bool, **options: Any) -> Non
 
     folder, where = Run(run), _location(options)
     if where.data is None:
-        where = folder.location
+        given = {name: value for name, value in vars(where).items() if value is not None}
+        where = replace(folder.location, **given)
     judge: Any = {"knn": protocols.knn, "linear": protocols.linear}[protocol]
     rows = judge(folder.path, where.open(download=download), **options)
     for row in rows:

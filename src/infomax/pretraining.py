@@ -10,8 +10,7 @@ import torch
 
 from infomax import recipes, runs
 from infomax.arguments import check_count, check_number, choose, choose_device
-from infomax.data.folders import Joined
-from infomax.data.images import FileImages, readable
+from infomax.data.images import readable
 from infomax.data.picture import draw_views
 from infomax.data.sources import Location
 from infomax.data.splits import Source, to_look_at
@@ -161,6 +160,8 @@ def _prepare(
     if old is not None:
         _check_same(old, location=location, method=method, recipe=recipe, changes=changes)
         plan, where = old.recipe, old.location
+        if "pipe:" in where.data and "data" not in location:
+            raise ValueError(f"--resume: {out} has its images from a command; to allow it, say --data '{where.data}'")
         source = where.open(download=download)
     else:
         runs.check_free(out, overwrite=overwrite)
@@ -230,9 +231,8 @@ def _check_possible(plan: Recipe, source: Source, out: Path, launch: Launch) -> 
             f"--batch-size {plan.batch_size} must be a multiple of --device-batch {plan.device_batch} times "
             f"{launch.world} devices, {launch.world * plan.device_batch}"
         )
-    images = source.pretraining
-    for part in images.parts if isinstance(images, Joined) else [images]:
-        if isinstance(part, FileImages) and out.resolve().is_relative_to(part.root.resolve()):
+    for folder in source.folders:
+        if out.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"--out {out} is inside --data {source.name}, whose images are trained on; choose another")
 
 

@@ -1,7 +1,14 @@
 """Files that are either the old ones or the new ones, whatever happens while they are written."""
 
 import os
+import tempfile
 from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: ``infomax`` below ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(home if os.path.isabs(home) else tempfile.gettempdir()) / "infomax"
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -10,7 +17,7 @@ def write_whole(file: Path, content: bytes) -> None:
     Raises:
         OSError: if it could not be written; ``file`` is then as it was.
     """
-    partial = file.with_name(f".{file.name}.partial")
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as out:
             out.write(content)

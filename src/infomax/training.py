@@ -61,7 +61,25 @@ def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None =
     # Random layers are seeded step by step; the user's own numbers stay as they were.
     own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with own_numbers, _reproducible(launch.deterministic), Interruption() as interruption:
-        _Training(run, launch, device, source or run.location.open()).loop(interruption)
+        _Training(run, launch, device, source or _open_alike(run, device)).loop(interruption)
+
+
+def _open_alike(run: Run, device: torch.device) -> Source:
+    """The run's data, on each rank of several.
+
+    Raises:
+        ValueError: on all ranks, if one has not the images that the run was started with.
+    """
+    source, failure = None, ""
+    try:
+        source = run.location.open()
+        if source.pretraining.fingerprint() != run.config["fingerprint"]:
+            failure = f"the images of {source.name} are not those of the run on rank {rank()}"
+    except (ValueError, OSError) as error:
+        failure = str(error)
+    if largest(int(bool(failure)), device) or source is None:
+        raise ValueError(failure or "another rank has not the images of the run; its own message says more")
+    return source
 
 
 class _Training:
@@ -109,6 +127,7 @@ class _Training:
                     interruption.end(signal)
                 if time.perf_counter() - self.saved_at > max(SAVE_EVERY, self.save_cost / SAVE_SHARE):
                     self.save(may_fail=True)
+                del parts  # or they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:
                 self.save()
             elif rank() == 0:  # a finished run, whose encoder may be of an earlier step
@@ -145,6 +164,7 @@ class _Training:
             for part in parts:
                 self.note_unreadable(part)
             yield parts, time.perf_counter() - start
+            del parts
 
     def after(self, loss: Any, norm: float, waited: float) -> None:
         """Report a step, and score the representation where it ends an epoch."""

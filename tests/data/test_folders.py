@@ -161,3 +161,33 @@ def test_a_text_file_of_no_images_is_refused(tmp_path, root, text, message):
     (tmp_path / "list.txt").write_text(text)
     with pytest.raises(ValueError, match=f"--data .*list.txt: {message}"):
         open_source(str(tmp_path / "list.txt"))
+
+
+def test_splits_of_joined_folders_number_their_classes_alike(tmp_path):
+    for name in ("A/train/c/1.png", "A/train/d/1.png", "A/test/c/2.png", "A/test/d/2.png", "B/a/3.png", "B/b/3.png"):
+        save(tmp_path / name)
+    source = open_source(f"{tmp_path / 'A'},{tmp_path / 'B'}")
+    for images in (source.train, source.test):
+        assert images.classes == ["a", "b", "c", "d"]
+        assert [images.classes[i] for i in images.labels] == [images.name(i).split("/")[-2] for i in range(len(images))]
+    (tmp_path / "B" / "a" / "3.png").rename(tmp_path / "B" / "3.png")
+    assert open_source(f"{tmp_path / 'A'},{tmp_path / 'B'}").test is None  # no classes to judge by
+
+
+def test_links_to_one_folder_count_each_and_a_link_to_itself_is_none(root, tmp_path):
+    links = tmp_path / "links"
+    links.mkdir()
+    for name in ("one", "two"):
+        (links / name).symlink_to(root / "b")
+    (links / "self").symlink_to(links / "self")
+    (links / "two" / "up").symlink_to(links)
+    assert list(index_folder(links).names) == ["one/1.png", "one/2.png", "two/1.png", "two/2.png"]
+
+
+def test_an_index_that_nobody_used_is_thrown_away(root, tmp_path, cache):
+    index_folder(root)
+    (old,) = cache.iterdir()
+    os.utime(old, (1e9, 1e9))
+    save(tmp_path / "other" / "1.png")
+    index_folder(tmp_path / "other")
+    assert old not in list(cache.iterdir())

@@ -12,7 +12,7 @@ from infomax.data.inference import evaluation_batches
 from infomax.data.loaders import Steps, training_batches
 from infomax.data.picture import draw_views
 from infomax.data.sources import open_source
-from infomax.data.views import Preprocessing, ViewSet, byol
+from infomax.data.views import Preprocessing, ViewSet, byol, dino
 
 VIEWS = ViewSet(full=byol(16))
 
@@ -120,3 +120,59 @@ def test_a_worker_hands_over_pieces_that_make_up_each_part(folder, monkeypatch):
         assert a.index.tolist() == b.index.tolist()
         assert a.epoch == b.epoch
         assert all(map(torch.equal, a.images, b.images))
+
+
+@pytest.mark.parametrize("count", [1, 31, 32, 33, 64, 65, 1000])
+def test_pieces_are_of_about_equal_size(count):
+    """So that none is a single image, which nothing could stand in for."""
+    plan = Steps(count, count, seed=0, start=0, stop=1, part=count, rank=0, world=1)
+    sizes = [len(index) for _, index in loaders._Pieces(plan, None)]
+    assert len(sizes) == loaders._pieces(count)
+    assert sum(sizes) == count
+    assert max(sizes) <= loaders.PIECE
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("title", ["a $b$ c$$ {x", "bytes \udcff in a name"])
+def test_any_title_can_be_drawn(arrays, title):
+    assert draw_views(arrays, VIEWS, seed=0, title=title).startswith(b"\x89PNG")
+
+
+GPU = torch.device("cuda")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("kind", ["arrays", "folder"])
+def test_a_gpu_gets_the_same_views_one_step_ahead_without_being_waited_for(request, kind):
+    """On every road: batches in order, on the device, and views as the CPU makes them."""
+    images = request.getfixturevalue(kind)
+    plan = {"batch_size": 5, "seed": 1, "steps": range(6), "workers": 2 if kind == "folder" else 0}
+
+    def make(batch):
+        return make_views(batch.images, VIEWS, seed=1, epoch=batch.epoch, index=batch.index)
+
+    want = list(training_batches(images, VIEWS, **plan))
+    got = loaders.ahead(training_batches(images, VIEWS, **plan, device=GPU), GPU, make)
+    for a, b in zip(want, got, strict=True):
+        assert a.index.tolist() == b.index.tolist()
+        for x, y in zip(make(a), b.views, strict=True):
+            assert y.device.type == "cuda"
+            assert y.is_contiguous(memory_format=torch.channels_last)
+            assert ((x - y.cpu()).abs() < 1e-3).float().mean() > 0.999  # the rest solarise on the other side
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_views_on_a_gpu_wait_for_nothing():
+    full, local = dino(64, full_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
+    views = ViewSet(full=full, local=local)
+    pixels = torch.randint(0, 256, (64, 80, 80, 3), dtype=torch.uint8, device=GPU)
+    make_views(pixels, views, seed=0, epoch=0, index=np.arange(64))  # what is set up once may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        made = make_views(pixels, views, seed=0, epoch=1, index=np.arange(64))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(x.isfinite().all() for x in made)

@@ -55,8 +55,11 @@ def test_arrays_are_kept_by_their_numbers(tmp_path):
 def test_what_cannot_be_kept_is_said(folder, tmp_path):
     with pytest.raises(ValueError, match="--classes .*'dog' is not a class of .*, as 'ant' is"):
         Location(str(folder), classes=lines(tmp_path / "a.txt", "dog")).open()
-    with pytest.raises(ValueError, match="--subset .*none of its 1 lines names an image; 'train/ant/ant_0.png' is"):
-        Location(str(folder), subset=lines(tmp_path / "b.txt", "dog")).open()
+    with pytest.raises(ValueError, match="--subset .*1 of its 2 lines name no image of .*as 'dog'; 'train/ant/ant_0"):
+        Location(str(folder), subset=lines(tmp_path / "b.txt", "ant_1", "dog")).open()
+    for option in ("subset", "classes"):
+        with pytest.raises(ValueError, match=f"--{option} .*empty.txt: is empty"):
+            Location(str(folder), **{option: lines(tmp_path / "empty.txt")}).open()
     with pytest.raises(ValueError, match=r"--subset .*c\.txt: cannot be read"):
         Location(str(folder), subset=str(tmp_path / "c.txt")).open()
     Image.new("RGB", (8, 8)).save(folder / "train" / "stray.png")
@@ -105,3 +108,44 @@ def test_an_npy_stays_on_disk(tmp_path):
     (tmp_path / "z.tar").write_bytes(b"")
     with pytest.raises(ValueError, match=r"for shards, say wds:.*z\.tar"):
         open_source(str(tmp_path / "z.tar"))
+
+
+def test_a_subset_is_taken_before_classes_are(tmp_path):
+    """Numbers in an array are those of the file."""
+    pixels = np.arange(6, dtype=np.uint8).repeat(8 * 8 * 3).reshape(6, 8, 8, 3)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=[0, 1, 2, 0, 1, 2])
+    where = Location(
+        str(tmp_path / "x.npz"),
+        subset=lines(tmp_path / "some.txt", 1, 2, 4),
+        classes=lines(tmp_path / "classes.txt", 1),
+    )
+    assert where.open().train.pixels[:, 0, 0, 0].tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("data", ["", ",", "{here},", "hf:", "wds:"])
+def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch, data):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"names no (images|data set)|no such shard"):
+        open_source(data.format(here=tmp_path))
+
+
+@pytest.mark.parametrize("data", ["wds:x.tar#abc", "wds:x.tar#-5", "hf:x#0", "hf-stream:x#\u00b2"])
+def test_a_number_of_images_is_one(data):
+    pytest.importorskip("datasets")
+    with pytest.raises(ValueError, match="want a number of images after #"):
+        open_source(data)
+
+
+def test_what_is_for_named_sets_is_refused_for_others(folder):
+    with pytest.raises(ValueError, match=f"--data-dir x is for data sets by name, .* not for --data {folder}"):
+        open_source(str(folder), data_dir="x")
+    with pytest.raises(ValueError, match="--download is for data sets by name"):
+        open_source("digits", download=True)
+
+
+def test_an_empty_npz_and_a_name_too_long_are_mistakes(tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"")
+    for data in (str(tmp_path / "x.npz"), "x" * 5000):
+        with pytest.raises(ValueError, match="--data "):
+            open_source(data)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import itertools
+import json
 import tarfile
 
 import numpy as np
@@ -17,6 +18,7 @@ from infomax.data.sources import open_source
 from infomax.data.splits import labelled_splits, to_look_at
 from infomax.data.streams import Stream
 from infomax.data.views import ViewSet, byol
+from infomax.data.workers import TrainingImages
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("webdataset")
@@ -214,6 +216,69 @@ def test_what_goes_wrong_while_reading_ahead_is_raised_by_the_reader(shards, tmp
     (tmp_path / "s-2.tar").unlink()
     with pytest.raises(FileNotFoundError):
         one_epoch(stream)
+
+
+def test_a_shard_that_breaks_off_is_a_failure_of_the_world(shards, tmp_path):
+    content = (tmp_path / "s-2.tar").read_bytes()
+    (tmp_path / "s-2.tar").write_bytes(content[:540])  # within the first image
+    with pytest.raises(OSError, match=r"s-2\.tar breaks off"):
+        one_epoch(open_source(f"{shards}#24").train)
+
+
+def test_whole_numbers_are_numbered_alike_in_all_splits(tmp_path):
+    kinds = datasets.Features({"img": datasets.Image(), "label": datasets.Value("int64")})
+
+    def split(labels):
+        rows = {"img": [{"bytes": encoded(i), "path": None} for i in range(len(labels))], "label": labels}
+        return datasets.Dataset.from_dict(rows, features=kinds)
+
+    datasets.DatasetDict(train=split([3, 5, 7]), test=split([3, 7])).save_to_disk(tmp_path / "x")
+    source = open_source(f"hf:{tmp_path / 'x'}")
+    for images, labels in ((source.train, ["3", "5", "7"]), (source.test, ["3", "7"])):
+        assert [images.classes[i] for i in images.labels] == labels
+
+
+def test_a_row_without_an_image_is_unreadable_not_the_end(tmp_path):
+    rows = [{"bytes": encoded(1), "path": None}, None, None] * 3
+    kinds = datasets.Features({"img": datasets.Image()})
+    datasets.Dataset.from_dict({"img": rows}, features=kinds).save_to_disk(tmp_path / "x")
+    train = open_source(f"hf:{tmp_path / 'x'}").train
+    assert train.open(0).size == (12, 10)
+    for i in (1, 2):
+        with pytest.raises(ValueError, match=f"image {i} cannot be read"):
+            train.open(i)
+    (batch,) = batches(open_source(f"hf-stream:{tmp_path / 'x'}").train, range(1), workers=0)
+    assert batch.unreadable
+
+
+def test_the_picture_shows_what_the_training_sees(stream):
+    """The preview's crops are those that a worker cuts of the same images."""
+    images = stream.preview
+    assert [number(sample.content) for sample in images.samples] == list(range(20))  # in the stream's own order
+    from_preview = TrainingImages(images, VIEWS, 1)[0, np.arange(20)]
+    crops = dict(zip(from_preview.index.tolist(), from_preview.images[0], strict=True))
+    (batch,) = batches(stream, range(1), workers=0)
+    seen = [i for i in batch.index.tolist() if i in crops]
+    assert len(seen) > 3
+    assert all(torch.equal(crops[i], batch.images[0][batch.index.tolist().index(i)]) for i in seen)
+
+
+def test_a_run_on_a_stream_goes_on_from_any_folder(shards, tmp_path, monkeypatch):
+    from infomax import pretrain
+
+    monkeypatch.chdir(tmp_path)
+    options = {"out": "run", "quiet": True, "workers": 0}
+    run = pretrain(data="wds:s-{0..3}.tar", method="carl", epochs=1, batch_size=8, image_size=8, **options)
+    assert run.config["data"] == f"{shards}#24"
+    monkeypatch.chdir(tmp_path.parent)
+    pretrain(resume=True, **{**options, "out": tmp_path / "run"})
+    pretrain(resume=True, data=shards, **{**options, "out": tmp_path / "run"})
+    with pytest.raises(ValueError, match="was started otherwise: data"):
+        pretrain(resume=True, data=f"wds:{tmp_path}/s-0.tar", **{**options, "out": tmp_path / "run"})
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "data": "wds:pipe:touch ran#24"}))
+    with pytest.raises(ValueError, match="its images from a command; to allow it, say --data 'wds:pipe:touch ran#24'"):
+        pretrain(resume=True, **{**options, "out": tmp_path / "run"})
 
 
 def test_without_the_package_it_is_said_how_to_get_it(monkeypatch, tmp_path):

@@ -45,7 +45,7 @@ def open_npz(data: str, path: Path) -> Source:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"not a readable .npz of plain arrays: {error}") from error
 
     def split(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray | None] | None:
@@ -71,7 +71,8 @@ def open_npz(data: str, path: Path) -> Source:
         pixels, labels = part
         return ArrayImages(pixels, None if labels is None else np.searchsorted(classes, labels), names)
 
-    return Source(data, images(train), *(None if part is None else images(part) for part in (test, val)))
+    others: list[Any] = [None if part is None else images(part) for part in (test, val)]
+    return Source(data, images(train), *others)
 
 
 def _check(

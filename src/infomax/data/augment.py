@@ -134,7 +134,8 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
     chroma = value - torch.minimum(middle, low)
     hue = (middle - low).div_(torch.where(chroma > 0, 6 * chroma, 1)).add_(offset).abs_()
     # A channel is value - chroma clamp(2 - |k - 2|, 0, 1) with k = 6 (hue + n) mod 6; n is 5/6, 3/6, 1/6.
-    k = hue.add_(turns.squeeze(1)).unsqueeze(1) + x.new_tensor([5 / 6 + 1, 3 / 6 + 1, 1 / 6 + 1]).view(3, 1, 1)
+    hue = hue.add_(turns.squeeze(1))
+    k = torch.stack([hue + 11 / 6, hue + 9 / 6, hue + 7 / 6], dim=1)
     share = k.frac_().mul_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
     return torch.addcmul(value.unsqueeze(1), chroma.unsqueeze(1), share, value=-1, out=share)
 
@@ -172,8 +173,9 @@ def normalize(
     images: Float[Tensor, "b 3 h w"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "b 3 h w"]:
     """Subtract the mean and divide by the standard deviation of each channel."""
-    scale = 1 / images.new_tensor(std).view(3, 1, 1)
-    return torch.addcmul(images.new_tensor(mean).view(3, 1, 1).neg() * scale, images, scale)
+    scale = 1 / np.array(std)
+    numbers = _upload(np.stack([-np.array(mean) * scale, scale]), images).view(2, 3, 1, 1)
+    return torch.addcmul(numbers[0], images, numbers[1])
 
 
 def to_float(images: UInt8[Tensor, "b h w 3"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:

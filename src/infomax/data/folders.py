@@ -15,11 +15,11 @@ from PIL import Image
 
 from infomax.data.images import FileImages, Images, Names, Shrink
 from infomax.data.splits import Source
-from infomax.data.streams import Stream
-from infomax.storage import write_whole
+from infomax.storage import cache_folder, write_whole
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 TRAIN_NAMES, TEST_NAMES = ("train",), ("test", "val", "valid", "validation")
+FORGOTTEN = 60 * 24 * 3600 * 10**9  # nanoseconds after which a list that nobody used is thrown away
 UNSURE = 2 * 10**9  # nanoseconds; a folder that changed so shortly before it was listed may have changed after it too
 
 
@@ -53,7 +53,7 @@ def index_folder(root: Path, start: str = "") -> Index:
         ValueError: if there are no images, saying what was found instead.
         OSError: if a folder cannot be read.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "infomax" / "index"
+    home = cache_folder() / "index"
     key = hashlib.sha256(os.fsencode(f"{root.resolve()}\0{start}")).hexdigest()[:16]
     with suppress(OSError):  # a cache that cannot be read is as good as none
         for file in home.glob(f"{key}-*.index"):
@@ -71,10 +71,12 @@ def index_folder(root: Path, start: str = "") -> Index:
         raise ValueError(f"no images in {root / start}; found {kinds}, want {want}")
     header = json.dumps({"root": str(root.resolve()), "walked_at": walked_at, "folders": folders}).encode() + b"\n"
     file = home / f"{key}-{hashlib.sha256(header + block).hexdigest()[:16]}.index"
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         home.mkdir(parents=True, exist_ok=True)
         write_whole(file, header + block)
-        for old in sorted(home.glob(f"{key}-*.index"), key=os.path.getmtime)[:-2]:  # another run may still use the last
+        unused = [old for old in home.glob("*.index") if walked_at - old.stat().st_mtime_ns > FORGOTTEN]
+        former = sorted(home.glob(f"{key}-*.index"), key=os.path.getmtime)[:-2]  # another run may still use the last
+        for old in {*unused, *former}:
             old.unlink(missing_ok=True)
         block = np.memmap(file, np.uint8, mode="r", offset=len(header), shape=(len(block),))
     names = Names(block if isinstance(block, np.ndarray) else np.frombuffer(block, np.uint8))
@@ -83,29 +85,35 @@ def index_folder(root: Path, start: str = "") -> Index:
 
 def _walk(root: Path, start: str) -> Iterator[tuple[str, int, list[str], Counter]]:
     """Each folder, relative to ``root``: when it changed, its image files, and the suffixes of its other files."""
-    waiting, seen = [start], set()
+    waiting: list[tuple[str, tuple]] = [(start, ())]
     while waiting:
-        folder = waiting.pop()
+        folder, above = waiting.pop()
         status = os.stat(root / folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link may lead back to a folder above it
+        if (status.st_dev, status.st_ino) in above:  # a link may lead back to a folder that it is in
             continue
-        seen.add((status.st_dev, status.st_ino))
+        above = (*above, (status.st_dev, status.st_ino))
         inside, names, others = [], [], Counter()
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 name = entry.name
                 suffix = name[name.rfind(".") :].lower() if "." in name else "no suffix"
                 if name.startswith("."):
-                    if not entry.is_dir():
-                        others["hidden"] += 1
-                elif entry.is_dir():
+                    others["hidden"] += not _is_folder(entry)
+                elif _is_folder(entry):
                     inside.append(f"{folder}/{name}" if folder else name)
                 elif suffix in IMAGE_SUFFIXES:
                     names.append(name)
                 else:
                     others[suffix] += 1
-        waiting += sorted(inside, reverse=True)
+        waiting += [(name, above) for name in sorted(inside, reverse=True)]
         yield folder, status.st_mtime_ns, sorted(names), others
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # as of a link to itself
+        return False
 
 
 def _remembered(file: Path) -> Index | None:
@@ -119,6 +127,7 @@ def _remembered(file: Path) -> Index | None:
             if now != changed or now > kept["walked_at"] - UNSURE:
                 return None
         names = Names(np.memmap(file, np.uint8, mode="r", offset=len(header)))
+        os.utime(file)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     folders = [(folder, count) for folder, _, count in kept["folders"] if count]
@@ -141,8 +150,8 @@ def open_folder(data: str, root: Path) -> Source:
         own, names = test.classes(depth) or (None, [])
         if own is not None and set(names) <= set(classes):
             number = np.searchsorted(classes, names)
-            return Source(data, images, FileImages(root, test.names, number[own], classes))
-    return Source(data, images)
+            return Source(data, images, FileImages(root, test.names, number[own], classes), folders=(root,))
+    return Source(data, images, folders=(root,))
 
 
 @dataclass(eq=False)
@@ -176,19 +185,21 @@ class Joined(Images):
 def open_folders(data: str, sources: Sequence[Source]) -> Source:
     """Several folders as one."""
 
-    def join(parts: Sequence[Images | Stream | None]) -> Joined | None:
-        files = [part for part in parts if isinstance(part, FileImages)]
-        if not files:
-            return None
-        classes = sorted({name for part in files for name in part.classes})
-        if any(part.labels is None for part in files):
-            return Joined(files, None, [])
-        labels = np.concatenate([np.searchsorted(classes, part.classes)[part.labels] for part in files])
-        return Joined(files, labels, classes)
+    first = [source.train for source in sources if isinstance(source.train, FileImages)]
+    classes = sorted({name for images in first for name in images.classes})
+    if any(images.labels is None for images in first):
+        classes = []
 
-    train, test = join([source.train for source in sources]), join([source.test for source in sources])
+    def join(images: Sequence[Images | None]) -> Joined | None:
+        parts = [part for part in images if isinstance(part, FileImages)]
+        if not parts or (not classes and images is not first):
+            return None
+        numbers = [np.searchsorted(classes, part.classes)[part.labels] for part in parts if part.labels is not None]
+        return Joined(parts, np.concatenate(numbers) if classes else None, classes)
+
+    train, test = join(first), join([source.test for source in sources])
     assert train is not None
-    return Source(data, train, test)
+    return Source(data, train, test, folders=tuple(folder for source in sources for folder in source.folders))
 
 
 def open_list(data: str, file: Path) -> Source:

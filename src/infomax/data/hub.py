@@ -14,7 +14,7 @@ from PIL import Image
 from infomax.data.folders import TEST_NAMES, TRAIN_NAMES
 from infomax.data.images import Images, Shrink, decode
 from infomax.data.splits import Source
-from infomax.data.streams import SHUFFLED, Stream, package
+from infomax.data.streams import SHUFFLED, Stream, counted, package
 
 
 @dataclass(eq=False)
@@ -30,8 +30,7 @@ class TableImages(Images):
         return len(self.table)
 
     def name(self, index: int) -> str:
-        path = self.table[index][self.column]["path"]
-        return f"{index}" if path is None else f"{index} ({os.path.basename(path)})"
+        return str(index)
 
     def fingerprint(self) -> str:
         some = np.linspace(0, len(self) - 1, min(len(self), 100)).astype(int)
@@ -46,7 +45,7 @@ class TableImages(Images):
 class TableStream(Stream):
     """A Hugging Face data set that is read as it comes."""
 
-    data: str
+    path: str
     table: Any
     column: str
     length: int
@@ -55,18 +54,24 @@ class TableStream(Stream):
         return self.length
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.data} {self.length}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"{os.path.basename(self.path)} {self.length}".encode()).hexdigest()[:12]
 
-    def _read(self, seed: int, rank: int, world: int) -> Iterator[tuple[str, bytes]]:
+    def _read(self, seed: int | None, rank: int, world: int) -> Iterator[tuple[str, bytes]]:
         split = package("datasets.distributed").split_dataset_by_node
-        table = self.table.shuffle(seed=seed, buffer_size=SHUFFLED)
+        table = self.table if seed is None else self.table.shuffle(seed=seed, buffer_size=SHUFFLED)
         for number, row in enumerate(split(table, rank, world) if world > 1 else table):
             image = row[self.column]
-            yield image["path"] or f"image {number} of rank {rank}", _content(image)
+            yield (image or {}).get("path") or f"image {number} of rank {rank}", _content(image)
 
 
-def _content(image: dict[str, Any]) -> bytes:
-    return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+def _content(image: dict[str, Any] | None) -> bytes:
+    """The encoded image; nothing where a row has none, or names a file that cannot be read."""
+    if image is None or (image["bytes"] is None and image["path"] is None):
+        return b""
+    try:
+        return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
+    except OSError:
+        return b""
 
 
 def open_hugging_face(data: str, name: str, *, stream: bool) -> Source:
@@ -76,8 +81,10 @@ def open_hugging_face(data: str, name: str, *, stream: bool) -> Source:
         ValueError: if it is not there or has no column of images.
     """
     hugging_face = package("datasets")
-    name, _, length = name.partition("#")
+    name, length = counted(name)
     path, _, config = name.partition(":")
+    if not path:
+        raise ValueError("names no data set; want hf:NAME")
     saved = any((Path(path) / file).is_file() for file in ("dataset_dict.json", "state.json"))
     try:
         if saved:
@@ -95,29 +102,39 @@ def open_hugging_face(data: str, name: str, *, stream: bool) -> Source:
     if stream:
         table = splits[train].to_iterable_dataset() if saved else splits[train]
         known = (table.info.splits or {}).get(train)
-        size = int(length or (len(splits[train]) if saved else 0) or (known.num_examples if known is not None else 0))
+        size = length or (len(splits[train]) if saved else known.num_examples if known is not None else 0)
         if not size:
             raise ValueError(f"its number of images is not known; give it at the end, as in {data}#50000")
         column, table, _ = _columns(table)
-        return Source(data, TableStream(data, table, column, size))
-
-    def images(split: str | None) -> TableImages | None:
-        if split is None:
-            return None
-        column, table, label = _columns(splits[split])
-        if label is None:
-            return TableImages(table, column, None, [])
-        names = getattr(table.features[label], "names", None)
-        labels = np.asarray(table.with_format("numpy")[label][:])
-        classes = names or [str(number) for number in np.unique(labels)]
-        labels = labels if names else np.searchsorted(np.unique(labels), labels)
-        return TableImages(table, column, None if labels.min(initial=0) < 0 else labels.astype(np.int64), classes)
-
+        return Source(data, TableStream(path, table, column, size))
     test = find([name for name in TEST_NAMES if name != train])
     val = find([name for name in TEST_NAMES[1:] if name != test])
-    first = images(train)
-    assert first is not None
-    return Source(data, first, images(test), images(val), images(find(["unlabeled", "unlabelled", "unsupervised"])))
+    parts = [train, test, val, find(["unlabeled", "unlabelled", "unsupervised"])]
+    labels = {part: _labels(splits[part]) for part in parts if part is not None}
+    known = [numbers for numbers, _ in labels.values() if numbers is not None]
+    values = np.unique(np.concatenate(known)) if known else np.empty(0, int)  # numbered alike in all splits
+
+    def images(part: str | None) -> Any:
+        if part is None:
+            return None
+        column, table, _ = _columns(splits[part])
+        numbers, names = labels[part]
+        if numbers is not None and names is None:
+            numbers, names = np.searchsorted(values, numbers), [str(value) for value in values]
+        return TableImages(table, column, numbers, names or [])
+
+    return Source(data, *map(images, parts))
+
+
+def _labels(table: Any) -> tuple[np.ndarray | None, list[str] | None]:
+    """The labels, if every row has one, and the names of the classes, if they have any."""
+    _, table, label = _columns(table)
+    if label is None:
+        return None, None
+    numbers = np.asarray(table.with_format("numpy")[label][:])
+    if numbers.dtype.kind not in "iu" or numbers.min(initial=0) < 0:
+        return None, None
+    return numbers.astype(np.int64), getattr(table.features[label], "names", None)
 
 
 def _columns(table: Any) -> tuple[str, Any, str | None]:

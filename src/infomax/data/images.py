@@ -32,6 +32,10 @@ class Images(ABC):
     def name(self, index: int) -> str:
         """What the image is called, for people."""
 
+    def key(self, index: int) -> int:
+        """The number that decides the image's views."""
+        return index
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Of the images and their order: equal for equal data, and different for data that changed."""
@@ -178,7 +182,7 @@ def decode(file: Path | BytesIO, name: str, shrink: Shrink | None = None) -> Ima
     try:
         with Image.open(file) as image:
             if shrink is not None and image.format == "JPEG":
-                turned = image.getexif().get(0x0112, 1) >= 5  # stored on its side
+                turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # stored on its side
                 width, height = image.size
                 by = shrink(height, width) if turned else shrink(width, height)
                 if by > 1:
@@ -186,7 +190,9 @@ def decode(file: Path | BytesIO, name: str, shrink: Shrink | None = None) -> Ima
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds: what a file from elsewhere may hold is not known
         raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
@@ -195,7 +201,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image  # as convert() would copy it
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, which convert() would cut off at 255
         values = np.asarray(image, dtype=np.float64)
-        top = 255.0 if values.max(initial=0) <= 255 else 65535.0
+        largest = 65535.0 if image.mode.startswith("I;16") else values.max(initial=0)
+        top = 1.0 if image.mode == "F" and largest <= 1 else 255.0 if largest <= 255 else 65535.0
         return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")

@@ -15,9 +15,9 @@ TILE = 8  # lines that are turned into columns at once, or columns into lines
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}  # all of fast mathematics but the promise that there are no NaN
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], *, fast: bool = True) -> Any:
     """``function`` as machine code, which is made at its first use and kept on disk, where there is a place for it."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": FAST, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": FAST if fast else False, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither this folder nor the user's cache can be written

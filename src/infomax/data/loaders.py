@@ -89,8 +89,14 @@ class _Pieces(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         for epoch, part in self.steps if self.stream is None else self.steps.read(self.stream):
-            for start in range(0, len(part), PIECE):
-                yield epoch, part[start : start + PIECE]
+            count = _pieces(len(part))
+            for number in range(count):
+                yield epoch, part[number * len(part) // count : (number + 1) * len(part) // count]
+
+
+def _pieces(count: int) -> int:
+    """How many pieces of about equal size so many images are handed over in."""
+    return -(-count // PIECE)
 
 
 def training_batches(
@@ -122,7 +128,7 @@ def training_batches(
 def _from_arrays(images: ArrayImages, plan: Steps, device: torch.device) -> Iterator[Batch]:
     resident = None
     if device.type == "cuda" and images.pixels.nbytes < RESIDENT * torch.cuda.mem_get_info(device)[0]:
-        resident = torch.from_numpy(np.ascontiguousarray(images.pixels)).to(device)
+        resident = torch.from_numpy(np.array(images.pixels)).to(device)
     for epoch, index in plan:
         if resident is not None:
             chosen = resident[torch.from_numpy(index).pin_memory().to(device, non_blocking=True)]
@@ -137,7 +143,7 @@ def _from_workers(
     load_kernels(views)
     loader = iter(
         DataLoader(
-            TrainingImages(images, views, plan.seed),
+            TrainingImages(images if isinstance(images, Images) else None, views, plan.seed),
             batch_size=None,
             sampler=_Pieces(plan, images if isinstance(images, Stream) else None),
             collate_fn=as_is,
@@ -148,7 +154,7 @@ def _from_workers(
     )
     for _ in range(plan.start, plan.stop):
         for part in plan.parts():
-            pieces = [next(loader) for _ in range(-(-(part.stop - part.start) // PIECE))]
+            pieces = [next(loader) for _ in range(_pieces(part.stop - part.start))]
             crops = [[_to_device(x, device) for x in view] for view in zip(*(p.images for p in pieces), strict=True)]
             index = np.concatenate([piece.index for piece in pieces])
             unreadable = {key: why for piece in pieces for key, why in piece.unreadable.items()}

@@ -20,7 +20,7 @@ IMAGENET = (
 class Named:
     """Where a data set comes from."""
 
-    read: Callable[[Path], dict[str, Images]]
+    read: Callable[[Path], dict[str, Any]]
     """From the folder that holds data sets to the splits, by the names of :class:`Source`'s fields."""
     size: str
     """Of what is downloaded."""

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 
 from infomax.data.augment import make_views
 from infomax.data.images import ArrayImages, Images, readable
-from infomax.data.streams import EncodedImages
 from infomax.data.views import View, ViewSet
 from infomax.data.workers import TrainingImages
 
@@ -21,15 +20,15 @@ def draw_views(images: Images, views: ViewSet, *, seed: int, title: str, rows: i
     if isinstance(images, ArrayImages):
         made = make_views(torch.from_numpy(images.pixels[chosen]), views, seed=seed, epoch=0, index=chosen)
     else:
-        crops = TrainingImages(images, views, seed)[0, chosen].images
-        keys = np.array([images.samples[i].key for i in chosen]) if isinstance(images, EncodedImages) else chosen
-        made = make_views(crops, views, seed=seed, epoch=0, index=keys)
+        batch = TrainingImages(images, views, seed)[0, chosen]
+        made = make_views(batch.images, views, seed=seed, epoch=0, index=batch.index)
     each = (*views.full, *views.local)
     names = ["image", *(f"view {i + 1}" for i in range(len(views.full)))]
     names += [f"local {i + 1}" for i in range(len(views.local))]
     side = 1.5
     figure = Figure(figsize=(side * len(names), side * len(chosen) + 1), layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    title = title.encode(errors="replace").decode()  # a folder's name may be any bytes
+    figure.suptitle(title, fontsize=10, parse_math=False)
     lines = [line for sentence in _sentences(views) for line in wrap(sentence, 22 * len(names), subsequent_indent="  ")]
     figure.supxlabel("\n".join(lines), fontsize=8, x=0.01, ha="left")
     grid = figure.subplots(len(chosen), len(names), squeeze=False)

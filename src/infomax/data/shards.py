@@ -13,7 +13,7 @@ from typing import Any
 
 from infomax.data.folders import IMAGE_SUFFIXES
 from infomax.data.splits import Source
-from infomax.data.streams import SHUFFLED, Stream, package
+from infomax.data.streams import SHUFFLED, Stream, counted, package
 
 
 @dataclass(frozen=True)
@@ -27,24 +27,29 @@ class ShardStream(Stream):
         return self.length
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"{self.shards} {self.length}".encode()).hexdigest()[:12]
+        return hashlib.sha256(f"{list(map(os.path.basename, self.shards))} {self.length}".encode()).hexdigest()[:12]
 
-    def _read(self, seed: int, rank: int, world: int) -> Iterator[tuple[str, bytes]]:
-        shards = random.Random(seed).sample(self.shards, len(self.shards))
+    def _read(self, seed: int | None, rank: int, world: int) -> Iterator[tuple[str, bytes]]:
+        choice = random.Random(seed)
+        shards = self.shards if seed is None else choice.sample(self.shards, len(self.shards))
         own = len(shards) % world == 0
         images = chain.from_iterable(map(_images, shards[rank::world] if own else shards))
-        yield from _shuffled(images if own else islice(images, rank, None, world), random.Random(seed))
+        images = images if own else islice(images, rank, None, world)
+        yield from images if seed is None else _shuffled(images, choice)
 
 
 def _images(shard: str) -> Iterator[tuple[str, bytes]]:
     """The names and bytes of the images in a tar file, wherever it is, as it is read."""
     opened = package("webdataset.gopen").gopen(shard)
-    with closing(opened) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
-        for member in tar:
-            if member.isfile() and os.path.splitext(member.name)[1].lower() in IMAGE_SUFFIXES:
-                content = tar.extractfile(member)
-                assert content is not None
-                yield f"{shard}: {member.name}", content.read()
+    try:
+        with closing(opened) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for member in tar:
+                if member.isfile() and os.path.splitext(member.name)[1].lower() in IMAGE_SUFFIXES:
+                    content = tar.extractfile(member)
+                    assert content is not None
+                    yield f"{shard}: {member.name}", content.read()
+    except tarfile.TarError as error:
+        raise OSError(f"{shard} breaks off or is no tar file: {error}") from error
 
 
 def _shuffled(images: Iterator[Any], choice: random.Random) -> Iterator[Any]:
@@ -64,20 +69,20 @@ def open_shards(data: str, pattern: str) -> Source:
     Raises:
         ValueError: if there are none, or shards elsewhere do not say how many images they have.
     """
-    pattern, _, length = pattern.partition("#")
-    shards = package("webdataset").shardlists.expand_urls(pattern)
-    shards = [file for shard in shards for file in (sorted(glob.glob(shard)) if "*" in shard else [shard])]
+    pattern, length = counted(pattern)
+    shards = package("webdataset").shardlists.expand_urls(pattern) if pattern else []
+    shards = [file for shard in shards for file in (sorted(glob.glob(shard)) if glob.has_magic(shard) else [shard])]
     local = [shard for shard in shards if ":" not in shard]
     if not shards or (missing := next((shard for shard in local if not os.path.isfile(shard)), None)):
         raise ValueError(f"no such shard: {missing if shards else pattern}")
-    if not length.isdigit():
+    if length is None:
         if len(local) < len(shards):
             raise ValueError(f"the number of images is not known; give it at the end, as in {data}#1281167")
-        length = str(sum(map(_count, shards)))
+        length = sum(map(_count, shards))
         data = f"{data}#{length}"
-    if int(length) == 0:
+    if length == 0:
         raise ValueError(f"no images in {len(shards)} shards; want files such as 0001.jpg in them")
-    return Source(data, ShardStream(shards, int(length)))
+    return Source(data, ShardStream(shards, length))
 
 
 def _count(shard: str) -> int:

@@ -1,8 +1,10 @@
 """What ``--data`` can name, and the images that it stands for."""
 
+import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from infomax.data.images import ArrayImages, Images, Subset
 from infomax.data.named import NAMED, open_named
 from infomax.data.shards import open_shards
 from infomax.data.splits import Source
+from infomax.storage import cache_folder
 
 PREFIXES = ("hf:", "hf-stream:", "wds:")
 FILES = {".npz": open_npz, ".npy": open_npy, ".txt": open_list, ".tsv": open_list}
@@ -34,20 +37,25 @@ class Location:
     or numbers in an array."""
 
     def located(self) -> "Location":
-        """The same, as it can be opened from any folder: paths absolute, names as they are."""
-        files = {k: v and str(Path(v).expanduser().resolve()) for k, v in vars(self).items() if k != "data"}
-        if self.data == "digits" or self.data in NAMED:
-            if self.data != "digits" and files["data_dir"] is None:
-                files["data_dir"] = str(default_data_dir())
+        """The same, as it can be opened from any folder: paths absolute, names as they are.
+
+        Raises:
+            ValueError: if it names nothing.
+        """
+        files = {k: v and _absolute(v) for k, v in vars(self).items() if k != "data"}
+        if self.data == "digits":
             return Location(self.data, **files)
+        if self.data in NAMED:
+            return Location(self.data, **{**files, "data_dir": files["data_dir"] or str(default_data_dir())})
         prefix = next((p for p in PREFIXES if self.data.startswith(p)), "")
         rest = self.data.removeprefix(prefix)
-        if (prefix.startswith("hf") and not Path(rest.partition("#")[0]).exists()) or (
-            prefix == "wds:" and ":" in rest
-        ):
+        address = rest.partition("#")[0]
+        if ":" in address if prefix == "wds:" else prefix and not Path(os.path.expanduser(address)).exists():
             return Location(self.data, **files)
-        folders = [rest] if prefix or Path(rest).expanduser().exists() else rest.split(",")
-        return Location(prefix + ",".join(str(Path(f).expanduser().resolve()) for f in folders), **files)
+        paths = [rest] if prefix or (rest and Path(os.path.expanduser(rest)).exists()) else rest.split(",")
+        if not all(path.strip() for path in paths):
+            raise ValueError("names no images")
+        return Location(prefix + ",".join(map(_absolute, paths)), **files)
 
     def open(self, *, download: bool = False) -> Source:
         """The images.
@@ -58,25 +66,34 @@ class Location:
         Raises:
             ValueError: if there are no images, saying what was found instead.
         """
+        if self.data not in NAMED and (self.data_dir is not None or download):
+            option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
+            raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
         try:
-            source = _open(
-                self.data, Path(self.data_dir).expanduser() if self.data_dir else default_data_dir(), download
-            )
+            place = self.located()
+            source = _open(place.data, Path(place.data_dir or default_data_dir()), download)
         except ValueError as error:
             message = str(error)
             raise ValueError(message if message.startswith("--data") else f"--data {self.data}: {message}") from error
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR):
+                raise
             raise ValueError(f"--data {self.data}: {error}") from error
+        source = replace(source, name=self.data + source.name.removeprefix(place.data))  # shards have been counted
+        if self.subset is not None:
+            source = _named(source, _lines("--subset", self.subset), self.subset)
         if self.classes is not None:
             source = _of_classes(source, _lines("--classes", self.classes), self.classes)
-        if self.subset is not None:
-            source = replace(source, train=_named(source.train, _lines("--subset", self.subset), self.subset))
         return source
 
 
+def _absolute(path: str) -> str:
+    return str(Path(os.path.expanduser(path)).resolve())
+
+
 def default_data_dir() -> Path:
-    """Where named data sets are looked for: ``INFOMAX_DATA``, or ``~/.cache/infomax/data``."""
-    return Path(os.environ.get("INFOMAX_DATA") or "~/.cache/infomax/data").expanduser()
+    """Where named data sets are looked for: ``INFOMAX_DATA``, or ``data`` in the cache folder."""
+    return Path(os.path.expanduser(os.environ.get("INFOMAX_DATA") or cache_folder() / "data"))
 
 
 def open_source(data: str, *, data_dir: str | None = None, download: bool = False) -> Source:
@@ -93,7 +110,7 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
         return open_shards(data, data.removeprefix("wds:"))
     if data.startswith(("hf:", "hf-stream:")):
         return open_hugging_face(data, data.partition(":")[2], stream=data.startswith("hf-stream:"))
-    path = Path(data).expanduser()
+    path = Path(data)
     if path.is_dir():
         return open_folder(data, path)
     if path.is_file():
@@ -103,7 +120,7 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
         raise ValueError(
             f"a file must be an .npz or .npy of arrays, or a .txt of paths; for images, name their folder{tar}"
         )
-    folders = [Path(name).expanduser() for name in data.split(",")]
+    folders = [Path(name) for name in data.split(",")]
     if len(folders) > 1:
         if missing := [str(folder) for folder in folders if not folder.is_dir()]:
             raise ValueError(f"no such folder: {', '.join(missing)}")
@@ -116,9 +133,12 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
 
 def _lines(what: str, file: str) -> list[str]:
     try:
-        return [line.strip() for line in Path(file).expanduser().read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{what} {file}: cannot be read as a text file: {error}") from error
+    if not lines:
+        raise ValueError(f"{what} {file}: is empty; want a name on each line")
+    return lines
 
 
 def _of_classes(source: Source, wanted: list[str], file: str) -> Source:
@@ -133,33 +153,36 @@ def _of_classes(source: Source, wanted: list[str], file: str) -> Source:
     number = np.full(len(source.train.classes), -1)
     number[[source.train.classes.index(name) for name in classes]] = np.arange(len(classes))
 
-    def keep(images: Images | None) -> Images | None:
+    def keep(images: Images | None) -> Any:
         if images is None or images.labels is None:
-            return images
+            return None
         labels = number[images.labels]
         return _take(images, np.flatnonzero(labels >= 0), labels, classes)
 
-    train, test, val = keep(source.train), keep(source.test), keep(source.val)
-    assert train is not None
-    return Source(source.name, train, test, val)
+    parts = map(keep, (source.train, source.test, source.val))
+    return Source(source.name, *parts, folders=source.folders)
 
 
-def _named(images: object, wanted: list[str], file: str) -> Images:
-    """The images whose paths or file names are listed."""
+def _named(source: Source, wanted: list[str], file: str) -> Source:
+    """The training images whose paths or file names are listed."""
+    images = source.train
     if not isinstance(images, Images):
         raise ValueError(f"--subset {file}: the images of a stream cannot be chosen by name")
-    names = set(wanted)
-    index = []
+    names, index, seen = set(wanted), [], set()
     for i in range(len(images)):
-        name = images.name(i)
-        base = name.rsplit("/", 1)[-1]
-        if name in names or base in names or base.rsplit(".", 1)[0] in names:
+        path = images.name(i)
+        base = path.rsplit("/", 1)[-1]
+        called = names.intersection((path, base, base.rsplit(".", 1)[0]))
+        if called:
             index.append(i)
-    if not index:
+            seen |= called
+    if missing := [line for line in wanted if line not in seen]:
         raise ValueError(
-            f"--subset {file}: none of its {len(wanted)} lines names an image; {images.name(0)!r} is the name of one"
+            f"--subset {file}: {len(missing)} of its {len(wanted)} lines name no image of {source.name}, as "
+            f"{missing[0]!r}; {images.name(0)!r} is the name of one"
         )
-    return _take(images, np.array(index), images.labels, images.classes)
+    train = _take(images, np.array(index), images.labels, images.classes)
+    return Source(source.name, train, source.test, source.val, folders=source.folders)
 
 
 def _take(images: Images, index: np.ndarray, labels: np.ndarray | None, classes: list[str]) -> Images:

@@ -1,6 +1,7 @@
 """The splits of a data set, and which of them an encoder is trained on and judged by."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
@@ -23,6 +24,9 @@ class Source:
     unlabelled: Images | None = None
     """To pretrain on instead of ``train``, as STL-10's 100,000."""
 
+    folders: tuple[Path, ...] = ()
+    """All of whose images are the source's, so that nothing else may be written there."""
+
     @property
     def pretraining(self) -> Images | Stream:
         """The images that an encoder is trained on."""
@@ -32,7 +36,7 @@ class Source:
 def to_look_at(source: Source) -> Images:
     """Images to pretrain on that can be opened by their index; of a stream, its first ones."""
     images = source.pretraining
-    return images if isinstance(images, Images) else images.preview()
+    return images if isinstance(images, Images) else images.preview
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from io import BytesIO
 from itertools import count, islice
@@ -50,6 +51,9 @@ class EncodedImages(Images):
     def name(self, index: int) -> str:
         return self.samples[index].name
 
+    def key(self, index: int) -> int:
+        return self.samples[index].key
+
     def fingerprint(self) -> str:
         return hashlib.sha256(repr([sample.key for sample in self.samples]).encode()).hexdigest()[:12]
 
@@ -72,8 +76,14 @@ class Stream(ABC):
         """As that of :class:`Images`, of what is known before the images are read."""
 
     @abstractmethod
-    def _read(self, seed: int, rank: int, world: int) -> Iterator[tuple[str, bytes]]:
-        """The names and bytes of one rank's images, once, in an order that the seed decides."""
+    def _read(self, seed: int | None, rank: int, world: int) -> Iterator[tuple[str, bytes]]:
+        """The names and bytes of one rank's images, once, in an order that the seed decides, or that of the files.
+
+        What is no image is empty.
+
+        Raises:
+            OSError: if the stream breaks off.
+        """
 
     def read(self, seed: int, epoch: int, rank: int, world: int) -> Iterator[Sample]:
         """One rank's images in an order of this epoch, without end; read ahead by a thread.
@@ -94,10 +104,11 @@ class Stream(ABC):
 
         return _read_ahead(passes())
 
+    @cached_property
     def preview(self) -> EncodedImages:
-        """Some images, to look at."""
-        with closing(self.read(0, 0, 0, 1)) as samples:  # pyrefly: ignore[bad-specialization]
-            return EncodedImages(list(islice(samples, min(PREVIEW, len(self)))))
+        """The first images, to look at."""
+        with closing(self._read(None, 0, 1)) as images:  # pyrefly: ignore[bad-specialization]
+            return EncodedImages([_sample(name, content) for name, content in islice(images, min(PREVIEW, len(self)))])
 
     def name(self, key: int) -> str:
         return f"image {key:016x}"
@@ -121,8 +132,10 @@ def _read_ahead(samples: Iterator[Sample]) -> Iterator[Sample]:
                 if closed.is_set():
                     return
                 hand_over(sample)
-        except Exception as error:
+        except (OSError, ValueError) as error:
             hand_over(error)
+        except Exception as error:  # of whatever a package for the network raises
+            hand_over(OSError(f"the stream broke off: {type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
@@ -147,3 +160,11 @@ def package(name: str) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ValueError(f"needs the package {name.split('.')[0]}; pip install 'infomax[streams]'") from error
+
+
+def counted(name: str) -> tuple[str, int | None]:
+    """``NAME#N`` as its name and number of images."""
+    name, given, number = name.partition("#")
+    if given and not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise ValueError(f"want a number of images after #, but got {number!r}")
+    return name, int(number) if given else None

@@ -2,9 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from io import BytesIO
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from infomax.arguments import check_count
 from infomax.data.draws import FLIP, crop_boxes, draw
-from infomax.data.images import ArrayImages, Images, Shrink, decode
+from infomax.data.images import ArrayImages, Images, Shrink
 from infomax.data.kernels import cut
-from infomax.data.streams import Stream
+from infomax.data.streams import EncodedImages, Stream
 from infomax.data.views import View, ViewSet
 
 SPARE = 1.5  # pixels across a crop for each of its view's, at least, where a JPEG is decoded at a smaller size
@@ -38,48 +38,44 @@ class Batch(NamedTuple):
 
 
 class TrainingImages(Dataset):
-    """What a worker does: takes an epoch and the indices of some images, or their bytes; decodes and crops them.
+    """What a worker does: takes an epoch and the indices of some images, or samples of a stream; decodes and crops.
 
-    An image that cannot be read is replaced by another one, drawn by the seed, the epoch and its index, and named.
+    An image that cannot be read is replaced by another one, drawn by the seed, the epoch and its index, or of a stream
+    by one that comes soon; and named.
+
+    Args:
+        images: None for a stream, whose images are handed over each time.
     """
 
-    def __init__(self, images: Images | Stream, views: ViewSet, seed: int):
+    def __init__(self, images: Images | None, views: ViewSet, seed: int):
         self.images, self.views, self.seed = images, (*views.full, *views.local), seed
 
     def __getitem__(self, key: tuple[int, Any]) -> Batch:  # pyrefly: ignore[bad-override-param-name]
         epoch, wanted = key
-        index = np.array([sample.key for sample in wanted]) if isinstance(self.images, Stream) else wanted
+        images, rows = (self.images, wanted) if self.images is not None else (EncodedImages(wanted), range(len(wanted)))
+        index = np.array([images.key(int(row)) for row in rows])
         random = np.stack([draw(self.seed, epoch, index, number) for number in range(len(self.views))])
         crops = [np.empty((len(index), view.size, view.size, 3), np.uint8) for view in self.views]
         unreadable: dict[int, str] = {}
-        for row in range(len(index)):
-            made = self._cut_first_readable(epoch, wanted, row, random[:, row], unreadable)
+        for place, row in enumerate(rows):
+            failure = ""
+            for candidate in (int(row), *self._stand_ins(epoch, int(row), len(images))):
+                try:
+                    made = cut_views(partial(images.open, candidate), random[:, place], self.views)
+                    break
+                except ValueError as error:
+                    failure = failure or str(error)
+                    unreadable[images.key(candidate)] = str(error)
+            else:
+                raise ValueError(f"{failure}; nor could others be read that were to stand in for it")
             for all_rows, crop in zip(crops, made, strict=True):
-                all_rows[row] = crop
+                all_rows[place] = crop
         return Batch([torch.from_numpy(x) for x in crops], epoch, index, unreadable)
 
-    def _cut_first_readable(
-        self, epoch: int, wanted: Any, row: int, random: np.ndarray, unreadable: dict[int, str]
-    ) -> list[np.ndarray]:
-        failure = ""
-        for candidate, open_image in self._candidates(epoch, wanted, row):
-            try:
-                return cut_views(open_image, random, self.views)
-            except ValueError as error:
-                failure = failure or str(error)
-                unreadable[candidate] = str(error)
-        raise ValueError(f"{failure}; nor could {STAND_INS} other images be read in its place")
-
-    def _candidates(self, epoch: int, wanted: Any, row: int) -> Iterator[tuple[int, Callable[[Shrink], Image.Image]]]:
-        """The image that is wanted, and those that may stand in for it."""
-        if isinstance(self.images, Stream):
-            for sample in [*wanted[row:], *wanted[:row]][: STAND_INS + 1]:
-                yield sample.key, partial(decode, BytesIO(sample.content), sample.name)
-            return
-        index = int(wanted[row])
-        others = np.random.default_rng([self.seed, epoch, index]).integers(len(self.images), size=STAND_INS)
-        for candidate in (index, *others.tolist()):
-            yield candidate, partial(self.images.open, candidate)
+    def _stand_ins(self, epoch: int, row: int, count: int) -> list[int]:
+        if self.images is None:
+            return [(row + i) % count for i in range(1, min(count, STAND_INS + 1))]
+        return np.random.default_rng([self.seed, epoch, row]).integers(count, size=STAND_INS).tolist()
 
 
 def cut_views(
@@ -93,18 +89,22 @@ def cut_views(
     Args:
         random: A row of numbers for each view; see :func:`infomax.data.draws.draw`.
     """
-    size, boxes = (0, 0), np.empty((0, 4))
+    size, by, boxes = (0, 0), 1, np.empty((0, 4))
 
     def shrink(width: int, height: int) -> int:
-        nonlocal size, boxes
+        nonlocal size, by, boxes
         size, boxes = (width, height), crop_boxes(random, height, width, views)
         spare = min(min(box[2:]) / view.size for box, view in zip(boxes, views, strict=True))
-        return max(by for by in (1, 2, 4, 8) if by == 1 or by * SPARE <= spare)
+        by = max(by for by in (1, 2, 4, 8) if by == 1 or by * SPARE <= spare)
+        return by
 
     image = open_image(shrink)
     if not len(boxes):
         shrink(*image.size)
-    by = round(size[0] / image.width)  # 1, but for what was decoded at a smaller size
+    if image.size != (-(-size[0] // by), -(-size[1] // by)):  # not decoded smaller, as it might have been
+        by = 1
+    if image.size != (-(-size[0] // by), -(-size[1] // by)):
+        raise ValueError(f"an image said to be of {size} pixels has {image.size}")
     pixels, crops = np.asarray(image), [np.empty((view.size, view.size, 3), np.uint8) for view in views]
     for view, box, flip, out in zip(views, boxes / by, random[:, FLIP], crops, strict=True):
         cut(pixels, box, view.bicubic, flip < view.flip, out)
@@ -119,6 +119,8 @@ def load_kernels(views: ViewSet) -> None:
 
 def worker_count(images: Images | Stream, workers: int | None) -> int:
     """Processes that decode: as many as asked for, or one a core and at most 8; none for arrays."""
+    if workers is not None:
+        check_count("--workers", workers, low=0)
     if isinstance(images, ArrayImages):
         return 0  # nothing to decode: a worker would only copy
     if workers is not None:
