@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 
@@ -17,8 +18,11 @@ def write_whole(file: Path, content: bytes) -> None:
     Raises:
         OSError: if it could not be written; ``file`` is then as it was.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")  # another process may write the same file
     try:
+        for left in file.parent.glob(f".{file.name}.*.partial"):  # by a process that was killed
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink(missing_ok=True)
         with partial.open("wb") as out:
             out.write(content)
             out.flush()
