@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-import time
 from pathlib import Path
 
 
@@ -20,9 +19,6 @@ def write_whole(file: Path, content: bytes) -> None:
     """
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")  # another process may write the same file
     try:
-        for left in file.parent.glob(f".{file.name}.*.partial"):  # by a process that was killed
-            if time.time() - left.stat().st_mtime > 3600:
-                left.unlink(missing_ok=True)
         with partial.open("wb") as out:
             out.write(content)
             out.flush()

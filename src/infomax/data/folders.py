@@ -74,7 +74,7 @@ def index_folder(root: Path, start: str = "") -> Index:
     with suppress(OSError, ValueError):
         home.mkdir(parents=True, exist_ok=True)
         write_whole(file, header + block)
-        unused = [old for old in home.glob("*.index") if walked_at - old.stat().st_mtime_ns > FORGOTTEN]
+        unused = [old for old in home.iterdir() if walked_at - old.stat().st_mtime_ns > FORGOTTEN]
         former = sorted(home.glob(f"{key}-*.index"), key=os.path.getmtime)[:-2]  # another run may still use the last
         for old in {*unused, *former}:
             old.unlink(missing_ok=True)
