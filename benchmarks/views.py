@@ -46,7 +46,7 @@ from infomax import runs
 from infomax.data.augment import make_views
 from infomax.data.sources import open_source
 from infomax.data.views import View, ViewSet, byol, dino
-from infomax.data.workers import TrainingImages
+from infomax.data.workers import TrainingImages, load_kernels
 from infomax.encoders import build_encoder
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "views.json"
@@ -255,6 +255,7 @@ def opening(folder: str, name: str, worker: str, read: int) -> Row:
         return {**row, "peak_bytes": peak, "kept_bytes": kept}
     keys = np.random.default_rng(0).integers(len(images), size=read).tolist()
     if name == "infomax":
+        load_kernels(TINY)  # as the loader does before it starts workers
         images, keys = TrainingImages(images, TINY, 0), [(0, part) for part in np.array_split(keys, -(-read // 64))]
     loader = DataLoader(Reading(images, keys), None, sampler=[0], num_workers=1, multiprocessing_context=worker)
     return {"worker_bytes": next(iter(loader))}

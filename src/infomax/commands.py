@@ -53,12 +53,14 @@ def evaluate(protocol: str, *, run: Path, download: bool, **options: Any) -> Non
         where = replace(folder.location, **given)
     judge: Any = {"knn": protocols.knn, "linear": protocols.linear}[protocol]
     rows = judge(folder.path, where.open(download=download), **options)
+    limits = {f"{name}_file": file for name in ("classes", "subset") if (file := getattr(where, name)) is not None}
     for row in rows:
-        folder.append("results.jsonl", row)
+        folder.append("results.jsonl", {**row, **limits})
     first = rows[0]
     title = f"k-NN, k={first['k']}" if protocol == "knn" else "linear classifier"
     images = f"{first['labelled_images']} labelled and {first['test_images']} test images of {first['data']}"
-    print(f"{title}: {images} in {first['classes']} classes, accuracy in %")
+    images += f" in {first['classes']} classes" + "".join(f", those of {file}" for file in limits.values())
+    print(f"{title}: {images}, accuracy in %")
     print(table(["", "top-1", "top-5"], [[row["representation"], row["top1"], row["top5"]] for row in rows]))
 
 

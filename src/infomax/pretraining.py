@@ -25,12 +25,12 @@ from infomax.training import Launch, train
 
 def pretrain(
     *,
-    data: str | None = None,
+    data: str | Path | None = None,
     method: str | None = None,
     out: str | Path,
-    data_dir: str | None = None,
-    classes: str | None = None,
-    subset: str | None = None,
+    data_dir: str | Path | None = None,
+    classes: str | Path | None = None,
+    subset: str | Path | None = None,
     download: bool = False,
     recipe: str | None = None,
     backbone: str | None = None,
@@ -113,7 +113,7 @@ def pretrain(
     launch = Launch(device, world, workers, deterministic, skip_nonfinite, skip_unreadable, quiet)
 
     given = {"data": data, "data_dir": data_dir, "classes": classes, "subset": subset}
-    location = {name: value for name, value in given.items() if value is not None}
+    location = {name: str(value) for name, value in given.items() if value is not None}
 
     def prepare() -> tuple[Run, Source]:
         return _prepare(location, method, Path(out), recipe, changes, launch, download, resume, overwrite)

@@ -129,7 +129,7 @@ def compare_features(
 
 def embed(
     run: str | PathLike[str],
-    data: str | Source,
+    data: str | PathLike[str] | Source,
     *,
     device: str = "auto",
     workers: int | None = None,
@@ -140,7 +140,7 @@ def embed(
     images follow those to train on.
     """
     encoder, device = load_encoder(run), choose_device(device)
-    source = open_source(data) if isinstance(data, str) else data
+    source = data if isinstance(data, Source) else open_source(str(data))
     if isinstance(source.train, Stream):
         raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
     how = Preprocessing(**encoder.preprocessing)

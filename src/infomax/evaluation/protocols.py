@@ -20,7 +20,7 @@ from infomax.evaluation.scores import top_k
 
 def knn(
     folder: str | PathLike[str],
-    data: str | Source,
+    data: str | PathLike[str] | Source,
     *,
     k: int = 20,
     temperature: float = 0.07,
@@ -47,7 +47,7 @@ def knn(
 
 def linear(
     folder: str | PathLike[str],
-    data: str | Source,
+    data: str | PathLike[str] | Source,
     *,
     device: str = "auto",
     workers: int | None = None,
@@ -65,12 +65,12 @@ def _compare(
     protocol: str,
     judge: Callable[[Features], tuple[torch.Tensor, dict[str, Any]]],
     folder: str | PathLike[str],
-    data: str | Source,
+    data: str | PathLike[str] | Source,
     *,
     device: str,
     workers: int | None,
 ) -> list[dict[str, Any]]:
-    source = open_source(data) if isinstance(data, str) else data
+    source = data if isinstance(data, Source) else open_source(str(data))
     rows = []
     for features in compare_features(folder, source, device=choose_device(device), workers=workers):
         start = time.perf_counter()
