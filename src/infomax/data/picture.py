@@ -57,9 +57,7 @@ def _sentences(views: ViewSet) -> list[str]:
         lines.setdefault(_words(view), []).append(f"view {number + 1}")
     for number, view in enumerate(views.local):
         lines.setdefault(_words(view), []).append(f"local {number + 1}")
-    return [
-        f"{names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}'}: {words}" for words, names in lines.items()
-    ]
+    return [f"{', '.join(names)}: {words}" for words, names in lines.items()]
 
 
 def _words(view: View) -> str:
