@@ -86,6 +86,8 @@ class Names(Sequence[str]):
     def __init__(self, block: UInt8[np.ndarray, " bytes"]):
         self.block = block
         self.ends = np.flatnonzero(block == 0)
+        if len(block) < 2**32:
+            self.ends = self.ends.astype(np.uint32)  # half the memory, in each worker that is not forked
 
     @classmethod
     def pack(cls, names: Iterable[str]) -> "Names":
@@ -105,8 +107,8 @@ class Names(Sequence[str]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
-        start = 0 if index == 0 else self.ends[index - 1] + 1
-        return self.block[start : self.ends[index]].tobytes().decode(errors="surrogateescape")
+        start = 0 if index == 0 else int(self.ends[index - 1]) + 1
+        return self.block[start : int(self.ends[index])].tobytes().decode(errors="surrogateescape")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
