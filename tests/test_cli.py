@@ -1,6 +1,7 @@
 """The command as a user types it: help, mistakes, and the whole way from images to a score."""
 
 import inspect
+import json
 import os
 import re
 import signal
@@ -118,6 +119,35 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     assert code == 2
     assert "--overwrite" in err
     assert infomax("pretrain", "--out", "runs/a", "--resume")[0] == 0
+
+
+def test_some_of_a_runs_own_images_can_be_judged_by(infomax, tmp_path, monkeypatch):
+    """Without --data, --subset and --classes choose among those that the run was trained on."""
+    monkeypatch.chdir(tmp_path)
+    options = ("--epochs", "1", "--set", "method.hidden=16", "--set", "method.prototypes=10")
+    assert infomax("pretrain", "--out", "run", *options)[0] == 0
+    (tmp_path / "some.txt").write_text("".join(f"{i}\n" for i in range(100)))
+    (tmp_path / "few.txt").write_text("3\n7\n")
+    code, out, _ = infomax("evaluate", "knn", "run", "--subset", "some.txt", "--classes", "few.txt", "--k", "3")
+    assert code == 0
+    row = json.loads((tmp_path / "run" / "results.jsonl").read_text().splitlines()[0])
+    assert (row["classes"], row["subset_file"], row["classes_file"]) == (2, "some.txt", "few.txt")
+    assert 10 < row["labelled_images"] < 30
+    assert f"{row['labelled_images']} labelled" in out
+    assert "of digits in 2 classes, those of few.txt, those of some.txt" in out
+    assert infomax("evaluate", "knn", "run", "--subset", "none.txt")[0] == 2
+
+
+def test_views_are_drawn_to_a_file(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = infomax("views", "--views", "dino:2+1", "--image-size", "16", "--out", "new/views.png")
+    assert code == 0
+    assert "new/views.png shows images of digits" in out
+    assert (tmp_path / "new" / "views.png").read_bytes().startswith(b"\x89PNG")
+    for out in (".", "new/views.png/x.png"):
+        code, _, err = infomax("views", "--out", out)
+        assert code == 2
+        assert "must be a file to write" in err
 
 
 def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypatch):
