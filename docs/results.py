@@ -222,7 +222,7 @@ def opening_table() -> str:
             workers[row["name"], row["start"]] = row["because_of_the_paths"]
     for name, measured in opened.items():
         middle = sorted(measured, key=lambda row: row["seconds"])[len(measured) // 2]
-        own = [f"{workers[name.split()[0], start] / 1e6:.0f}" for start in ("fork", "forkserver", "spawn")]
+        own = [f"{max(0, workers[name.split()[0], start]) / 1e6:.0f}" for start in ("fork", "forkserver", "spawn")]
         rows.append([name, f"{middle['seconds']:.2f}", f"{middle['peak_bytes'] / 1e6:.0f}", *own])
     header = ["", "seconds", "MB at most", "MB more a worker: fork", "forkserver", "spawn"]
     paths = kept["rows"][0]["paths"]
