@@ -19,6 +19,7 @@ from infomax.data.views import ViewSet
 from infomax.data.workers import Batch, TrainingImages, as_is, leave_signals_alone, load_kernels, worker_count
 
 PIECE = 32  # images that a worker hands over at once: little memory in flight, and all workers busy with one batch
+READY = 128  # pieces that wait to be used, at most, if two parts are not more: some gigabytes of large crops
 RESIDENT = 0.25  # of a GPU's free memory, at most, for images that stay on it
 
 
@@ -141,6 +142,8 @@ def _from_workers(
     images: Images | Stream, views: ViewSet, plan: Steps, workers: int, device: torch.device
 ) -> Iterator[Batch]:
     load_kernels(views)
+    pieces = [_pieces(part.stop - part.start) for part in plan.parts()]
+    in_flight = min(2 * sum(pieces), max(2 * max(pieces), READY))  # of all workers together
     loader = iter(
         DataLoader(
             TrainingImages(images if isinstance(images, Images) else None, views, plan.seed),
@@ -148,17 +151,20 @@ def _from_workers(
             sampler=_Pieces(plan, images if isinstance(images, Stream) else None),
             collate_fn=as_is,
             num_workers=workers,
+            prefetch_factor=max(2, -(-in_flight // workers)) if workers else None,
             worker_init_fn=leave_signals_alone,
             pin_memory=device.type == "cuda",
         )
     )
     for _ in range(plan.start, plan.stop):
         for part in plan.parts():
-            pieces = [next(loader) for _ in range(_pieces(part.stop - part.start))]
-            crops = [[_to_device(x, device) for x in view] for view in zip(*(p.images for p in pieces), strict=True)]
-            index = np.concatenate([piece.index for piece in pieces])
-            unreadable = {key: why for piece in pieces for key, why in piece.unreadable.items()}
-            yield Batch([torch.cat(view) for view in crops], pieces[0].epoch, index, unreadable)
+            made = [next(loader) for _ in range(_pieces(part.stop - part.start))]
+            crops = [
+                [_to_device(x, device) for x in view] for view in zip(*(piece.images for piece in made), strict=True)
+            ]
+            index = np.concatenate([piece.index for piece in made])
+            unreadable = {key: why for piece in made for key, why in piece.unreadable.items()}
+            yield Batch([torch.cat(view) for view in crops], made[0].epoch, index, unreadable)
 
 
 def _to_device(x: Tensor, device: torch.device) -> Tensor:
