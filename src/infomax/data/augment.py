@@ -15,7 +15,6 @@ from infomax.data import kernels
 from infomax.data.draws import FLIP, Choices, choose_colours, crop_boxes, draw
 from infomax.data.views import Preprocessing, ViewSet
 
-GRAY_WEIGHTS = (0.2989, 0.587, 0.114)
 PIXELS_EACH = 2**14  # that a thread has to make, at least; to start one takes as long as some thousands
 BLOCK = 32  # pixels of a line that are blurred together, by a product with one small matrix
 
@@ -105,7 +104,7 @@ def _upload(values: np.ndarray, like: Tensor, dtype: torch.dtype | None = None) 
 
 def _gray(x: Tensor) -> Tensor:
     red, green, blue = x.split(1, dim=1)
-    r, g, b = GRAY_WEIGHTS
+    r, g, b = kernels.GRAY
     return (red * r).add_(green, alpha=g).add_(blue, alpha=b)
 
 
@@ -209,11 +208,11 @@ def make_views(
         group = list(numbers)
         choices = choose_colours([random[i] for i in group], [each[i] for i in group])
         source = torch.cat([images if isinstance(images, Tensor) else images[i] for i in group])
-        height, width = source.shape[1:3]
-        boxes = np.concatenate([crop_boxes(random[i], height, width, each[i]) for i in group])
-        flip = np.concatenate([random[i][:, FLIP] < each[i].flip for i in group])
-        if not isinstance(images, Tensor):  # they are crops already
-            boxes, flip = boxes[:0], flip[:0]
+        boxes, flip = np.empty((0, 4), np.int64), np.empty(0, bool)  # none where workers have cut and flipped
+        if isinstance(images, Tensor):
+            height, width = source.shape[1:3]
+            boxes = np.concatenate([crop_boxes(random[i], height, width, each[i]) for i in group])
+            flip = np.concatenate([random[i][:, FLIP] < each[i].flip for i in group])
         if source.device.type == "cpu" and dtype != torch.float64:
             x = _make_on_cpu(source, boxes, flip, choices, views, size, bicubic).to(dtype)
         else:

@@ -105,7 +105,6 @@ class Choices:
     sigma: Float64[np.ndarray, " b"]
     """Of the blur, in pixels."""
     solarize: Bool[np.ndarray, " b"]
-
     reach: int
     """Of the blur to each side, in pixels: four of the largest standard deviations that the views allow."""
 

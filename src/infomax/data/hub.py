@@ -110,14 +110,15 @@ def open_hugging_face(data: str, name: str, *, stream: bool) -> Source:
     test = find([name for name in TEST_NAMES if name != train])
     val = find([name for name in TEST_NAMES[1:] if name != test])
     parts = [train, test, val, find(["unlabeled", "unlabelled", "unsupervised"])]
-    labels = {part: _labels(splits[part]) for part in parts if part is not None}
+    columns = {part: _columns(splits[part]) for part in parts if part is not None}
+    labels = {part: _labels(table, label) for part, (_, table, label) in columns.items()}
     known = [numbers for numbers, _ in labels.values() if numbers is not None]
     values = np.unique(np.concatenate(known)) if known else np.empty(0, int)  # numbered alike in all splits
 
     def images(part: str | None) -> Any:
         if part is None:
             return None
-        column, table, _ = _columns(splits[part])
+        column, table, _ = columns[part]
         numbers, names = labels[part]
         if numbers is not None and names is None:
             numbers, names = np.searchsorted(values, numbers), [str(value) for value in values]
@@ -126,9 +127,8 @@ def open_hugging_face(data: str, name: str, *, stream: bool) -> Source:
     return Source(data, *map(images, parts))
 
 
-def _labels(table: Any) -> tuple[np.ndarray | None, list[str] | None]:
+def _labels(table: Any, label: str | None) -> tuple[np.ndarray | None, list[str] | None]:
     """The labels, if every row has one, and the names of the classes, if they have any."""
-    _, table, label = _columns(table)
     if label is None:
         return None, None
     numbers = np.asarray(table.with_format("numpy")[label][:])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue
 TILE = 8  # lines that are turned into columns at once, or columns into lines
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}  # all of fast mathematics but the promise that there are no NaN
 
@@ -117,30 +118,39 @@ def _crop(image, box, size, bicubic, mirrored, out):
 
 
 @compiled
+def _gray(r, g, b):
+    return np.float32(GRAY[0]) * r + np.float32(GRAY[1]) * g + np.float32(GRAY[2]) * b
+
+
+@compiled
+def _clamped(x):
+    return min(max(x, np.float32(0.0)), np.float32(1.0))
+
+
+@compiled
 def _jitter(part, factor, r, g, b):
     """One part of the colour jitter of an image in [0, 1], whose channels are lines of pixels; in place."""
     n, f, zero, one = len(r), np.float32(factor), np.float32(0.0), np.float32(1.0)
-    red, green, blue = np.float32(0.2989), np.float32(0.587), np.float32(0.114)
     if part == 0:  # brightness
         for i in range(n):
-            r[i] = min(max(r[i] * f, zero), one)
-            g[i] = min(max(g[i] * f, zero), one)
-            b[i] = min(max(b[i] * f, zero), one)
+            r[i] = _clamped(r[i] * f)
+            g[i] = _clamped(g[i] * f)
+            b[i] = _clamped(b[i] * f)
     elif part == 1:  # contrast: towards the mean gray
         total = zero
         for i in range(n):
-            total += red * r[i] + green * g[i] + blue * b[i]
+            total += _gray(r[i], g[i], b[i])
         shift = (one - f) * (total / np.float32(n))
         for i in range(n):
-            r[i] = min(max(r[i] * f + shift, zero), one)
-            g[i] = min(max(g[i] * f + shift, zero), one)
-            b[i] = min(max(b[i] * f + shift, zero), one)
+            r[i] = _clamped(r[i] * f + shift)
+            g[i] = _clamped(g[i] * f + shift)
+            b[i] = _clamped(b[i] * f + shift)
     elif part == 2:  # saturation: towards each pixel's gray
         for i in range(n):
-            shift = (one - f) * (red * r[i] + green * g[i] + blue * b[i])
-            r[i] = min(max(r[i] * f + shift, zero), one)
-            g[i] = min(max(g[i] * f + shift, zero), one)
-            b[i] = min(max(b[i] * f + shift, zero), one)
+            shift = (one - f) * _gray(r[i], g[i], b[i])
+            r[i] = _clamped(r[i] * f + shift)
+            g[i] = _clamped(g[i] * f + shift)
+            b[i] = _clamped(b[i] * f + shift)
     else:
         for i in range(n):
             high, low = max(max(r[i], g[i]), b[i]), min(min(r[i], g[i]), b[i])
@@ -154,9 +164,9 @@ def _jitter(part, factor, r, g, b):
             k0, k1, k2 = hue + np.float32(5 / 6), hue + np.float32(3 / 6), hue + np.float32(1 / 6)
             k0, k1, k2 = k0 - np.floor(k0), k1 - np.floor(k1), k2 - np.floor(k2)
             six, two = np.float32(6.0), np.float32(2.0)
-            r[i] = high - chroma * min(max(two - abs(six * k0 - two), zero), one)
-            g[i] = high - chroma * min(max(two - abs(six * k1 - two), zero), one)
-            b[i] = high - chroma * min(max(two - abs(six * k2 - two), zero), one)
+            r[i] = high - chroma * _clamped(two - abs(six * k0 - two))
+            g[i] = high - chroma * _clamped(two - abs(six * k1 - two))
+            b[i] = high - chroma * _clamped(two - abs(six * k2 - two))
 
 
 @compiled
@@ -194,7 +204,7 @@ def _distort(planes, jitter, factors, grayscale, blur, sigma, reach, solarize, s
                 _jitter(part, factors[part], r, g, b)
     if grayscale:
         for i in range(n):
-            gray = np.float32(0.2989) * r[i] + np.float32(0.587) * g[i] + np.float32(0.114) * b[i]
+            gray = _gray(r[i], g[i], b[i])
             r[i] = gray
             g[i] = gray
             b[i] = gray

@@ -157,8 +157,8 @@ def _from_workers(
         )
     )
     for _ in range(plan.start, plan.stop):
-        for part in plan.parts():
-            made = [next(loader) for _ in range(_pieces(part.stop - part.start))]
+        for count in pieces:
+            made = [next(loader) for _ in range(count)]
             crops = [
                 [_to_device(x, device) for x in view] for view in zip(*(piece.images for piece in made), strict=True)
             ]

@@ -23,7 +23,6 @@ class Source:
     """To choose settings by, where the data set has it apart."""
     unlabelled: Images | None = None
     """To pretrain on instead of ``train``, as STL-10's 100,000."""
-
     folders: tuple[Path, ...] = ()
     """All of whose images are the source's, so that nothing else may be written there."""
 
@@ -56,8 +55,8 @@ class Labelled:
 
 
 def labelled_splits(source: Source) -> tuple[Labelled, Labelled] | None:
-    """What to classify by, and what to classify; None where images come in a stream, have no label or
-    several, or are too few.
+    """What to classify by, and what to classify; None where images come in a stream, have no label or several, or are
+    too few.
 
     Without a labelled test split of its own, every fifth image of each class is for testing.
     """

@@ -65,8 +65,6 @@ class EncodedImages(Images):
 class Stream(ABC):
     """Images that come one after another, to train on."""
 
-    labels = None
-
     @abstractmethod
     def __len__(self) -> int:
         """Images in an epoch."""

@@ -119,13 +119,10 @@ def load_kernels(views: ViewSet) -> None:
 
 def worker_count(images: Images | Stream, workers: int | None) -> int:
     """Processes that decode: as many as asked for, or one a core and at most 8; none for arrays."""
-    if workers is not None:
-        check_count("--workers", workers, low=0)
-    if isinstance(images, ArrayImages):
-        return 0  # nothing to decode: a worker would only copy
-    if workers is not None:
-        return workers
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if workers is None:
+        workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    check_count("--workers", workers, low=0)
+    return 0 if isinstance(images, ArrayImages) else workers  # of arrays a worker would only make a copy
 
 
 def leave_signals_alone(worker: int) -> None:
