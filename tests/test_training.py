@@ -1,6 +1,7 @@
 """Runs that are killed, stopped, moved to other ranks, or fail: what was trained is kept, and goes on exactly."""
 
 import json
+import multiprocessing.synchronize
 import os
 import random
 import re
@@ -461,6 +462,13 @@ def test_a_damaged_image_is_skipped_counted_and_named(folder, tmp_path, capsys):
 
 def test_a_worker_that_is_killed_is_explained_and_loses_nothing(folder, tmp_path, monkeypatch):
     step = Engine.step
+
+    def slowly(event):  # so that a worker which looks whether to end is sure to be killed with the lock in its hands
+        with event._cond:
+            time.sleep(0.5)
+            return False
+
+    monkeypatch.setattr(multiprocessing.synchronize.Event, "is_set", slowly)
 
     def and_kill(self, parts):
         if self.steps_done == 5:

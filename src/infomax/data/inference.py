@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from infomax.data.augment import preprocess
 from infomax.data.images import ArrayImages, Images
 from infomax.data.views import Preprocessing
-from infomax.data.workers import as_is, worker_count
+from infomax.data.workers import as_is, worker_count, worker_processes
 
 
 class _Evaluation(Dataset):
@@ -60,11 +60,13 @@ def evaluation_batches(
     Args:
         lenient: Take black in place of an image that cannot be read, instead of raising ValueError.
     """
+    workers = worker_count(images, workers)
     loader = DataLoader(
         _Evaluation(images, index, how, lenient),
         batch_size=batch_size,
         collate_fn=as_is,
-        num_workers=worker_count(images, workers),
+        num_workers=workers,
+        multiprocessing_context=worker_processes() if workers else None,
     )
     ready = how if isinstance(images, ArrayImages) else replace(how, resize=how.size)
     return (preprocess(batch, ready) for batch in loader)

@@ -16,7 +16,15 @@ from torch.utils.data import DataLoader, Sampler
 from infomax.data.images import ArrayImages, Images
 from infomax.data.streams import Sample, Stream
 from infomax.data.views import ViewSet
-from infomax.data.workers import Batch, TrainingImages, as_is, leave_signals_alone, load_kernels, worker_count
+from infomax.data.workers import (
+    Batch,
+    TrainingImages,
+    as_is,
+    leave_signals_alone,
+    load_kernels,
+    worker_count,
+    worker_processes,
+)
 
 PIECE = 32  # images that a worker hands over at once: little memory in flight, and all workers busy with one batch
 READY = 128  # pieces that wait to be used, at most, if two parts are not more: some gigabytes of large crops
@@ -151,6 +159,7 @@ def _from_workers(
             sampler=_Pieces(plan, images if isinstance(images, Stream) else None),
             collate_fn=as_is,
             num_workers=workers,
+            multiprocessing_context=worker_processes() if workers else None,
             prefetch_factor=max(2, -(-in_flight // workers)) if workers else None,
             worker_init_fn=leave_signals_alone,
             pin_memory=device.type == "cuda",

@@ -1,5 +1,6 @@
 """What a worker does for training: decodes images and cuts the crop of each view out of them."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -123,6 +124,29 @@ def worker_count(images: Images | Stream, workers: int | None) -> int:
         workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     check_count("--workers", workers, low=0)
     return 0 if isinstance(images, ArrayImages) else workers  # of arrays a worker would only make a copy
+
+
+class Flag:
+    """What tells workers to end, without the lock of multiprocessing's own.
+
+    A worker that is killed while it looks whether to end would take that lock with it, and setting the flag, which
+    is done before the loss of a worker can be reported, would wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self.raised = multiprocessing.RawValue("b", 0)
+
+    def set(self) -> None:
+        self.raised.value = 1
+
+    def is_set(self) -> bool:
+        return bool(self.raised.value)
+
+
+def worker_processes() -> multiprocessing.context.BaseContext:
+    """How a loader is to make its workers: as is the default here, with :class:`Flag`."""
+    usual = type(multiprocessing.get_context(multiprocessing.get_start_method()))
+    return type("Workers", (usual,), {"Event": lambda self: Flag()})()
 
 
 def leave_signals_alone(worker: int) -> None:
