@@ -36,7 +36,9 @@ def infomax(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("pretrain",), ("evaluate",), ("evaluate", "knn"), ("evaluate", "linear"), ("demo",), ("replay",)]
+    "words",
+    [(), ("pretrain",), ("evaluate",), ("demo",), ("replay",), ("report",), ("views",)]
+    + [("evaluate", kind.__name__.lower()) for kind in cli.PROTOCOLS],
 )
 def test_help_is_there_for_every_command(infomax, words):
     code, out, _ = infomax(*words, "--help")
@@ -86,9 +88,23 @@ def test_the_command_and_the_function_have_the_same_words():
         (("pretrain", "--out", "x", "--set", "method.beta=1.0"), "beta must be a number in"),
         (("pretrain", "--out", "x", "--device", "tpu"), "--device must be one of auto, cpu, cuda"),
         (("pretrain", "--out", "x", "--resume"), "x is not a run folder"),
-        (("evaluate", "knn", "nowhere"), "nowhere is not a run folder"),
-        (("evaluate", "knn"), "RUN"),
+        (("evaluate", "knn", "nowhere", "--data", "digits"), "nowhere is no encoder, nor a file or folder"),
+        (("evaluate", "knn", "nowhere"), "--data is wanted: nowhere is not a run folder"),
+        (("evaluate", "knn"), "one encoder is wanted: a run folder, timm:NAME"),
+        (("evaluate", "knn", "a", "--encoder", "b"), "one encoder is wanted"),
         (("evaluate", "knnn", "x"), "knn"),
+        (("evaluate", "knn", "timm:resnet51", "--data", "digits"), "resnet51"),
+        (("evaluate", "knn", "a", "--data", "digits", "--k", "0"), "--k must be a whole number of at least 1"),
+        (("evaluate", "knn", "a", "--data", "digits", "--out", "no/file"), "--out no/file must be a file, in a folder"),
+        (("evaluate", "linear", "a", "--data", "digits", "--epochs", "3"), "--epochs is for a trained classifier"),
+        (("evaluate", "linear", "a", "--data", "digits", "--probe", "mirra"), "did you mean mira"),
+        (("evaluate", "finetune", "a", "--data", "digits", "--setting", "mira1"), "did you mean mira-1"),
+        (("evaluate", "finetune", "a", "--data", "digits", "--budget", "3"), "--budget 3 is for --setting transfer"),
+        (("evaluate", "transfer", "a", "--data-dir", "."), "none of the 11 data sets is there"),
+        (("evaluate", "transfer", "a", "--data", "dtd,cifar10", "--data-dir", "."), "found no dtd"),
+        (("report",), "a run folder or a file of results is wanted"),
+        (("report", "x"), "x is neither a run folder nor a file of results"),
+        (("report", "x", "--table", "mira-77"), "did you mean mira-7"),
     ],
 )
 def test_mistakes_exit_with_2_name_what_is_wrong_and_write_nothing(infomax, tmp_path, monkeypatch, words, message):
@@ -112,7 +128,7 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
         code, out, _ = infomax("evaluate", protocol, "runs/a")
         assert code == 0
         for name in ("trained encoder", "untrained encoder", "raw pixels"):
-            assert re.search(rf"^{name} +\d+\.\d +\d+\.\d$", out, re.M)
+            assert re.search(rf"^{name} +\d+\.\d +\d+\.\d to \d+\.\d +\d+\.\d$", out, re.M)
     rows = Run(tmp_path / "runs/a").rows("results.jsonl")
     assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
     code, _, err = infomax("pretrain", "--out", "runs/a", *small)

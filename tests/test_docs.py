@@ -51,13 +51,15 @@ def test_links_lead_somewhere(page):
 def test_commands_in_the_text_parse(page):
     """Each `infomax ...` line names a command and options that exist."""
     from infomax import cli
+    from infomax.cli.judge import PROTOCOLS
 
-    kinds = (cli.Pretrain, cli.Views, cli.Knn, cli.Linear, cli.Demo, cli.Replay)
-    options = {f"--{name.replace('_', '-')}" for kind in kinds for name in kind.__dataclass_fields__}
-    options |= {"--set", "--help"}
-    for line in re.findall(r"^(?:uv run )?infomax (.+)$", page.read_text(), re.M):
+    alone = (cli.Pretrain, cli.Views, cli.Demo, cli.Replay, cli.Report)
+    kinds = {**{kind.__name__.lower(): kind for kind in (*alone, *PROTOCOLS)}}
+    for line in re.findall(r"^ *(?:uv run |torchrun .* )?infomax (.+)$", page.read_text(), re.M):
         words = line.split("#")[0].split()
-        assert words[0] in ("pretrain", "views", "evaluate", "demo", "replay"), line
+        name = words[1] if words[0] == "evaluate" else words[0]
+        options = {f"--{field.replace('_', '-')}" for field in kinds[name].__dataclass_fields__}
+        options |= {"--set", "--encoder"}
         assert {word for word in words if word.startswith("--")} <= options, line
 
 

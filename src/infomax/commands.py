@@ -1,7 +1,6 @@
 """What each command does and prints, by the words of its options. Torch is imported by those that compute."""
 
 import os
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -28,40 +27,18 @@ def views(*, out: Path, method: str, **options: Any) -> None:
 
     if not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents):
         raise ValueError(f"--out {out} must be a file to write")
-    where = _location(options)
+    where = location(options)
     picture = picture_of_views(where, method, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, picture)
     print(f"{out} shows images of {where.data} and their views")
 
 
-def _location(options: dict[str, Any]) -> Any:
+def location(options: dict[str, Any]) -> Any:
     """Where the images are, by the words for it, which are taken from ``options``."""
     from infomax.data.sources import Location
 
     return Location(**{name: options.pop(name) for name in ("data", "data_dir", "classes", "subset")})
-
-
-def evaluate(protocol: str, *, run: Path, download: bool, **options: Any) -> None:
-    """``infomax evaluate``."""
-    from infomax.evaluation import protocols
-    from infomax.runs import Run
-
-    folder, where = Run(run), _location(options)
-    if where.data is None:
-        given = {name: value for name, value in vars(where).items() if value is not None}
-        where = replace(folder.location, **given)
-    judge: Any = {"knn": protocols.knn, "linear": protocols.linear}[protocol]
-    rows = judge(folder.path, where.open(download=download), **options)
-    limits = {f"{name}_file": file for name in ("classes", "subset") if (file := getattr(where, name)) is not None}
-    for row in rows:
-        folder.append("results.jsonl", {**row, **limits})
-    first = rows[0]
-    title = f"k-NN, k={first['k']}" if protocol == "knn" else "linear classifier"
-    images = f"{first['labelled_images']} labelled and {first['test_images']} test images of {first['data']}"
-    images += f" in {first['classes']} classes" + "".join(f", those of {file}" for file in limits.values())
-    print(f"{title}: {images}, accuracy in %")
-    print(table(["", "top-1", "top-5"], [[row["representation"], row["top1"], row["top5"]] for row in rows]))
 
 
 def replay(*, folder: Path, device: str) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from infomax.data.sources import open_source
-from infomax.evaluation.features import Features, compare_features
-from infomax.evaluation.few_labels import few_label_accuracy
+from infomax.evaluation.few_labels import few_label_scores
 from infomax.evaluation.knn import knn_scores
 from infomax.evaluation.linear import linear_scores
+from infomax.evaluation.representations import Features, compare_features
 from infomax.evaluation.scores import top_k
 from infomax.pretraining import pretrain
 from infomax.recipes import METHODS
@@ -43,8 +43,8 @@ def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> 
 def _judge(features: Features) -> dict[str, float]:
     scores: dict[str, float] = {}
     for count in FEW:
-        knn, linear = few_label_accuracy(features, count, draws=DRAWS)
-        scores |= {f"knn_{count}": knn, f"linear_{count}": linear}
+        for row in few_label_scores(features, count, draws=DRAWS):
+            scores[f"{row['classifier']}_{count}"] = row["top1"]
     classes = features.classes
     knn = knn_scores(features.train, features.train_labels, features.test, classes=classes)
     linear, _ = linear_scores(features.train, features.train_labels, features.test, classes=classes)

@@ -27,7 +27,7 @@ class Encoder(nn.Module):
     """
 
     preprocessing: dict[str, Any]
-    """How an image becomes the input, where the encoder was loaded from a run folder."""
+    """How an image becomes the input, where the encoder was loaded: a :class:`~infomax.data.views.Preprocessing`."""
 
     def __init__(self, backbone: nn.Module, width: int):
         super().__init__()

@@ -4,7 +4,7 @@ Until the optimiser's step nothing has changed but buffers, which are put back i
 be skipped, saved or replayed. Everything else that a step depends on is a function of the recipe and the step's number.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from inspect import signature
@@ -26,6 +26,8 @@ from infomax.recipes.schema import OptimizerSettings, Recipe
 from infomax.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
 
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
+Listener = Callable[[Sequence[Batch], Sequence[Tensor], Progress], None]
+"""Given the parts of a step, and of each the features of its full views, one view's rows after another's."""
 
 
 def build_method(recipe: Recipe) -> Method:
@@ -82,6 +84,10 @@ class Engine:
         self.steps_done = 0
         self.whole = True
         """Whether nothing but buffers has changed since the last step's end."""
+        self.listener: Listener | None = None
+        """Called in each step that does not fail, before the weights change, with features that it computes anyway."""
+        self.features: list[Tensor] = []
+        """Of the last step, for the listener."""
         method: Any = build_method(recipe).to(device).to(memory_format=torch.channels_last)  # twice as fast on a CPU
         if world_size() > 1 and recipe.device_batch is None:
             method = globalise_batch_norm(method, device)
@@ -128,6 +134,8 @@ class Engine:
                 raise FloatingPointError(f"the {what} at step {self.steps_done + 1}")
             if self.recipe.device_batch is not None:
                 average_in_place([x for n in self.norms for x in (n.running_mean, n.running_var) if x is not None])
+            if self.listener is not None:  # before the weights change: where it fails, both are one step behind
+                self.listener(parts, self.features, progress)
             self.whole = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -149,11 +157,12 @@ class Engine:
             FloatingPointError: if the loss cannot be computed because the outputs are no numbers.
         """
         self.optimizer.zero_grad()
+        self.features = []
         return self._whole(parts[0]) if len(parts) == 1 else self._in_parts(parts)
 
     def _whole(self, part: Batch) -> Loss:
         views = self.views(part)
-        with self._forward():
+        with self._forward(), self._listened(views):
             online, target = self.online(views), self.method.target(views)
         return self._loss(online, target)
 
@@ -167,7 +176,7 @@ class Engine:
         for number, part in enumerate(parts):
             views = self.views(part)
             statistics.begin_part()
-            with torch.set_grad_enabled(number == len(parts) - 1), self._forward(number):
+            with torch.set_grad_enabled(number == len(parts) - 1), self._forward(number), self._listened(views):
                 outputs.append(self.method.online(views))
                 targets.append(self.method.target(views))
             statistics.count_part()
@@ -222,6 +231,18 @@ class Engine:
         torch.manual_seed((self.recipe.seed * 2**44 + self.steps_done * 2**20 + rank() * 2**10 + part) % 2**63)
         with cast:
             yield
+
+    @contextmanager
+    def _listened(self, views: Views) -> Iterator[None]:
+        """Keep what the representation makes of the full views; if it sees the local ones too, they come after."""
+        if self.listener is None:
+            yield
+            return
+        made: list[Tensor] = []
+        hook = self.method.representation.register_forward_hook(lambda _, images, output: made.append(output.detach()))
+        with hook:
+            yield
+        self.features.append(torch.cat(made)[: sum(map(len, views.full))].float())
 
     @contextmanager
     def _buffers_kept_on_failure(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What is said and measured while a run trains."""
+"""What is said while a run trains, and where it is written."""
 
 import math
 import sys
@@ -6,24 +6,15 @@ import time
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import torch
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from infomax.data.splits import Labelled
-from infomax.distributed import gather, rank, world_size
-from infomax.encoders import Encoder
-from infomax.evaluation.features import extract
-from infomax.evaluation.knn import knn_scores
-from infomax.evaluation.scores import top_k
 from infomax.methods.base import Loss
 from infomax.recipes.schema import Recipe
 from infomax.runs import Run
 
 LOG_EVERY = 20  # steps
 HIDDEN = ("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm")  # in the bar
-KNN_BANK, KNN_QUERIES, KNN_TIMES = 10_000, 2_000, 10  # images at most, and scores during a run
 
 
 class Reporter:
@@ -112,32 +103,3 @@ class Reporter:
                 board.close()
             except OSError as error:
                 self.say(f"cannot write to TensorBoard: {error}")
-
-
-class OnlineKnn:
-    """Scores the representation by k-NN about ten times during a run, where there are labels to do it with.
-
-    Each rank computes the features of its share of the images.
-    """
-
-    def __init__(self, bank: Labelled, queries: Labelled, recipe: Recipe, *, workers: int | None):
-        self.bank, self.queries = bank.evenly(KNN_BANK), queries.evenly(KNN_QUERIES)
-        self.recipe, self.workers = recipe, workers
-        self.every = -(-recipe.epochs // KNN_TIMES)
-
-    def due(self, epochs_done: int) -> bool:
-        """Whether the end of this epoch is a time to score."""
-        return epochs_done % self.every == 0 or epochs_done == self.recipe.epochs
-
-    def score(self, encoder: Encoder, device: torch.device) -> float:
-        """Top-1 accuracy."""
-        bank, queries = (self._features(encoder, part, device) for part in (self.bank, self.queries))
-        labels, true = torch.from_numpy(self.bank.labels), torch.from_numpy(self.queries.labels)
-        return top_k(knn_scores(bank, labels, queries, classes=len(self.bank.images.classes)), true)
-
-    def _features(self, encoder: Encoder, part: Labelled, device: torch.device) -> torch.Tensor:
-        # With fewer images than ranks each takes all, and knows them several times over: no vote changes.
-        share = np.array_split(part.index, world_size())[rank()] if len(part.index) >= world_size() else part.index
-        how = self.recipe.preprocessing
-        features = extract(encoder, part.images, share, how, device=device, workers=self.workers, lenient=True)
-        return gather(features.to(device))[0].cpu()[: len(part.index)]

@@ -65,9 +65,7 @@ class Run:
 
     def append(self, file: str, row: dict[str, Any]) -> None:
         """Add one line to ``metrics.jsonl`` or ``results.jsonl``."""
-        with (self.path / file).open("ab+") as lines:
-            torn = lines.tell() > 0 and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n"
-            lines.write((("\n" if torn else "") + json.dumps(row) + "\n").encode())
+        append_row(self.path / file, row)
 
     def cut_metrics(self, step: int) -> None:
         """Drop from ``metrics.jsonl`` what a run that goes on from ``step`` will measure again."""
@@ -80,13 +78,25 @@ class Run:
         A line that was cut off, by a full disk or a lost machine, is left out.
         """
         path = self.path / file
-        rows = []
-        for line in path.read_text().splitlines(keepends=True) if path.is_file() else []:
-            try:
-                rows += [json.loads(line)] if line.endswith("\n") else []
-            except json.JSONDecodeError:  # and went on after the disk had room again
-                continue
-        return rows
+        return rows_of(path) if path.is_file() else []
+
+
+def append_row(file: Path, row: dict[str, Any]) -> None:
+    """Add one line of JSON to a file."""
+    with file.open("ab+") as lines:
+        torn = lines.tell() > 0 and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n"
+        lines.write((("\n" if torn else "") + json.dumps(row) + "\n").encode())
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """The lines of JSON in a file, but those that were cut off."""
+    rows = []
+    for line in file.read_text().splitlines(keepends=True):
+        try:
+            rows += [json.loads(line)] if line.endswith("\n") else []
+        except json.JSONDecodeError:  # and went on after the disk had room again
+            continue
+    return rows
 
 
 def check_free(out: Path, *, overwrite: bool) -> None:

@@ -16,14 +16,15 @@ from infomax import checkpoints
 from infomax.arguments import MachineError
 from infomax.data.images import Images
 from infomax.data.loaders import ahead, training_batches
-from infomax.data.splits import Source, labelled_splits
+from infomax.data.splits import Source
 from infomax.data.streams import Stream
 from infomax.data.workers import Batch
 from infomax.distributed import from_first, largest, rank, world_size
 from infomax.encoders import save_encoder
 from infomax.engine import Engine
 from infomax.launch import Interruption
-from infomax.monitor import OnlineKnn, Reporter
+from infomax.monitor import Reporter
+from infomax.online import online_scores
 from infomax.replay import capture
 from infomax.runs import Run
 
@@ -89,16 +90,16 @@ class _Training:
         self.images: Images | Stream = source.pretraining
         self.engine = Engine(recipe, steps_per_epoch=len(self.images) // recipe.batch_size, device=device)
         newest = from_first(lambda: checkpoints.newest(run.path / "checkpoints"))
-        seconds, self.skipped = 0.0, 0
+        self.scores = online_scores(source, self.engine, workers=launch.workers)
+        seconds, self.skipped, anew = 0.0, 0, False
         if newest is not None:
             state = checkpoints.load(newest)
             self.engine.load(state)
             seconds, self.skipped = state["seconds"], state["skipped"]
+            anew = self.scores is not None and not self.scores.load(state)
         self.saved_at = time.perf_counter()
         self.began = self.saved_at - seconds  # as if it had not been interrupted
         self.saved_step, self.save_cost = self.engine.steps_done, 0.0
-        splits = labelled_splits(source)
-        self.knn = None if splits is None else OnlineKnn(*splits, recipe, workers=launch.workers)
         self.unreadable: set[int] = set()
         self.named = {row["image"] for row in run.rows("unreadable.jsonl")}  # before it was resumed
         self.reporter = None
@@ -110,6 +111,8 @@ class _Training:
             if newest is not None and not launch.quiet:
                 where = f"step {step} of {total}, epoch {step / self.engine.steps_per_epoch:.2f} of {recipe.epochs}"
                 self.say(f"{run.path} is finished" if step == total else f"going on from {where}")
+            if anew and step < total:
+                self.say("linear_top1 starts anew: the checkpoint has no classifier of these classes")
 
     def loop(self, interruption: Interruption) -> None:
         """All steps that are left."""
@@ -174,10 +177,10 @@ class _Training:
         if self.reporter is not None:
             rate = engine.optimizer.param_groups[0]["lr"]
             self.reporter.step_done(step, epoch, loss, norm, rate, waited=waited, due=ends_epoch)
-        if ends_epoch and self.knn is not None and self.knn.due(epoch + 1):
-            accuracy = self.knn.score(engine.method.representation, self.device)
+        if ends_epoch and self.scores is not None and self.scores.due(epoch + 1):
+            accuracies = self.scores.score(engine.method.representation, epoch + 1)
             if self.reporter is not None:
-                self.reporter.record({"step": step, "epoch": epoch, "knn_top1": accuracy})
+                self.reporter.record({"step": step, "epoch": epoch, **accuracies})
                 self.reporter.begin_interval()
 
     def skip_or_capture(self, error: FloatingPointError, parts: list[Batch]) -> None:
@@ -219,7 +222,8 @@ class _Training:
         if rank() > 0 and not rescuing:
             self.saved_step, self.saved_at = engine.steps_done, start
             return
-        state = {**engine.state(), "seconds": start - self.began, "skipped": self.skipped}
+        online = self.scores.state() if self.scores is not None else {}
+        state = {**engine.state(), **online, "seconds": start - self.began, "skipped": self.skipped}
         folder = self.run.path / "checkpoints"
         try:
             checkpoints.save(folder, state)

@@ -88,7 +88,7 @@ def test_workers_change_nothing(folder):
 def test_evaluation_keeps_order_and_equals_on_both_roads(arrays, folder):
     how = Preprocessing(resize=20, size=16)
     index = np.array([7, 0, 10, 3, 4])
-    a, b = (torch.cat(list(evaluation_batches(x, index, how, batch_size=2, workers=0))) for x in (arrays, folder))
+    a, b = (torch.cat(list(evaluation_batches(x, index, how, workers=0))) for x in (arrays, folder))
     assert a.shape == (5, 3, 16, 16)
     assert ((a - b).abs() * 0.229 * 255).max() < 1.6  # bytes: PIL rounds
     one = next(evaluation_batches(arrays, index[1:2], how))

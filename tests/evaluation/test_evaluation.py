@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
+from scipy.stats import ttest_1samp
 
 from infomax.data.images import ArrayImages
 from infomax.data.inference import evaluation_batches
@@ -11,11 +11,13 @@ from infomax.data.sources import open_source
 from infomax.data.splits import Labelled, Source
 from infomax.data.views import Preprocessing
 from infomax.encoders import build_encoder, save_encoder
-from infomax.evaluation.features import Features, compare_features, embed, extract, pixels, settle
-from infomax.evaluation.few_labels import few_label_accuracy
+from infomax.evaluation.clusters import compare
+from infomax.evaluation.features import embed, extract, pixels, settle
+from infomax.evaluation.few_labels import few_label_scores
 from infomax.evaluation.knn import knn_scores
-from infomax.evaluation.linear import FEW_PENALTY, linear_scores, logistic_regression
-from infomax.evaluation.protocols import knn, linear
+from infomax.evaluation.linear import FEW_PENALTY, linear_scores
+from infomax.evaluation.protocols import cluster, few, knn, linear
+from infomax.evaluation.representations import Features, Judging, compare_features
 from infomax.evaluation.scores import top_k
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
@@ -26,46 +28,6 @@ def clusters(n=90, classes=5, d=7, noise=0.7, seed=0):
     centres = torch.randn(classes, d, generator=torch.Generator().manual_seed(99))
     labels = torch.arange(n) % classes
     return centres[labels] + noise * torch.randn(n, d, generator=generator), labels
-
-
-@pytest.mark.parametrize(("queries", "k"), [(3, 20), (1500, 20), (40, 1), (40, 500)])
-def test_knn_equals_a_loop_over_queries(queries, k):
-    """Few queries, more than one chunk of them, one neighbour, and more neighbours than the bank has."""
-    bank, labels = clusters(seed=1)
-    x, _ = clusters(queries, seed=2)
-    got = knn_scores(bank, labels, x, classes=5, k=k, temperature=0.07)
-    b, q = (v.double().numpy() / np.linalg.norm(v.double().numpy(), axis=1, keepdims=True) for v in (bank, x))
-    for i in range(0, queries, 7):
-        similarity = b @ q[i]
-        nearest = np.argsort(-similarity, kind="stable")[:k]
-        votes = np.bincount(labels[nearest], np.exp(similarity[nearest] / 0.07), minlength=5)
-        np.testing.assert_allclose(got[i] / got[i].sum(), votes / votes.sum(), rtol=1e-3, atol=1e-6)
-
-
-def test_knn_survives_a_tiny_temperature():
-    bank, labels = clusters()
-    scores = knn_scores(bank, labels, bank, classes=5, temperature=1e-3)
-    assert scores.isfinite().all()
-    assert top_k(scores, labels) == 1.0
-
-
-def test_top_k_counts_and_breaks_ties_by_the_first_class():
-    scores = torch.tensor([[0.1, 0.5, 0.4], [0.2, 0.2, 0.2], [0.0, 0.1, 0.9]])
-    labels = torch.tensor([2, 0, 1])
-    assert top_k(scores, labels, 1) == pytest.approx(1 / 3)
-    assert top_k(scores, labels, 2) == 1.0
-    assert top_k(scores, labels, 5) == 1.0
-    assert top_k(scores, torch.tensor([2, 1, 1]), 1) == 0.0
-
-
-@pytest.mark.parametrize("penalty", [1e-3, 1e-1])
-def test_logistic_regression_reaches_scikit_learns_optimum(penalty):
-    x, labels = clusters(200)
-    weight, bias = logistic_regression(x.double(), labels, classes=5, penalty=penalty)
-    oracle = LogisticRegression(C=1 / (penalty * len(x)), tol=1e-10, max_iter=10_000).fit(x.double().numpy(), labels)
-    assert np.abs(weight.numpy() - oracle.coef_).max() < 2e-3 / penalty**0.5
-    probability = (x.double() @ weight.T + bias).softmax(1).numpy()
-    np.testing.assert_allclose(probability, oracle.predict_proba(x.double().numpy()), atol=2e-3)
 
 
 def test_linear_classifier_chooses_its_penalty_without_the_test_set():
@@ -94,9 +56,35 @@ def test_few_labels_are_drawn_alike_for_every_representation():
     test, true = clusters(100, seed=5)
     rotation = torch.linalg.qr(torch.randn(7, 7)).Q
     one, two = (Features("", train @ r, labels, test @ r, true, 5) for r in (torch.eye(7), rotation))
-    first = few_label_accuracy(one, 2, draws=4)
-    assert first == pytest.approx(few_label_accuracy(two, 2, draws=4), abs=0.011)
-    assert first[0] < few_label_accuracy(one, 40, draws=4)[0]
+    first, again = (list(few_label_scores(f, 2, draws=4)) for f in (one, two))
+    assert [row["classifier"] for row in first] == ["knn", "linear"]
+    for row, other in zip(first, again, strict=True):
+        assert row["top1"] == pytest.approx(other["top1"], abs=0.011)
+        assert row["labelled_images"] == 10
+    assert first[0]["top1"] < next(few_label_scores(one, 40, draws=4))["top1"]
+
+
+def test_the_interval_of_few_labels_is_students(monkeypatch):
+    accuracies = iter([0.2, 0.3, 0.4, 0.5, 0.1, 0.1, 0.1, 0.1])
+    monkeypatch.setattr("infomax.evaluation.few_labels.top_k", lambda *_: next(accuracies))
+    x, labels = clusters(40)
+    rows = few_label_scores(Features("", x, labels, x, labels, 5), 2, draws=4)
+    expected = ttest_1samp([0.2, 0.4, 0.1, 0.1], 0).confidence_interval()
+    row = next(rows)
+    assert row["interval"] == pytest.approx([expected.low, expected.high])
+    assert row["top1"] == pytest.approx(0.2)
+
+
+def test_clusters_are_compared_with_classes_by_three_measures():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(4, size=300)
+    perfect = compare((labels + 1) % 4 + 2, labels)  # other numbers, and two that stand for nothing
+    assert (perfect["nmi"], perfect["ari"], perfect["accuracy"], perfect["used_clusters"]) == (1, 1, 1, 4)
+    chance = compare(rng.integers(4, size=300), labels)
+    assert abs(chance["ari"]) < 0.02
+    assert chance["accuracy"] < 0.4
+    half = compare(labels // 2, labels)
+    assert half["accuracy"] == pytest.approx(max(np.bincount(labels)[:2]) / 300 + max(np.bincount(labels)[2:]) / 300)
 
 
 @pytest.fixture
@@ -131,7 +119,7 @@ def test_pixels_of_large_images_are_averaged():
 
 
 def test_the_three_representations_are_what_they_say(folder):
-    trained, untrained, raw = compare_features(folder, open_source("digits"))
+    trained, untrained, raw = compare_features(folder, "digits")
     assert [f.name for f in (trained, untrained, raw)] == ["trained encoder", "untrained encoder", "raw pixels"]
     assert trained.train.shape == untrained.train.shape == (1438, 128)
     assert not torch.allclose(trained.train, untrained.train)
@@ -164,11 +152,52 @@ def test_protocols_give_a_row_for_each_representation(folder, protocol):
     assert rows[2]["top1"] > 0.93  # digits are easy for pixels when all labels are there
 
 
+def test_one_search_gives_all_settings_of_knn(folder):
+    rows = knn(folder, "digits", k=(1, 20), temperature=(0.07, 0.5), how=Judging(alone=True))
+    assert [(row["k"], row["temperature"]) for row in rows] == [(1, 0.07), (1, 0.5), (20, 0.07), (20, 0.5)]
+    (one,) = knn(folder, "digits", k=(20,), temperature=(0.5,), how=Judging(alone=True))
+    assert one["top1"] == rows[3]["top1"]
+    assert rows[0]["top1"] == rows[1]["top1"]  # one neighbour decides, whatever its weight
+
+
+def test_leave_one_out_judges_the_training_images(folder):
+    (row,) = knn(folder, "digits", k=(1,), leave_one_out=True, how=Judging(alone=True))
+    assert row["test_images"] == 1438
+    features = next(compare_features(folder, "digits"))
+    x = features.train / features.train.norm(dim=1, keepdim=True)
+    cosine = (x @ x.T).fill_diagonal_(-2)
+    expected = (features.train_labels[cosine.argmax(1)] == features.train_labels).float().mean()
+    assert row["top1"] == pytest.approx(float(expected), abs=1e-3)
+
+
+def test_few_and_cluster_give_rows_for_each_representation(folder):
+    rows = few(folder, "digits", labels=(1, 5), draws=3)
+    assert len(rows) == 3 * 2 * 2
+    assert rows[0]["labelled_images"] == 10
+    assert rows[0]["interval"][0] < rows[0]["top1"] < rows[0]["interval"][1]
+    rows = cluster(folder, "digits")
+    assert [row["representation"] for row in rows] == ["trained encoder", "untrained encoder", "raw pixels"]
+    assert rows[2]["clusters"] == 10
+    assert rows[2]["nmi"] > 0.6
+    with pytest.raises(ValueError, match="--clusters must be at most the number of test images, 359"):
+        cluster(folder, "digits", clusters=400)
+
+
+def test_features_in_half_precision_score_alike(folder):
+    (half,) = knn(folder, "digits", how=Judging(alone=True, feature_precision="16"))
+    (full,) = knn(folder, "digits", how=Judging(alone=True))
+    assert half["top1"] == pytest.approx(full["top1"], abs=0.01)
+    with pytest.raises(ValueError, match="--feature-precision must be 32 or 16, but is '8'"):
+        Judging(feature_precision="8")
+
+
 def test_knn_refuses_impossible_settings(folder):
-    with pytest.raises(ValueError, match="--k must be at least 1"):
-        knn(folder, "digits", k=0)
-    with pytest.raises(ValueError, match="--temperature"):
-        knn(folder, "digits", temperature=0)
+    with pytest.raises(ValueError, match="--k must be a whole number of at least 1"):
+        knn(folder, "digits", k=(5, 0))
+    with pytest.raises(ValueError, match="--temperature must be a number in"):
+        knn(folder, "digits", temperature=(0,))
+    with pytest.raises(ValueError, match="want at least one value"):
+        knn(folder, "digits", k=())
 
 
 def test_images_without_labels_cannot_be_judged_by(folder, tmp_path):
@@ -180,7 +209,7 @@ def test_images_without_labels_cannot_be_judged_by(folder, tmp_path):
 def test_labels_of_a_class_that_only_the_test_split_has(folder):
     x = np.zeros((10, 8, 8, 3), np.uint8)
     source = Source("x", ArrayImages(x, np.zeros(10, int), ["0"]), ArrayImages(x, np.full(10, 1), ["0", "1"]))
-    trained, *_ = compare_features(folder, source)
+    trained = next(compare_features(folder, source))
     scores = knn_scores(trained.train, trained.train_labels, trained.test, classes=trained.classes)
     assert top_k(scores, trained.test_labels) == 0.0
 

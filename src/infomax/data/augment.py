@@ -253,7 +253,7 @@ def preprocess(images: UInt8[Tensor, "b h w 3"], how: Preprocessing) -> Float[Te
     if min(height, width) != how.resize:
         scale = how.resize / min(height, width)
         size = max(how.resize, round(height * scale)), max(how.resize, round(width * scale))
-        x = crop(x, np.tile([0, 0, height, width], (len(x), 1)), size, bicubic=True)
+        x = crop(x, np.tile([0, 0, height, width], (len(x), 1)), size, bicubic=how.bicubic)
     top, left = (x.shape[2] - how.size) // 2, (x.shape[3] - how.size) // 2
     x = x[:, :, top : top + how.size, left : left + how.size]
     return normalize(x, how.mean, how.std).contiguous(memory_format=torch.channels_last)

@@ -177,6 +177,10 @@ class Joined(Images):
     def fingerprint(self) -> str:
         return hashlib.sha256(" ".join(part.fingerprint() for part in self.parts).encode()).hexdigest()[:12]
 
+    def state(self, index: np.ndarray) -> str:
+        found = [self._find(int(i)) for i in index]
+        return hashlib.sha256(" ".join(part.state(np.array([inner])) for part, inner in found).encode()).hexdigest()
+
     def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
         part, inner = self._find(index)
         return part.open(inner, shrink)

@@ -1,6 +1,7 @@
 """What a source of images is: a number of them, each opened by its index, perhaps with labels; and its splits."""
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Images(ABC):
     def fingerprint(self) -> str:
         """Of the images and their order: equal for equal data, and different for data that changed."""
 
+    def state(self, index: Int[np.ndarray, " n"]) -> str:
+        """Of these images alone: changes with their pixels, or with the size or the time of change of their files."""
+        return hashlib.sha256(f"{self.fingerprint()} {index.tolist()}".encode()).hexdigest()
+
     @abstractmethod
     def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
         """The image in RGB, turned as its EXIF orientation says, on white where it is transparent.
@@ -71,6 +76,9 @@ class ArrayImages(Images):
             return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:12]
         some = self.pixels[np.linspace(0, len(self) - 1, 1000).astype(int)]
         return hashlib.sha256(f"{self.pixels.shape}".encode() + some.tobytes()).hexdigest()[:12]
+
+    def state(self, index: Int[np.ndarray, " n"]) -> str:
+        return hashlib.sha256(f"{self.pixels.shape}".encode() + self.pixels[index].tobytes()).hexdigest()
 
     def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self.pixels[index]))
@@ -148,6 +156,18 @@ class FileImages(Images):
     def fingerprint(self) -> str:
         return (self.files if isinstance(self.files, Names) else Names.pack(self.files)).fingerprint()
 
+    def state(self, index: Int[np.ndarray, " n"]) -> str:
+        known = hashlib.sha256()
+        for i in index:
+            name, size, changed = self.files[int(i)], 0, 0
+            try:
+                found = os.stat(os.path.join(self.root, name))
+                size, changed = found.st_size, found.st_mtime_ns
+            except OSError:
+                pass  # reading it will say what is wrong
+            known.update(f"{name}\0{size} {changed}\n".encode(errors="surrogateescape"))
+        return known.hexdigest()
+
     def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
         path = self.root / self.files[index]
         return decode(path, str(path), shrink)
@@ -171,8 +191,23 @@ class Subset(Images):
     def fingerprint(self) -> str:
         return hashlib.sha256(self.base.fingerprint().encode() + self.index.tobytes()).hexdigest()[:12]
 
+    def state(self, index: Int[np.ndarray, " n"]) -> str:
+        return self.base.state(self.index[index])
+
     def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
         return self.base.open(int(self.index[index]), shrink)
+
+
+def take(images: Images, index: Int[np.ndarray, " n"], labels: np.ndarray | None, classes: list[str]) -> Images:
+    """Some images; arrays are copied, files only named.
+
+    Args:
+        labels: Of all ``images``, by ``classes``.
+    """
+    own = None if labels is None else labels[index]
+    if isinstance(images, ArrayImages):
+        return ArrayImages(images.pixels[index], own, classes)
+    return Subset(images, index, own, classes)
 
 
 def decode(file: Path | BytesIO, name: str, shrink: Shrink | None = None) -> Image.Image:

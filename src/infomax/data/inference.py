@@ -15,6 +15,8 @@ from infomax.data.images import ArrayImages, Images
 from infomax.data.views import Preprocessing
 from infomax.data.workers import as_is, worker_count, worker_processes
 
+BATCH = 256  # images that go through an encoder at once
+
 
 class _Evaluation(Dataset):
     def __init__(self, images: Images, index: np.ndarray, how: Preprocessing, lenient: bool):
@@ -42,7 +44,8 @@ def _centre(image: Image.Image, how: Preprocessing) -> np.ndarray:
     scale = how.resize / min(image.size)
     width, height = (max(how.resize, round(side * scale)) for side in image.size)
     left, top = (width - how.size) // 2, (height - how.size) // 2
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    by = Image.Resampling.BICUBIC if how.bicubic else Image.Resampling.BILINEAR
+    resized = image.resize((width, height), by)
     return np.asarray(resized.crop((left, top, left + how.size, top + how.size)))
 
 
@@ -51,7 +54,6 @@ def evaluation_batches(
     index: np.ndarray,
     how: Preprocessing,
     *,
-    batch_size: int = 256,
     workers: int | None = None,
     lenient: bool = False,
 ) -> Iterator[Float[Tensor, "b 3 size size"]]:
@@ -63,7 +65,7 @@ def evaluation_batches(
     workers = worker_count(images, workers)
     loader = DataLoader(
         _Evaluation(images, index, how, lenient),
-        batch_size=batch_size,
+        batch_size=BATCH,
         collate_fn=as_is,
         num_workers=workers,
         multiprocessing_context=worker_processes() if workers else None,

@@ -11,7 +11,7 @@ import numpy as np
 from infomax.data.arrays import open_digits, open_npy, open_npz
 from infomax.data.folders import open_folder, open_folders, open_list
 from infomax.data.hub import open_hugging_face
-from infomax.data.images import ArrayImages, Images, Subset
+from infomax.data.images import Images, take
 from infomax.data.named import NAMED, open_named
 from infomax.data.shards import open_shards
 from infomax.data.splits import Source
@@ -157,7 +157,7 @@ def _of_classes(source: Source, wanted: list[str], file: str) -> Source:
         if images is None or images.labels is None:
             return None
         labels = number[images.labels]
-        return _take(images, np.flatnonzero(labels >= 0), labels, classes)
+        return take(images, np.flatnonzero(labels >= 0), labels, classes)
 
     parts = map(keep, (source.train, source.test, source.val))
     return Source(source.name, *parts, folders=source.folders)
@@ -181,12 +181,5 @@ def _named(source: Source, wanted: list[str], file: str) -> Source:
             f"--subset {file}: {len(missing)} of its {len(wanted)} lines name no image of {source.name}, as "
             f"{missing[0]!r}; {images.name(0)!r} is the name of one"
         )
-    train = _take(images, np.array(index), images.labels, images.classes)
+    train = take(images, np.array(index), images.labels, images.classes)
     return Source(source.name, train, source.test, source.val, folders=source.folders)
-
-
-def _take(images: Images, index: np.ndarray, labels: np.ndarray | None, classes: list[str]) -> Images:
-    own = None if labels is None else labels[index]
-    if isinstance(images, ArrayImages):
-        return ArrayImages(images.pixels[index], own, classes)
-    return Subset(images, index, own, classes)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from infomax.data.images import Images
+from infomax.data.images import Images, take
 from infomax.data.streams import Stream
 
 
@@ -44,7 +44,15 @@ class Labelled:
 
     images: Images
     index: Int[np.ndarray, " n"]
-    labels: Int[np.ndarray, " n"]
+    """Rising."""
+    labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n classes"]
+
+    @property
+    def chosen(self) -> Images:
+        """These images alone."""
+        if len(self.index) == len(self.images):  # the index rises
+            return self.images
+        return take(self.images, self.index, self.images.labels, self.images.classes)
 
     def evenly(self, most: int) -> "Labelled":
         """All of them, or ``most`` at equal distances."""

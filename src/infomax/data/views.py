@@ -56,7 +56,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSet:
-    """The views of one image in one step: two full ones or more, any number of local ones, and how they are normalised.
+    """The views of one image in one step: full ones, any number of local ones, and how they are normalised.
 
     Full views have one size. What they are compared with is theirs to say; see :class:`infomax.methods.base.Views`.
     """
@@ -69,8 +69,8 @@ class ViewSet:
 
     def __post_init__(self) -> None:
         _check_std(self.std)
-        if len(self.full) < 2 or len({view.size for view in self.full}) > 1:
-            raise ValueError(f"views.full must be two or more of one size, but is {[view.size for view in self.full]}")
+        if len({view.size for view in self.full}) != 1:
+            raise ValueError(f"views.full must be of one size, but is {[view.size for view in self.full]}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +78,13 @@ class Preprocessing:
     """How an image is shown to an encoder that is evaluated: resize, crop the centre, normalise."""
 
     resize: int
-    """Length of the shorter side, in pixels, before the crop; cubic interpolation with antialiasing."""
+    """Length of the shorter side, in pixels, before the crop."""
     size: int
     """Side of the crop, in pixels."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    bicubic: bool = True
+    """Cubic interpolation; otherwise linear. Both with antialiasing."""
 
     def __post_init__(self) -> None:
         _check_std(self.std)
@@ -93,6 +95,12 @@ class Preprocessing:
 def _check_std(std: tuple[float, float, float]) -> None:
     if not min(std) > 0:
         raise ValueError(f"std must be above 0 in every channel, but is {std}")
+
+
+def crops_alone(how: Preprocessing, *, bicubic: bool = True) -> ViewSet:
+    """One view for training with labels: a random crop of 8 to 100 % of the image, and a flip."""
+    view = View(size=how.size, jitter=0.0, grayscale=0.0, bicubic=bicubic)
+    return ViewSet(full=(view,), mean=how.mean, std=how.std)
 
 
 def byol(size: int) -> tuple[View, View]:

@@ -1,13 +1,12 @@
 """Images to features: of an encoder, and of none."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from os import PathLike
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,16 +14,41 @@ from infomax.arguments import choose_device
 from infomax.data.images import ArrayImages, Images
 from infomax.data.inference import evaluation_batches
 from infomax.data.sources import open_source
-from infomax.data.splits import Labelled, Source, labelled_splits
+from infomax.data.splits import Labelled, Source
 from infomax.data.streams import Stream
 from infomax.data.views import Preprocessing
-from infomax.encoders import Encoder, load_encoder, untrained_encoder
+from infomax.encoders import Encoder
 
 PIXEL_SIDE = 32
-SETTLING = 10_000  # images that set an untrained encoder's BatchNorm statistics
 
 
-@torch.no_grad()
+def encoded(
+    encoder: Encoder,
+    images: Images,
+    index: np.ndarray,
+    how: Preprocessing,
+    *,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+    lenient: bool = False,
+) -> Iterator[Float[Tensor, "b d"]]:
+    """Features of the images at ``index``, some at a time, on the CPU. The encoder is left as it was found.
+
+    Args:
+        lenient: As in :func:`infomax.data.inference.evaluation_batches`.
+    """
+    training, home = encoder.training, next(encoder.parameters()).device
+    encoder.eval().to(device)
+    try:
+        dtype = next(encoder.parameters()).dtype
+        for batch in evaluation_batches(images, index, how, workers=workers, lenient=lenient):
+            with torch.no_grad():
+                made = encoder(batch.to(device, dtype)).float().cpu()
+            yield made
+    finally:
+        encoder.train(training).to(home)
+
+
 def extract(
     encoder: Encoder,
     images: Images,
@@ -35,19 +59,8 @@ def extract(
     workers: int | None = None,
     lenient: bool = False,
 ) -> Float[Tensor, "n d"]:
-    """Features of the images at ``index``, in this order, on the CPU. The encoder is left as it was found.
-
-    Args:
-        lenient: As in :func:`infomax.data.inference.evaluation_batches`.
-    """
-    training, home = encoder.training, next(encoder.parameters()).device
-    encoder.eval().to(device)
-    try:
-        batches = evaluation_batches(images, index, how, workers=workers, lenient=lenient)
-        dtype = next(encoder.parameters()).dtype
-        return torch.cat([encoder(batch.to(device, dtype)).float().cpu() for batch in batches])
-    finally:
-        encoder.train(training).to(home)
+    """All that :func:`encoded` gives, in the order of ``index``."""
+    return torch.cat(list(encoded(encoder, images, index, how, device=device, workers=workers, lenient=lenient)))
 
 
 def pixels(
@@ -57,18 +70,6 @@ def pixels(
     shrink = math.ceil(how.size / PIXEL_SIDE)
     batches = evaluation_batches(images, index, how, workers=workers)
     return torch.cat([F.avg_pool2d(batch, shrink).flatten(1) for batch in batches])
-
-
-@dataclass(frozen=True)
-class Features:
-    """One representation of the images to classify by and of those to classify, on the CPU."""
-
-    name: str
-    train: Float[Tensor, "n d"]
-    train_labels: Int[Tensor, " n"]
-    test: Float[Tensor, "m d"]
-    test_labels: Int[Tensor, " m"]
-    classes: int
 
 
 @torch.no_grad()
@@ -95,58 +96,31 @@ def settle(
     return encoder.eval().cpu()
 
 
-def compare_features(
-    folder: str | PathLike[str], source: Source, *, device: torch.device | str = "cpu", workers: int | None = None
-) -> list[Features]:
-    """The run folder's encoder, and what it must beat: the same encoder untrained, and the pixels themselves.
-
-    Raises:
-        ValueError: if the images have no labels, or the folder no encoder.
-    """
-    splits = labelled_splits(source)
-    if splits is None:
-        raise ValueError(
-            f"--data {source.name} has no labels to evaluate by, one for each image; want a sub-folder for each class, "
-            "or an array of labels, and at least 5 images of a class where there is no test split"
-        )
-    train, test = splits
-    trained = load_encoder(folder)
-    how = Preprocessing(**trained.preprocessing)
-    untrained = settle(untrained_encoder(folder), train.evenly(SETTLING), how, device=device, workers=workers)
-
-    def encode(encoder: Encoder) -> Callable[[Labelled], Tensor]:
-        return lambda part: extract(encoder, part.images, part.index, how, device=device, workers=workers)
-
-    represent: dict[str, Callable[[Labelled], Tensor]] = {
-        "trained encoder": encode(trained),
-        "untrained encoder": encode(untrained),
-        "raw pixels": lambda part: pixels(part.images, part.index, how, workers=workers),
-    }
-    train_labels, test_labels = (torch.from_numpy(part.labels) for part in splits)
-    classes = len(train.images.classes)
-    return [Features(n, f(train), train_labels, f(test), test_labels, classes) for n, f in represent.items()]
-
-
 def embed(
-    run: str | PathLike[str],
+    encoder: str | PathLike[str],
     data: str | PathLike[str] | Source,
     *,
     device: str = "auto",
     workers: int | None = None,
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
-    """Features of all images of ``data`` by a run's encoder, and the name of each image.
+    """Features of all images of ``data``, and the name of each image.
 
     A name is the file's, relative to ``data``, or the image's number in its array. Where ``data`` has a test split, its
     images follow those to train on.
+
+    Args:
+        encoder: A run folder, or what else :func:`infomax.pretrained.open_encoder` takes.
     """
-    encoder, device = load_encoder(run), choose_device(device)
+    from infomax.pretrained import open_encoder
+
+    network, device = open_encoder(encoder), choose_device(device)
     source = data if isinstance(data, Source) else open_source(str(data))
     if isinstance(source.train, Stream):
         raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
-    how = Preprocessing(**encoder.preprocessing)
+    how = Preprocessing(**network.preprocessing)
     splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}
     features = [
-        extract(encoder, images, np.arange(len(images)), how, device=device, workers=workers)
+        extract(network, images, np.arange(len(images)), how, device=device, workers=workers)
         for images in splits.values()
     ]
     numbered = len(splits) > 1 and isinstance(source.train, ArrayImages)  # two arrays count from 0 each

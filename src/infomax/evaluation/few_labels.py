@@ -1,27 +1,46 @@
 """Accuracy with a few labels for each class, averaged over draws of which images have them."""
 
-import torch
+from collections.abc import Iterator
+from math import sqrt
+from typing import Any
 
-from infomax.evaluation.features import Features
+import torch
+from scipy.stats import t as student
+
 from infomax.evaluation.knn import knn_scores
 from infomax.evaluation.linear import linear_scores
+from infomax.evaluation.representations import Features
 from infomax.evaluation.scores import top_k
 
 
-def few_label_accuracy(features: Features, per_class: int, *, draws: int, seed: int = 0) -> tuple[float, float]:
-    """Top-1 accuracy of k-NN and of a linear classifier, the mean over ``draws`` random choices of labelled images.
+def few_label_scores(features: Features, per_class: int, *, draws: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+    """A row for k-NN and one for a linear classifier: the mean top-1 accuracy over ``draws`` random choices of
+    ``per_class`` labelled images of each class, all of a smaller one, and the mean's 95 % interval (Student's t).
 
     The choices depend on ``seed`` and the labels alone, so that representations are compared on the same ones.
     """
     generator = torch.Generator().manual_seed(seed)
-    knn, linear = [], []
+    found: dict[str, list[float]] = {"knn": [], "linear": []}
+    train, test = features.train.float(), features.test.float()
     for _ in range(draws):
         order = torch.randperm(len(features.train_labels), generator=generator)
         shuffled = features.train_labels[order]
         chosen = torch.cat([order[shuffled == label][:per_class] for label in range(features.classes)])
-        bank, labels = features.train[chosen], features.train_labels[chosen]
-        scores = knn_scores(bank, labels, features.test, classes=features.classes)
-        knn.append(top_k(scores, features.test_labels))
-        scores, _ = linear_scores(bank, labels, features.test, classes=features.classes)
-        linear.append(top_k(scores, features.test_labels))
-    return sum(knn) / draws, sum(linear) / draws
+        bank, labels = train[chosen], features.train_labels[chosen]
+        scores = knn_scores(bank, labels, test, classes=features.classes)
+        found["knn"].append(top_k(scores, features.test_labels))
+        scores, _ = linear_scores(bank, labels, test, classes=features.classes)
+        found["linear"].append(top_k(scores, features.test_labels))
+    for classifier, accuracies in found.items():
+        values = torch.tensor(accuracies, dtype=torch.float64)
+        mean, half = float(values.mean()), 0.0
+        if draws > 1:
+            half = float(values.std() / sqrt(draws) * student.ppf(0.975, draws - 1))
+        yield {
+            "classifier": classifier,
+            "labels_per_class": per_class,
+            "labelled_images": len(chosen),
+            "metric": "top1",
+            "top1": mean,
+            "interval": [mean - half, mean + half],
+        }

@@ -1,93 +1,153 @@
-"""Protocols that judge a run's encoder, each beside the same encoder untrained and the raw pixels."""
+"""Protocols on features that stay as they are: k-NN, a linear classifier, few labels, clusters.
 
-import hashlib
+Each takes the encoder by any of its names (a run folder, ``timm:resnet50``, a checkpoint file; see
+:func:`infomax.pretrained.open_encoder`) and labelled images, and gives a row for each representation, as
+``results.jsonl`` keeps them: shares in [0, 1], ``interval`` the 95 % bootstrap interval of the row's ``metric`` over
+test images.
+"""
+
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from infomax.arguments import choose_device
-from infomax.data.sources import open_source
+from infomax.arguments import check_count, check_number
 from infomax.data.splits import Source
-from infomax.evaluation.features import Features, compare_features
-from infomax.evaluation.knn import knn_scores
+from infomax.evaluation.clusters import cluster_scores
+from infomax.evaluation.few_labels import few_label_scores
+from infomax.evaluation.knn import nearest, vote
 from infomax.evaluation.linear import linear_scores
-from infomax.evaluation.scores import top_k
+from infomax.evaluation.representations import Features, Judging, compare_features
+from infomax.evaluation.scores import judge
+
+Row = dict[str, Any]
+Data = str | PathLike[str] | Source
 
 
 def knn(
-    folder: str | PathLike[str],
-    data: str | PathLike[str] | Source,
+    encoder: str | PathLike[str],
+    data: Data,
     *,
-    k: int = 20,
-    temperature: float = 0.07,
-    device: str = "auto",
-    workers: int | None = None,
-) -> list[dict[str, Any]]:
-    """Weighted k-NN on the features; see :func:`infomax.evaluation.knn.knn_scores`. One row a representation.
+    k: Sequence[int] = (20,),
+    temperature: Sequence[float] = (0.07,),
+    leave_one_out: bool = False,
+    how: Judging | None = None,
+) -> list[Row]:
+    """Weighted vote of the nearest neighbours (MIRA's Table 3); see :mod:`infomax.evaluation.knn`.
 
     Args:
-        folder: Of the run.
-        data: Labelled images, or what names them, as for pretraining.
+        k: Neighbours that vote; several are judged from one search.
+        temperature: A neighbour's vote weighs exp(cosine / temperature); one or several.
+        leave_one_out: Classify each training image by the others, and leave the test split alone.
     """
-    if k < 1:
-        raise ValueError(f"--k must be at least 1, but is {k}")
-    if not temperature > 0:
-        raise ValueError(f"--temperature must be above 0, but is {temperature}")
+    for one in k:
+        check_count("--k", one, low=1)
+    for one in temperature:
+        check_number("--temperature", one, low=0, open_low=True)
+    if not k or not temperature:
+        raise ValueError("--k and --temperature want at least one value each")
+    device = (how or Judging()).torch_device
 
-    def judge(f: Features) -> tuple[torch.Tensor, dict[str, Any]]:
-        settings = {"k": k, "temperature": temperature}
-        return knn_scores(f.train, f.train_labels, f.test, classes=f.classes, **settings), settings
+    def votes(f: Features) -> Iterable[Row]:
+        bank = f.train.to(device)
+        queries, labels = (bank, f.train_labels) if leave_one_out else (f.test.to(device), f.test_labels)
+        similarity, index = nearest(bank, queries, max(k), leave_one_out=leave_one_out)
+        for some in k:
+            for t in temperature:
+                scores = vote(similarity, index, f.train_labels.to(device), classes=f.classes, k=some, temperature=t)
+                settings = {"k": some, "temperature": t, "leave_one_out": leave_one_out}
+                yield {**settings, **judge(scores.cpu(), labels), "test_images": len(labels)}
 
-    return _compare("knn", judge, folder, data, device=device, workers=workers)
+    return _compare("knn", votes, encoder, data, how)
 
 
-def linear(
-    folder: str | PathLike[str],
-    data: str | PathLike[str] | Source,
+def linear(encoder: str | PathLike[str], data: Data, *, how: Judging | None = None) -> list[Row]:
+    """A linear classifier solved to its optimum; see :func:`infomax.evaluation.linear.linear_scores`."""
+    device = (how or Judging()).torch_device
+
+    def classify(f: Features) -> Iterable[Row]:
+        train, labels, test = (x.to(device) for x in (f.train, f.train_labels, f.test))
+        scores, penalty = linear_scores(train, labels, test, classes=f.classes)
+        yield {"penalty": penalty, **judge(scores.cpu(), f.test_labels)}
+
+    return _compare("linear", classify, encoder, data, how)
+
+
+def few(
+    encoder: str | PathLike[str],
+    data: Data,
     *,
-    device: str = "auto",
-    workers: int | None = None,
-) -> list[dict[str, Any]]:
-    """A linear classifier on the features; see :func:`infomax.evaluation.linear.linear_scores`. Arguments of `knn`."""
+    labels: Sequence[int] = (1, 5, 10),
+    draws: int = 20,
+    seed: int = 0,
+    how: Judging | None = None,
+) -> list[Row]:
+    """Accuracy with a few labels of each class, over draws of which; see :mod:`infomax.evaluation.few_labels`.
 
-    def judge(f: Features) -> tuple[torch.Tensor, dict[str, Any]]:
-        scores, penalty = linear_scores(f.train, f.train_labels, f.test, classes=f.classes)
-        return scores, {"penalty": penalty}
+    Args:
+        labels: Of each class; one or several.
+        draws: Of the labelled images; the interval is that of the mean over them.
+        seed: Of the draws.
+    """
+    for one in labels:
+        check_count("--labels", one, low=1)
+    check_count("--draws", draws, low=2)
+    check_count("--seed", seed, low=0)
 
-    return _compare("linear", judge, folder, data, device=device, workers=workers)
+    def classify(f: Features) -> Iterable[Row]:
+        for count in labels:
+            for row in few_label_scores(f, count, draws=draws, seed=seed):
+                yield {**row, "draws": draws, "seed": seed}
+
+    return _compare("few", classify, encoder, data, how)
+
+
+def cluster(
+    encoder: str | PathLike[str],
+    data: Data,
+    *,
+    clusters: int | None = None,
+    seed: int = 0,
+    how: Judging | None = None,
+) -> list[Row]:
+    """k-means on the features of the test images beside their classes; see :mod:`infomax.evaluation.clusters`.
+
+    Args:
+        clusters: How many; None takes the number of classes.
+        seed: Of the starts.
+    """
+    if clusters is not None:
+        check_count("--clusters", clusters, low=2)
+    check_count("--seed", seed, low=0)
+
+    def compare(f: Features) -> Iterable[Row]:
+        yield cluster_scores(f.test, f.test_labels, clusters=clusters or f.classes, seed=seed)
+
+    return _compare("cluster", compare, encoder, data, how)
 
 
 def _compare(
     protocol: str,
-    judge: Callable[[Features], tuple[torch.Tensor, dict[str, Any]]],
-    folder: str | PathLike[str],
-    data: str | PathLike[str] | Source,
-    *,
-    device: str,
-    workers: int | None,
-) -> list[dict[str, Any]]:
-    source = data if isinstance(data, Source) else open_source(str(data))
+    judged: Callable[[Features], Iterable[Row]],
+    encoder: str | PathLike[str],
+    data: Data,
+    how: Judging | None,
+) -> list[Row]:
+    """The rows of a protocol for each representation, with what they all say."""
+    name = data.name if isinstance(data, Source) else str(data)
     rows = []
-    for features in compare_features(folder, source, device=choose_device(device), workers=workers):
+    for features in compare_features(encoder, data, how):
+        common = {
+            "protocol": protocol,
+            "data": name,
+            "representation": features.name,
+            "classes": features.classes,
+            "labelled_images": len(features.train),
+            "test_images": len(features.test),
+            "encoder": features.encoder,
+        }
         start = time.perf_counter()
-        scores, settings = judge(features)
-        rows.append(
-            {
-                "protocol": protocol,
-                **settings,
-                "data": source.name,
-                "representation": features.name,
-                "top1": top_k(scores, features.test_labels, 1),
-                "top5": top_k(scores, features.test_labels, 5),
-                "classes": features.classes,
-                "labelled_images": len(features.train),
-                "test_images": len(features.test),
-                "seconds": round(time.perf_counter() - start, 3),
-                "encoder": hashlib.sha256((Path(folder) / "encoder.safetensors").read_bytes()).hexdigest()[:12],
-            }
-        )
+        for row in judged(features):
+            rows.append({**common, **row, "seconds": round(time.perf_counter() - start, 3)})
+            start = time.perf_counter()
     return rows

@@ -89,6 +89,13 @@ class Method(nn.Module, ABC):
     def representation(self) -> Encoder:
         """The encoder to keep and to judge: the trained one, or its moving average where the paper evaluates that."""
 
+    def cluster_logits(self, features: Tensor) -> Tensor | None:
+        """How well each prototype suits each of these features [n, width] of :attr:`representation`: [n, prototypes].
+
+        None where the method has no prototypes.
+        """
+        return None
+
     def after_backward(self, progress: Progress) -> None:
         """Called between the backward pass and the optimiser's step, with the gradients in place."""
 

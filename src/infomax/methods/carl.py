@@ -108,6 +108,9 @@ class Carl(Method):
     def representation(self) -> Encoder:
         return self.encoder
 
+    def cluster_logits(self, features: Tensor) -> Tensor:
+        return self.assigner(self.projector(features))
+
     @full_precision  # nothing bounds these logits, which half precision could not hold
     def _energies(self, z: Tensor) -> Tensor:
         return self.assigner(z)

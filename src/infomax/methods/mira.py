@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from functools import reduce
 from math import isfinite
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -193,6 +194,10 @@ class Mira(Method):
     @property
     def representation(self) -> Encoder:
         return self.encoder if self.teacher is None else self.teacher.module[0]  # pyrefly: ignore
+
+    def cluster_logits(self, features: Tensor) -> Tensor:
+        projector: Any = self.projector if self.teacher is None else self.teacher.module[1]  # pyrefly: ignore
+        return self.prototypes(projector(features))
 
     def online(self, views: Views) -> list[Tensor]:
         return [self.prototypes(z) for z in self.each(self._student, [*views.full, *views.local])]

@@ -95,6 +95,8 @@ class Recipe:
         _at_least("batch_size", self.batch_size, 2)
         _at_least("epochs", self.epochs, 1)
         _at_least("seed", self.seed, 0)
+        if len(self.views.full) < 2:
+            raise ValueError(f"views.full must be two or more, but is {len(self.views.full)}")
         if self.device_batch is not None:
             _at_least("device_batch", self.device_batch, 2)
             if self.batch_size % self.device_batch:

@@ -1,50 +1,16 @@
-"""The command. The only file that knows the argument parser; no torch before there is something to compute."""
+"""The words of the commands that train, and of those about training."""
 
-import sys
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import tyro
-from tyro.conf import (
-    FlagCreatePairsOff,
-    OmitArgPrefixes,
-    OmitSubcommandPrefixes,
-    Positional,
-    UseAppendAction,
-    arg,
-    subcommand,
-)
+from tyro.conf import Positional, UseAppendAction, arg
 
-from infomax import commands
-from infomax.arguments import MachineError
-
-
-def option(kind: type, metavar: str, default: str) -> Any:
-    """An option that may be left out: how it is read, and how --help shows it."""
-    return arg(constructor=kind, metavar=metavar, help_behavior_hint=f"(default: {default})")
-
-
-RECIPE = "the recipe's"
-Device = Annotated[str, arg(metavar="auto|cpu|cuda")]
-Workers = Annotated[int | None, option(int, "N", "one a core, at most 8")]
+from infomax.cli.words import RECIPE, Device, Images, Workers, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Images:
-    data_dir: Annotated[str | None, option(str, "DIR", "INFOMAX_DATA, or ~/.cache/infomax/data")] = None
-    """Folder that holds data sets that --data names."""
-    download: bool = False
-    """Fetch a named data set that is not there."""
-    classes: Annotated[str | None, option(str, "FILE", "all")] = None
-    """Text file with the classes to keep."""
-    subset: Annotated[str | None, option(str, "FILE", "all")] = None
-    """Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pretrain(_Images):
+class Pretrain(Images):
     """Train an encoder without labels, and keep everything about it in a run folder."""
 
     out: Path
@@ -100,7 +66,7 @@ class Pretrain(_Images):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views(_Images):
+class Views(Images):
     """Draw some images beside the views that a recipe makes of them."""
 
     out: Path = Path("views.png")
@@ -121,33 +87,6 @@ class Views(_Images):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judge(_Images):
-    run: Annotated[Positional[Path], arg(metavar="RUN")]
-    """A run folder."""
-    data: Annotated[str | None, option(str, "DIR|FILE|NAME", "what the run was trained on")] = None
-    """Images with labels: a sub-folder for each class, arrays of labels, or a data set's name."""
-    device: Device = "auto"
-    """auto takes the GPU if there is one."""
-    workers: Workers = None
-    """Processes that decode image files."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Knn(_Judge):
-    """Weighted k-nearest-neighbour vote on the features, by cosine."""
-
-    k: int = 20
-    """Neighbours that vote."""
-    temperature: float = 0.07
-    """A neighbour's vote weighs exp(cosine / temperature)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Linear(_Judge):
-    """Linear classifier on the frozen features, its penalty chosen on a part of the training images."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Demo:
     """Train all four methods on handwritten digits, in minutes on a CPU, and compare what they learned."""
 
@@ -163,53 +102,3 @@ class Replay:
     """What the run left, as in runs/a/nonfinite/step-00000123."""
     device: Device = "auto"
     """auto takes the GPU if there is one."""
-
-
-Evaluate = Annotated[
-    Annotated[Knn, subcommand("knn")] | Annotated[Linear, subcommand("linear")],
-    subcommand("evaluate", description="Judge the encoder of a run, beside the untrained encoder and the raw pixels."),
-]
-Command = (
-    Annotated[Demo, subcommand("demo")]
-    | Annotated[Pretrain, subcommand("pretrain")]
-    | Annotated[Views, subcommand("views")]
-    | Evaluate
-    | Annotated[Replay, subcommand("replay")]
-)
-NO_ACCUMULATION = (
-    "these losses compare the images of a whole batch, so gradients added up over small batches would be those of "
-    "another loss; --device-batch N takes --batch-size images through the device N at a time, with the exact gradient"
-)
-ABOUT = "Train image encoders without labels by information maximisation, and see how good they are."
-
-
-def main() -> None:
-    """Run the command. Exit codes: 0 done, 1 something failed, 2 a user's mistake, 130 interrupted."""
-    for word in sys.argv[1:]:
-        if word.startswith("--") and "accum" in word:
-            _fail(f"{word}: {NO_ACCUMULATION}", code=2)
-    config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
-    command: Any = tyro.cli(Command, prog="infomax", description=ABOUT, config=config)  # pyrefly: ignore
-    actions = {
-        Demo: commands.demo,
-        Pretrain: commands.pretrain,
-        Views: commands.views,
-        Knn: partial(commands.evaluate, "knn"),
-        Linear: partial(commands.evaluate, "linear"),
-        Replay: commands.replay,
-    }
-    try:
-        actions[type(command)](**asdict(command))
-    except ValueError as error:
-        _fail(str(error), code=2)
-    except (FloatingPointError, OSError, MachineError) as error:
-        _fail(str(error), code=1)
-    except KeyboardInterrupt as interruption:
-        _fail(f"interrupted{interruption}", code=130)
-
-
-def _fail(message: str, *, code: int) -> None:
-    if message.startswith("Caught "):  # a worker's error carries its traceback; its last line says what
-        message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
-    print(f"infomax: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(code)

@@ -1,0 +1,121 @@
+"""A linear probe on features that are computed once, beside one that runs the encoder for every batch.
+
+python benchmarks/probes.py          minutes, on a machine that does nothing else; a GPU is used where there is one
+python benchmarks/probes.py --toy    seconds, to see that it works; keeps nothing
+
+Both see the images as they are tested, without random crops, so that the heads that come out are the same and only the
+time differs. Of the probe that runs the encoder some epochs are trained, and its time for all is theirs times the rest,
+for each epoch does the same; the probe on features is trained to its end. Repeats take turns.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from infomax import runs
+from infomax.data.images import ArrayImages
+from infomax.data.inference import evaluation_batches
+from infomax.data.loaders import Steps
+from infomax.data.splits import Source
+from infomax.data.views import Preprocessing
+from infomax.encoders import build_encoder, save_encoder
+from infomax.evaluation.probes import PROBES, Heads, train_heads
+from infomax.evaluation.probing import probe
+from infomax.evaluation.representations import Judging
+
+OUT = Path(__file__).parents[1] / "docs" / "results" / "probes.json"
+CASES = (  # encoder, stem, side, images
+    ("small", "imagenet", 32, 20_000),
+    ("resnet18", "imagenet", 32, 5_000),
+    ("resnet18", "cifar", 32, 1_000),
+)
+EPOCHS, PROBE = 100, "corinfomax"
+
+
+def images(count: int, side: int) -> Source:
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 10
+    pixels = rng.integers(0, 256, (count, side, side, 3), np.uint8) // 2
+    pixels[:, :8, :8] += (labels * 12).astype(np.uint8)[:, None, None, None]
+    names = [str(i) for i in range(10)]
+    test = ArrayImages(pixels[: count // 10], labels[: count // 10], names)
+    return Source("made", ArrayImages(pixels, labels, names), test)
+
+
+def by_running(encoder: Any, source: Source, how: Preprocessing, epochs: int, device: torch.device) -> float:
+    """Seconds of some epochs."""
+    settings, train = PROBES[PROBE], source.train
+    assert isinstance(train, ArrayImages)
+    assert train.labels is not None
+    per_epoch = len(train) // settings.batch_size
+    encoder.eval().to(device)
+    heads = Heads(encoder.width, 10, [settings.learning_rate], settings, seed=0, device=device)
+    plan = Steps(len(train), settings.batch_size, 0, 0, epochs * per_epoch, settings.batch_size, 0, 1)
+
+    @torch.no_grad()
+    def batches() -> Any:
+        for epoch, index in plan:
+            for batch in evaluation_batches(train, index, how, workers=0):
+                yield epoch, encoder(batch.to(device)), index
+
+    start = time.perf_counter()
+    list(train_heads(heads, settings, batches(), torch.from_numpy(train.labels).to(device), None))
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def by_features(folder: Path, source: Source, device: torch.device) -> float:
+    """Seconds of the whole probe, the features included."""
+    start = time.perf_counter()
+    with patch.dict("os.environ", XDG_CACHE_HOME=tempfile.mkdtemp(dir=folder)):
+        probe(folder, source, name=PROBE, no_augmentation=True, epochs=EPOCHS, how=Judging(device=device.type))
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", action="store_true")
+    toy = parser.parse_args().toy
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    result: dict[str, Any] = {**runs._circumstances(), "rows": []}
+    if device.type == "cuda":
+        result["machine"]["gpu"] = torch.cuda.get_device_name()
+    repeats, epochs = (1, 1) if toy else (3, 2)
+    for backbone, stem, side, count in CASES:
+        count = 600 if toy else count
+        source, how = images(count, side), Preprocessing(resize=side, size=side)
+        encoder = build_encoder(backbone, stem=stem, seed=0)
+        settings = {"backbone": backbone, "stem": stem, "stem_padding": 1, "zero_init_residual": True, "seed": 0}
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            save_encoder(encoder, settings, vars(how), folder)
+            running, cached = [], []
+            for _ in range(repeats):
+                running.append(by_running(encoder, source, how, epochs, device) * EPOCHS / epochs)
+                cached.append(by_features(folder, source, device))
+        row = {
+            "encoder": f"{backbone}, {stem} stem",
+            "side": side,
+            "images": count,
+            "epochs": EPOCHS,
+            "seconds_running": median(running),
+            "seconds_features": median(cached),
+            "ratio": median(a / b for a, b in zip(running, cached, strict=True)),
+        }
+        print(json.dumps(row), flush=True)
+        result["rows"].append(row)
+    if not toy:
+        OUT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""Logistic regression on frozen features for a whole grid of L2 penalties, each solved to its optimum.
+
+For each penalty lambda, over weights W and an intercept b that is not penalised:
+
+    sum_i loss(W x_i + b, label_i) + lambda / 2 ||W||^2
+
+with the multinomial loss for one class per image, or c independent binary ones for an indicator per class.
+
+How: the features are turned to the axes of their covariance, where the penalty stays as it is, and problems of fewer
+images than features shrink to as many unknowns as images. There the Hessian is close to a diagonal matrix, the
+Kronecker product of the features' variances and the classes' (2D numbers from n), plus lambda. It preconditions
+L-BFGS, whose pairs stay valid from one penalty to the next but for the change of lambda. The path goes from strong to
+weak penalties; W is close to linear in log lambda, so the last two solutions predict the next. Logits are linear in W
+and are kept: a step costs one product for the logits' change and one for the gradient, and its length is searched
+without either.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+MEMORY = 40  # pairs of L-BFGS; fewer take more steps on features with a wide spectrum, more cost as much as they save
+STRIDE = 4  # a power of two; each solution is close to those beside it, so that most can be interpolated
+REFRESH = 5  # evaluations that share a preconditioner
+STEEP = 0.3  # of the slope at its start, where a step may end
+LINE_SEARCH = 10  # trials of one step's length
+FLAT = 1e-5  # least curvature of a direction of classes, relative to the largest
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The solution for one penalty; scores of other features are ``x @ weight.T + bias``.
+
+    Attributes:
+        penalty: lambda.
+        weight: W.
+        bias: b.
+        loss: The objective there, penalty included.
+        gradient_norm: Of the objective, in the metric of the preconditioner. Its square is about the excess of the loss
+            over the optimum, relative to the loss or to what was gained over an intercept alone, the smaller one.
+        converged: Whether that is at most the tolerance.
+        evaluations: Gradients computed, each with two products of the features and a matrix as large as W.
+    """
+
+    penalty: float
+    weight: Float[Tensor, "c d"]
+    bias: Float[Tensor, " c"]
+    loss: float
+    gradient_norm: float
+    converged: bool
+    evaluations: int
+
+
+class _Point(NamedTuple):
+    w: Float[Tensor, "r c"]
+    logits: Float[Tensor, "n c"]
+    loss: float  # without penalty
+    residual: Float[Tensor, "n c"]
+    gradient: Float[Tensor, "r c"]  # without penalty
+
+
+def logistic_path(
+    x: Float[Tensor, "n d"],
+    labels: Int[Tensor, " n"] | Int[Tensor, "n c"],
+    *,
+    classes: int,
+    penalties: Sequence[float],
+    tolerance: float = 3e-3,
+    max_evaluations: int = 1000,
+    start: Fit | None = None,
+) -> list[Fit]:
+    """Solutions in the order of ``penalties``, computed where ``x`` is and in its precision.
+
+    Args:
+        x: Features, in float32 or float64.
+        labels: Classes, or for each class 0 or 1.
+        classes: Number of classes.
+        penalties: Values of lambda, above 0. A grid in the distance of a factor of two costs little more for each than
+            the strongest alone.
+        tolerance: Largest ``gradient_norm`` of a solution.
+        max_evaluations: Of the gradient, for one penalty. A solution that needs more is returned as it is then.
+        start: A solution of a similar problem, where the search for the strongest penalty begins.
+    """
+    if not min(penalties, default=1.0) > 0:
+        raise ValueError(f"penalties must be above 0, not {min(penalties)}")
+    problem = _Problem(x, labels, classes)
+    point = problem.point(problem.turned(start) if start else x.new_zeros(problem.x.shape[1], classes))
+    solver, solved, fits = _Solver(problem, tolerance, max_evaluations), {}, {}
+    for penalty in _order(sorted(set(penalties), reverse=True)):
+        point, norm, evaluations = solver.solve(_predicted(problem, solved, point, penalty), penalty)
+        solved[math.log(penalty)] = point.w
+        loss = point.loss + penalty / 2 * _squares(point.w[:-1])
+        fits[penalty] = Fit(penalty, *problem.turned_back(point.w), loss, norm, norm <= tolerance, evaluations)
+    return [fits[penalty] for penalty in penalties]
+
+
+class _Problem:
+    """The loss in the axes of the features' covariance. The last column of ``x`` and row of ``w`` are the intercept's.
+
+    Attributes:
+        x: Features [n, r], and a column as large as their images are on average, so that all scales with the features.
+        squares: Of each column, summed.
+    """
+
+    def __init__(self, x: Tensor, labels: Tensor, classes: int):
+        self.mean = x.mean(0)
+        x = x - self.mean
+        self.axes = torch.eye(0)
+        wide = len(x) < x.shape[1]
+        if wide:  # as many axes as images
+            self.axes, triangle = torch.linalg.qr(x.T)
+            x = triangle.T
+        axes = torch.linalg.eigh(x.T @ x).eigenvectors
+        self.axes = self.axes @ axes if wide else axes
+        x = x @ axes
+        size = x.square().sum(1).mean().sqrt()
+        self.size = torch.where(size > 0, size, 1.0)
+        self.x = torch.cat([x, self.size.expand(len(x), 1)], 1)
+        self.squares = self.x.square().sum(0)
+        self.binary = labels.ndim == 2
+        self.labels, self.classes = labels if self.binary else labels[:, None], classes
+        counts = labels.sum(0) if self.binary else torch.bincount(labels, minlength=classes)
+        shares = (torch.stack([counts, len(x) - counts]) if self.binary else counts).double() / len(x)
+        self.blind = -len(x) * float(torch.xlogy(shares, shares).sum())  # the least loss of an intercept alone
+
+    def turned(self, fit: Fit) -> Float[Tensor, "r c"]:
+        weight, bias = fit.weight.to(self.x), fit.bias.to(self.x)
+        return torch.cat([(weight @ self.axes).T, (bias + weight @ self.mean)[None] / self.size])
+
+    def turned_back(self, w: Float[Tensor, "r c"]) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
+        weight = (self.axes @ w[:-1]).T.contiguous()
+        return weight, w[-1] * self.size - weight @ self.mean
+
+    def point(
+        self, w: Float[Tensor, "r c"], logits: Tensor | None = None, known: tuple[float, Tensor] | None = None
+    ) -> _Point:
+        """Of the loss without penalty, where logits and what :meth:`loss` gives for them may be known."""
+        logits = self.x @ w if logits is None else logits
+        loss, residual = known or self.loss(logits)
+        return _Point(w, logits, loss, residual, self.x.T @ residual)
+
+    def loss(self, logits: Float[Tensor, "n c"]) -> tuple[float, Float[Tensor, "n c"]]:
+        """Sum over images, and its derivative; both keep their digits where an image is all but certain."""
+        if self.binary:
+            sign = 1 - 2 * self.labels.to(logits.dtype)
+            wrong = sign * logits
+            return float(F.softplus(wrong).sum(dtype=torch.float64)), sign * wrong.sigmoid_()
+        margins = logits - logits.gather(1, self.labels)
+        highest = margins.amax(1, keepdim=True)  # 0 where the image's own class wins
+        others = margins.sub_(highest).exp_().scatter_(1, self.labels, 0.0)
+        own, total = (-highest).exp_(), others.sum(1, keepdim=True)
+        loss = highest + torch.where(highest > 0, (own + total).log(), total.log1p())
+        everything = own + total
+        residual = others.div_(everything).scatter_(1, self.labels, -total / everything)
+        return float(loss.sum(dtype=torch.float64)), residual
+
+    def curvature(self, residual: Float[Tensor, "n c"]) -> tuple[Float[Tensor, " c"], Tensor | None]:
+        """The loss's second derivatives in the logits, averaged over images: eigenvalues and eigenvectors [c, c]."""
+        if self.binary:
+            values, vectors = (residual.abs() * (1 - residual.abs())).mean(0), None
+        else:
+            # diag(p) - p p^T with p = label + residual, written so that the labels' ones cancel on paper.
+            own = residual.new_zeros(self.classes, self.classes).index_add_(0, self.labels[:, 0], residual)
+            matrix = residual.sum(0).diag() - own - own.T - residual.T @ residual
+            matrix += matrix.trace() / self.classes**2  # equal logits have no curvature; this gives them the average
+            values, vectors = torch.linalg.eigh(matrix / len(residual))
+        return values.clamp_min(FLAT * float(values.max())), vectors
+
+
+class _Solver:
+    """Preconditioned L-BFGS that goes on with what it learnt at the last penalty."""
+
+    def __init__(self, problem: _Problem, tolerance: float, max_evaluations: int):
+        self.problem, self.tolerance, self.max_evaluations = problem, tolerance, max_evaluations
+        self.pairs: list[tuple[Tensor, Tensor]] = []  # a step, and the change of the gradient along it
+        self.ridge = torch.zeros(0)
+
+    def solve(self, point: _Point, penalty: float) -> tuple[_Point, float, int]:
+        """The solution, the norm of its gradient, and how many gradients it took."""
+        ridge = point.w.new_full((len(point.w), 1), penalty)
+        ridge[-1] = 0.0
+        for step, change in self.pairs:
+            change.addcmul_(ridge - self.ridge, step)
+        self.ridge = ridge
+        for evaluations in range(1, self.max_evaluations + 1):
+            gradient = point.gradient + ridge * point.w
+            if evaluations % REFRESH == 1:
+                self.refresh(point, ridge)
+            norm = self.norm(gradient, point, penalty)
+            if norm <= self.tolerance and evaluations % REFRESH != 1:  # by what the curvature was some steps ago
+                self.refresh(point, ridge)
+                norm = self.norm(gradient, point, penalty)
+            if norm <= self.tolerance or evaluations == self.max_evaluations:
+                break
+            further = self.along(self.direction(gradient), point, gradient, ridge)
+            if further is None:  # rounding hides what is left to gain
+                break
+            step = further.w - point.w
+            change = torch.addcmul(further.gradient - point.gradient, ridge, step)
+            self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
+            point = further
+        return point, norm, evaluations
+
+    def refresh(self, point: _Point, ridge: Tensor) -> None:
+        """The preconditioner, of what the probabilities are now."""
+        values, self.vectors = self.problem.curvature(point.residual)
+        self.inverse = 1 / (self.problem.squares[:, None] * values + ridge)
+
+    def norm(self, gradient: Tensor, point: _Point, penalty: float) -> float:
+        turned = gradient if self.vectors is None else gradient @ self.vectors
+        excess = _squares(turned * self.inverse.sqrt()) / 2
+        loss, blind = point.loss + penalty / 2 * _squares(point.w[:-1]), self.problem.blind
+        rounding = torch.finfo(gradient.dtype).eps * blind  # all that counts where the features tell nothing
+        size = max(min(loss, blind - loss), rounding)
+        return math.sqrt(excess / size) if size else 0.0
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """L-BFGS's two loops."""
+        d, used = -gradient, []
+        for step, change in reversed(self.pairs):
+            scale = 1 / _inner(step, change)
+            share = scale * _inner(step, d)
+            d.addcmul_(change, share, value=-1)
+            used.append((step, change, scale, share))
+        d = d * self.inverse if self.vectors is None else ((d @ self.vectors) * self.inverse) @ self.vectors.T
+        for step, change, scale, share in reversed(used):
+            d.addcmul_(step, share - scale * _inner(change, d))
+        return d
+
+    def along(self, d: Tensor, point: _Point, gradient: Tensor, ridge: Tensor) -> _Point | None:
+        """The point in direction ``d`` where the objective's slope is all but gone; None where none is found."""
+        logits = self.problem.x @ d
+        slope, bend = float(_inner(gradient, d)), float(_inner(ridge * d, d))
+        constant = float(_inner(ridge * point.w, d))
+        low, high, length = (0.0, slope), (math.inf, math.nan), 1.0
+        for _ in range(LINE_SEARCH):
+            tried = point.logits + length * logits
+            known = self.problem.loss(tried)
+            now = float(_inner(known[1], logits)) + constant + length * bend
+            if abs(now) <= STEEP * abs(slope):
+                return self.problem.point(point.w + length * d, tried, known)
+            low, high = ((length, now), high) if now < 0 else (low, (length, now))
+            if math.isinf(high[0]):
+                length = min(4 * length, length * slope / (slope - now)) if now > slope else 4 * length
+            else:
+                part = low[1] / (low[1] - high[1])
+                length = low[0] + min(max(part, 0.1), 0.9) * (high[0] - low[0])
+        return None
+
+
+def _order(strong_to_weak: list[float]) -> list[float]:
+    """Few from strong to weak; then those halfway between, for which more is known, on the way back; and so on."""
+    order, stride = strong_to_weak[::STRIDE], STRIDE
+    while stride > 1:
+        between = strong_to_weak[stride // 2 :: stride]
+        order += between[::-1] if order[-1] < order[0] else between
+        stride //= 2
+    return order
+
+
+def _predicted(problem: _Problem, solved: dict[float, Tensor], last: _Point, penalty: float) -> _Point:
+    """By the polynomial in log lambda through the nearest solutions; the last solution where that is no better."""
+    if len(solved) < 2:
+        return last
+    place = math.log(penalty)
+    between = min(solved) < place < max(solved)
+    nearest = sorted(solved, key=lambda x: abs(x - place))[: 4 if between else 2]
+    w = torch.zeros_like(last.w)
+    for x in nearest:
+        w += solved[x] * math.prod((place - other) / (x - other) for other in nearest if other != x)
+    point = problem.point(w)
+    gain = last.loss - point.loss + penalty / 2 * (_squares(last.w[:-1]) - _squares(w[:-1]))
+    return point if gain > 0 else last
+
+
+def _inner(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.flatten(), b.flatten())
+
+
+def _squares(x: Tensor) -> float:
+    return float(x.square().sum(dtype=torch.float64))

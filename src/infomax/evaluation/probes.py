@@ -1,0 +1,152 @@
+"""Linear classifiers on a frozen encoder, trained by gradient descent as each paper trains its own.
+
+Any number of learning rates is trained in one pass: the heads lie side by side in one matrix and see the same batches.
+Each exists twice, for all training images and for nine tenths of them; the second tells by the last tenth which of the
+first is reported. The test images are not looked at before that.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from infomax.distributed import global_sum
+from infomax.schedules import cosine
+
+TRUST = 0.001
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """How a linear classifier is trained. Weights start as N(0, 0.01^2), biases at 0; momentum is 0.9, and nothing
+    decays."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    """At the start, for this batch size: nothing rescales it."""
+    optimizer: Literal["sgd", "lars", "larc"] = "sgd"
+    """``lars`` scales the weights' steps by their norm over the gradient's, ``larc`` the biases' too."""
+    drops: tuple[int, ...] = ()
+    """Epochs from which the rate is a tenth of what it was; without any, it falls along a cosine, once an epoch."""
+    end: float = 0.0
+    """Where the cosine ends, as a share of the learning rate."""
+    bicubic: bool = False
+    """Interpolation of the random crops."""
+
+    def rate(self, epoch: int) -> float:
+        """The share of the learning rate that holds in this epoch, from 0."""
+        if self.drops:
+            return 0.1 ** sum(epoch >= drop for drop in self.drops)
+        return cosine(1.0, self.end, epoch / self.epochs)
+
+
+PROBES = {
+    # MIRA, Sec. 4.2 and footnote 6: 0.075 * batch / 256, searched for the multi-crop model of 400 epochs.
+    "mira": Probe(epochs=100, batch_size=1024, learning_rate=0.3),
+    # MIRA, appendix: Tables 9 and 12 to 15, and ImageNet-100.
+    "mira-lars": Probe(epochs=100, batch_size=1024, learning_rate=0.4, optimizer="lars"),
+    # CorInfoMax, appendix F: all data sets but ImageNet-1k, and ImageNet-1k.
+    "corinfomax": Probe(epochs=100, batch_size=256, learning_rate=0.2, end=0.01, bicubic=True),
+    "corinfomax-imagenet": Probe(epochs=100, batch_size=256, learning_rate=25.0, drops=(20, 40, 60, 80), bicubic=True),
+    # CARL follows MoCo (He et al. 2020, Sec. 4.1).
+    "carl": Probe(epochs=100, batch_size=256, learning_rate=30.0, drops=(60, 80)),
+    # MVEB, Sec. 6.2: as SimSiam, for 50 epochs; 0.1 * batch / 256.
+    "mveb": Probe(epochs=50, batch_size=4096, learning_rate=1.6, optimizer="larc"),
+}
+"""By the name that ``--probe`` takes."""
+
+
+class Heads:
+    """Linear classifiers side by side, each with a learning rate of its own.
+
+    Args:
+        width: Of the features.
+        rates: A learning rate for each.
+        probe: How they are trained.
+    """
+
+    def __init__(
+        self, width: int, classes: int, rates: Sequence[float], probe: Probe, *, seed: int, device: torch.device
+    ):
+        self.count, self.classes, self.optimizer = len(rates), classes, probe.optimizer
+        generator = torch.Generator().manual_seed(seed)
+        first = 0.01 * torch.randn(classes, width, generator=generator)  # the same for all
+        self.weight = first.repeat(len(rates), 1).to(device)
+        self.bias = torch.zeros(len(rates) * classes, device=device)
+        self.momentum = [torch.zeros_like(self.weight), torch.zeros_like(self.bias)]
+        self.rates = torch.tensor(rates, dtype=torch.float32, device=device)
+
+    def scores(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b heads classes"]:
+        """Class scores of each head."""
+        return F.linear(x, self.weight, self.bias).view(len(x), self.count, self.classes)
+
+    def step(
+        self, x: Float[Tensor, "b d"], labels: Int[Tensor, " b"], counts: Float[Tensor, "b heads"], share: float
+    ) -> None:
+        """Go down the gradient of each head's mean cross-entropy, over the global batch.
+
+        Args:
+            counts: 1 where a head is to learn from an image, else 0.
+            share: Of the learning rates.
+        """
+        scores = self.scores(x)
+        error = scores.softmax(2)
+        error[torch.arange(len(x), device=x.device), :, labels] -= 1
+        error = (error * (counts / global_sum(counts.sum(0)).clamp_min(1)).unsqueeze(2)).flatten(1)
+        gradients = global_sum(error.T @ x), global_sum(error.sum(0))
+        for value, gradient, momentum in zip((self.weight, self.bias), gradients, self.momentum, strict=True):
+            by_head, slope = (each.view(self.count, -1) for each in (value, gradient))
+            if self.optimizer == "larc" or (self.optimizer == "lars" and value.ndim > 1):
+                norm, length = by_head.norm(dim=1, keepdim=True), slope.norm(dim=1, keepdim=True)
+                slope = slope * torch.where((norm > 0) & (length > 0), TRUST * norm / length, 1.0)
+            momentum.mul_(0.9).add_(slope.view_as(value))
+            by_head.sub_((self.rates * share).unsqueeze(1) * momentum.view(self.count, -1))
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes."""
+        return dict(zip(("weight", "bias", "weight_momentum", "bias_momentum"), self._values(), strict=True))
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        for mine, there in zip(self._values(), state.values(), strict=True):
+            mine.copy_(there)
+
+    def _values(self) -> list[Tensor]:
+        return [self.weight, self.bias, *self.momentum]
+
+
+def held_out(labels: Int[np.ndarray, " n"]) -> np.ndarray:
+    """Every tenth image of each class, to choose a learning rate by; every other one of a class of two to nine."""
+    out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        out[rows[9::10] if len(rows) >= 10 else rows[1::2]] = True
+    return out
+
+
+def train_heads(
+    heads: Heads,
+    probe: Probe,
+    batches: Iterator[tuple[int, Float[Tensor, "b d"], np.ndarray]],
+    labels: Int[Tensor, " n"],
+    held: Tensor | None,
+) -> Iterator[int]:
+    """Train on all batches, yielding after each its epoch.
+
+    Args:
+        batches: The epoch, features on the device, and the rows of ``labels`` that are theirs.
+        labels: On the device.
+        held: 1 for each image that the second half of the heads must not see, on the device; None where there is one.
+    """
+    for epoch, x, rows in batches:
+        index = torch.from_numpy(rows).to(x.device)
+        counts = torch.ones(len(x), heads.count, device=x.device)
+        if held is not None:
+            counts[:, heads.count // 2 :] = 1 - held[index].unsqueeze(1)
+        heads.step(x, labels[index], counts, probe.rate(epoch))
+        yield epoch

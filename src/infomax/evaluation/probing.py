@@ -1,0 +1,203 @@
+"""The papers' linear evaluation: a probe of their own on an encoder, with random crops or on features computed once."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax import checkpoints
+from infomax.arguments import check_count, check_number, choose
+from infomax.data.augment import make_views
+from infomax.data.images import Images
+from infomax.data.loaders import Steps, ahead, training_batches
+from infomax.data.splits import Labelled, Source
+from infomax.data.views import Preprocessing, crops_alone
+from infomax.distributed import rank, world_size
+from infomax.evaluation.features import extract
+from infomax.evaluation.probes import PROBES, Heads, Probe, held_out, train_heads
+from infomax.evaluation.representations import Judging, Representation, labelled, represent
+from infomax.evaluation.scores import hits, judge
+from infomax.progress import progress
+from infomax.storage import cache_folder
+
+SAVE_EVERY = 60.0  # seconds
+
+
+def probe(
+    encoder: str | PathLike[str],
+    data: str | PathLike[str] | Source,
+    *,
+    name: str = "mira",
+    learning_rates: Sequence[float] | None = None,
+    no_augmentation: bool = False,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    how: Judging | None = None,
+) -> list[dict[str, Any]]:
+    """Linear evaluation as a paper does it; one row, of the last epoch.
+
+    What was trained is kept for a minute's work at most to be lost: the same call again goes on. On several ranks each
+    takes a share of every batch.
+
+    Args:
+        name: Of :data:`infomax.evaluation.probes.PROBES`.
+        learning_rates: All trained in one pass, and one chosen by a tenth of the training images; None takes the
+            probe's own.
+        no_augmentation: Train on features that are computed once, of the images as they are tested, instead of on
+            random crops that go through the encoder each time.
+        epochs: None takes the probe's own; a schedule by drops keeps its proportions.
+        batch_size: None takes the probe's own, or all images if they are fewer.
+        seed: Of the first weights, the order of the images and their crops.
+    """
+    how = how or Judging()
+    settings = _settings(name, epochs, batch_size)
+    rates = list(learning_rates) if learning_rates is not None else [settings.learning_rate]
+    for rate in rates:
+        check_number("--learning-rate", rate, low=0, open_low=True)
+    check_count("--seed", seed, low=0)
+    source, train, test = labelled(data)
+    what = represent(encoder, how)
+    images = train.chosen
+    settings = replace(settings, batch_size=min(settings.batch_size, len(images)))
+    start = time.perf_counter()
+    run = _Probing(what, settings, rates, images, train, seed, no_augmentation, how)
+    heads = run.train()
+    best, held_accuracy = 0, None
+    if run.held is not None:
+        found = run.accuracies(heads)
+        best = int(np.argmax(found))
+        held_accuracy = found[best]
+    features = what.features(test.images)[test.index]
+    scores = torch.cat([heads.scores(x.to(run.device).float())[:, best].cpu() for x in features.split(8192)])
+    return [
+        {
+            "protocol": "linear",
+            "data": source.name,
+            "representation": what.name,
+            "probe": name,
+            "learning_rate": rates[best],
+            **({"learning_rates": rates, "held_out_top1": held_accuracy} if held_accuracy is not None else {}),
+            "augmentation": not no_augmentation,
+            "epochs": settings.epochs,
+            "batch_size": settings.batch_size,
+            "seed": seed,
+            **judge(scores, torch.from_numpy(test.labels)),
+            "classes": len(train.images.classes),
+            "labelled_images": len(images),
+            "test_images": len(test.labels),
+            "encoder": what.identity,
+            "seconds": round(time.perf_counter() - start, 3),
+        }
+    ]
+
+
+def _settings(name: str, epochs: int | None, batch_size: int | None) -> Probe:
+    settings = PROBES[choose("--probe", name, PROBES)]
+    if batch_size is not None:
+        check_count("--batch-size", batch_size, low=1)
+        settings = replace(settings, batch_size=batch_size)
+    if epochs is not None:
+        check_count("--epochs", epochs, low=1)
+        drops = tuple(round(drop * epochs / settings.epochs) for drop in settings.drops)
+        settings = replace(settings, epochs=epochs, drops=drops)
+    return settings
+
+
+class _Probing:
+    """One pass over the training images for all learning rates."""
+
+    def __init__(
+        self,
+        what: Representation,
+        settings: Probe,
+        rates: list[float],
+        images: Images,
+        train: Labelled,
+        seed: int,
+        no_augmentation: bool,
+        how: Judging,
+    ):
+        assert what.encoder is not None
+        self.what, self.encoder, self.settings, self.rates = what, what.encoder, settings, rates
+        self.images, self.seed, self.how, self.cached = images, seed, how, no_augmentation
+        self.classes = len(train.images.classes)
+        self.labels, self.device = train.labels, how.torch_device
+        self.held = held_out(train.labels) if len(rates) > 1 else None
+        if self.held is not None and not self.held.any():
+            raise ValueError("--learning-rate: to choose among several takes two images of a class at least")
+        self.steps = settings.epochs * (len(images) // settings.batch_size)
+        told = f"{what.identity} {asdict(settings)} {rates} {seed} {no_augmentation} {images.fingerprint()}"
+        told += hashlib.sha256(train.labels.tobytes()).hexdigest()
+        self.folder = cache_folder() / "unfinished" / hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def train(self) -> Heads:
+        """All heads after the last epoch, from where an interrupted process left them."""
+        rates = self.rates * (1 if self.held is None else 2)
+        width = self.encoder.width
+        heads = Heads(width, self.classes, rates, self.settings, seed=self.seed, device=self.device)
+        done, saved_at = 0, time.perf_counter()
+        if (newest := checkpoints.newest(self.folder)) is not None:
+            state = checkpoints.load(newest)
+            done = int(state.pop("step"))
+            heads.load(state)
+        labels = torch.from_numpy(self.labels).to(self.device)
+        held = None if self.held is None else torch.from_numpy(self.held).float().to(self.device)
+        batches = self._cached(done) if self.cached else self._augmented(done)
+        trained = train_heads(heads, self.settings, batches, labels, held)
+        bar = progress("probe", self.steps, done=done, unit="steps", quiet=self.how.quiet or rank() > 0)
+        for step, _ in enumerate(trained, start=done + 1):
+            bar.update()
+            if rank() == 0 and time.perf_counter() - saved_at > SAVE_EVERY and step < self.steps:
+                checkpoints.save(self.folder, {"step": step, **heads.state()})
+                saved_at = time.perf_counter()
+        bar.close()
+        if rank() == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return heads
+
+    def accuracies(self, heads: Heads) -> list[float]:
+        """On the images held out, of the heads that have not seen them."""
+        assert self.held is not None
+        rows = np.flatnonzero(self.held)
+        if self.cached:
+            features = self.what.features(self.images)[rows]
+        else:
+            preprocessing = Preprocessing(**self.encoder.preprocessing)
+            where = {"device": self.device, "workers": self.how.workers}
+            features = extract(self.encoder, self.images, rows, preprocessing, **where)
+        scores = heads.scores(features.to(self.device).float())[:, len(self.rates) :].cpu()
+        labels = torch.from_numpy(self.labels[rows])
+        return [float(hits(scores[:, i], labels).float().mean()) for i in range(len(self.rates))]
+
+    def _plan(self) -> dict[str, Any]:
+        return {"batch_size": self.settings.batch_size, "seed": self.seed, "rank": rank(), "world": world_size()}
+
+    def _cached(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
+        features = self.what.features(self.images).to(self.device).float()
+        plan = Steps(len(self.images), start=done, stop=self.steps, part=self.settings.batch_size, **self._plan())
+        for epoch, index in plan:
+            yield epoch, features[torch.from_numpy(index).to(self.device)], index
+
+    @torch.no_grad()
+    def _augmented(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
+        views = crops_alone(Preprocessing(**self.encoder.preprocessing), bicubic=self.settings.bicubic)
+        where = {"workers": self.how.workers, "device": self.device}
+        batches = training_batches(self.images, views, steps=range(done, self.steps), **self._plan(), **where)
+        self.encoder.eval().to(self.device)
+
+        def make(batch: Any) -> list[Tensor]:
+            return make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index)
+
+        for batch in ahead(batches, self.device, make):
+            if batch.unreadable:
+                raise ValueError(next(iter(batch.unreadable.values())))
+            view = (batch.views or make(batch))[0]
+            yield batch.epoch, self.encoder(view).float(), batch.index

@@ -1,0 +1,197 @@
+"""What is judged: an encoder, and beside it what it must beat."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from os import PathLike, fspath
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from infomax.arguments import choose_device
+from infomax.data.images import Images
+from infomax.data.sources import open_source
+from infomax.data.splits import Labelled, Source, labelled_splits
+from infomax.data.streams import Stream
+from infomax.data.views import Preprocessing
+from infomax.encoders import Encoder, untrained_encoder
+from infomax.evaluation.cache import cached_features
+from infomax.evaluation.features import pixels, settle
+from infomax.pretrained import fingerprint, open_encoder
+
+SETTLING = 10_000  # images that set an untrained encoder's BatchNorm statistics
+PRECISIONS = {"32": torch.float32, "16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How encoders are judged, whatever the protocol: nothing that decides a result but by rounding."""
+
+    device: str = "auto"
+    """``auto`` takes the GPU if there is one."""
+    workers: int | None = None
+    """Processes that decode image files; None takes one a core, at most 8."""
+    feature_precision: str = "32"
+    """``32``, or ``16`` at half the memory and disk."""
+    no_cache: bool = False
+    """Neither keep features on disk nor use those that are there."""
+    alone: bool = False
+    """Judge the encoder without what it must beat beside it."""
+    quiet: bool = True
+    """No progress bars."""
+
+    def __post_init__(self) -> None:
+        if self.feature_precision not in PRECISIONS:
+            raise ValueError(f"--feature-precision must be 32 or 16, but is {self.feature_precision!r}")
+
+    @property
+    def torch_device(self) -> torch.device:
+        return torch.device(choose_device(self.device))
+
+    def local_device(self, local_rank: int) -> torch.device:
+        """That one rank of several computes on."""
+        device = self.torch_device
+        return device if device.type == "cpu" else torch.device("cuda", local_rank % torch.cuda.device_count())
+
+
+@dataclass(frozen=True)
+class Representation:
+    """A way from images to vectors."""
+
+    name: str
+    identity: str
+    """Hash of the encoder's architecture and weights; empty for raw pixels."""
+    features: Callable[[Images], Float[Tensor, "n d"]]
+    """Of all of some images, on the CPU."""
+    encoder: Encoder | None = field(default=None, repr=False)
+
+
+def represent(
+    encoder: str | PathLike[str], how: Judging, change: Callable[[Preprocessing], Preprocessing] | None = None
+) -> Representation:
+    """An encoder by its name; see :func:`infomax.pretrained.open_encoder`.
+
+    Args:
+        change: Of what it was meant to be shown, for a protocol that says otherwise.
+    """
+    network = open_encoder(encoder)
+    if change is not None:
+        network.preprocessing = asdict(change(Preprocessing(**network.preprocessing)))
+    name = "trained encoder" if is_run(encoder) else fspath(encoder)
+    return _of_encoder(name, network, Preprocessing(**network.preprocessing), how)
+
+
+def is_run(encoder: str | PathLike[str]) -> bool:
+    """Whether this is a run folder, whose encoder is also known untrained."""
+    return (Path(encoder) / "encoder.json").is_file()
+
+
+def _of_encoder(name: str, network: Encoder, preprocessing: Preprocessing, how: Judging) -> Representation:
+    identity = fingerprint(network)
+
+    def features(images: Images) -> Tensor:
+        return cached_features(
+            network,
+            identity,
+            images,
+            preprocessing,
+            device=how.torch_device,
+            workers=how.workers,
+            dtype=PRECISIONS[how.feature_precision],
+            keep=not how.no_cache,
+            quiet=how.quiet,
+        )
+
+    return Representation(name, identity, features, network)
+
+
+def references(
+    encoder: str | PathLike[str], first: Representation, part: Labelled, how: Judging
+) -> list[Representation]:
+    """What an encoder must beat: itself untrained, where that is known, and the pixels themselves.
+
+    Args:
+        first: The encoder.
+        part: Images to set the untrained encoder's BatchNorm statistics by.
+    """
+    assert first.encoder is not None
+    preprocessing = Preprocessing(**first.encoder.preprocessing)
+
+    def raw(images: Images) -> Tensor:
+        return pixels(images, np.arange(len(images)), preprocessing, workers=how.workers)
+
+    others = [Representation("raw pixels", "", raw)]
+    if is_run(encoder):
+        some = part.evenly(SETTLING)
+        settled = settle(untrained_encoder(encoder), some, preprocessing, device=how.torch_device, workers=how.workers)
+        others.insert(0, _of_encoder("untrained encoder", settled, preprocessing, how))
+    return others
+
+
+@dataclass(frozen=True)
+class Features:
+    """One representation of the images to classify by and of those to classify, on the CPU."""
+
+    name: str
+    train: Float[Tensor, "n d"]
+    train_labels: Int[Tensor, " n"]
+    test: Float[Tensor, "m d"]
+    test_labels: Int[Tensor, " m"]
+    classes: int
+    encoder: str = ""
+    """Its identity."""
+
+
+def labelled(data: str | PathLike[str] | Source) -> tuple[Source, Labelled, Labelled]:
+    """A data set, its images to classify by, and those to classify.
+
+    Raises:
+        ValueError: if the images have no labels, one for each.
+    """
+    source = data if isinstance(data, Source) else open_source(str(data))
+    if isinstance(source.train, Stream):
+        raise ValueError(f"--data {source.name} is a stream, for training; evaluation needs images that stay in place")
+    if source.train.labels is not None and source.train.labels.ndim > 1:
+        raise ValueError(
+            f"--data {source.name} shows several classes in an image, for infomax evaluate transfer; this protocol "
+            "wants one for each"
+        )
+    splits = labelled_splits(source)
+    if splits is None:
+        raise ValueError(
+            f"--data {source.name} has no labels to evaluate by, one for each image; want a sub-folder for each class, "
+            "or an array of labels, and at least 5 images of a class where there is no test split"
+        )
+    return source, *splits
+
+
+def compare_features(
+    encoder: str | PathLike[str], data: str | PathLike[str] | Source, how: Judging | None = None
+) -> Iterator[Features]:
+    """An encoder's features of labelled images, and those of what it must beat, one representation after another.
+
+    Raises:
+        ValueError: if the images have no labels, or there is no such encoder.
+    """
+    how = how or Judging()
+    _, train, test = labelled(data)
+    first = represent(encoder, how)
+    yield _features(first, train, test)
+    for other in [] if how.alone else references(encoder, first, train, how):
+        yield _features(other, train, test)
+
+
+def _features(what: Representation, train: Labelled, test: Labelled) -> Features:
+    of_train = what.features(train.images)
+    of_test = of_train if test.images is train.images else what.features(test.images)
+    return Features(
+        what.name,
+        of_train[train.index],
+        torch.from_numpy(train.labels),
+        of_test[test.index],
+        torch.from_numpy(test.labels),
+        len(train.images.classes),
+        what.identity,
+    )

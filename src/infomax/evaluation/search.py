@@ -1,0 +1,198 @@
+"""Fine-tuning on another data set, with learning rate and weight decay chosen on images held out (MVEB, Table 4).
+
+The protocol of Kornblith et al. (2019), as Ericsson et al. (2021) carry it out: of each pair of a grid, the encoder is
+fine-tuned on the training images and judged once, at the end, on the validation images. The best pair fine-tunes the
+encoder once more, from its own weights, on both; this is judged on the test images, which nothing else has seen.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from infomax.arguments import check_count
+from infomax.data.images import ArrayImages, Images, Shrink
+from infomax.data.splits import Labelled, Source
+from infomax.evaluation.finetune import Job, Row
+from infomax.evaluation.representations import Judging, Representation
+from infomax.evaluation.transfer import metric_of, parts, to_transfer
+from infomax.evaluation.tuning import FineTuning
+
+RATES = (0.1, 0.01, 0.001, 0.0001)
+DECAYS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
+GRID = tuple(product(RATES, DECAYS))
+"""Pairs of a learning rate and a weight decay, which SGD takes divided by the learning rate."""
+ORDER = tuple((rate, decay) for decay in (0.0, 1e-4, 1e-6, 1e-3, 1e-5) for rate in (0.01, 0.001, 0.1, 0.0001))
+"""In which they are tried. The learning rate moves the result more than the weight decay, so that all four are tried
+first without any, the middle ones before the extremes; then each decay far from those before."""
+TRANSFER = FineTuning(
+    name="transfer",
+    steps=5000,
+    batch_size=64,
+    backbone_rate=0.1,
+    head_rate=0.1,
+    schedule="cosine-by-step",
+    nesterov=True,
+)
+"""One fine-tuning, but for the pair. The classifier starts as PyTorch's linear layers do."""
+
+
+def transfer_finetune(
+    encoder: str | PathLike[str] | Representation,
+    source: Source,
+    *,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    budget: int | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    precision: str = "32",
+    work: Path | None = None,
+    how: Judging | None = None,
+) -> list[Row]:
+    """One row: the metric of the data set on its test images, of the pair that is best on the validation images.
+
+    Of equally good pairs that with the larger learning rate counts, then that with the smaller decay. A pair whose
+    training diverges is worse than any other. Images to classify are resized until their shorter side is that of the
+    encoder's input. Where an image shows several classes, each has a binary cross-entropy of its own.
+
+    Args:
+        encoder: Its name, or what :func:`infomax.evaluation.transfer.to_transfer` made of it, for several data sets.
+        steps: Of each fine-tuning; None takes 5,000.
+        batch_size: None takes 64, or all training images if they are fewer.
+        budget: Try only so many of the 20 pairs, the first in :data:`ORDER`; None tries all.
+        epochs: Must be left out: steps are counted here.
+        seed: Of the classifier's first weights, the order of the images and their crops; the same for all pairs.
+        precision: ``32``, or ``bf16`` by autocast.
+        work: As in :func:`infomax.evaluation.finetune.finetune`; it keeps each pair, and serves a larger budget too.
+
+    Raises:
+        ValueError: if the images do not suit it, or ``work`` belongs to something else.
+        FloatingPointError: if all pairs diverge, or the best one does on training and validation images together.
+    """
+    how = how or Judging()
+    if epochs is not None:
+        raise ValueError(f"--epochs {epochs} is not for --setting transfer, whose runs have --steps")
+    if budget is not None:
+        check_count("--budget", budget, low=1)
+    given: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
+    setting = replace(TRANSFER, **{key: value for key, value in given.items() if value is not None})
+    what = encoder if isinstance(encoder, Representation) else to_transfer(encoder, how)
+    split, metric = parts(source), metric_of(source)
+    both = together(split.train, split.val)
+    named = {"train": split.train, "val": split.val, "trainval": both, "test": split.test}
+    job = Job(what, setting, named, metric, seed, precision, work, how)
+    tried = [_try(job, setting, *pair) for pair in ORDER[:budget]]
+    best = choose_best(tried)
+    rate, decay = best["learning_rate"], best["weight_decay"]
+    final = job.judged("trainval", "test", of_pair(setting, "best", rate, decay))
+    return [
+        {
+            "protocol": "transfer-finetune",
+            "data": source.name,
+            "representation": what.name,
+            "setting": setting.name,
+            "learning_rate": rate,
+            "weight_decay": decay,
+            "validation": best["validation"],
+            "tried": tried,
+            "grid": len(GRID),
+            **final,
+            "train_images": len(split.train.index),
+            "validation_images": len(split.val.index),
+            "test_images": len(split.test.index),
+            **job.common,
+            "seconds": round(final["seconds"] + sum(trial["seconds"] for trial in tried), 3),
+        }
+    ]
+
+
+def of_pair(setting: FineTuning, stage: str, rate: float, decay: float) -> FineTuning:
+    """A fine-tuning by one pair of the grid, named after it."""
+    name = f"{stage}-{rate:g}-{decay:g}"
+    return replace(setting, name=name, backbone_rate=rate, head_rate=rate, weight_decay=decay / rate)
+
+
+def _try(job: Job, setting: FineTuning, rate: float, decay: float) -> Row:
+    """What a row says of a pair: its metric on the validation images, or that it diverged."""
+    start, pair = time.perf_counter(), of_pair(setting, "trial", rate, decay)
+    try:
+        row = job.judged("train", "val", pair)
+    except FloatingPointError:
+        row = {job.metric: None, "seconds": round(time.perf_counter() - start, 3)}
+        job.unfinished.finish(pair.name, row)
+    score = row[job.metric]
+    told = {"validation": score, "diverged": score is None, "seconds": row["seconds"]}
+    return {"learning_rate": rate, "weight_decay": decay, **told}
+
+
+def choose_best(tried: Sequence[Row]) -> Row:
+    """The pair of the highest ``validation``, the first of them in :data:`GRID`.
+
+    Raises:
+        FloatingPointError: if all have diverged.
+    """
+    whole = [trial for trial in tried if not trial["diverged"]]
+    if not whole:
+        raise FloatingPointError(f"transfer: the training diverged with each of {len(tried)} pairs of the grid")
+    whole.sort(key=lambda trial: GRID.index((trial["learning_rate"], trial["weight_decay"])))
+    return max(whole, key=lambda trial: trial["validation"])  # the first of several
+
+
+class Both(Images):
+    """The images of two splits, one after the other, with the same classes."""
+
+    def __init__(self, first: Images, second: Images):
+        if first.classes != second.classes:
+            raise ValueError(f"two splits must have the same classes, but have {first.classes} and {second.classes}")
+        self.first, self.second, self.classes = first, second, first.classes
+        known = first.labels is not None and second.labels is not None
+        self.labels = np.concatenate([first.labels, second.labels]) if known else None  # pyrefly: ignore
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def _find(self, index: int) -> tuple[Images, int]:
+        inner = index - len(self.first)
+        return (self.first, index) if inner < 0 else (self.second, inner)
+
+    def name(self, index: int) -> str:
+        images, inner = self._find(index)
+        return images.name(inner)
+
+    def fingerprint(self) -> str:
+        both = f"{self.first.fingerprint()} {self.second.fingerprint()}"
+        return hashlib.sha256(both.encode()).hexdigest()[:12]
+
+    def state(self, index: np.ndarray) -> str:
+        of_first = index < len(self.first)
+        states = self.first.state(index[of_first]), self.second.state(index[~of_first] - len(self.first))
+        return hashlib.sha256(f"{of_first.tolist()} {states}".encode()).hexdigest()
+
+    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
+        images, inner = self._find(index)
+        return images.open(inner, shrink)
+
+
+def together(first: Labelled, second: Labelled) -> Labelled:
+    """The images of both, as one part; arrays of one size stay one, and parts of the same images stay those."""
+    if first.labels.shape[1:] != second.labels.shape[1:]:
+        shapes = f"{list(first.labels.shape)} and {list(second.labels.shape)}"
+        raise ValueError(f"two splits must have labels of one kind, but have {shapes}")
+    labels = np.concatenate([first.labels, second.labels])
+    if first.images is second.images:
+        index = np.concatenate([first.index, second.index])
+        order = np.argsort(index)
+        return Labelled(first.images, index[order], labels[order])
+    images: Images = Both(first.images, second.images)
+    a, b = first.images, second.images
+    if isinstance(a, ArrayImages) and isinstance(b, ArrayImages) and a.pixels.shape[1:] == b.pixels.shape[1:]:
+        images = ArrayImages(np.concatenate([a.pixels, b.pixels]), images.labels, images.classes)
+    return Labelled(images, np.concatenate([first.index, second.index + len(a)]), labels)

@@ -1,0 +1,83 @@
+"""What a long evaluation keeps in a folder of its own, so that a killed process goes on and computes nothing twice."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from infomax import checkpoints
+from infomax.data.splits import Labelled
+from infomax.distributed import from_first, rank
+from infomax.runs import append_row, rows_of
+from infomax.storage import write_whole
+
+
+class Unfinished:
+    """Finished parts of an evaluation, a line each in ``finished.jsonl``, and checkpoints of the part under way.
+
+    On several ranks the folder is one that they share; the first writes.
+
+    Args:
+        path: The folder; None keeps nothing.
+        told: All that decides the results, of plain values.
+
+    Raises:
+        ValueError: if the folder was made with anything else in ``told``, or is not such a folder.
+    """
+
+    def __init__(self, path: Path | None, told: dict[str, Any]):
+        self.path = path
+        if path is not None:
+            from_first(lambda: _claim(path, json.loads(json.dumps(told))))
+
+    def finished(self, name: str) -> dict[str, Any] | None:
+        """The row of a finished part, as :meth:`finish` was given it; None before."""
+        if (path := self.path) is None:
+            return None
+        file = path / "finished.jsonl"
+        rows = from_first(lambda: rows_of(file) if file.is_file() else [])
+        return next((row["row"] for row in rows if row["name"] == name), None)
+
+    def finish(self, name: str, row: dict[str, Any]) -> None:
+        """Keep a part's row, and its checkpoints no longer."""
+        if self.path is not None and rank() == 0:
+            append_row(self.path / "finished.jsonl", {"name": name, "row": row})
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keep a state, whose ``step`` numbers it; see :func:`infomax.checkpoints.save`."""
+        if self.path is not None and rank() == 0:
+            checkpoints.save(self.path / name, state)
+
+    def newest(self, name: str) -> dict[str, Any] | None:
+        """The state that was kept last, on the CPU; None without any."""
+        if (path := self.path) is None:
+            return None
+        file = from_first(lambda: checkpoints.newest(path / name))
+        return None if file is None else checkpoints.load(file)
+
+
+def _claim(path: Path, told: dict[str, Any]) -> None:
+    file = path / "settings.json"
+    if not file.is_file():
+        if path.exists() and not (path.is_dir() and all(there.suffix == ".partial" for there in path.iterdir())):
+            raise ValueError(f"--work {path} exists and is not a folder of unfinished work; name another")
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(file, json.dumps(told, indent=1).encode())
+        return
+    try:
+        there = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    different = [key for key in {**there, **told} if there.get(key) != told.get(key)]
+    if different:
+        what = "; ".join(f"{key} was {there.get(key)}, is {told.get(key)}" for key in different)
+        raise ValueError(f"--work {path} was begun with other settings: {what}. Name another folder")
+
+
+def hash_of_data(part: Labelled) -> str:
+    """Of labelled images, their labels and their order."""
+    known = hashlib.sha256(part.images.fingerprint().encode())
+    known.update(part.index.tobytes() + part.labels.tobytes())
+    return known.hexdigest()[:16]

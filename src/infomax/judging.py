@@ -1,0 +1,157 @@
+"""What the commands that judge encoders do and print, by the words of their options."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from infomax.commands import location
+
+Row = dict[str, Any]
+
+
+def evaluate(
+    protocol: str,
+    *,
+    encoder: str | None,
+    named: str | None,
+    out: Path | None,
+    download: bool,
+    device: str,
+    workers: int | None,
+    feature_precision: str,
+    no_cache: bool,
+    alone: bool = False,
+    **options: Any,
+) -> None:
+    """``infomax evaluate``: each result is kept as soon as it is known, then all are printed."""
+    from infomax.distributed import process_group, rank
+    from infomax.evaluation.representations import Judging
+    from infomax.launch import given_place
+    from infomax.report import told
+    from infomax.runs import Run, append_row
+
+    if (name := encoder or named) is None or (encoder and named):
+        raise ValueError(
+            "one encoder is wanted: a run folder, timm:NAME, torchvision:NAME, hf:NAME or a checkpoint file"
+        )
+    run = Run(Path(name)) if (Path(name) / "config.json").is_file() else None
+    if out is None:
+        out = (run.path if run is not None else Path()) / "results.jsonl"
+    if out.is_dir() or not out.parent.is_dir():
+        raise ValueError(f"--out {out} must be a file, in a folder that is there")
+    how = Judging(
+        device=device,
+        workers=workers,
+        feature_precision=feature_precision,
+        no_cache=no_cache,
+        alone=alone,
+        quiet=False,
+    )
+    where = location(options)
+    limits = {f"{key}_file": file for key in ("classes", "subset") if (file := getattr(where, key)) is not None}
+    rows: list[Row] = []
+
+    def judged() -> None:
+        for row in _rows(protocol, name, run, where, download, how, options):
+            rows.append(row)
+            if rank() == 0:
+                append_row(out, {**row, **limits})
+
+    place = given_place()
+    if place is None:
+        judged()
+    else:
+        with process_group(place.rank, place.world, device=how.local_device(place.local_rank)):
+            judged()
+    if place is None or place.rank == 0:
+        print(told(protocol, rows, limits))
+        print(f"added to {out}")
+
+
+def _rows(
+    protocol: str, name: str, run: Any, where: Any, download: bool, how: Any, options: dict[str, Any]
+) -> Iterable[Row]:
+    """What a protocol finds, as it finds it."""
+    if protocol == "transfer" or options.get("setting") == "transfer":
+        return _transfers(protocol, name, where, download, how, options)
+    if where.data is None:
+        if run is None:
+            raise ValueError(f"--data is wanted: {name} is not a run folder, which would say what it was trained on")
+        given = {key: value for key, value in vars(where).items() if value is not None}
+        where = replace(run.location, **given)
+    source = where.open(download=download)
+    return _protocols()[protocol](name, source, how=how, **options)
+
+
+def _protocols() -> dict[str, Callable[..., Iterable[Row]]]:
+    """By the name of each; torch is imported with them."""
+    from infomax.evaluation import protocols
+    from infomax.evaluation.finetune import finetune
+    from infomax.prototypes import prototype_row
+
+    def cluster(name: str, source: Any, *, how: Any, **options: Any) -> Iterable[Row]:
+        yield from protocols.cluster(name, source, how=how, **options)
+        if (row := prototype_row(name, source, how=how)) is not None:
+            yield row
+
+    def tuned(name: str, source: Any, *, steps: int | None, budget: int | None, **options: Any) -> Iterable[Row]:
+        for word, value in (("--steps", steps), ("--budget", budget)):
+            if value is not None:
+                raise ValueError(f"{word} {value} is for --setting transfer")
+        yield finetune(name, source, **options)
+
+    return {"knn": protocols.knn, "linear": _linear, "few": protocols.few, "cluster": cluster, "finetune": tuned}
+
+
+def _linear(name: str, source: Any, *, how: Any, probe: str | None, **options: Any) -> Iterable[Row]:
+    """Solved to the optimum, or trained as a paper trains it."""
+    from infomax.evaluation import protocols
+    from infomax.evaluation.probing import probe as trained
+
+    if probe is None:
+        for word, value in options.items():
+            if value not in (None, (), False, 0):
+                raise ValueError(f"--{word.replace('_', '-')} is for a trained classifier; name it with --probe")
+        return protocols.linear(name, source, how=how)
+    rates = options.pop("learning_rate") or None
+    return trained(name, source, name=probe, learning_rates=rates, how=how, **options)
+
+
+def _transfers(
+    protocol: str, name: str, where: Any, download: bool, how: Any, options: dict[str, Any]
+) -> Iterable[Row]:
+    """A row for each data set; all are opened before the first is computed."""
+    from infomax.data.named import NAMED
+    from infomax.evaluation.search import transfer_finetune
+    from infomax.evaluation.transfer import TRANSFER_SETS, to_transfer, transfer
+
+    wanted = where.data.split(",") if where.data else list(TRANSFER_SETS)
+    if not set(wanted) <= {*NAMED, "digits"}:
+        wanted = [where.data]  # folders, which may have commas between them too
+    sources, missing = [], []
+    for data in wanted:
+        try:
+            sources.append(replace(where, data=data).open(download=download))
+        except ValueError as error:
+            if where.data is not None:
+                raise
+            missing.append(str(error))
+    if not sources:
+        raise ValueError(f"none of the {len(TRANSFER_SETS)} data sets is there: {missing[0]}")
+    if missing:
+        print(f"left out, for they are not there: {', '.join(sorted({*wanted} - {s.name for s in sources}))}")
+    what = to_transfer(name, how)
+    for source in sources:
+        if protocol == "transfer":
+            yield from transfer(what, source, how=how, **options)
+        else:
+            words = {key: value for key, value in options.items() if key != "setting"}
+            yield from transfer_finetune(what, source, how=how, **words)
+
+
+def report(*, results: tuple[Path, ...], table: str | None) -> None:
+    """``infomax report``."""
+    from infomax.report import compared
+
+    print(compared(results, table))

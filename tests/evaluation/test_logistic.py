@@ -1,0 +1,183 @@
+"""A path of logistic regressions against scikit-learn's Newton solver, which shares no step with it."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch.nn import functional as F
+
+from infomax.evaluation.logistic import logistic_path
+
+GRID = np.logspace(-6, 5, 45).tolist()
+SHAPES = [
+    (300, 40, 5, 0.1),
+    (300, 40, 5, 1.0),
+    (60, 100, 4, 0.4),
+    (80, 20, 3, 0.3),
+]  # images, features, classes, signal
+PRECISE = 3e-4  # tolerance, for an excess of about its square
+
+
+def problem(n, d, classes, signal, dtype=torch.float64, seed=0):
+    """Features as of a network's last ReLU: not negative, with few large variances and many small ones."""
+    rng = np.random.default_rng(seed)
+    labels, spectrum = np.arange(n) % classes, (1 + np.arange(d)) ** -0.7
+    latent = (signal * rng.standard_normal((classes, d))[labels] + rng.standard_normal((n, d))) * spectrum
+    x = np.maximum(latent @ rng.standard_normal((d, d)) - 0.3, 0)
+    return torch.from_numpy(x).to(dtype), torch.from_numpy(labels)
+
+
+def objective(x, labels, weight, bias, penalty):
+    """In float64, by torch's losses."""
+    logits = x.double() @ weight.double().T + bias.double()
+    if labels.ndim == 1:
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+    else:
+        loss = F.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum")
+    return float(loss + penalty / 2 * weight.double().square().sum()), logits
+
+
+def reference(x, labels, penalty):
+    """Weight and bias of scikit-learn, to its last digits."""
+    fit = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-10, max_iter=1000)
+    fit.fit(x.double().numpy(), labels.numpy())
+    return torch.from_numpy(fit.coef_), torch.from_numpy(fit.intercept_)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_optimum_is_scikit_learns(shape, dtype):
+    x, labels = problem(*shape, dtype)
+    fits = logistic_path(x, labels, classes=shape[2], penalties=GRID, tolerance=PRECISE)
+    assert [fit.penalty for fit in fits] == GRID
+    assert all(fit.converged and fit.gradient_norm <= PRECISE for fit in fits)
+    for fit in fits[::11]:
+        weight, bias = reference(x, labels, fit.penalty)
+        best, logits = objective(x, labels, weight, bias, fit.penalty)
+        got, scores = objective(x, labels, fit.weight, fit.bias, fit.penalty)
+        assert got == pytest.approx(best, rel=1e-6)
+        assert fit.loss == pytest.approx(best, rel=3e-6)
+        assert torch.equal(scores.argmax(1), logits.argmax(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(200, 30), (60, 90)])
+def test_indicators_are_problems_of_their_own(shape, dtype):
+    x, _ = problem(*shape, 4, 0.5, dtype)
+    noisy = x[:, :3] + x.std() * torch.randn(len(x), 3, generator=torch.Generator().manual_seed(0))
+    labels = (noisy > noisy.quantile(torch.tensor(0.8, dtype=dtype))).long()
+    fits = logistic_path(x, labels, classes=3, penalties=GRID[::4], tolerance=PRECISE)
+    assert all(fit.converged for fit in fits)
+    for fit in fits[::3]:
+        each = [reference(x, labels[:, k], fit.penalty) for k in range(3)]
+        weight, bias = (torch.cat(parts) for parts in zip(*each, strict=True))
+        best, logits = objective(x, labels, weight, bias, fit.penalty)
+        got, scores = objective(x, labels, fit.weight, fit.bias, fit.penalty)
+        assert got == pytest.approx(best, rel=1e-6)
+        assert fit.loss == pytest.approx(best, rel=3e-6)
+        assert torch.equal(scores > 0, logits > 0)
+
+
+def test_the_norm_tells_the_excess():
+    pass
+    """Its square is the relative excess within a small factor, at any tolerance."""
+    x, labels = problem(300, 40, 5, 0.4)
+    exact = logistic_path(x, labels, classes=5, penalties=GRID[::6], tolerance=1e-5)
+    blind = 300 * np.log(5)
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        fits = logistic_path(x, labels, classes=5, penalties=GRID[::6], tolerance=tolerance)
+        for fit, best in zip(fits, exact, strict=True):
+            excess = (fit.loss - best.loss) / min(best.loss, blind - best.loss)
+            print(fit.penalty, tolerance, fit.gradient_norm, excess / fit.gradient_norm**2)
+
+
+def test_any_order_of_penalties():
+    x, labels = problem(80, 20, 3, 0.3)
+    given = [1.0, 1e3, 1e-2, 1.0]
+    fits = logistic_path(x, labels, classes=3, penalties=given, tolerance=PRECISE)
+    assert [fit.penalty for fit in fits] == given
+    for fit in fits:
+        alone = logistic_path(x, labels, classes=3, penalties=[fit.penalty], tolerance=PRECISE)[0]
+        assert alone.loss == pytest.approx(fit.loss, rel=1e-6)
+    assert logistic_path(x, labels, classes=3, penalties=[]) == []
+
+
+@pytest.mark.parametrize("shape", [(300, 40, 5, 0.4), (60, 100, 5, 0.4)])
+def test_a_start_spares_most_of_the_work(shape):
+    x, labels = problem(*shape)
+    cold, *_ = logistic_path(x[:-9], labels[:-9], classes=5, penalties=[1e-3])
+    assert cold.converged
+    again, *_ = logistic_path(x[:-9], labels[:-9], classes=5, penalties=[1e-3], start=cold)
+    assert again.evaluations == 1
+    torch.testing.assert_close(again.weight, cold.weight)
+    torch.testing.assert_close(again.bias, cold.bias)
+    refit, *_ = logistic_path(x, labels, classes=5, penalties=[1e-3], start=cold)
+    fresh, *_ = logistic_path(x, labels, classes=5, penalties=[1e-3])
+    assert refit.converged
+    assert refit.evaluations < fresh.evaluations
+    assert refit.loss == pytest.approx(fresh.loss, rel=1e-4)
+
+
+def test_the_path_spares_most_of_the_work():
+    """Of what each penalty costs alone: predictions and L-BFGS's memory carry over."""
+    x, labels = problem(300, 40, 5, 0.4)
+    path = logistic_path(x, labels, classes=5, penalties=GRID)
+    alone = [logistic_path(x, labels, classes=5, penalties=[penalty])[0] for penalty in GRID[::4]]
+    assert sum(fit.evaluations for fit in path[::4]) < 0.3 * sum(fit.evaluations for fit in alone)
+
+
+def test_too_few_evaluations_are_told():
+    x, labels = problem(300, 40, 5, 0.1)
+    fit, *_ = logistic_path(x, labels, classes=5, penalties=[1e-6], max_evaluations=3)
+    assert not fit.converged
+    assert fit.evaluations == 3
+    assert fit.gradient_norm > 3e-3
+    assert np.isfinite(fit.loss)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_scale_and_offset_of_the_features_change_nothing_else(dtype):
+    """x a and lambda a^2 are the same problem, wherever the origin is."""
+    x, labels = problem(80, 20, 3, 0.3, dtype)
+    one = logistic_path(x, labels, classes=3, penalties=[1e-1, 1e-3], tolerance=PRECISE)
+    other = logistic_path(1e3 * x + 5e3, labels, classes=3, penalties=[1e5, 1e3], tolerance=PRECISE)
+    for a, b in zip(one, other, strict=True):
+        assert a.loss == pytest.approx(b.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_features_that_tell_nothing_leave_the_classes_shares(dtype):
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2] * 1)
+    for x in (torch.ones(10, 4, dtype=dtype), torch.zeros(10, 30, dtype=dtype)):
+        for fit in logistic_path(x, labels, classes=3, penalties=[1.0, 1e-6], tolerance=1e-3):
+            assert fit.converged
+            shares = (x @ fit.weight.T + fit.bias).softmax(1)[0]
+            torch.testing.assert_close(shares, torch.tensor([0.6, 0.3, 0.1], dtype=dtype), rtol=0, atol=1e-3)
+
+
+def test_equal_images_and_more_features_than_rank():
+    x, labels = problem(60, 100, 3, 0.4)
+    x = torch.cat([x, x])[:, torch.arange(150) % 100]
+    fit, *_ = logistic_path(x, labels.repeat(2), classes=3, penalties=[0.5], tolerance=PRECISE)
+    best, _ = objective(x, labels.repeat(2), *reference(x, labels.repeat(2), 0.5), 0.5)
+    assert fit.loss == pytest.approx(best, rel=1e-6)
+
+
+def test_penalties_must_be_positive():
+    with pytest.raises(ValueError, match="penalties must be above 0, not 0.0"):
+        logistic_path(*problem(80, 20, 3, 0.3), classes=3, penalties=[1.0, 0.0])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("indicators", [False, True])
+def test_the_same_on_a_gpu(dtype, indicators):
+    x, labels = problem(300, 40, 5, 0.4, dtype)
+    labels = F.one_hot(labels) if indicators else labels
+    here = logistic_path(x, labels, classes=5, penalties=GRID, tolerance=PRECISE)
+    there = logistic_path(x.cuda(), labels.cuda(), classes=5, penalties=GRID, tolerance=PRECISE)
+    for a, b in zip(here, there, strict=True):
+        assert b.weight.is_cuda
+        assert b.converged
+        assert b.loss == pytest.approx(a.loss, rel=1e-6)

@@ -1,0 +1,182 @@
+"""The papers' linear probes against plain PyTorch loops, one learning rate at a time."""
+
+from dataclasses import asdict, replace
+from math import cos, pi
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from infomax.data.sources import open_source
+from infomax.data.views import Preprocessing
+from infomax.distributed import rank, world_size
+from infomax.encoders import build_encoder, save_encoder
+from infomax.evaluation import probing
+from infomax.evaluation.features import settle
+from infomax.evaluation.probes import PROBES, TRUST, Heads, Probe, held_out, train_heads
+from infomax.evaluation.probing import probe
+from infomax.evaluation.representations import Judging, labelled, represent
+from ranks import on_ranks
+
+SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
+CPU = torch.device("cpu")
+
+
+def batches(n=96, d=6, classes=4, steps=12, size=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % classes
+    x = torch.randn(classes, d, generator=generator)[labels] + 0.5 * torch.randn(n, d, generator=generator)
+    rows = [np.random.default_rng(step).permutation(n)[:size] for step in range(steps)]
+    return x, labels, [(step // 4, x[torch.from_numpy(r)], r) for step, r in enumerate(rows)]
+
+
+def plain(x, labels, plan, rate, settings, weight, skip=()):
+    """One linear layer trained by autograd and torch's SGD, with LARS or LARC put between gradient and step."""
+    layer = nn.Linear(x.shape[1], 4)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.zero_()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=rate, momentum=0.9)
+    for epoch, features, rows in plan:
+        keep = ~np.isin(rows, skip)
+        optimizer.param_groups[0]["lr"] = rate * settings.rate(epoch)
+        optimizer.zero_grad()
+        F.cross_entropy(layer(features[keep]), labels[rows[keep]]).backward()
+        for p in layer.parameters():
+            scaled = settings.optimizer == "larc" or (settings.optimizer == "lars" and p.ndim > 1)
+            if scaled and p.norm() > 0 and p.grad.norm() > 0:
+                p.grad.mul_(TRUST * p.norm() / p.grad.norm())
+        optimizer.step()
+    return layer
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lars", "larc"])
+def test_heads_side_by_side_are_layers_trained_one_by_one(optimizer):
+    x, labels, plan = batches()
+    settings = Probe(epochs=3, batch_size=16, learning_rate=1.0, optimizer=optimizer)
+    rates = [0.1, 3.0] if optimizer == "sgd" else [5.0, 80.0]
+    heads = Heads(6, 4, rates * 2, settings, seed=0, device=CPU)
+    first = heads.weight[:4].clone()
+    held = torch.zeros(96)
+    held[::5] = 1
+    assert list(train_heads(heads, settings, iter(plan), labels, held)) == [epoch for epoch, *_ in plan]
+    scores = heads.scores(x)
+    for number, rate in enumerate(rates * 2):
+        skip = np.arange(0, 96, 5) if number >= 2 else ()
+        layer = plain(x, labels, plan, rate, settings, first, skip)
+        torch.testing.assert_close(scores[:, number], layer(x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_papers_schedules():
+    assert PROBES["carl"].rate(59) == 1
+    assert PROBES["carl"].rate(60) == pytest.approx(0.1)
+    assert PROBES["carl"].rate(80) == pytest.approx(0.01)
+    assert [PROBES["corinfomax-imagenet"].rate(e) for e in (19, 20, 99)] == pytest.approx([1, 0.1, 1e-4])
+    small = PROBES["corinfomax"]
+    assert small.learning_rate * small.rate(0) == 0.2
+    expected = 0.002 + (0.2 - 0.002) * (1 + cos(pi * 0.5)) / 2
+    assert small.learning_rate * small.rate(50) == pytest.approx(expected)
+    assert PROBES["mveb"].learning_rate == pytest.approx(0.1 * 4096 / 256)
+    assert PROBES["mira"].learning_rate == pytest.approx(0.075 * 1024 / 256)
+    assert PROBES["mira-lars"].learning_rate == pytest.approx(0.1 * 1024 / 256)
+
+
+def test_a_tenth_of_each_class_is_held_out():
+    labels = np.array([0] * 100 + [1] * 25 + [2] * 4 + [3])
+    out = held_out(labels)
+    assert [int(out[labels == label].sum()) for label in range(4)] == [10, 2, 2, 0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """An encoder whose features say something: with the statistics of the images."""
+    place, how = tmp_path_factory.mktemp("encoder"), Preprocessing(resize=16, size=16)
+    _, train, _ = labelled("digits")
+    save_encoder(settle(build_encoder(**SETTINGS), train, how), SETTINGS, asdict(how), place)
+    return place
+
+
+def test_a_probe_learns_with_and_without_augmentation(folder):
+    for alone in (True, False):
+        (row,) = probe(folder, "digits", name="corinfomax", learning_rates=[0.5], no_augmentation=alone, epochs=3)
+        assert row["top1"] > 0.35  # of ten classes
+        assert (row["labelled_images"], row["test_images"], row["epochs"]) == (1438, 359, 3)
+        assert row["interval"][0] < row["top1"] < row["interval"][1]
+        assert "held_out_top1" not in row
+
+
+def test_the_learning_rate_is_chosen_without_the_test_images(folder, monkeypatch):
+    source = open_source("digits")
+    rates = [1e-5, 0.5, 1e4]
+    (row,) = probe(folder, source, name="corinfomax", learning_rates=rates, no_augmentation=True, epochs=3)
+    assert row["learning_rate"] == 0.5
+    assert row["learning_rates"] == rates
+    shuffled = replace(source.test, labels=np.random.default_rng(0).permutation(source.test.labels))
+    other = replace(source, test=shuffled)
+    (again,) = probe(folder, other, name="corinfomax", learning_rates=rates, no_augmentation=True, epochs=3)
+    assert again["learning_rate"] == 0.5
+    assert again["held_out_top1"] == row["held_out_top1"]
+    assert again["top1"] < 0.3
+    (alone,) = probe(folder, source, name="corinfomax", learning_rates=[0.5], no_augmentation=True, epochs=3)
+    assert row["top1"] == alone["top1"]  # the head that is reported has seen all training images
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_interrupted_probe_goes_on(folder, monkeypatch, alone):
+    how = {"name": "carl", "learning_rates": [0.1, 1.0], "no_augmentation": alone, "epochs": 3, "batch_size": 100}
+    (whole,) = probe(folder, "digits", **how)
+    monkeypatch.setattr(probing, "SAVE_EVERY", 0.0)
+    step, count = Heads.step, []
+
+    def failing(self, *args):
+        count.append(1)
+        if len(count) == 20:
+            raise KeyboardInterrupt
+        step(self, *args)
+
+    monkeypatch.setattr(Heads, "step", failing)
+    with pytest.raises(KeyboardInterrupt):
+        probe(folder, "digits", **how)
+    monkeypatch.setattr(Heads, "step", lambda self, *args: (count.append(1), step(self, *args))[1])
+    (resumed,) = probe(folder, "digits", **how)
+    assert len(count) == 20 + 3 * 14 - 19
+    for key in ("top1", "held_out_top1", "learning_rate", "interval"):
+        assert resumed[key] == whole[key]
+    assert not list(probing.cache_folder().glob("unfinished/*"))
+
+
+def ranks_step():
+    _, labels, plan = batches(size=17)
+    settings = Probe(epochs=3, batch_size=17, learning_rate=1.0, optimizer="lars")
+    heads = Heads(6, 4, [1.0, 2.0], settings, seed=0, device=CPU)
+    share = [(epoch, f[rank() :: world_size()], r[rank() :: world_size()]) for epoch, f, r in plan]
+    list(train_heads(heads, settings, iter(share), labels, None))
+    return heads.weight.tolist()
+
+
+def test_two_ranks_are_one():
+    alone = torch.tensor(ranks_step())
+    for weight in on_ranks(2, ranks_step):
+        torch.testing.assert_close(torch.tensor(weight), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_probe_refuses(folder):
+    with pytest.raises(ValueError, match="--probe must be one of mira, .* did you mean mveb"):
+        probe(folder, "digits", name="mvbe")
+    with pytest.raises(ValueError, match="--learning-rate must be a number in"):
+        probe(folder, "digits", learning_rates=[0.1, -1])
+    with pytest.raises(ValueError, match="--epochs must be a whole number"):
+        probe(folder, "digits", epochs=0)
+
+
+def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
+    source = open_source("digits")
+    how = Judging()
+    _, train, _ = labelled(source)
+    what = represent(folder, how)
+    a, again, other = (
+        probing._Probing(what, PROBES["carl"], [1.0], train.chosen, train, seed, True, how) for seed in (0, 0, 1)
+    )
+    assert a.folder == again.folder != other.folder
