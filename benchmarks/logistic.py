@@ -4,8 +4,8 @@ python benchmarks/logistic.py          half an hour; writes docs/results/logisti
 python benchmarks/logistic.py --toy    seconds, to see that it works; keeps nothing
 
 The transfer protocol's grid of penalties, for 5,000 images of 100 classes with 2,048 features. scikit-learn goes as the
-protocol does: L-BFGS of at most 100 iterations, from weak to strong, each solution the start of the next, by its
-usual tolerance; in float32 and in float64, of which the faster one counts. That tolerance stops it far from the optimum where
+protocol does: L-BFGS of at most 100 iterations, from weak to strong, each solution the start of the next, by its usual
+tolerance; in float32 and in float64, of which the faster one counts. That tolerance stops it far from the optimum where
 the penalty is weak, so losses are kept for each penalty, all of them computed in float64.
 
 Both run with one thread, in turn, and are compared within each turn by processor time, so that what other processes

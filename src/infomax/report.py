@@ -11,6 +11,7 @@ from infomax.runs import Run, rows_of
 from infomax.table import table
 
 NAMES = {
+    "leave_one_out": "one out",
     "k": "k",
     "temperature": "T",
     "labels_per_class": "labels",
@@ -49,15 +50,31 @@ class Result:
         stem = Path(self.row.get("subset_file", "")).stem
         return stem if stem in SUBSETS else ""
 
-    def fits(self, column: Column) -> bool:
-        """Whether a published column measures the same, after a training of the same kind as far as that is known."""
+    def fits(self, column: Column, varied: Iterable[str] = ()) -> bool:
+        """Whether a published column measures the same.
+
+        Args:
+            varied: The conditions that tell the column from others; they have to be the same, as far as they are known.
+        """
         row = self.row
         here = (row["protocol"], row["data"], self.subset)
-        if here != (column.protocol, column.data, column.subset) or column.metric not in row or "classes_file" in row:
+        if here != (column.protocol, column.data, column.subset) or column.metric not in row:
             return False
-        wanted = {key: value for key, value in vars(column.conditions).items() if value is not None}
-        known = vars(self.conditions) if self.conditions is not None else {}
-        return all(known.get(key) in (None, value) for key, value in wanted.items())
+        if "classes_file" in row or row.get("leave_one_out"):
+            return False
+        return not {word for word, _ in self.unlike(column)} & {*varied}
+
+    def unlike(self, column: Column) -> list[tuple[str, Any]]:
+        """The conditions, known of both, in which this result was made otherwise than the column's."""
+        known, wanted = vars(self.conditions or Conditions()), vars(column.conditions)
+        return [(w, known[w]) for w in known if None not in (known[w], wanted[w]) and known[w] != wanted[w]]
+
+
+def _varied(one: Table, column: Column) -> set[str]:
+    """The conditions in which columns of a table differ that else measure the same."""
+    what = ("protocol", "data", "metric", "subset")
+    alike = [vars(c.conditions) for c in one.columns if all(getattr(c, w) == getattr(column, w) for w in what)]
+    return {word for word in alike[0] if len({conditions[word] for conditions in alike}) > 1}
 
 
 def compared(places: Sequence[Path], name: str | None) -> str:
@@ -78,7 +95,11 @@ def compared(places: Sequence[Path], name: str | None) -> str:
     results = [result for place in places for result in _results(place)]
     if not results:
         raise ValueError(f"{places[0]} has no results yet; infomax evaluate adds them")
-    told = [_beside(one, results) for one in wanted if name or any(r.fits(c) for r in results for c in one.columns)]
+    told = [
+        _beside(one, results)
+        for one in wanted
+        if name or any(r.fits(c, _varied(one, c)) for r in results for c in one.columns)
+    ]
     return "\n\n".join([_ours(results), *told])
 
 
@@ -132,18 +153,22 @@ def _beside(one: Table, results: Sequence[Result]) -> str:
         if row.uncertain:
             notes.append(row.uncertain)
             mark = f" [{len(notes)}]"
-        varied = [
-            f"{value}" if key != "multi_crop" else ("multi-crop" if value else "two crops")
-            for key, value in vars(row.conditions).items()
-            if value is not None
-        ]
-        title = f"{row.method}{', ' if varied else ''}{', '.join(varied)}{mark}"
-        lines.append([title, *(_printed(v, d) for v, d in zip(row.values, row.deviations, strict=True))])
+        varied = [_said(word, value) for word, value in vars(row.conditions).items() if value is not None]
+        lines.append(
+            [
+                ", ".join([row.method, *varied]) + mark,
+                *(_printed(v, d) for v, d in zip(row.values, row.deviations, strict=True)),
+            ]
+        )
     for name in dict.fromkeys(result.name for result in results if result.name not in REFERENCES):
-        mine = [r for r in results if r.name == name]
-        cells = [next((f"{100 * r.row[c.metric]:.1f}" for r in reversed(mine) if r.fits(c)), "") for c in one.columns]
-        if any(cells):
-            lines.append([f"ours: {name}", *cells])
+        mine = [result for result in reversed(results) if result.name == name]
+        places = [(c, next((r for r in mine if r.fits(c, _varied(one, c))), None)) for c in one.columns]
+        if found := [(column, result) for column, result in places if result is not None]:
+            unlike = dict.fromkeys(
+                _said(word, value) for column, result in found for word, value in result.unlike(column)
+            )
+            cells = ["" if result is None else f"{100 * result.row[c.metric]:.1f}" for c, result in places]
+            lines.append([", ".join([f"ours: {name}", *unlike]), *cells])
     title = f"{one.paper}, {one.number}: {one.title}\n{one.setting}"
     columns = [column.name for column in one.columns]
     return "\n".join([title, table(["", *columns], lines), *(f"[{i}] {note}" for i, note in enumerate(notes, start=1))])
@@ -192,6 +217,16 @@ def result_table(rows: Sequence[dict[str, Any]], same: set[str]) -> str:
 
 def _cell(value: Any) -> Any:
     return f"{100 * value[0]:.1f} to {100 * value[1]:.1f}" if isinstance(value, list) else value
+
+
+def _said(word: str, value: Any) -> str:
+    """A condition in words."""
+    what = word.replace("multi_crop", "multi-crop").replace("_", " ")
+    if isinstance(value, bool):
+        return what if value else f"no {what}"
+    if word in ("epochs", "runs", "prototypes", "iterations"):
+        return f"{value} {what}"
+    return str(value) if word in ("backbone", "crops", "hardware") else f"{what} {value}"
 
 
 def _printed(value: float | None, deviation: float | None) -> str:

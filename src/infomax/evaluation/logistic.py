@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MEMORY = 40  # pairs of L-BFGS; fewer take more steps on features with a wide spectrum, more cost as much as they save
-STRIDE = 4  # a power of two; each solution is close to those beside it, so that most can be interpolated
+PAST = 4  # solutions whose combination predicts the next
+COMBINED = 8  # trials of a combination
 REFRESH = 5  # evaluations that share a preconditioner
 STEEP = 0.3  # of the slope at its start, where a step may end
 LINE_SEARCH = 10  # trials of one step's length
@@ -91,10 +92,10 @@ def logistic_path(
         raise ValueError(f"penalties must be above 0, not {min(penalties)}")
     problem = _Problem(x, labels, classes)
     point = problem.point(problem.turned(start) if start else x.new_zeros(problem.x.shape[1], classes))
-    solver, solved, fits = _Solver(problem, tolerance, max_evaluations), {}, {}
-    for penalty in _order(sorted(set(penalties), reverse=True)):
+    solver, solved, fits = _Solver(problem, tolerance, max_evaluations), [], {}
+    for penalty in sorted(set(penalties), reverse=True):
         point, norm, evaluations = solver.solve(_predicted(problem, solved, point, penalty), penalty)
-        solved[math.log(penalty)] = point.w
+        solved = [(point.w, problem.x @ point.w), *solved[: PAST - 1]]
         loss = point.loss + penalty / 2 * _squares(point.w[:-1])
         fits[penalty] = Fit(penalty, *problem.turned_back(point.w), loss, norm, norm <= tolerance, evaluations)
     return [fits[penalty] for penalty in penalties]
@@ -160,6 +161,16 @@ class _Problem:
         residual = others.div_(everything).scatter_(1, self.labels, -total / everything)
         return float(loss.sum(dtype=torch.float64)), residual
 
+    def bend(self, directions: Float[Tensor, "k n c"], residual: Float[Tensor, "n c"]) -> Float[Tensor, "k k"]:
+        """The loss's second derivatives along changes of the logits."""
+        if self.binary:
+            directions = directions * (residual.abs() * (1 - residual.abs())).sqrt()
+        else:
+            p = residual.scatter_add(1, self.labels, torch.ones_like(residual[:, :1]))
+            directions = directions - torch.linalg.vecdot(directions, p)[..., None]
+            directions *= p.clamp_min_(0).sqrt_()
+        return (directions.flatten(1) @ directions.flatten(1).T).double()
+
     def curvature(self, residual: Float[Tensor, "n c"]) -> tuple[Float[Tensor, " c"], Tensor | None]:
         """The loss's second derivatives in the logits, averaged over images: eigenvalues and eigenvectors [c, c]."""
         if self.binary:
@@ -179,19 +190,19 @@ class _Solver:
     def __init__(self, problem: _Problem, tolerance: float, max_evaluations: int):
         self.problem, self.tolerance, self.max_evaluations = problem, tolerance, max_evaluations
         self.pairs: list[tuple[Tensor, Tensor]] = []  # a step, and the change of the gradient along it
-        self.ridge = torch.zeros(0)
+        self.last: _Point | None = None
+        self.curvature, self.ridge = 0.0, torch.zeros(0)  # where the pairs belong
 
     def solve(self, point: _Point, penalty: float) -> tuple[_Point, float, int]:
         """The solution, the norm of its gradient, and how many gradients it took."""
         ridge = point.w.new_full((len(point.w), 1), penalty)
         ridge[-1] = 0.0
-        for step, change in self.pairs:
-            change.addcmul_(ridge - self.ridge, step)
-        self.ridge = ridge
         for evaluations in range(1, self.max_evaluations + 1):
             gradient = point.gradient + ridge * point.w
             if evaluations % REFRESH == 1:
                 self.refresh(point, ridge)
+                if evaluations == 1 and self.last and self.last is not point:
+                    self.learn(self.last, point)
             norm = self.norm(gradient, point, penalty)
             if norm <= self.tolerance and evaluations % REFRESH != 1:  # by what the curvature was some steps ago
                 self.refresh(point, ridge)
@@ -201,15 +212,23 @@ class _Solver:
             further = self.along(self.direction(gradient), point, gradient, ridge)
             if further is None:  # rounding hides what is left to gain
                 break
-            step = further.w - point.w
-            change = torch.addcmul(further.gradient - point.gradient, ridge, step)
-            self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
+            self.learn(point, further)
             point = further
+        self.last = point
         return point, norm, evaluations
 
+    def learn(self, point: _Point, further: _Point) -> None:
+        step = further.w - point.w
+        change = torch.addcmul(further.gradient - point.gradient, self.ridge, step)
+        self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
+
     def refresh(self, point: _Point, ridge: Tensor) -> None:
-        """The preconditioner, of what the probabilities are now."""
+        """The preconditioner of what the probabilities are now, and the pairs by how the curvature changed since."""
         values, self.vectors = self.problem.curvature(point.residual)
+        ratio = float(values.sum()) / self.curvature if self.pairs else 1.0
+        for step, change in self.pairs:
+            change.mul_(ratio).addcmul_(ridge - ratio * self.ridge, step)
+        self.curvature, self.ridge = float(values.sum()), ridge
         self.inverse = 1 / (self.problem.squares[:, None] * values + ridge)
 
     def norm(self, gradient: Tensor, point: _Point, penalty: float) -> float:
@@ -254,29 +273,36 @@ class _Solver:
         return None
 
 
-def _order(strong_to_weak: list[float]) -> list[float]:
-    """Few from strong to weak; then those halfway between, for which more is known, on the way back; and so on."""
-    order, stride = strong_to_weak[::STRIDE], STRIDE
-    while stride > 1:
-        between = strong_to_weak[stride // 2 :: stride]
-        order += between[::-1] if order[-1] < order[0] else between
-        stride //= 2
-    return order
-
-
-def _predicted(problem: _Problem, solved: dict[float, Tensor], last: _Point, penalty: float) -> _Point:
-    """By the polynomial in log lambda through the nearest solutions; the last solution where that is no better."""
+def _predicted(problem: _Problem, solved: list[tuple[Tensor, Tensor]], last: _Point, penalty: float) -> _Point:
+    """The best combination of the last solutions, by Newton's method on its few numbers; their logits are known."""
     if len(solved) < 2:
         return last
-    place = math.log(penalty)
-    between = min(solved) < place < max(solved)
-    nearest = sorted(solved, key=lambda x: abs(x - place))[: 4 if between else 2]
-    w = torch.zeros_like(last.w)
-    for x in nearest:
-        w += solved[x] * math.prod((place - other) / (x - other) for other in nearest if other != x)
-    point = problem.point(w)
-    gain = last.loss - point.loss + penalty / 2 * (_squares(last.w[:-1]) - _squares(w[:-1]))
-    return point if gain > 0 else last
+    # Repeated differences, as the solutions themselves are too much alike.
+    ws, logits = (list(parts) for parts in zip(*solved, strict=True))
+    for order in range(1, len(solved)):
+        for i in range(len(solved) - 1, order - 1, -1):
+            ws[i], logits[i] = ws[i - 1] - ws[i], logits[i - 1] - logits[i]
+    sizes = [float(w.norm()) or 1.0 for w in ws]
+    w, z = (torch.stack([part / size for part, size in zip(parts, sizes, strict=True)]) for parts in (ws, logits))
+    flat, bare = z.flatten(1), w[:, :-1].flatten(1)
+    ridge = penalty * (bare @ bare.T).double()
+    best, scale, tried = math.inf, 1.0, torch.zeros(len(w), dtype=torch.float64, device=w.device)
+    tried[0] = sizes[0]
+    now, step, known = tried, tried, None
+    for _ in range(COMBINED):
+        there = torch.tensordot(tried.to(z), z, 1)
+        loss, residual = problem.loss(there)
+        value = loss + float(tried @ ridge @ tried) / 2
+        if value < best:
+            gain, best, now, known = best - value, value, tried, (there, (loss, residual))
+            if gain < 1e-6 * best:
+                break
+            gradient = (flat @ residual.flatten()).double() + ridge @ now
+            step, scale = -torch.linalg.solve(problem.bend(z, residual) + ridge, gradient), 1.0
+        else:
+            scale /= 4
+        tried = now + scale * step
+    return problem.point(torch.tensordot(now.to(w), w, 1), *known)
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
