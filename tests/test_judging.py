@@ -51,7 +51,7 @@ def last(folder, count=1):
 def test_few_and_cluster(infomax, trained):
     code, out, _ = infomax("evaluate", "few", "a", "--labels", "1", "--draws", "3", "--alone")
     assert code == 0
-    assert "few labels, labels 1: of digits in 10 classes; accuracy in %" in out
+    assert "few labels, labels a class 1 of digits in 10 classes; scores in %" in out
     assert [row["classifier"] for row in last(trained / "a", 2)] == ["knn", "linear"]
     code, out, _ = infomax("evaluate", "cluster", "a")
     assert code == 0

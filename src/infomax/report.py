@@ -11,10 +11,10 @@ from infomax.runs import Run, rows_of
 from infomax.table import table
 
 NAMES = {
-    "leave_one_out": "one out",
+    "leave_one_out": "leave-one-out",
     "k": "k",
     "temperature": "T",
-    "labels_per_class": "labels",
+    "labels_per_class": "labels a class",
     "classifier": "classifier",
     "probe": "probe",
     "learning_rate": "rate",
@@ -186,22 +186,16 @@ def told(protocol: str, rows: Sequence[dict[str, Any]], limits: dict[str, Any]) 
         "transfer": "transfer by a linear classifier",
     }[protocol]
     same = {key for key in NAMES if all(row.get(key) == first.get(key) for row in rows)}
-    about = [f"of {first['data']}"] if "data" in same else []
-    if "data" in same and "labelled_images" not in NAMES and protocol != "few":
-        about.insert(0, f"{first.get('labelled_images', first.get('train_images'))} labelled and")
-        about.insert(1, f"{first['test_images']} test images")
-    if "classes" in first and "data" in same:
-        about.append(f"in {first['classes']} classes")
-    settings = [
-        f"{NAMES[key]} {first[key]}" for key in NAMES if key in same and key in first and key not in ("data", "probe")
+    shown = [
+        key for key in NAMES if key in same and key not in ("data", "probe") and first.get(key) not in (None, False)
     ]
-    lines = [
-        ", ".join([title, *settings])
-        + ": "
-        + " ".join(about)
-        + "".join(f", those of {file}" for file in limits.values())
-    ]
-    return "\n".join([lines[0] + "; accuracy in %", result_table(rows, same)])
+    head = ", ".join([title, *(NAMES[key] if first[key] is True else f"{NAMES[key]} {first[key]}" for key in shown)])
+    if "data" in same:
+        counts = [("labelled", first.get("labelled_images", first.get("train_images"))), ("test", first["test_images"])]
+        told = " and ".join(f"{count} {what}" for what, count in counts if count and protocol != "few")
+        head += f": {told} images of {first['data']}" if told else f" of {first['data']}"
+        head += f" in {first['classes']} classes" + "".join(f", those of {file}" for file in limits.values())
+    return f"{head}; scores in %\n{result_table(rows, same)}"
 
 
 def result_table(rows: Sequence[dict[str, Any]], same: set[str]) -> str:

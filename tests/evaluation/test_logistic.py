@@ -15,7 +15,7 @@ SHAPES = [
     (60, 100, 4, 0.4),
     (80, 20, 3, 0.3),
 ]  # images, features, classes, signal
-PRECISE = 3e-4  # tolerance, for an excess of about its square
+PRECISE = 2e-4  # tolerance, for an excess of about its square, up to a factor of ten
 
 
 def problem(n, d, classes, signal, dtype=torch.float64, seed=0):
@@ -79,7 +79,6 @@ def test_indicators_are_problems_of_their_own(shape, dtype):
 
 
 def test_the_norm_tells_the_excess():
-    pass
     """Its square is the relative excess within a small factor, at any tolerance."""
     x, labels = problem(300, 40, 5, 0.4)
     exact = logistic_path(x, labels, classes=5, penalties=GRID[::6], tolerance=1e-5)
@@ -88,7 +87,7 @@ def test_the_norm_tells_the_excess():
         fits = logistic_path(x, labels, classes=5, penalties=GRID[::6], tolerance=tolerance)
         for fit, best in zip(fits, exact, strict=True):
             excess = (fit.loss - best.loss) / min(best.loss, blind - best.loss)
-            print(fit.penalty, tolerance, fit.gradient_norm, excess / fit.gradient_norm**2)
+            assert 0.1 * fit.gradient_norm**2 < excess < 20 * fit.gradient_norm**2
 
 
 def test_any_order_of_penalties():

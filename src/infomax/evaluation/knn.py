@@ -53,7 +53,7 @@ def nearest(
         raise ValueError(f"k must be at least 1, but is {k}")
     if leave_one_out and len(bank) != len(queries):
         raise ValueError(f"leave_one_out needs the bank's {len(bank)} rows as queries, but there are {len(queries)}")
-    bank, queries, k = bank.detach(), queries.detach(), min(k, len(bank) - leave_one_out)
+    k = min(k, len(bank) - leave_one_out)
     best = queries.new_full((len(queries), k), -torch.inf, dtype=torch.float32)
     index = queries.new_zeros((len(queries), k), dtype=torch.int64)
     large = len(queries) >= TILE and len(bank) * len(queries) > PLAIN
@@ -175,6 +175,7 @@ def _compiled(bank: Tensor, queries: Tensor, best: Tensor, index: Tensor, leave_
                 own = at - start if leave_one_out else -(2**62)
                 lift = mine.shift - np.float32(mean @ mean)
                 _improve(known, mine, lift, start, own, each, best[here], index[here])
+            del part, known  # before there are the next ones
 
 
 def _coded(rows: Tensor, inverse: Tensor, mean: Tensor, each: Any) -> _Coded:
@@ -214,8 +215,7 @@ def _improve(bank: _Coded, queries: _Coded, lift: np.ndarray, start: int, own: i
         product = buffer[: m * len(codes)].view(m, len(codes))
         multiply(queries.codes, codes.T, out=product)
         scan = partial(_kernel(_scan), bank.scale[tile], plus[tile], bank.rows[tile], bank.inverse[tile])
-        lines = product.numpy()
-        owns = [at + own - first for at in cuts]
+        lines, owns = product.numpy(), [at + own - first for at in cuts]
         list(each(partial(scan, start + first), owns, [lines[at : at + TILE] for at in cuts], *shares))
 
 

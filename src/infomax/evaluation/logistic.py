@@ -6,13 +6,12 @@ For each penalty lambda, over weights W and an intercept b that is not penalised
 
 with the multinomial loss for one class per image, or c independent binary ones for an indicator per class.
 
-How: the features are turned to the axes of their covariance, where the penalty stays as it is, and problems of fewer
-images than features shrink to as many unknowns as images. There the Hessian is close to a diagonal matrix, the
-Kronecker product of the features' variances and the classes' (2D numbers from n), plus lambda. It preconditions
-L-BFGS, whose pairs stay valid from one penalty to the next but for the change of lambda. The path goes from strong to
-weak penalties; W is close to linear in log lambda, so the last two solutions predict the next. Logits are linear in W
-and are kept: a step costs one product for the logits' change and one for the gradient, and its length is searched
-without either.
+How: the features are turned to the axes of their covariance, where the penalty stays as it is, and fewer images than
+features leave as many unknowns as images. There the Hessian is close to the Kronecker product of the features'
+variances and the classes' curvature, plus lambda, which is diagonal and preconditions L-BFGS. Its pairs serve the next
+penalties too, once the change of lambda and of the curvature is taken into account. The path goes from strong to weak;
+the best combination of the last solutions starts the next. Logits are linear in W and are kept, so that combinations
+and lengths of steps are tried without a product of the features: a step costs two, for its logits and its gradient.
 """
 
 import math
@@ -25,7 +24,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-MEMORY = 40  # pairs of L-BFGS; fewer take more steps on features with a wide spectrum, more cost as much as they save
+MEMORY = 60  # pairs of L-BFGS; they stay of use for several penalties
 PAST = 4  # solutions whose combination predicts the next
 COMBINED = 8  # trials of a combination
 REFRESH = 5  # evaluations that share a preconditioner
@@ -44,7 +43,8 @@ class Fit:
         bias: b.
         loss: The objective there, penalty included.
         gradient_norm: Of the objective, in the metric of the preconditioner. Its square is about the excess of the loss
-            over the optimum, relative to the loss or to what was gained over an intercept alone, the smaller one.
+            over the optimum, up to a factor of ten, relative to the loss or to what it is below that of an intercept
+            alone, the smaller one.
         converged: Whether that is at most the tolerance.
         evaluations: Gradients computed, each with two products of the features and a matrix as large as W.
     """
@@ -82,8 +82,7 @@ def logistic_path(
         x: Features, in float32 or float64.
         labels: Classes, or for each class 0 or 1.
         classes: Number of classes.
-        penalties: Values of lambda, above 0. A grid in the distance of a factor of two costs little more for each than
-            the strongest alone.
+        penalties: Values of lambda, above 0. The closer they are, the less each costs.
         tolerance: Largest ``gradient_norm`` of a solution.
         max_evaluations: Of the gradient, for one penalty. A solution that needs more is returned as it is then.
         start: A solution of a similar problem, where the search for the strongest penalty begins.
@@ -95,6 +94,7 @@ def logistic_path(
     solver, solved, fits = _Solver(problem, tolerance, max_evaluations), [], {}
     for penalty in sorted(set(penalties), reverse=True):
         point, norm, evaluations = solver.solve(_predicted(problem, solved, point, penalty), penalty)
+        # Logits anew, without the rounding of many steps.
         solved = [(point.w, problem.x @ point.w), *solved[: PAST - 1]]
         loss = point.loss + penalty / 2 * _squares(point.w[:-1])
         fits[penalty] = Fit(penalty, *problem.turned_back(point.w), loss, norm, norm <= tolerance, evaluations)
@@ -138,9 +138,7 @@ class _Problem:
         weight = (self.axes @ w[:-1]).T.contiguous()
         return weight, w[-1] * self.size - weight @ self.mean
 
-    def point(
-        self, w: Float[Tensor, "r c"], logits: Tensor | None = None, known: tuple[float, Tensor] | None = None
-    ) -> _Point:
+    def point(self, w: Tensor, logits: Tensor | None = None, known: tuple[float, Tensor] | None = None) -> _Point:
         """Of the loss without penalty, where logits and what :meth:`loss` gives for them may be known."""
         logits = self.x @ w if logits is None else logits
         loss, residual = known or self.loss(logits)
@@ -181,7 +179,7 @@ class _Problem:
             matrix = residual.sum(0).diag() - own - own.T - residual.T @ residual
             matrix += matrix.trace() / self.classes**2  # equal logits have no curvature; this gives them the average
             values, vectors = torch.linalg.eigh(matrix / len(residual))
-        return values.clamp_min(FLAT * float(values.max())), vectors
+        return values.clamp_min(max(FLAT * float(values.max()), torch.finfo(values.dtype).tiny)), vectors
 
 
 class _Solver:
@@ -190,7 +188,6 @@ class _Solver:
     def __init__(self, problem: _Problem, tolerance: float, max_evaluations: int):
         self.problem, self.tolerance, self.max_evaluations = problem, tolerance, max_evaluations
         self.pairs: list[tuple[Tensor, Tensor]] = []  # a step, and the change of the gradient along it
-        self.last: _Point | None = None
         self.curvature, self.ridge = 0.0, torch.zeros(0)  # where the pairs belong
 
     def solve(self, point: _Point, penalty: float) -> tuple[_Point, float, int]:
@@ -201,8 +198,6 @@ class _Solver:
             gradient = point.gradient + ridge * point.w
             if evaluations % REFRESH == 1:
                 self.refresh(point, ridge)
-                if evaluations == 1 and self.last and self.last is not point:
-                    self.learn(self.last, point)
             norm = self.norm(gradient, point, penalty)
             if norm <= self.tolerance and evaluations % REFRESH != 1:  # by what the curvature was some steps ago
                 self.refresh(point, ridge)
@@ -212,15 +207,11 @@ class _Solver:
             further = self.along(self.direction(gradient), point, gradient, ridge)
             if further is None:  # rounding hides what is left to gain
                 break
-            self.learn(point, further)
+            step = further.w - point.w
+            change = torch.addcmul(further.gradient - point.gradient, ridge, step)
+            self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
             point = further
-        self.last = point
         return point, norm, evaluations
-
-    def learn(self, point: _Point, further: _Point) -> None:
-        step = further.w - point.w
-        change = torch.addcmul(further.gradient - point.gradient, self.ridge, step)
-        self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
 
     def refresh(self, point: _Point, ridge: Tensor) -> None:
         """The preconditioner of what the probabilities are now, and the pairs by how the curvature changed since."""
@@ -274,35 +265,30 @@ class _Solver:
 
 
 def _predicted(problem: _Problem, solved: list[tuple[Tensor, Tensor]], last: _Point, penalty: float) -> _Point:
-    """The best combination of the last solutions, by Newton's method on its few numbers; their logits are known."""
+    """The best combination of the last solutions: Newton's method on its few numbers, as their logits are known."""
     if len(solved) < 2:
         return last
-    # Repeated differences, as the solutions themselves are too much alike.
     ws, logits = (list(parts) for parts in zip(*solved, strict=True))
-    for order in range(1, len(solved)):
-        for i in range(len(solved) - 1, order - 1, -1):
+    for order in range(1, len(ws)):  # repeated differences, as the solutions themselves are too much alike
+        for i in reversed(range(order, len(ws))):
             ws[i], logits[i] = ws[i - 1] - ws[i], logits[i - 1] - logits[i]
     sizes = [float(w.norm()) or 1.0 for w in ws]
     w, z = (torch.stack([part / size for part, size in zip(parts, sizes, strict=True)]) for parts in (ws, logits))
-    flat, bare = z.flatten(1), w[:, :-1].flatten(1)
-    ridge = penalty * (bare @ bare.T).double()
-    best, scale, tried = math.inf, 1.0, torch.zeros(len(w), dtype=torch.float64, device=w.device)
+    ridge = penalty * (w[:, :-1].flatten(1) @ w[:, :-1].flatten(1).T).double()
+    tried, best, found = torch.zeros(len(w), dtype=torch.float64, device=w.device), math.inf, None
     tried[0] = sizes[0]
-    now, step, known = tried, tried, None
     for _ in range(COMBINED):
         there = torch.tensordot(tried.to(z), z, 1)
         loss, residual = problem.loss(there)
         value = loss + float(tried @ ridge @ tried) / 2
-        if value < best:
-            gain, best, now, known = best - value, value, tried, (there, (loss, residual))
-            if gain < 1e-6 * best:
-                break
-            gradient = (flat @ residual.flatten()).double() + ridge @ now
-            step, scale = -torch.linalg.solve(problem.bend(z, residual) + ridge, gradient), 1.0
-        else:
-            scale /= 4
-        tried = now + scale * step
-    return problem.point(torch.tensordot(now.to(w), w, 1), *known)
+        if found and not value < best:
+            break
+        best, found = value, (tried, there, (loss, residual))
+        gradient = (z.flatten(1) @ residual.flatten()).double() + ridge @ tried
+        tried = tried - torch.linalg.pinv(problem.bend(z, residual) + ridge, hermitian=True) @ gradient
+        if gradient @ (found[0] - tried) < 1e-6 * best:
+            break
+    return problem.point(torch.tensordot(found[0].to(w), w, 1), *found[1:]) if found else last
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
