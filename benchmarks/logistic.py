@@ -140,10 +140,11 @@ def sections(given: Given) -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", dest="file", type=Path, metavar="FILE.npz", help="x [n, d] and labels [n]")
+    parser.add_argument("--repeats", type=int)
     parser.add_argument("--toy", action="store_true", help="small and once; keeps nothing")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    vars(given).update(TOY if given.toy else SIZE)
+    vars(given).update({**(TOY if given.toy else SIZE), **({"repeats": given.repeats} if given.repeats else {})})
     circumstances = runs._circumstances()
     circumstances["versions"]["scikit-learn"] = version("scikit-learn")
     if torch.cuda.is_available():

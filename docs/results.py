@@ -4,6 +4,7 @@ python docs/results.py demo runs/demo               after `infomax demo`: docs/r
 python docs/results.py photographs runs/c10-*       after pretraining and `evaluate knn`: docs/results/photographs.json
 python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/views.py                          docs/results/views.json
+python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py and probes.py
 python docs/results.py tables                       the tables, from what is kept
 """
 
@@ -233,7 +234,44 @@ def opening_table() -> str:
     )
 
 
+def knn_table() -> str:
+    kept = json.loads((KEPT / "knn.json").read_text())
+    names = {"infomax": "infomax", "DINO": "product and top-k in chunks", "scikit-learn": "scikit-learn"}
+    rows = []
+    for row in kept["searches"]:
+        what = f"{row['queries']:,} queries, {row['bank']:,} x {row['dimension']:,}, {row['features']}"
+        rows.append([what, *(f"{row[name]['of_product'][1]:.2f}" for name in names)])
+    peak = max(row["peak"] for row in kept["memory"] if row["memory"] == 2**30)
+    return (
+        f"{markdown(['processor time, over that of the bare float32 product', *names.values()], rows)}\n\n"
+        f"One core; medians of {kept['searches'][0]['repeats']} turns in which all take part; the same predictions. "
+        f"At most {peak / 2**20:.0f} MiB beside the features. Measured by `python benchmarks/knn.py` on {where(kept)}."
+    )
+
+
+def probes_table() -> str:
+    kept = json.loads((KEPT / "probes.json").read_text())
+    rows = [
+        [
+            f"{row['encoder']}, {row['images']:,} images of {row['side']} pixels",
+            f"{row['seconds_running']:,.0f}",
+            f"{row['seconds_features']:,.0f}",
+            f"{row['ratio']:.0f}",
+        ]
+        for row in kept["rows"]
+    ]
+    header = [
+        f"seconds of a probe of {kept['rows'][0]['epochs']} epochs",
+        "running the encoder",
+        "on features",
+        "ratio",
+    ]
+    return f"{markdown(header, rows)}\n\nMeasured by `python benchmarks/probes.py` on {where(kept)}."
+
+
 TABLES = {
+    "knn": (DOCS / "evaluation.md", knn_table),
+    "probes": (DOCS / "evaluation.md", probes_table),
     "views": (DOCS / "data.md", views_table),
     "opening": (DOCS / "data.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),

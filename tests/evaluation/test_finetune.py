@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from infomax import checkpoints
 from infomax.data.augment import make_views
 from infomax.data.images import ArrayImages, FileImages
+from infomax.data.joined import Joined
 from infomax.data.loaders import training_batches
 from infomax.data.sources import open_source
 from infomax.data.splits import Labelled, Source
@@ -26,7 +27,7 @@ from infomax.evaluation import search, tuning
 from infomax.evaluation.finetune import SETTINGS, finetune
 from infomax.evaluation.representations import Judging, Representation
 from infomax.evaluation.scores import mean_average_precision, top_k
-from infomax.evaluation.search import GRID, ORDER, TRANSFER, Both, choose_best, of_pair, together, transfer_finetune
+from infomax.evaluation.search import GRID, ORDER, TRANSFER, choose_best, of_pair, together, transfer_finetune
 from infomax.evaluation.tuning import Compute, FineTuning, Tuning, class_scores
 from infomax.evaluation.unfinished import Unfinished
 from infomax.pretrained import fingerprint
@@ -549,14 +550,15 @@ def test_what_the_search_refuses(digits, pretrained):
 def test_two_splits_are_joined(tmp_path, digits):
     first, second = files(tmp_path, 5), files(tmp_path, 4, start=10)
     part = together(Labelled(first, np.array([1, 3]), first.labels[[1, 3]]), all_of(second))
-    assert isinstance(part.images, Both)
+    assert isinstance(part.images, Joined)
     assert part.index.tolist() == [1, 3, 5, 6, 7, 8]
     assert part.labels.tolist() == [1, 1, 0, 1, 0, 1] == part.images.labels[part.index].tolist()
     assert [part.images.name(int(i)) for i in part.index] == [first.files[1], first.files[3], *second.files]
     assert np.array_equal(part.images.open(6), second.open(1))
     assert np.array_equal(part.chosen.open(1), first.open(3))
     assert len(part.images) == 9
-    assert part.images.fingerprint() != Both(second, first).fingerprint()
+    other = together(all_of(second), all_of(first))
+    assert part.images.fingerprint() != other.images.fingerprint()
     state = part.images.state(part.index)
     assert state == part.images.state(part.index) != part.images.state(part.index[1:])
     os.utime(tmp_path / second.files[2], ns=(1, 1))

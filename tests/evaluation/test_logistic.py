@@ -101,22 +101,6 @@ def test_any_order_of_penalties():
     assert logistic_path(x, labels, classes=3, penalties=[]) == []
 
 
-@pytest.mark.parametrize("shape", [(300, 40, 5, 0.4), (60, 100, 5, 0.4)])
-def test_a_start_spares_most_of_the_work(shape):
-    x, labels = problem(*shape)
-    cold, *_ = logistic_path(x[:-9], labels[:-9], classes=5, penalties=[1e-3])
-    assert cold.converged
-    again, *_ = logistic_path(x[:-9], labels[:-9], classes=5, penalties=[1e-3], start=cold)
-    assert again.evaluations == 1
-    torch.testing.assert_close(again.weight, cold.weight)
-    torch.testing.assert_close(again.bias, cold.bias)
-    refit, *_ = logistic_path(x, labels, classes=5, penalties=[1e-3], start=cold)
-    fresh, *_ = logistic_path(x, labels, classes=5, penalties=[1e-3])
-    assert refit.converged
-    assert refit.evaluations < fresh.evaluations
-    assert refit.loss == pytest.approx(fresh.loss, rel=1e-4)
-
-
 def test_the_path_spares_most_of_the_work():
     """Of what each penalty costs alone: predictions and L-BFGS's memory carry over."""
     x, labels = problem(300, 40, 5, 0.4)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from infomax.data.images import FileImages, Images, Names, Shrink
+from infomax.data.images import FileImages, Images, Names
+from infomax.data.joined import Joined
 from infomax.data.splits import Source
 from infomax.storage import cache_folder, write_whole
 
@@ -155,35 +155,14 @@ def open_folder(data: str, root: Path) -> Source:
 
 
 @dataclass(eq=False)
-class Joined(Images):
-    """The images of several folders, one after another; folders of the same name in them are the same class."""
+class _Folders(Joined):
+    """The images of several folders; folders of the same name in them are the same class."""
 
-    parts: Sequence[FileImages]
-    labels: np.ndarray | None
-    classes: list[str]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.parts))
-
-    def _find(self, index: int) -> tuple[FileImages, int]:
-        ends = np.cumsum([len(part) for part in self.parts])
-        part = int(np.searchsorted(ends, index, side="right"))
-        return self.parts[part], index - (int(ends[part - 1]) if part else 0)
+    parts: Sequence[FileImages]  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def name(self, index: int) -> str:
         part, inner = self._find(index)
-        return f"{part.root}/{part.name(inner)}"
-
-    def fingerprint(self) -> str:
-        return hashlib.sha256(" ".join(part.fingerprint() for part in self.parts).encode()).hexdigest()[:12]
-
-    def state(self, index: np.ndarray) -> str:
-        found = [self._find(int(i)) for i in index]
-        return hashlib.sha256(" ".join(part.state(np.array([inner])) for part, inner in found).encode()).hexdigest()
-
-    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
-        part, inner = self._find(index)
-        return part.open(inner, shrink)
+        return f"{self.parts[part].root}/{self.parts[part].name(inner)}"
 
 
 def open_folders(data: str, sources: Sequence[Source]) -> Source:
@@ -194,12 +173,12 @@ def open_folders(data: str, sources: Sequence[Source]) -> Source:
     if any(images.labels is None for images in first):
         classes = []
 
-    def join(images: Sequence[Images | None]) -> Joined | None:
+    def join(images: Sequence[Images | None]) -> _Folders | None:
         parts = [part for part in images if isinstance(part, FileImages)]
         if not parts or (not classes and images is not first):
             return None
         numbers = [np.searchsorted(classes, part.classes)[part.labels] for part in parts if part.labels is not None]
-        return Joined(parts, np.concatenate(numbers) if classes else None, classes)
+        return _Folders(parts, np.concatenate(numbers) if classes else None, classes)
 
     train, test = join(first), join([source.test for source in sources])
     assert train is not None

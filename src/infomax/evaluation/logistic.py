@@ -28,8 +28,9 @@ MEMORY = 60  # pairs of L-BFGS; they stay of use for several penalties
 PAST = 4  # solutions whose combination predicts the next
 COMBINED = 8  # trials of a combination
 REFRESH = 5  # evaluations that share a preconditioner
+SURE = 2.0  # times the step that the known curvature asks for: a longer one found less than that
 STEEP = 0.3  # of the slope at its start, where a step may end
-LINE_SEARCH = 10  # trials of one step's length
+LINE_SEARCH = 40  # trials of one step's length
 FLAT = 1e-5  # least curvature of a direction of classes, relative to the largest
 
 
@@ -74,7 +75,6 @@ def logistic_path(
     penalties: Sequence[float],
     tolerance: float = 3e-3,
     max_evaluations: int = 1000,
-    start: Fit | None = None,
 ) -> list[Fit]:
     """Solutions in the order of ``penalties``, computed where ``x`` is and in its precision.
 
@@ -85,18 +85,17 @@ def logistic_path(
         penalties: Values of lambda, above 0. The closer they are, the less each costs.
         tolerance: Largest ``gradient_norm`` of a solution.
         max_evaluations: Of the gradient, for one penalty. A solution that needs more is returned as it is then.
-        start: A solution of a similar problem, where the search for the strongest penalty begins.
     """
     if not min(penalties, default=1.0) > 0:
         raise ValueError(f"penalties must be above 0, not {min(penalties)}")
     problem = _Problem(x, labels, classes)
-    point = problem.point(problem.turned(start) if start else x.new_zeros(problem.x.shape[1], classes))
+    point = problem.point(x.new_zeros(problem.x.shape[1], classes))
     solver, solved, fits = _Solver(problem, tolerance, max_evaluations), [], {}
     for penalty in sorted(set(penalties), reverse=True):
         point, norm, evaluations = solver.solve(_predicted(problem, solved, point, penalty), penalty)
-        # Logits anew, without the rounding of many steps.
-        solved = [(point.w, problem.x @ point.w), *solved[: PAST - 1]]
-        loss = point.loss + penalty / 2 * _squares(point.w[:-1])
+        logits = problem.x @ point.w  # without the rounding of many steps
+        solved = [(point.w, logits), *solved[: PAST - 1]]
+        loss = problem.loss(logits)[0] + penalty / 2 * _squares(point.w[:-1])
         fits[penalty] = Fit(penalty, *problem.turned_back(point.w), loss, norm, norm <= tolerance, evaluations)
     return [fits[penalty] for penalty in penalties]
 
@@ -129,10 +128,6 @@ class _Problem:
         counts = labels.sum(0) if self.binary else torch.bincount(labels, minlength=classes)
         shares = (torch.stack([counts, len(x) - counts]) if self.binary else counts).double() / len(x)
         self.blind = -len(x) * float(torch.xlogy(shares, shares).sum())  # the least loss of an intercept alone
-
-    def turned(self, fit: Fit) -> Float[Tensor, "r c"]:
-        weight, bias = fit.weight.to(self.x), fit.bias.to(self.x)
-        return torch.cat([(weight @ self.axes).T, (bias + weight @ self.mean)[None] / self.size])
 
     def turned_back(self, w: Float[Tensor, "r c"]) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
         weight = (self.axes @ w[:-1]).T.contiguous()
@@ -194,19 +189,19 @@ class _Solver:
         """The solution, the norm of its gradient, and how many gradients it took."""
         ridge = point.w.new_full((len(point.w), 1), penalty)
         ridge[-1] = 0.0
+        sure = False  # the curvature that the norm is measured in was met in the last step
         for evaluations in range(1, self.max_evaluations + 1):
             gradient = point.gradient + ridge * point.w
             if evaluations % REFRESH == 1:
                 self.refresh(point, ridge)
-            norm = self.norm(gradient, point, penalty)
-            if norm <= self.tolerance and evaluations % REFRESH != 1:  # by what the curvature was some steps ago
-                self.refresh(point, ridge)
-                norm = self.norm(gradient, point, penalty)
-            if norm <= self.tolerance or evaluations == self.max_evaluations:
+            direction = self.direction(gradient)
+            norm = self.norm(gradient, direction, point, penalty)
+            if (norm <= self.tolerance and sure) or evaluations == self.max_evaluations:
                 break
-            further = self.along(self.direction(gradient), point, gradient, ridge)
+            further, length = self.along(direction, point, gradient, ridge)
             if further is None:  # rounding hides what is left to gain
                 break
+            sure = length < SURE
             step = further.w - point.w
             change = torch.addcmul(further.gradient - point.gradient, ridge, step)
             self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
@@ -222,9 +217,8 @@ class _Solver:
         self.curvature, self.ridge = float(values.sum()), ridge
         self.inverse = 1 / (self.problem.squares[:, None] * values + ridge)
 
-    def norm(self, gradient: Tensor, point: _Point, penalty: float) -> float:
-        turned = gradient if self.vectors is None else gradient @ self.vectors
-        excess = _squares(turned * self.inverse.sqrt()) / 2
+    def norm(self, gradient: Tensor, direction: Tensor, point: _Point, penalty: float) -> float:
+        excess = max(-float(_inner(gradient, direction)), 0.0) / 2
         loss, blind = point.loss + penalty / 2 * _squares(point.w[:-1]), self.problem.blind
         rounding = torch.finfo(gradient.dtype).eps * blind  # all that counts where the features tell nothing
         size = max(min(loss, blind - loss), rounding)
@@ -243,7 +237,7 @@ class _Solver:
             d.addcmul_(step, share - scale * _inner(change, d))
         return d
 
-    def along(self, d: Tensor, point: _Point, gradient: Tensor, ridge: Tensor) -> _Point | None:
+    def along(self, d: Tensor, point: _Point, gradient: Tensor, ridge: Tensor) -> tuple[_Point | None, float]:
         """The point in direction ``d`` where the objective's slope is all but gone; None where none is found."""
         logits = self.problem.x @ d
         slope, bend = float(_inner(gradient, d)), float(_inner(ridge * d, d))
@@ -254,14 +248,14 @@ class _Solver:
             known = self.problem.loss(tried)
             now = float(_inner(known[1], logits)) + constant + length * bend
             if abs(now) <= STEEP * abs(slope):
-                return self.problem.point(point.w + length * d, tried, known)
+                return self.problem.point(point.w + length * d, tried, known), length
             low, high = ((length, now), high) if now < 0 else (low, (length, now))
             if math.isinf(high[0]):
                 length = min(4 * length, length * slope / (slope - now)) if now > slope else 4 * length
             else:
                 part = low[1] / (low[1] - high[1])
                 length = low[0] + min(max(part, 0.1), 0.9) * (high[0] - low[0])
-        return None
+        return None, length
 
 
 def _predicted(problem: _Problem, solved: list[tuple[Tensor, Tensor]], last: _Point, penalty: float) -> _Point:

@@ -5,7 +5,6 @@ fine-tuned on the training images and judged once, at the end, on the validation
 encoder once more, from its own weights, on both; this is judged on the test images, which nothing else has seen.
 """
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from infomax.arguments import check_count
-from infomax.data.images import ArrayImages, Images, Shrink
+from infomax.data.images import ArrayImages, Images
+from infomax.data.joined import Joined
 from infomax.data.splits import Labelled, Source
 from infomax.evaluation.finetune import Job, Row
 from infomax.evaluation.representations import Judging, Representation
@@ -146,41 +145,6 @@ def choose_best(tried: Sequence[Row]) -> Row:
     return max(whole, key=lambda trial: trial["validation"])  # the first of several
 
 
-class Both(Images):
-    """The images of two splits, one after the other, with the same classes."""
-
-    def __init__(self, first: Images, second: Images):
-        if first.classes != second.classes:
-            raise ValueError(f"two splits must have the same classes, but have {first.classes} and {second.classes}")
-        self.first, self.second, self.classes = first, second, first.classes
-        known = first.labels is not None and second.labels is not None
-        self.labels = np.concatenate([first.labels, second.labels]) if known else None  # pyrefly: ignore
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def _find(self, index: int) -> tuple[Images, int]:
-        inner = index - len(self.first)
-        return (self.first, index) if inner < 0 else (self.second, inner)
-
-    def name(self, index: int) -> str:
-        images, inner = self._find(index)
-        return images.name(inner)
-
-    def fingerprint(self) -> str:
-        both = f"{self.first.fingerprint()} {self.second.fingerprint()}"
-        return hashlib.sha256(both.encode()).hexdigest()[:12]
-
-    def state(self, index: np.ndarray) -> str:
-        of_first = index < len(self.first)
-        states = self.first.state(index[of_first]), self.second.state(index[~of_first] - len(self.first))
-        return hashlib.sha256(f"{of_first.tolist()} {states}".encode()).hexdigest()
-
-    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
-        images, inner = self._find(index)
-        return images.open(inner, shrink)
-
-
 def together(first: Labelled, second: Labelled) -> Labelled:
     """The images of both, as one part; arrays of one size stay one, and parts of the same images stay those."""
     if first.labels.shape[1:] != second.labels.shape[1:]:
@@ -191,8 +155,12 @@ def together(first: Labelled, second: Labelled) -> Labelled:
         index = np.concatenate([first.index, second.index])
         order = np.argsort(index)
         return Labelled(first.images, index[order], labels[order])
-    images: Images = Both(first.images, second.images)
     a, b = first.images, second.images
+    if a.classes != b.classes:
+        raise ValueError(f"two splits must have the same classes, but have {a.classes} and {b.classes}")
+    known = a.labels is not None and b.labels is not None
+    every = np.concatenate([a.labels, b.labels]) if known else None  # pyrefly: ignore
+    images: Images = Joined([a, b], every, a.classes)
     if isinstance(a, ArrayImages) and isinstance(b, ArrayImages) and a.pixels.shape[1:] == b.pixels.shape[1:]:
-        images = ArrayImages(np.concatenate([a.pixels, b.pixels]), images.labels, images.classes)
+        images = ArrayImages(np.concatenate([a.pixels, b.pixels]), every, a.classes)
     return Labelled(images, np.concatenate([first.index, second.index + len(a)]), labels)
