@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
-from infomax.evaluation.logistic import logistic_path
+from infomax.evaluation.logistic import _Problem, logistic_path
 
 GRID = np.logspace(-6, 5, 45).tolist()
 SHAPES = [
@@ -102,11 +102,30 @@ def test_any_order_of_penalties():
 
 
 def test_the_path_spares_most_of_the_work():
-    """Of what each penalty costs alone: predictions and L-BFGS's memory carry over."""
+    """Of what each penalty costs alone: combinations of solutions start the next, and L-BFGS's memory carries over."""
     x, labels = problem(300, 40, 5, 0.4)
     path = logistic_path(x, labels, classes=5, penalties=GRID)
     alone = [logistic_path(x, labels, classes=5, penalties=[penalty])[0] for penalty in GRID[::4]]
-    assert sum(fit.evaluations for fit in path[::4]) < 0.3 * sum(fit.evaluations for fit in alone)
+    print(
+        sum(fit.evaluations for fit in path),
+        sum(fit.evaluations for fit in path[::4]),
+        sum(fit.evaluations for fit in alone),
+    )
+    assert sum(fit.evaluations for fit in path) < 150
+
+
+def test_losses_keep_their_digits():
+    """Also of images that are all but certain, or certain and wrong; in float32, against float64."""
+    for size in (1e-3, 1.0, 30.0, 3e4):
+        logits = size * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
+        right = logits.argmax(1)
+        for labels in (right, right.roll(1)):
+            precise = logits.double().requires_grad_()
+            expected = F.cross_entropy(precise, labels, reduction="sum")
+            loss, residual = _Problem(torch.randn(50, 2), labels, 4).loss(logits)
+            assert loss == pytest.approx(float(expected), rel=1e-5)
+            (derivative,) = torch.autograd.grad(expected, precise)
+            torch.testing.assert_close(residual.double(), derivative, rtol=1e-4, atol=1e-30)
 
 
 def test_too_few_evaluations_are_told():
