@@ -106,12 +106,8 @@ def test_the_path_spares_most_of_the_work():
     x, labels = problem(300, 40, 5, 0.4)
     path = logistic_path(x, labels, classes=5, penalties=GRID)
     alone = [logistic_path(x, labels, classes=5, penalties=[penalty])[0] for penalty in GRID[::4]]
-    print(
-        sum(fit.evaluations for fit in path),
-        sum(fit.evaluations for fit in path[::4]),
-        sum(fit.evaluations for fit in alone),
-    )
-    assert sum(fit.evaluations for fit in path) < 150
+    assert sum(fit.evaluations for fit in path[::4]) < 0.3 * sum(fit.evaluations for fit in alone)
+    assert sum(fit.evaluations for fit in path) < 400
 
 
 def test_losses_keep_their_digits():
@@ -123,8 +119,8 @@ def test_losses_keep_their_digits():
             precise = logits.double().requires_grad_()
             expected = F.cross_entropy(precise, labels, reduction="sum")
             loss, residual = _Problem(torch.randn(50, 2), labels, 4).loss(logits)
-            assert loss == pytest.approx(float(expected), rel=1e-5)
             (derivative,) = torch.autograd.grad(expected, precise)
+            assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
             torch.testing.assert_close(residual.double(), derivative, rtol=1e-4, atol=1e-30)
 
 

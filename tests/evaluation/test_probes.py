@@ -180,3 +180,15 @@ def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
         probing._Probing(what, PROBES["carl"], [1.0], train.chosen, train, seed, True, how) for seed in (0, 0, 1)
     )
     assert a.folder == again.folder != other.folder
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_gpu_trains_the_same_probe(folder, alone):
+    words = {"name": "corinfomax", "learning_rates": [0.1, 0.5], "no_augmentation": alone, "epochs": 2}
+    (here,), (there,) = (
+        probe(folder, "digits", **words, how=Judging(device=d, no_cache=True)) for d in ("cpu", "cuda")
+    )
+    assert there["top1"] == pytest.approx(here["top1"], abs=0.02)
+    assert there["held_out_top1"] == pytest.approx(here["held_out_top1"], abs=0.02)
