@@ -18,6 +18,7 @@ from infomax.data.sources import open_source
 from infomax.data.views import Preprocessing
 from infomax.encoders import build_encoder, load_encoder
 from infomax.engine import build_method
+from infomax.evaluation import features
 from infomax.evaluation.clusters import compare
 from infomax.evaluation.features import extract
 from infomax.judging import evaluate
@@ -107,7 +108,7 @@ def test_transfer_to_what_is_there_of_the_eleven(infomax, trained, tmp_path):
         LAYOUTS[name](tmp_path)
     code, out, _ = infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path))
     assert code == 0
-    assert "left out, for they are not there: aircraft, caltech101, cars, cifar10" in out
+    assert "left out: aircraft, caltech101, cars, cifar10" in out
     assert [(row["data"], row["metric"]) for row in last(trained / "b", 2)] == [("dtd", "top1"), ("voc2007", "map11")]
     code, _, err = infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path), "--data", "dtd,cars")
     assert code == 2
@@ -178,7 +179,7 @@ def test_a_report_has_the_papers_tables_with_our_line(infomax, trained, tmp_path
     assert code == 0
     table = out[out.index("MIRA, Table 7") :]
     line = next(line for line in table.splitlines() if line.startswith("ours: mine"))
-    assert re.split(r"  +", line) == ["ours: mine, small, 1 epochs", "92.3", "100.0"]
+    assert re.split(r"  +", line) == ["ours: mine, small, 1 epochs, logistic regression", "92.3", "100.0"]
     place = table.splitlines()[2].index("CIFAR-10 Top-1") + len("CIFAR-10 Top-1")
     assert line[:place].endswith("92.3")
     assert "93.02" in table
@@ -189,6 +190,57 @@ def test_a_report_has_the_papers_tables_with_our_line(infomax, trained, tmp_path
     code, out, _ = infomax("report", str(folder), "--table", "mira-3")
     assert "MIRA, Table 3" in out
     assert "ours:" not in out[out.index("MIRA, Table 3") :]
+
+
+def test_a_report_prefers_the_papers_own_way_and_names_others(trained, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text((trained / "a" / "config.json").read_text())
+    result(folder, protocol="linear", data="cifar10", top1=0.7, probe="mira")
+    result(folder, protocol="linear", data="cifar10", top1=0.2)
+    result(folder, protocol="knn", data="imagenet", top1=0.6, k=20, temperature=0.07)
+    result(folder, protocol="knn", data="imagenet", top1=0.4, k=200, temperature=0.1)
+    said = compared([folder], "mira-7").splitlines()
+    assert [line.split()[-2:] for line in said if line.startswith("ours:")] == [["70.0", "100.0"]]
+    assert not any("probe" in line or "logistic" in line for line in said if line.startswith("ours:"))
+    (line,) = [line for line in compared([folder], "corinfomax-1").splitlines() if line.startswith("ours:")]
+    assert ", mira " in line
+    (line,) = [line for line in compared([folder], "mira-3").splitlines() if line.startswith("ours:")]
+    assert "60.0" in line
+    assert "40.0" not in line
+
+
+def test_what_a_run_was_trained_on_is_what_it_is_judged_by(infomax, trained):
+    """A run on some classes is not recorded as one on all."""
+    (trained / "three.txt").write_text("1\n4\n8\n")
+    small = ["method.hidden=16", "method.prototypes=12"]
+    where = {"classes": str(trained / "three.txt")}
+    pretrain(data="digits", **where, method="mira", out=trained / "c", epochs=1, overrides=small, quiet=True)
+    code, out, _ = infomax("evaluate", "knn", "c", "--alone")
+    assert code == 0
+    assert "in 3 classes" in out
+    (row,) = last(trained / "c")
+    assert (row["classes"], row["classes_file"]) == (3, str(trained / "three.txt"))
+
+
+def test_a_worker_that_is_killed_is_one_line(infomax, trained, monkeypatch):
+    def killed(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(features, "evaluation_batches", killed)
+    code, _, err = infomax("evaluate", "knn", "a", "--no-cache")
+    assert code == 1
+    assert "lower --workers" in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_of_something_else_is_no_run(infomax, trained):
+    (trained / "other").mkdir(exist_ok=True)
+    (trained / "other" / "config.json").write_text('{"model_type": "dinov2"}')
+    for words in (("evaluate", "knn", "other"), ("report", "other")):
+        code, _, err = infomax(*words)
+        assert code == 2
+        assert "other is not a run folder: its config.json is of something else" in err
 
 
 def test_a_column_of_other_conditions_is_not_ours(trained, tmp_path):
@@ -222,7 +274,14 @@ def test_a_result_is_kept_before_the_next_is_computed(trained, tmp_path, monkeyp
     """An interruption in the second data set loses nothing of the first."""
 
     def rows(*_):
-        yield {"protocol": "transfer", "data": "first"}
+        yield {
+            "protocol": "transfer",
+            "data": "first",
+            "representation": "x",
+            "test_images": 1,
+            "classes": 2,
+            "top1": 0.5,
+        }
         raise KeyboardInterrupt
 
     monkeypatch.setattr(judging, "_rows", rows)

@@ -181,7 +181,7 @@ def test_impossible_numbers_of_views_are_refused(views):
 
 
 def test_full_views_have_one_size():
-    with pytest.raises(ValueError, match=r"views.full must be two or more of one size, but is \[32, 16\]"):
+    with pytest.raises(ValueError, match=r"views.full must be of one size, but is \[32, 16\]"):
         customise(get_recipe("mira", "small"), overrides=["views.full.1.size=16"])
 
 

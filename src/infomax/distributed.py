@@ -61,6 +61,12 @@ def from_first(make: Callable[[], T]) -> T:
     return outcome[0]
 
 
+def all_here() -> None:
+    """Wait until every rank has come here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
 def largest(number: int, device: torch.device) -> int:
     """The largest of the ranks' numbers."""
     return number if world_size() == 1 else int(global_max(torch.tensor(number, device=device)))

@@ -26,6 +26,8 @@ class Encoder(nn.Module):
         width: Of the features.
     """
 
+    architecture = ""
+    """What its modules do not show of it, where it comes from another library."""
     preprocessing: dict[str, Any]
     """How an image becomes the input, where the encoder was loaded: a :class:`~infomax.data.views.Preprocessing`."""
 

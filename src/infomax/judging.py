@@ -1,10 +1,13 @@
 """What the commands that judge encoders do and print, by the words of their options."""
 
+import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from infomax.arguments import MachineError
 from infomax.commands import location
 
 Row = dict[str, Any]
@@ -27,8 +30,8 @@ def evaluate(
     """``infomax evaluate``: each result is kept as soon as it is known, then all are printed."""
     from infomax.distributed import process_group, rank
     from infomax.evaluation.representations import Judging
-    from infomax.launch import given_place
-    from infomax.report import told
+    from infomax.launch import failure_of_the_machine, given_place
+    from infomax.report import told as told_rows
     from infomax.runs import Run, append_row
 
     if (name := encoder or named) is None or (encoder and named):
@@ -38,8 +41,8 @@ def evaluate(
     run = Run(Path(name)) if (Path(name) / "config.json").is_file() else None
     if out is None:
         out = (run.path if run is not None else Path()) / "results.jsonl"
-    if out.is_dir() or not out.parent.is_dir():
-        raise ValueError(f"--out {out} must be a file, in a folder that is there")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise ValueError(f"--out {out} must be a file that can be written, in a folder that is there")
     how = Judging(
         device=device,
         workers=workers,
@@ -49,39 +52,46 @@ def evaluate(
         quiet=False,
     )
     where = location(options)
-    limits = {f"{key}_file": file for key in ("classes", "subset") if (file := getattr(where, key)) is not None}
-    rows: list[Row] = []
-
-    def judged() -> None:
-        for row in _rows(protocol, name, run, where, download, how, options):
-            rows.append(row)
-            if rank() == 0:
-                append_row(out, {**row, **limits})
-
-    place = given_place()
-    if place is None:
-        judged()
-    else:
-        with process_group(place.rank, place.world, device=how.local_device(place.local_rank)):
-            judged()
-    if place is None or place.rank == 0:
-        print(told(protocol, rows, limits))
-        print(f"added to {out}")
-
-
-def _rows(
-    protocol: str, name: str, run: Any, where: Any, download: bool, how: Any, options: dict[str, Any]
-) -> Iterable[Row]:
-    """What a protocol finds, as it finds it."""
-    if protocol == "transfer" or options.get("setting") == "transfer":
-        return _transfers(protocol, name, where, download, how, options)
-    if where.data is None:
+    if where.data is None and protocol != "transfer" and options.get("setting") != "transfer":
         if run is None:
             raise ValueError(f"--data is wanted: {name} is not a run folder, which would say what it was trained on")
         given = {key: value for key, value in vars(where).items() if value is not None}
         where = replace(run.location, **given)
-    source = where.open(download=download)
-    return _protocols()[protocol](name, source, how=how, **options)
+    limits = {f"{key}_file": file for key in ("classes", "subset") if (file := getattr(where, key)) is not None}
+    place = given_place()
+    if place is not None and place.rank > 0:
+        how = replace(how, quiet=True)
+    rows: list[Row] = []
+
+    def judged() -> None:
+        try:
+            for row in _rows(protocol, name, where, download, how, options):
+                rows.append(row)
+                if rank() == 0:
+                    append_row(out, {**row, **limits})
+        except Exception as error:
+            told = failure_of_the_machine(error, "--feature-precision 16, or a smaller --batch-size, takes less")
+            if told is None:
+                raise
+            raise MachineError(f"{told}. What was computed is kept, and the same command goes on") from error
+
+    try:
+        if place is None:
+            judged()
+        else:
+            with process_group(place.rank, place.world, device=how.local_device(place.local_rank)):
+                judged()
+    finally:
+        if rows and (place is None or place.rank == 0):
+            print(told_rows(protocol, rows, limits))
+            print(f"added to {out}")
+
+
+def _rows(protocol: str, name: str, where: Any, download: bool, how: Any, options: dict[str, Any]) -> Iterable[Row]:
+    """What a protocol finds, as it finds it."""
+    if protocol == "transfer" or options.get("setting") == "transfer":
+        return _transfers(protocol, name, where, download, how, options)
+    return _protocols()[protocol](name, where.open(download=download), how=how, **options)
 
 
 def _protocols() -> dict[str, Callable[..., Iterable[Row]]]:
@@ -110,8 +120,9 @@ def _linear(name: str, source: Any, *, how: Any, probe: str | None, **options: A
     from infomax.evaluation.probing import probe as trained
 
     if probe is None:
+        unset = {"learning_rate": (), "no_augmentation": False, "seed": 0}
         for word, value in options.items():
-            if value not in (None, (), False, 0):
+            if value != unset.get(word):
                 raise ValueError(f"--{word.replace('_', '-')} is for a trained classifier; name it with --probe")
         return protocols.linear(name, source, how=how)
     rates = options.pop("learning_rate") or None
@@ -123,9 +134,12 @@ def _transfers(
 ) -> Iterable[Row]:
     """A row for each data set; all are opened before the first is computed."""
     from infomax.data.named import NAMED
+    from infomax.distributed import rank
     from infomax.evaluation.search import transfer_finetune
     from infomax.evaluation.transfer import TRANSFER_SETS, to_transfer, transfer
 
+    if protocol == "finetune" and options["epochs"] is not None:
+        raise ValueError(f"--epochs {options['epochs']} is not for --setting transfer, whose runs have --steps")
     wanted = where.data.split(",") if where.data else list(TRANSFER_SETS)
     if not set(wanted) <= {*NAMED, "digits"}:
         wanted = [where.data]  # folders, which may have commas between them too
@@ -139,8 +153,10 @@ def _transfers(
             missing.append(str(error))
     if not sources:
         raise ValueError(f"none of the {len(TRANSFER_SETS)} data sets is there: {missing[0]}")
-    if missing:
-        print(f"left out, for they are not there: {', '.join(sorted({*wanted} - {s.name for s in sources}))}")
+    if missing and rank() == 0:
+        print(f"left out: {', '.join(sorted({*wanted} - {s.name for s in sources}))}")
+        for reason in missing:
+            print(f"  {reason}", file=sys.stderr)
     what = to_transfer(name, how)
     for source in sources:
         if protocol == "transfer":

@@ -45,6 +45,22 @@ def given_place() -> Place | None:
     return None
 
 
+def failure_of_the_machine(error: Exception, cure: str) -> str | None:
+    """What failed, in the user's words, where memory was too little or a worker was lost; None for any other error.
+
+    Args:
+        cure: For too little memory.
+    """
+    text = " ".join(str(error).split())
+    signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in text for sign in signs):
+        return f"out of memory; {cure} ({text[:200]})"
+    if isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text:
+        what = "a process that reads images was ended, as the system does where memory is short: lower --workers"
+        return f"{what} ({text})"
+    return None
+
+
 class Interruption:
     """Ctrl-C, SIGTERM and the warning that SLURM sends before the time is up, to be heeded between two steps.
 

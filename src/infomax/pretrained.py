@@ -71,7 +71,7 @@ def _line(error: Exception) -> str:
 
 
 @torch.no_grad()
-def _encoder(backbone: nn.Module, how: Preprocessing) -> Encoder:
+def _encoder(backbone: nn.Module, how: Preprocessing, architecture: str) -> Encoder:
     """The backbone with its width, which an image of the right size tells."""
     try:
         features = backbone.eval()(torch.zeros(1, 3, how.size, how.size))
@@ -80,7 +80,7 @@ def _encoder(backbone: nn.Module, how: Preprocessing) -> Encoder:
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ValueError("gives no vector for an image, and so cannot be evaluated")
     encoder = Encoder(backbone, features.shape[1])
-    encoder.preprocessing = asdict(how)
+    encoder.preprocessing, encoder.architecture = asdict(how), architecture
     return encoder
 
 
@@ -134,7 +134,7 @@ def _open_timm(name: str) -> Encoder:
         raise ValueError(f"takes images of {channels} x {size} x {width}; want 3 channels and a square")
     resize = size if config["crop_mode"] == "squash" else math.floor(size / config["crop_pct"])
     numbers = {"mean": config["mean"], "std": config["std"], "bicubic": config["interpolation"] != "bilinear"}
-    return _encoder(network, Preprocessing(resize=resize, size=size, **numbers))
+    return _encoder(network, Preprocessing(resize=resize, size=size, **numbers), name.partition(".")[0])
 
 
 def _open_torchvision(name: str) -> Encoder:
@@ -158,7 +158,7 @@ def _open_torchvision(name: str) -> Encoder:
     if at:
         _fill_from(place, network, [classifier], name)
     numbers = {"mean": tuple(shown.mean), "std": tuple(shown.std), "bicubic": shown.interpolation.value != "bilinear"}
-    return _encoder(network, Preprocessing(resize=resize, size=size, **numbers))
+    return _encoder(network, Preprocessing(resize=resize, size=size, **numbers), name)
 
 
 class _Pooled(nn.Module):
@@ -203,7 +203,8 @@ def _open_hugging_face(name: str) -> Encoder:
         missing = [key for key in missing if not key.startswith("pooler.")]
     if missing:
         raise ValueError(f"{len(missing)} weights are missing from its file: {', '.join(sorted(missing)[:3])}, ...")
-    return _encoder(_Pooled(getattr(model, "vision_model", model).float()), _shown(shown))
+    pooled = _Pooled(getattr(model, "vision_model", model).float())
+    return _encoder(pooled, _shown(shown), pooled.model.config.to_json_string())
 
 
 def _shown(config: dict[str, Any]) -> Preprocessing:
@@ -230,9 +231,9 @@ OPENERS = {"timm": _open_timm, "torchvision": _open_torchvision, "hf": _open_hug
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """12 hexadecimal digits of the encoder's modules and of every bit of its weights; the same in any process."""
+    """12 hexadecimal digits of the encoder's architecture and of every bit of its weights; the same in any process."""
     modules = re.sub(r" at 0x[0-9a-f]+", "", repr(encoder))  # of functions, which lie elsewhere in each process
-    told = hashlib.sha256(modules.encode())
+    told = hashlib.sha256(modules.encode() + encoder.architecture.encode())
     for name, value in encoder.state_dict().items():
         value = value.detach().cpu().contiguous()
         told.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

@@ -32,6 +32,10 @@ SCORES = {
     "ari": "ARI",
     "accuracy": "matched",
 }
+PUBLISHED_KNN = (20, 0.07)
+"""k and temperature of all published numbers."""
+RESULTS = {"interval", "seconds", "validation", "penalty", "held_out_top1", "converged", "tried", *published.METRICS}
+"""What a measurement finds, not what it is of."""
 REFERENCES = ("untrained encoder", "raw pixels")
 SUBSETS = {"1percent", "10percent"}
 
@@ -62,7 +66,15 @@ class Result:
             return False
         if "classes_file" in row or row.get("leave_one_out"):
             return False
+        if column.protocol == "knn" and (row.get("k"), row.get("temperature")) != PUBLISHED_KNN:
+            return False
         return not {word for word, _ in self.unlike(column)} & {*varied}
+
+    @property
+    def manner(self) -> str:
+        """How a classifier was trained, where there are several ways."""
+        ways = {"linear": self.row.get("probe", "logistic regression"), "finetune": self.row.get("setting", "")}
+        return ways.get(self.row["protocol"], "")
 
     def unlike(self, column: Column) -> list[tuple[str, Any]]:
         """The conditions, known of both, in which this result was made otherwise than the column's."""
@@ -120,13 +132,12 @@ def _results(place: Path) -> Iterable[Result]:
     elif not place.is_file():
         raise ValueError(f"{place} is neither a run folder nor a file of results")
     found: dict[tuple, Result] = {}
-    measured = {"interval", "seconds", *published.METRICS}
     for row in rows_of(place / "results.jsonl" if place.is_dir() else place):
         if "representation" not in row:  # of the demonstration, which has a table of its own
             continue
         own = row["representation"] == "trained encoder"
         title = place.name or str(place.resolve().name)
-        key = tuple((word, str(value)) for word, value in row.items() if word not in measured)
+        key = tuple((word, str(value)) for word, value in row.items() if word not in RESULTS)
         found.pop(key, None)
         found[key] = Result(title if own else row["representation"], row, conditions if own else None)
     return found.values()
@@ -162,11 +173,13 @@ def _beside(one: Table, results: Sequence[Result]) -> str:
         )
     for name in dict.fromkeys(result.name for result in results if result.name not in REFERENCES):
         mine = [result for result in reversed(results) if result.name == name]
+        own = one.paper.lower()
+        mine.sort(key=lambda r: (r.manner.startswith(own), r.manner != "logistic regression"), reverse=True)
         places = [(c, next((r for r in mine if r.fits(c, _varied(one, c))), None)) for c in one.columns]
         if found := [(column, result) for column, result in places if result is not None]:
-            unlike = dict.fromkeys(
-                _said(word, value) for column, result in found for word, value in result.unlike(column)
-            )
+            told = [_said(word, value) for column, result in found for word, value in result.unlike(column)]
+            told += [way for _, result in found if (way := result.manner) and not way.startswith(own)]
+            unlike = dict.fromkeys(told)
             cells = ["" if result is None else f"{100 * result.row[c.metric]:.1f}" for c, result in places]
             lines.append([", ".join([f"ours: {name}", *unlike]), *cells])
     title = f"{one.paper}, {one.number}: {one.title}\n{one.setting}"

@@ -31,9 +31,12 @@ class Run:
         if not file.is_file():
             raise ValueError(f"{self.path} is not a run folder: it has no config.json")
         try:
-            return json.loads(file.read_text())
+            config = json.loads(file.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{file} is damaged: {error}") from error
+        if not {"recipe", "data"} <= config.keys():
+            raise ValueError(f"{self.path} is not a run folder: its config.json is of something else")
+        return config
 
     @property
     def location(self) -> Location:

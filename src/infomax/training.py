@@ -22,7 +22,7 @@ from infomax.data.workers import Batch
 from infomax.distributed import from_first, largest, rank, world_size
 from infomax.encoders import save_encoder
 from infomax.engine import Engine
-from infomax.launch import Interruption
+from infomax.launch import Interruption, failure_of_the_machine
 from infomax.monitor import Reporter
 from infomax.online import online_scores
 from infomax.replay import capture
@@ -137,7 +137,11 @@ class _Training:
                 self.save_encoder()
         except Exception as error:
             self.rescue()
-            raise _explained(error, self.saved_step) from error
+            cure = "lower --device-batch (the gradient stays that of --batch-size), --image-size or --precision"
+            told = failure_of_the_machine(error, cure)
+            if told is None:
+                raise
+            raise MachineError(f"{told}. Step {self.saved_step} is saved, and --resume goes on from there") from error
         finally:
             if self.reporter is not None:
                 self.reporter.close()
@@ -264,22 +268,6 @@ class _Training:
             self.reporter.say(line)
         elif from_each:
             print(f"infomax: rank {rank()}: {line}", file=sys.stderr)
-
-
-def _explained(error: Exception, saved_step: int) -> Exception:
-    """A failure of the machine in the user's words; any other as it is."""
-    text = " ".join(str(error).split())
-    signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in text for sign in signs):
-        cure = "lower --device-batch (the gradient stays that of --batch-size), --image-size or --precision"
-        what = f"out of memory; {cure} ({text[:200]})"
-    elif isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text:
-        what = (
-            f"a process that reads images was ended, as the system does where memory is short: lower --workers ({text})"
-        )
-    else:
-        return error
-    return MachineError(f"{what}. Step {saved_step} is saved, and --resume goes on from there")
 
 
 @contextmanager

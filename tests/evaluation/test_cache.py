@@ -1,6 +1,8 @@
 """Features on disk: computed once, found again, and computed anew when anything that they depend on changes."""
 
 import os
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -10,14 +12,16 @@ from PIL import Image
 from infomax.data.images import ArrayImages, FileImages, Subset
 from infomax.data.sources import open_source
 from infomax.data.views import Preprocessing
+from infomax.distributed import rank
 from infomax.encoders import build_encoder
 from infomax.evaluation import cache
 from infomax.evaluation.cache import cached_features, features_folder
-from infomax.evaluation.features import extract
+from infomax.evaluation.features import encoded, extract
 from infomax.pretrained import fingerprint
 from ranks import on_ranks
 
 HOW = Preprocessing(resize=16, size=16)
+true_encoded, test_cache = encoded, sys.modules[__name__]
 ENCODER = build_encoder("small", stem="imagenet", seed=0)
 
 
@@ -30,15 +34,17 @@ def apart(tmp_path, monkeypatch):
 def counted(monkeypatch):
     """How many images were encoded."""
     seen = []
-    encoded = cache.encoded
+    monkeypatch.setattr(test_cache, "encoded", counting(seen))
+    return seen
 
-    def counting(encoder, images, index, *args, **kwargs):
-        for part in encoded(encoder, images, index, *args, **kwargs):
+
+def counting(seen):
+    def encode(*args, **kwargs):
+        for part in true_encoded(*args, **kwargs):
             seen.append(len(part))
             yield part
 
-    monkeypatch.setattr(cache, "encoded", counting)
-    return seen
+    return encode
 
 
 @pytest.fixture
@@ -52,7 +58,12 @@ def folder(tmp_path):
 
 
 def features(images, encoder=ENCODER, how=HOW, **options):
-    return cached_features(encoder, fingerprint(encoder), images, how, workers=0, **options)
+    return cached_features(
+        lambda images, index: test_cache.encoded(encoder, images, index, how, workers=0),
+        f"{fingerprint(encoder)} {how}",
+        images,
+        **options,
+    )
 
 
 def test_features_are_computed_once_and_are_those_of_the_encoder(folder, counted):
@@ -95,16 +106,15 @@ def test_one_changed_pixel_of_an_array_makes_its_features_new(counted):
 def test_an_interrupted_computation_goes_on(monkeypatch, counted):
     monkeypatch.setattr(cache, "CHUNK", 512)
     images = open_source("digits").train
-    encoded = cache.encoded
 
     def failing(*args, **kwargs):
-        for number, part in enumerate(encoded(*args, **kwargs)):
+        for number, part in enumerate(true_encoded(*args, **kwargs)):
             if number == 3:
                 raise KeyboardInterrupt
             yield part
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "encoded", failing)
+        patch.setattr(test_cache, "encoded", failing)
         with pytest.raises(KeyboardInterrupt):
             features(images)
     before = sum(counted)
@@ -149,23 +159,22 @@ def test_without_a_cache_nothing_is_kept_or_used(folder, counted):
         features(folder)
 
 
-def of_rank(root, names):
+def of_rank(root, names, late):
     images = FileImages(root, names, None, [])
-    seen, encoded = [], cache.encoded
-
-    def counting(*args, **kwargs):
-        for part in encoded(*args, **kwargs):
-            seen.append(len(part))
-            yield part
-
-    cache.encoded, cache.CHUNK = counting, 2
+    seen = []
+    test_cache.encoded, cache.CHUNK = counting(seen), 2
+    if rank() == late:
+        time.sleep(0.5)  # the other one has written by then
     made = features(images)
-    return sum(seen), made.tolist()
+    some = features(Subset(images, np.array([0, 3]), None, []))
+    return sum(seen), made.tolist(), some.tolist()
 
 
-def test_ranks_share_the_work_and_none_is_done_twice(folder):
-    found = on_ranks(2, of_rank, folder.root, list(folder.files))
-    assert [count for count, _ in found] == [4, 3]  # pieces of 2, 2, 2 and 1
+@pytest.mark.parametrize("late", [0, 1])
+def test_ranks_share_the_work_and_none_is_done_twice(folder, late):
+    found = on_ranks(2, of_rank, folder.root, list(folder.files), late)
+    assert [count for count, *_ in found] == [4, 3]  # pieces of 2, 2, 2 and 1
     expected = extract(ENCODER, folder, np.arange(7), HOW, workers=0)
-    for _, made in found:
+    for _, made, some in found:
         torch.testing.assert_close(torch.tensor(made), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(some), expected[[0, 3]], rtol=1e-5, atol=1e-5)

@@ -113,7 +113,7 @@ def test_pixels_of_large_images_are_averaged():
     checker = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     images = ArrayImages(np.repeat(checker[None, ..., None], 3, axis=3), None, [])
     how = Preprocessing(resize=64, size=64, mean=(0, 0, 0), std=(1, 1, 1))
-    x = pixels(images, np.arange(1), how)
+    (x,) = pixels(images, np.arange(1), how)
     assert x.shape == (1, 3 * 32 * 32)
     torch.testing.assert_close(x, torch.full_like(x, 0.5))
 
@@ -144,7 +144,7 @@ def test_the_untrained_encoder_has_the_statistics_of_the_images_and_untouched_we
 
 @pytest.mark.parametrize("protocol", [knn, linear])
 def test_protocols_give_a_row_for_each_representation(folder, protocol):
-    rows = protocol(folder, "digits")
+    rows = list(protocol(folder, "digits"))
     assert [row["representation"] for row in rows] == ["trained encoder", "untrained encoder", "raw pixels"]
     for row in rows:
         assert (row["labelled_images"], row["test_images"]) == (1438, 359)
@@ -153,7 +153,7 @@ def test_protocols_give_a_row_for_each_representation(folder, protocol):
 
 
 def test_one_search_gives_all_settings_of_knn(folder):
-    rows = knn(folder, "digits", k=(1, 20), temperature=(0.07, 0.5), how=Judging(alone=True))
+    rows = list(knn(folder, "digits", k=(1, 20), temperature=(0.07, 0.5), how=Judging(alone=True)))
     assert [(row["k"], row["temperature"]) for row in rows] == [(1, 0.07), (1, 0.5), (20, 0.07), (20, 0.5)]
     (one,) = knn(folder, "digits", k=(20,), temperature=(0.5,), how=Judging(alone=True))
     assert one["top1"] == rows[3]["top1"]
@@ -171,16 +171,16 @@ def test_leave_one_out_judges_the_training_images(folder):
 
 
 def test_few_and_cluster_give_rows_for_each_representation(folder):
-    rows = few(folder, "digits", labels=(1, 5), draws=3)
+    rows = list(few(folder, "digits", labels=(1, 5), draws=3))
     assert len(rows) == 3 * 2 * 2
     assert rows[0]["labelled_images"] == 10
     assert rows[0]["interval"][0] < rows[0]["top1"] < rows[0]["interval"][1]
-    rows = cluster(folder, "digits")
+    rows = list(cluster(folder, "digits"))
     assert [row["representation"] for row in rows] == ["trained encoder", "untrained encoder", "raw pixels"]
     assert rows[2]["clusters"] == 10
     assert rows[2]["nmi"] > 0.6
     with pytest.raises(ValueError, match="--clusters must be at most the number of test images, 359"):
-        cluster(folder, "digits", clusters=400)
+        list(cluster(folder, "digits", clusters=400))
 
 
 def test_features_in_half_precision_score_alike(folder):
@@ -193,17 +193,17 @@ def test_features_in_half_precision_score_alike(folder):
 
 def test_knn_refuses_impossible_settings(folder):
     with pytest.raises(ValueError, match="--k must be a whole number of at least 1"):
-        knn(folder, "digits", k=(5, 0))
+        list(knn(folder, "digits", k=(5, 0)))
     with pytest.raises(ValueError, match="--temperature must be a number in"):
-        knn(folder, "digits", temperature=(0,))
+        list(knn(folder, "digits", temperature=(0,)))
     with pytest.raises(ValueError, match="want at least one value"):
-        knn(folder, "digits", k=())
+        list(knn(folder, "digits", k=()))
 
 
 def test_images_without_labels_cannot_be_judged_by(folder, tmp_path):
     np.savez(tmp_path / "x.npz", images=np.zeros((5, 8, 8), np.uint8))
     with pytest.raises(ValueError, match="has no labels"):
-        knn(folder, str(tmp_path / "x.npz"))
+        list(knn(folder, str(tmp_path / "x.npz")))
 
 
 def test_labels_of_a_class_that_only_the_test_split_has(folder):

@@ -107,7 +107,9 @@ def test_the_path_spares_most_of_the_work():
     path = logistic_path(x, labels, classes=5, penalties=GRID)
     alone = [logistic_path(x, labels, classes=5, penalties=[penalty])[0] for penalty in GRID[::4]]
     assert sum(fit.evaluations for fit in path[::4]) < 0.3 * sum(fit.evaluations for fit in alone)
-    assert sum(fit.evaluations for fit in path) < 400
+    x, labels = problem(60, 100, 4, 0.4)
+    path = logistic_path(x, labels, classes=4, penalties=GRID)
+    assert sum(fit.evaluations for fit in path) < 3 * len(GRID)  # 93; 203 where each starts at the last solution
 
 
 def test_losses_keep_their_digits():
@@ -121,7 +123,7 @@ def test_losses_keep_their_digits():
             loss, residual = _Problem(torch.randn(50, 2), labels, 4).loss(logits)
             (derivative,) = torch.autograd.grad(expected, precise)
             assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
-            torch.testing.assert_close(residual.double(), derivative, rtol=1e-4, atol=1e-30)
+            torch.testing.assert_close(residual.double(), derivative, rtol=1e-4, atol=1e-14)
 
 
 def test_too_few_evaluations_are_told():

@@ -173,13 +173,21 @@ def test_what_a_probe_refuses(folder):
 
 def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
     source = open_source("digits")
-    how = Judging()
     _, train, _ = labelled(source)
-    what = represent(folder, how)
-    a, again, other = (
-        probing._Probing(what, PROBES["carl"], [1.0], train.chosen, train, seed, True, how) for seed in (0, 0, 1)
-    )
-    assert a.folder == again.folder != other.folder
+    what = represent(folder, Judging())
+
+    def place(seed=0, **how):
+        run = probing._Probing(what, PROBES["carl"], [1.0], train.chosen, train, seed, True, Judging(**how))
+        return run.unfinished.path
+
+    first = place()
+    assert first == place() != place(seed=1)
+    assert place() != place(feature_precision="16")
+    assert place(no_cache=True) is None
+    other = replace(train.images, pixels=train.images.pixels.copy())
+    other.pixels[0, 0, 0] ^= 1
+    train = replace(train, images=other)
+    assert place() != first  # one pixel
 
 
 @pytest.mark.gpu

@@ -104,7 +104,8 @@ class Finetune(_Judge):
 
     setting: Annotated[str, arg(metavar="NAME")] = "mira-10"
     """mira-1, mira-10, corinfomax-1, corinfomax-10, mveb-1 or mveb-10, for 1 and 10 % of ImageNet's labels; or
-    transfer, MVEB's Table 4: 20 pairs of learning rate and weight decay, one chosen on validation images."""
+    transfer, MVEB's Table 4: 20 pairs of learning rate and weight decay, one chosen on validation images, on --data
+    as for infomax evaluate transfer."""
     epochs: Annotated[int | None, option(int, "N", "the setting's")] = None
     steps: Annotated[int | None, option(int, "N", "5000")] = None
     """Of each run of transfer."""

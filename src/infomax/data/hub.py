@@ -37,6 +37,12 @@ class TableImages(Images):
         content = [hashlib.sha256(_content(self.table[int(i)][self.column])).digest() for i in some]
         return hashlib.sha256(f"{len(self)}".encode() + b"".join(content)).hexdigest()[:12]
 
+    def state(self, index: np.ndarray) -> str:
+        known = hashlib.sha256()
+        for row in index:
+            known.update(hashlib.sha256(_content(self.table[int(row)][self.column])).digest())
+        return known.hexdigest()
+
     def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
         return decode(BytesIO(_content(self.table[index][self.column])), f"image {index}", shrink)
 

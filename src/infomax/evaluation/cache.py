@@ -1,7 +1,7 @@
 """Features that are computed once: kept on disk by what they were computed from."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -9,18 +9,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from infomax.data.images import Images, Subset
 from infomax.data.inference import BATCH
-from infomax.data.views import Preprocessing
-from infomax.distributed import largest, rank, world_size
-from infomax.encoders import Encoder
-from infomax.evaluation.features import encoded
+from infomax.distributed import all_here, from_first, rank, world_size
 from infomax.progress import progress
 from infomax.storage import cache_folder, write_whole
 
 CHUNK = 16 * BATCH  # images whose features are one file: what an interrupted process loses at most
+Encode = Callable[[Images, np.ndarray], Iterator[Tensor]]
+"""Features of the images at some index, some at a time, on the CPU."""
 
 
 def features_folder() -> Path:
@@ -29,26 +27,23 @@ def features_folder() -> Path:
 
 
 def cached_features(
-    encoder: Encoder,
+    encode: Encode,
     identity: str,
     images: Images,
-    how: Preprocessing,
     *,
-    device: torch.device | str = "cpu",
-    workers: int | None = None,
     dtype: torch.dtype = torch.float32,
     keep: bool = True,
     quiet: bool = True,
 ) -> Float[Tensor, "n d"]:
     """Features of all ``images``, in their order, on the CPU: from disk where they are there already.
 
-    They are kept some thousand images a file, whose name is a hash of the encoder, the preprocessing, the precision and
-    the images themselves (pixels; or names, sizes and times of change of files), so that what changed is computed anew
-    and what was interrupted goes on. On several ranks each computes a share, none twice; the folder is then theirs
-    together.
+    They are kept some thousand images a file, whose name is a hash of what made them, the precision and the images
+    themselves (pixels; or names, sizes and times of change of files), so that what changed is computed anew and what
+    was interrupted goes on. On several ranks each computes a share, none twice; the folder is then theirs together.
 
     Args:
-        identity: Of the encoder's architecture and weights.
+        encode: Computes what is missing.
+        identity: Of all that decides what ``encode`` makes of an image.
         dtype: float32, or float16 at half the memory.
         keep: Whether to keep them, and to use what was kept.
         quiet: No progress bar.
@@ -56,43 +51,60 @@ def cached_features(
     Raises:
         ValueError: if an image cannot be read, if features are infinite or NaN, or if ranks do not share the folder.
     """
-    key = hashlib.sha256(f"{identity} {how} {dtype}".encode()).hexdigest()[:16]
-    folder = features_folder() / f"{identity}-{key}"
     if world_size() > 1 and not keep:
         raise ValueError("--no-cache: several ranks pass features to each other through the cache; leave it out")
+    folder = features_folder() / hashlib.sha256(f"{identity} {dtype}".encode()).hexdigest()[:16]
     whole = _pieces(images.base, folder, images.index) if keep and isinstance(images, Subset) else []
-    if whole and all(file.is_file() for file, _ in whole):  # of the whole data set, computed before
-        return torch.cat([_load(file, images)[rows % CHUNK] for file, rows in whole])
+    if whole and from_first(lambda: all(file.is_file() for file, _ in whole)):  # of the whole data set, before
+        return _together([(file, rows % CHUNK) for file, rows in whole], {}, images)
     pieces = _pieces(images, folder, np.arange(len(images)))
-    mine = [piece for piece in pieces if not (keep and piece[0].is_file())][rank() :: world_size()]
+    # What is missing is seen by one rank, before any of them writes.
+    missing = from_first(lambda: [i for i, (file, _) in enumerate(pieces) if not (keep and file.is_file())])
+    mine = [pieces[i] for i in missing[rank() :: world_size()]]
     if keep and mine:
         folder.mkdir(parents=True, exist_ok=True)
     made: dict[Path, Tensor] = {}
-    with progress("features", sum(len(rows) for _, rows in mine), quiet=quiet) as bar:
-        chunks = _chunks(encoder, images, [rows for _, rows in mine], how, device, workers, dtype, bar)
+    with progress("features", sum(len(rows) for _, rows in mine), quiet=quiet or rank() > 0) as bar:
+        chunks = _chunks(encode, images, [rows for _, rows in mine], dtype, bar.update)
         for (file, _), chunk in zip(mine, chunks, strict=True):
-            made[file] = chunk
-            if keep:
-                content = BytesIO()
-                np.save(content, chunk.numpy())
-                write_whole(file, content.getvalue())
-    largest(0, torch.device(device))  # until all ranks have written theirs
-    return torch.cat([made.pop(file) if file in made else _load(file, images) for file, _ in pieces])
+            if not keep:
+                made[file] = chunk
+                continue
+            content = BytesIO()
+            np.save(content, chunk.numpy())
+            write_whole(file, content.getvalue())
+    all_here()  # and have written theirs
+    return _together([(file, slice(None)) for file, _ in pieces], made, images)
 
 
 def _pieces(images: Images, folder: Path, index: np.ndarray) -> list[tuple[Path, np.ndarray]]:
     """The files that hold the features of the images at ``index``, which rises, and which of these each holds."""
     pieces = []
     for start in range(0, len(images), CHUNK):
-        rows = np.arange(start, min(start + CHUNK, len(images)))
-        if len(wanted := index[(index >= start) & (index < start + CHUNK)]):
-            pieces.append((folder / f"{images.state(rows)[:32]}.npy", wanted))
+        first, last = np.searchsorted(index, (start, start + CHUNK))
+        if first < last:
+            state = images.state(np.arange(start, min(start + CHUNK, len(images))))
+            pieces.append((folder / f"{state[:32]}.npy", index[first:last]))
     return pieces
 
 
-def _load(file: Path, images: Images) -> Tensor:
+def _together(
+    pieces: list[tuple[Path, np.ndarray | slice]], made: dict[Path, Tensor], images: Images
+) -> Float[Tensor, "n d"]:
+    """Some rows of each piece, in one tensor that is filled piece by piece."""
+    out, done = torch.empty(0), 0
+    for file, rows in pieces:
+        part = made.pop(file)[rows] if file in made else torch.from_numpy(_load(file, images)[rows].copy())
+        if not done:
+            out = torch.empty(len(images), part.shape[1], dtype=part.dtype)
+        out[done : done + len(part)] = part
+        done += len(part)
+    return out
+
+
+def _load(file: Path, images: Images) -> np.ndarray:
     try:
-        return torch.from_numpy(np.load(file))
+        return np.load(file, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise ValueError(
             f"features of {len(images)} images: {file} cannot be read ({error}); remove it to compute it anew, and "
@@ -101,27 +113,24 @@ def _load(file: Path, images: Images) -> Tensor:
 
 
 def _chunks(
-    encoder: Encoder,
-    images: Images,
-    wanted: list[np.ndarray],
-    how: Preprocessing,
-    device: torch.device | str,
-    workers: int | None,
-    dtype: torch.dtype,
-    bar: tqdm,
+    encode: Encode, images: Images, wanted: list[np.ndarray], dtype: torch.dtype, count: Callable[[int], object]
 ) -> Iterator[Float[Tensor, "n d"]]:
-    """The features of the images at each of the wanted rows."""
+    """The features of the images at each of the wanted rows.
+
+    Args:
+        count: Is told how many are done.
+    """
     if not wanted:
         return
     index, done, ready = np.concatenate(wanted), 0, torch.empty(0)
-    for part in encoded(encoder, images, index, how, device=device, workers=workers):
+    for part in encode(images, index):
         half = part.to(dtype)
         if not half.isfinite().all():
             name = images.name(int(index[done + int((~half.isfinite().all(1)).nonzero()[0])]))
             limit = "; --feature-precision 32 may hold them" if part.isfinite().all() else ""
             raise ValueError(f"the encoder's features of image {name} are infinite or NaN{limit}")
         done += len(part)
-        bar.update(len(part))
+        count(len(part))
         ready = torch.cat([ready.to(dtype), half]) if len(ready) else half
         while wanted and len(ready) >= len(wanted[0]):
             yield ready[: len(wanted[0])]

@@ -65,11 +65,12 @@ def extract(
 
 def pixels(
     images: Images, index: np.ndarray, how: Preprocessing, *, workers: int | None = None
-) -> Float[Tensor, "n d"]:
-    """The preprocessed images themselves, as rows; larger ones are first averaged down to at most 32 pixels a side."""
+) -> Iterator[Float[Tensor, "b d"]]:
+    """The preprocessed images themselves, as rows, some at a time; larger ones are first averaged down to at most 32
+    pixels a side."""
     shrink = math.ceil(how.size / PIXEL_SIDE)
-    batches = evaluation_batches(images, index, how, workers=workers)
-    return torch.cat([F.avg_pool2d(batch, shrink).flatten(1) for batch in batches])
+    for batch in evaluation_batches(images, index, how, workers=workers):
+        yield F.avg_pool2d(batch, shrink).flatten(1)
 
 
 @torch.no_grad()

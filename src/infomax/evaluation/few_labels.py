@@ -13,7 +13,9 @@ from infomax.evaluation.representations import Features
 from infomax.evaluation.scores import top_k
 
 
-def few_label_scores(features: Features, per_class: int, *, draws: int, seed: int = 0) -> Iterator[dict[str, Any]]:
+def few_label_scores(
+    features: Features, per_class: int, *, draws: int, seed: int = 0, device: torch.device | str = "cpu"
+) -> Iterator[dict[str, Any]]:
     """A row for k-NN and one for a linear classifier: the mean top-1 accuracy over ``draws`` random choices of
     ``per_class`` labelled images of each class, all of a smaller one, and the mean's 95 % interval (Student's t).
 
@@ -21,16 +23,17 @@ def few_label_scores(features: Features, per_class: int, *, draws: int, seed: in
     """
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, list[float]] = {"knn": [], "linear": []}
-    train, test = features.train.float(), features.test.float()
+    test = features.test.to(device).float()
     for _ in range(draws):
         order = torch.randperm(len(features.train_labels), generator=generator)
-        shuffled = features.train_labels[order]
-        chosen = torch.cat([order[shuffled == label][:per_class] for label in range(features.classes)])
-        bank, labels = train[chosen], features.train_labels[chosen]
+        sorted_labels, by_class = features.train_labels[order].sort(stable=True)
+        first = torch.searchsorted(sorted_labels, sorted_labels)  # where its class begins
+        chosen = order[by_class[torch.arange(len(order)) - first < per_class]]
+        bank, labels = features.train[chosen].to(device).float(), features.train_labels[chosen].to(device)
         scores = knn_scores(bank, labels, test, classes=features.classes)
-        found["knn"].append(top_k(scores, features.test_labels))
+        found["knn"].append(top_k(scores.cpu(), features.test_labels))
         scores, _ = linear_scores(bank, labels, test, classes=features.classes)
-        found["linear"].append(top_k(scores, features.test_labels))
+        found["linear"].append(top_k(scores.cpu(), features.test_labels))
     for classifier, accuracies in found.items():
         values = torch.tensor(accuracies, dtype=torch.float64)
         mean, half = float(values.mean()), 0.0

@@ -1,10 +1,12 @@
 """The papers' linear evaluation: a probe of their own on an encoder, with random crops or on features computed once."""
 
 import hashlib
+import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from os import PathLike
 from typing import Any
 
@@ -12,18 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax import checkpoints
 from infomax.arguments import check_count, check_number, choose
 from infomax.data.augment import make_views
 from infomax.data.images import Images
 from infomax.data.loaders import Steps, ahead, training_batches
 from infomax.data.splits import Labelled, Source
 from infomax.data.views import Preprocessing, crops_alone
-from infomax.distributed import rank, world_size
+from infomax.distributed import largest, rank, world_size
 from infomax.evaluation.features import extract
 from infomax.evaluation.probes import PROBES, Heads, Probe, held_out, train_heads
 from infomax.evaluation.representations import Judging, Representation, labelled, represent
 from infomax.evaluation.scores import hits, judge
+from infomax.evaluation.unfinished import Unfinished, hash_of_data
+from infomax.launch import Interruption
 from infomax.progress import progress
 from infomax.storage import cache_folder
 
@@ -88,6 +91,7 @@ def probe(
             "augmentation": not no_augmentation,
             "epochs": settings.epochs,
             "batch_size": settings.batch_size,
+            "steps": run.steps,
             "seed": seed,
             **judge(scores, torch.from_numpy(test.labels)),
             "classes": len(train.images.classes),
@@ -134,9 +138,21 @@ class _Probing:
         if self.held is not None and not self.held.any():
             raise ValueError("--learning-rate: to choose among several takes two images of a class at least")
         self.steps = settings.epochs * (len(images) // settings.batch_size)
-        told = f"{what.identity} {asdict(settings)} {rates} {seed} {no_augmentation} {images.fingerprint()}"
-        told += hashlib.sha256(train.labels.tobytes()).hexdigest()
-        self.folder = cache_folder() / "unfinished" / hashlib.sha256(told.encode()).hexdigest()[:16]
+        if settings.batch_size < world_size():
+            raise ValueError(f"--batch-size {settings.batch_size} leaves no image to some of {world_size()} ranks")
+        told = {
+            **asdict(settings),
+            "encoder": what.identity,
+            "preprocessing": what.encoder.preprocessing,
+            "rates": rates,
+            "seed": seed,
+            "augmentation": not no_augmentation,
+            "feature_precision": how.feature_precision,
+            "train": hash_of_data(train),
+            "infomax": version("infomax"),
+        }
+        place = cache_folder() / "unfinished" / hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        self.unfinished = Unfinished(None if how.no_cache else place, told)
 
     def train(self) -> Heads:
         """All heads after the last epoch, from where an interrupted process left them."""
@@ -144,23 +160,33 @@ class _Probing:
         width = self.encoder.width
         heads = Heads(width, self.classes, rates, self.settings, seed=self.seed, device=self.device)
         done, saved_at = 0, time.perf_counter()
-        if (newest := checkpoints.newest(self.folder)) is not None:
-            state = checkpoints.load(newest)
+        if (state := self.unfinished.newest("probe")) is not None:
             done = int(state.pop("step"))
             heads.load(state)
         labels = torch.from_numpy(self.labels).to(self.device)
         held = None if self.held is None else torch.from_numpy(self.held).float().to(self.device)
-        batches = self._cached(done) if self.cached else self._augmented(done)
-        trained = train_heads(heads, self.settings, batches, labels, held)
-        bar = progress("probe", self.steps, done=done, unit="steps", quiet=self.how.quiet or rank() > 0)
-        for step, _ in enumerate(trained, start=done + 1):
-            bar.update()
-            if rank() == 0 and time.perf_counter() - saved_at > SAVE_EVERY and step < self.steps:
-                checkpoints.save(self.folder, {"step": step, **heads.state()})
-                saved_at = time.perf_counter()
-        bar.close()
-        if rank() == 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        trained = train_heads(
+            heads, self.settings, self._cached(done) if self.cached else self._augmented(done), labels, held
+        )
+        quiet = self.how.quiet or rank() > 0
+        with (
+            progress("probe", self.steps, done=done, unit="steps", quiet=quiet) as bar,
+            Interruption() as interruption,
+        ):
+            for step, _ in enumerate(trained, start=done + 1):
+                bar.update()
+                signal = largest(interruption.signal, self.device)  # ranks end at the same step
+                if signal or (time.perf_counter() - saved_at > SAVE_EVERY and step < self.steps):
+                    self.unfinished.save("probe", {"step": step, **heads.state()})
+                    saved_at = time.perf_counter()
+                if signal:
+                    if self.unfinished.path is not None and rank() == 0:
+                        bar.write(
+                            f"infomax: stopped at step {step} of {self.steps}; the same command goes on from there"
+                        )
+                    interruption.end(signal)
+        if self.unfinished.path is not None and rank() == 0:
+            shutil.rmtree(self.unfinished.path, ignore_errors=True)
         return heads
 
     def accuracies(self, heads: Heads) -> list[float]:

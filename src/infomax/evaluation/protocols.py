@@ -3,11 +3,11 @@
 Each takes the encoder by any of its names (a run folder, ``timm:resnet50``, a checkpoint file; see
 :func:`infomax.pretrained.open_encoder`) and labelled images, and gives a row for each representation, as
 ``results.jsonl`` keeps them: shares in [0, 1], ``interval`` the 95 % bootstrap interval of the row's ``metric`` over
-test images.
+test images. Rows come as they are found: ``list(knn(...))`` has them all.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
@@ -22,6 +22,7 @@ from infomax.evaluation.scores import judge
 
 Row = dict[str, Any]
 Data = str | PathLike[str] | Source
+MOST_SCORES = 200_000_000  # images times classes: about 20 GB
 
 
 def knn(
@@ -32,7 +33,7 @@ def knn(
     temperature: Sequence[float] = (0.07,),
     leave_one_out: bool = False,
     how: Judging | None = None,
-) -> list[Row]:
+) -> Iterator[Row]:
     """Weighted vote of the nearest neighbours (MIRA's Table 3); see :mod:`infomax.evaluation.knn`.
 
     Args:
@@ -58,14 +59,19 @@ def knn(
                 settings = {"k": some, "temperature": t, "leave_one_out": leave_one_out}
                 yield {**settings, **judge(scores.cpu(), labels), "test_images": len(labels)}
 
-    return _compare("knn", votes, encoder, data, how)
+    return _compare("knn", votes, encoder, data, how, ["train"] if leave_one_out else ["train", "test"])
 
 
-def linear(encoder: str | PathLike[str], data: Data, *, how: Judging | None = None) -> list[Row]:
+def linear(encoder: str | PathLike[str], data: Data, *, how: Judging | None = None) -> Iterator[Row]:
     """A linear classifier solved to its optimum; see :func:`infomax.evaluation.linear.linear_scores`."""
     device = (how or Judging()).torch_device
 
     def classify(f: Features) -> Iterable[Row]:
+        if len(f.train) * f.classes > MOST_SCORES:
+            raise ValueError(
+                f"{len(f.train)} images of {f.classes} classes are too many for logistic regression, which keeps the "
+                f"class scores of all, of which {MOST_SCORES:,} fit; --probe trains a linear classifier by batches"
+            )
         train, labels, test = (x.to(device) for x in (f.train, f.train_labels, f.test))
         scores, penalty = linear_scores(train, labels, test, classes=f.classes)
         yield {"penalty": penalty, **judge(scores.cpu(), f.test_labels)}
@@ -81,7 +87,7 @@ def few(
     draws: int = 20,
     seed: int = 0,
     how: Judging | None = None,
-) -> list[Row]:
+) -> Iterator[Row]:
     """Accuracy with a few labels of each class, over draws of which; see :mod:`infomax.evaluation.few_labels`.
 
     Args:
@@ -94,9 +100,11 @@ def few(
     check_count("--draws", draws, low=2)
     check_count("--seed", seed, low=0)
 
+    device = (how or Judging()).torch_device
+
     def classify(f: Features) -> Iterable[Row]:
         for count in labels:
-            for row in few_label_scores(f, count, draws=draws, seed=seed):
+            for row in few_label_scores(f, count, draws=draws, seed=seed, device=device):
                 yield {**row, "draws": draws, "seed": seed}
 
     return _compare("few", classify, encoder, data, how)
@@ -109,7 +117,7 @@ def cluster(
     clusters: int | None = None,
     seed: int = 0,
     how: Judging | None = None,
-) -> list[Row]:
+) -> Iterator[Row]:
     """k-means on the features of the test images beside their classes; see :mod:`infomax.evaluation.clusters`.
 
     Args:
@@ -123,7 +131,7 @@ def cluster(
     def compare(f: Features) -> Iterable[Row]:
         yield cluster_scores(f.test, f.test_labels, clusters=clusters or f.classes, seed=seed)
 
-    return _compare("cluster", compare, encoder, data, how)
+    return _compare("cluster", compare, encoder, data, how, ["test"])
 
 
 def _compare(
@@ -132,22 +140,22 @@ def _compare(
     encoder: str | PathLike[str],
     data: Data,
     how: Judging | None,
-) -> list[Row]:
+    splits: Sequence[str] = ("train", "test"),
+) -> Iterator[Row]:
     """The rows of a protocol for each representation, with what they all say."""
     name = data.name if isinstance(data, Source) else str(data)
-    rows = []
-    for features in compare_features(encoder, data, how):
+    for features in compare_features(encoder, data, how, splits=splits):
         common = {
             "protocol": protocol,
             "data": name,
             "representation": features.name,
             "classes": features.classes,
-            "labelled_images": len(features.train),
-            "test_images": len(features.test),
+            **({"labelled_images": len(features.train)} if "train" in splits else {}),
+            **({"test_images": len(features.test)} if "test" in splits else {}),
             "encoder": features.encoder,
         }
         start = time.perf_counter()
         for row in judged(features):
-            rows.append({**common, **row, "seconds": round(time.perf_counter() - start, 3)})
+            yield {**common, **row, "seconds": round(time.perf_counter() - start, 3)}
             start = time.perf_counter()
-    return rows
+        del features  # before the next ones are there

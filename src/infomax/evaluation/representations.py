@@ -1,7 +1,9 @@
 """What is judged: an encoder, and beside it what it must beat."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache, partial
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from infomax.data.splits import Labelled, Source, labelled_splits
 from infomax.data.streams import Stream
 from infomax.data.views import Preprocessing
 from infomax.encoders import Encoder, untrained_encoder
-from infomax.evaluation.cache import cached_features
-from infomax.evaluation.features import pixels, settle
+from infomax.evaluation.cache import Encode, cached_features
+from infomax.evaluation.features import encoded, pixels, settle
 from infomax.pretrained import fingerprint, open_encoder
 
 SETTLING = 10_000  # images that set an untrained encoder's BatchNorm statistics
@@ -91,20 +93,15 @@ def is_run(encoder: str | PathLike[str]) -> bool:
 def _of_encoder(name: str, network: Encoder, preprocessing: Preprocessing, how: Judging) -> Representation:
     identity = fingerprint(network)
 
-    def features(images: Images) -> Tensor:
-        return cached_features(
-            network,
-            identity,
-            images,
-            preprocessing,
-            device=how.torch_device,
-            workers=how.workers,
-            dtype=PRECISIONS[how.feature_precision],
-            keep=not how.no_cache,
-            quiet=how.quiet,
-        )
+    def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
+        return encoded(network, images, index, preprocessing, device=how.torch_device, workers=how.workers)
 
-    return Representation(name, identity, features, network)
+    return Representation(name, identity, _kept(encode, f"{identity} {preprocessing}", how), network)
+
+
+def _kept(encode: Encode, identity: str, how: Judging) -> Callable[[Images], Tensor]:
+    dtype, keep = PRECISIONS[how.feature_precision], not how.no_cache
+    return partial(cached_features, encode, identity, dtype=dtype, keep=keep, quiet=how.quiet)
 
 
 def references(
@@ -119,14 +116,24 @@ def references(
     assert first.encoder is not None
     preprocessing = Preprocessing(**first.encoder.preprocessing)
 
-    def raw(images: Images) -> Tensor:
-        return pixels(images, np.arange(len(images)), preprocessing, workers=how.workers)
+    def raw(images: Images, index: np.ndarray) -> Iterator[Tensor]:
+        return pixels(images, index, preprocessing, workers=how.workers)
 
-    others = [Representation("raw pixels", "", raw)]
+    others = [Representation("raw pixels", "", _kept(raw, f"pixels {preprocessing}", how))]
     if is_run(encoder):
-        some = part.evenly(SETTLING)
-        settled = settle(untrained_encoder(encoder), some, preprocessing, device=how.torch_device, workers=how.workers)
-        others.insert(0, _of_encoder("untrained encoder", settled, preprocessing, how))
+        network, some = untrained_encoder(encoder), part.evenly(SETTLING)
+        # Known by what its statistics come from, not by their last bits, which differ between machines.
+        known = f"{fingerprint(network)} {preprocessing} {some.images.state(some.index)}"
+        identity = hashlib.sha256(known.encode()).hexdigest()[:12]
+
+        @cache
+        def settled() -> Encoder:
+            return settle(network, some, preprocessing, device=how.torch_device, workers=how.workers)
+
+        def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
+            yield from encoded(settled(), images, index, preprocessing, device=how.torch_device, workers=how.workers)
+
+        others.insert(0, Representation("untrained encoder", identity, _kept(encode, identity, how)))
     return others
 
 
@@ -168,9 +175,16 @@ def labelled(data: str | PathLike[str] | Source) -> tuple[Source, Labelled, Labe
 
 
 def compare_features(
-    encoder: str | PathLike[str], data: str | PathLike[str] | Source, how: Judging | None = None
+    encoder: str | PathLike[str],
+    data: str | PathLike[str] | Source,
+    how: Judging | None = None,
+    *,
+    splits: Sequence[str] = ("train", "test"),
 ) -> Iterator[Features]:
     """An encoder's features of labelled images, and those of what it must beat, one representation after another.
+
+    Args:
+        splits: Those that are needed; the others have no features.
 
     Raises:
         ValueError: if the images have no labels, or there is no such encoder.
@@ -178,19 +192,27 @@ def compare_features(
     how = how or Judging()
     _, train, test = labelled(data)
     first = represent(encoder, how)
-    yield _features(first, train, test)
+    yield _features(first, train, test, splits)
     for other in [] if how.alone else references(encoder, first, train, how):
-        yield _features(other, train, test)
+        yield _features(other, train, test, splits)
 
 
-def _features(what: Representation, train: Labelled, test: Labelled) -> Features:
-    of_train = what.features(train.images)
-    of_test = of_train if test.images is train.images else what.features(test.images)
+def _features(what: Representation, train: Labelled, test: Labelled, splits: Sequence[str]) -> Features:
+    whole: dict[int, Tensor] = {}  # of a data set that both parts are of, once
+
+    def of(name: str, part: Labelled) -> Tensor:
+        if name not in splits:
+            return torch.empty(0, 0)
+        if id(part.images) not in whole:
+            whole[id(part.images)] = what.features(part.images)
+        every = whole[id(part.images)]
+        return every if len(every) == len(part.index) else every[part.index]
+
     return Features(
         what.name,
-        of_train[train.index],
+        of("train", train),
         torch.from_numpy(train.labels),
-        of_test[test.index],
+        of("test", test),
         torch.from_numpy(test.labels),
         len(train.images.classes),
         what.identity,
