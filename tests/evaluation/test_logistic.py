@@ -145,6 +145,17 @@ def test_scale_and_offset_of_the_features_change_nothing_else(dtype):
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
 
 
+def test_small_features_in_float32():
+    """Where strong penalties leave next to nothing of the data's curvature, which weak ones then need."""
+    x, labels = problem(150, 128, 5, 0.4)
+    x = 0.01 * x / x.std() + 0.016
+    fits = logistic_path(x.float(), labels, classes=5, penalties=GRID)
+    assert all(fit.converged for fit in fits)
+    for fit in fits[::4]:
+        best, _ = objective(x, labels, *reference(x, labels, fit.penalty), fit.penalty)
+        assert objective(x, labels, fit.weight, fit.bias, fit.penalty)[0] == pytest.approx(best, rel=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_features_that_tell_nothing_leave_the_classes_shares(dtype):
     labels = torch.tensor([0] * 6 + [1] * 3 + [2] * 1)

@@ -39,7 +39,7 @@ def linear_scores(
     if penalty is None:
         penalty = _choose(train, labels, classes)
     fit = logistic_path(train, labels, classes=classes, penalties=[penalty * len(train)])[0]
-    return test @ fit.weight.T + fit.bias, penalty
+    return fit.scores(test).float(), penalty
 
 
 def _choose(x: Tensor, labels: Tensor, classes: int) -> float:
@@ -51,5 +51,5 @@ def _choose(x: Tensor, labels: Tensor, classes: int) -> float:
         return FEW_PENALTY
     known, asked = x[~held_out], x[held_out]
     path = logistic_path(known, labels[~held_out], classes=classes, penalties=[p * len(known) for p in PENALTIES])
-    found = [top_k(asked @ fit.weight.T + fit.bias, labels[held_out]) for fit in path]
+    found = [top_k(fit.scores(asked), labels[held_out]) for fit in path]
     return PENALTIES[found.index(max(found))]

@@ -1,10 +1,7 @@
 """Logistic regression on frozen features for a whole grid of L2 penalties, each solved to its optimum.
 
-For each penalty lambda, over weights W and an intercept b that is not penalised:
-
-    sum_i loss(W x_i + b, label_i) + lambda / 2 ||W||^2
-
-with the multinomial loss for one class per image, or c independent binary ones for an indicator per class.
+The objective is sum_i loss(W x_i + b, label_i) + lambda / 2 ||W||^2, with the multinomial loss for one class per image,
+or c independent binary ones for an indicator per class.
 
 How: the features are turned to the axes of their covariance, where the penalty stays as it is, and fewer images than
 features leave as many unknowns as images. There the Hessian is close to the Kronecker product of the features'
@@ -28,6 +25,7 @@ MEMORY = 60  # pairs of L-BFGS; they stay of use for several penalties
 PAST = 4  # solutions whose combination predicts the next
 COMBINED = 8  # trials of a combination
 REFRESH = 5  # evaluations that share a preconditioner
+DIGITS = 30  # a curvature above its rounding by that
 SURE = 2.0  # times the step that the known curvature asks for: a longer one found less than that
 STEEP = 0.3  # of the slope at its start, where a step may end
 LINE_SEARCH = 40  # trials of one step's length
@@ -36,12 +34,9 @@ FLAT = 1e-5  # least curvature of a direction of classes, relative to the larges
 
 @dataclass(frozen=True)
 class Fit:
-    """The solution for one penalty; scores of other features are ``x @ weight.T + bias``.
+    """The solution for one penalty lambda, W and b, in the precision that it was found in.
 
     Attributes:
-        penalty: lambda.
-        weight: W.
-        bias: b.
         loss: The objective there, penalty included.
         gradient_norm: Of the objective, in the metric of the preconditioner. Its square is about the excess of the loss
             over the optimum, up to a factor of ten, relative to the loss or to what it is below that of an intercept
@@ -57,6 +52,10 @@ class Fit:
     gradient_norm: float
     converged: bool
     evaluations: int
+
+    def scores(self, x: Float[Tensor, "m d"]) -> Float[Tensor, "m c"]:
+        """Of the classes, for other features."""
+        return x.to(self.weight.dtype) @ self.weight.T + self.bias
 
 
 class _Point(NamedTuple):
@@ -76,7 +75,8 @@ def logistic_path(
     tolerance: float = 2e-3,
     max_evaluations: int = 1000,
 ) -> list[Fit]:
-    """Solutions in the order of ``penalties``, computed where ``x`` is and in its precision.
+    """Solutions in the order of ``penalties``, computed where ``x`` is and in its precision; in float64 where float32
+    does not suffice for one of them, as for features that are almost the same for all images.
 
     Args:
         x: Features, in float32 or float64.
@@ -88,12 +88,19 @@ def logistic_path(
     """
     if not min(penalties, default=1.0) > 0:
         raise ValueError(f"penalties must be above 0, not {min(penalties)}")
-    problem = _Problem(x, labels, classes)
-    point = problem.point(x.new_zeros(problem.x.shape[1], classes))
+    path = _path(_Problem(x, labels, classes), penalties, tolerance, max_evaluations)
+    if x.dtype != torch.float64 and not all(fit.converged for fit in path):
+        path = _path(_Problem(x.double(), labels, classes), penalties, tolerance, max_evaluations)
+    return path
+
+
+def _path(problem: "_Problem", penalties: Sequence[float], tolerance: float, max_evaluations: int) -> list[Fit]:
+    x = problem.x
+    point = problem.point(x.new_zeros(x.shape[1], problem.classes))
     solver, solved, fits = _Solver(problem, tolerance, max_evaluations), [], {}
     for penalty in sorted(set(penalties), reverse=True):
         point, norm, evaluations = solver.solve(_predicted(problem, solved, point, penalty), penalty)
-        logits = problem.x @ point.w  # without the rounding of many steps
+        logits = x @ point.w  # without the rounding of many steps
         solved = [(point.w, logits), *solved[: PAST - 1]]
         loss = problem.loss(logits)[0] + penalty / 2 * _squares(point.w[:-1])
         fits[penalty] = Fit(penalty, *problem.turned_back(point.w), loss, norm, norm <= tolerance, evaluations)
@@ -101,12 +108,8 @@ def logistic_path(
 
 
 class _Problem:
-    """The loss in the axes of the features' covariance. The last column of ``x`` and row of ``w`` are the intercept's.
-
-    Attributes:
-        x: Features [n, r], and a column as large as their images are on average, so that all scales with the features.
-        squares: Of each column, summed.
-    """
+    """The loss in the axes of the features' covariance: ``x`` [n, r], whose last column is the intercept's, and as large
+    as an image is on average, so that all scales with the features; ``squares`` of its columns, summed."""
 
     def __init__(self, x: Tensor, labels: Tensor, classes: int):
         self.mean = x.mean(0)
@@ -182,7 +185,8 @@ class _Solver:
 
     def __init__(self, problem: _Problem, tolerance: float, max_evaluations: int):
         self.problem, self.tolerance, self.max_evaluations = problem, tolerance, max_evaluations
-        self.pairs: list[tuple[Tensor, Tensor]] = []  # a step, and the change of the gradient along it
+        # Steps, and the gradient's changes along them: without penalty, and with it.
+        self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
         self.curvature, self.ridge = 0.0, torch.zeros(0)  # where the pairs belong
 
     def solve(self, point: _Point, penalty: float) -> tuple[_Point, float, int]:
@@ -202,19 +206,23 @@ class _Solver:
             if further is None:  # rounding hides what is left to gain
                 break
             sure = length < SURE
-            step = further.w - point.w
-            change = torch.addcmul(further.gradient - point.gradient, ridge, step)
-            self.pairs = [*self.pairs[1 - MEMORY :], (step, change)]
+            self.learn(point, further)
             point = further
         return point, norm, evaluations
+
+    def learn(self, point: _Point, further: _Point) -> None:
+        step, bare = further.w - point.w, further.gradient - point.gradient
+        rounding = torch.finfo(bare.dtype).eps * step.norm() * further.gradient.norm()
+        if _inner(step, bare) > DIGITS * rounding:  # below, as next to a large penalty, it tells of rounding alone
+            self.pairs = [*self.pairs[1 - MEMORY :], (step, bare, torch.addcmul(bare, self.ridge, step))]
 
     def refresh(self, point: _Point, ridge: Tensor) -> None:
         """The preconditioner of what the probabilities are now, and the pairs by how the curvature changed since."""
         values, self.vectors = self.problem.curvature(point.residual)
         ratio = float(values.sum()) / self.curvature if self.pairs else 1.0
-        for step, change in self.pairs:
-            change.mul_(ratio).addcmul_(ridge - ratio * self.ridge, step)
         self.curvature, self.ridge = float(values.sum()), ridge
+        for step, bare, change in self.pairs:
+            torch.addcmul(bare.mul_(ratio), ridge, step, out=change)
         self.inverse = 1 / (self.problem.squares[:, None] * values + ridge)
 
     def norm(self, gradient: Tensor, direction: Tensor, point: _Point, penalty: float) -> float:
@@ -227,7 +235,7 @@ class _Solver:
     def direction(self, gradient: Tensor) -> Tensor:
         """L-BFGS's two loops."""
         d, used = -gradient, []
-        for step, change in reversed(self.pairs):
+        for step, _, change in reversed(self.pairs):
             scale = 1 / _inner(step, change)
             share = scale * _inner(step, d)
             d.addcmul_(change, share, value=-1)

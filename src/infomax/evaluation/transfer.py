@@ -125,7 +125,7 @@ def transfer(
     classes = len(split.train.images.classes)
     solve = _stopped_early if as_published else _exact
     path = solve(train, labels[0], classes=classes, penalties=penalties)
-    found = [score(val @ weight.T + bias, split.val.labels, metric) for weight, bias, _ in path]
+    found = [score(val.to(weight.dtype) @ weight.T + bias, split.val.labels, metric) for weight, bias, _ in path]
     best = int(np.argmax(found))
     both = torch.cat([train, val]), torch.cat(labels)
     weight, bias, converged = solve(*both, classes=classes, penalties=[penalties[best]])[0]
@@ -137,7 +137,7 @@ def transfer(
             "penalty": penalties[best],
             "penalties": [min(penalties), max(penalties), len(penalties)],
             "validation": found[best],
-            **judge((test @ weight.T + bias).cpu(), torch.from_numpy(split.test.labels), metric),
+            **judge((test.to(weight.dtype) @ weight.T + bias).cpu(), torch.from_numpy(split.test.labels), metric),
             "classes": classes,
             "train_images": len(train),
             "validation_images": len(val),
