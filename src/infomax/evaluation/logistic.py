@@ -81,8 +81,7 @@ def logistic_path(
     Args:
         x: Features, in float32 or float64.
         labels: Classes, or for each class 0 or 1.
-        classes: Number of classes.
-        penalties: Values of lambda, above 0. The closer they are, the less each costs.
+        penalties: Above 0. The closer they are, the less each costs.
         tolerance: Largest ``gradient_norm`` of a solution: a loss within 1e-5 or so of the optimum's. 2e-4 gives 1e-6.
         max_evaluations: Of the gradient, for one penalty. A solution that needs more is returned as it is then.
     """
@@ -108,8 +107,8 @@ def _path(problem: "_Problem", penalties: Sequence[float], tolerance: float, max
 
 
 class _Problem:
-    """The loss in the axes of the features' covariance: ``x`` [n, r], whose last column is the intercept's, and as large
-    as an image is on average, so that all scales with the features; ``squares`` of its columns, summed."""
+    """The loss in the axes of the features' covariance: ``x`` [n, r], whose last column is the intercept's and as large
+    as an image on average, so that all scales with the features; ``squares`` of its columns, summed."""
 
     def __init__(self, x: Tensor, labels: Tensor, classes: int):
         self.mean = x.mean(0)
