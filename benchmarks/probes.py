@@ -33,9 +33,9 @@ from infomax.evaluation.representations import Judging
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "probes.json"
 CASES = (  # encoder, stem, side, images
-    ("small", "imagenet", 32, 20_000),
-    ("resnet18", "imagenet", 32, 5_000),
-    ("resnet18", "cifar", 32, 1_000),
+    ("small", "imagenet", 32, 10_000),
+    ("resnet18", "imagenet", 32, 2_000),
+    ("resnet18", "cifar", 32, 300),
 )
 EPOCHS, PROBE = 100, "corinfomax"
 
@@ -89,7 +89,7 @@ def main() -> None:
     result: dict[str, Any] = {**runs._circumstances(), "rows": []}
     if device.type == "cuda":
         result["machine"]["gpu"] = torch.cuda.get_device_name()
-    repeats, epochs = (1, 1) if toy else (3, 2)
+    repeats, epochs = (1, 1) if toy else (3, 1)
     for backbone, stem, side, count in CASES:
         count = 600 if toy else count
         source, how = images(count, side), Preprocessing(resize=side, size=side)

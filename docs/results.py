@@ -249,6 +249,34 @@ def knn_table() -> str:
     )
 
 
+def logistic_table() -> str:
+    kept = json.loads((KEPT / "logistic.json").read_text())
+    rows, first = [], kept["rows"][0]
+    for row in kept["rows"]:
+        seconds = {
+            n: sorted(c[row["compared_by"]])[len(c[row["compared_by"]]) // 2] for n, c in row["contestants"].items()
+        }
+        times = [f"{seconds[name]:,.1f}" for name in (row["faster"], "infomax")]
+        wide = f"{row['images']:,} x {row['features']:,}, {row['classes']} classes"
+        loss = "at every one" if row["no_loss_higher"] else "not at every one"
+        rows.append(
+            [f"{wide}, on {'a GPU' if row['device'] == 'cuda' else 'one core'}", *times, f"{row['ratio']:.1f}", loss]
+        )
+    header = [
+        f"seconds for {len(first['penalties'])} penalties",
+        "scikit-learn",
+        "infomax",
+        "ratio",
+        "loss equal or lower",
+    ]
+    turns = len(first["ratios"])
+    return (
+        f"{markdown(header, rows)}\n\nscikit-learn as the published results were made, in float32 or float64, "
+        f"whichever is faster; medians of {turns} turns, by processor time on a CPU. Measured by "
+        f"`python benchmarks/logistic.py` on {where(kept)}."
+    )
+
+
 def probes_table() -> str:
     kept = json.loads((KEPT / "probes.json").read_text())
     rows = [
@@ -271,6 +299,7 @@ def probes_table() -> str:
 
 TABLES = {
     "knn": (DOCS / "evaluation.md", knn_table),
+    "logistic": (DOCS / "evaluation.md", logistic_table),
     "probes": (DOCS / "evaluation.md", probes_table),
     "views": (DOCS / "data.md", views_table),
     "opening": (DOCS / "data.md", opening_table),

@@ -150,7 +150,8 @@ def test_small_features_in_float32():
     x, labels = problem(150, 128, 5, 0.4)
     x = 0.01 * x / x.std() + 0.016
     fits = logistic_path(x.float(), labels, classes=5, penalties=GRID)
-    assert all(fit.converged for fit in fits)
+    assert all(fit.converged and fit.weight.dtype == torch.float32 for fit in fits)
+    assert sum(fit.evaluations for fit in fits) < 4 * len(GRID)
     for fit in fits[::4]:
         best, _ = objective(x, labels, *reference(x, labels, fit.penalty), fit.penalty)
         assert objective(x, labels, fit.weight, fit.bias, fit.penalty)[0] == pytest.approx(best, rel=1e-4)

@@ -152,8 +152,7 @@ class _Problem:
         others = margins.sub_(highest).exp_().scatter_(1, self.labels, 0.0)
         own, total = (-highest).exp_(), others.sum(1, keepdim=True)
         loss = highest + torch.where(highest > 0, (own + total).log(), total.log1p())
-        everything = own + total
-        residual = others.div_(everything).scatter_(1, self.labels, -total / everything)
+        residual = others.div_(own + total).scatter_(1, self.labels, -total / (own + total))
         return float(loss.sum(dtype=torch.float64)), residual
 
     def bend(self, directions: Float[Tensor, "k n c"], residual: Float[Tensor, "n c"]) -> Float[Tensor, "k k"]:
@@ -242,7 +241,7 @@ class _Solver:
         d = d * self.inverse if self.vectors is None else ((d @ self.vectors) * self.inverse) @ self.vectors.T
         for step, change, scale, share in reversed(used):
             d.addcmul_(step, share - scale * _inner(change, d))
-        return d
+        return d if self.vectors is None else d - d.mean(1, keepdim=True)  # what classes share grows by rounding alone
 
     def along(self, d: Tensor, point: _Point, gradient: Tensor, ridge: Tensor) -> tuple[_Point | None, float]:
         """The point in direction ``d`` where the objective's slope is all but gone; None where none is found."""
@@ -276,6 +275,7 @@ def _predicted(problem: _Problem, solved: list[tuple[Tensor, Tensor]], last: _Po
     sizes = [float(w.norm()) or 1.0 for w in ws]
     w, z = (torch.stack([part / size for part, size in zip(parts, sizes, strict=True)]) for parts in (ws, logits))
     ridge = penalty * (w[:, :-1].flatten(1) @ w[:, :-1].flatten(1).T).double()
+    rounding = 10 * torch.finfo(w.dtype).eps
     tried, best, found = torch.zeros(len(w), dtype=torch.float64, device=w.device), math.inf, None
     tried[0] = sizes[0]
     for _ in range(COMBINED):
@@ -286,7 +286,7 @@ def _predicted(problem: _Problem, solved: list[tuple[Tensor, Tensor]], last: _Po
             break
         best, found = value, (tried, there, (loss, residual))
         gradient = (z.flatten(1) @ residual.flatten()).double() + ridge @ tried
-        tried = tried - torch.linalg.pinv(problem.bend(z, residual) + ridge, hermitian=True) @ gradient
+        tried = tried - torch.linalg.pinv(problem.bend(z, residual) + ridge, rtol=rounding, hermitian=True) @ gradient
         if gradient @ (found[0] - tried) < 1e-6 * best:
             break
     return problem.point(torch.tensordot(found[0].to(w), w, 1), *found[1:]) if found else last
