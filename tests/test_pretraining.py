@@ -267,7 +267,7 @@ def test_a_run_can_be_judged_from_another_folder(toy, tmp_path, monkeypatch):
     data = run.config["data"]
     assert data == str(tmp_path / "toy.npz")
     monkeypatch.chdir("/")
-    assert len(knn(tmp_path / "run", data)) == 3
+    assert len(list(knn(tmp_path / "run", data))) == 3
 
 
 def test_config_is_plain_json(toy, tmp_path):

@@ -55,7 +55,8 @@ def failure_of_the_machine(error: Exception, cure: str) -> str | None:
     signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in text for sign in signs):
         return f"out of memory; {cure} ({text[:200]})"
-    if isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text:
+    lost = isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text
+    if lost or isinstance(error, (ConnectionError, EOFError)):  # what it was about to send does not come
         what = "a process that reads images was ended, as the system does where memory is short: lower --workers"
         return f"{what} ({text})"
     return None

@@ -136,7 +136,12 @@ class _Training:
             elif rank() == 0:  # a finished run, whose encoder may be of an earlier step
                 self.save_encoder()
         except Exception as error:
-            self.rescue()
+            for _ in range(10):
+                try:
+                    self.rescue()
+                    break
+                except RuntimeError as another:  # the end of one more worker, which a signal tells at any time
+                    self.say(str(another))
             cure = "lower --device-batch (the gradient stays that of --batch-size), --image-size or --precision"
             told = failure_of_the_machine(error, cure)
             if told is None:

@@ -1,18 +1,18 @@
 """Logistic regression on frozen features for a whole grid of L2 penalties, each solved to its optimum.
 
 The objective is sum_i loss(W x_i + b, label_i) + lambda / 2 ||W||^2, with the multinomial loss for one class per image,
-or c independent binary ones for an indicator per class.
-
-How: the features are turned to the axes of their covariance, where the penalty stays as it is, and fewer images than
-features leave as many unknowns as images. There the Hessian is close to the Kronecker product of the features'
-variances and the classes' curvature, plus lambda, which is diagonal and preconditions L-BFGS. Its pairs serve the next
-penalties too, once the change of lambda and of the curvature is taken into account. The path goes from strong to weak;
-the best combination of the last solutions starts the next. Logits are linear in W and are kept, so that combinations
-and lengths of steps are tried without a product of the features: a step costs two, for its logits and its gradient.
+or c independent binary ones for an indicator per class. The features are turned to the axes of their covariance, where
+the penalty stays as it is, and fewer images than features leave as many unknowns as images. There the Hessian is close
+to the Kronecker product of the features' variances and the classes' curvature, plus lambda, which is diagonal and
+preconditions L-BFGS. Its pairs serve the next penalties too, once the change of lambda and of the curvature is taken
+into account. The path goes from strong to weak; the best combination of the last solutions starts the next. Logits are
+linear in W and are kept, so that combinations and lengths of steps are tried without a product of the features: a step
+costs two, for its logits and its gradient.
 """
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -83,14 +83,16 @@ def logistic_path(
         labels: Classes, or for each class 0 or 1.
         penalties: Above 0. The closer they are, the less each costs.
         tolerance: Largest ``gradient_norm`` of a solution: a loss within 1e-5 or so of the optimum's. 2e-4 gives 1e-6.
-        max_evaluations: Of the gradient, for one penalty. A solution that needs more is returned as it is then.
+        max_evaluations: Of the gradient, for one penalty; what it is then is returned.
     """
     if not min(penalties, default=1.0) > 0:
         raise ValueError(f"penalties must be above 0, not {min(penalties)}")
-    path = _path(_Problem(x, labels, classes), penalties, tolerance, max_evaluations)
-    if x.dtype != torch.float64 and not all(fit.converged for fit in path):
-        path = _path(_Problem(x.double(), labels, classes), penalties, tolerance, max_evaluations)
-    return path
+    if x.dtype != torch.float64:
+        with suppress(torch.linalg.LinAlgError):  # of matrices that are no numbers any more
+            path = _path(_Problem(x, labels, classes), penalties, tolerance, max_evaluations)
+            if all(fit.converged for fit in path):
+                return path
+    return _path(_Problem(x.double(), labels, classes), penalties, tolerance, max_evaluations)
 
 
 def _path(problem: "_Problem", penalties: Sequence[float], tolerance: float, max_evaluations: int) -> list[Fit]:
