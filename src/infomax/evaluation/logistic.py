@@ -38,9 +38,7 @@ class Fit:
 
     Attributes:
         loss: The objective there, penalty included.
-        gradient_norm: Of the objective, in the metric of the preconditioner. Its square is about the excess of the loss
-            over the optimum, up to a factor of ten, relative to the loss or to what it is below that of an intercept
-            alone, the smaller one.
+        gradient_norm: Of the objective, in the preconditioner's metric. Its square is about the loss's relative excess.
         converged: Whether that is at most the tolerance.
         evaluations: Gradients computed, each with two products of the features and a matrix as large as W.
     """
