@@ -269,10 +269,11 @@ def logistic_table() -> str:
         "ratio",
         "loss equal or lower",
     ]
-    turns = len(first["ratios"])
+    count = len(first["ratios"])
+    turns = f"medians of {count} turns," if count > 1 else "one turn,"
     return (
         f"{markdown(header, rows)}\n\nscikit-learn as the published results were made, in float32 or float64, "
-        f"whichever is faster; medians of {turns} turns, by processor time on a CPU. Measured by "
+        f"whichever is faster; {turns} by processor time on a CPU. Measured by "
         f"`python benchmarks/logistic.py` on {where(kept)}."
     )
 
