@@ -1,8 +1,6 @@
 """The linear classifier that learns beside a run: what it learns from, what it leaves alone, and what is kept of it."""
 
 import copy
-import os
-import signal
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +28,7 @@ from infomax.pretraining import _prepare, pretrain
 from infomax.recipes import METHODS, customise, get_recipe
 from infomax.runs import Run
 from ranks import on_ranks
+from test_training import LAUNCH, train_until
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
 CPU = torch.device("cpu")
@@ -308,28 +307,6 @@ def test_a_run_is_the_same_with_labels_and_without(arrays, tmp_path):
 def prepared(out, data, method="mira", **changes) -> Run:
     changes = {"image_size": 8, "epochs": 4, "batch_size": 16, "overrides": TOY[method], **changes}
     return _prepare({"data": str(data)}, method, out, None, changes, LAUNCH)[0]
-
-
-LAUNCH = training.Launch("cpu", 1, 0, False, 0, 0.01, True)
-
-
-def train_until(run, stop=None):
-    """Train, on each rank, and be told to end at a step."""
-    step = Engine.step
-
-    def and_end(self, parts):
-        done = step(self, parts)
-        if self.steps_done == stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return done
-
-    Engine.step = and_end
-    try:
-        training.train(run, LAUNCH)
-    except SystemExit:  # as SIGTERM ends a process
-        pass
-    finally:
-        Engine.step = step
 
 
 def test_a_resumed_run_has_the_same_head_to_the_bit(arrays, tmp_path):

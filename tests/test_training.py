@@ -201,7 +201,7 @@ def prepared(out, data, method, **changes) -> Run:
     return _prepare({"data": str(data)}, method, out, None, changes, LAUNCH)[0]
 
 
-def train_until(run, stop):
+def train_until(run, stop=None):
     """On each rank: train, and be told to end at a step."""
     step = Engine.step
 
@@ -215,7 +215,9 @@ def train_until(run, stop):
     try:
         training.train(run, LAUNCH)
     except SystemExit:  # as SIGTERM ends a process
-        return
+        pass
+    finally:
+        Engine.step = step
 
 
 @pytest.mark.parametrize("worlds", [(2, 1), (2, 4)])

@@ -30,7 +30,7 @@ def evaluate(
     """``infomax evaluate``: each result is kept as soon as it is known, then all are printed."""
     from infomax.distributed import process_group, rank
     from infomax.evaluation.representations import Judging
-    from infomax.launch import failure_of_the_machine, given_place
+    from infomax.launch import device_of, failure_of_the_machine, given_place
     from infomax.report import told as told_rows
     from infomax.runs import Run, append_row
 
@@ -79,7 +79,7 @@ def evaluate(
         if place is None:
             judged()
         else:
-            with process_group(place.rank, place.world, device=how.local_device(place.local_rank)):
+            with process_group(place.rank, place.world, device=device_of(how.torch_device.type, place.local_rank)):
                 judged()
     finally:
         if rows and (place is None or place.rank == 0):

@@ -62,6 +62,13 @@ def failure_of_the_machine(error: Exception, cure: str) -> str | None:
     return None
 
 
+def device_of(device: str, local_rank: int) -> torch.device:
+    """That one rank computes on, of ``cpu`` or ``cuda``."""
+    if device == "cpu":
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank % torch.cuda.device_count())  # srun may show each task one GPU alone
+
+
 class Interruption:
     """Ctrl-C, SIGTERM and the warning that SLURM sends before the time is up, to be heeded between two steps.
 

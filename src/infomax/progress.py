@@ -14,7 +14,7 @@ def progress(what: str, total: int, *, done: int = 0, unit: str = "images", quie
         quiet: No bar.
     """
     every = 0.1 if sys.stderr.isatty() else 10  # seconds
-    form = "{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left, {rate_fmt}"
+    form = "{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left, {rate_fmt}{postfix}"
     return tqdm(
         desc=what,
         total=total,

@@ -32,7 +32,7 @@ def prototype_row(encoder: str | PathLike[str], source: Source, *, how: Judging 
     method.eval()
     _, train, test = labelled(source)
     what = represent(encoder, how or Judging())
-    logits = method.cluster_logits(what.features(test.images)[test.index].to(next(method.parameters()).dtype))
+    logits = method.cluster_logits(what.of(test).to(next(method.parameters()).dtype))
     if logits is None:
         return None
     return {

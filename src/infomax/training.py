@@ -22,7 +22,7 @@ from infomax.data.workers import Batch
 from infomax.distributed import from_first, largest, rank, world_size
 from infomax.encoders import save_encoder
 from infomax.engine import Engine
-from infomax.launch import Interruption, failure_of_the_machine
+from infomax.launch import Interruption, device_of, failure_of_the_machine
 from infomax.monitor import Reporter
 from infomax.online import online_scores
 from infomax.replay import capture
@@ -45,9 +45,7 @@ class Launch:
 
     def torch_device(self, local_rank: int) -> torch.device:
         """That one rank computes on."""
-        if self.device == "cpu":
-            return torch.device("cpu")
-        return torch.device("cuda", local_rank % torch.cuda.device_count())  # srun may show each task one GPU alone
+        return device_of(self.device, local_rank)
 
 
 def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None = None) -> None:

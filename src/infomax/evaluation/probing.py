@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
@@ -78,7 +79,7 @@ def probe(
         found = run.accuracies(heads)
         best = int(np.argmax(found))
         held_accuracy = found[best]
-    features = what.features(test.images)[test.index]
+    features = what.of(test)
     scores = torch.cat([heads.scores(x.to(run.device).float())[:, best].cpu() for x in features.split(8192)])
     return [
         {
@@ -181,9 +182,8 @@ class _Probing:
                     saved_at = time.perf_counter()
                 if signal:
                     if self.unfinished.path is not None and rank() == 0:
-                        bar.write(
-                            f"infomax: stopped at step {step} of {self.steps}; the same command goes on from there"
-                        )
+                        where = f"infomax: stopped at step {step} of {self.steps}"
+                        bar.write(f"{where}; the same command goes on from there", file=sys.stderr)
                     interruption.end(signal)
         if self.unfinished.path is not None and rank() == 0:
             shutil.rmtree(self.unfinished.path, ignore_errors=True)

@@ -52,11 +52,6 @@ class Judging:
     def torch_device(self) -> torch.device:
         return torch.device(choose_device(self.device))
 
-    def local_device(self, local_rank: int) -> torch.device:
-        """That one rank of several computes on."""
-        device = self.torch_device
-        return device if device.type == "cpu" else torch.device("cuda", local_rank % torch.cuda.device_count())
-
 
 @dataclass(frozen=True)
 class Representation:
@@ -68,6 +63,11 @@ class Representation:
     features: Callable[[Images], Float[Tensor, "n d"]]
     """Of all of some images, on the CPU."""
     encoder: Encoder | None = field(default=None, repr=False)
+
+    def of(self, part: Labelled) -> Float[Tensor, "n d"]:
+        """Features of the images of a part, in its order."""
+        every = self.features(part.images)
+        return every if len(every) == len(part.index) else every[part.index]
 
 
 def represent(

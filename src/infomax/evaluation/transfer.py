@@ -156,7 +156,7 @@ def to_transfer(encoder: str | PathLike[str], how: Judging) -> Representation:
 
 
 def _features(what: Representation, part: Labelled, how: Judging) -> Float[Tensor, "n d"]:
-    return what.features(part.images)[part.index].to(how.torch_device).float()
+    return what.of(part).to(how.torch_device).float()
 
 
 def _exact(x: Tensor, labels: Tensor, *, classes: int, penalties: Sequence[float]) -> list[Solution]:

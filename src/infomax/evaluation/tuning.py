@@ -19,7 +19,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from infomax.arguments import check_count, check_number, choose
 from infomax.data.augment import make_views
@@ -33,6 +32,7 @@ from infomax.encoders import Encoder
 from infomax.evaluation.unfinished import Unfinished
 from infomax.launch import Interruption
 from infomax.nn import batch_norms
+from infomax.progress import progress
 from infomax.schedules import cosine
 
 SCHEDULES = ("cosine", "cosine-by-step", "staircase")
@@ -188,9 +188,8 @@ class Tuning:
         device, saved_at = torch.device(self.compute.device), time.perf_counter()
         # Random layers are seeded step by step; the caller's own numbers stay as they were.
         own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        bar = tqdm(
-            total=self.steps, initial=self.done, desc=self.setting.name, disable=self.compute.quiet or rank() > 0
-        )
+        quiet = self.compute.quiet or rank() > 0
+        bar = progress(self.setting.name, self.steps, done=self.done, unit="steps", quiet=quiet)
         self.model.train()
         with bar, own_numbers, Interruption() as interruption:
             for batch in self._batches(device):
@@ -203,7 +202,7 @@ class Tuning:
                     self._save()
                     if self.unfinished.path is not None and rank() == 0:
                         where = f"{self.setting.name}: stopped at step {self.done} of {self.steps}"
-                        tqdm.write(f"infomax: {where}; the same command goes on from there", file=sys.stderr)
+                        bar.write(f"infomax: {where}; the same command goes on from there", file=sys.stderr)
                     interruption.end(signal)
                 if time.perf_counter() - saved_at > SAVE_EVERY:
                     self._save()
