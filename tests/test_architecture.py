@@ -14,9 +14,12 @@ FILES = sorted(SOURCE.rglob("*.py"))
 
 # A layer may import itself and what stands below it.
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"judging"},
-    {"commands", "report"},
+    {"commands"},
+    {"catalogue", "sweep_results"},
+    {"report", "sweep"},
     {"demo", "prototypes"},
     {"pretraining"},
     {"training"},
@@ -39,7 +42,7 @@ ONLY_IN = {
     "tyro": {"cli/__init__.py", "cli/words.py", "cli/train.py", "cli/judge.py"},
     "timm": {"encoders.py", "pretrained.py"},
     "sklearn": {"data/arrays.py", "evaluation/clusters.py", "evaluation/transfer.py"},
-    "matplotlib": {"data/picture.py"},
+    "matplotlib": {"data/picture.py", "sweep_results.py"},
     "torch.distributed": {"distributed.py"},
     "torch.multiprocessing": {"launch.py"},
     "torch.utils.tensorboard": {"monitor.py"},

@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from infomax.arguments import MachineError
 from infomax.table import table
 
 
@@ -32,6 +33,71 @@ def views(*, out: Path, method: str, **options: Any) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_whole(out, picture)
     print(f"{out} shows images of {where.data} and their views")
+
+
+def recipes(*, names: tuple[str, ...], paper: str | None, data: str | None, overrides: tuple[str, ...]) -> None:
+    """``infomax recipes``."""
+    from infomax.catalogue import as_list, in_full, listed
+
+    found = listed(names, paper=paper, data=data)
+    if len(found) == 1 and names:
+        print(in_full(found[0], overrides))
+        return
+    if overrides:
+        raise ValueError("--set is for one recipe; give its name, as mira/cifar10")
+    print(as_list(found))
+
+
+def sweep(
+    *,
+    what: tuple[str, ...],
+    out: Path,
+    vary: tuple[str, ...],
+    seeds: int,
+    evaluate: tuple[str, ...],
+    commands: bool,
+    **options: Any,
+) -> None:
+    """``infomax sweep``."""
+    from infomax import sweep as sweeps
+    from infomax.sweep_results import figure, places, told
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} must be a folder")
+    changes = ("backbone", "views", "image_size", "epochs", "batch_size", "device_batch", "learning_rate", "precision")
+    custom = {key: options[key] for key in (*changes, "overrides")}
+    words = words_of(options)
+    one = sweeps.sweep(what, out, vary=vary, seeds=seeds, evaluate=evaluate, options=custom, train=words)
+    if commands:
+        print("\n".join(sweeps.commands(one)))
+        return
+    failed = []
+    try:
+        failed = sweeps.run(one)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; the same command goes on") from None
+    finally:
+        if any(place.scores for place in places(one)):
+            sweeps.write(one, figure(one))
+            print(told(one, words_of({**custom, "data": options["data"]})))
+            print(f"{out} has sweep.json with all runs, and sweep.png")
+    if failed:
+        raise MachineError("; ".join(failed))
+
+
+def words_of(options: dict[str, Any]) -> list[str]:
+    """Options as words of the command; those that are left out have their default there too."""
+    words: list[str] = []
+    defaults = {"device": "auto", "devices": 1, "skip_nonfinite": 0, "skip_unreadable": 0.01}
+    for name, value in options.items():
+        key = "--set" if name == "overrides" else f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(key)
+        elif isinstance(value, tuple):
+            words += [word for item in value for word in (key, item)]
+        elif value not in (None, False, defaults.get(name)):
+            words += [key, str(value)]
+    return words
 
 
 def location(options: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Encoders: images to features. ResNets through timm with the ImageNet or the CIFAR stem, and a small one for a CPU."""
+"""Encoders: images to features. ResNets and a vision transformer through timm, and a small network for a CPU."""
 
 import json
 from os import PathLike
@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from infomax.arguments import choose
 from infomax.storage import write_whole
 
-BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101")  # timm alone would take a name from the network
+# timm alone would take a name from the network.
+BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small")
 
 
 class Encoder(nn.Module):
@@ -77,14 +78,36 @@ def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -
     return network, network.num_features
 
 
+def _vit_small(stem: str) -> tuple[nn.Module, int]:
+    """ViT-S/16 as MoCo v3 trains it (Chen, Xie, He 2021): 12 heads, positions by sines that stay as they are, and a
+    projection of the patches that stays as it was drawn, which keeps the training stable."""
+    import timm
+
+    if stem != "imagenet":
+        raise ValueError(f"encoder.stem must be imagenet for vit_small, which has no stem, but is {stem!r}")
+    network: Any = timm.create_model("vit_small_patch16_224", num_classes=0, num_heads=12, dynamic_img_size=True)
+    width, side = network.embed_dim, network.patch_embed.grid_size[0]
+    positions = torch.arange(side, dtype=torch.float64)
+    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    waves = positions[:, None] * frequencies
+    along = torch.cat([waves.sin(), waves.cos()], 1)
+    across, down = along.repeat(side, 1), along.repeat_interleave(side, 0)
+    with torch.no_grad():
+        network.pos_embed[:, 1:] = torch.cat([across, down], 1).to(network.pos_embed)
+        network.pos_embed[:, 0] = 0.0  # the class token has no place
+    for frozen in (network.pos_embed, *network.patch_embed.parameters()):
+        frozen.requires_grad_(False)
+    return network, network.num_features
+
+
 def build_encoder(
     backbone: str, *, stem: str, stem_padding: int = 1, zero_init_residual: bool = True, seed: int
 ) -> Encoder:
     """An untrained encoder; the same arguments give the same weights, and the global random state is left alone.
 
     Args:
-        backbone: ``small``, or ``resnet18``, ``resnet34``, ``resnet50`` or ``resnet101``, with timm's parameter names,
-            which are torchvision's too.
+        backbone: ``small``; ``resnet18``, ``resnet34``, ``resnet50`` or ``resnet101``, with timm's parameter names,
+            which are torchvision's too; or ``vit_small``, with timm's.
         stem: ``imagenet`` shrinks the image at once (7x7 convolution of stride 2 and max-pooling; a stride of 2 in the
             small encoder); ``cifar`` keeps its size (3x3 convolution of stride 1, no pooling).
         stem_padding: Of the ResNets' CIFAR stem, in pixels; 2 in the official MIRA code, 1 elsewhere.
@@ -95,6 +118,8 @@ def build_encoder(
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs' generators too
         if choose("backbone", backbone, BACKBONES) == "small":
             return Encoder(*_small(stem))
+        if backbone == "vit_small":
+            return Encoder(*_vit_small(stem))
         return Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual))
 
 

@@ -43,8 +43,9 @@ def build_method(recipe: Recipe) -> Method:
 def build_optimizer(method: Method, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """The optimiser of a recipe, over the trainable parameters of a method."""
     groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
-    if settings.name == "adam":
-        return torch.optim.Adam(groups, lr=settings.learning_rate)
+    if settings.name in ("adam", "adamw"):
+        kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
+        return kind(groups, lr=settings.learning_rate)
     kind = {"sgd": torch.optim.SGD, "lars": Lars}[settings.name]
     return kind(groups, lr=settings.learning_rate, momentum=settings.momentum)
 

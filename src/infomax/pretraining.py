@@ -59,13 +59,15 @@ def pretrain(
     together exactly what one would; see docs/training.md. In a script, ``devices`` needs ``if __name__ == "__main__"``.
 
     Args:
-        data: ``digits`` (the default), a folder of images, or any other source; see docs/data.md.
+        data: A folder of images, or any other source (docs/data.md); by default the data set of the recipe, else
+            ``digits``.
         method: ``mira`` (the default), ``corinfomax``, ``carl`` or ``mveb``.
         out: The run folder to make; see docs/runs.md.
         data_dir, classes, subset: Where named data sets are, and what to keep of the images; see
             :class:`infomax.data.sources.Location`.
         download: Fetch a named data set that is not in ``data_dir``.
-        recipe: Name of the recipe to start from; by default one that suits the images and the machine.
+        recipe: Name of the recipe to start from, as ``mira/cifar10`` or, with ``method``, ``cifar10``; by default one
+            that suits the images and the machine.
         backbone, views, image_size, epochs, batch_size, device_batch, learning_rate, seed, precision: Changes to the
             recipe.
         overrides: Further changes, as ``key=value``; see :func:`infomax.recipes.customise`.
@@ -88,6 +90,8 @@ def pretrain(
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. What was trained is saved.
         infomax.arguments.MachineError: if memory, a worker or another rank is lost. What was trained is saved.
     """
+    if recipe is not None:
+        method, _, recipe = recipes.get_experiment(recipe, method).name.partition("/")
     changes = {
         "backbone": backbone,
         "views": views,
@@ -165,7 +169,8 @@ def _prepare(
         source = where.open(download=download)
     else:
         runs.check_free(out, overwrite=overwrite)
-        where = Location(**{"data": "digits", **location})
+        suited = recipes.get_experiment(recipe, method).data if recipe is not None else None
+        where = Location(**{"data": suited or "digits", **location})
         source = where.open(download=download)
         plan = plan_for(source, method or "mira", recipe, gpu=launch.device == "cuda", changes=changes)
     _check_possible(plan, source, out, launch)

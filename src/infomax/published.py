@@ -71,6 +71,8 @@ class Column:
     metric: str
     subset: str = ""
     """Of the labelled images; none means all of them."""
+    probe: str = ""
+    """How the paper's own linear classifier was trained, by the names of ``infomax evaluate linear --probe``."""
     conditions: Conditions
 
     def __post_init__(self) -> None:
@@ -118,6 +120,15 @@ class Table:
                     raise ValueError(f"{where}: {column.metric} must be from 0 to {top}, but is {value}")
                 if deviation is not None and (value is None or not 0 <= deviation <= value):
                     raise ValueError(f"{where}: {deviation} is no standard deviation of {value}")
+
+    def numbers(self) -> "tuple[Number, ...]":
+        """All that are there, row by row."""
+        return tuple(
+            Number(table=self, column=column, row=row, value=value, deviation=deviation)
+            for row in self.rows
+            for column, value, deviation in zip(self.columns, row.values, row.deviations, strict=True)
+            if value is not None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,11 +190,10 @@ def find(
         if name in wanted:
             choose(name, wanted[name], names)
     return tuple(
-        Number(table=table, column=column, row=row, value=value, deviation=deviation)
+        number
         for table in tables()
-        for row in table.rows
-        for column, value, deviation in zip(table.columns, row.values, row.deviations, strict=True)
-        if value is not None and ({"method": row.method} | vars(column)).items() >= wanted.items()
+        for number in table.numbers()
+        if ({"method": number.row.method} | vars(number.column)).items() >= wanted.items()
     )
 
 
@@ -200,10 +210,11 @@ def _table(raw: dict[str, Any]) -> Table:
     )
 
 
-def _column(*, name: str, protocol: str, data: str, metric: str, subset: str = "", **conditions: Any) -> Column:
-    return Column(
-        name=name, protocol=protocol, data=data, metric=metric, subset=subset, conditions=Conditions(**conditions)
-    )
+def _column(
+    *, name: str, protocol: str, data: str, metric: str, subset: str = "", probe: str = "", **conditions: Any
+) -> Column:
+    measured = {"protocol": protocol, "data": data, "metric": metric, "subset": subset, "probe": probe}
+    return Column(name=name, **measured, conditions=Conditions(**conditions))
 
 
 def _row(

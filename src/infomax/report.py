@@ -168,7 +168,7 @@ def _beside(one: Table, results: Sequence[Result]) -> str:
         lines.append(
             [
                 ", ".join([row.method, *varied]) + mark,
-                *(_printed(v, d) for v, d in zip(row.values, row.deviations, strict=True)),
+                *(printed(v, d) for v, d in zip(row.values, row.deviations, strict=True)),
             ]
         )
     for name in dict.fromkeys(result.name for result in results if result.name not in REFERENCES):
@@ -236,7 +236,8 @@ def _said(word: str, value: Any) -> str:
     return str(value) if word in ("backbone", "crops", "hardware") else f"{what} {value}"
 
 
-def _printed(value: float | None, deviation: float | None) -> str:
+def printed(value: float | None, deviation: float | None) -> str:
+    """A published number, as the paper prints it."""
     if value is None:
         return "-"
     return f"{value:g}" + (f" ± {deviation:g}" if deviation is not None else "")

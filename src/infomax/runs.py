@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from infomax.data.sources import Location
-from infomax.recipes import METHODS
-from infomax.recipes.schema import Recipe, from_json, to_json
+from infomax.recipes import METHODS, get_recipe
+from infomax.recipes.schema import Recipe, from_json, settings, to_json
 from infomax.storage import write_whole
 
 
@@ -63,7 +63,7 @@ class Run:
                 f"--resume {self.path}: the images of {images['data']} are not those that the run was started with: "
                 f"{config['images']} then, {images['images']} now, or others of these names or in another order"
             )
-        config.setdefault("resumed", []).append({"launch": launch, **_circumstances()})
+        config.setdefault("resumed", []).append({"launch": launch, **circumstances()})
         _write_json(self.path / "config.json", config)
 
     def append(self, file: str, row: dict[str, Any]) -> None:
@@ -119,13 +119,13 @@ def create(out: Path, recipe: Recipe, *, data: dict[str, Any], launch: dict[str,
     if overwrite and out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    config = {"recipe": to_json(recipe), **data, "launch": launch, **_circumstances()}
+    config = {"recipe": to_json(recipe), "changes": changes(recipe), **data, "launch": launch, **circumstances()}
     _write_json(out / "config.json", config)
     return Run(out)
 
 
-def _circumstances() -> dict[str, Any]:
-    """When, by what and where a run was started."""
+def circumstances() -> dict[str, Any]:
+    """When, by what and where a run is started."""
     packages = ("infomax", "torch", "torchvision", "timm", "numpy")
     return {
         "command": sys.argv,
@@ -164,17 +164,16 @@ def _commit() -> str | None:
         return None
 
 
+def changes(recipe: Recipe) -> list[str]:
+    """The settings that are not those of the recipe's name, as ``epochs=20``."""
+    own = settings(get_recipe(recipe.method.name, recipe.name))
+    return [f"{key}={value}" for key, value in settings(recipe).items() if own.get(key) != value]
+
+
 def differences(old: Recipe, new: Recipe) -> list[str]:
     """The settings in which two recipes differ, one line each."""
-
-    def flatten(value: Any, key: str = "") -> dict[str, Any]:
-        if isinstance(value, dict):
-            return {k: v for name, item in value.items() for k, v in flatten(item, f"{key}.{name}").items()}
-        if isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
-            return flatten({str(i): item for i, item in enumerate(value)}, key)
-        return {key.removeprefix("."): value}
-
-    before, after = flatten(to_json(old)), flatten(to_json(new))
+    named = {"method": old.method.name}, {"method": new.method.name}
+    before, after = named[0] | settings(old), named[1] | settings(new)
     return [
         f"{key}: {before.get(key)} there, {after.get(key)} asked for"
         for key in sorted({*before, *after})

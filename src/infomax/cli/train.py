@@ -10,20 +10,14 @@ from infomax.cli.words import RECIPE, Device, Images, Workers, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretrain(Images):
-    """Train an encoder without labels, and keep everything about it in a run folder."""
+class _Training(Images):
+    """What one run of a sweep has in common with a run of its own."""
 
-    out: Path
-    """The run folder to make."""
-    data: Annotated[str | None, option(str, "DIR|FILE|NAME", "digits")] = None
+    data: Annotated[str | None, option(str, "DIR|FILE|NAME", "the recipe's data set, or digits")] = None
     """A folder of images, or several with commas between; an .npz or .npy of arrays; a .txt of paths; a data set's
     name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed."""
-    method: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "mira")] = None
-    recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
-    """What to start from: digits; small, a small encoder at 32 pixels that a CPU can train; cifar10; or the method's
-    larger ones, imagenet100, stl10, imagenet_batch256 or imagenet, which need a GPU."""
     backbone: Annotated[str | None, option(str, "NAME", RECIPE)] = None
-    """small, resnet18, resnet34, resnet50 or resnet101."""
+    """small, resnet18, resnet34, resnet50, resnet101 or vit_small."""
     views: Annotated[str | None, option(str, "NAME", RECIPE)] = None
     """byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six small crops. NAME:G+L has G full views
     and L small ones."""
@@ -38,8 +32,6 @@ class Pretrain(Images):
     BatchNorm in groups of N; memory is that of N images."""
     learning_rate: Annotated[float | None, option(float, "X", RECIPE)] = None
     """At its peak."""
-    seed: Annotated[int | None, option(int, "N", RECIPE)] = None
-    """Of the weights, the order of the images and the views."""
     precision: Annotated[str | None, option(str, "64|32|bf16|16", RECIPE)] = None
     """Of the networks; the losses are computed in full."""
     overrides: Annotated[
@@ -59,10 +51,63 @@ class Pretrain(Images):
     """Steps with an infinite or NaN loss or gradient to leave out before the run stops."""
     skip_unreadable: Annotated[float, arg(metavar="SHARE")] = 0.01
     """Share of the images that may be damaged or missing before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(_Training):
+    """Train an encoder without labels, and keep everything about it in a run folder."""
+
+    out: Path
+    """The run folder to make."""
+    method: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "mira")] = None
+    recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
+    """What to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
+    corinfomax/cifar10, most of which need a GPU. infomax recipes lists them."""
+    seed: Annotated[int | None, option(int, "N", RECIPE)] = None
+    """Of the weights, the order of the images and the views."""
     resume: bool = False
     """Continue the run in --out, from the step that it was saved at. With --data, start it if it is not there yet."""
     overwrite: bool = False
     """Replace the run in --out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(_Training):
+    """Train and judge several recipes or values, with several seeds, and compare them with what a paper prints."""
+
+    what: Annotated[Positional[tuple[str, ...]], arg(metavar="TABLE|RECIPE [RECIPE ...]")]
+    """A published table, as mira-14, for all recipes with a number in it (infomax report --table list names them); or
+    recipes, as carl/small, or patterns of their names, as 'carl/stl10*'."""
+    out: Path
+    """The folder for all runs, the table and its figure. The same command goes on where it was stopped."""
+    vary: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE,VALUE", help_behavior_hint="(repeatable)")
+    ] = ()
+    """Values of a setting to try with each recipe, as in --vary method.prototypes=100,300,1000."""
+    seeds: Annotated[int, arg(metavar="N")] = 1
+    """Runs of each, with the seeds from 0 up."""
+    evaluate: Annotated[
+        UseAppendAction[tuple[str, ...]],
+        arg(metavar="WORDS", help_behavior_hint="(repeatable; default: as the table was measured, else knn)"),
+    ] = ()
+    """How to judge a run, by the words of infomax evaluate, as in --evaluate 'linear --probe mira'."""
+    commands: bool = False
+    """Print the commands that are left, one line for each run, instead of carrying them out; for a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipes:
+    """List the recipes, with what the papers report of them and what they cost; or print one in full."""
+
+    names: Annotated[Positional[tuple[str, ...]], arg(metavar="[NAME ...]")] = ()
+    """Recipes, or patterns of their names, as 'mveb/imagenet*'."""
+    paper: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "all")] = None
+    data: Annotated[str | None, option(str, "NAME", "all")] = None
+    """Those for this data set."""
+    overrides: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
+    ] = ()
+    """Changes to the one recipe that is printed; they are marked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from infomax.arguments import choose
 from infomax.data.views import view_set
 from infomax.recipes import carl, corinfomax, mira, mveb
+from infomax.recipes.experiments import Experiment
 from infomax.recipes.schema import Recipe, from_json, to_json
 
 METHODS = {module.SETTINGS.name: module for module in (mira, corinfomax, carl, mveb)}
@@ -25,14 +26,36 @@ def default_recipe_name(method: str, *, data: str, side: int, gpu: bool) -> str:
         return "digits"
     if not gpu:
         return "small"
-    return "cifar10" if side <= 64 else METHODS[method].PHOTOGRAPHS.__name__
+    return "cifar10" if side <= 64 else METHODS[method].PHOTOGRAPHS
+
+
+def experiments() -> dict[str, Experiment]:
+    """All recipes of all methods, as ``mira/cifar10``."""
+    return {one.name: one for module in METHODS.values() for one in module.RECIPES.values()}
+
+
+def get_experiment(name: str, method: str | None = None) -> Experiment:
+    """The recipe of this name with what a paper did with it.
+
+    Args:
+        name: ``METHOD/NAME``; or ``NAME`` alone, of ``method`` or else of the first that has one of this name.
+
+    Raises:
+        ValueError: naming what is near, if there is none, or if ``name`` and ``method`` contradict each other.
+    """
+    own, slash, bare = name.rpartition("/")
+    if slash and method not in (None, own):
+        raise ValueError(f"--recipe {name} is not of --method {method}")
+    if not slash and method is None:
+        owners = [name for name, module in METHODS.items() if bare in module.RECIPES]
+        own = (owners or ["mira"])[0]
+    owner = choose("--method", own or str(method), METHODS)
+    return METHODS[owner].RECIPES[choose(f"--recipe for {owner}", bare, METHODS[owner].RECIPES)]
 
 
 def get_recipe(method: str, name: str) -> Recipe:
     """The recipe of this name for this method."""
-    module = METHODS[choose("--method", method, METHODS)]
-    recipes = {recipe.__name__: recipe for recipe in module.RECIPES}
-    return recipes[choose(f"--recipe for {method}", name, recipes)]()
+    return get_experiment(name, method).recipe()
 
 
 def customise(
@@ -107,7 +130,8 @@ def _assign(node: Any, plain: Any, path: list[str], text: str, what: str) -> Non
         return
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise ValueError(f"{what}: {head!r} is below a single value")
-    choose(f"{what}: the setting", head, [field.name for field in dataclasses.fields(node)])
+    names = [field.name for field in dataclasses.fields(node)]
+    choose(f"{what}: the setting", head, names[1:] if isinstance(node, Recipe) else names)  # all but its name
     if rest:
         _assign(getattr(node, head), plain[head], rest, text, what)
     else:

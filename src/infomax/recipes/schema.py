@@ -29,8 +29,8 @@ class MethodSettings(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
-    backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101"]
-    """``small`` suits a CPU; ResNets need a GPU."""
+    backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small"]
+    """``small`` suits a CPU; the others need a GPU."""
     stem: Literal["imagenet", "cifar"]
     """``imagenet`` shrinks the image at once, ``cifar`` keeps its size for images of up to 64 pixels."""
     stem_padding: int = 1
@@ -41,7 +41,7 @@ class EncoderSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-    name: Literal["sgd", "lars", "adam"]
+    name: Literal["sgd", "lars", "adam", "adamw"]
     learning_rate: float
     """Peak, at this recipe's batch size: nothing rescales it."""
     momentum: float = 0.9
@@ -71,7 +71,8 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    name: str
+    name: str = ""
+    """That of its function; see :class:`infomax.recipes.experiments.Experiment`."""
     method: MethodSettings
     encoder: EncoderSettings
     views: ViewSet
@@ -119,6 +120,21 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
     plain = dataclasses.asdict(recipe)
     plain["method"] = {"name": recipe.method.name, **plain["method"]}
     return plain
+
+
+def settings(recipe: Recipe) -> dict[str, Any]:
+    """All settings by the keys of ``--set``, as ``method.beta`` and ``views.full.0.blur``."""
+
+    def flat(value: Any, key: str) -> dict[str, Any]:
+        if isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
+            value = {str(i): item for i, item in enumerate(value)}
+        if not isinstance(value, dict):
+            return {key: value}
+        return {k: v for name, item in value.items() for k, v in flat(item, f"{key}.{name}" if key else name).items()}
+
+    plain = to_json(recipe)
+    del plain["name"], plain["method"]["name"]
+    return flat(plain, "")
 
 
 def from_json(plain: dict[str, Any], methods: Mapping[str, type[MethodSettings]]) -> Recipe:

@@ -1,0 +1,5 @@
+"""``python -m infomax`` is the command."""
+
+from infomax.cli import main
+
+main()
