@@ -68,7 +68,8 @@ def evaluate(
             for row in _rows(protocol, name, where, download, how, options):
                 rows.append(row)
                 if rank() == 0:
-                    append_row(out, {**row, **limits})
+                    own = row["representation"] == "trained encoder"
+                    append_row(out, {**row, **limits, **({"recipe": run.origin} if run is not None and own else {})})
         except Exception as error:
             told = failure_of_the_machine(error, "--feature-precision 16, or a smaller --batch-size, takes less")
             if told is None:
@@ -84,6 +85,8 @@ def evaluate(
     finally:
         if rows and (place is None or place.rank == 0):
             print(told_rows(protocol, rows, limits))
+            if run is not None:
+                print(f"trained by {run.origin}")
             print(f"added to {out}")
 
 

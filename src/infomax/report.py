@@ -112,7 +112,8 @@ def compared(places: Sequence[Path], name: str | None) -> str:
         for one in wanted
         if name or any(r.fits(c, _varied(one, c)) for r in results for c in one.columns)
     ]
-    return "\n\n".join([_ours(results), *told])
+    origins = [f"{place.name or place.resolve().name}: {Run(place).origin}" for place in places if place.is_dir()]
+    return "\n\n".join([_ours(results), *(["\n".join(origins)] if origins else []), *told])
 
 
 def _results(place: Path) -> Iterable[Result]:
@@ -164,7 +165,7 @@ def _beside(one: Table, results: Sequence[Result]) -> str:
         if row.uncertain:
             notes.append(row.uncertain)
             mark = f" [{len(notes)}]"
-        varied = [_said(word, value) for word, value in vars(row.conditions).items() if value is not None]
+        varied = [said(word, value) for word, value in vars(row.conditions).items() if value is not None]
         lines.append(
             [
                 ", ".join([row.method, *varied]) + mark,
@@ -177,7 +178,7 @@ def _beside(one: Table, results: Sequence[Result]) -> str:
         mine.sort(key=lambda r: (r.manner.startswith(own), r.manner != "logistic regression"), reverse=True)
         places = [(c, next((r for r in mine if r.fits(c, _varied(one, c))), None)) for c in one.columns]
         if found := [(column, result) for column, result in places if result is not None]:
-            told = [_said(word, value) for column, result in found for word, value in result.unlike(column)]
+            told = [said(word, value) for column, result in found for word, value in result.unlike(column)]
             told += [way for _, result in found if (way := result.manner) and not way.startswith(own)]
             unlike = dict.fromkeys(told)
             cells = ["" if result is None else f"{100 * result.row[c.metric]:.1f}" for c, result in places]
@@ -226,8 +227,8 @@ def _cell(value: Any) -> Any:
     return f"{100 * value[0]:.1f} to {100 * value[1]:.1f}" if isinstance(value, list) else value
 
 
-def _said(word: str, value: Any) -> str:
-    """A condition in words."""
+def said(word: str, value: Any) -> str:
+    """A condition of a result in words."""
     what = word.replace("multi_crop", "multi-crop").replace("_", " ")
     if isinstance(value, bool):
         return what if value else f"no {what}"

@@ -48,6 +48,13 @@ class Run:
     def recipe(self) -> Recipe:
         return from_json(self.config["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
 
+    @property
+    def origin(self) -> str:
+        """The recipe's name with the settings that were changed, as ``mira/small with epochs=3, batch_size=64``."""
+        config = self.config
+        name = f"{config['recipe']['method']['name']}/{config['recipe']['name']}"
+        return f"{name} with {', '.join(changed)}" if (changed := config.get("changes")) else name
+
     def __fspath__(self) -> str:
         return str(self.path)
 

@@ -2,10 +2,12 @@
 
 import io
 from dataclasses import dataclass, replace
+from math import nan
 from statistics import mean, stdev
 from typing import Any
 
 from infomax.published import Column, Number, Table
+from infomax.report import said
 from infomax.sweep import Member, Sweep
 from infomax.table import table
 
@@ -24,6 +26,10 @@ class Place:
     deviation: float | None = None
     position: float | None = None
     """The value that the sweep varies, where that is one number."""
+    along: str = ""
+    """What that is the value of."""
+    curve: str = ""
+    """What those that differ in nothing but the position have in common."""
 
     @property
     def ours(self) -> str:
@@ -48,22 +54,27 @@ def _of_table(sweep: Sweep, one: Table) -> list[Place]:
     pairs.sort(key=lambda pair: (one.rows.index(pair[0].row), one.columns.index(pair[0].column)))
     found = []
     for number, member in pairs:
-        told = [number.row.method, *(f"{k} {v}" for k, v in vars(number.row.conditions).items() if v is not None)]
-        line = ", ".join([*told, *(f"{key.split('.')[-1]}={value}" for key, value in member.values)])
+        row = [number.row.method, *(said(k, v) for k, v in vars(number.row.conditions).items() if v is not None)]
+        values = [f"{key.split('.')[-1]}={value}" for key, value in member.values]
         scores = _scores(sweep, member, number.column)
-        found.append(Place(line, number.column.name, scores, number.value, number.deviation, _number(member)))
-    if not any(member.values for member in sweep.members):
-        return _placed(found, [number for number, _ in pairs])
-    return found
+        place = Place(", ".join([*row, *values]), number.column.name, scores, number.value, number.deviation)
+        found.append(_placed(place, member, f"{', '.join(row)}, {number.column.name}"))
+    if any(member.values for member in sweep.members):
+        return found
+    return _placed_by_table(found, [number for number, _ in pairs])
 
 
-def _placed(found: list[Place], numbers: list[Number]) -> list[Place]:
-    """With positions, if the table's own numbers differ in one number alone."""
+def _placed_by_table(found: list[Place], numbers: list[Number]) -> list[Place]:
+    """With positions, if the table's own numbers differ in one number alone, beside what is measured."""
     conditions = [vars(number.conditions) for number in numbers]
     varied = [name for name in conditions[0] if len({str(c[name]) for c in conditions}) > 1]
     if len(varied) != 1 or not all(type(c[varied[0]]) in (int, float) for c in conditions):
         return found
-    return [replace(place, position=c[varied[0]]) for place, c in zip(found, conditions, strict=True)]
+    by_row = any(getattr(number.row.conditions, varied[0]) is not None for number in numbers)
+    return [
+        replace(place, position=c[varied[0]], along=varied[0], curve=place.column if by_row else number.row.method)
+        for place, c, number in zip(found, conditions, numbers, strict=True)
+    ]
 
 
 def _of_members(sweep: Sweep) -> list[Place]:
@@ -74,19 +85,19 @@ def _of_members(sweep: Sweep) -> list[Place]:
             rows = [trial.row(words) for trial in sweep.of(member)]
             metric = next((m for m in SCORES if any(m in row for row in rows)), "top1")
             scores = tuple(100 * row[metric] for row in rows if metric in row)
-            paper = main if main and words[0] == "linear" else None
-            name = f"{' '.join(words)}, {SCORES[metric]}"
-            printed = (paper.value, paper.deviation) if paper else (None, None)
-            found.append(Place(member.label, name, scores, *printed, _number(member)))
+            printed = (main.value, main.deviation) if main and words[0] == "linear" else (None, None)
+            place = Place(member.label, f"{' '.join(words)}, {SCORES[metric]}", scores, *printed)
+            found.append(_placed(place, member, f"{member.experiment.name}, {place.column}"))
     return found
 
 
-def _number(member: Member) -> float | None:
-    """The one value that the sweep gives to a member, if it is a number."""
+def _placed(place: Place, member: Member, curve: str) -> Place:
+    """With a position, if the sweep gives one value to each member and it is a number."""
     try:
-        return float(member.values[0][1]) if len(member.values) == 1 else None
+        ((key, value),) = member.values
+        return replace(place, position=float(value), along=key, curve=curve)
     except ValueError:
-        return None
+        return place
 
 
 def _scores(sweep: Sweep, member: Member, column: Column) -> tuple[float, ...]:
@@ -127,64 +138,53 @@ def figure(sweep: Sweep) -> bytes:
     from matplotlib.figure import Figure
 
     found = places(sweep)
-    columns = list(dict.fromkeys(place.column for place in found))
     along = all(place.position is not None for place in found)
-    drawn = Figure(figsize=(7, 4.2) if along else (7, 1.6 + 0.5 * len({p.line for p in found})), layout="constrained")
+    drawn = Figure(figsize=(8, 4.2) if along else (8, 1.2 + 0.45 * len(found)), layout="constrained")
     axes = drawn.subplots()
-    if along:
-        _curves(axes, found, columns)
-    else:
-        _bars(axes, found, columns)
-    title = f"{sweep.table.paper}, {sweep.table.number}: {sweep.table.title}" if sweep.table else "Sweep"
-    axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8, frameon=False)
+    (_curves if along else _bars)(axes, found)
+    drawn.suptitle(
+        f"{sweep.table.paper}, {sweep.table.number}: {sweep.table.title}" if sweep.table else "", fontsize=10
+    )
+    drawn.legend(fontsize=8, frameon=False, loc="outside right upper")
     axes.spines[["top", "right"]].set_visible(False)
     png = io.BytesIO()
     drawn.savefig(png, format="png", dpi=150)
     return png.getvalue()
 
 
-def _curves(axes: Any, found: list[Place], columns: list[str]) -> None:
-    """One curve for ours and one for the paper's, of each line and column; of a table one point a column."""
-    series = dict.fromkeys((place.line, place.column) for place in found)
-    if len(series) == len(found):  # each cell has a position of its own: what differs is the position alone
-        series = {("", ""): None}
-    for i, pair in enumerate(series):
-        own = [p for p in found if pair in (("", ""), (p.line, p.column))]
-        name = pair[1] if len(columns) > 1 else ""
+def _curves(axes: Any, found: list[Place]) -> None:
+    """One curve for ours and one for the paper's."""
+    for i, name in enumerate(dict.fromkeys(place.curve for place in found)):
         for who, look in (("paper", "s--"), ("ours", "o-")):
-            points = sorted(_points(own, who))
+            points = sorted(_points([place for place in found if place.curve == name], who))
             if points:
                 where, values, errors = zip(*points, strict=True)
-                alpha = 1.0 if who == "ours" else 0.5
-                axes.errorbar(
-                    where, values, errors, fmt=look, color=f"C{i}", alpha=alpha, capsize=3, label=f"{who} {name}"
-                )
-    positions = [place.position or 0.0 for place in found]
-    if min(positions) > 0 and max(positions) / min(positions) >= 8:
+                kind = {"color": f"C{i}", "alpha": 1.0 if who == "ours" else 0.5, "capsize": 3}
+                axes.errorbar(where, values, errors, fmt=look, label=f"{who}: {name}", **kind)
+    positions = sorted({place.position or 0.0 for place in found})
+    if positions[0] > 0 and positions[-1] / positions[0] >= 8:
         axes.set_xscale("log")
+    axes.set_xticks(positions, [f"{x:g}" for x in positions])
+    axes.minorticks_off()
+    axes.set_xlabel(found[0].along)
     axes.set_ylabel("%")
 
 
-def _points(found: list[Place], who: str) -> list[tuple[float, float, float]]:
-    """Position, value and deviation of what there is of ours, or of the paper's."""
-    if who == "paper":
-        return [(p.position or 0.0, p.paper, p.deviation or 0.0) for p in found if p.paper is not None]
-    spread = [(p, stdev(p.scores) if len(p.scores) > 1 else 0.0) for p in found if p.scores]
-    return [(p.position or 0.0, mean(p.scores), deviation) for p, deviation in spread]
-
-
-def _bars(axes: Any, found: list[Place], columns: list[str]) -> None:
-    """A group of bars for each line."""
-    lines = list(dict.fromkeys(place.line for place in found))
-    height = 0.8 / (2 * len(columns))
-    for i, column in enumerate(columns):
-        for j, who in enumerate(("paper", "ours")):
-            cells = [replace(p, position=float(lines.index(p.line))) for p in found if p.column == column]
-            if points := _points(cells, who):
-                where, values, errors = zip(*points, strict=True)
-                look = {"color": f"C{i}", "alpha": 1.0 if j else 0.4, "capsize": 2, "label": f"{who} {column}"}
-                axes.barh([x + height * (2 * i + j) for x in where], values, height, xerr=errors, **look)
-    axes.set_yticks([i + 0.4 - height / 2 for i in range(len(lines))], lines, fontsize=8)
+def _bars(axes: Any, found: list[Place]) -> None:
+    """Two bars for each cell."""
+    for who, offset, color in (("paper", -0.2, "0.75"), ("ours", 0.2, "C0")):
+        if points := _points([replace(place, position=float(i)) for i, place in enumerate(found)], who):
+            where, values, errors = zip(*points, strict=True)
+            look = {"color": color, "label": who, "capsize": 2}
+            axes.barh([x + offset for x in where], values, 0.4, xerr=errors, **look)
+    axes.set_yticks(range(len(found)), [f"{place.line}, {place.column}" for place in found], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("%")
+
+
+def _points(found: list[Place], who: str) -> list[tuple[float, float, float]]:
+    """Position, value and deviation, NaN where there is none, of what there is of ours, or of the paper's."""
+    if who == "paper":
+        return [(p.position or 0.0, p.paper, p.deviation or nan) for p in found if p.paper is not None]
+    spread = [(p, stdev(p.scores) if len(p.scores) > 1 else nan) for p in found if p.scores]
+    return [(p.position or 0.0, mean(p.scores), deviation) for p, deviation in spread]

@@ -1,5 +1,6 @@
 """The command. The only files that know the argument parser; no torch before there is something to compute."""
 
+import os
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -51,6 +52,8 @@ def main() -> None:
         actions[type(command)](**asdict(command))
     except ValueError as error:
         _fail(str(error), code=2)
+    except BrokenPipeError:  # the reader has seen enough, as head has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (FloatingPointError, OSError, MachineError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt as interruption:

@@ -201,7 +201,7 @@ def imagenet() -> Recipe:
 
 def _wide(**settings: Any) -> CorInfoMaxSettings:
     """Those of all data sets but CIFAR-10 and ImageNet."""
-    return CorInfoMaxSettings(**{"hidden": 4096, "dimension": 128, **settings})
+    return CorInfoMaxSettings(hidden=4096, dimension=settings.pop("dimension", 128), **settings)
 
 
 def _cifar10(**settings: Any) -> Recipe:
