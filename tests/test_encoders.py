@@ -1,6 +1,7 @@
 """Encoders: shapes, stems, the same weights from the same seed, and files that load whole or not at all."""
 
 import json
+import math
 from typing import get_args, get_type_hints
 
 import pytest
@@ -32,6 +33,26 @@ def test_cifar_stem_keeps_the_size_of_its_padding(padding, side):
 def test_imagenet_stem_quarters_the_size():
     network = build_encoder("resnet18", stem="imagenet", seed=0).backbone
     assert network.maxpool(network.conv1(torch.zeros(1, 3, 64, 64))).shape == (1, 64, 16, 16)
+
+
+def test_vision_transformer_is_moco_v3s():
+    vit = build_encoder("vit_small", stem="imagenet", seed=0)
+    network = vit.backbone
+    assert vit.width == 384
+    assert (len(network.blocks), network.blocks[0].attn.num_heads) == (12, 12)
+    for side in (224, 96):
+        assert vit(torch.zeros(1, 3, side, side)).shape == (1, 384)
+    frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+    assert frozen == {"pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+    # Patch in row 3, column 5; the second frequency of 96.
+    place = network.pos_embed[0, 1 + 3 * 14 + 5]
+    step = 10000 ** (-1 / 96)
+    expected = [math.sin(5 * step), math.cos(5 * step), math.sin(3 * step), math.cos(3 * step)]
+    assert place[[1, 97, 193, 289]].tolist() == pytest.approx(expected)
+    assert not network.pos_embed[0, 0].any()
+    assert float(network.patch_embed.proj.weight.std()) == pytest.approx(math.sqrt(6 / (768 + 384) / 3), rel=0.02)
+    with pytest.raises(ValueError, match="stem must be imagenet for vit_small"):
+        build_encoder("vit_small", stem="cifar", seed=0)
 
 
 @pytest.mark.parametrize("zero", [True, False])

@@ -1,6 +1,7 @@
 """Encoders: images to features. ResNets and a vision transformer through timm, and a small network for a CPU."""
 
 import json
+import math
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -79,23 +80,25 @@ def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -
 
 
 def _vit_small(stem: str) -> tuple[nn.Module, int]:
-    """ViT-S/16 as MoCo v3 trains it (Chen, Xie, He 2021): 12 heads, positions by sines that stay as they are, and a
+    """ViT-S/16 as MoCo v3 trains it (Chen, Xie, He 2021): 12 heads, positions as sines that stay as they are, and a
     projection of the patches that stays as it was drawn, which keeps the training stable."""
     import timm
 
     if stem != "imagenet":
-        raise ValueError(f"encoder.stem must be imagenet for vit_small, which has no stem, but is {stem!r}")
-    network: Any = timm.create_model("vit_small_patch16_224", num_classes=0, num_heads=12, dynamic_img_size=True)
-    width, side = network.embed_dim, network.patch_embed.grid_size[0]
-    positions = torch.arange(side, dtype=torch.float64)
-    frequencies = 10000.0 ** -(torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    waves = positions[:, None] * frequencies
-    along = torch.cat([waves.sin(), waves.cos()], 1)
-    across, down = along.repeat(side, 1), along.repeat_interleave(side, 0)
-    with torch.no_grad():
-        network.pos_embed[:, 1:] = torch.cat([across, down], 1).to(network.pos_embed)
-        network.pos_embed[:, 0] = 0.0  # the class token has no place
-    for frozen in (network.pos_embed, *network.patch_embed.parameters()):
+        raise ValueError(f"encoder.stem must be imagenet for vit_small, which has none of its own, but is {stem!r}")
+    shape = {"num_heads": 12, "dynamic_img_size": True, "weight_init": "moco"}
+    network: Any = timm.create_model("vit_small_patch16_224", num_classes=0, **shape)
+    width, patches = network.embed_dim, network.patch_embed
+    bound = math.sqrt(6 / (patches.proj.weight[0].numel() + width))
+    nn.init.uniform_(patches.proj.weight, -bound, bound)
+    nn.init.zeros_(patches.proj.bias)
+    side = patches.grid_size[0]
+    waves = torch.arange(side)[:, None] / 10000 ** (torch.arange(width // 4) / (width // 4))
+    waves = torch.cat([waves.sin(), waves.cos()], 1)
+    across, down = waves.repeat(side, 1), waves.repeat_interleave(side, 0)
+    with torch.no_grad():  # the class token has no place
+        network.pos_embed.copy_(F.pad(torch.cat([across, down], 1), (0, 0, 1, 0)))
+    for frozen in (network.pos_embed, *patches.parameters()):
         frozen.requires_grad_(False)
     return network, network.num_features
 

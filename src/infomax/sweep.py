@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -184,7 +185,7 @@ def run(sweep: Sweep) -> list[str]:
 
     Raises:
         ValueError: if a run refuses what it is told, which the next ones would too.
-        KeyboardInterrupt: as it came; the run that it met is saved.
+        KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; the run that it met is saved.
     """
     sweep.out.mkdir(parents=True, exist_ok=True)
     failed = []
@@ -192,17 +193,49 @@ def run(sweep: Sweep) -> list[str]:
         for words in trial.left:
             what = "training" if words is trial.training else " ".join(words[:2])
             print(f"{number} of {len(sweep.trials)}: {trial.folder.name}, {what}", file=sys.stderr)
-            code = subprocess.run([sys.executable, "-m", "infomax", *words], stdout=subprocess.DEVNULL).returncode
+            code, told = _carried_out(words)
+            if told == signal.SIGINT or code == 130:
+                raise KeyboardInterrupt
+            if told:
+                sys.exit(0)  # as a run ends that is told to
             if code == 2:
                 raise ValueError(f"the command that was refused is: {shlex.join(['infomax', *words])}")
-            if code in (130, 143, -2, -15):
-                raise KeyboardInterrupt
-            if code != 0:
-                failed.append(f"{trial.folder.name}: {what} ended with exit code {code}")
+            if code != 0 or not _finished(trial.folder):
+                how = f"ended with exit code {code}" if code else "was stopped"
+                failed.append(f"{trial.folder.name}: {what} {how}")
                 break
             if words is trial.training:
                 append_row(sweep.out / DONE, {"run": trial.folder.name, "seconds": seconds_of(trial.folder)})
     return failed
+
+
+def _carried_out(words: Sequence[str]) -> tuple[int, int]:
+    """The exit code of a command in a process of its own, and the signal that came meanwhile, which it is sent too."""
+    told = 0
+
+    def passed_on(number: int, _: Any) -> None:
+        nonlocal told
+        told = told or number
+        process.send_signal(number)
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "infomax", *words],
+        stdout=subprocess.DEVNULL,
+        process_group=0,  # else Ctrl-C would reach it twice, which means at once
+    ) as process:
+        before = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            return process.wait(), told
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _finished(folder: Path) -> bool:
+    """Whether the training has made its last step."""
+    run = Run(folder)
+    steps = [row["step"] for row in run.rows("metrics.jsonl") if "loss" in row]
+    return bool(steps) and steps[-1] == run.config["images"] // run.recipe.batch_size * run.recipe.epochs
 
 
 def seconds_of(folder: Path) -> float:

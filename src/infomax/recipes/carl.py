@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass, replace
 
-from infomax.data.views import CIFAR10_MEAN, CIFAR10_STD, CIFAR100_MEAN, CIFAR100_STD, Preprocessing, ViewSet, simclr
+from infomax.data.views import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    CIFAR100_MEAN,
+    CIFAR100_STD,
+    STL10_MEAN,
+    STL10_STD,
+    Preprocessing,
+    ViewSet,
+    simclr,
+)
 from infomax.recipes.cpu import digits_recipe, small_recipe
 from infomax.recipes.experiments import Experiments, at
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
@@ -113,8 +123,8 @@ def _stl10(*, start: float, end: float) -> Recipe:
     return replace(
         _cifar(CIFAR10_MEAN, CIFAR10_STD, prototypes=100),
         method=CarlSettings(kl_start=start, kl_end=end),
-        views=ViewSet(full=simclr(96)),
-        preprocessing=Preprocessing(resize=96, size=96),
+        views=ViewSet(full=simclr(96), mean=STL10_MEAN, std=STL10_STD),
+        preprocessing=Preprocessing(resize=96, size=96, mean=STL10_MEAN, std=STL10_STD),
     )
 
 

@@ -63,8 +63,8 @@ def cifar10() -> Recipe:
 
 @RECIPES.add("cifar10", 0.33, at("corinfomax-8", "2048-2048-128"))
 def cifar10_dimension_128() -> Recipe:
-    """Appendix K, CIFAR-10: the spectrum of a projector with 128 outputs. Paper: no number that can be read. Cost: 0.33
-    EFLOP. Decisions: corinfomax-spectrum."""
+    """Appendix K, CIFAR-10: the spectrum of a projector with 128 outputs; also Table 8. Paper: no number that can be
+    read. Cost: 0.33 EFLOP. Decisions: corinfomax-spectrum."""
     return _cifar10(dimension=128)
 
 

@@ -52,13 +52,13 @@ def small() -> Recipe:
 def cifar10() -> Recipe:
     """Sec. 7.6, CIFAR-10: ResNet-18 with Adam. Paper: 90.42 % linear top-1. Cost: 0.09 EFLOP. Decisions: mveb-cifar."""
     half = (0.5, 0.5, 0.5)
-    view = View(size=32, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
+    view = View(size=32, bicubic=False, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
     return Recipe(
         method=MvebSettings(),
         encoder=EncoderSettings(backbone="resnet18", stem="cifar"),
         views=ViewSet(full=(view, view), mean=half, std=half),
         preprocessing=Preprocessing(resize=32, size=32, mean=half, std=half),
-        optimizer=OptimizerSettings(name="adam", learning_rate=3e-4),
+        optimizer=OptimizerSettings(name="adam", learning_rate=3e-4, end=3e-4),
         batch_size=256,
         epochs=200,
     )
@@ -110,10 +110,11 @@ def imagenet_resnet101() -> Recipe:
 def imagenet_vit() -> Recipe:
     """Table 7, ViT-S/16 with the settings of MoCo v3. Paper: 73.4 % linear top-1. Cost: 28 EFLOP. Decisions: mveb-vit,
     mveb-scope."""
+    first, second = byol(224)
     return Recipe(
         method=MvebSettings(score_scope="chunk:128", momentum=0.99),
         encoder=EncoderSettings(backbone="vit_small", stem="imagenet"),
-        views=ViewSet(full=byol(224)),
+        views=ViewSet(full=(replace(first, bicubic=False), replace(second, bicubic=False))),
         preprocessing=Preprocessing(resize=256, size=224),
         optimizer=OptimizerSettings(
             name="adamw", learning_rate=1.5e-4 * 4096 / 256, weight_decay=0.1, decay_all=True, warmup_epochs=40
@@ -179,13 +180,19 @@ def imagenet_entropy_0001() -> Recipe:
 def _imagenet(views: ViewSet) -> Recipe:
     """ResNet-50 with a batch of 4096, by LARS, and a moving average as the target."""
     rate = 0.4 * 4096 / 256
+    ends = {"warmup_start": rate / 1000, "end": rate / 1000}
     return Recipe(
         method=MvebSettings(score_scope="chunk:128"),
         encoder=EncoderSettings(backbone="resnet50", stem="imagenet"),
         views=views,
         preprocessing=Preprocessing(resize=256, size=224),
         optimizer=OptimizerSettings(
-            name="lars", learning_rate=rate, weight_decay=1e-6, warmup_epochs=10, end=rate / 1000
+            name="lars",
+            learning_rate=rate,
+            weight_decay=1e-6,
+            warmup_epochs=10,
+            warmup_start=rate / 1000,
+            end=rate / 1000,
         ),
         batch_size=4096,
         epochs=800,
@@ -198,6 +205,7 @@ def _study(
 ) -> Recipe:
     """The runs of Sec. 7: ResNet-50 for 100 epochs, two crops, a wide projector, by SGD."""
     peak = rate * batch_size / 256
+    ends = {"warmup_start": peak / 1000, "end": peak / 1000}
     return Recipe(
         method=MvebSettings(
             hidden=8192, dimension=8192, momentum=momentum, entropy_weight=entropy_weight, score_scope="chunk:128"
@@ -206,7 +214,13 @@ def _study(
         views=ViewSet(full=moco(224)),
         preprocessing=Preprocessing(resize=256, size=224),
         optimizer=OptimizerSettings(
-            name="sgd", learning_rate=peak, weight_decay=1e-4, warmup_epochs=5, end=peak / 1000
+            name="sgd",
+            learning_rate=peak,
+            weight_decay=1e-4,
+            decay_all=True,
+            warmup_epochs=5,
+            warmup_start=peak / 1000,
+            end=peak / 1000,
         ),
         batch_size=batch_size,
         epochs=100,
