@@ -180,7 +180,6 @@ def imagenet_entropy_0001() -> Recipe:
 def _imagenet(views: ViewSet) -> Recipe:
     """ResNet-50 with a batch of 4096, by LARS, and a moving average as the target."""
     rate = 0.4 * 4096 / 256
-    ends = {"warmup_start": rate / 1000, "end": rate / 1000}
     return Recipe(
         method=MvebSettings(score_scope="chunk:128"),
         encoder=EncoderSettings(backbone="resnet50", stem="imagenet"),
@@ -205,7 +204,6 @@ def _study(
 ) -> Recipe:
     """The runs of Sec. 7: ResNet-50 for 100 epochs, two crops, a wide projector, by SGD."""
     peak = rate * batch_size / 256
-    ends = {"warmup_start": peak / 1000, "end": peak / 1000}
     return Recipe(
         method=MvebSettings(
             hidden=8192, dimension=8192, momentum=momentum, entropy_weight=entropy_weight, score_scope="chunk:128"
