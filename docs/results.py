@@ -2,6 +2,7 @@
 
 python docs/results.py demo runs/demo               after `infomax demo`: docs/results/demo.json
 python docs/results.py photographs runs/c10-*       after pretraining and `evaluate knn`: docs/results/photographs.json
+python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs/results/reproduction.json
 python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py and probes.py
@@ -11,10 +12,12 @@ python docs/results.py tables                       the tables, from what is kep
 import json
 import sys
 from pathlib import Path
+from statistics import mean, median, stdev
 from typing import Any
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results"
+SCORES = ("top1", "top5", "interval", "seconds", "test_images", "labelled_images")
 PER_CENT = ("knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all")
 
 
@@ -56,6 +59,41 @@ def photographs(runs: list[Path]) -> dict[str, Any]:
             }
         )
     return {**origin(runs[0]), "rows": rows}
+
+
+def reproduction(file: Path) -> dict[str, Any]:
+    """What a sweep kept, without what all runs have in common and without the folders of this machine."""
+    kept = json.loads(file.read_text())
+    rows = []
+    for run in kept["runs"]:
+        words = run["command"].split()
+        words[words.index("--out") + 1] = f"runs/{Path(words[words.index('--out') + 1]).name}"
+        words[words.index("--data") + 1] = Path(run["data"]).name
+        own = {key: run[key] for key in ("recipe", "changes", "seed", "started", "commit", "images", "training_seconds")}
+        scores = {key: {name: row[name] for name in SCORES if name in row} for key, row in run["results"].items()}
+        rows.append({**own, "command": " ".join(words), "results": scores})
+    last = kept["runs"][-1]
+    return {**{key: last[key] for key in ("started", "commit", "machine", "versions")}, "rows": rows}
+
+
+def reproduction_table() -> str:
+    kept = json.loads((KEPT / "reproduction.json").read_text())
+    protocols = list(kept["rows"][0]["results"])
+    rows = []
+    for recipe in dict.fromkeys(row["recipe"] for row in kept["rows"]):
+        runs = [row for row in kept["rows"] if row["recipe"] == recipe]
+        cells = []
+        for protocol in protocols:
+            scores = [100 * run["results"][protocol]["top1"] for run in runs]
+            cells.append(f"{mean(scores):.2f} ± {stdev(scores):.2f}")
+        seconds = median(run["training_seconds"] for run in runs)
+        rows.append([recipe, *cells, str(len(runs)), f"{seconds:.0f}"])
+    header = ["top-1, %", *protocols, "seeds", "seconds a run"]
+    commands = "\n".join(dict.fromkeys(row["command"] for row in kept["rows"] if row["seed"] == 0))
+    return (
+        f"{markdown(header, rows)}\n\nMean and standard deviation over seeds, measured on {where(kept)}, by\n\n"
+        f"```\n{commands}\n```\n\nand likewise with the other seeds, on one thread."
+    )
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -306,6 +344,7 @@ TABLES = {
     "opening": (DOCS / "data.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
     "photographs": (DOCS / "photographs.md", photographs_table),
+    "reproduction": (DOCS / "recipes.md", reproduction_table),
     "collectives": (DOCS / "training.md", collectives_table),
     "at-scale": (DOCS / "training.md", at_scale_table),
     "parts": (DOCS / "training.md", parts_table),
@@ -329,7 +368,8 @@ def main(what: str, *folders: str) -> None:
         for file in {page for page, _ in TABLES.values()}:
             file.write_text(with_tables(file))
     else:
-        kept = demo(Path(folders[0])) if what == "demo" else photographs([Path(folder) for folder in folders])
+        make = {"demo": demo, "reproduction": reproduction}.get(what)
+        kept = make(Path(folders[0])) if make else photographs([Path(folder) for folder in folders])
         (KEPT / f"{what}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 

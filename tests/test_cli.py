@@ -37,7 +37,7 @@ def infomax(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("pretrain",), ("evaluate",), ("demo",), ("replay",), ("report",), ("views",)]
+    [(), ("pretrain",), ("recipes",), ("sweep",), ("evaluate",), ("demo",), ("replay",), ("report",), ("views",)]
     + [("evaluate", kind.__name__.lower()) for kind in cli.PROTOCOLS],
 )
 def test_help_is_there_for_every_command(infomax, words):
@@ -102,6 +102,16 @@ def test_the_command_and_the_function_have_the_same_words():
         (("evaluate", "finetune", "a", "--data", "digits", "--budget", "3"), "--budget 3 is for --setting transfer"),
         (("evaluate", "transfer", "a", "--data-dir", "."), "none of the 11 data sets is there"),
         (("evaluate", "transfer", "a", "--data", "dtd,cifar10", "--data-dir", "."), "found no dtd"),
+        (("recipes", "mira/cifar1"), "did you mean cifar10"),
+        (("recipes", "--paper", "byol"), "--paper must be one of mira, corinfomax, carl, mveb"),
+        (("recipes", "--data", "stl"), "did you mean stl10"),
+        (("recipes", "--paper", "mira", "--data", "stl10"), "no recipe is all of that"),
+        (("recipes", "--set", "epochs=3"), "--set is for one recipe"),
+        (("recipes", "mira/cifar10", "--set", "epoch=3"), "did you mean epochs"),
+        (("sweep", "--out", "x"), "TABLE|RECIPE"),
+        (("sweep", "mira/small", "--out", "x", "--vary", "batch_size=1"), "batch_size must be at least 2"),
+        (("pretrain", "--out", "x", "--recipe", "mira/cifar10", "--method", "carl"), "is not of --method carl"),
+        (("pretrain", "--out", "x", "--recipe", "mira/cifar10", "--data-dir", "."), "--data cifar10: found no"),
         (("report",), "a run folder or a file of results is wanted"),
         (("report", "x"), "x is neither a run folder nor a file of results"),
         (("report", "x", "--table", "mira-77"), "did you mean mira-7"),
@@ -115,6 +125,26 @@ def test_mistakes_exit_with_2_name_what_is_wrong_and_write_nothing(infomax, tmp_
     assert "Traceback" not in err
     assert not out
     assert not list(tmp_path.iterdir())
+
+
+def test_recipes_are_listed_and_printed_in_full(infomax):
+    code, out, _ = infomax("recipes")
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.startswith("mira/imagenet_100_prototypes_300 "))
+    assert line.split()[1:] == ["imagenet", "resnet50", "100", "4096", "8.3", "67.7", "MIRA", "Table", "14"]
+    _, out, _ = infomax("recipes", "--paper", "CARL", "--data", "stl10")
+    assert [line.split()[0] for line in out.splitlines()[2:-1]] == [
+        "carl/stl10",
+        "carl/stl10_constant_1",
+        "carl/stl10_constant_2",
+    ]
+    _, out, _ = infomax("recipes", "cifar10")
+    assert len(out.splitlines()) == 4 + 3  # of each method
+    _, out, _ = infomax("recipes", "mira/cifar10", "--set", "method.prototypes=500")
+    assert "method.prototypes              500   (changed from 3000)" in out
+    assert "MIRA, Table 7: CIFAR-10 Top-1 93.02" in out
+    assert "infomax pretrain --recipe mira/cifar10 --data cifar10 --set method.prototypes=500 --out" in out
+    assert out.count("changed from") == 1
 
 
 def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
