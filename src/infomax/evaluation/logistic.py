@@ -3,16 +3,18 @@
 The objective is sum_i loss(W x_i + b, label_i) + lambda / 2 ||W||^2, with the multinomial loss for one class per image,
 or c independent binary ones for an indicator per class. The features are turned to the axes of their covariance, where
 the penalty stays as it is, and fewer images than features leave as many unknowns as images. There the Hessian is close
-to the Kronecker product of the features' variances and the classes' curvature, plus lambda, which is diagonal and
+to the Kronecker product of the classes' curvature and the features' variances, plus lambda, which is diagonal and
 preconditions L-BFGS. Its pairs serve the next penalties too, once the change of lambda and of the curvature is taken
-into account. The path goes from strong to weak; the best combination of the last solutions starts the next. Logits are
-linear in W and are kept, so that combinations and lengths of steps are tried without a product of the features: a step
-costs two, for its logits and its gradient.
+into account. What it misses is mostly in the few axes of large variance, so before each gradient an L-BFGS of these
+alone goes some steps that cost next to nothing. The path goes from strong to weak; the best combination of the last
+solutions starts the next. Logits are linear in W and are kept, so that combinations and lengths of steps are tried
+without a product of the features: a step costs two, for its logits and its gradient.
 """
 
 import math
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,9 +23,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-MEMORY = 60  # pairs of L-BFGS; they stay of use for several penalties
-PAST = 4  # solutions whose combination predicts the next
-COMBINED = 8  # trials of a combination
+MEMORY = 25  # pairs of L-BFGS; they stay of use for several penalties
+LEADING = 64  # columns that have an L-BFGS of their own, where they are a small part
+AHEAD, CLOSER = 4, 0.3  # its evaluations before each of all columns, and its tolerance relative to theirs
+PAST, COMBINED = 4, 8  # solutions whose combination predicts the next, and trials of it
 REFRESH = 5  # evaluations that share a preconditioner
 DIGITS = 30  # a curvature above its rounding by that
 SURE = 2.0  # times the step that the known curvature asks for: a longer one found less than that
@@ -40,7 +43,7 @@ class Fit:
         loss: The objective there, penalty included.
         gradient_norm: Of the objective, in the preconditioner's metric. Its square is about the loss's relative excess.
         converged: Whether that is at most the tolerance.
-        evaluations: Gradients computed, each with two products of the features and a matrix as large as W.
+        evaluations: Gradients in all axes, each with two products of the features and a matrix as large as W.
     """
 
     penalty: float
@@ -57,11 +60,10 @@ class Fit:
 
 
 class _Point(NamedTuple):
-    w: Float[Tensor, "r c"]
+    w: Float[Tensor, "c r"]
     logits: Float[Tensor, "n c"]
     loss: float  # without penalty
     residual: Float[Tensor, "n c"]
-    gradient: Float[Tensor, "r c"]  # without penalty
 
 
 def logistic_path(
@@ -70,7 +72,7 @@ def logistic_path(
     *,
     classes: int,
     penalties: Sequence[float],
-    tolerance: float = 2e-3,
+    tolerance: float = 3e-3,
     max_evaluations: int = 1000,
 ) -> list[Fit]:
     """Solutions in the order of ``penalties``, computed where ``x`` is and in its precision; in float64 where float32
@@ -94,14 +96,16 @@ def logistic_path(
 
 
 def _path(problem: "_Problem", penalties: Sequence[float], tolerance: float, max_evaluations: int) -> list[Fit]:
-    x = problem.x
-    point = problem.point(x.new_zeros(x.shape[1], problem.classes))
-    solver, solved, fits = _Solver(problem, tolerance, max_evaluations), [], {}
+    few = copy(problem)  # the axes of largest variance, and the intercept
+    few.x, few.squares = problem.x[:, -LEADING:].contiguous(), problem.squares[-LEADING:]
+    ahead = _Solver(few, CLOSER * tolerance, AHEAD) if problem.x.shape[1] >= 4 * LEADING else None
+    solver, solved, fits = _Solver(problem, tolerance, max_evaluations, ahead), [], {}
+    point = problem.point(problem.x.new_zeros(problem.classes, problem.x.shape[1]))
     for penalty in sorted(set(penalties), reverse=True):
         point, norm, evaluations = solver.solve(_predicted(problem, solved, point, penalty), penalty)
-        logits = x @ point.w  # without the rounding of many steps
-        solved = [(point.w, logits), *solved[: PAST - 1]]
-        loss = problem.loss(logits)[0] + penalty / 2 * _squares(point.w[:-1])
+        point = problem.point(point.w)  # without the rounding of many steps
+        solved = [point, *solved[: PAST - 1]]
+        loss = point.loss + penalty / 2 * float(point.w[:, :-1].square().sum(dtype=torch.float64))
         fits[penalty] = Fit(penalty, *problem.turned_back(point.w), loss, norm, norm <= tolerance, evaluations)
     return [fits[penalty] for penalty in penalties]
 
@@ -113,13 +117,12 @@ class _Problem:
     def __init__(self, x: Tensor, labels: Tensor, classes: int):
         self.mean = x.mean(0)
         x = x - self.mean
-        self.axes = torch.eye(0)
         wide = len(x) < x.shape[1]
         if wide:  # as many axes as images
-            self.axes, triangle = torch.linalg.qr(x.T)
+            basis, triangle = torch.linalg.qr(x.T)
             x = triangle.T
         axes = torch.linalg.eigh(x.T @ x).eigenvectors
-        self.axes = self.axes @ axes if wide else axes
+        self.axes = basis @ axes if wide else axes
         x = x @ axes
         size = x.square().sum(1).mean().sqrt()
         self.size = torch.where(size > 0, size, 1.0)
@@ -131,15 +134,13 @@ class _Problem:
         shares = (torch.stack([counts, len(x) - counts]) if self.binary else counts).double() / len(x)
         self.blind = -len(x) * float(torch.xlogy(shares, shares).sum())  # the least loss of an intercept alone
 
-    def turned_back(self, w: Float[Tensor, "r c"]) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
-        weight = (self.axes @ w[:-1]).T.contiguous()
-        return weight, w[-1] * self.size - weight @ self.mean
+    def turned_back(self, w: Float[Tensor, "c r"]) -> tuple[Float[Tensor, "c d"], Float[Tensor, " c"]]:
+        weight = w[:, :-1] @ self.axes.T
+        return weight, w[:, -1] * self.size - weight @ self.mean
 
-    def point(self, w: Tensor, logits: Tensor | None = None, known: tuple[float, Tensor] | None = None) -> _Point:
-        """Of the loss without penalty, where logits and what :meth:`loss` gives for them may be known."""
-        logits = self.x @ w if logits is None else logits
-        loss, residual = known or self.loss(logits)
-        return _Point(w, logits, loss, residual, self.x.T @ residual)
+    def point(self, w: Tensor, logits: Tensor | None = None) -> _Point:
+        logits = (w @ self.x.T).T if logits is None else logits  # products are faster with classes as rows
+        return _Point(w, logits, *self.loss(logits))
 
     def loss(self, logits: Float[Tensor, "n c"]) -> tuple[float, Float[Tensor, "n c"]]:
         """Sum over images, and its derivative; both keep their digits where an image is all but certain."""
@@ -155,13 +156,13 @@ class _Problem:
         residual = others.div_(own + total).scatter_(1, self.labels, -total / (own + total))
         return float(loss.sum(dtype=torch.float64)), residual
 
-    def bend(self, directions: Float[Tensor, "k n c"], residual: Float[Tensor, "n c"]) -> Float[Tensor, "k k"]:
+    def bend(self, directions: Float[Tensor, "k c n"], residual: Float[Tensor, "n c"]) -> Float[Tensor, "k k"]:
         """The loss's second derivatives along changes of the logits."""
         if self.binary:
-            directions = directions * (residual.abs() * (1 - residual.abs())).sqrt()
+            directions = directions * (residual.abs() * (1 - residual.abs())).sqrt().T
         else:
-            p = residual.scatter_add(1, self.labels, torch.ones_like(residual[:, :1]))
-            directions = directions - torch.linalg.vecdot(directions, p)[..., None]
+            p = residual.scatter_add(1, self.labels, torch.ones_like(residual[:, :1])).T
+            directions = directions - (directions * p).sum(1, keepdim=True)
             directions *= p.clamp_min_(0).sqrt_()
         return (directions.flatten(1) @ directions.flatten(1).T).double()
 
@@ -179,21 +180,28 @@ class _Problem:
 
 
 class _Solver:
-    """Preconditioned L-BFGS that goes on with what it learnt at the last penalty."""
+    """Preconditioned L-BFGS that goes on with what it learnt at the last penalty; ``ahead``, another, goes first."""
 
-    def __init__(self, problem: _Problem, tolerance: float, max_evaluations: int):
-        self.problem, self.tolerance, self.max_evaluations = problem, tolerance, max_evaluations
+    def __init__(self, problem: _Problem, tolerance: float, max_evaluations: int, ahead: "_Solver | None" = None):
+        self.problem, self.tolerance, self.max_evaluations, self.ahead = problem, tolerance, max_evaluations, ahead
         # Steps, and the gradient's changes along them: without penalty, and with it.
         self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
         self.curvature, self.ridge = 0.0, torch.zeros(0)  # where the pairs belong
 
     def solve(self, point: _Point, penalty: float) -> tuple[_Point, float, int]:
         """The solution, the norm of its gradient, and how many gradients it took."""
-        ridge = point.w.new_full((len(point.w), 1), penalty)
-        ridge[-1] = 0.0
-        sure = False  # the curvature that the norm is measured in was met in the last step
+        ridge = point.w.new_full((1, point.w.shape[1]), penalty)
+        ridge[:, -1] = 0.0
+        last, sure = None, False  # the curvature that the norm is measured in was met in the last step
         for evaluations in range(1, self.max_evaluations + 1):
-            gradient = point.gradient + ridge * point.w
+            if self.ahead:
+                further, *_ = self.ahead.solve(point._replace(w=point.w[:, -LEADING:]), penalty)
+                point = further._replace(w=torch.cat([point.w[:, :-LEADING], further.w], 1))
+            bare = point.residual.T @ self.problem.x
+            if last:
+                self.learn(point.w - last[0], bare - last[1], bare)
+            last = point.w, bare
+            gradient = bare + ridge * point.w
             if evaluations % REFRESH == 1:
                 self.refresh(point, ridge)
             direction = self.direction(gradient)
@@ -203,14 +211,11 @@ class _Solver:
             further, length = self.along(direction, point, gradient, ridge)
             if further is None:  # rounding hides what is left to gain
                 break
-            sure = length < SURE
-            self.learn(point, further)
-            point = further
+            sure, point = length < SURE, further
         return point, norm, evaluations
 
-    def learn(self, point: _Point, further: _Point) -> None:
-        step, bare = further.w - point.w, further.gradient - point.gradient
-        rounding = torch.finfo(bare.dtype).eps * step.norm() * further.gradient.norm()
+    def learn(self, step: Tensor, bare: Tensor, gradient: Tensor) -> None:
+        rounding = torch.finfo(bare.dtype).eps * step.norm() * gradient.norm()
         if _inner(step, bare) > DIGITS * rounding:  # below, as next to a large penalty, it tells of rounding alone
             self.pairs = [*self.pairs[1 - MEMORY :], (step, bare, torch.addcmul(bare, self.ridge, step))]
 
@@ -221,13 +226,13 @@ class _Solver:
         self.curvature, self.ridge = float(values.sum()), ridge
         for step, bare, change in self.pairs:
             torch.addcmul(bare.mul_(ratio), ridge, step, out=change)
-        self.inverse = 1 / (self.problem.squares[:, None] * values + ridge)
+        self.inverse = 1 / (values[:, None] * self.problem.squares + ridge)
 
     def norm(self, gradient: Tensor, direction: Tensor, point: _Point, penalty: float) -> float:
         excess = max(-float(_inner(gradient, direction)), 0.0) / 2
-        loss, blind = point.loss + penalty / 2 * _squares(point.w[:-1]), self.problem.blind
-        rounding = torch.finfo(gradient.dtype).eps * blind  # all that counts where the features tell nothing
-        size = max(min(loss, blind - loss), rounding)
+        loss = point.loss + penalty / 2 * float(point.w[:, :-1].square().sum(dtype=torch.float64))
+        rounding = torch.finfo(gradient.dtype).eps * self.problem.blind  # counts where features tell nothing
+        size = max(min(loss, self.problem.blind - loss), rounding)
         return math.sqrt(excess / size) if size else 0.0
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -238,63 +243,57 @@ class _Solver:
             share = scale * _inner(step, d)
             d.addcmul_(change, share, value=-1)
             used.append((step, change, scale, share))
-        d = d * self.inverse if self.vectors is None else ((d @ self.vectors) * self.inverse) @ self.vectors.T
+        d = self.inverse * d if self.vectors is None else self.vectors @ (self.inverse * (self.vectors.T @ d))
         for step, change, scale, share in reversed(used):
             d.addcmul_(step, share - scale * _inner(change, d))
-        return d if self.vectors is None else d - d.mean(1, keepdim=True)  # what classes share grows by rounding alone
+        return d if self.vectors is None else d - d.mean(0, keepdim=True)  # what classes share grows by rounding alone
 
     def along(self, d: Tensor, point: _Point, gradient: Tensor, ridge: Tensor) -> tuple[_Point | None, float]:
         """The point in direction ``d`` where the objective's slope is all but gone; None where none is found."""
-        logits = self.problem.x @ d
+        logits = (d @ self.problem.x.T).T
         slope, bend = float(_inner(gradient, d)), float(_inner(ridge * d, d))
         constant = float(_inner(ridge * point.w, d))
         low, high, length = (0.0, slope), (math.inf, math.nan), 1.0
         for _ in range(LINE_SEARCH):
-            tried = point.logits + length * logits
-            known = self.problem.loss(tried)
-            now = float(_inner(known[1], logits)) + constant + length * bend
+            tried = self.problem.point(point.w + length * d, point.logits + length * logits)
+            now = float(_inner(tried.residual.T, logits.T)) + constant + length * bend
             if abs(now) <= STEEP * abs(slope):
-                return self.problem.point(point.w + length * d, tried, known), length
+                return tried, length
             low, high = ((length, now), high) if now < 0 else (low, (length, now))
             if math.isinf(high[0]):
                 length = min(4 * length, length * slope / (slope - now)) if now > slope else 4 * length
             else:
-                part = low[1] / (low[1] - high[1])
-                length = low[0] + min(max(part, 0.1), 0.9) * (high[0] - low[0])
+                length = low[0] + min(max(low[1] / (low[1] - high[1]), 0.1), 0.9) * (high[0] - low[0])
         return None, length
 
 
-def _predicted(problem: _Problem, solved: list[tuple[Tensor, Tensor]], last: _Point, penalty: float) -> _Point:
+def _predicted(problem: _Problem, solved: list[_Point], last: _Point, penalty: float) -> _Point:
     """The best combination of the last solutions: Newton's method on its few numbers, as their logits are known."""
     if len(solved) < 2:
         return last
-    ws, logits = (list(parts) for parts in zip(*solved, strict=True))
+    ws, logits = [point.w for point in solved], [point.logits.T for point in solved]
     for order in range(1, len(ws)):  # repeated differences, as the solutions themselves are too much alike
         for i in reversed(range(order, len(ws))):
             ws[i], logits[i] = ws[i - 1] - ws[i], logits[i - 1] - logits[i]
     sizes = [float(w.norm()) or 1.0 for w in ws]
     w, z = (torch.stack([part / size for part, size in zip(parts, sizes, strict=True)]) for parts in (ws, logits))
-    ridge = penalty * (w[:, :-1].flatten(1) @ w[:, :-1].flatten(1).T).double()
+    ridge = penalty * (w[:, :, :-1].flatten(1) @ w[:, :, :-1].flatten(1).T).double()
     rounding = 10 * torch.finfo(w.dtype).eps
     tried, best, found = torch.zeros(len(w), dtype=torch.float64, device=w.device), math.inf, None
     tried[0] = sizes[0]
     for _ in range(COMBINED):
-        there = torch.tensordot(tried.to(z), z, 1)
+        there = torch.tensordot(tried.to(z), z, 1).T
         loss, residual = problem.loss(there)
         value = loss + float(tried @ ridge @ tried) / 2
         if found and not value < best:
             break
-        best, found = value, (tried, there, (loss, residual))
-        gradient = (z.flatten(1) @ residual.flatten()).double() + ridge @ tried
+        best, found = value, (tried, there, loss, residual)
+        gradient = (z.flatten(1) @ residual.T.flatten()).double() + ridge @ tried
         tried = tried - torch.linalg.pinv(problem.bend(z, residual) + ridge, rtol=rounding, hermitian=True) @ gradient
         if gradient @ (found[0] - tried) < 1e-6 * best:
             break
-    return problem.point(torch.tensordot(found[0].to(w), w, 1), *found[1:]) if found else last
+    return _Point(torch.tensordot(found[0].to(w), w, 1), *found[1:]) if found else last
 
 
 def _inner(a: Tensor, b: Tensor) -> Tensor:
     return torch.dot(a.flatten(), b.flatten())
-
-
-def _squares(x: Tensor) -> float:
-    return float(x.square().sum(dtype=torch.float64))
