@@ -69,7 +69,9 @@ def reproduction(file: Path) -> dict[str, Any]:
         words = run["command"].split()
         words[words.index("--out") + 1] = f"runs/{Path(words[words.index('--out') + 1]).name}"
         words[words.index("--data") + 1] = Path(run["data"]).name
-        own = {key: run[key] for key in ("recipe", "changes", "seed", "started", "commit", "images", "training_seconds")}
+        own = {
+            key: run[key] for key in ("recipe", "changes", "seed", "started", "commit", "images", "training_seconds")
+        }
         scores = {key: {name: row[name] for name in SCORES if name in row} for key, row in run["results"].items()}
         rows.append({**own, "command": " ".join(words), "results": scores})
     last = kept["runs"][-1]

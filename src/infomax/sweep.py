@@ -128,6 +128,8 @@ def sweep(
 
 def _chosen(what: Sequence[str]) -> tuple[list[Experiment], Table | None]:
     """The recipes meant, and the table if it is one that names them."""
+    if not what:
+        raise ValueError("a sweep is of a published table, as mira-14, or of recipes, as carl/small")
     everything = recipes.experiments()
     if len(what) == 1 and "/" not in what[0]:
         one = published.table(what[0])

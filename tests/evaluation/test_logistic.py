@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
+from infomax.evaluation import logistic
 from infomax.evaluation.logistic import _Problem, logistic_path
 
 GRID = np.logspace(-6, 5, 45).tolist()
@@ -14,6 +15,8 @@ SHAPES = [
     (300, 40, 5, 1.0),
     (60, 100, 4, 0.4),
     (80, 20, 3, 0.3),
+    (600, 300, 4, 0.3),  # wide enough for the leading axes to go ahead
+    (300, 400, 4, 0.4),
 ]  # images, features, classes, signal
 PRECISE = 2e-4  # tolerance, for an excess of about its square, up to a factor of ten
 
@@ -61,7 +64,7 @@ def test_the_optimum_is_scikit_learns(shape, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("shape", [(200, 30), (60, 90)])
+@pytest.mark.parametrize("shape", [(200, 30), (60, 90), (500, 280)])
 def test_indicators_are_problems_of_their_own(shape, dtype):
     x, _ = problem(*shape, 4, 0.5, dtype)
     noisy = x[:, :3] + x.std() * torch.randn(len(x), 3, generator=torch.Generator().manual_seed(0))
@@ -110,6 +113,13 @@ def test_the_path_spares_most_of_the_work():
     x, labels = problem(60, 100, 4, 0.4)
     path = logistic_path(x, labels, classes=4, penalties=GRID)
     assert sum(fit.evaluations for fit in path) < 3 * len(GRID)  # 93; 203 where each starts at the last solution
+
+
+def test_steps_in_the_leading_axes_spare_gradients(monkeypatch):
+    x, labels = problem(600, 300, 4, 0.3, torch.float32)
+    few = sum(fit.evaluations for fit in logistic_path(x, labels, classes=4, penalties=GRID))
+    monkeypatch.setattr(logistic, "LEADING", 100)  # no small part of so few columns
+    assert sum(fit.evaluations for fit in logistic_path(x, labels, classes=4, penalties=GRID)) > 1.3 * few
 
 
 def test_losses_keep_their_digits():
