@@ -11,11 +11,12 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 from infomax import commands, judging
 from infomax.arguments import MachineError
 from infomax.cli.judge import PROTOCOLS, Evaluate, Report
-from infomax.cli.train import Demo, Pretrain, Replay, Views
+from infomax.cli.train import Demo, Plan, Pretrain, Replay, Views
 
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Pretrain, subcommand("pretrain")]
+    | Annotated[Plan, subcommand("plan")]
     | Annotated[Views, subcommand("views")]
     | Evaluate
     | Annotated[Report, subcommand("report")]
@@ -38,6 +39,7 @@ def main() -> None:
     actions = {
         Demo: commands.demo,
         Pretrain: commands.pretrain,
+        Plan: commands.plan,
         Views: commands.views,
         **{kind: partial(judging.evaluate, kind.__name__.lower()) for kind in PROTOCOLS},
         Report: judging.report,

@@ -66,6 +66,37 @@ class Pretrain(Images):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Plan(Images):
+    """Say what pretrain with the same options will cost before it starts: steps, FLOPs, memory and time."""
+
+    data: Annotated[str | None, option(str, "DIR|FILE|NAME", "digits")] = None
+    """As for pretrain. A paper's data set need not be there."""
+    images: Annotated[int | None, option(int, "N", "those of --data")] = None
+    """Plan for so many images, and open none."""
+    method: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "mira")] = None
+    recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
+    backbone: Annotated[str | None, option(str, "NAME", RECIPE)] = None
+    views: Annotated[str | None, option(str, "NAME", RECIPE)] = None
+    image_size: Annotated[int | None, option(int, "PIXELS", RECIPE)] = None
+    epochs: Annotated[int | None, option(int, "N", RECIPE)] = None
+    batch_size: Annotated[int | None, option(int, "N", RECIPE)] = None
+    device_batch: Annotated[int | None, option(int, "N", "all at once")] = None
+    precision: Annotated[str | None, option(str, "64|32|bf16|16", RECIPE)] = None
+    overrides: Annotated[
+        UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
+    ] = ()
+    """Any setting of the recipe."""
+    device: Device = "auto"
+    """What is measured for some seconds; auto takes the GPU if there is one."""
+    devices: Annotated[int, arg(metavar="N")] = 1
+    """That share the run."""
+    gpu: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="(repeatable)")] = ()
+    """Plan for this kind of GPU, as A100 or RTX-4090, and measure nothing here. Without it, for this machine."""
+    workers: Workers = None
+    """Processes that decode image files, for each device."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Views(Images):
     """Draw some images beside the views that a recipe makes of them."""
 
