@@ -187,6 +187,8 @@ class _Step:
         channel are gathered; backward, two sums of each are made."""
 
         def note(layer: Any, _: Any, output: Tensor) -> None:
+            if not layer.training:
+                return
             channels: int = layer.num_features
             self.norms.gathered += 4 * (2 * channels + 1) * self.ranks
             self.norms.reduced += 4 * 2 * channels * output.requires_grad

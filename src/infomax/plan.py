@@ -139,7 +139,7 @@ def plan(
         cost=count(chosen, ranks=devices, device=kind),
         here=None if gpu else _here(chosen, steps, devices, device_of(kind, 0), source, workers),
         gpus=tuple(_on_gpu(name, chosen, steps, devices, asked=bool(gpu)) for name in gpu or GPUS),
-        reached=reached(chosen.precision) if chosen.precision != "64" else (),
+        reached=_alike(chosen),
     )
 
 
@@ -179,11 +179,17 @@ def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, asked: bool)
     if cost.memory.peak > usable:
         part = _largest_part(recipe, devices, "cuda", usable) if asked else None
         return Machine(name, memory, usable, fits=False, device_batch=part)
-    peak = gpu.peak(recipe.precision)
-    if peak is None or recipe.encoder.backbone == "small":  # which leaves a GPU waiting, as no run of a paper does
+    peak, runs = gpu.peak(recipe.precision), _alike(recipe)
+    if peak is None or not runs:
         return Machine(name, memory, usable, fits=True)
-    seconds = sorted(steps * cost.flops / (peak * run.share) for run in reached(recipe.precision))
+    seconds = sorted(steps * cost.flops / (peak * run.share) for run in runs)
     return Machine(name, memory, usable, fits=True, seconds=(seconds[0], seconds[-1]))
+
+
+def _alike(recipe: Recipe) -> tuple[Reached, ...]:
+    """Runs of the papers that say how long this one takes on a GPU: none in float64, nor of a network that leaves a GPU
+    waiting for its next operation."""
+    return () if recipe.precision == "64" or recipe.encoder.backbone == "small" else reached(recipe.precision)
 
 
 def _largest_part(recipe: Recipe, devices: int, device: str, memory: int) -> int | None:

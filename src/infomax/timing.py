@@ -22,8 +22,7 @@ from infomax.online import online_scores
 from infomax.recipes.schema import Recipe
 
 SECONDS = 5.0  # that steps are measured for, after a first one; and again that images are read for
-LONGEST = 4.0  # seconds of a step that is measured as it is; a longer one is put together from smaller ones
-ENOUGH = 0.5  # seconds of a step that tells how long a larger one takes
+LONGEST = 3.0  # seconds of a step that is measured as it is; a longer one is put together from smaller ones
 FEWEST = 8  # images of the first step
 
 
@@ -66,14 +65,12 @@ def time_steps(
 class _Measured:
     def __init__(self, recipe: Recipe, cost: Cost, device: torch.device, source: Source | None, workers: int | None):
         self.recipe, self.cost, self.device, self.source, self.workers = recipe, cost, device, source, workers
-        self.engine = Engine(recipe, steps_per_epoch=1, device=device)
+        self.engine = Engine(recipe, steps_per_epoch=10**6, device=device)  # at its start throughout
         self.scores = None if source is None else online_scores(source, self.engine, workers=workers)
 
     def timing(self) -> Timing:
         images = self.cost.images
-        rows, seconds = self.first_steps()
-        if rows < images and seconds * self.share(rows) <= LONGEST:
-            rows = images
+        rows = self.largest_step()
         steps, seconds = self.steps(rows)
         if rows < images:
             here, there = self.loss_seconds(rows, images)
@@ -93,17 +90,14 @@ class _Measured:
         """How many times the FLOPs of so many images a step takes."""
         return self.cost.networks(self.cost.images, self.cost.part) / self.cost.networks(rows, self.part(rows))
 
-    def first_steps(self) -> tuple[int, float]:
-        """Ever larger steps, until one takes long enough: its images, and its seconds."""
+    def largest_step(self) -> int:
+        """Images of the largest step that is not too long: twice as many, as long as they take half of the time."""
         rows = min(FEWEST, self.cost.images)
-        while True:
-            step = self.stepper(rows)
-            step()
-            seconds = self.seconds_of(step)
-            if rows == self.cost.images or seconds >= ENOUGH:
-                return rows, seconds
+        self.stepper(rows)()  # the first one allocates and compiles
+        while rows < self.cost.images and self.seconds_of(self.stepper(rows)) < LONGEST / 2:
             rows = min(2 * rows, self.cost.images)
             rows = rows // self.part(rows) * self.part(rows)
+        return rows
 
     def steps(self, rows: int) -> tuple[int, float]:
         """How many steps of so many images were made, and their mean seconds."""
