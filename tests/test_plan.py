@@ -340,6 +340,22 @@ def test_files_are_read_to_know_how_long_it_takes(quick, tmp_path):
     assert replace(timed, device="cuda").each == max(timed.step, timed.reading)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("part", [None, 256])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_plan_for_a_gpu_that_is_here(quick, method, part):
+    """By the allocator's own count, which has workspaces too; the next batch is not there."""
+    planned = plan(images=9999, method=method, recipe="small", batch_size=1024, device_batch=part, device="cuda")
+    assert planned.here.seconds[0] > 0
+    engine = Engine(planned.recipe, steps_per_epoch=10, device=torch.device("cuda"))
+    parts = given(planned.recipe, 1024)
+    engine.step(parts)
+    torch.cuda.reset_peak_memory_stats()
+    engine.step(parts)
+    assert torch.cuda.max_memory_allocated() == pytest.approx(planned.cost.memory.peak, rel=0.2)
+
+
 # The command
 
 
