@@ -4,6 +4,7 @@ python docs/results.py demo runs/demo               after `infomax demo`: docs/r
 python docs/results.py photographs runs/c10-*       after pretraining and `evaluate knn`: docs/results/photographs.json
 python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs/results/reproduction.json
 python benchmarks/engine.py                         docs/results/engine.json
+python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py and probes.py
 python docs/results.py tables                       the tables, from what is kept
@@ -226,6 +227,39 @@ def parts_table() -> str:
     )
 
 
+def plan_table() -> str:
+    kept = json.loads((KEPT / "plan.json").read_text())
+    header = ["run", "a step of", "predicted, s", "took, s", "ratio"]
+    speed = [
+        [
+            f"{row['method']}, {row['data']}, {row['epochs']} epochs"
+            + (", ResNet-18" if "device_batch" in row else ""),
+            f"{row['measured_images']} images",
+            *(f"{row[name]:.1f}" for name in ("predicted", "real")),
+            f"{row['ratio']:.2f}",
+        ]
+        for row in kept["time"]
+    ]
+    peaks = ["a step of 1,024 images", "in parts of", "predicted, MB", "took, MB", "ratio"]
+    memory = [
+        [
+            row["method"],
+            str(row["part"] or ""),
+            *(f"{row[name] / 1e6:.0f}" for name in ("predicted", "real")),
+            f"{row['ratio']:.2f}",
+        ]
+        for row in kept["memory"]
+    ]
+    return (
+        f"{markdown(header, speed)}\n\n{markdown(peaks, memory)}\n\n"
+        "Short runs of `infomax pretrain`, and the images of the steps by which their time was predicted, in the mean of "
+        "a plan before the run and one after it, because the speed of a machine drifts; and by how "
+        "much resident memory rises at most during a step, above weights, gradients and momentum, in a process of its "
+        "own. "
+        f"Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
 PIPELINES = {
     "A": "32 px, two views, arrays in memory",
     "B": "224 px, two views, from JPEG files",
@@ -351,6 +385,7 @@ TABLES = {
     "at-scale": (DOCS / "training.md", at_scale_table),
     "parts": (DOCS / "training.md", parts_table),
     "overhead": (DOCS / "training.md", overhead_table),
+    "plan": (DOCS / "plan.md", plan_table),
 }
 
 

@@ -37,7 +37,7 @@ def infomax(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("pretrain",), ("recipes",), ("sweep",), ("evaluate",), ("demo",), ("replay",), ("report",), ("views",)]
+    [(), ("pretrain",), ("recipes",), ("sweep",), ("plan",), ("evaluate",), ("demo",), ("replay",), ("report",), ("views",)]
     + [("evaluate", kind.__name__.lower()) for kind in cli.PROTOCOLS],
 )
 def test_help_is_there_for_every_command(infomax, words):

@@ -53,7 +53,7 @@ def test_commands_in_the_text_parse(page):
     from infomax import cli
     from infomax.cli.judge import PROTOCOLS
 
-    alone = (cli.Pretrain, cli.Recipes, cli.Sweep, cli.Views, cli.Demo, cli.Replay, cli.Report)
+    alone = (cli.Pretrain, cli.Recipes, cli.Sweep, cli.Plan, cli.Views, cli.Demo, cli.Replay, cli.Report)
     kinds = {**{kind.__name__.lower(): kind for kind in (*alone, *PROTOCOLS)}}
     for line in re.findall(r"^ *(?:uv run |torchrun .* )?infomax (.+)$", page.read_text(), re.M):
         words = line.split("#")[0].split()

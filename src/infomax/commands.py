@@ -21,6 +21,18 @@ def pretrain(*, out: Path, **options: Any) -> None:
         print(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
 
 
+def plan(**options: Any) -> None:
+    """``infomax plan``; a run that does not fit fails here instead of later."""
+    from infomax.arguments import MachineError
+    from infomax.plan import plan
+    from infomax.plan_text import misfit, text
+
+    planned = plan(**options)
+    print(text(planned), flush=True)
+    if warning := misfit(planned):
+        raise MachineError(warning)
+
+
 def views(*, out: Path, method: str, **options: Any) -> None:
     """``infomax views``."""
     from infomax.pretraining import picture_of_views

@@ -7,6 +7,7 @@ the whole batch, also when ranks hold different numbers of rows.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -17,14 +18,68 @@ from torch.autograd.function import once_differentiable
 T = TypeVar("T")
 
 
+@dataclass
+class Traffic:
+    """What the collectives of one of ``ranks`` ranks leave with it, in bytes."""
+
+    ranks: int
+    reduced: int = 0
+    """By all-reduce."""
+    gathered: int = 0
+    """By all-gather, its own share included."""
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the rank sends, where the ranks stand in a ring: a sum goes round twice, a gather once."""
+        return (2 * self.reduced + self.gathered) * (self.ranks - 1) // self.ranks
+
+
+_rehearsal: Traffic | None = None
+
+
+@contextmanager
+def rehearsal(traffic: Traffic) -> Iterator[None]:
+    """Act as the first of ``traffic.ranks`` ranks, of which there is no other, and add to it what would pass.
+
+    A sum is then this rank's part of it, and what is gathered its own rows as often as there are ranks: shapes are
+    right, and numbers are not.
+    """
+    global _rehearsal
+    _rehearsal = traffic
+    try:
+        yield
+    finally:
+        _rehearsal = None
+
+
+def _all_reduce(x: Tensor, *operation: Any) -> None:
+    """In place; the sum, where no other operation is named."""
+    if _rehearsal is None:
+        dist.all_reduce(x, *operation)
+    else:
+        _rehearsal.reduced += x.nbytes
+
+
+def _all_gather(x: Tensor) -> list[Tensor]:
+    """``x`` of every rank, all of one shape."""
+    if _rehearsal is None:
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x)
+        return parts
+    _rehearsal.gathered += x.nbytes * _rehearsal.ranks
+    return [x.clone() for _ in range(_rehearsal.ranks)]
+
+
 def world_size() -> int:
     """Number of ranks; 1 where no process group is up."""
+    if _rehearsal is not None:
+        return _rehearsal.ranks
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return dist.get_rank() if world_size() > 1 else 0
+    return dist.get_rank() if world_size() > 1 and _rehearsal is None else 0
 
 
 @contextmanager
@@ -86,14 +141,14 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         x = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(x)
+        _all_reduce(x)
         return x
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
         gradient = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)
+        _all_reduce(gradient)
         return gradient
 
 
@@ -109,7 +164,7 @@ def global_max(x: Tensor) -> Tensor:
     if world_size() == 1:
         return x.detach()
     x = x.detach().clone(memory_format=torch.contiguous_format)
-    dist.all_reduce(x, op=dist.ReduceOp.MAX)
+    _all_reduce(x, dist.ReduceOp.MAX)
     return x
 
 
@@ -152,9 +207,7 @@ def row_counts(x: Tensor) -> list[int]:
     """Number of rows of ``x`` on each rank."""
     if world_size() == 1:
         return [len(x)]
-    counts = [torch.zeros(1, dtype=torch.long, device=x.device) for _ in range(world_size())]
-    dist.all_gather(counts, torch.tensor([len(x)], device=x.device))
-    return [int(count) for count in counts]
+    return [int(count) for count in _all_gather(torch.tensor([len(x)], device=x.device))]
 
 
 def gather(x: Tensor, sizes: list[int] | None = None) -> tuple[Tensor, slice]:
@@ -170,7 +223,6 @@ def gather(x: Tensor, sizes: list[int] | None = None) -> tuple[Tensor, slice]:
     sizes = sizes or row_counts(x)
     padded = x.new_zeros(max(sizes), *x.shape[1:])
     padded[: len(x)] = x
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded)
+    parts = _all_gather(padded)
     start = sum(sizes[: rank()])
     return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]), slice(start, start + len(x))

@@ -222,23 +222,28 @@ def _check_possible(plan: Recipe, source: Source, out: Path, launch: Launch) -> 
     """Refuse what the method, these images or this machine cannot do."""
     with torch.device("meta"):  # no memory, no numbers: its settings alone are tried
         build_method(plan)
-    if (count := len(source.pretraining)) < plan.batch_size:
-        raise ValueError(
-            f"a step takes {plan.batch_size} images, which is more than the {count} images of {source.name}; "
-            f"give a --batch-size of at most {count}"
-        )
+    check_batch(plan, images=len(source.pretraining), data=source.name, world=launch.world)
     if launch.device == "cuda" and launch.world > (gpus := torch.cuda.device_count()) and given_place() is None:
         raise ValueError(f"--devices {launch.world}: there are {gpus} GPUs here")
-    if plan.batch_size < 2 * launch.world:
-        raise ValueError(f"--batch-size {plan.batch_size} leaves less than 2 images to each of {launch.world} devices")
-    if plan.device_batch is not None and plan.batch_size % (launch.world * plan.device_batch):
-        raise ValueError(
-            f"--batch-size {plan.batch_size} must be a multiple of --device-batch {plan.device_batch} times "
-            f"{launch.world} devices, {launch.world * plan.device_batch}"
-        )
     for folder in source.folders:
         if out.resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"--out {out} is inside --data {source.name}, whose images are trained on; choose another")
+
+
+def check_batch(plan: Recipe, *, images: int, data: str, world: int) -> None:
+    """Refuse a batch that the images are too few for, or that so many ranks cannot share."""
+    if images < plan.batch_size:
+        raise ValueError(
+            f"a step takes {plan.batch_size} images, which is more than the {images} images of {data}; "
+            f"give a --batch-size of at most {images}"
+        )
+    if plan.batch_size < 2 * world:
+        raise ValueError(f"--batch-size {plan.batch_size} leaves less than 2 images to each of {world} devices")
+    if plan.device_batch is not None and plan.batch_size % (world * plan.device_batch):
+        raise ValueError(
+            f"--batch-size {plan.batch_size} must be a multiple of --device-batch {plan.device_batch} times "
+            f"{world} devices, {world * plan.device_batch}"
+        )
 
 
 def _check_same(

@@ -12,13 +12,14 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 from infomax import commands, judging
 from infomax.arguments import MachineError
 from infomax.cli.judge import PROTOCOLS, Evaluate, Report
-from infomax.cli.train import Demo, Pretrain, Recipes, Replay, Sweep, Views
+from infomax.cli.train import Demo, Plan, Pretrain, Recipes, Replay, Sweep, Views
 
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Pretrain, subcommand("pretrain")]
     | Annotated[Recipes, subcommand("recipes")]
     | Annotated[Sweep, subcommand("sweep")]
+    | Annotated[Plan, subcommand("plan")]
     | Annotated[Views, subcommand("views")]
     | Evaluate
     | Annotated[Report, subcommand("report")]
@@ -43,6 +44,7 @@ def main() -> None:
         Pretrain: commands.pretrain,
         Recipes: commands.recipes,
         Sweep: commands.sweep,
+        Plan: commands.plan,
         Views: commands.views,
         **{kind: partial(judging.evaluate, kind.__name__.lower()) for kind in PROTOCOLS},
         Report: judging.report,

@@ -10,8 +10,8 @@ from infomax.cli.words import RECIPE, Device, Images, Workers, option
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Training(Images):
-    """What one run of a sweep has in common with a run of its own."""
+class _Recipe(Images):
+    """What is trained on, and the machine to train it."""
 
     data: Annotated[str | None, option(str, "DIR|FILE|NAME", "the recipe's data set, or digits")] = None
     """A folder of images, or several with commas between; an .npz or .npy of arrays; a .txt of paths; a data set's
@@ -45,6 +45,12 @@ class _Training(Images):
     torchrun or srun, leave it out."""
     workers: Workers = None
     """Processes that decode image files, for each device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Training(_Recipe):
+    """What one run of a sweep has in common with a run of its own."""
+
     deterministic: bool = False
     """The same bits each time on a GPU too, by slower operations. On a CPU they are so anyway."""
     skip_nonfinite: Annotated[int, arg(metavar="N")] = 0
@@ -108,6 +114,19 @@ class Recipes:
         UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
     ] = ()
     """Changes to the one recipe that is printed; they are marked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan(_Recipe):
+    """Say what pretrain with the same options will cost before it starts: steps, FLOPs, memory and time."""
+
+    images: Annotated[int | None, option(int, "N", "those of --data")] = None
+    """Plan for so many images, and open none. A paper's data set need not be there anyway."""
+    method: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "mira")] = None
+    recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
+    """As corinfomax/cifar10; infomax recipes lists them."""
+    gpu: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME", help_behavior_hint="(repeatable)")] = ()
+    """Plan for this kind of GPU, as A100 or RTX-4090, and measure nothing here. Without it, for this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)

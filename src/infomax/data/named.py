@@ -68,6 +68,18 @@ NAMED: dict[str, Named] = {
 }
 
 
+# Of the papers' data sets, so that a run can be planned where they are not: images to pretrain on, and the shorter side
+# of a typical one in pixels.
+EXTENT = {
+    "cifar10": (50_000, 32),
+    "cifar100": (50_000, 32),
+    "stl10": (100_000, 96),
+    "tiny-imagenet": (100_000, 64),
+    "imagenet100": (126_689, 375),
+    "imagenet": (1_281_167, 375),
+}
+
+
 def open_named(name: str, root: Path, *, download: bool = False) -> Source:
     """Open a data set by its name.
 

@@ -1,0 +1,117 @@
+"""What infomax plan says beside what runs then take: time and memory. Writes docs/results/plan.json.
+
+python benchmarks/plan.py            minutes, on a Linux machine that does nothing else
+python benchmarks/plan.py --quick    shorter runs, to see that it works
+"""
+
+import argparse
+import json
+import multiprocessing as mp
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from infomax import pretrain, runs
+from infomax.cost import count
+from infomax.data.images import ArrayImages
+from infomax.data.loaders import training_batches
+from infomax.engine import Engine
+from infomax.plan import plan
+from infomax.recipes import METHODS, customise, get_recipe
+
+OUT = Path(__file__).parents[1] / "docs" / "results" / "plan.json"
+NOISE = np.random.default_rng(0).integers(0, 256, (2560, 32, 32, 3), np.uint8)  # images
+EPOCHS = {"digits": 40, "noise.npz": 5, "few.npz": 2, "files": 4}  # of the runs that are timed
+WHOLE_AND_PARTS = ((1024, None), (1024, 128))  # images, and those that go through the networks at once
+warnings.filterwarnings("ignore", "a batch of .* gives a poor covariance")  # no covariance matters here
+
+
+def files(folder: Path) -> None:
+    """Photographs, as far as decoding knows: JPEG files of 256 pixels."""
+    folder.mkdir()
+    large = np.random.default_rng(0).integers(0, 256, (1024, 16, 16, 3), np.uint8)
+    for number, small in enumerate(large):
+        Image.fromarray(small).resize((256, 256), Image.Resampling.BICUBIC).save(folder / f"{number}.jpg", quality=90)
+
+
+def time(quick: bool) -> Iterator[dict[str, Any]]:
+    """Seconds that are predicted for a run, and those that its metrics tell."""
+    with tempfile.TemporaryDirectory() as place:
+        np.savez(f"{place}/noise.npz", images=NOISE)
+        np.savez(f"{place}/few.npz", images=NOISE[:256])
+        files(Path(place, "files"))
+        epochs = {"digits": 4, "noise.npz": 1, "few.npz": 1, "files": 1} if quick else EPOCHS
+        resnet = {"recipe": "cifar10", "batch_size": 64, "device_batch": 16, "overrides": ["encoder.stem=cifar"]}
+        cases: list[tuple[str, str, dict[str, Any]]] = [
+            *((method, "digits", {}) for method in METHODS),
+            *((method, "noise.npz", {"recipe": "small"}) for method in METHODS),
+            ("mira", "files", {"recipe": "small"}),
+            ("corinfomax", "few.npz", resnet),
+        ]
+        for number, (method, data, changes) in enumerate(cases):
+            words = {**changes, "epochs": epochs[data], "data": data if data == "digits" else f"{place}/{data}"}
+            planned: Any = plan(method=method, device="cpu", **words).here
+            # The speed of a machine drifts, and a plan can but know that of its own seconds: one after the run too.
+            run = pretrain(method=method, device="cpu", out=f"{place}/{number}", quiet=True, **words)
+            real = [row for row in run.rows("metrics.jsonl") if "loss" in row][-1]["seconds"]
+            again: Any = plan(method=method, device="cpu", **words).here
+            timed, both = planned.timing, [planned.seconds[0], again.seconds[0]]
+            predicted = sum(both) / 2
+            row = {"method": method, **words, "data": data, "measured_images": timed.images, "step": timed.each}
+            yield {**row, "predictions": both, "predicted": predicted, "real": real, "ratio": predicted / real}
+
+
+def memory() -> Iterator[dict[str, Any]]:
+    """Bytes that are predicted of a step, and those by which the memory of a process rises."""
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; a larger tensor that is freed leaves at once
+    for method in METHODS:
+        for images, part in WHOLE_AND_PARTS:
+            recipe = customise(get_recipe(method, "small"), batch_size=images, device_batch=part)
+            counted = count(recipe).memory
+            with mp.get_context("spawn").Pool(1) as fresh:
+                real = fresh.apply(_rise, (method, images, part))
+            predicted = counted.peak - counted.weights - counted.gradients - counted.optimizer
+            row = {"method": method, "images": images, "part": part}
+            yield {**row, "predicted": predicted, "real": real, "ratio": predicted / real}
+
+
+def _rise(method: str, images: int, part: int | None) -> int:
+    """Highest resident memory during a step above that after one of 16 images: weights, gradients, momentum, code."""
+
+    def resident(what: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
+
+    torch.set_num_threads(1)
+    recipe = customise(get_recipe(method, "small"), batch_size=images, device_batch=part)
+    engine, pixels = Engine(recipe, steps_per_epoch=100, device=torch.device("cpu")), ArrayImages(NOISE, None, [])
+    given = list(training_batches(pixels, recipe.views, batch_size=images, seed=0, steps=range(1), part=part))
+    engine.step([given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
+    Path("/proc/self/clear_refs").write_text("5")  # the highest starts anew from what is resident now
+    before = resident("VmRSS")
+    engine.step(given)
+    return resident("VmHWM") - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    result: dict[str, Any] = {**runs._circumstances(), "command": "python benchmarks/plan.py" + " --quick" * quick}
+    for name, rows in (("memory", memory()), ("time", time(quick))):
+        result[name] = []
+        for row in rows:
+            print(f"{name}: {json.dumps(row)}", flush=True)
+            result[name].append(row)
+    OUT.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
