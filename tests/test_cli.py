@@ -37,7 +37,18 @@ def infomax(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     "words",
-    [(), ("pretrain",), ("recipes",), ("sweep",), ("plan",), ("evaluate",), ("demo",), ("replay",), ("report",), ("views",)]
+    [
+        (),
+        ("pretrain",),
+        ("recipes",),
+        ("sweep",),
+        ("plan",),
+        ("evaluate",),
+        ("demo",),
+        ("replay",),
+        ("report",),
+        ("views",),
+    ]
     + [("evaluate", kind.__name__.lower()) for kind in cli.PROTOCOLS],
 )
 def test_help_is_there_for_every_command(infomax, words):
@@ -106,6 +117,8 @@ def test_the_command_and_the_function_have_the_same_words():
         (("recipes", "--paper", "byol"), "--paper must be one of mira, corinfomax, carl, mveb"),
         (("recipes", "--data", "stl"), "did you mean stl10"),
         (("recipes", "--paper", "mira", "--data", "stl10"), "no recipe is all of that"),
+        (("recipes", "--hours", "0"), "--hours must be a number in (0, inf)"),
+        (("recipes", "--hours", "9", "--gpu", "A1000"), "did you mean A100"),
         (("recipes", "--set", "epochs=3"), "--set is for one recipe"),
         (("recipes", "mira/cifar10", "--set", "epoch=3"), "did you mean epochs"),
         (("sweep", "--out", "x"), "a sweep is of a published table, as mira-14, or of recipes"),
@@ -131,15 +144,19 @@ def test_recipes_are_listed_and_printed_in_full(infomax):
     code, out, _ = infomax("recipes")
     assert code == 0
     line = next(line for line in out.splitlines() if line.startswith("mira/imagenet_100_prototypes_300 "))
-    assert line.split()[1:] == ["imagenet", "resnet50", "100", "4096", "8.3", "67.7", "MIRA", "Table", "14"]
+    words = ["imagenet", "resnet50", "100", "4096", "8.32", "104", "to", "321", "67.7", "MIRA", "Table", "14"]
+    assert line.split()[1:] == words
+    fast = [line.split()[0] for line in infomax("recipes", "--hours", "80", "--gpu", "H100")[1].splitlines()[2:-3]]
+    assert {"mira/imagenet100", "mveb/cifar10", "carl/cifar10"} <= set(fast)
+    assert not {"mira/imagenet_100", "corinfomax/imagenet", "mira/small"} & set(fast)
     _, out, _ = infomax("recipes", "--paper", "CARL", "--data", "stl10")
-    assert [line.split()[0] for line in out.splitlines()[2:-1]] == [
+    assert [line.split()[0] for line in out.splitlines()[2:-3]] == [
         "carl/stl10",
         "carl/stl10_constant_1",
         "carl/stl10_constant_2",
     ]
     _, out, _ = infomax("recipes", "cifar10")
-    assert len(out.splitlines()) == 4 + 3  # of each method
+    assert len(out.splitlines()) == 4 + 5  # of each method
     _, out, _ = infomax("recipes", "mira/cifar10", "--set", "method.prototypes=500")
     assert re.search(r"method\.prototypes +500   \(changed from 3000\)", out)
     assert "MIRA, Table 7: CIFAR-10 Top-1 93.02" in out

@@ -4,15 +4,22 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from infomax import recipes
-from infomax.arguments import choose
+from infomax.arguments import check_number, choose
+from infomax.gpus import GPUS
+from infomax.gpus import hours as train_hours
 from infomax.recipes.experiments import Experiment
 from infomax.recipes.schema import settings
 from infomax.report import printed
 from infomax.table import table
 
 
-def listed(names: Sequence[str], *, paper: str | None, data: str | None) -> list[Experiment]:
+def listed(
+    names: Sequence[str], *, paper: str | None, data: str | None, hours: float | None, gpu: str
+) -> list[Experiment]:
     """The recipes of these names or patterns, of this paper, for this data set; all, where nothing is asked for.
+
+    Args:
+        hours: Only those of a paper that one GPU of the kind ``gpu`` is likely to train in so many, at worst.
 
     Raises:
         ValueError: if a name or a filter fits none of all recipes, with what is near.
@@ -30,26 +37,38 @@ def listed(names: Sequence[str], *, paper: str | None, data: str | None) -> list
     if data is not None:
         choose("--data", data, sorted({e.data for e in recipes.experiments().values() if e.data}))
         found = [e for e in found if e.data == data]
+    choose("--gpu", gpu, GPUS)
+    if hours is not None:
+        check_number("--hours", hours, low=0, open_low=True)
+        found = [e for e in found if (times := train_hours(e, gpu)) is not None and times[1] <= hours]
     if not found:
         raise ValueError("no recipe is all of that; infomax recipes alone lists them")
     return found
 
 
-def as_list(found: Sequence[Experiment]) -> str:
-    """A line each: what it is, what the paper reports and what it costs."""
+def as_list(found: Sequence[Experiment], *, gpu: str) -> str:
+    """A line each: what it is, what the paper reports and what it costs, in hours of one GPU of this kind."""
     rows = []
     for experiment in found:
         recipe, main = experiment.recipe(), experiment.main
         cost = "" if experiment.exaflops is None else f"{experiment.exaflops:g}"
+        times = train_hours(experiment, gpu)
+        time = "" if times is None else " to ".join(dict.fromkeys(f"{x:.2g}" if x < 10 else f"{x:.0f}" for x in times))
         where = f"{main.table.paper} {main.table.number}" if main else ""
         score = ("" if main is None else printed(main.value, main.deviation)) + (
             "?" if main and main.row.uncertain else ""
         )
         extent = (str(recipe.epochs), str(recipe.batch_size))
-        rows.append([experiment.name, experiment.data or "any", recipe.encoder.backbone, *extent, cost, score, where])
-    header = ["", "data", "encoder", "epochs", "batch", "EFLOP", "linear top-1", "in"]
-    note = "EFLOP: 1e18 floating-point operations of the whole training. ?: hard to read in the paper."
-    return f"{table(header, rows)}\n{note} infomax recipes NAME prints one in full."
+        rows.append(
+            [experiment.name, experiment.data or "any", recipe.encoder.backbone, *extent, cost, time, score, where]
+        )
+    header = ["", "data", "encoder", "epochs", "batch", "EFLOP", f"h, 1 {gpu}", "linear top-1", "in"]
+    notes = (
+        "EFLOP: 1e18 floating-point operations of the whole training.",
+        f"h: on one {gpu}, at the shares of the peak rate that the papers' own runs reached; infomax plan says more.",
+        "?: hard to read in the paper. infomax recipes NAME prints one in full.",
+    )
+    return "\n".join([table(header, rows), *notes])
 
 
 def in_full(experiment: Experiment, overrides: Sequence[str]) -> str:

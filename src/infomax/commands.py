@@ -47,17 +47,17 @@ def views(*, out: Path, method: str, **options: Any) -> None:
     print(f"{out} shows images of {where.data} and their views")
 
 
-def recipes(*, names: tuple[str, ...], paper: str | None, data: str | None, overrides: tuple[str, ...]) -> None:
+def recipes(*, names: tuple[str, ...], gpu: str, overrides: tuple[str, ...], **filters: Any) -> None:
     """``infomax recipes``."""
     from infomax.catalogue import as_list, in_full, listed
 
-    found = listed(names, paper=paper, data=data)
+    found = listed(names, gpu=gpu, **filters)
     if len(found) == 1 and names:
         print(in_full(found[0], overrides))
         return
     if overrides:
         raise ValueError("--set is for one recipe; give its name, as mira/cifar10")
-    print(as_list(found))
+    print(as_list(found, gpu=gpu))
 
 
 def sweep(

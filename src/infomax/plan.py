@@ -116,14 +116,20 @@ def plan(
         choose("--gpu", name, GPUS)
     check_count("--devices", devices, low=1)
     kind = "cuda" if gpu else choose_device(device)
-    where = Location(str(data or "digits"), *(None if x is None else str(x) for x in (data_dir, classes, subset)))
+    suited = None
+    if recipe is not None:
+        experiment = recipes.get_experiment(recipe, method)
+        (method, _, recipe), suited = experiment.name.partition("/"), experiment.data
+    where = Location(
+        str(data or suited or "digits"), *(None if x is None else str(x) for x in (data_dir, classes, subset))
+    )
     source = _open(where, download) if images is None else None
     if source is not None:
         images, name = len(source.pretraining), source.name
         chosen = plan_for(source, method or "mira", recipe, gpu=kind == "cuda", changes=changes)
     else:
         known, side = EXTENT.get(where.data, (0, changes.get("image_size") or 224))
-        images, name = known if images is None else images, where.data if data else "images"
+        images, name = known if images is None else images, where.data if data or suited else "images"
         check_count("--images", images, low=2)
         choose("--method", method or "mira", recipes.METHODS)
         best = recipes.default_recipe_name(method or "mira", data=name, side=side, gpu=kind == "cuda")

@@ -110,6 +110,10 @@ class Recipes:
     paper: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "all")] = None
     data: Annotated[str | None, option(str, "NAME", "all")] = None
     """Those for this data set."""
+    hours: Annotated[float | None, option(float, "X", "all")] = None
+    """Those that one GPU is likely to train in so many hours."""
+    gpu: Annotated[str, arg(metavar="NAME")] = "A100"
+    """Kind of GPU for the hours."""
     overrides: Annotated[
         UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
     ] = ()

@@ -117,12 +117,12 @@ class _Problem:
     def __init__(self, x: Tensor, labels: Tensor, classes: int):
         self.mean = x.mean(0)
         x = x - self.mean
-        wide = len(x) < x.shape[1]
-        if wide:  # as many axes as images
+        basis = None
+        if len(x) < x.shape[1]:  # as many axes as images
             basis, triangle = torch.linalg.qr(x.T)
             x = triangle.T
         axes = torch.linalg.eigh(x.T @ x).eigenvectors
-        self.axes = basis @ axes if wide else axes
+        self.axes = axes if basis is None else basis @ axes
         x = x @ axes
         size = x.square().sum(1).mean().sqrt()
         self.size = torch.where(size > 0, size, 1.0)
