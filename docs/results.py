@@ -212,8 +212,8 @@ def plan_table() -> str:
     ]
     return (
         f"{markdown(header, speed)}\n\n{markdown(peaks, memory)}\n\n"
-        "Short runs of `infomax pretrain`, and the images of the steps by which their time was predicted, in the mean of "
-        "a plan before the run and one after it, because the speed of a machine drifts; and by how "
+        "Short runs of `infomax pretrain`, and the images of the steps by which their time was predicted, in the mean "
+        "of a plan before the run and one after it, because the speed of a machine drifts; and by how "
         "much resident memory rises at most during a step, above weights, gradients and momentum, in a process of its "
         "own. "
         f"Measured by `{kept['command']}` on {where(kept)}."
