@@ -146,7 +146,7 @@ def test_recipes_are_listed_and_printed_in_full(infomax):
     line = next(line for line in out.splitlines() if line.startswith("mira/imagenet_100_prototypes_300 "))
     words = ["imagenet", "resnet50", "100", "4096", "8.32", "104", "to", "321", "67.7", "MIRA", "Table", "14"]
     assert line.split()[1:] == words
-    fast = [line.split()[0] for line in infomax("recipes", "--hours", "80", "--gpu", "H100")[1].splitlines()[2:-3]]
+    fast = [line.split()[0] for line in infomax("recipes", "--hours", "40", "--gpu", "H100")[1].splitlines()[2:-3]]
     assert {"mira/imagenet100", "mveb/cifar10", "carl/cifar10"} <= set(fast)
     assert not {"mira/imagenet_100", "corinfomax/imagenet", "mira/small"} & set(fast)
     _, out, _ = infomax("recipes", "--paper", "CARL", "--data", "stl10")

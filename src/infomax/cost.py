@@ -97,7 +97,7 @@ def count(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> Cost:
     Args:
         device: ``cpu`` or ``cuda``: BatchNorm sees all ranks in different ways there, and a GPU has the next batch too.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # which the run itself will give
         method: Any = build_method(recipe).to(memory_format=torch.channels_last)
     together = ranks > 1 and recipe.device_batch is None
     if together and device == "cpu":
