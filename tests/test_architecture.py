@@ -18,7 +18,7 @@ LAYERS = [
     {"cli"},
     {"judging"},
     {"commands"},
-    {"catalogue", "sweep_results"},
+    {"catalogue", "sweep_results", "sweeping"},
     {"report", "sweep"},
     {"demo", "prototypes", "plan", "plan_text"},
     {"pretraining"},

@@ -89,7 +89,8 @@ def test_what_is_nothing_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("backbone", "stem"),
-    [(backbone, "imagenet") for backbone in BACKBONES[1:]] + [("resnet18", "cifar"), ("resnet50", "cifar")],
+    [(backbone, "imagenet") for backbone in BACKBONES if backbone.startswith("resnet")]
+    + [("resnet18", "cifar"), ("resnet50", "cifar")],
 )
 def test_the_shapes_tell_which_resnet_it_is(tmp_path, backbone, stem):
     source = resnet(backbone, stem)

@@ -129,7 +129,7 @@ def test_nothing_is_overwritten_without_being_told(toy, tmp_path):
         ({"data": "missing"}, "no such folder or file"),
         ({"batch_size": 25}, "a step takes 25 images.*more than the 24 images.*--batch-size of at most 24"),
         ({"device": "gpu"}, "--device must be one of auto, cpu, cuda"),
-        ({"recipe": "smal"}, "--recipe .*did you mean small"),
+        ({"recipe": "smal"}, "the recipe for .*did you mean small|there is no recipe .*did you mean small"),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_written(toy, tmp_path, options, message):
@@ -275,7 +275,7 @@ def test_config_is_plain_json(toy, tmp_path):
     config = json.loads((run.path / "config.json").read_text())
     assert config["recipe"]["method"]["name"] == "mira"
     told = {"recipe", "data", "images", "fingerprint", "launch"}
-    assert set(config) == told | {"command", "started", "commit", "machine", "versions"}
+    assert set(config) == told | {"changes", "command", "started", "commit", "machine", "versions"}
 
 
 @pytest.mark.gpu

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from infomax.recipes import METHODS, customise, default_recipe_name, experiments, get_recipe
+from infomax.recipes import METHODS, customise, default_recipe_name, experiments, get_experiment, get_recipe
 from infomax.recipes.schema import Recipe, from_json, to_json
 
 SETTINGS = {name: module.SETTINGS for name, module in METHODS.items()}
@@ -141,6 +141,11 @@ def test_views_keep_normalisation_and_shrink_in_proportion():
         ({"overrides": ["views.full.0.scale=1"]}, "2 values"),
         ({"overrides": ["optimizer.decay_all=maybe"]}, "true, false"),
         ({"overrides": ["epochs.x=1"]}, "below a single value"),
+        ({"backbone": "vit_small"}, "encoder.stem must be imagenet for vit_small"),
+        (
+            {"backbone": "vit_small", "image_size": 40, "overrides": ["encoder.stem=imagenet"]},
+            "multiples of 16 pixels, not 40",
+        ),
     ],
 )
 def test_impossible_changes_are_refused_with_what_would_be_right(changes, message):
@@ -151,8 +156,20 @@ def test_impossible_changes_are_refused_with_what_would_be_right(changes, messag
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"--method .*did you mean mveb"):
         get_recipe("mved", "small")
-    with pytest.raises(ValueError, match="--recipe for carl .*did you mean cifar10"):
+    with pytest.raises(ValueError, match="the recipe for carl .*did you mean cifar10"):
         get_recipe("carl", "cifar11")
+
+
+def test_a_name_may_say_the_method_or_not():
+    assert get_experiment("carl/stl10").name == get_experiment("stl10").name == "carl/stl10"
+    assert get_experiment("cifar10").name == "mira/cifar10"
+    assert get_experiment("cifar10", "mveb").name == get_experiment("mveb/cifar10", "mveb").name == "mveb/cifar10"
+    with pytest.raises(ValueError, match="did you mean cifar100_attraction_125"):
+        get_experiment("cifar100_atraction_125")
+    with pytest.raises(ValueError, match="the method of the recipe mirra/small must be one of .*did you mean mira"):
+        get_experiment("mirra/small")
+    with pytest.raises(ValueError, match="--recipe mira/small is not of --method carl"):
+        get_experiment("mira/small", "carl")
 
 
 def test_any_number_of_full_and_local_views_can_be_asked_for():

@@ -12,10 +12,12 @@ from statistics import mean, stdev
 import pytest
 from PIL import Image
 
-from infomax import sweep as sweeps
-from infomax.runs import Run
-from infomax.sweep import Trial, sweep
+from infomax.commands import words_of
+from infomax.evaluation import probes
+from infomax.runs import Run, append_row, create
+from infomax.sweep import PROBES, Trial, sweep
 from infomax.sweep_results import figure, places, told
+from infomax.sweeping import commands
 
 NO_CHANGES = {"overrides": ()}
 VALUES = ("--vary", "batch_size=128")
@@ -31,7 +33,7 @@ def test_a_table_stands_for_the_recipes_with_a_number_in_it(tmp_path):
     prototypes = sorted(member.experiment.recipe().method.prototypes for member in one.members)
     assert prototypes == [300, 1000, 3000, 10000, 30000]
     assert len({trial.folder for trial in one.trials}) == 10
-    assert one.protocols == [["linear", "--probe", "mira-lars"], ["knn"]]
+    assert one.protocols == ["linear --probe mira-lars", "knn"]
     assert [trial.seed for trial in one.trials] == [0] * 5 + [1] * 5
 
 
@@ -50,8 +52,8 @@ def test_names_patterns_and_values_are_combined(tmp_path):
     assert told.startswith(
         "pretrain --recipe mira/small --seed 0 --data images --views byol --set epochs=2 --set batch_"
     )
-    assert " --data images" in sweeps.commands(one)[0]
-    assert sweeps.commands(one)[0].endswith(f" && infomax evaluate knn {one.trials[0].folder} --alone")
+    assert " --data images" in commands(one)[0]
+    assert commands(one)[0].endswith(f" && infomax evaluate knn {one.trials[0].folder} --alone")
     data = [t.training[t.training.index("--data") + 1] for t in sweep(["carl/*"], tmp_path, options=NO_CHANGES).trials]
     assert data == ["digits", "digits", "cifar10", "cifar100", "cifar10", "cifar100", *["stl10"] * 3]
 
@@ -70,6 +72,14 @@ def test_names_patterns_and_values_are_combined(tmp_path):
         (["mira/small"], {"options": {"overrides": (), "epochs": 0}}, "epochs must be at least 1"),
         (["mira/small"], {"seeds": 0}, "--seeds must be a whole number of at least 1"),
         (["mira/small"], {"evaluate": ["lineal"]}, "did you mean linear"),
+        (["mira/small"], {"evaluate": ["linear --probe mirra"]}, "did you mean mira"),
+        (["mira/small"], {"evaluate": ["linear 'x"]}, "--evaluate linear 'x: No closing quotation"),
+        (["mira/small"], {"options": {"overrides": ("seed=3",)}}, "--seeds N has the seeds from 0 up"),
+        (["mira/small"], {"vary": ["seed=1,2"]}, "--seeds N has the seeds from 0 up"),
+        (["mira/small"], {"vary": ["epochs=1,1"]}, "--vary gives a value twice"),
+        (["mira-14"], {"vary": ["epochs=1,2"]}, "mira-14 says itself what varies"),
+        (["mira-14", "mira-15"], {}, "a sweep is of one table, or of recipes with their methods"),
+        (["mirra/small"], {}, "the method of the recipe mirra/small must be one of"),
     ],
 )
 def test_what_is_impossible_is_refused_before_anything_runs(tmp_path, what, changes, message):
@@ -101,6 +111,12 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
     assert Image.open(BytesIO((out / "sweep.png").read_bytes())).width > 500
 
     before = {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")}
+    other = infomax(*SHORT, "--vary", "batch_size=128", "--out", str(out), "--set", "optimizer.momentum=0.5")
+    assert other.returncode == 2
+    assert "is of another sweep: optimizer.momentum: 0.9 there, 0.5 asked for" in other.stderr
+    by_hand = infomax("evaluate", "knn", str(out / runs[0]), "--k", "1", "--alone")  # is not the sweep's
+    assert by_hand.returncode == 0
+    before = {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")}
     again = infomax(*SHORT, *VALUES, "--out", str(out))
     assert again.stdout == done.stdout
     assert "training" not in again.stderr
@@ -117,7 +133,7 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
 def test_an_interrupted_sweep_goes_on(tmp_path, kind, code):
     out = tmp_path / "out"
     words = [sys.executable, "-m", "infomax", *SHORT[:-2], "--out", str(out)]
-    words[words.index("--epochs") + 1] = "40"
+    words[words.index("--epochs") + 1] = "15"
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not list(out.glob("carl-digits-seed0/metrics.jsonl")) and time.monotonic() < deadline:
@@ -131,8 +147,8 @@ def test_an_interrupted_sweep_goes_on(tmp_path, kind, code):
     words[words.index("--epochs") + 1] = "4"
     refused = infomax(*words[3:])
     assert refused.returncode == 2
-    assert "epochs: 40 there, 4 asked for" in refused.stderr
-    words[words.index("--epochs") + 1] = "40"
+    assert "epochs: 15 there, 4 asked for" in refused.stderr
+    words[words.index("--epochs") + 1] = "15"
     done = infomax(*words[3:])
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stderr
@@ -151,17 +167,81 @@ def test_a_run_that_fails_does_not_stop_the_others_and_a_refused_one_does(tmp_pa
     assert "mira" not in refused.stderr
 
 
+def test_what_no_method_can_do_is_refused_before_the_first_run(tmp_path):
+    done = infomax("sweep", "mira/digits", "--vary", "method.beta=0.5,1.5", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "beta must be a number in [0, 1), but is 1.5" in done.stderr
+    done = infomax("sweep", "mira/digits", "--evaluate", "linear --prob mira", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_half_trained_encoder_is_no_result(tmp_path):
+    one = sweep(["carl/digits"], tmp_path, options=NO_CHANGES)
+    (trial,) = one.trials
+    create(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    row = {"command": f"infomax evaluate knn {trial.folder} --alone", "top1": 0.5}
+    for steps, whole in ((5, False), (600, True)):
+        (trial.folder / "encoder.json").write_text(json.dumps({"steps": steps}))
+        append_row(trial.folder / "results.jsonl", {**row, "trained_steps": 5})
+        assert not trial.row("knn")
+        assert trial.trained == whole
+    append_row(trial.folder / "results.jsonl", {**row, "trained_steps": 600})
+    assert trial.row("knn")["top1"] == 0.5
+    assert not trial.left
+
+
+def test_each_protocol_and_option_reaches_its_command(tmp_path):
+    words = ["--data", "a b", "--device", "cpu", "--workers", "0"]
+    judged = ["knn --k 5", "knn --k 200", "finetune --setting mira-10", "linear --probe carl"]
+    one = sweep(["carl/small"], tmp_path, options=NO_CHANGES, train=words, evaluate=judged)
+    (line,) = commands(one)
+    folder = tmp_path / "carl-small-seed0"
+    assert line.split(" && ")[1:] == [
+        f"infomax evaluate knn {folder} --alone --device cpu --workers 0 --k 5",
+        f"infomax evaluate knn {folder} --alone --device cpu --workers 0 --k 200",
+        f"infomax evaluate finetune {folder} --device cpu --workers 0 --setting mira-10",
+        f"infomax evaluate linear {folder} --alone --device cpu --workers 0 --probe carl",
+    ]
+    for table, recipe, names in (
+        ("corinfomax-1", "corinfomax/imagenet", ["linear --probe corinfomax-imagenet"]),
+        ("corinfomax-1", "corinfomax/cifar10", ["linear --probe corinfomax"]),
+        ("carl-1", "carl/cifar100", ["linear --probe carl"]),
+    ):
+        trials = sweep([table], tmp_path, options=NO_CHANGES).trials
+        assert [list(t.judging) for t in trials if t.member.experiment.name == recipe] == [names]
+    assert len(trials) == 1  # of Table 1 one number of CARL's can be read
+    assert set(PROBES) == set(probes.PROBES)
+
+
+def test_options_are_words_again():
+    given = {"workers": 0, "skip_unreadable": 0.0, "device": "auto", "download": True, "overrides": ("a=1", "b=2")}
+    words = words_of({**given, "deterministic": False, "epochs": None})
+    assert words == ["--workers", "0", "--skip-unreadable", "0.0", "--download", "--set", "a=1", "--set", "b=2"]
+
+
+def test_values_of_ones_own_have_no_number_in_the_paper(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": 0.5})
+    judged = ["linear --probe corinfomax", "linear"]
+    one = sweep(["corinfomax/cifar100"], tmp_path, options=NO_CHANGES, evaluate=judged)
+    assert [place.paper for place in places(one)] == [71.61, None]
+    vary = ["method.attraction=125,2000"]
+    one = sweep(["corinfomax/cifar100"], tmp_path, options=NO_CHANGES, evaluate=judged, vary=vary)
+    assert {place.paper for place in places(one)} == {None}
+    assert {place.position for place in places(one)} == {125, 2000}
+
+
 def test_numbers_stand_beside_the_papers(tmp_path, monkeypatch):
     one = sweep(["mira-15"], tmp_path, seeds=2, options=NO_CHANGES)
     scores = {trial.folder.name: 0.5 + 0.01 * i for i, trial in enumerate(one.trials)}
-    monkeypatch.setattr(Trial, "row", lambda self, words: {"top1": scores[self.folder.name]})
+    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": scores[self.folder.name]})
     found = {(place.line, place.column): place for place in places(one)}
     place = found["MIRA, 400 epochs", "3it"]
     own = [100 * scores[f"mira-imagenet_400_iterations_3-seed{seed}"] for seed in (0, 1)]
     assert place.scores == pytest.approx(own)
     assert (place.paper, place.ours) == (72.6, f"{mean(own):.2f} ± {stdev(own):.2f}")
     lines = [line.split() for line in told(one, []).splitlines()]
-    assert ["MIRA,", "400", "epochs:", "paper", "72.70", "72.60", "72.90"] in lines
+    assert ["MIRA,", "400", "epochs:", "paper", "72.7", "72.6", "72.9"] in lines
 
 
 @pytest.mark.parametrize(
@@ -175,7 +255,7 @@ def test_numbers_stand_beside_the_papers(tmp_path, monkeypatch):
 )
 def test_a_figure_follows_the_number_that_its_table_varies(tmp_path, monkeypatch, table, along, positions):
     one = sweep([table], tmp_path, options=NO_CHANGES)
-    monkeypatch.setattr(Trial, "row", lambda self, words: {"top1": 0.5})
+    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": 0.5})
     assert {place.position for place in places(one)} == positions
     assert {place.along for place in places(one)} == {along}
-    assert Image.open(BytesIO(figure(one))).width > 500
+    assert Image.open(BytesIO(figure(one, ["--epochs", "3"]))).width > 500

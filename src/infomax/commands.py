@@ -33,13 +33,15 @@ def plan(**options: Any) -> None:
         raise MachineError(warning)
 
 
-def views(*, out: Path, method: str, **options: Any) -> None:
+def views(*, out: Path, method: str | None, **options: Any) -> None:
     """``infomax views``."""
     from infomax.pretraining import picture_of_views
+    from infomax.recipes import resolved
     from infomax.storage import write_whole
 
     if not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents):
         raise ValueError(f"--out {out} must be a file to write")
+    options["data"] = options["data"] or resolved(options["recipe"], method)[2]
     where = location(options)
     picture = picture_of_views(where, method, **options)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,27 +73,28 @@ def sweep(
     **options: Any,
 ) -> None:
     """``infomax sweep``."""
-    from infomax import sweep as sweeps
+    from infomax import sweeping
+    from infomax.sweep import sweep
     from infomax.sweep_results import figure, places, told
 
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} must be a folder")
     changes = ("backbone", "views", "image_size", "epochs", "batch_size", "device_batch", "learning_rate", "precision")
     custom = {key: options[key] for key in (*changes, "overrides")}
-    words = words_of(options)
-    one = sweeps.sweep(what, out, vary=vary, seeds=seeds, evaluate=evaluate, options=custom, train=words)
+    common = words_of({**custom, **{key: options[key] for key in ("data", "classes", "subset")}})
+    one = sweep(what, out, vary=vary, seeds=seeds, evaluate=evaluate, options=custom, train=words_of(options))
     if commands:
-        print("\n".join(sweeps.commands(one)))
+        print("\n".join(sweeping.commands(one)))
         return
     failed = []
     try:
-        failed = sweeps.run(one)
+        failed = sweeping.run(one)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("; the same command goes on") from None
     finally:
         if any(place.scores for place in places(one)):
-            sweeps.write(one, figure(one))
-            print(told(one, words_of({**custom, "data": options["data"]})))
+            sweeping.write(one, figure(one, common))
+            print(told(one, common))
             print(f"{out} has sweep.json with all runs, and sweep.png")
     if failed:
         raise MachineError("; ".join(failed))
@@ -107,7 +110,7 @@ def words_of(options: dict[str, Any]) -> list[str]:
             words.append(key)
         elif isinstance(value, tuple):
             words += [word for item in value for word in (key, item)]
-        elif value not in (None, False, defaults.get(name)):
+        elif value is not None and value is not False and value != defaults.get(name):
             words += [key, str(value)]
     return words
 

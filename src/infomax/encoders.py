@@ -79,13 +79,11 @@ def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -
     return network, network.num_features
 
 
-def _vit_small(stem: str) -> tuple[nn.Module, int]:
+def _vit_small() -> tuple[nn.Module, int]:
     """ViT-S/16 as MoCo v3 trains it (Chen, Xie, He 2021): 12 heads, positions as sines that stay as they are, and a
     projection of the patches that stays as it was drawn, which keeps the training stable."""
     import timm
 
-    if stem != "imagenet":
-        raise ValueError(f"encoder.stem must be imagenet for vit_small, which has none of its own, but is {stem!r}")
     shape = {"num_heads": 12, "dynamic_img_size": True, "weight_init": "moco"}
     network: Any = timm.create_model("vit_small_patch16_224", num_classes=0, **shape)
     width, patches = network.embed_dim, network.patch_embed
@@ -122,21 +120,25 @@ def build_encoder(
         if choose("backbone", backbone, BACKBONES) == "small":
             return Encoder(*_small(stem))
         if backbone == "vit_small":
-            return Encoder(*_vit_small(stem))
+            return Encoder(*_vit_small())
         return Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual))
 
 
-def save_encoder(encoder: Encoder, settings: dict[str, Any], preprocessing: dict[str, Any], folder: Path) -> None:
+def save_encoder(
+    encoder: Encoder, settings: dict[str, Any], preprocessing: dict[str, Any], folder: Path, *, steps: int | None = None
+) -> None:
     """Write ``encoder.safetensors`` and ``encoder.json``: all that :func:`load_encoder` needs.
 
     Args:
         settings: The arguments of :func:`build_encoder`.
         preprocessing: How an image becomes the encoder's input.
+        steps: That it was trained for.
     """
+    about = {"encoder": settings, "preprocessing": preprocessing, **({} if steps is None else {"steps": steps})}
     weights = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
     for name, content in (
         ("encoder.safetensors", safetensors.torch.save(weights)),
-        ("encoder.json", json.dumps({"encoder": settings, "preprocessing": preprocessing}, indent=1).encode()),
+        ("encoder.json", json.dumps(about, indent=1).encode()),
     ):
         write_whole(folder / name, content)
 

@@ -1,6 +1,7 @@
 """What the commands that judge encoders do and print, by the words of their options."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -68,8 +69,7 @@ def evaluate(
             for row in _rows(protocol, name, where, download, how, options):
                 rows.append(row)
                 if rank() == 0:
-                    own = row["representation"] == "trained encoder"
-                    append_row(out, {**row, **limits, **({"recipe": run.origin} if run is not None and own else {})})
+                    append_row(out, {**row, **limits, **_origin(row, run)})
         except Exception as error:
             told = failure_of_the_machine(error, "--feature-precision 16, or a smaller --batch-size, takes less")
             if told is None:
@@ -88,6 +88,13 @@ def evaluate(
             if run is not None:
                 print(f"trained by {run.origin}")
             print(f"added to {out}")
+
+
+def _origin(row: Row, run: Any) -> Row:
+    """The command, and of a run's own encoder what it is."""
+    own = run is not None and row["representation"] == "trained encoder"
+    origin = {"recipe": run.origin, "trained_steps": run.steps} if own else {}
+    return {**origin, "command": shlex.join(["infomax", *sys.argv[1:]])}
 
 
 def _rows(protocol: str, name: str, where: Any, download: bool, how: Any, options: dict[str, Any]) -> Iterable[Row]:

@@ -70,7 +70,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        return self.recipe.epochs * self.steps_per_epoch
+        return self.recipe.steps(self.images)
 
     @property
     def flops(self) -> float:
@@ -116,10 +116,8 @@ def plan(
         choose("--gpu", name, GPUS)
     check_count("--devices", devices, low=1)
     kind = "cuda" if gpu else choose_device(device)
-    suited = None
-    if recipe is not None:
-        experiment = recipes.get_experiment(recipe, method)
-        (method, _, recipe), suited = experiment.name.partition("/"), experiment.data
+    known_recipe = recipe is not None
+    recipe, method, suited = recipes.resolved(recipe, method)
     where = Location(
         str(data or suited or "digits"), *(None if x is None else str(x) for x in (data_dir, classes, subset))
     )
@@ -129,13 +127,13 @@ def plan(
         chosen = plan_for(source, method or "mira", recipe, gpu=kind == "cuda", changes=changes)
     else:
         known, side = EXTENT.get(where.data, (0, changes.get("image_size") or 224))
-        images, name = known if images is None else images, where.data if data or suited else "images"
+        images, name = known if images is None else images, where.data if data or known_recipe else "images"
         check_count("--images", images, low=2)
         choose("--method", method or "mira", recipes.METHODS)
         best = recipes.default_recipe_name(method or "mira", data=name, side=side, gpu=kind == "cuda")
         chosen = recipes.customise(recipes.get_recipe(method or "mira", recipe or best), **changes)
     check_batch(chosen, images=images, data=name, world=devices)
-    steps = chosen.epochs * (images // chosen.batch_size)
+    steps = chosen.steps(images)
     return Plan(
         recipe=chosen,
         data=name,

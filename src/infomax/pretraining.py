@@ -90,8 +90,8 @@ def pretrain(
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. What was trained is saved.
         infomax.arguments.MachineError: if memory, a worker or another rank is lost. What was trained is saved.
     """
-    if recipe is not None:
-        method, _, recipe = recipes.get_experiment(recipe, method).name.partition("/")
+    if not (resume and (Path(out) / "config.json").exists() and "/" not in str(recipe)):  # else the run says which
+        recipe, method, _ = recipes.resolved(recipe, method)
     changes = {
         "backbone": backbone,
         "views": views,
@@ -169,8 +169,7 @@ def _prepare(
         source = where.open(download=download)
     else:
         runs.check_free(out, overwrite=overwrite)
-        suited = recipes.get_experiment(recipe, method).data if recipe is not None else None
-        where = Location(**{"data": suited or "digits", **location})
+        where = Location(**{"data": recipes.resolved(recipe, method)[2], **location})
         source = where.open(download=download)
         plan = plan_for(source, method or "mira", recipe, gpu=launch.device == "cuda", changes=changes)
     _check_possible(plan, source, out, launch)
@@ -205,11 +204,12 @@ def plan_for(source: Source, method: str, recipe: str | None, *, gpu: bool, chan
 
 
 def picture_of_views(
-    where: Location, method: str, *, recipe: str | None = None, download: bool = False, **changes: Any
+    where: Location, method: str | None, *, recipe: str | None = None, download: bool = False, **changes: Any
 ) -> bytes:
     """A PNG of some images and the views that a run of these settings would make of them; see :func:`pretrain`."""
+    recipe, method, _ = recipes.resolved(recipe, method)
     source = where.open(download=download)
-    plan = plan_for(source, method, recipe, gpu=choose_device("auto") == "cuda", changes=changes)
+    plan = plan_for(source, method or "mira", recipe, gpu=choose_device("auto") == "cuda", changes=changes)
     return _picture(source, plan)
 
 

@@ -34,7 +34,20 @@ SCORES = {
 }
 PUBLISHED_KNN = (20, 0.07)
 """k and temperature of all published numbers."""
-RESULTS = {"interval", "seconds", "validation", "penalty", "held_out_top1", "converged", "tried", *published.METRICS}
+RESULTS = {
+    *(
+        "command",
+        "trained_steps",
+        "interval",
+        "seconds",
+        "validation",
+        "penalty",
+        "held_out_top1",
+        "converged",
+        "tried",
+    ),
+    *published.METRICS,
+}
 """What a measurement finds, not what it is of."""
 REFERENCES = ("untrained encoder", "raw pixels")
 SUBSETS = {"1percent", "10percent"}
@@ -112,7 +125,7 @@ def compared(places: Sequence[Path], name: str | None) -> str:
         for one in wanted
         if name or any(r.fits(c, _varied(one, c)) for r in results for c in one.columns)
     ]
-    origins = [f"{place.name or place.resolve().name}: {Run(place).origin}" for place in places if place.is_dir()]
+    origins = dict.fromkeys(f"{r.name}: {r.row['recipe']}" for r in results if "recipe" in r.row)
     return "\n\n".join([_ours(results), *(["\n".join(origins)] if origins else []), *told])
 
 

@@ -55,6 +55,17 @@ class Run:
         name = f"{config['recipe']['method']['name']}/{config['recipe']['name']}"
         return f"{name} with {', '.join(changed)}" if (changed := config.get("changes")) else name
 
+    @property
+    def steps(self) -> int:
+        """That the encoder in the folder was trained for."""
+        file = self.path / "encoder.json"
+        return json.loads(file.read_text()).get("steps", 0) if file.is_file() else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the encoder in the folder is that of the last step."""
+        return self.steps == self.recipe.steps(self.config["images"])
+
     def __fspath__(self) -> str:
         return str(self.path)
 

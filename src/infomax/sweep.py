@@ -1,11 +1,8 @@
 """Sweeps: several recipes or values and several seeds, one run after another; what is done is not done again."""
 
-import json
+import re
 import shlex
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -14,13 +11,14 @@ from typing import Any
 
 from infomax import published, recipes
 from infomax.arguments import check_count, choose
+from infomax.data.sources import Location
 from infomax.published import Table
 from infomax.recipes.experiments import Experiment
-from infomax.runs import Run, append_row, circumstances, rows_of
-from infomax.storage import write_whole
+from infomax.recipes.schema import Recipe
+from infomax.runs import Run, differences
 
-DONE = "done.jsonl"
-"""In the sweep's folder: the runs that have been trained, and how long that took."""
+PROTOCOLS = ("knn", "linear", "few", "cluster", "finetune")
+PROBES = sorted({column.probe for one in published.tables() for column in one.columns if column.probe})
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,12 @@ class Member:
     @property
     def label(self) -> str:
         """As ``mira/cifar10, prototypes=300``."""
-        return ", ".join([self.experiment.name, *(f"{key.split('.')[-1]}={value}" for key, value in self.values)])
+        return ", ".join([self.experiment.name, *self.changes])
+
+    @property
+    def changes(self) -> list[str]:
+        """The values, as ``--set`` takes them."""
+        return [f"{key}={value}" for key, value in self.values]
 
 
 @dataclass(frozen=True)
@@ -41,31 +44,32 @@ class Trial:
     """One run of a sweep and what it is judged by: commands of ``infomax``, each a list of words."""
 
     member: Member
+    recipe: Recipe
     seed: int
     folder: Path
     training: list[str]
-    judging: list[list[str]]
+    judging: dict[str, list[str]]
+    """By what the user calls them, as ``linear --probe mira``."""
 
     @property
     def trained(self) -> bool:
-        """Whether the sweep saw its training end."""
-        done = self.folder.parent / DONE
-        return done.is_file() and any(row["run"] == self.folder.name for row in rows_of(done))
+        """Whether its encoder is that of the last step."""
+        return (self.folder / "config.json").is_file() and Run(self.folder).finished
 
     @property
     def left(self) -> list[list[str]]:
         """The commands that have not been done."""
         training = [] if self.trained else [self.training]
-        return training + [words for words in self.judging if not self.row(words[1:])]
+        return training + [words for name, words in self.judging.items() if not self.row(name)]
 
-    def row(self, words: Sequence[str]) -> dict[str, Any]:
-        """What ``infomax evaluate`` found of this run by these words, the last time; empty if it did not yet."""
-        if not (self.folder / "config.json").is_file():
+    def row(self, protocol: str) -> dict[str, Any]:
+        """What this protocol found of the trained run; empty if it was not asked by the very command."""
+        if protocol not in self.judging or not self.trained:
             return {}
-        probe = words[words.index("--probe") + 1] if "--probe" in words else None
-        rows = [row for row in Run(self.folder).rows("results.jsonl") if row.get("representation") == "trained encoder"]
-        same = [row for row in rows if row["protocol"] == words[0] and row.get("probe") == probe]
-        return same[-1] if same else {}
+        command, steps = shlex.join(["infomax", *self.judging[protocol]]), Run(self.folder).steps
+        rows = Run(self.folder).rows("results.jsonl")
+        own = [row for row in rows if row.get("command") == command and row.get("trained_steps") == steps]
+        return own[-1] if own else {}
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,8 @@ class Sweep:
 
     out: Path
     members: list[Member]
-    protocols: list[list[str]]
-    """The words of ``infomax evaluate`` that every run is judged by."""
+    protocols: list[str]
+    """All that runs are judged by, as ``linear --probe mira``."""
     trials: list[Trial]
     table: Table | None
 
@@ -112,18 +116,26 @@ def sweep(
     """
     check_count("--seeds", seeds, low=1)
     experiments, one = _chosen(what)
+    if one and vary:
+        raise ValueError(f"--vary is for recipes; {one.id} says itself what varies")
     members = [Member(experiment, values) for experiment in experiments for values in _values(vary)]
-    for member in members:
-        overrides = [*options["overrides"], *(f"{key}={value}" for key, value in member.values)]
-        changes: dict[str, Any] = {**options, "overrides": overrides}
-        recipes.customise(member.experiment.recipe(), **changes)
-    protocols = [shlex.split(words) for words in evaluate] or (_protocols(one) if one else [["knn"]])
-    for words in protocols:
-        choose("--evaluate", words[0] if words else "", ("knn", "linear", "few", "cluster", "finetune"))
-    trials = [
-        _trial(out, member, seed, train, protocols) for seed, member in product(range(seeds), members)
-    ]  # a seed of all, then the next one: a sweep that is cut short compares all
-    return Sweep(out, members, protocols, trials, one)
+    for words in evaluate:
+        _check_protocol(words)
+    trials = []
+    for seed, member in product(range(seeds), members):  # a seed of all, then the next one: cut short, it compares all
+        overrides = [*options["overrides"], *member.changes]
+        if any(override.partition("=")[0] == "seed" for override in overrides):
+            raise ValueError(
+                "--set seed and --vary seed would give all runs the same; --seeds N has the seeds from 0 up"
+            )
+        changes: dict[str, Any] = {**options, "overrides": overrides, "seed": seed}
+        recipe = recipes.customise(member.experiment.recipe(), **changes)
+        trials.append(_trial(out, member, recipe, train, evaluate or _protocols(member, one)))
+    if len({trial.folder for trial in trials}) < len(trials):
+        raise ValueError(f"--vary gives a value twice: {' '.join(vary)}")
+    for trial in trials:
+        _check_same(trial)
+    return Sweep(out, members, list(dict.fromkeys(name for trial in trials for name in trial.judging)), trials, one)
 
 
 def _chosen(what: Sequence[str]) -> tuple[list[Experiment], Table | None]:
@@ -133,18 +145,20 @@ def _chosen(what: Sequence[str]) -> tuple[list[Experiment], Table | None]:
     everything = recipes.experiments()
     if len(what) == 1 and "/" not in what[0]:
         one = published.table(what[0])
-        found = [e for e in everything.values() if any(cells.table == one.id for cells in e.cells)]
+        found = [e for e in everything.values() if any(number.table is one for number in e.numbers())]
         if not found:
             raise ValueError(f"{one.id} has no number that a recipe would give")
         return found, one
     found = {}
     for name in what:
+        if "/" not in name:
+            raise ValueError(f"a sweep is of one table, or of recipes with their methods, as mira/small, not {name!r}")
         near = [key for key in everything if fnmatchcase(key, name)] or [recipes.get_experiment(name).name]
         found |= {key: everything[key] for key in near}
     return list(found.values()), None
 
 
-def _values(vary: Sequence[str]) -> Iterator[tuple[tuple[str, str], ...]]:
+def _values(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     """All combinations of the values, each as pairs of key and value."""
     axes = []
     for assignment in vary:
@@ -152,124 +166,60 @@ def _values(vary: Sequence[str]) -> Iterator[tuple[tuple[str, str], ...]]:
         if not equals or "" in values.split(","):
             raise ValueError(f"--vary {assignment}: want KEY=VALUE,VALUE, as in method.prototypes=100,300")
         axes.append([(key, value) for value in values.split(",")])
-    return product(*axes)
+    return list(product(*axes))
 
 
-def _protocols(one: Table) -> list[list[str]]:
+def _check_protocol(words: str) -> None:
+    try:
+        name, *rest = shlex.split(words) or [""]
+    except ValueError as error:
+        raise ValueError(f"--evaluate {words}: {error}") from None
+    choose("--evaluate", name, PROTOCOLS)
+    if "--probe" in rest[:-1]:
+        choose(f"--evaluate {words}: --probe", _after("--probe", rest), PROBES)
+
+
+def _protocols(member: Member, one: Table | None) -> list[str]:
     """What is needed to fill the table's columns, as far as all labels of the pretraining data suffice."""
-    found = {}
-    for column in one.columns:
+    if one is None:
+        return ["knn"]
+    found = []
+    for column in (number.column for number in member.experiment.numbers() if number.table is one):
         if column.protocol in ("linear", "knn") and not column.subset:
-            found[(column.protocol, *(("--probe", column.probe) if column.probe else ()))] = True
+            found.append(f"{column.protocol} --probe {column.probe}" if column.probe else column.protocol)
     if not found:
         raise ValueError(f"{one.id} has no linear or k-NN result; say with --evaluate how to judge the runs")
-    return [list(words) for words in found]
+    return list(dict.fromkeys(found))
 
 
-def _trial(out: Path, member: Member, seed: int, train: Sequence[str], protocols: Sequence[Sequence[str]]) -> Trial:
-    name = "-".join([member.experiment.name.replace("/", "-"), *(f"{k.split('.')[-1]}={v}" for k, v in member.values)])
-    folder = out / f"{name}-seed{seed}"
-    sets = [word for key, value in member.values for word in ("--set", f"{key}={value}")]
+def _trial(out: Path, member: Member, recipe: Recipe, train: Sequence[str], protocols: Sequence[str]) -> Trial:
+    name = "-".join([member.experiment.name.replace("/", "-"), *member.changes, f"seed{recipe.seed}"])
+    folder = out / re.sub(r"[^\w.=+-]", "_", name)
+    sets = [word for change in member.changes for word in ("--set", change)]
     data = [] if "--data" in train else ["--data", member.experiment.data or "digits"]
-    command = ["pretrain", "--recipe", member.experiment.name, "--seed", str(seed), *data, *train, *sets]
-    judging = [["evaluate", *words, str(folder), "--alone"] for words in protocols]
-    return Trial(member, seed, folder, [*command, "--out", str(folder), "--resume"], judging)
+    command = ["pretrain", "--recipe", member.experiment.name, "--seed", str(recipe.seed), *data, *train, *sets]
+    machine = [word for name in ("--device", "--workers") if name in train for word in (name, _after(name, train))]
+    judging = {}
+    for words in protocols:
+        protocol, *rest = shlex.split(words)
+        alone = [] if protocol == "finetune" else ["--alone"]
+        judging[words] = ["evaluate", protocol, str(folder), *alone, *machine, *rest]
+    return Trial(member, recipe, recipe.seed, folder, [*command, "--out", str(folder), "--resume"], judging)
 
 
-def commands(sweep: Sweep) -> list[str]:
-    """A line of the shell for each run that is not done: to train and to judge it."""
-    left = [trial.left for trial in sweep.trials]
-    return [" && ".join(shlex.join(["infomax", *words]) for words in lines) for lines in left if lines]
+def _after(word: str, words: Sequence[str]) -> str:
+    return words[words.index(word) + 1]
 
 
-def run(sweep: Sweep) -> list[str]:
-    """Train and judge one run after another, each in a process of its own; the runs that failed.
-
-    Raises:
-        ValueError: if a run refuses what it is told, which the next ones would too.
-        KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; the run that it met is saved.
-    """
-    sweep.out.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for number, trial in enumerate(sweep.trials, start=1):
-        for words in trial.left:
-            what = "training" if words is trial.training else " ".join(words[:2])
-            print(f"{number} of {len(sweep.trials)}: {trial.folder.name}, {what}", file=sys.stderr)
-            code, told = _carried_out(words)
-            if told == signal.SIGINT or code == 130:
-                raise KeyboardInterrupt
-            if told:
-                sys.exit(0)  # as a run ends that is told to
-            if code == 2:
-                raise ValueError(f"the command that was refused is: {shlex.join(['infomax', *words])}")
-            if code != 0 or not _finished(trial.folder):
-                how = f"ended with exit code {code}" if code else "was stopped"
-                failed.append(f"{trial.folder.name}: {what} {how}")
-                break
-            if words is trial.training:
-                append_row(sweep.out / DONE, {"run": trial.folder.name, "seconds": seconds_of(trial.folder)})
-    return failed
-
-
-def _carried_out(words: Sequence[str]) -> tuple[int, int]:
-    """The exit code of a command in a process of its own, and the signal that came meanwhile, which it is sent too."""
-    told = 0
-
-    def passed_on(number: int, _: Any) -> None:
-        nonlocal told
-        told = told or number
-        process.send_signal(number)
-
-    with subprocess.Popen(
-        [sys.executable, "-m", "infomax", *words],
-        stdout=subprocess.DEVNULL,
-        process_group=0,  # else Ctrl-C would reach it twice, which means at once
-    ) as process:
-        before = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return process.wait(), told
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def _finished(folder: Path) -> bool:
-    """Whether the training has made its last step."""
-    run = Run(folder)
-    steps = [row["step"] for row in run.rows("metrics.jsonl") if "loss" in row]
-    return bool(steps) and steps[-1] == run.config["images"] // run.recipe.batch_size * run.recipe.epochs
-
-
-def seconds_of(folder: Path) -> float:
-    """That the training took, without what it took to start it."""
-    rows = [row for row in Run(folder).rows("metrics.jsonl") if "seconds" in row]
-    return round(rows[-1]["seconds"], 1) if rows else 0.0
-
-
-def write(sweep: Sweep, figure: bytes) -> None:
-    """``sweep.json`` and ``sweep.png``."""
-    content = {**circumstances(), "runs": described(sweep)}
-    write_whole(sweep.out / "sweep.json", json.dumps(content, indent=1).encode())
-    write_whole(sweep.out / "sweep.png", figure)
-
-
-def described(sweep: Sweep) -> list[dict[str, Any]]:
-    """Each run with its command, where and of which commit it was trained, and its results; for a file."""
-    rows = []
-    for trial in sweep.trials:
-        if not (trial.folder / "config.json").is_file():
-            continue
-        config = json.loads((trial.folder / "config.json").read_text())
-        found = {" ".join(words): trial.row(words) for words in sweep.protocols}
-        rows.append(
-            {
-                "recipe": trial.member.experiment.name,
-                "changes": config.get("changes", []),
-                "seed": trial.seed,
-                "command": shlex.join(["infomax", *trial.training]),
-                **{key: config[key] for key in ("started", "commit", "machine", "versions", "data", "images")},
-                "training_seconds": seconds_of(trial.folder),
-                "results": {words: row for words, row in found.items() if row},
-            }
-        )
-    return rows
+def _check_same(trial: Trial) -> None:
+    """Refuse to take a run that is there for one of this sweep, if it was trained otherwise."""
+    if (trial.folder / "config.json").is_file():
+        run, words = Run(trial.folder), trial.training
+        lines = differences(run.recipe, trial.recipe)
+        where = {w: _after(f"--{w}", words) for w in ("data", "classes", "subset") if f"--{w}" in words}
+        asked, there = Location(**where).located(), run.location
+        for name in where:
+            if getattr(asked, name) != getattr(there, name).partition("#")[0]:
+                lines.append(f"{name}: {getattr(there, name)} there, {getattr(asked, name)} asked for")
+        if lines:
+            raise ValueError(f"--out: {trial.folder} is of another sweep: {'; '.join(lines)}; choose another folder")

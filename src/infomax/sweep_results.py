@@ -4,10 +4,11 @@ import io
 from dataclasses import dataclass, replace
 from math import nan
 from statistics import mean, stdev
+from textwrap import wrap
 from typing import Any
 
 from infomax.published import Column, Number, Table
-from infomax.report import said
+from infomax.report import printed, said
 from infomax.sweep import Member, Sweep
 from infomax.table import table
 
@@ -37,7 +38,7 @@ class Place:
 
     @property
     def theirs(self) -> str:
-        return "" if self.paper is None else _shown(self.paper, self.deviation)
+        return "" if self.paper is None else printed(self.paper, self.deviation)
 
 
 def _shown(value: float, deviation: float | None) -> str:
@@ -55,12 +56,8 @@ def _of_table(sweep: Sweep, one: Table) -> list[Place]:
     found = []
     for number, member in pairs:
         row = [number.row.method, *(said(k, v) for k, v in vars(number.row.conditions).items() if v is not None)]
-        values = [f"{key.split('.')[-1]}={value}" for key, value in member.values]
         scores = _scores(sweep, member, number.column)
-        place = Place(", ".join([*row, *values]), number.column.name, scores, number.value, number.deviation)
-        found.append(_placed(place, member, f"{', '.join(row)}, {number.column.name}"))
-    if any(member.values for member in sweep.members):
-        return found
+        found.append(Place(", ".join(row), number.column.name, scores, number.value, number.deviation))
     return _placed_by_table(found, [number for number, _ in pairs])
 
 
@@ -80,13 +77,14 @@ def _placed_by_table(found: list[Place], numbers: list[Number]) -> list[Place]:
 def _of_members(sweep: Sweep) -> list[Place]:
     found = []
     for member in sweep.members:
-        main = member.experiment.main
-        for words in sweep.protocols:
-            rows = [trial.row(words) for trial in sweep.of(member)]
+        main = None if member.values else member.experiment.main  # other values have no number in the paper
+        for protocol in sweep.protocols:
+            rows = [trial.row(protocol) for trial in sweep.of(member)]
             metric = next((m for m in SCORES if any(m in row for row in rows)), "top1")
             scores = tuple(100 * row[metric] for row in rows if metric in row)
-            printed = (main.value, main.deviation) if main and words[0] == "linear" else (None, None)
-            place = Place(member.label, f"{' '.join(words)}, {SCORES[metric]}", scores, *printed)
+            same = main is not None and protocol == f"linear --probe {main.column.probe}"
+            number = (main.value, main.deviation) if main is not None and same else (None, None)
+            place = Place(member.label, f"{protocol}, {SCORES[metric]}", scores, *number)
             found.append(_placed(place, member, f"{member.experiment.name}, {place.column}"))
     return found
 
@@ -101,15 +99,13 @@ def _placed(place: Place, member: Member, curve: str) -> Place:
 
 
 def _scores(sweep: Sweep, member: Member, column: Column) -> tuple[float, ...]:
-    words = next((w for w in sweep.protocols if w[0] == column.protocol and _probe(w) in ("", column.probe)), None)
-    if words is None or column.subset:
+    """Of the protocol by which the column was measured, or else of another one of its kind."""
+    kind = [name for trial in sweep.of(member) for name in trial.judging if name.split()[0] == column.protocol]
+    kind.sort(key=lambda name: f"--probe {column.probe}" not in name)
+    if not kind or column.subset:
         return ()
-    rows = [trial.row(words) for trial in sweep.of(member)]
+    rows = [trial.row(kind[0]) for trial in sweep.of(member)]
     return tuple(100 * row[column.metric] for row in rows if column.metric in row)
-
-
-def _probe(words: list[str]) -> str:
-    return words[words.index("--probe") + 1] if "--probe" in words else ""
 
 
 def told(sweep: Sweep, changes: list[str]) -> str:
@@ -133,8 +129,12 @@ def told(sweep: Sweep, changes: list[str]) -> str:
     return f"{title}{table(['in %; mean ± deviation over seeds', *columns], lines)}{note}"
 
 
-def figure(sweep: Sweep) -> bytes:
-    """A PNG: scores along the varied number, or as bars, with the deviation over seeds; the paper's beside them."""
+def figure(sweep: Sweep, changes: list[str]) -> bytes:
+    """A PNG: scores along the varied number, or as bars, with the deviation over seeds; the paper's beside them.
+
+    Args:
+        changes: As for :func:`told`.
+    """
     from matplotlib.figure import Figure
 
     found = places(sweep)
@@ -145,6 +145,8 @@ def figure(sweep: Sweep) -> bytes:
     drawn.suptitle(
         f"{sweep.table.paper}, {sweep.table.number}: {sweep.table.title}" if sweep.table else "", fontsize=10
     )
+    if changes:
+        drawn.supxlabel("\n".join(wrap(f"ours: with {' '.join(changes)}", 110)), fontsize=8, x=0.01, ha="left")
     drawn.legend(fontsize=8, frameon=False, loc="outside right upper")
     axes.spines[["top", "right"]].set_visible(False)
     png = io.BytesIO()

@@ -1,7 +1,9 @@
 """The command. The only files that know the argument parser; no torch before there is something to compute."""
 
 import os
+import shlex
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
@@ -50,6 +52,9 @@ def main() -> None:
         Report: judging.report,
         Replay: commands.replay,
     }
+    for words in command.evaluate if isinstance(command, Sweep) else ():
+        with suppress(ValueError):  # which the sweep tells of
+            tyro.cli(Command, prog="infomax", args=["evaluate", *shlex.split(words), "RUN"], config=config)  # pyrefly: ignore
     try:
         actions[type(command)](**asdict(command))
     except ValueError as error:

@@ -139,9 +139,9 @@ class Views(Images):
 
     out: Path = Path("views.png")
     """The PNG to write."""
-    data: Annotated[str, arg(metavar="DIR|FILE|NAME")] = "digits"
+    data: Annotated[str | None, option(str, "DIR|FILE|NAME", "the recipe's data set, or digits")] = None
     """As for pretrain."""
-    method: Annotated[str, arg(metavar="mira|corinfomax|carl|mveb")] = "mira"
+    method: Annotated[str | None, option(str, "mira|corinfomax|carl|mveb", "mira")] = None
     recipe: Annotated[str | None, option(str, "NAME", "one that suits the images and the machine")] = None
     views: Annotated[str | None, option(str, "NAME", RECIPE)] = None
     """byol, simclr, moco, mira-cifar, dino or dino-wide; or NAME:G+L for G full views and L small ones."""

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -38,19 +39,35 @@ def get_experiment(name: str, method: str | None = None) -> Experiment:
     """The recipe of this name with what a paper did with it.
 
     Args:
-        name: ``METHOD/NAME``; or ``NAME`` alone, of ``method`` or else of the first that has one of this name.
+        name: ``METHOD/NAME``; or ``NAME`` alone, of ``method``, or where that is not given of MIRA or else of the one
+            that has a recipe of this name.
 
     Raises:
         ValueError: naming what is near, if there is none, or if ``name`` and ``method`` contradict each other.
     """
     own, slash, bare = name.rpartition("/")
-    if slash and method not in (None, own):
-        raise ValueError(f"--recipe {name} is not of --method {method}")
-    if not slash and method is None:
-        owners = [name for name, module in METHODS.items() if bare in module.RECIPES]
-        own = (owners or ["mira"])[0]
-    owner = choose("--method", own or str(method), METHODS)
-    return METHODS[owner].RECIPES[choose(f"--recipe for {owner}", bare, METHODS[owner].RECIPES)]
+    if slash:
+        choose(f"the method of the recipe {name}", own, METHODS)
+        if method not in (None, own):
+            raise ValueError(f"--recipe {name} is not of --method {method}")
+    elif method is None:
+        owners = [key for key, module in METHODS.items() if bare in module.RECIPES]
+        if not owners:
+            everything = [*experiments(), *(key for module in METHODS.values() for key in module.RECIPES)]
+            near = get_close_matches(name, everything, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"there is no recipe {name!r}; infomax recipes lists them{hint}")
+        own = "mira" if "mira" in owners else owners[0]
+    owner = choose("--method", own or method, METHODS)
+    return METHODS[owner].RECIPES[choose(f"the recipe for {owner}", bare, METHODS[owner].RECIPES)]
+
+
+def resolved(recipe: str | None, method: str | None) -> tuple[str | None, str | None, str]:
+    """A recipe's name alone, its method, and the data set that it is for, of what a user said; None where nothing."""
+    if recipe is None:
+        return None, method, "digits"
+    one = get_experiment(recipe, method)
+    return one.function.__name__, one.method, one.data or "digits"
 
 
 def get_recipe(method: str, name: str) -> Recipe:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from infomax.methods.base import Method
 
 
+PATCH = 16  # pixels, of ViT-S/16
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings(ABC):
     """The settings of one method; each method's subclass is in its own file beside this one."""
@@ -37,6 +40,10 @@ class EncoderSettings:
     """Of the ResNets' CIFAR stem, in pixels."""
     zero_init_residual: bool = True
     """Whether each residual branch of a ResNet starts at zero."""
+
+    def __post_init__(self) -> None:
+        if self.backbone == "vit_small" and self.stem != "imagenet":
+            raise ValueError(f"encoder.stem must be imagenet for vit_small, which has none of its own, not {self.stem}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +115,15 @@ class Recipe:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below epochs, {self.epochs}, but is {self.optimizer.warmup_epochs}"
             )
+        if self.encoder.backbone == "vit_small":
+            sides = [self.preprocessing.size, *(view.size for view in (*self.views.full, *self.views.local))]
+            for side in sides:
+                if side % PATCH:
+                    raise ValueError(f"vit_small takes images whose sides are multiples of {PATCH} pixels, not {side}")
+
+    def steps(self, images: int) -> int:
+        """Of the whole training on so many images; those of an epoch that are too few for a last batch are left out."""
+        return images // self.batch_size * self.epochs
 
 
 def _at_least(name: str, value: float, low: float, *, strictly: bool = False) -> None:
