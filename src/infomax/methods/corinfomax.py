@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_mean, global_means, global_quotient
 from infomax.encoders import Encoder
-from infomax.functional import check_rows, full_precision, log_det
+from infomax.functional import check_rows, full_precision, log_det, scatter
 from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import mlp, unit
 
@@ -29,8 +29,7 @@ def recursive_statistics(
     """
     mean = forgetting * mean + (1 - forgetting) * global_mean(z)
     centred = z - mean
-    scatter = global_quotient(centred.T @ centred, len(z))
-    return mean, forgetting * covariance + (1 - forgetting) * scatter
+    return mean, forgetting * covariance + (1 - forgetting) * global_quotient(scatter(centred), len(z))
 
 
 class CorInfoMaxLoss(nn.Module):
