@@ -97,7 +97,7 @@ def targets(quick: bool) -> Iterator[Row]:
             "elementwise, 30 iterations": lambda x=logits: elementwise(x, 30),
             "lightly, 3 Sinkhorn iterations": lambda x=logits: sinkhorn(x),
         }
-        seconds, size = turns(contestants, 3 if quick else 15), 4 * logits.numel()
+        seconds, size = turns(contestants, 3 if quick else 9), 4 * logits.numel()
         for ours, other in ((0, 2), (1, 3), (0, 3)):
             names = list(contestants)
             count = 30 if ours == 0 else needed

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from infomax.nn import Teacher
 from infomax.optim import Lars, parameter_groups
 from infomax.schedules import cosine, linear, warmup_cosine_by_epoch, warmup_cosine_by_step
 
@@ -81,6 +82,20 @@ def test_all_parameters_together_step_as_each_alone_would(device, decay_all):
     by_hand(expected[1:], gradients[1:], averages[1:])
     for p, q in zip(module.parameters(), expected, strict=True):
         torch.testing.assert_close(p.detach(), q, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_teacher_moves_as_each_parameter_alone_would(device):
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(4, 5)).to(device)
+    teacher = Teacher(student, 0.9)
+    before = [p.clone() for p in teacher.module.parameters()]
+    with torch.no_grad():
+        for p in student.parameters():
+            p.copy_(torch.randn_like(p))
+    teacher.follow(student, 0.5)  # momentum half way from 0.9 to 1
+    for old, new, p in zip(before, teacher.module.parameters(), student.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.95 * old + 0.05 * p.detach(), rtol=1e-6, atol=1e-7)
 
 
 @NO_GPU

@@ -152,7 +152,8 @@ class CorInfoMax(Method):
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
         full = online[: self.full_views]
-        pairs = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
+        two_ways = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
+        pairs = two_ways[:1] if len(online) == 2 else two_ways  # of two views both are the same distance
         entropy, distance = self.criterion.terms(torch.cat(full[0::2]), torch.cat(full[1::2]), pairs)
         total = self.criterion.attraction * distance - entropy
         return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})
