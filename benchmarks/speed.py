@@ -249,8 +249,9 @@ class PlainLars(Lars):
                 if p.ndim > 1:
                     update = update + group["weight_decay"] * p
                     update = update * (group["trust"] * p.norm() / update.norm())
-                average = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-                average.mul_(group["momentum"]).add_(update)
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+                average = self.state[p]["momentum_buffer"].mul_(group["momentum"]).add_(update)
                 p.add_(average, alpha=-group["lr"])
 
 

@@ -66,10 +66,17 @@ class Watch:
 
         setattr(owner, name, wrapper)
 
-    def loss(self, function: Callable[..., Any], outputs: list[Tensor]) -> Any:
-        """The loss counts until its gradient at the outputs is there: autograd goes through all of it first."""
+    def loss(self, function: Callable[[], Any], outputs: list[Tensor]) -> Any:
+        """The loss counts until autograd comes to the first of the networks: all of the loss goes before."""
+        waiting = [True]
+
+        def there(gradient: Tensor) -> None:
+            if waiting:
+                waiting.pop()
+                self.mark("loss")
+
         for x in outputs:
-            x.register_hook(lambda gradient: self.mark("loss"))
+            x.register_hook(there)
         result = function()
         self.mark("loss")
         return result

@@ -306,7 +306,8 @@ def speed() -> dict[str, Any]:
 def faster(row: dict[str, Any]) -> list[str]:
     """Milliseconds of both, and how many times faster ours is, with quartiles."""
     calls = row.get("calls", 1)
-    times = [f"{1e3 * row[name] / calls:.3g}" for name in ("seconds", "seconds_of_other")]
+    numbers = [1e3 * row[name] / calls for name in ("seconds", "seconds_of_other")]
+    times = [f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for x in numbers]
     low, high = (f"{1 / ratio:.2f}" for ratio in reversed(row["quartiles"]))
     return [*times, f"{1 / row['ratio']:.2f}", f"{low} to {high}"]
 
@@ -372,12 +373,12 @@ def speed_systems_table() -> str:
 def speed_updates_table() -> str:
     kept, rows = speed(), []
     for row in kept["updates"]:
-        share = f"{100 * row['floor'] / row['seconds']:.0f}"
-        written = row.get("bytes_as_written", row["bytes"])
-        moved = [f"{row['bytes'] / 1e6:.0f}", f"{written / 1e6:.0f}", f"{written / row['seconds'] / 1e9:.0f}", share]
+        speed_of_memory, moved = row["bytes"] / row["floor"], []
+        for size in (row["bytes"], row.get("bytes_as_written", row["bytes"])):
+            moved += [f"{size / 1e6:,.0f}", f"{100 * size / row['seconds'] / speed_of_memory:.0f}"]
         rows.append([row["name"], *faster(row), *moved])
     header = ["", "infomax, ms", "other, ms", "times faster", "quartiles"]
-    header += ["MB at least", "MB as written", "GB/s of these", "% of the speed of memory"]
+    header += ["MB at least", "% of memory's speed", "MB as written", "% of memory's speed"]
     return f"{markdown(header, rows)}\n\nMedians of {kept['updates'][0]['repeats']} turns."
 
 
