@@ -283,7 +283,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    result: dict[str, Any] = {**runs._circumstances(), "command": "python benchmarks/engine.py" + " --quick" * quick}
+    result: dict[str, Any] = {**runs.circumstances(), "command": "python benchmarks/engine.py" + " --quick" * quick}
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     groups = {

@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="small sets, and nothing is kept")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    result: Row = runs._circumstances()
+    result: Row = runs.circumstances()
     alone()
     sizes, large = (TOY, TOY_LARGE) if given.toy else (SIZES, LARGE)
     nearest(torch.randn(40_000, 8), torch.randn(600, 8), K)  # compiles

@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     vars(given).update({**(TOY if given.toy else SIZE), **({"repeats": given.repeats} if given.repeats else {})})
-    circumstances = runs._circumstances()
+    circumstances = runs.circumstances()
     circumstances["versions"]["scikit-learn"] = version("scikit-learn")
     if torch.cuda.is_available():
         circumstances["machine"]["gpu"] = torch.cuda.get_device_name()

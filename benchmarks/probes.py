@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true")
     toy = parser.parse_args().toy
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result: dict[str, Any] = {**runs._circumstances(), "rows": []}
+    result: dict[str, Any] = {**runs.circumstances(), "rows": []}
     if device.type == "cuda":
         result["machine"]["gpu"] = torch.cuda.get_device_name()
     repeats, epochs = (1, 1) if toy else (3, 1)

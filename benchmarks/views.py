@@ -374,7 +374,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     vars(given).update({**(TOY if given.toy else SIZE), **({"paths": given.paths} if given.paths else {})})
-    circumstances, peers = runs._circumstances(), ("pillow", "lightly", "kornia")
+    circumstances, peers = runs.circumstances(), ("pillow", "lightly", "kornia")
     circumstances["versions"] |= {x.name: x.version for x in distributions() if x.name in peers}
     if torch.cuda.is_available():
         circumstances["machine"]["gpu"] = torch.cuda.get_device_name()

@@ -6,7 +6,8 @@ python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs
 python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/views.py                          docs/results/views.json
-python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py and probes.py
+python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
+                                                    speed.py
 python docs/results.py tables                       the tables, from what is kept
 """
 
@@ -372,6 +373,97 @@ def probes_table() -> str:
     return f"{markdown(header, rows)}\n\nMeasured by `python benchmarks/probes.py` on {where(kept)}."
 
 
+def speed() -> dict[str, Any]:
+    return json.loads((KEPT / "speed.json").read_text())
+
+
+def faster(row: dict[str, Any]) -> list[str]:
+    """Milliseconds of both, and how many times faster ours is, with quartiles."""
+    calls = row.get("calls", 1)
+    numbers = [1e3 * row[name] / calls for name in ("seconds", "seconds_of_other")]
+    times = [f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for x in numbers]
+    low, high = (f"{1 / ratio:.2f}" for ratio in reversed(row["quartiles"]))
+    return [*times, f"{1 / row['ratio']:.2f}", f"{low} to {high}"]
+
+
+def measured(kept: dict[str, Any]) -> str:
+    rates = kept["rates"]
+    return (
+        f"Measured by `{kept['command']}` on {where(kept)}: {kept['machine']['device']}, which adds vectors at "
+        f"{rates['memory'] / 1e9:.0f} GB/s, and multiplies matrices at {rates['float32'] / 1e9:,.0f} GFLOP/s in "
+        f"float32 and {rates['float64'] / 1e9:,.0f} in float64."
+    )
+
+
+def speed_steps_table() -> str:
+    kept, rows, stages = speed(), [], []
+    names = ("wait", "views", "forward", "loss", "backward", "optimiser", "EMA", "rest")
+    for row in kept["steps"]:
+        floor = [f"{1e3 * row['floor']:.0f}"] if "floor" in row else [""]
+        rows.append([row["name"], *faster(row), *floor])
+        for who, found in row.get("stages", {}).items():
+            times = [f"{1e3 * found[stage]:.2f}" if stage in found else "" for stage in names]
+            stages.append([row["name"].split(" / ")[0] if who == "infomax" else f"lightly's {row['kin']}", *times])
+    first = kept["steps"][0]
+    header = ["step of", "infomax, ms", "other, ms", "times faster", "quartiles", "arithmetic alone, ms"]
+    return (
+        f"{markdown(header, rows)}\n\n{markdown(['ms by stage', *names], stages)}\n\nSteps of {first['batch']} images "
+        f"by the recipe `{first['recipe']}`; medians of {first['repeats']} turns. {measured(kept)}"
+    )
+
+
+def speed_losses_table() -> str:
+    kept = speed()
+    rows = [[row["name"], f"{row['batch']:,} x {row['width']:,}", *faster(row)] for row in kept["losses"]]
+    header = ["value and gradient", "of", "infomax, ms", "other, ms", "times faster", "quartiles"]
+    return f"{markdown(header, rows)}\n\nMedians of {kept['losses'][0]['repeats']} turns."
+
+
+def speed_targets_table() -> str:
+    kept = speed()
+    rows = [[row["name"], str(row["iterations"]), *faster(row), f"{1e3 * row['floor']:.0f}"] for row in kept["targets"]]
+    first = kept["targets"][0]
+    header = ["", "our iterations", "infomax, ms", "other, ms", "times faster", "quartiles", "memory alone, ms"]
+    return (
+        f"{markdown(header, rows)}\n\nOf {first['batch']:,} images and {first['prototypes']:,} prototypes, in float32; "
+        f"medians of {first['repeats']} turns."
+    )
+
+
+def speed_systems_table() -> str:
+    kept, header = speed(), ["CorInfoMax against", "infomax, ms", "other, ms", "times faster", "quartiles"]
+    determinants = [[row["name"], *faster(row)] for row in kept["log_determinants"]]
+    scores = []
+    for row in kept["scores"]:
+        sizes = [f"{row[name]:,}" if name in row else "" for name in ("largest", "of_all_pairs")]
+        scores.append([row["name"], *faster(row), *sizes])
+    sized = ["MVEB against", *header[1:], "largest tensor", "M M D"]
+    return (
+        f"{markdown(header, determinants)}\n\n{markdown(sized, scores)}\n\nMedians of "
+        f"{kept['log_determinants'][0]['repeats']} and {kept['scores'][-1]['repeats']} turns."
+    )
+
+
+def speed_updates_table() -> str:
+    kept, rows = speed(), []
+    for row in kept["updates"]:
+        speed_of_memory, moved = row["bytes"] / row["floor"], []
+        for size in (row["bytes"], row.get("bytes_as_written", row["bytes"])):
+            moved += [f"{size / 1e6:,.0f}", f"{100 * size / row['seconds'] / speed_of_memory:.0f}"]
+        rows.append([row["name"], *faster(row), *moved])
+    header = ["", "infomax, ms", "other, ms", "times faster", "quartiles"]
+    header += ["MB at least", "% of memory's speed", "MB as written", "% of memory's speed"]
+    return f"{markdown(header, rows)}\n\nMedians of {kept['updates'][0]['repeats']} turns."
+
+
+def speed_memory_table() -> str:
+    rows = [
+        [row["name"], *(f"{row[name] / 1e6:.0f}" for name in ("bytes", "bytes_of_other")), f"{row['ratio']:.2f}"]
+        for row in speed()["memory"]
+    ]
+    return markdown(["", "infomax, MB", "other, MB", "ratio"], rows)
+
+
 TABLES = {
     "knn": (DOCS / "evaluation.md", knn_table),
     "logistic": (DOCS / "evaluation.md", logistic_table),
@@ -386,6 +478,12 @@ TABLES = {
     "parts": (DOCS / "training.md", parts_table),
     "overhead": (DOCS / "training.md", overhead_table),
     "plan": (DOCS / "plan.md", plan_table),
+    "speed-steps": (DOCS / "speed.md", speed_steps_table),
+    "speed-losses": (DOCS / "speed.md", speed_losses_table),
+    "speed-targets": (DOCS / "speed.md", speed_targets_table),
+    "speed-systems": (DOCS / "speed.md", speed_systems_table),
+    "speed-updates": (DOCS / "speed.md", speed_updates_table),
+    "speed-memory": (DOCS / "speed.md", speed_memory_table),
 }
 
 

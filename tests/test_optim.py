@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from infomax.nn import Teacher
 from infomax.optim import Lars, parameter_groups
 from infomax.schedules import cosine, linear, warmup_cosine_by_epoch, warmup_cosine_by_step
 
@@ -42,6 +43,72 @@ def test_a_zero_norm_takes_no_ratio(zero):
     p, g = torch.ones(2, 2), torch.ones(2, 2)
     p, g = (p * 0, g) if zero == "parameter" else (p, g * 0)
     torch.testing.assert_close(step(p, [g], lr=0.1, momentum=0.0), p - 0.1 * g)
+
+
+def by_hand(parameters: list[torch.Tensor], gradients: list[torch.Tensor], averages: list[torch.Tensor]) -> None:
+    """One step with learning rate 0.3, momentum 0.9 and decay 0.01."""
+    for p, g, average in zip(parameters, gradients, averages, strict=True):
+        update = g
+        if p.ndim > 1:
+            update = g + 0.01 * p
+            update = update * (0.001 * p.norm() / update.norm())
+        average.mul_(0.9).add_(update)
+        p.sub_(0.3 * average)
+
+
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NO_GPU])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_all_parameters_together_step_as_each_alone_would(device, decay_all):
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3), nn.Linear(4, 5), nn.Linear(5, 2))
+    module = layers.to(device).to(memory_format=torch.channels_last)
+    expected = [p.detach().clone() for p in module.parameters()]
+    averages = [torch.zeros_like(p) for p in expected]
+    optimizer = Lars(parameter_groups(module, 0.01, decay_all=decay_all), lr=0.3)
+    for _ in range(3):
+        gradients = [torch.randn_like(p) for p in expected]
+        for p, g in zip(module.parameters(), gradients, strict=True):
+            p.grad = g.clone()
+        optimizer.step()
+        by_hand(expected, gradients, averages)
+    module[0].weight.grad = None  # has no part in the next step
+    before = module[0].weight.detach().clone()
+    optimizer.step()
+    assert torch.equal(module[0].weight, before)
+    by_hand(expected[1:], gradients[1:], averages[1:])
+    for p, q in zip(module.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach(), q, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_teacher_moves_as_each_parameter_alone_would(device):
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(4, 5)).to(device)
+    teacher = Teacher(student, 0.9)
+    before = [p.clone() for p in teacher.module.parameters()]
+    with torch.no_grad():
+        for p in student.parameters():
+            p.copy_(torch.randn_like(p))
+    teacher.follow(student, 0.5)  # momentum half way from 0.9 to 1
+    for old, new, p in zip(before, teacher.module.parameters(), student.parameters(), strict=True):
+        torch.testing.assert_close(new, 0.95 * old + 0.05 * p.detach(), rtol=1e-6, atol=1e-7)
+
+
+@NO_GPU
+@pytest.mark.gpu
+def test_a_step_does_not_wait_for_the_gpu():
+    p, q = (nn.Parameter(torch.ones(*shape, device="cuda")) for shape in ((3, 2), (4,)))
+    p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
+    optimizer = Lars([p, q], lr=0.1)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_groups_spare_biases_and_norms_unless_told():

@@ -84,10 +84,30 @@ def log_det(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
         raise ValueError("matrix must be symmetric positive definite; its Cholesky factorisation failed") from error
 
 
+class _Scatter(torch.autograd.Function):
+    """Autograd would take two matrix products backwards, where a symmetric result needs one."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.T @ x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
+        (x,) = ctx.saved_tensors
+        return x @ (gradients[0] + gradients[0].T)
+
+
+def scatter(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
+    """``x' x``, by one matrix product, and its gradient by another."""
+    return _Scatter.apply(x)  # pyrefly: ignore[bad-return]
+
+
 def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
     """Covariance over the global batch, normalised by n. Centred first: E[xx'] - mm' would cancel."""
     centred = x - global_mean(x)
-    return global_quotient(centred.T @ centred, len(x))
+    return global_quotient(scatter(centred), len(x))
 
 
 def _regularised_log_det(covariance: Tensor, epsilon: float) -> Tensor:

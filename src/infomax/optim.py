@@ -40,21 +40,32 @@ class Lars(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                update = p.grad
-                if p.ndim > 1:
-                    update = update + group["weight_decay"] * p
-                    p_norm, update_norm = p.norm(), update.norm()
-                    ratio = group["trust"] * p_norm / update_norm
-                    update = update * torch.where((p_norm > 0) & (update_norm > 0), ratio, 1.0)
-                state = self.state[p]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(p)
-                average = state["momentum_buffer"].mul_(group["momentum"]).add_(update)
-                p.add_(average, alpha=-group["lr"])
+            trained = [p for p in group["params"] if p.grad is not None]
+            # On a GPU few kernels over many parameters; a CPU takes half the time if each stays in its cache.
+            on_cpu = [[p] for p in trained if p.device.type == "cpu"]
+            rest = [p for p in trained if p.device.type != "cpu"]
+            for together in (*on_cpu, [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]):
+                if together:
+                    self._move(together, group)
         return loss
+
+    def _move(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Of parameters that all are matrices, or all are not; nothing is read back from the device."""
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        averages = [self.state[p]["momentum_buffer"] for p in params]
+        updates: Any = [p.grad for p in params]
+        torch._foreach_mul_(averages, group["momentum"])
+        if params[0].ndim > 1:
+            updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
+            norms, update_norms = (torch.stack(torch._foreach_norm(x)) for x in (params, updates))
+            ratios = group["trust"] * norms / update_norms
+            ratios = torch.where((norms > 0) & (update_norms > 0), ratios, 1.0)
+            torch._foreach_addcmul_(averages, updates, ratios.unbind())
+        else:
+            torch._foreach_add_(averages, updates)
+        torch._foreach_add_(params, averages, alpha=-group["lr"])
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, *, decay_all: bool) -> list[dict[str, Any]]:

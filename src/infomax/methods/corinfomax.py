@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_mean, global_means, global_quotient
 from infomax.encoders import Encoder
-from infomax.functional import check_rows, full_precision, log_det
+from infomax.functional import check_rows, full_precision, log_det, scatter
 from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import mlp, unit
 
@@ -29,8 +29,7 @@ def recursive_statistics(
     """
     mean = forgetting * mean + (1 - forgetting) * global_mean(z)
     centred = z - mean
-    scatter = global_quotient(centred.T @ centred, len(z))
-    return mean, forgetting * covariance + (1 - forgetting) * scatter
+    return mean, forgetting * covariance + (1 - forgetting) * global_quotient(scatter(centred), len(z))
 
 
 class CorInfoMaxLoss(nn.Module):
@@ -153,7 +152,8 @@ class CorInfoMax(Method):
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
         full = online[: self.full_views]
-        pairs = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
+        two_ways = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
+        pairs = two_ways[:1] if len(online) == 2 else two_ways  # of two views both are the same distance
         entropy, distance = self.criterion.terms(torch.cat(full[0::2]), torch.cat(full[1::2]), pairs)
         total = self.criterion.attraction * distance - entropy
         return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_logmeanexp, global_max, global_mean, global_sum
@@ -83,15 +84,20 @@ def _fixed_points(logits: Sequence[Tensor], scale: float, beta: float, iteration
     views, clusters = len(logits), logits[0].shape[1]
     if spread / scale <= LINEAR_RANGE:
         batch = global_count(logits[0])
-        q = [(x / scale).softmax(1) for x in logits]
+        q = [x / scale for x in logits]
+        for x in q:
+            torch.softmax(x, 1, out=x)  # in place, as below: on a CPU fresh memory costs more than the arithmetic
         log_u = [x.new_zeros(clusters) for x in logits]
         for _ in range(iterations + 1):
             shift = [(-exponent * u).max() for u in log_u]
             v = [(-exponent * u - s).exp() for u, s in zip(log_u, shift, strict=True)]
-            columns = global_sum(torch.stack([x.T @ (x @ w).reciprocal() for x, w in zip(q, v, strict=True)]))
+            columns = global_sum(torch.stack([_column_sums(x, w) for x, w in zip(q, v, strict=True)]))
             log_u = [(1 - beta) * ((column / batch).log() - s) for column, s in zip(columns, shift, strict=True)]
         v = [(-exponent * (u - u.min())).exp() for u in log_u]
-        return [x * w / (x @ w).unsqueeze(1) for x, w in zip(q, v, strict=True)]
+        for x, w in zip(q, v, strict=True):
+            row = x @ w
+            x.mul_(w).div_(row.unsqueeze(1))
+        return q
     # Far outside float32's exponents float32 logits have too few digits too: beta = 0.99 multiplies them by hundreds.
     log_q = [(x.double() / scale).log_softmax(1) for x in logits]
     log_u = [x.new_zeros(clusters) for x in log_q]
@@ -100,6 +106,42 @@ def _fixed_points(logits: Sequence[Tensor], scale: float, beta: float, iteration
         means = global_logmeanexp(torch.cat([x - r for x, r in zip(log_q, row, strict=True)], dim=1))
         log_u = [(1 - beta) * mean for mean in means.chunk(views)]
     return [(x - exponent * u).softmax(1).to(logits[0].dtype) for x, u in zip(log_q, log_u, strict=True)]
+
+
+def _blocks(x: Tensor) -> Sequence[Tensor]:
+    """The rows, on a CPU in blocks that fit in its cache: what is computed from a block touches memory once."""
+    return [x] if x.is_cuda else x.split(torch.get_num_threads() * (2**19 // x.shape[1] + 1))  # 2 MB a thread
+
+
+def _column_sums(q: Tensor, v: Tensor) -> Tensor:
+    """``sum_i q_ij / <q_i, v>``."""
+    sums = torch.zeros_like(v)
+    for block in _blocks(q):
+        sums.addmv_(block.T, (block @ v).reciprocal_())
+    return sums
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Of each row, ``-sum_j target_j log softmax(logits / temperature)_j``, with the targets held constant.
+
+    Autograd would keep the logarithms until the backward pass, and write the matrix several times in it.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+        ctx.save_for_backward(logits, target)
+        ctx.temperature = temperature
+        blocks = zip(_blocks(logits), _blocks(target), strict=True)
+        return torch.cat([-(t * (x / temperature).log_softmax(1)).sum(1) for x, t in blocks])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyrefly: ignore[bad-override]
+        logits, target = ctx.saved_tensors
+        gradient = logits / ctx.temperature
+        torch.softmax(gradient, 1, out=gradient)
+        gradient.mul_(target.sum(1, keepdim=True)).sub_(target)
+        return gradient.mul_(gradients[0].unsqueeze(1) / ctx.temperature), None, None
 
 
 def swapped_prediction_loss(
@@ -115,7 +157,7 @@ def swapped_prediction_loss(
 
     Args:
         student_logits: Of V crops; the first M are those that the targets were computed from.
-        targets: Of the first M crops; 2 in the paper, at least.
+        targets: Of the first M crops; 2 in the paper, at least. Held constant.
         temperature: Of the student's softmax.
     """
     if len(targets) < 2:
@@ -139,7 +181,7 @@ def _swapped_prediction_loss(student_logits: Sequence[Tensor], targets: Sequence
     losses = []
     for crop, logits in enumerate(student_logits):
         target = reduce(torch.add, [targets[view] for view in others(crop, len(targets))])
-        losses.append(-(target * (logits / temperature).log_softmax(1)).sum(1))
+        losses.append(_CrossEntropy.apply(logits, target, temperature))
     return global_mean(torch.stack(losses).sum(0)) / (len(targets) * (len(student_logits) - 1))
 
 
@@ -230,4 +272,5 @@ class Mira(Method):
 def _mutual_information(assignment: Tensor) -> Tensor:
     """Between cluster and image under this assignment (Eq. 2), in nats: at most the logarithm of the cluster count."""
     marginal = global_mean(assignment)
-    return global_mean(torch.xlogy(assignment, assignment).sum(1)) - torch.xlogy(marginal, marginal).sum()
+    given = torch.cat([(rows * rows.clamp_min(1e-30).log()).sum(1) for rows in _blocks(assignment)])
+    return global_mean(given) - torch.xlogy(marginal, marginal).sum()
