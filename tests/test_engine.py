@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from infomax.data.augment import make_views
 from infomax.data.images import ArrayImages
@@ -353,3 +354,39 @@ def test_deterministic_mode_gives_the_same_bits_twice_on_a_gpu(variant, tmp_path
         assert not [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+class Waits(TorchDispatchMode):
+    """The operations whose result a GPU would be waited for, as Python or a shape depends on it."""
+
+    KINDS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "is_nonzero",
+        "equal",
+        "_unique2",
+        "_linalg_check_errors",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.met = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name == "index" and any(x is not None and x.dtype == torch.bool for x in args[1])
+        if name in self.KINDS or by_mask:
+            self.met.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_waits_for_the_device_once(variant):
+    """Before the weights change, to see that loss and gradient are numbers; that wait does not pass through here."""
+    engine = Engine(recipe(variant), steps_per_epoch=LENGTH // 12, device=torch.device("cpu"))
+    engine.step(parts_of(engine, 0))  # the optimiser makes its state in the first one
+    parts = parts_of(engine, 1)
+    with Waits() as waits:
+        engine.step(parts)
+    assert waits.met == []

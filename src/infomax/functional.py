@@ -58,9 +58,10 @@ class _LogDet(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, matrix: Tensor) -> Tensor:
-        factor = torch.linalg.cholesky(matrix)
+        factor, failed = torch.linalg.cholesky_ex(matrix)  # cholesky would wait for a GPU, to raise an error
         ctx.save_for_backward(factor)
-        return 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        value = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return torch.where(failed == 0, value, torch.nan)
 
     @staticmethod
     @once_differentiable
@@ -78,10 +79,14 @@ def log_det(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"matrix must be square, but has shape {list(matrix.shape)}")
-    try:
-        return _LogDet.apply(matrix)  # pyrefly: ignore[bad-return]
-    except torch.linalg.LinAlgError as error:
-        raise ValueError("matrix must be symmetric positive definite; its Cholesky factorisation failed") from error
+    if (value := log_det_or_nan(matrix)).isnan():
+        raise ValueError("matrix must be symmetric positive definite; its Cholesky factorisation failed")
+    return value
+
+
+def log_det_or_nan(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
+    """The same, unchecked and in the precision of ``matrix``: NaN, without waiting for the device, where it fails."""
+    return _LogDet.apply(matrix)  # pyrefly: ignore[bad-return]
 
 
 class _Scatter(torch.autograd.Function):

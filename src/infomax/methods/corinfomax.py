@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_mean, global_means, global_quotient
 from infomax.encoders import Encoder
-from infomax.functional import check_rows, full_precision, log_det, scatter
+from infomax.functional import check_rows, full_precision, log_det_or_nan, scatter
 from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import mlp, unit
 
@@ -88,6 +88,8 @@ class CorInfoMaxLoss(nn.Module):
     def terms(self, z1: Tensor, z2: Tensor, pairs: Sequence[tuple[Tensor, Tensor]] = ()) -> tuple[Tensor, Tensor]:
         """``1/D`` of the sum of the log-determinants, and the mean squared distance; advances the statistics.
 
+        Both are NaN where the embeddings are no numbers; an error would have to wait for the device.
+
         Args:
             pairs: Over which the distance is averaged, where there are more than ``z1`` and ``z2``.
         """
@@ -101,7 +103,7 @@ class CorInfoMaxLoss(nn.Module):
         mean1, covariance1 = recursive_statistics(z1, self.mu1, self.R1, self.forgetting)
         mean2, covariance2 = recursive_statistics(z2, self.mu2, self.R2, self.forgetting)
         ridge = self.epsilon * torch.eye(self.dim, dtype=torch.float64, device=z1.device)
-        entropy = (log_det(covariance1 + ridge) + log_det(covariance2 + ridge)) / self.dim
+        entropy = (log_det_or_nan(covariance1 + ridge) + log_det_or_nan(covariance2 + ridge)) / self.dim
         if self.training and torch.is_grad_enabled():
             new = {"mu1": mean1, "mu2": mean2, "R1": covariance1, "R2": covariance2}
             for name, value in new.items():
