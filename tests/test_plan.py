@@ -318,6 +318,7 @@ def test_bfloat16_is_not_for_every_gpu():
     planned = plan(images=999, method="carl", recipe="cifar10", precision="bf16", gpu=["T4", "A100"])
     assert [machine.seconds is None for machine in planned.gpus] == [True, False]
     assert "has no bf16" in text(planned)
+    assert misfit(planned) == "T4 has no bf16; --precision 16 or 32 may do"
 
 
 # This machine

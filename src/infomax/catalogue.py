@@ -65,7 +65,8 @@ def as_list(found: Sequence[Experiment], *, gpu: str) -> str:
     header = ["", "data", "encoder", "epochs", "batch", "EFLOP", f"h, 1 {gpu}", "linear top-1", "in"]
     notes = (
         "EFLOP: 1e18 floating-point operations of the whole training.",
-        f"h: on one {gpu}, at the shares of the peak rate that the papers' own runs reached; infomax plan says more.",
+        f"h: of arithmetic on one {gpu}, at the shares of the peak rate that the papers' own runs reached.",
+        "Whether a run fits its memory says infomax plan.",
         "?: hard to read in the paper. infomax recipes NAME prints one in full.",
     )
     return "\n".join([table(header, rows), *notes])

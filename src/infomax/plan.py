@@ -39,6 +39,8 @@ class Machine:
     fits: bool
     device_batch: int | None = None
     """The largest that fits, where the run as it is does not."""
+    lacks: str = ""
+    """The precision that it does not have."""
     seconds: tuple[float, float] | None = None
     """Of the run, from and to; None where it does not fit, or nothing is known of such a run there."""
     timing: Timing | None = None
@@ -183,6 +185,8 @@ def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, asked: bool)
     if cost.memory.peak > usable:
         part = _largest_part(recipe, devices, "cuda", usable) if asked else None
         return Machine(name, memory, usable, fits=False, device_batch=part)
+    if recipe.precision == "bf16" and not gpu.bf16:
+        return Machine(name, memory, usable, fits=False, lacks="bf16")
     peak, runs = gpu.peak(recipe.precision), _alike(recipe)
     if peak is None or not runs:
         return Machine(name, memory, usable, fits=True)

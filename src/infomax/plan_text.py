@@ -1,7 +1,6 @@
 """A plan for a terminal."""
 
 from infomax.plan import Machine, Plan
-from infomax.recipes.schema import Recipe
 from infomax.table import table
 
 
@@ -32,7 +31,7 @@ def text(planned: Plan) -> str:
     width = max(map(len, rows)) + 2
     lines = [f"{name:{width}}{value}" for name, value in rows.items()]
     if planned.here is None or any(gpu.seconds for gpu in planned.gpus):
-        cells = [_row(gpu, recipe) for gpu in planned.gpus]
+        cells = [_row(gpu) for gpu in planned.gpus]
         lines += ["", table([f"on {planned.devices}", "memory", "time"], cells), *_source_of_times(planned)]
     return "\n".join(lines)
 
@@ -41,6 +40,9 @@ def misfit(planned: Plan) -> str:
     """What to do about machines that the run was planned for and does not fit; empty if there are none."""
     lines, needed = [], _si(planned.cost.memory.peak)
     for machine in planned.misfits:
+        if machine.lacks:
+            lines.append(f"{machine.name} has no {machine.lacks}; --precision 16 or 32 may do")
+            continue
         cure = "no --device-batch helps: lower --image-size, or take a smaller --backbone"
         if machine.device_batch is not None:
             cure = (
@@ -64,15 +66,15 @@ def _measured(machine: Machine, planned: Plan) -> str:
     return f"{_duration(machine.seconds[0])}: {each}, {how}{reading}{scoring}"
 
 
-def _row(machine: Machine, recipe: Recipe) -> list[str]:
+def _row(machine: Machine) -> list[str]:
     time = "not known"
-    if not machine.fits:
+    if machine.lacks:
+        time = f"has no {machine.lacks}"
+    elif not machine.fits:
         time = "does not fit"
     elif machine.seconds is not None:
         low, high = (_duration(x) for x in machine.seconds)
         time = low if low == high else f"{low} to {high}"
-    elif recipe.precision == "bf16":
-        time = "has no bf16"
     return [machine.name, f"{machine.memory / 1e9:.0f} GB", time]
 
 
@@ -82,11 +84,11 @@ def _source_of_times(planned: Plan) -> list[str]:
     if not planned.reached:
         return []
     shares = sorted(run.share for run in planned.reached)
-    low, high = (f"{100 * share:.0f}" for share in (shares[0], shares[-1]))
+    share = " to ".join(dict.fromkeys(f"{100 * share:.0f}" for share in (shares[0], shares[-1])))
     runs = sorted({f"{run.where}, {run.hardware}" for run in planned.reached})
     precision = "full" if planned.recipe.precision == "32" else "half"
     return [
-        f"Time at {low} to {high} % of the peak rate, which is what the papers' own runs reached in {precision} "
+        f"Time at {share} % of the peak rate, which is what the papers' own runs reached in {precision} "
         f"precision ({'; '.join(runs)}); infomax itself has not been measured on these."
     ]
 

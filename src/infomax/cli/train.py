@@ -111,7 +111,7 @@ class Recipes:
     data: Annotated[str | None, option(str, "NAME", "all")] = None
     """Those for this data set."""
     hours: Annotated[float | None, option(float, "X", "all")] = None
-    """Those that one GPU is likely to train in so many hours."""
+    """Those whose arithmetic one GPU is likely to do in so many hours."""
     gpu: Annotated[str, arg(metavar="NAME")] = "A100"
     """Kind of GPU for the hours."""
     overrides: Annotated[
