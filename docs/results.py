@@ -76,8 +76,12 @@ def reproduction(file: Path) -> dict[str, Any]:
         }
         scores = {key: {name: row[name] for name in SCORES if name in row} for key, row in run["results"].items()}
         rows.append({**own, "command": " ".join(words), "results": scores})
-    last = kept["runs"][-1]
-    return {**{key: last[key] for key in ("started", "commit", "machine", "versions")}, "rows": rows}
+    references: dict[str, dict[str, float]] = {}  # measured by `infomax evaluate` with one of the runs
+    for row in (row for results in sorted(file.parent.glob("*/results.jsonl")) for row in lines(results)):
+        if row["representation"] != "trained encoder":
+            references.setdefault(row["representation"], {})[row["protocol"]] = row["top1"]
+    origin = {key: kept["runs"][-1][key] for key in ("started", "commit", "machine", "versions")}
+    return {**origin, "rows": rows, "references": references}
 
 
 def reproduction_table() -> str:
@@ -92,11 +96,13 @@ def reproduction_table() -> str:
             cells.append(f"{mean(scores):.2f} ± {stdev(scores):.2f}")
         seconds = median(run["training_seconds"] for run in runs)
         rows.append([recipe, *cells, str(len(runs)), f"{seconds:.0f}"])
+    for name, scores in kept["references"].items():
+        rows.append([name, *(f"{100 * scores[protocol]:.2f}" for protocol in protocols), "", ""])
     header = ["top-1, %", *protocols, "seeds", "seconds a run"]
     commands = "\n".join(dict.fromkeys(row["command"] for row in kept["rows"] if row["seed"] == 0))
     return (
         f"{markdown(header, rows)}\n\nMean and standard deviation over seeds, measured on {where(kept)}, by\n\n"
-        f"```\n{commands}\n```\n\nand likewise with the other seeds, on one thread."
+        f"```\n{commands}\n```\n\nand likewise with the other seeds, on one thread, while other programs used the machine."
     )
 
 
