@@ -102,7 +102,7 @@ def reproduction_table() -> str:
     commands = "\n".join(dict.fromkeys(row["command"] for row in kept["rows"] if row["seed"] == 0))
     return (
         f"{markdown(header, rows)}\n\nMean and standard deviation over seeds, measured on {where(kept)}, by\n\n"
-        f"```\n{commands}\n```\n\nand likewise with the other seeds, on one thread, while other programs used the machine."
+        f"```\n{commands}\n```\n\nand likewise with the other seeds, on one thread, while other programs ran there too."
     )
 
 
