@@ -167,6 +167,19 @@ def test_a_run_that_fails_does_not_stop_the_others_and_a_refused_one_does(tmp_pa
     assert "mira" not in refused.stderr
 
 
+def test_a_run_on_other_images_is_not_taken(tmp_path):
+    (trial,) = sweep(["carl/digits"], tmp_path, options=NO_CHANGES).trials
+    create(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    assert sweep(["carl/digits"], tmp_path, options=NO_CHANGES).trials == [trial]
+    (tmp_path / "some.txt").write_text("0\n")
+    for words, message in (
+        (["--data", "cifar10"], "data: digits there, cifar10 asked for"),
+        (["--subset", str(tmp_path / "some.txt")], "subset: none there, .*some.txt asked for"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweep(["carl/digits"], tmp_path, options=NO_CHANGES, train=words)
+
+
 def test_what_no_method_can_do_is_refused_before_the_first_run(tmp_path):
     done = infomax("sweep", "mira/digits", "--vary", "method.beta=0.5,1.5", "--out", str(tmp_path / "out"))
     assert done.returncode == 2

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
@@ -217,9 +218,9 @@ def _check_same(trial: Trial) -> None:
         run, words = Run(trial.folder), trial.training
         lines = differences(run.recipe, trial.recipe)
         where = {w: _after(f"--{w}", words) for w in ("data", "classes", "subset") if f"--{w}" in words}
-        asked, there = Location(**where).located(), run.location
-        for name in where:
-            if getattr(asked, name) != getattr(there, name).partition("#")[0]:
-                lines.append(f"{name}: {getattr(there, name)} there, {getattr(asked, name)} asked for")
+        there = {name: (getattr(run.location, name) or "none").partition("#")[0] for name in where}
+        with suppress(ValueError):  # where the images are not, runs that are done can still be drawn
+            where = vars(Location(**where).located())
+        lines += [f"{name}: {old} there, {where[name]} asked for" for name, old in there.items() if old != where[name]]
         if lines:
             raise ValueError(f"--out: {trial.folder} is of another sweep: {'; '.join(lines)}; choose another folder")
