@@ -104,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    result: dict[str, Any] = {**runs._circumstances(), "command": "python benchmarks/plan.py" + " --quick" * quick}
+    result: dict[str, Any] = {**runs.circumstances(), "command": "python benchmarks/plan.py" + " --quick" * quick}
     for name, rows in (("memory", memory()), ("time", time(quick))):
         result[name] = []
         for row in rows:
