@@ -55,9 +55,7 @@ def as_list(found: Sequence[Experiment], *, gpu: str) -> str:
         times = train_hours(experiment, gpu)
         time = "" if times is None else " to ".join(dict.fromkeys(f"{x:.2g}" if x < 10 else f"{x:.0f}" for x in times))
         where = f"{main.table.paper} {main.table.number}" if main else ""
-        score = ("" if main is None else printed(main.value, main.deviation)) + (
-            "?" if main and main.row.uncertain else ""
-        )
+        score = printed(main.value, main.deviation) + "?" * bool(main.row.uncertain) if main else ""
         extent = (str(recipe.epochs), str(recipe.batch_size))
         rows.append(
             [experiment.name, experiment.data or "any", recipe.encoder.backbone, *extent, cost, time, score, where]

@@ -23,7 +23,6 @@ def pretrain(*, out: Path, **options: Any) -> None:
 
 def plan(**options: Any) -> None:
     """``infomax plan``; a run that does not fit fails here instead of later."""
-    from infomax.arguments import MachineError
     from infomax.plan import plan
     from infomax.plan_text import misfit, text
 

@@ -120,9 +120,7 @@ def plan(
     kind = "cuda" if gpu else choose_device(device)
     known_recipe = recipe is not None
     recipe, method, suited = recipes.resolved(recipe, method)
-    where = Location(
-        str(data or suited or "digits"), *(None if x is None else str(x) for x in (data_dir, classes, subset))
-    )
+    where = Location(str(data or suited), *(None if x is None else str(x) for x in (data_dir, classes, subset)))
     source = _open(where, download) if images is None else None
     if source is not None:
         images, name = len(source.pretraining), source.name

@@ -46,11 +46,14 @@ class Trial:
 
     member: Member
     recipe: Recipe
-    seed: int
     folder: Path
     training: list[str]
     judging: dict[str, list[str]]
     """By what the user calls them, as ``linear --probe mira``."""
+
+    @property
+    def seed(self) -> int:
+        return self.recipe.seed
 
     @property
     def trained(self) -> bool:
@@ -205,7 +208,7 @@ def _trial(out: Path, member: Member, recipe: Recipe, train: Sequence[str], prot
         protocol, *rest = shlex.split(words)
         alone = [] if protocol == "finetune" else ["--alone"]
         judging[words] = ["evaluate", protocol, str(folder), *alone, *machine, *rest]
-    return Trial(member, recipe, recipe.seed, folder, [*command, "--out", str(folder), "--resume"], judging)
+    return Trial(member, recipe, folder, [*command, "--out", str(folder), "--resume"], judging)
 
 
 def _after(word: str, words: Sequence[str]) -> str:
