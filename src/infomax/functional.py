@@ -35,8 +35,11 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def check_rows(name: str, x: Any, *, minimum: int = 1, like: Tensor | None = None) -> None:
+def check_rows(name: str, x: Any, *, minimum: int = 1, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Refuse what is not a finite floating-point matrix, one row a sample, of the shape of ``like``.
+
+    Returns:
+        Its smallest and its largest element.
 
     Raises:
         ValueError: naming the argument, what was given and what would be right.
@@ -51,6 +54,7 @@ def check_rows(name: str, x: Any, *, minimum: int = 1, like: Tensor | None = Non
     low, high = x.detach().aminmax()  # one pass; NaN propagates into both
     if not (low.isfinite() & high.isfinite()):
         raise ValueError(f"{name} contains NaN or infinity")
+    return low, high
 
 
 class _LogDet(torch.autograd.Function):

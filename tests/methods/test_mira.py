@@ -2,6 +2,7 @@
 
 import warnings
 from itertools import pairwise
+from unittest.mock import patch
 
 import cvxpy as cp
 import hypothesis.extra.numpy as hnp
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr, log_softmax, logsumexp, softmax, xlogy
 
+from infomax.methods import mira
 from infomax.methods.mira import assign, swapped_prediction_loss
 
 TEMPERATURE = 0.225  # the paper's teacher temperature
@@ -120,8 +122,8 @@ def mutual_information(w):
     return entr(w.mean(axis=0)).sum() - entr(w).sum() / len(w)
 
 
-def targets_of(logits, **options):
-    return assign(torch.from_numpy(logits), **options).numpy()
+def targets_of(logits, *, iterations=30, **options):
+    return assign(torch.from_numpy(logits), iterations=iterations, **options).numpy()
 
 
 def optimum_of(logits, beta, **options):
@@ -227,6 +229,56 @@ def test_iterations_are_updates_after_the_first_one_from_ones(logits, beta, iter
 
 def test_defaults_are_those_of_the_paper(logits):
     np.testing.assert_allclose(targets_of(logits), eq7_literal(logits, 0.225, 2 / 3, 30), rtol=0, atol=1e-13)
+    np.testing.assert_array_equal(assign(torch.from_numpy(logits)), targets_of(logits, iterations=None))
+
+
+# ------------------------------------------------------------------------------------------------- its limit, faster
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 2 / 3, 0.9])
+def test_without_a_number_of_iterations_the_optimum_is_reached(logits, beta):
+    optimum = dual_newton(logits, TEMPERATURE, beta)
+    np.testing.assert_allclose(targets_of(logits, beta=beta, iterations=None), optimum, rtol=0, atol=1e-12)
+    single = logits.astype(np.float32)
+    np.testing.assert_allclose(
+        targets_of(single, beta=beta, iterations=None), dual_newton(single.astype(float), TEMPERATURE, beta), atol=3e-6
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    logits=hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-1, 1)),
+    size=st.sampled_from([0.2, 1.0, 5.0, 20.0]),
+    beta=st.sampled_from([0.3, 2 / 3, 0.9]),
+)
+def test_the_limit_of_any_small_problem_is_a_fixed_point(logits, size, beta):
+    """For logits far beyond cosines too: acceleration is proven near the fixed point alone."""
+    found = targets_of(size * logits, beta=beta, iterations=None)
+    marginal = np.maximum(found.mean(axis=0), 1e-300)  # log w_bar = log u, from which Eq. 5 has to give w again
+    log_w = (log_softmax(size * logits / TEMPERATURE, axis=1) - beta * np.log(marginal)) / (1 - beta)
+    np.testing.assert_allclose(found, softmax(log_w, axis=1), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 13), (torch.float64, 28)])
+def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
+    """Which reach the optimum less closely; plain ones of the same number by far."""
+    logits = torch.from_numpy(clustered_logits(256, 40))
+    optimum = dual_newton(logits.numpy(), TEMPERATURE, 2 / 3)
+
+    def distance(iterations):
+        return np.abs(assign(logits.to(dtype), iterations=iterations).double().numpy() - optimum).max()
+
+    with patch.object(mira, "_log_column_sums", wraps=mira._log_column_sums) as spy:
+        reached = distance(None)
+    assert spy.call_count <= most
+    assert reached <= 1.5 * distance(30) + 1e-13
+    with warnings.catch_warnings(action="ignore"):
+        assert reached < distance(spy.call_count - 1) / 10
+
+
+def test_where_acceleration_may_fail_a_number_is_asked_for():
+    with pytest.raises(ValueError, match=r"iterations must be given where beta is above 0.9, but beta is 0.95"):
+        assign(torch.zeros(4, 3), beta=0.95)
 
 
 @UNCONVERGED
@@ -344,7 +396,7 @@ def test_extreme_logits_in_float32_stay_close_to_float64(case, beta):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @UNCONVERGED
 def test_extreme_rows_are_distributions(case, dtype):
-    targets = assign(torch.from_numpy(EXTREME[case]).to(dtype), beta=0.99)
+    targets = assign(torch.from_numpy(EXTREME[case]).to(dtype), beta=0.99, iterations=30)
     assert (targets >= 0).all()
     torch.testing.assert_close(targets.sum(dim=1), torch.ones(len(targets), dtype=dtype))
 
@@ -366,8 +418,8 @@ def test_half_precision_logits_are_assigned_in_float32(logits, dtype):
 def test_autocast_does_not_change_a_bit_of_the_targets(logits, beta):
     single = torch.from_numpy(logits).float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        targets = assign(single, beta=beta)
-    assert torch.equal(targets, assign(single, beta=beta))
+        targets = assign(single, beta=beta, iterations=30)
+    assert torch.equal(targets, assign(single, beta=beta, iterations=30))
 
 
 def test_targets_carry_no_gradient(logits):
@@ -379,7 +431,7 @@ def test_targets_carry_no_gradient(logits):
 def test_logits_are_not_modified(logits, beta):
     given_logits = torch.from_numpy(logits)
     before = given_logits.clone()
-    assign(given_logits, beta=beta)
+    assign(given_logits, beta=beta, iterations=30)
     assert torch.equal(given_logits, before)
 
 

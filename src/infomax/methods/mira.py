@@ -6,9 +6,9 @@ information about the image as possible. The student predicts the labels of one 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
-from math import isfinite
+from math import ceil, isfinite, log, sqrt
 from typing import Any
 
 import torch
@@ -17,25 +17,24 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from infomax.arguments import check_count, check_number
-from infomax.distributed import global_count, global_logmeanexp, global_max, global_mean, global_sum
+from infomax.distributed import global_logmeanexp, global_max, global_mean, global_sum
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import Prototypes, Teacher, mlp
 from infomax.schedules import cosine
 
-# While exponents stay within 68 nats, no product, sum or quotient of the linear form can leave float32: its entries lie
-# between exp(-68)/K and K B exp(68), with K B up to 10^8. It costs a tenth of the log-domain form.
+# While exponents stay within 68 nats, all that the linear form computes lies between exp(-68)/K and K B exp(68), within
+# float32 for K B up to 10^8. It costs a tenth of the log-domain form.
 LINEAR_RANGE = 68.0
+ACCELERATED = 0.9  # the largest beta for which acceleration converged from wherever it was tried to start
 
 
-@torch.no_grad()
 def assign(
-    logits: Float[Tensor, "b k"], *, temperature: float = 0.225, beta: float = 2 / 3, iterations: int = 30
+    logits: Float[Tensor, "b k"], *, temperature: float = 0.225, beta: float = 2 / 3, iterations: int | None = None
 ) -> Float[Tensor, "b k"]:
     """Pseudo-labels: the minimiser of Eq. 4 over the global batch, by the fixed point of Eqs. 5 and 7. No gradient.
 
-    The iteration starts from one step of Eq. 7 at u = 1, as the official code does, so ``iterations=0`` is that step.
     The exponent in the loop is -beta/(1 - beta) as in Eq. 7; the paper's Algorithm 1 prints -beta, which solves another
     problem (docs/decisions.md, mira-exponent).
 
@@ -43,7 +42,9 @@ def assign(
         logits: Teacher logits, one row an image; cosines in [-1, 1] in the paper, but any finite values will do.
         temperature: Of the teacher's softmax.
         beta: Weight of the mutual information, in [0, 1). 0 returns the softmax itself.
-        iterations: Of Eq. 7. The error falls at least as fast as beta^iterations; a warning says where that is slow.
+        iterations: Of Eq. 7, after a first one from u = 1, as in the official code. The error falls at least as fast
+            as beta^iterations; a warning says where that is slow. None goes to the limit, as far as the precision of
+            ``logits`` tells it apart, in fewer, accelerated iterations (mira-limit), for beta up to 0.9.
 
     Returns:
         Targets; each row is non-negative and sums to 1.
@@ -51,19 +52,22 @@ def assign(
     Raises:
         ValueError: naming the argument that is out of range, or not finite.
     """
-    check_rows("logits", logits)
+    low, high = check_rows("logits", logits)
     check_assignment(temperature, beta, iterations)
-    low, high = logits.aminmax()
     spread = float(global_max(high) + global_max(-low))
     if not isfinite(spread / (temperature * (1 - beta))):
         raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
     return _fixed_points([logits], temperature * (1 - beta), beta, iterations, spread)[0]
 
 
-def check_assignment(temperature: float, beta: float, iterations: int) -> None:
+def check_assignment(temperature: float, beta: float, iterations: int | None) -> None:
     """Refuse settings of :func:`assign` that are out of range; warn where the iterations cannot have converged."""
     check_number("temperature", temperature, low=0, open_low=True)
     check_number("beta", beta, low=0, high=1)
+    if iterations is None:
+        if beta > ACCELERATED:
+            raise ValueError(f"iterations must be given where beta is above {ACCELERATED}, but beta is {beta:.4g}")
+        return
     check_count("iterations", iterations, low=0)
     if (left := beta ** (iterations + 1)) > 2e-4:
         warnings.warn(
@@ -73,52 +77,75 @@ def check_assignment(temperature: float, beta: float, iterations: int) -> None:
         )
 
 
+def _steps(beta: float, iterations: int | None, error: float) -> list[tuple[float, float]]:
+    """For each iteration, how far to go towards Eq. 7's result, and on from the point before.
+
+    At the fixed point the derivative of Eq. 7's map of log u is beta times a stochastic matrix that is similar to a
+    symmetric, positive semi-definite one: its eigenvalues are real, within [0, beta]. Of all iterations of such a map
+    Chebyshev's has the least error, 2 rate^n where plain iteration has beta^n (Golub and Varga 1961).
+    """
+    steps = [(1.0, 1.0)]
+    if iterations is not None or beta == 0:
+        return steps * (1 + (iterations or 0))
+    rate = (1 - sqrt(1 - beta)) / (1 + sqrt(1 - beta))
+    onwards, momentum = 1.0, 2.0  # where Chebyshev's recursion starts
+    for _ in range(ceil(log(2 / error) / -log(rate))):
+        steps.append((2 / (2 - beta), onwards))
+        onwards = momentum = 1 / (1 - (beta / (2 - beta)) ** 2 * momentum / 4)
+    return steps
+
+
+@torch.no_grad()
 @full_precision
-def _fixed_points(logits: Sequence[Tensor], scale: float, beta: float, iterations: int, spread: float) -> list[Tensor]:
+def _fixed_points(
+    logits: Sequence[Tensor], scale: float, beta: float, iterations: int | None, spread: float
+) -> list[Tensor]:
     """Eqs. 5 and 7 for p^(1/(1-beta)), which up to a factor per row is the softmax of ``logits / scale``.
 
     For the logits of several views, each on its own, in step, so that an iteration is one collective. ``spread`` bounds
     the range of the logits. It alone, never the data, decides which of two equal forms is computed.
     """
-    exponent = beta / (1 - beta)
-    views, clusters = len(logits), logits[0].shape[1]
-    if spread / scale <= LINEAR_RANGE:
-        batch = global_count(logits[0])
-        q = [x / scale for x in logits]
-        for x in q:
-            torch.softmax(x, 1, out=x)  # in place, as below: on a CPU fresh memory costs more than the arithmetic
-        log_u = [x.new_zeros(clusters) for x in logits]
-        for _ in range(iterations + 1):
-            shift = [(-exponent * u).max() for u in log_u]
-            v = [(-exponent * u - s).exp() for u, s in zip(log_u, shift, strict=True)]
-            columns = global_sum(torch.stack([_column_sums(x, w) for x, w in zip(q, v, strict=True)]))
-            log_u = [(1 - beta) * ((column / batch).log() - s) for column, s in zip(columns, shift, strict=True)]
-        v = [(-exponent * (u - u.min())).exp() for u in log_u]
-        for x, w in zip(q, v, strict=True):
-            row = x @ w
-            x.mul_(w).div_(row.unsqueeze(1))
-        return q
+    dtype = logits[0].dtype
+    linear = spread / scale <= LINEAR_RANGE
     # Far outside float32's exponents float32 logits have too few digits too: beta = 0.99 multiplies them by hundreds.
-    log_q = [(x.double() / scale).log_softmax(1) for x in logits]
-    log_u = [x.new_zeros(clusters) for x in log_q]
-    for _ in range(iterations + 1):
-        row = [(x - exponent * u).logsumexp(1, keepdim=True) for x, u in zip(log_q, log_u, strict=True)]
-        means = global_logmeanexp(torch.cat([x - r for x, r in zip(log_q, row, strict=True)], dim=1))
-        log_u = [(1 - beta) * mean for mean in means.chunk(views)]
-    return [(x - exponent * u).softmax(1).to(logits[0].dtype) for x, u in zip(log_q, log_u, strict=True)]
+    wide, softmax = (dtype, torch.softmax) if linear else (torch.float64, torch.log_softmax)
+    q = torch.empty(len(logits), *logits[0].shape, dtype=wide, device=logits[0].device)
+    for x, view in zip(q, logits, strict=True):
+        for into, rows in _blocks(x, view):
+            softmax(rows.to(wide) / scale, 1, out=into)
+    a = before = q.new_zeros(len(q), q.shape[2])  # the logarithm of u^(-beta/(1-beta)), but for a constant
+    for towards, onwards in _steps(beta, iterations, 4 * torch.finfo(dtype).eps):
+        columns = (_log_column_sums if linear else _log_column_sums_of_logs)(q, a)
+        a, before = torch.lerp(before, torch.lerp(a, -beta * columns, towards), onwards), a
+    if not linear:
+        return list((q + a.unsqueeze(1)).softmax(2).to(dtype))
+    for x, v in zip(q, (a - a.amax(1, keepdim=True)).exp(), strict=True):
+        for (rows,) in _blocks(x):
+            rows.div_((rows @ v).unsqueeze(1)).mul_(v)  # in place: on a CPU fresh memory costs more than the arithmetic
+    return list(q)
 
 
-def _blocks(x: Tensor) -> Sequence[Tensor]:
-    """The rows, on a CPU in blocks that fit in its cache: what is computed from a block touches memory once."""
-    return [x] if x.is_cuda else x.split(torch.get_num_threads() * (2**19 // x.shape[1] + 1))  # 2 MB a thread
+def _blocks(*x: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Rows of all, on a CPU so many as fit in its cache: what is computed from a block touches memory once."""
+    rows = len(x[0]) if x[0].is_cuda else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # 2 MB a thread
+    return zip(*(each.split(rows) for each in x), strict=True)
 
 
-def _column_sums(q: Tensor, v: Tensor) -> Tensor:
-    """``sum_i q_ij / <q_i, v>``."""
+def _log_column_sums(q: Float[Tensor, "v b k"], a: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
+    """Of each view, ``log sum_i q_ij / <q_i, exp a>``, but for a constant."""
+    v = (a - a.amax(1, keepdim=True)).exp()
+    if q.is_cuda:  # all views at once: on a GPU the number of operations counts
+        return global_sum(((q @ v.unsqueeze(2)).reciprocal_().mT @ q).squeeze(1)).log()
     sums = torch.zeros_like(v)
-    for block in _blocks(q):
-        sums.addmv_(block.T, (block @ v).reciprocal_())
-    return sums
+    for view, powers, total in zip(q, v, sums, strict=True):
+        for (rows,) in _blocks(view):
+            total.addmv_(rows.T, (rows @ powers).reciprocal_())
+    return global_sum(sums).log()
+
+
+def _log_column_sums_of_logs(log_q: Float[Tensor, "v b k"], a: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
+    row = (log_q + a.unsqueeze(1)).logsumexp(2, keepdim=True)
+    return global_logmeanexp(torch.cat(list(log_q - row), dim=1)).view_as(a)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -131,17 +158,16 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx, logits: Tensor, target: Tensor, temperature: float) -> Tensor:
         ctx.save_for_backward(logits, target)
         ctx.temperature = temperature
-        blocks = zip(_blocks(logits), _blocks(target), strict=True)
-        return torch.cat([-(t * (x / temperature).log_softmax(1)).sum(1) for x, t in blocks])
+        return torch.cat([-(t * (x / temperature).log_softmax(1)).sum(1) for x, t in _blocks(logits, target)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyrefly: ignore[bad-override]
         logits, target = ctx.saved_tensors
-        gradient = logits / ctx.temperature
-        torch.softmax(gradient, 1, out=gradient)
-        gradient.mul_(target.sum(1, keepdim=True)).sub_(target)
-        return gradient.mul_(gradients[0].unsqueeze(1) / ctx.temperature), None, None
+        gradient, scale = torch.empty_like(logits), gradients[0].unsqueeze(1) / ctx.temperature
+        for into, x, t, s in _blocks(gradient, logits, target, scale):
+            torch.softmax(x / ctx.temperature, 1, out=into).mul_(t.sum(1, keepdim=True)).sub_(t).mul_(s)
+        return gradient, None, None
 
 
 def swapped_prediction_loss(
@@ -164,8 +190,7 @@ def swapped_prediction_loss(
         raise ValueError(f"targets must be those of the first two crops or more, but there are {len(targets)}")
     if len(student_logits) < len(targets):
         raise ValueError(
-            f"student_logits must hold at least the {len(targets)} crops of the targets, but there are "
-            f"{len(student_logits)}"
+            f"student_logits must hold the {len(targets)} crops of the targets, but are {len(student_logits)}"
         )
     check_number("temperature", temperature, low=0, open_low=True)
     for position, target in enumerate(targets):
@@ -210,7 +235,7 @@ class Mira(Method):
         teacher_temperature: float,
         beta: float,
         beta_start: float,
-        iterations: int,
+        iterations: int | None,
         momentum: float | None,
         freeze_prototypes_epochs: int,
     ):
@@ -250,14 +275,11 @@ class Mira(Method):
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
         beta = cosine(self.beta_start, self.beta, progress.fraction)
-        targets = self._assign(target or online[: self.full_views], beta)
+        settings = self.teacher_temperature * (1 - beta), beta, self.iterations
+        # Cosines span 2, which is known without reading the device.
+        targets = _fixed_points(target or online[: self.full_views], *settings, spread=2.0)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
-
-    @torch.no_grad()
-    def _assign(self, logits: list[Tensor], beta: float) -> list[Tensor]:
-        # Cosines span 2, which is known without reading the device.
-        return _fixed_points(logits, self.teacher_temperature * (1 - beta), beta, self.iterations, spread=2.0)
 
     def after_backward(self, progress: Progress) -> None:
         if progress.epoch < self.freeze_prototypes_epochs:
@@ -272,5 +294,5 @@ class Mira(Method):
 def _mutual_information(assignment: Tensor) -> Tensor:
     """Between cluster and image under this assignment (Eq. 2), in nats: at most the logarithm of the cluster count."""
     marginal = global_mean(assignment)
-    given = torch.cat([(rows * rows.clamp_min(1e-30).log()).sum(1) for rows in _blocks(assignment)])
+    given = torch.cat([(rows * rows.clamp_min(1e-30).log()).sum(1) for (rows,) in _blocks(assignment)])
     return global_mean(given) - torch.xlogy(marginal, marginal).sum()

@@ -34,8 +34,8 @@ class MiraSettings(MethodSettings):
     """Weight of the mutual information in the targets, in [0, 1), at the end."""
     beta_start: float = 0.7
     """The same at the start."""
-    iterations: int = 30
-    """Of the fixed point that makes the targets."""
+    iterations: int | None = 30
+    """Of the fixed point that makes the targets; None goes to its limit, in fewer, accelerated ones."""
     momentum: float | None = 0.99
     """Of the teacher at the start; None trains without a teacher."""
     freeze_prototypes_epochs: int = 1
@@ -53,14 +53,16 @@ RECIPES = Experiments("mira")
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
     """Ours, for the demo."""
-    settings = MiraSettings(hidden=256, dimension=64, prototypes=100, teacher_temperature=0.15, momentum=0.9)
+    widths = {"hidden": 256, "dimension": 64, "prototypes": 100}
+    settings = MiraSettings(**widths, teacher_temperature=0.15, iterations=None, momentum=0.9)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 @RECIPES.add(None, None)
 def small() -> Recipe:
     """Ours, for photographs on a CPU."""
-    settings = MiraSettings(hidden=512, dimension=128, prototypes=300, teacher_temperature=0.1, momentum=0.9)
+    widths = {"hidden": 512, "dimension": 128, "prototypes": 300}
+    settings = MiraSettings(**widths, teacher_temperature=0.1, iterations=None, momentum=0.9)
     return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
