@@ -1,7 +1,7 @@
 """Mathematics with more than one user: checked inputs, full precision, log-determinants and information in nats."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import e, log, pi
 from typing import Any, ParamSpec, TypeVar
 
@@ -55,6 +55,12 @@ def check_rows(name: str, x: Any, *, minimum: int = 1, like: Tensor | None = Non
     if not (low.isfinite() & high.isfinite()):
         raise ValueError(f"{name} contains NaN or infinity")
     return low, high
+
+
+def row_blocks(*x: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Rows of all, on a CPU so many as fit in its cache: what is computed from a block touches memory once."""
+    rows = len(x[0]) if x[0].is_cuda else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # 2 MB a thread
+    return zip(*(each.split(rows) for each in x), strict=True)
 
 
 class _LogDet(torch.autograd.Function):

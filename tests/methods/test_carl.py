@@ -1,12 +1,14 @@
 """CARL's losses against probabilities and logarithms in double-precision NumPy, written from Eqs. 3 to 8."""
 
 import math
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from infomax.methods import carl
 from infomax.methods.carl import consistency_loss, kl_weight, uniformity_loss
 
 BATCH, PROTOTYPES = 12, 5
@@ -251,6 +253,34 @@ def test_kl_weight_hits_both_ends_exactly():
 def test_kl_weight_may_rise_or_stay_constant():
     assert kl_weight(5, start=0.0, end=1.0, epochs=10) == pytest.approx(0.5)
     assert kl_weight(5, start=2.0, end=2.0, epochs=10) == 2.0
+
+
+# Both losses at once, as the method computes them: a closed form, in blocks of rows
+
+
+def losses_by_definition(views, full):
+    """Each view is the anchor to each full one but itself, whose assignment is then constant."""
+    pairs = [(x, views[m].detach()) for c, x in enumerate(views) for m in range(full) if m != c]
+    consistency = torch.stack([consistency_loss(x, y) for x, y in pairs]).mean()
+    return consistency, torch.stack([uniformity_loss(x) for x in views]).mean()
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize(("views", "full"), [(2, 2), (3, 2), (4, 3)])
+def test_the_methods_form_is_the_definition(views, full, scale):
+    """Logits of a thousand too, where all probabilities but one underflow, and a prototype that nobody uses."""
+    given = [logits(seed, scale) for seed in range(views)]
+    for x in given:
+        x[:, 3] = -3000.0
+    with patch.object(carl, "row_blocks", lambda *xs: zip(*(x.split(5) for x in xs), strict=True)):
+        for part in range(2):
+            (want, got) = ([x.clone().requires_grad_() for x in given] for _ in range(2))
+            expected, found = losses_by_definition(want, full)[part], carl._losses(got, full)[part]
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+            expected.backward()
+            found.backward()
+            for x, y in zip(got, want, strict=True):
+                torch.testing.assert_close(x.grad, y.grad, rtol=1e-9, atol=1e-14)
 
 
 # Bad input

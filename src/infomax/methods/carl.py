@@ -9,12 +9,13 @@ from math import log
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from infomax.arguments import check_count, check_number
-from infomax.distributed import global_logmeanexp, global_mean, global_means
+from infomax.distributed import global_logmeanexp, global_mean, global_quotient
 from infomax.encoders import Encoder
-from infomax.functional import check_rows, full_precision
-from infomax.methods.base import Loss, Method, Progress, Views, others
+from infomax.functional import check_rows, full_precision, row_blocks
+from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import mlp
 from infomax.schedules import linear
 
@@ -51,14 +52,62 @@ def _uniformity_loss(logits: Tensor) -> Tensor:
     return (log_mean.exp() * log_mean).sum() + log(logits.shape[1])
 
 
+def _pairs(views: int, full: int) -> list[tuple[int, int]]:
+    """Each pair of views once, the second of them full; the first is then an anchor, and the second too if both are."""
+    return [(first, second) for first in range(views) for second in range(min(first, full))]
+
+
+class _Assignments(torch.autograd.Function):
+    """Of the assignments p = softmax(logits) of views: ``-log <p_i, r_i>`` for each row and pair [B, pairs], whose
+    gradient its anchors share; and the sums of p over rows [views, K].
+
+    The gradient at the logits is p - s, with s = p r / <p, r>. Autograd would keep a matrix for each operation, and go
+    over memory for each.
+    """
+
+    @staticmethod
+    def forward(ctx, full: int, *logits: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.full = full
+        ctx.save_for_backward(*logits)
+        unlike, sums = [], logits[0].new_zeros(len(logits), logits[0].shape[1])
+        for rows in row_blocks(*logits):
+            log_p = [x.log_softmax(1) for x in rows]  # nothing bounds the logits: probabilities underflow
+            each = [-(log_p[a] + log_p[b]).logsumexp(1) for a, b in _pairs(len(logits), full)]
+            unlike.append(torch.stack(each, dim=1))
+            for total, x in zip(sums, log_p, strict=True):
+                total += x.exp_().sum(0)
+        return torch.cat(unlike), sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
+        of_rows, of_sums = gradients
+        logits, full, views = ctx.saved_tensors, ctx.full, len(ctx.saved_tensors)
+        found = [torch.empty_like(x) for x in logits]
+        for *blocks, weights in row_blocks(*logits, *found, of_rows):
+            log_p, into = [x.log_softmax(1) for x in blocks[:views]], blocks[views:]
+            p = [x.exp() for x in log_p]
+            for x, out, of_sum in zip(p, into, of_sums, strict=True):
+                torch.mul(x, of_sum - (x @ of_sum).unsqueeze(1), out=out)
+            for (a, b), weight in zip(_pairs(views, full), weights.split(1, dim=1), strict=True):
+                s = (log_p[a] + log_p[b]).softmax(1)
+                anchors = (a, b) if a < full else (a,)
+                for anchor in anchors:
+                    into[anchor].addcmul_(p[anchor] - s, weight, value=1 / len(anchors))
+        return None, *found
+
+
 @full_precision
 def _losses(logits: list[Tensor], full: int) -> tuple[Tensor, Tensor]:
-    """The consistency loss, averaged over pairs of views, and the uniformity loss, over views: a collective each."""
-    log_p = [x.log_softmax(1) for x in logits]
-    pairs = [(anchor, view) for anchor in range(len(logits)) for view in others(anchor, full)]
-    alike = global_means([-(log_p[anchor] + log_p[view].detach()).logsumexp(1) for anchor, view in pairs])
-    log_mean = global_logmeanexp(torch.cat(log_p, dim=1)).view(len(logits), -1)
-    return torch.stack(alike).mean(), (log_mean.exp() * log_mean).sum() / len(logits) + log(log_mean.shape[1])
+    """The consistency loss, averaged over anchors and the full views they have, and the uniformity loss, over views."""
+    unlike, sums = _Assignments.apply(full, *logits)  # pyrefly: ignore[not-iterable]
+    means = global_quotient(torch.cat([unlike.sum(0), sums.flatten()]), len(unlike))
+    pairs = _pairs(len(logits), full)
+    of_pairs, p = means[: len(pairs)], means[len(pairs) :]
+    anchors = [2 if first < full else 1 for first, _ in pairs]
+    consistency = torch.stack([count * x for count, x in zip(anchors, of_pairs, strict=True)]).sum() / sum(anchors)
+    negentropy = (p * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum() / len(logits)
+    return consistency, negentropy + log(sums.shape[1])
 
 
 def kl_weight(epoch: float, *, start: float, end: float, epochs: float) -> float:

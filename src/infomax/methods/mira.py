@@ -6,7 +6,7 @@ information about the image as possible. The student predicts the labels of one 
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import reduce
 from math import ceil, isfinite, log, sqrt
 from typing import Any
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from infomax.arguments import check_count, check_number
 from infomax.distributed import global_logmeanexp, global_max, global_mean, global_sum
 from infomax.encoders import Encoder
-from infomax.functional import check_rows, full_precision
+from infomax.functional import check_rows, full_precision, row_blocks
 from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import Prototypes, Teacher, mlp
 from infomax.schedules import cosine
@@ -111,7 +111,7 @@ def _fixed_points(
     wide, softmax = (dtype, torch.softmax) if linear else (torch.float64, torch.log_softmax)
     q = torch.empty(len(logits), *logits[0].shape, dtype=wide, device=logits[0].device)
     for x, view in zip(q, logits, strict=True):
-        for into, rows in _blocks(x, view):
+        for into, rows in row_blocks(x, view):
             softmax(rows.to(wide) / scale, 1, out=into)
     a = before = q.new_zeros(len(q), q.shape[2])  # the logarithm of u^(-beta/(1-beta)), but for a constant
     for towards, onwards in _steps(beta, iterations, 4 * torch.finfo(dtype).eps):
@@ -120,15 +120,9 @@ def _fixed_points(
     if not linear:
         return list((q + a.unsqueeze(1)).softmax(2).to(dtype))
     for x, v in zip(q, (a - a.amax(1, keepdim=True)).exp(), strict=True):
-        for (rows,) in _blocks(x):
+        for (rows,) in row_blocks(x):
             rows.div_((rows @ v).unsqueeze(1)).mul_(v)  # in place: on a CPU fresh memory costs more than the arithmetic
     return list(q)
-
-
-def _blocks(*x: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Rows of all, on a CPU so many as fit in its cache: what is computed from a block touches memory once."""
-    rows = len(x[0]) if x[0].is_cuda else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # 2 MB a thread
-    return zip(*(each.split(rows) for each in x), strict=True)
 
 
 def _log_column_sums(q: Float[Tensor, "v b k"], a: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
@@ -138,7 +132,7 @@ def _log_column_sums(q: Float[Tensor, "v b k"], a: Float[Tensor, "v k"]) -> Floa
         return global_sum(((q @ v.unsqueeze(2)).reciprocal_().mT @ q).squeeze(1)).log()
     sums = torch.zeros_like(v)
     for view, powers, total in zip(q, v, sums, strict=True):
-        for (rows,) in _blocks(view):
+        for (rows,) in row_blocks(view):
             total.addmv_(rows.T, (rows @ powers).reciprocal_())
     return global_sum(sums).log()
 
@@ -158,14 +152,14 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(ctx, logits: Tensor, target: Tensor, temperature: float) -> Tensor:
         ctx.save_for_backward(logits, target)
         ctx.temperature = temperature
-        return torch.cat([-(t * (x / temperature).log_softmax(1)).sum(1) for x, t in _blocks(logits, target)])
+        return torch.cat([-(t * (x / temperature).log_softmax(1)).sum(1) for x, t in row_blocks(logits, target)])
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyrefly: ignore[bad-override]
         logits, target = ctx.saved_tensors
         gradient, scale = torch.empty_like(logits), gradients[0].unsqueeze(1) / ctx.temperature
-        for into, x, t, s in _blocks(gradient, logits, target, scale):
+        for into, x, t, s in row_blocks(gradient, logits, target, scale):
             torch.softmax(x / ctx.temperature, 1, out=into).mul_(t.sum(1, keepdim=True)).sub_(t).mul_(s)
         return gradient, None, None
 
@@ -294,5 +288,5 @@ class Mira(Method):
 def _mutual_information(assignment: Tensor) -> Tensor:
     """Between cluster and image under this assignment (Eq. 2), in nats: at most the logarithm of the cluster count."""
     marginal = global_mean(assignment)
-    given = torch.cat([(rows * rows.clamp_min(1e-30).log()).sum(1) for (rows,) in _blocks(assignment)])
+    given = torch.cat([(rows * rows.clamp_min(1e-30).log()).sum(1) for (rows,) in row_blocks(assignment)])
     return global_mean(given) - torch.xlogy(marginal, marginal).sum()
