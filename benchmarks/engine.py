@@ -214,7 +214,7 @@ def trained(training: _Training) -> Iterator[None]:
 
 def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
     """A run's step against the bare loop's, on one thread. Both end with the same weights, which is checked."""
-    limits = {"workers": None, "deterministic": False, "skip_nonfinite": 0, "skip_unreadable": 0.0}
+    limits = {"workers": None, "deterministic": False, "compile": False, "skip_nonfinite": 0, "skip_unreadable": 0.0}
     launch = Launch(device="cpu", world=1, quiet=True, **limits)
     for name, count in repeats.items():
         pixels = open_source("digits").train.pixels if name == "digits" else NOISE

@@ -320,6 +320,21 @@ def test_views_together_share_their_statistics():
     assert apart == pytest.approx(joint, rel=1e-10)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax"])
+def test_compiled_steps_are_the_same_but_for_rounding(variant):
+    """By the real compiler, half a minute each; whole, and in parts that pass the networks twice."""
+    for plan in (recipe(variant), recipe(variant, device_batch=4)):
+        (want, *_), *_ = run(plan, stop=1)[0]
+        engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
+        expected = run(plan, stop=1)[1]
+        loss, _ = engine.step(parts_of(engine, 0))
+        assert float(loss.total.detach()) == pytest.approx(want, rel=1e-9)
+        for name, p in engine.method.named_parameters():
+            if p.grad is not None:
+                torch.testing.assert_close(p.grad, expected[name], rtol=1e-6, atol=1e-10)
+
+
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 

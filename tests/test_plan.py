@@ -378,7 +378,7 @@ def test_the_commands_words_are_those_of_pretrain():
     words, known = ({field.name for field in fields(kind)} for kind in (cli.Plan, cli.Pretrain))
     assert words - known == {"images", "gpu"}
     assert known - words == {
-        *("out", "seed", "deterministic", "skip_nonfinite", "skip_unreadable", "resume", "overwrite")
+        *("out", "seed", "deterministic", "compile", "skip_nonfinite", "skip_unreadable", "resume", "overwrite")
     }
 
 

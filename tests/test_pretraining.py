@@ -311,4 +311,4 @@ def test_each_rank_sees_that_its_images_are_those_of_the_run(toy, tmp_path):
     config = {**run.config, "data": str(tmp_path / "x.npz")}
     (run.path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"the images of .*x\.npz are not those of the run on rank 0"):
-        train(run, Launch("cpu", 1, 0, False, 0, 0.01, True))
+        train(run, Launch("cpu", 1, 0, False, False, 0, 0.01, True))

@@ -18,6 +18,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from PIL import Image
+from torch import nn
 
 from infomax import checkpoints, training
 from infomax.arguments import MachineError
@@ -192,7 +193,7 @@ def test_slurm_requeues_before_its_time_is_up(tmp_path):
     assert last(tmp_path / "run")["step"] > 0
 
 
-LAUNCH = training.Launch("cpu", 1, 0, False, 0, 0.01, True)
+LAUNCH = training.Launch("cpu", 1, 0, False, False, 0, 0.01, True)
 
 
 def prepared(out, data, method, **changes) -> Run:
@@ -569,6 +570,39 @@ def test_deterministic_mode_is_on_for_the_run_alone(arrays, tmp_path, monkeypatc
     assert seen == [True] * 24
     assert not torch.are_deterministic_algorithms_enabled()
     assert not differing(*map(last, runs))
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript|.*torch.jit")
+def test_what_is_compiled_are_the_encoders_at_the_steps(tmp_path, monkeypatch):
+    """Not the scoring, whose batches are of other sizes; and what is saved is as without."""
+    compiled, sizes = nn.Module.compile, set()
+
+    def counting(graph, inputs):
+        batch = [x for x in inputs if getattr(x, "shape", ())[1:] == (3, 16, 16)]
+        return lambda *given: (sizes.update(len(x) for x in batch), graph(*given))[1]
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self: compiled(self, backend=counting))
+    torch.compiler.reset()
+    words = {"data": "digits", "method": "mira", "epochs": 1, "device": "cpu", "quiet": True}
+    plain, fast = (pretrain(out=tmp_path / str(on), compile=on, **words) for on in (False, True))
+    assert sizes == {256}
+    assert "knn_top1" in fast.rows("metrics.jsonl")[-1]
+    assert not differing(last(plain), last(fast))
+
+
+def test_a_compiler_that_fails_is_told_of(tmp_path, monkeypatch):
+    def failing(self):
+        raise torch._dynamo.exc.BackendCompilerFailed(print, RuntimeError("no compiler"), [])
+
+    monkeypatch.setattr(Engine, "step", lambda self, parts: failing(self))
+    with pytest.raises(MachineError, match="torch.compile failed: leave out --compile"):
+        pretrain(data="digits", method="mira", epochs=1, device="cpu", quiet=True, compile=True, out=tmp_path / "run")
+
+
+def test_several_ranks_are_not_compiled(tmp_path):
+    with pytest.raises(ValueError, match="--compile is for one device, not 2"):
+        pretrain(data="digits", devices=2, compile=True, device="cpu", out=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_users_random_numbers_are_left_alone(arrays, tmp_path):

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from infomax.data.augment import make_views
 from infomax.data.workers import Batch
 from infomax.distributed import average_in_place, rank, world_size
-from infomax.encoders import build_encoder
+from infomax.encoders import Encoder, build_encoder
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import RunningStatistics, batch_norms, globalise_batch_norm
 from infomax.optim import Lars, parameter_groups
@@ -77,9 +77,10 @@ class Engine:
     Args:
         steps_per_epoch: Of the data set at the recipe's batch size.
         device: Where this rank computes.
+        compiled: Whether torch.compile fuses the operations of encoders; their outputs then differ by rounding.
     """
 
-    def __init__(self, recipe: Recipe, *, steps_per_epoch: int, device: torch.device):
+    def __init__(self, recipe: Recipe, *, steps_per_epoch: int, device: torch.device, compiled: bool = False):
         self.recipe, self.device = recipe, device
         self.steps_per_epoch, self.total_steps = steps_per_epoch, recipe.epochs * steps_per_epoch
         self.steps_done = 0
@@ -93,6 +94,8 @@ class Engine:
         if world_size() > 1 and recipe.device_batch is None:
             method = globalise_batch_norm(method, device)
         self.method: Method = method
+        for encoder in [part for part in method.modules() if compiled and isinstance(part, Encoder)]:
+            encoder.backbone.compile()  # inside of what hooks see, and under its own name for checkpoints
         self.online = online = _Online(self.method)
         if world_size() > 1:
             # Buffers are equal on all ranks; torch has renamed the switch. Looking for unused parameters, of which

@@ -46,7 +46,7 @@ def given_place() -> Place | None:
 
 
 def failure_of_the_machine(error: Exception, cure: str) -> str | None:
-    """What failed, in the user's words, where memory was too little or a worker was lost; None for any other error.
+    """What failed, in the user's words: memory, a worker, a compiler; None for any other error.
 
     Args:
         cure: For too little memory.
@@ -55,6 +55,8 @@ def failure_of_the_machine(error: Exception, cure: str) -> str | None:
     signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in text for sign in signs):
         return f"out of memory; {cure} ({text[:200]})"
+    if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        return f"torch.compile failed: leave out --compile ({text[:200]})"
     lost = isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text
     if lost or isinstance(error, (ConnectionError, EOFError)):  # what it was about to send does not come
         what = "a process that reads images was ended, as the system does where memory is short: lower --workers"

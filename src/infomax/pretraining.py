@@ -47,6 +47,7 @@ def pretrain(
     devices: int = 1,
     workers: int | None = None,
     deterministic: bool = False,
+    compile: bool = False,  # noqa: A002 - the word of the command
     skip_nonfinite: int = 0,
     skip_unreadable: float = 0.01,
     resume: bool = False,
@@ -75,6 +76,7 @@ def pretrain(
         devices: Processes to train with, one a GPU or sharing the CPU.
         workers: Processes that decode image files, for each device; None takes one a core, at most 8.
         deterministic: Use only operations that give the same bits each time, on GPUs too.
+        compile: Fuse the encoder's operations by torch.compile; on one device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
         skip_unreadable: Share of the images that may be damaged or missing before the run stops.
         resume: Continue the run in ``out``; what else is given must agree with it. Start it, if ``data`` is given and
@@ -114,7 +116,9 @@ def pretrain(
     if place is not None and devices not in (1, place.world):
         raise ValueError(f"--devices {devices}, but torchrun or srun started {place.world} processes; leave it out")
     world = place.world if place is not None else devices
-    launch = Launch(device, world, workers, deterministic, skip_nonfinite, skip_unreadable, quiet)
+    if compile and world > 1:
+        raise ValueError(f"--compile is for one device, not {world}")
+    launch = Launch(device, world, workers, deterministic, compile, skip_nonfinite, skip_unreadable, quiet)
 
     given = {"data": data, "data_dir": data_dir, "classes": classes, "subset": subset}
     location = {name: str(value) for name, value in given.items() if value is not None}
@@ -179,6 +183,7 @@ def _prepare(
     images = {**found, "images": len(train), "fingerprint": train.fingerprint()}
     gpu = torch.cuda.get_device_name() if launch.device == "cuda" and launch.world == 1 else None
     options = {"device": launch.device, "gpu": gpu, "devices": launch.world, "workers": launch.workers}
+    options["compile"] = launch.compile
     if old is None:
         picture = _picture(source, plan)
         run = runs.create(out, plan, data=images, launch=options, overwrite=overwrite)

@@ -5,7 +5,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Launch:
     world: int
     workers: int | None
     deterministic: bool
+    compile: bool
     skip_nonfinite: int
     skip_unreadable: float
     quiet: bool
@@ -86,7 +87,8 @@ class _Training:
         self.run, self.launch, self.device = run, launch, device
         self.recipe = recipe = run.recipe
         self.images: Images | Stream = source.pretraining
-        self.engine = Engine(recipe, steps_per_epoch=len(self.images) // recipe.batch_size, device=device)
+        steps = len(self.images) // recipe.batch_size
+        self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile)
         newest = from_first(lambda: checkpoints.newest(run.path / "checkpoints"))
         self.scores = online_scores(source, self.engine, workers=launch.workers)
         seconds, self.skipped, anew = 0.0, 0, False
@@ -185,7 +187,9 @@ class _Training:
             rate = engine.optimizer.param_groups[0]["lr"]
             self.reporter.step_done(step, epoch, loss, norm, rate, waited=waited, due=ends_epoch)
         if ends_epoch and self.scores is not None and self.scores.due(epoch + 1):
-            accuracies = self.scores.score(engine.method.representation, epoch + 1)
+            # Nothing is compiled for batches of other sizes, nor is what compiles imported in vain.
+            with torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext():
+                accuracies = self.scores.score(engine.method.representation, epoch + 1)
             if self.reporter is not None:
                 self.reporter.record({"step": step, "epoch": epoch, **accuracies})
                 self.reporter.begin_interval()
