@@ -49,8 +49,11 @@ def rates(repeats: int) -> dict[str, float]:
     The vectors are those of ResNet-50's parameters, and the first is overwritten: 12 bytes an element pass.
     """
     a, b = (torch.randn(25_557_032, device=DEVICE) for _ in range(2))
-    x = torch.randn(2048, 2048, device=DEVICE)
-    y = x.double()
-    done = {"memory": lambda: torch.add(a, b, out=a), "float32": lambda: x @ x, "float64": lambda: y @ y}
-    work = {"memory": 12 * len(a), "float32": 2 * 2048**3, "float64": 2 * 2048**3}
+    side = 2048 if DEVICE.type == "cpu" else 8192
+    x = torch.randn(side, side, device=DEVICE)
+    done: dict[str, Callable[[], Any]] = {"memory": lambda: torch.add(a, b, out=a)}
+    for dtype in (torch.float32, torch.float64, *([torch.bfloat16] if DEVICE.type == "cuda" else [])):
+        y = x.to(dtype)
+        done[str(dtype).removeprefix("torch.")] = lambda y=y: y @ y
+    work = {name: 12 * len(a) if name == "memory" else 2 * side**3 for name in done}
     return {name: work[name] / float(np.median(found)) for name, found in turns(done, repeats).items()}

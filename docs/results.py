@@ -470,6 +470,20 @@ def speed_memory_table() -> str:
     return markdown(["", "infomax, MB", "other, MB", "ratio"], rows)
 
 
+def speed_bounds_table() -> str:
+    kept, rows = json.loads((KEPT / "bounds.json").read_text()), []
+    for row in kept["bounds"]:
+        at_most = [f"{row['batch'] / row[name]:,.0f}" for name in ("arithmetic", "unfused")]
+        each = [f"{row['flops'] / row['batch'] / 1e9:.1f}", f"{row['bytes'] / row['batch'] / 1e6:.0f}"]
+        rows.append([row["name"], *each, *at_most, f"{row['goal']:,}"])
+    header = ["image pairs a second", "GFLOP each", "MB each", "by arithmetic alone", "without fusion", "goal"]
+    rates = kept["rates"]
+    return (
+        f"{markdown(header, rows)}\n\nIn bfloat16, at {rates['bfloat16'] / 1e12:.0f} TFLOP/s and "
+        f"{rates['memory'] / 1e12:.1f} TB/s. Counted by `{kept['command']}`, commit {kept['commit'][:12]}."
+    )
+
+
 TABLES = {
     "knn": (DOCS / "evaluation.md", knn_table),
     "logistic": (DOCS / "evaluation.md", logistic_table),
@@ -490,6 +504,7 @@ TABLES = {
     "speed-systems": (DOCS / "speed.md", speed_systems_table),
     "speed-updates": (DOCS / "speed.md", speed_updates_table),
     "speed-memory": (DOCS / "speed.md", speed_memory_table),
+    "speed-bounds": (DOCS / "speed.md", speed_bounds_table),
 }
 
 

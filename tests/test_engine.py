@@ -405,3 +405,35 @@ def test_a_step_waits_for_the_device_once(variant):
     with Waits() as waits:
         engine.step(parts)
     assert waits.met == []
+
+
+def test_what_is_done_meanwhile_comes_between_the_gradient_and_the_update():
+    engine = made(recipe("carl"))
+    before = {name: p.detach().clone() for name, p in engine.method.named_parameters()}
+    seen = []
+
+    def meanwhile():
+        seen.append(all(p.grad is not None for p in engine.trained))
+        assert all(torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
+
+    engine.meanwhile = meanwhile
+    engine.step(parts_of(engine, 0))
+    assert seen == [True]
+    assert any(not torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
+
+
+def test_what_fails_meanwhile_leaves_everything_as_it_was():
+    engine = made(recipe("corinfomax-norm"))
+    engine.step(parts_of(engine, 0))
+    before = copy.deepcopy(engine.state())
+
+    def failing():
+        raise OSError("no images")
+
+    engine.meanwhile = failing
+    with pytest.raises(OSError, match="no images"):
+        engine.step(parts_of(engine, 1))
+    assert engine.whole
+    after = engine.state()
+    assert after["step"] == 1
+    assert all(torch.equal(x, after["method"][name]) for name, x in before["method"].items())

@@ -20,7 +20,7 @@ from infomax.data.workers import Batch
 from infomax.distributed import average_in_place, rank, world_size
 from infomax.encoders import Encoder, build_encoder
 from infomax.methods.base import Loss, Method, Progress, Views
-from infomax.nn import RunningStatistics, batch_norms, globalise_batch_norm
+from infomax.nn import RunningStatistics, batch_norms, copy_all, globalise_batch_norm
 from infomax.optim import Lars, parameter_groups
 from infomax.recipes.schema import OptimizerSettings, Recipe
 from infomax.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
@@ -88,6 +88,8 @@ class Engine:
         """Whether nothing but buffers has changed since the last step's end."""
         self.listener: Listener | None = None
         """Called in each step that does not fail, before the weights change, with features that it computes anyway."""
+        self.meanwhile: Callable[[], None] | None = None
+        """Called in each step before the device is waited for: for what the host has to do for the next one."""
         self.features: list[Tensor] = []
         """Of the last step, for the listener."""
         method: Any = build_method(recipe).to(device).to(memory_format=torch.channels_last)  # twice as fast on a CPU
@@ -130,9 +132,12 @@ class Engine:
             self.method.after_backward(progress)
             self.scaler.unscale_(self.optimizer)
             norm = self._clip()
+            told = torch.stack([loss.total.detach().double(), norm.double()])
+            if self.meanwhile is not None:
+                self.meanwhile()
             # One wait for the device, before anything is changed. Under float16 the scaler deals with infinite
             # gradients: it skips the step and scales less from then on.
-            value, length = torch.stack([loss.total.detach().double(), norm.double()]).tolist()
+            value, length = told.tolist()
             if not isfinite(value) or not (isfinite(length) or self._can_scale_less()):
                 what = f"loss became {value}" if not isfinite(value) else f"gradient's norm became {length}"
                 raise FloatingPointError(f"the {what} at step {self.steps_done + 1}")
@@ -251,12 +256,12 @@ class Engine:
     @contextmanager
     def _buffers_kept_on_failure(self) -> Iterator[None]:
         buffers = list(self.method.buffers())
-        before = [buffer.clone() for buffer in buffers]
+        kept = [torch.empty_like(x) for x in buffers]
+        copy_all(kept, buffers)
         try:
             yield
         except BaseException:
-            for buffer, old in zip(buffers, before, strict=True):
-                buffer.copy_(old)
+            copy_all(buffers, kept)
             raise
 
     def _can_scale_less(self) -> bool:

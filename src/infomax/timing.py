@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infomax.cost import Cost
 from infomax.data.images import ArrayImages
-from infomax.data.loaders import ahead, training_batches
+from infomax.data.loaders import Ahead, training_batches
 from infomax.data.splits import Source
 from infomax.data.workers import Batch
 from infomax.engine import Engine
@@ -114,7 +114,8 @@ class _Measured:
         part = self.part(rows)
         parts = self.parts(rows, part)
         make = self.engine.make_views if self.recipe.device_batch is None else None
-        batches = ahead(cycle(parts), self.device, make)
+        batches = Ahead(cycle(parts), self.device, make)
+        self.engine.meanwhile = batches.begin
 
         def step() -> None:
             try:

@@ -15,7 +15,7 @@ import torch
 from infomax import checkpoints
 from infomax.arguments import MachineError
 from infomax.data.images import Images
-from infomax.data.loaders import ahead, training_batches
+from infomax.data.loaders import Ahead, training_batches
 from infomax.data.splits import Source
 from infomax.data.streams import Stream
 from infomax.data.workers import Batch
@@ -169,13 +169,13 @@ class _Training:
             device=self.device,
         )
         # The views of parts are made twice, when each is due: kept, they would take the memory that parts are to spare.
-        ready = ahead(read, self.device, None if recipe.device_batch else engine.make_views)
+        ready = Ahead(read, self.device, None if recipe.device_batch else engine.make_views)
+        engine.meanwhile = ready.begin
         for _ in steps:
-            start = time.perf_counter()
             parts = [next(ready) for _ in range(share // recipe.device_batch if recipe.device_batch else 1)]
             for part in parts:
                 self.note_unreadable(part)
-            yield parts, time.perf_counter() - start
+            yield parts, ready.waited()
             del parts
 
     def after(self, loss: Any, norm: float, waited: float) -> None:

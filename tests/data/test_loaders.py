@@ -1,5 +1,8 @@
 """Batches: every image once, the same views on both roads, and the same whatever the number of workers."""
 
+from contextlib import nullcontext
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +16,7 @@ from infomax.data.loaders import Steps, training_batches
 from infomax.data.picture import draw_views
 from infomax.data.sources import open_source
 from infomax.data.views import Preprocessing, ViewSet, byol, dino
+from infomax.data.workers import Batch
 
 VIEWS = ViewSet(full=byol(16))
 
@@ -142,6 +146,47 @@ GPU = torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+def some_batches(taken):
+    for number in range(3):
+        taken.append(number)
+        yield Batch(torch.full((2, 4, 4, 3), number, dtype=torch.uint8), 0, np.arange(2), {})
+
+
+def test_on_a_cpu_a_batch_is_read_when_it_is_due():
+    taken = []
+    ready = loaders.Ahead(some_batches(taken), torch.device("cpu"), lambda batch: [])
+    ready.begin()
+    assert taken == []
+    assert next(ready).views is None
+    assert taken == [0]
+    assert ready.waited() > 0
+    assert ready.waited() == 0
+    assert len(list(ready)) == 2
+
+
+def test_on_a_gpu_the_next_batch_is_begun_once_and_handed_over_in_order(monkeypatch):
+    """The order of things alone: streams are stood in for where there is no GPU."""
+    stream = MagicMock()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda given: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, given: None)
+    taken, made = [], []
+
+    def make(batch):
+        made.append(int(batch.images[0, 0, 0, 0]))
+        return [batch.images.float()]
+
+    ready = loaders.Ahead(some_batches(taken), torch.device("cuda"), make)
+    got = []
+    for batch in ready:
+        got.append(float(batch.views[0].mean()))
+        for _ in range(2):
+            ready.begin()
+        assert made == taken == list(range(min(len(got) + 1, 3)))
+    assert got == [0, 1, 2]
+
+
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("kind", ["arrays", "folder"])
@@ -154,7 +199,7 @@ def test_a_gpu_gets_the_same_views_one_step_ahead_without_being_waited_for(reque
         return make_views(batch.images, VIEWS, seed=1, epoch=batch.epoch, index=batch.index)
 
     want = list(training_batches(images, VIEWS, **plan))
-    got = loaders.ahead(training_batches(images, VIEWS, **plan, device=GPU), GPU, make)
+    got = loaders.Ahead(training_batches(images, VIEWS, **plan, device=GPU), GPU, make)
     for a, b in zip(want, got, strict=True):
         assert a.index.tolist() == b.index.tolist()
         for x, y in zip(make(a), b.views, strict=True):

@@ -4,6 +4,7 @@ Arrays live on the device, if they fit. Files are decoded and cropped by workers
 by the process that trains, and decoded and cropped by workers. What is left of a view is made on the device.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -182,29 +183,49 @@ def _to_device(x: Tensor, device: torch.device) -> Tensor:
     return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 
-def ahead(
-    batches: Iterator[Batch], device: torch.device, make: Callable[[Batch], list[Tensor]] | None
-) -> Iterator[Batch]:
-    """On a GPU, the next batch is copied and its views are made, on a stream of its own, while this one is used.
+class Ahead(Iterator[Batch]):
+    """Batches; on a GPU each is copied, and its views are made, on a stream of its own, beside what is being computed.
 
     Args:
         make: How views are made; None leaves that to whoever uses the batch.
     """
-    if device.type != "cuda":
-        yield from batches
-        return
-    stream, waiting = torch.cuda.Stream(device), None
-    while True:
-        with torch.cuda.stream(stream):
-            batch = next(batches, None)
-            if batch is not None and make is not None:
-                batch = batch._replace(views=make(batch))
-            ready = stream.record_event()
-        if waiting is not None:
-            yield _handed_over(*waiting)
-        if batch is None:
+
+    def __init__(
+        self, batches: Iterator[Batch], device: torch.device, make: Callable[[Batch], list[Tensor]] | None = None
+    ):
+        self.batches, self.make = batches, make
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.begun: tuple[Batch | None, Any] | None = None
+        self._waited = 0.0
+
+    def begin(self) -> None:
+        """Read the next batch now, and give the device its work; on a CPU, where nothing is beside, when it is due."""
+        if self.stream is None or self.begun is not None:
             return
-        waiting = batch, ready
+        with torch.cuda.stream(self.stream):
+            batch = self._read()
+            if batch is not None and self.make is not None:
+                batch = batch._replace(views=self.make(batch))
+            self.begun = batch, self.stream.record_event()
+
+    def __next__(self) -> Batch:
+        self.begin()
+        batch, ready = self.begun or (self._read(), None)
+        self.begun = None
+        if batch is None:
+            raise StopIteration
+        return batch if ready is None else _handed_over(batch, ready)
+
+    def waited(self) -> float:
+        """Seconds that images were waited for since this was last asked."""
+        seconds, self._waited = self._waited, 0.0
+        return seconds
+
+    def _read(self) -> Batch | None:
+        start = time.perf_counter()
+        batch = next(self.batches, None)
+        self._waited += time.perf_counter() - start
+        return batch
 
 
 def _handed_over(batch: Batch, ready: Any) -> Batch:

@@ -18,7 +18,7 @@ from torch import Tensor
 from infomax.arguments import check_count, check_number, choose
 from infomax.data.augment import make_views
 from infomax.data.images import Images
-from infomax.data.loaders import Steps, ahead, training_batches
+from infomax.data.loaders import Ahead, Steps, training_batches
 from infomax.data.splits import Labelled, Source
 from infomax.data.views import Preprocessing, crops_alone
 from infomax.distributed import largest, rank, world_size
@@ -222,7 +222,7 @@ class _Probing:
         def make(batch: Any) -> list[Tensor]:
             return make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index)
 
-        for batch in ahead(batches, self.device, make):
+        for batch in Ahead(batches, self.device, make):
             if batch.unreadable:
                 raise ValueError(next(iter(batch.unreadable.values())))
             view = (batch.views or make(batch))[0]

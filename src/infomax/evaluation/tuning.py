@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from infomax.arguments import check_count, check_number, choose
 from infomax.data.augment import make_views
 from infomax.data.inference import evaluation_batches
-from infomax.data.loaders import ahead, training_batches
+from infomax.data.loaders import Ahead, training_batches
 from infomax.data.splits import Labelled
 from infomax.data.views import Preprocessing, crops_alone
 from infomax.data.workers import Batch
@@ -227,7 +227,7 @@ class Tuning:
             workers=self.compute.workers,
             device=device,
         )
-        for batch in ahead(read, device, make):
+        for batch in Ahead(read, device, make):
             if batch.unreadable:
                 raise ValueError(next(iter(batch.unreadable.values())))
             yield batch if batch.views is not None else batch._replace(views=make(batch))

@@ -1,0 +1,250 @@
+"""What one GPU makes of infomax: whole steps beside their bounds, the losses' share, and CIFAR-10 against the clock.
+
+python benchmarks/gpu.py --cifar cifar10.npz       within ten minutes on one GPU; writes docs/results/gpu.json
+python benchmarks/gpu.py --only steps losses       some parts; the others stay as they were kept
+python benchmarks/gpu.py --only bounds             what the steps are bounded by, which needs no GPU; bounds.json
+python benchmarks/gpu.py --quick --out FILE        at toy size, on a CPU too, to see that it works
+
+The .npz is of train_x, train_label, test_x and test_label.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
+from turns import DEVICE, Row, clock, rates, seconds_of
+
+from infomax import runs
+from infomax.cost import FACTORISATIONS, _Live, _Shapes, _Step, count
+from infomax.data.images import ArrayImages
+from infomax.data.loaders import Ahead, training_batches
+from infomax.engine import Engine, build_method
+from infomax.methods.base import Progress
+from infomax.nn import unit
+from infomax.recipes import customise, get_recipe
+from infomax.recipes.schema import Recipe
+from infomax.runs import Run
+
+PARTS = ("bounds", "steps", "losses", "clock")
+OUT = Path(__file__).parents[1] / "docs" / "results" / "gpu.json"
+RECIPES = {  # recipe, images a step, whether it is compiled, and image pairs a second that are to be reached
+    "ResNet-18, 32 pixels": ("corinfomax/cifar10", 512, False, 25_000),
+    "ResNet-18, 32 pixels, compiled": ("corinfomax/cifar10", 512, True, 25_000),
+    "ResNet-18, 32 pixels, CARL": ("carl/cifar10", 512, False, 25_000),
+    "ResNet-18, 32 pixels, MVEB's teacher": ("mveb/cifar10", 512, False, 18_000),
+    "ResNet-18, 32 pixels, MIRA's teacher": ("mira/cifar10", 512, False, 18_000),
+    "ResNet-50, 224 pixels": ("corinfomax/imagenet", 512, False, 2_200),
+    "ResNet-50, 2 x 224 and 6 x 96 pixels, MIRA's teacher": ("mira/imagenet_multicrop_100", 256, False, 1_100),
+}
+SHARES = {  # recipes, and how much of a step their losses are to take at most
+    "ResNet-18, 32 pixels": (("mira/cifar10", "corinfomax/cifar10", "carl/cifar10", "mveb/cifar10"), 0.03),
+    "ResNet-50, 224 pixels": (("mira/imagenet_100", "corinfomax/imagenet", "mveb/imagenet_two_crops"), 0.01),
+}
+H200 = {"bfloat16": 790e12, "float32": 67e12, "float64": 67e12, "memory": 4.3e12}  # the first and last as measured
+FORMULAS = flop_registry | {operation: shape_wrapper(formula) for operation, formula in FACTORISATIONS.items()}
+warnings.filterwarnings("ignore", "a batch of .* gives a poor covariance")  # no covariance matters here
+
+
+def recipe_of(name: str, batch: int, quick: bool) -> Recipe:
+    method, _, own = name.partition("/")
+    stem = {"overrides": ["encoder.stem=cifar"]} if own == "cifar10" else {}  # also where a paper has the other one
+    made = customise(get_recipe(method, own), batch_size=batch, precision="bf16", **stem)
+    return customise(made, backbone="small", batch_size=16, image_size=32) if quick else made
+
+
+class Operations(TorchDispatchMode):
+    """FLOPs and bytes, in and out, of each operation, which are those of a kernel where nothing is fused."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[float, int, torch.dtype]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        results = [x for x in tree_leaves(made) if isinstance(x, Tensor)]
+        there = {x.untyped_storage()._cdata for x in given}
+        seen_again = all(x.untyped_storage()._cdata in there for x in results) and not func._schema.is_mutable
+        if results and not seen_again and "empty" not in func.name():
+            formula = FORMULAS.get(func._overloadpacket, lambda *_, **__: 0)
+            flops = formula(*args, **(kwargs or {}), out_val=made)
+            self.seen.append((flops, sum(x.nbytes for x in (*given, *results)), results[0].dtype))
+        return made
+
+
+def operations(recipe: Recipe) -> list[tuple[float, int, torch.dtype]]:
+    """Of a step but for its views and its update, by tensors without numbers."""
+    with torch.device("meta"):
+        method: Any = build_method(recipe).to(memory_format=torch.channels_last)
+    shapes, flops = _Shapes(allow_non_fake_inputs=True), FlopCounterMode(display=False)
+    with shapes, flops, _Live() as live, Operations() as noted:
+        _Step(recipe, method.to_empty(device="cpu"), 1, flops, live).make(ahead=False)
+    return noted.seen
+
+
+def bounds(recipe: Recipe, speed: dict[str, float]) -> dict[str, float]:
+    """Seconds of a step at least: of its arithmetic alone; and where each operation is a kernel, as long as it
+    computes or as long as memory takes for what it reads and writes, whichever is longer."""
+    flops = moved = arithmetic = unfused = 0.0
+    for done, size, dtype in operations(recipe):
+        seconds = done / speed.get(str(dtype).removeprefix("torch."), speed["float32"])
+        flops, moved, arithmetic = flops + done, moved + size, arithmetic + seconds
+        unfused += max(seconds, size / speed["memory"])
+    return {"flops": flops, "bytes": moved, "arithmetic": arithmetic, "unfused": unfused}
+
+
+def bounds_on_paper() -> Iterator[Row]:
+    for name, (recipe_name, batch, compiled, goal) in RECIPES.items():
+        if not compiled:
+            found = bounds(recipe_of(recipe_name, batch, quick=False), H200)
+            yield {"name": name, "recipe": recipe_name, "batch": batch, "goal": goal, **found}
+
+
+def steps_of(recipe: Recipe, compiled: bool) -> Iterator[None]:
+    """The engine's, with its loader, from images that lie on the device."""
+    full, noise = recipe.views.full[0].size, np.random.default_rng(0)
+    side = full if full <= 64 else 256
+    pixels = noise.integers(0, 256, (max(2048, 4 * recipe.batch_size), side, side, 3), np.uint8)
+    engine = Engine(recipe, steps_per_epoch=10**6, device=DEVICE, compiled=compiled)
+    how = {"batch_size": recipe.batch_size, "seed": 0, "steps": range(10**9), "device": DEVICE}
+    batches = Ahead(training_batches(ArrayImages(pixels, None, []), recipe.views, **how), DEVICE, engine.make_views)
+    engine.meanwhile = batches.begin
+    for batch in batches:
+        try:
+            engine.step([batch])
+        except FloatingPointError:  # noise may be too hard at a rate that has no time to warm up
+            engine.skip()
+        yield
+
+
+def steps(quick: bool, speed: dict[str, float]) -> Iterator[Row]:
+    for name, (recipe_name, batch, compiled, goal) in RECIPES.items():
+        if quick and compiled:
+            continue  # which takes longer than all else
+        recipe = recipe_of(recipe_name, batch, quick)
+        running, start = steps_of(recipe, compiled), time.perf_counter()
+        for _ in range(2 if quick else 10):
+            next(running)
+        clock()
+        begun, each = time.perf_counter() - start, []
+        start = time.perf_counter()
+        while len(each) < 3 or time.perf_counter() - start < (1 if quick else 8):
+            each.append(
+                seconds_of(lambda r=running: [next(r) for _ in range(2 if quick else 10)]) / (2 if quick else 10)
+            )
+        low, middle, high = np.quantile(each, [0.25, 0.5, 0.75]).tolist()
+        row = {"name": name, "recipe": recipe_name, "batch": recipe.batch_size, "precision": recipe.precision}
+        row |= {"compiled": compiled, "seconds": middle, "quartiles": [low, high], "first_steps_seconds": begun}
+        row |= {"pairs_per_second": recipe.batch_size / middle, "goal": goal, "bounds": bounds(recipe, speed)}
+        yield row
+        del running
+
+
+def losses(quick: bool, steps: list[Row]) -> Iterator[Row]:
+    """Value and gradient of each loss, as a share of a step."""
+    for step, (names, most) in SHARES.items():
+        of = next(row["seconds"] for row in steps if row["name"] == step)
+        for name in names:
+            recipe = recipe_of(name, 512, quick)
+            method, now = build_method(recipe).to(DEVICE), Progress(step=0, total_steps=100, epoch=0)
+            online, target = (
+                [unit(torch.randn(recipe.batch_size, *shape, device=DEVICE)) for shape in branch]
+                for branch in count(recipe).outputs
+            )
+            leaves = [x.requires_grad_() for x in online]
+
+            def loss(m: Any = method, a: Any = leaves, t: Any = target, now: Any = now) -> None:
+                m.loss(a, t, now).total.backward()
+
+            loss()
+            seconds = float(np.median([seconds_of(loss) for _ in range(3 if quick else 50)]))
+            yield {"name": name, "step": step, "seconds": seconds, "share": seconds / of, "most": most}
+
+
+def against_the_clock(quick: bool, cifar: Path, seed: int) -> Row:
+    """Seconds from the start of a process to a trained encoder and its linear accuracy."""
+    small = ["--backbone", "small", "--epochs", "2", "--batch-size", "32", "--precision", "32"] if quick else []
+    small += ["--set", "optimizer.warmup_epochs=1"] if quick else []
+    with tempfile.TemporaryDirectory() as place:
+        words = ["pretrain", "--recipe", "mveb/cifar10_speedrun", "--data", str(cifar), "--seed", str(seed), *small]
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "infomax", *words, "--out", f"{place}/run"], check=True)
+        trained = time.perf_counter() - start
+        judge = ["evaluate", "linear", f"{place}/run", "--alone"]
+        subprocess.run([sys.executable, "-m", "infomax", *judge], check=True)
+        seconds, run = time.perf_counter() - start, Run(Path(place, "run"))
+        scores = [row for row in run.rows("metrics.jsonl") if "linear_top1" in row]
+        (row,) = run.rows("results.jsonl")
+    row = {"linear_top1": row["top1"], "online": [(x["epoch"], x["linear_top1"]) for x in scores]}
+    return {
+        "command": "infomax " + " ".join(words),
+        "seed": seed,
+        "training_seconds": trained,
+        "seconds": seconds,
+        **row,
+    }
+
+
+def toy(place: str) -> Path:
+    noise, path = np.random.default_rng(0), Path(place, "toy.npz")
+    images = {f"{part}_x": noise.integers(0, 256, (320, 32, 32, 3), np.uint8) for part in ("train", "test")}
+    np.savez(path, **images, **{f"{part}_label": np.arange(320) % 10 for part in ("train", "test")})
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", type=Path, help="CIFAR-10, all of it; without it nothing is trained to its end")
+    parser.add_argument("--seed", type=int, default=0, help="of that training")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[1:])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path, default=OUT)
+    given = parser.parse_args()
+    if given.only == ["bounds"]:
+        kept = {
+            **runs.circumstances(),
+            "command": "python benchmarks/gpu.py --only bounds",
+            "rates": H200,
+            "bounds": list(bounds_on_paper()),
+        }
+        OUT.with_name("bounds.json").write_text(json.dumps(kept, indent=1) + "\n")
+        return
+    if DEVICE.type == "cpu" and not given.quick:
+        parser.error("there is no GPU here; --quick --out FILE shows on a CPU that this works")
+    kept = json.loads(given.out.read_text()) if given.out.exists() else {}
+    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
+    result = {"clock": [], **kept, **runs.circumstances(), "device": device, "rates": rates(5 if given.quick else 25)}
+
+    def keep(part: str, rows: Iterator[Row], *before: Row) -> None:
+        result[part] = list(before)
+        for row in rows:
+            print(f"{part}: {json.dumps(row)}", flush=True)
+            result[part].append(row)
+            given.out.write_text(json.dumps(result, indent=1) + "\n")
+
+    if "steps" in given.only:
+        keep("steps", steps(given.quick, result["rates"]))
+    if "losses" in given.only:
+        keep("losses", losses(given.quick, result["steps"]))
+    with tempfile.TemporaryDirectory() as place:
+        cifar = given.cifar or (toy(place) if given.quick else None)
+        if "clock" in given.only and cifar is not None:
+            others = [row for row in result["clock"] if row["seed"] != given.seed]
+            keep("clock", iter([against_the_clock(given.quick, cifar, given.seed)]), *others)
+
+
+if __name__ == "__main__":
+    main()
