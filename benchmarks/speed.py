@@ -31,7 +31,7 @@ from infomax.engine import build_method
 from infomax.functional import log_det
 from infomax.methods.base import Progress
 from infomax.methods.corinfomax import CorInfoMaxLoss
-from infomax.methods.mira import assign
+from infomax.methods.mira import _steps, assign
 from infomax.methods.mveb import entropy_surrogate, stein_score
 from infomax.nn import Teacher
 from infomax.optim import Lars, parameter_groups
@@ -71,13 +71,16 @@ def elementwise(logits: Tensor, iterations: int) -> Tensor:
     return w
 
 
-def iterations_needed(logits: Tensor, error: float) -> int:
-    """So that no image's target is further from the limit, as a sum over clusters, in float64."""
-    exact = logits.double()
-    limit = assign(exact, temperature=TEMPERATURE, beta=BETA, iterations=200)
+def error(targets: Tensor, logits: Tensor) -> float:
+    """How far an image's targets are from those of Eq. 4 at most, as a sum over clusters."""
+    return float((targets - assign(logits.double(), beta=BETA, iterations=200)).abs().sum(1).max())
+
+
+def iterations_needed(logits: Tensor, most: float) -> int:
+    """Of Eq. 7 as it stands, in float64, so that no target is further away."""
+    limit = assign(logits.double(), beta=BETA, iterations=200)
     for count in range(100):
-        now = assign(exact, temperature=TEMPERATURE, beta=BETA, iterations=count)
-        if float((now - limit).abs().sum(1).max()) <= error:
+        if float((assign(logits.double(), beta=BETA, iterations=count) - limit).abs().sum(1).max()) <= most:
             return count
     raise ArithmeticError("not converged")
 
@@ -90,22 +93,23 @@ def targets(quick: bool) -> Iterator[Row]:
     for kind in ("untrained", "clustered"):
         logits = cosines(batch, prototypes, clustered=kind == "clustered")
         torch.testing.assert_close(elementwise(logits, 30), assign(logits, beta=BETA), atol=1e-5, rtol=0)
-        needed = iterations_needed(logits, 1e-6)
         contestants: dict[str, Callable[[], Any]] = {
-            "infomax, 30 iterations": lambda x=logits: assign(x, beta=BETA),
-            f"infomax, {needed} iterations": lambda x=logits, n=needed: assign(x, beta=BETA, iterations=n),
+            "infomax": lambda x=logits: assign(x, beta=BETA),
+            "infomax, 30 iterations": lambda x=logits: assign(x, beta=BETA, iterations=30),
             "elementwise, 30 iterations": lambda x=logits: elementwise(x, 30),
             "lightly, 3 Sinkhorn iterations": lambda x=logits: sinkhorn(x),
         }
+        *of_eq7, _ = contestants
+        needed = iterations_needed(logits, 1e-6)
+        errors = {name: error(contestants[name](), logits) for name in of_eq7}
+        counts = {of_eq7[0]: len(_steps(BETA, None, 4 * torch.finfo(logits.dtype).eps)), of_eq7[1]: 31}
         seconds, size = turns(contestants, 3 if quick else 9), 4 * logits.numel()
-        for ours, other in ((0, 2), (1, 3), (0, 3)):
-            names = list(contestants)
-            count = 30 if ours == 0 else needed
+        for ours, other in ((0, 2), (0, 3), (1, 2)):
+            mine, theirs = (list(contestants)[i] for i in (ours, other))
             # At least: logits read and powers written, powers read in each iteration, powers read and targets written.
-            floor = size * (count + 1 + 4) / memory
-            name = f"{kind}: {names[ours] if ours == 0 else 'infomax, to 1e-6'} / {names[other]}"
-            more = {"batch": batch, "prototypes": prototypes, "iterations": count, "floor": floor}
-            yield row(name, seconds, names[ours], names[other], **more)
+            more = {"batch": batch, "prototypes": prototypes, "floor": size * (counts[mine] + 4) / memory}
+            more |= {"error": errors[mine], "error_of_other": errors.get(theirs), "iterations": counts[mine] - 1}
+            yield row(f"{kind}: {mine} / {theirs}", seconds, mine, theirs, **more, plain_to_a_millionth=needed)
 
 
 def slogdet_loss(dtype: torch.dtype, dim: int) -> Callable[[Tensor, Tensor], Tensor]:
