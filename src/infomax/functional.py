@@ -67,7 +67,9 @@ class _LogDet(torch.autograd.Function):
     """Autograd through a Cholesky factor costs 2-3 times the closed form, d log det A = tr(A^-1 dA)."""
 
     @staticmethod
-    def forward(ctx, matrix: Tensor) -> Tensor:
+    def forward(ctx, matrix: Tensor, ridge: float) -> Tensor:
+        matrix = matrix.clone()
+        matrix.diagonal(dim1=-2, dim2=-1).add_(ridge)
         factor, failed = torch.linalg.cholesky_ex(matrix)  # cholesky would wait for a GPU, to raise an error
         ctx.save_for_backward(factor)
         value = 2 * factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
@@ -75,9 +77,9 @@ class _LogDet(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *gradients: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore[bad-override]
         (factor,) = ctx.saved_tensors
-        return gradients[0][..., None, None] * torch.cholesky_inverse(factor)
+        return gradients[0][..., None, None] * torch.cholesky_inverse(factor), None
 
 
 @full_precision
@@ -94,35 +96,37 @@ def log_det(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
     return value
 
 
-def log_det_or_nan(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
-    """The same, unchecked and in the precision of ``matrix``: NaN, without waiting for the device, where it fails."""
-    return _LogDet.apply(matrix)  # pyrefly: ignore[bad-return]
+def log_det_or_nan(matrix: Float[Tensor, "*many d d"], ridge: float = 0.0) -> Float[Tensor, "*many"]:
+    """The same of each of many matrices, to whose diagonal ``ridge`` is added; unchecked and in their precision: NaN,
+    without waiting for the device, where it fails."""
+    return _LogDet.apply(matrix, ridge)  # pyrefly: ignore[bad-return]
 
 
 class _Scatter(torch.autograd.Function):
     """Autograd would take two matrix products backwards, where a symmetric result needs one."""
 
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.T @ x
+    def forward(ctx, x: Tensor, centre: Tensor) -> Tensor:
+        centred = x - centre
+        ctx.save_for_backward(centred)
+        return centred.T @ centred
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *gradients: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
-        (x,) = ctx.saved_tensors
-        return x @ (gradients[0] + gradients[0].T)
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor]:  # pyrefly: ignore[bad-override]
+        (centred,) = ctx.saved_tensors
+        gradient = centred @ (gradients[0] + gradients[0].T)
+        return gradient, gradient.sum(0).neg()
 
 
-def scatter(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    """``x' x``, by one matrix product, and its gradient by another."""
-    return _Scatter.apply(x)  # pyrefly: ignore[bad-return]
+def scatter(x: Float[Tensor, "n d"], centre: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
+    """``sum_i (x_i - centre)(x_i - centre)'``, by one matrix product, and its gradient by another."""
+    return _Scatter.apply(x, centre)  # pyrefly: ignore[bad-return]
 
 
 def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
     """Covariance over the global batch, normalised by n. Centred first: E[xx'] - mm' would cancel."""
-    centred = x - global_mean(x)
-    return global_quotient(scatter(centred), len(x))
+    return global_quotient(scatter(x, global_mean(x)), len(x))
 
 
 def _regularised_log_det(covariance: Tensor, epsilon: float) -> Tensor:

@@ -28,8 +28,7 @@ def recursive_statistics(
     The old statistics are constants; gradients flow through the batch mean too, as in the official code.
     """
     mean = forgetting * mean + (1 - forgetting) * global_mean(z)
-    centred = z - mean
-    return mean, forgetting * covariance + (1 - forgetting) * global_quotient(scatter(centred), len(z))
+    return mean, forgetting * covariance + (1 - forgetting) * global_quotient(scatter(z, mean), len(z))
 
 
 class CorInfoMaxLoss(nn.Module):
@@ -102,8 +101,7 @@ class CorInfoMaxLoss(nn.Module):
         dtype, (z1, z2) = z1.dtype, (z1.double(), z2.double())
         mean1, covariance1 = recursive_statistics(z1, self.mu1, self.R1, self.forgetting)
         mean2, covariance2 = recursive_statistics(z2, self.mu2, self.R2, self.forgetting)
-        ridge = self.epsilon * torch.eye(self.dim, dtype=torch.float64, device=z1.device)
-        entropy = (log_det_or_nan(covariance1 + ridge) + log_det_or_nan(covariance2 + ridge)) / self.dim
+        entropy = log_det_or_nan(torch.stack([covariance1, covariance2]), self.epsilon).sum() / self.dim
         if self.training and torch.is_grad_enabled():
             new = {"mu1": mean1, "mu2": mean2, "R1": covariance1, "R2": covariance2}
             for name, value in new.items():
@@ -153,9 +151,11 @@ class CorInfoMax(Method):
         return self.projector(self.encoder(x))
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
-        full = online[: self.full_views]
-        two_ways = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
-        pairs = two_ways[:1] if len(online) == 2 else two_ways  # of two views both are the same distance
-        entropy, distance = self.criterion.terms(torch.cat(full[0::2]), torch.cat(full[1::2]), pairs)
+        if len(online) == 2:
+            entropy, distance = self.criterion.terms(online[0], online[1])
+        else:
+            full = online[: self.full_views]
+            pairs = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
+            entropy, distance = self.criterion.terms(torch.cat(full[0::2]), torch.cat(full[1::2]), pairs)
         total = self.criterion.attraction * distance - entropy
         return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})
