@@ -2,7 +2,7 @@
 
 python benchmarks/gpu.py --cifar cifar10.npz       within ten minutes on one GPU; writes docs/results/gpu.json
 python benchmarks/gpu.py --only steps losses       some parts; the others stay as they were kept
-python benchmarks/gpu.py --only bounds             what the steps are bounded by, which needs no GPU; bounds.json
+python benchmarks/gpu.py --only bounds             what an H200 is bounded by, which needs no GPU
 python benchmarks/gpu.py --quick --out FILE        at toy size, on a CPU too, to see that it works
 
 The .npz is of train_x, train_label, test_x and test_label.
@@ -167,7 +167,7 @@ def losses(quick: bool, steps: list[Row]) -> Iterator[Row]:
             leaves = [x.requires_grad_() for x in online]
 
             def loss(m: Any = method, a: Any = leaves, t: Any = target, now: Any = now) -> None:
-                m.loss(a, t, now).total.backward()
+                torch.autograd.grad(m.loss(a, t, now).total, a)
 
             loss()
             seconds = float(np.median([seconds_of(loss) for _ in range(3 if quick else 50)]))
@@ -213,37 +213,35 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
-    if given.only == ["bounds"]:
-        kept = {
-            **runs.circumstances(),
-            "command": "python benchmarks/gpu.py --only bounds",
-            "rates": H200,
-            "bounds": list(bounds_on_paper()),
-        }
-        OUT.with_name("bounds.json").write_text(json.dumps(kept, indent=1) + "\n")
-        return
-    if DEVICE.type == "cpu" and not given.quick:
+    if DEVICE.type == "cpu" and not given.quick and given.only != ["bounds"]:
         parser.error("there is no GPU here; --quick --out FILE shows on a CPU that this works")
-    kept = json.loads(given.out.read_text()) if given.out.exists() else {}
+    result: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
+    if "losses" in given.only and not {"steps"} & {*given.only, *result}:
+        parser.error("--only losses: their share is that of steps, which have not been measured")
+    speed = H200 if given.only == ["bounds"] else rates(5 if given.quick else 25)
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
-    result = {"clock": [], **kept, **runs.circumstances(), "device": device, "rates": rates(5 if given.quick else 25)}
 
     def keep(part: str, rows: Iterator[Row], *before: Row) -> None:
-        result[part] = list(before)
+        kept = {**runs.circumstances(), "command": f"python benchmarks/gpu.py --only {part}", "device": device}
+        result[part] = {**kept, "rates": H200 if part == "bounds" else speed, "rows": list(before)}
         for row in rows:
             print(f"{part}: {json.dumps(row)}", flush=True)
-            result[part].append(row)
+            result[part]["rows"].append(row)
             given.out.write_text(json.dumps(result, indent=1) + "\n")
 
+    if "bounds" in given.only:
+        keep("bounds", bounds_on_paper())
     if "steps" in given.only:
-        keep("steps", steps(given.quick, result["rates"]))
+        keep("steps", steps(given.quick, speed))
     if "losses" in given.only:
-        keep("losses", losses(given.quick, result["steps"]))
+        keep("losses", losses(given.quick, result["steps"]["rows"]))
     with tempfile.TemporaryDirectory() as place:
         cifar = given.cifar or (toy(place) if given.quick else None)
         if "clock" in given.only and cifar is not None:
-            others = [row for row in result["clock"] if row["seed"] != given.seed]
+            others = [row for row in result.get("clock", {"rows": []})["rows"] if row["seed"] != given.seed]
             keep("clock", iter([against_the_clock(given.quick, cifar, given.seed)]), *others)
+        elif "clock" in given.only:
+            print("clock: nothing is trained without --cifar")
 
 
 if __name__ == "__main__":

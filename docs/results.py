@@ -476,8 +476,8 @@ def speed_memory_table() -> str:
 
 
 def speed_bounds_table() -> str:
-    kept, rows = json.loads((KEPT / "bounds.json").read_text()), []
-    for row in kept["bounds"]:
+    kept, rows = json.loads((KEPT / "gpu.json").read_text())["bounds"], []
+    for row in kept["rows"]:
         at_most = [f"{row['batch'] / row[name]:,.0f}" for name in ("arithmetic", "unfused")]
         each = [f"{row['flops'] / row['batch'] / 1e9:.1f}", f"{row['bytes'] / row['batch'] / 1e6:.0f}"]
         share = 100 * row["goal"] * row["unfused"] / row["batch"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from infomax.data.augment import make_views
@@ -318,6 +319,24 @@ def test_views_together_share_their_statistics():
         engine.method.eval()
     apart, joint = (float(engine.backward([part]).total.detach()) for engine in engines)
     assert apart == pytest.approx(joint, rel=1e-10)
+
+
+def test_each_size_of_views_is_compiled_as_it_is(monkeypatch):
+    """A graph of symbolic sizes, which serves all of them, would be slower for each."""
+    full, local = dino(24, full_scale=(0.4, 1), local_scale=(0.1, 0.4))
+    plan = replace(recipe("mira"), views=ViewSet(full=full, local=local[:3]), precision="32")
+    compiled, graphs = nn.Module.compile, []
+
+    def counting(graph, inputs):
+        graphs.append([x for x in inputs if not isinstance(x, Tensor)])
+        return graph
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compiled(self, backend=counting, **how))
+    torch.compiler.reset()
+    engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
+    for step in range(2):
+        engine.step(parts_of(engine, step))
+    assert graphs == [[]] * 3  # of the student two sizes, of the teacher one
 
 
 @pytest.mark.slow

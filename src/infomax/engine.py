@@ -97,7 +97,7 @@ class Engine:
             method = globalise_batch_norm(method, device)
         self.method: Method = method
         for encoder in [part for part in method.modules() if compiled and isinstance(part, Encoder)]:
-            encoder.backbone.compile()  # inside of what hooks see, and under its own name for checkpoints
+            encoder.backbone.compile(dynamic=False)  # for each size of views; inside of what hooks see
         self.online = online = _Online(self.method)
         if world_size() > 1:
             # Buffers are equal on all ranks; torch has renamed the switch. Looking for unused parameters, of which

@@ -59,7 +59,7 @@ def check_rows(name: str, x: Any, *, minimum: int = 1, like: Tensor | None = Non
 
 def row_blocks(*x: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Rows of all, on a CPU so many as fit in its cache: what is computed from a block touches memory once."""
-    rows = len(x[0]) if x[0].is_cuda else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # 2 MB a thread
+    rows = len(x[0]) if x[0].is_cuda else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # some MB a thread
     return zip(*(each.split(rows) for each in x), strict=True)
 
 
@@ -79,7 +79,9 @@ class _LogDet(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore[bad-override]
         (factor,) = ctx.saved_tensors
-        return gradients[0][..., None, None] * torch.cholesky_inverse(factor), None
+        # One after another: of many at once, some builds of torch make the host wait for a GPU.
+        inverses = torch.stack([torch.cholesky_inverse(x) for x in factor.reshape(-1, *factor.shape[-2:])])
+        return gradients[0][..., None, None] * inverses.view_as(factor), None
 
 
 @full_precision

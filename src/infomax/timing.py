@@ -107,6 +107,7 @@ class _Measured:
         while made < 3 or seconds < SECONDS:
             seconds += self.seconds_of(step)
             made += 1
+        self.engine.meanwhile = None
         return made, seconds / made
 
     def stepper(self, rows: int) -> Callable[[], None]:

@@ -201,6 +201,7 @@ def test_a_gpu_gets_the_same_views_one_step_ahead_without_being_waited_for(reque
     want = list(training_batches(images, VIEWS, **plan))
     got = loaders.Ahead(training_batches(images, VIEWS, **plan, device=GPU), GPU, make)
     for a, b in zip(want, got, strict=True):
+        got.begin()
         assert a.index.tolist() == b.index.tolist()
         for x, y in zip(make(a), b.views, strict=True):
             assert y.device.type == "cuda"

@@ -235,7 +235,7 @@ def test_defaults_are_those_of_the_paper(logits):
 # ------------------------------------------------------------------------------------------------- its limit, faster
 
 
-@pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 2 / 3, 0.9])
+@pytest.mark.parametrize("beta", [0.0, 1e-17, 0.1, 0.5, 2 / 3, 0.9])
 def test_without_a_number_of_iterations_the_optimum_is_reached(logits, beta):
     optimum = dual_newton(logits, TEMPERATURE, beta)
     np.testing.assert_allclose(targets_of(logits, beta=beta, iterations=None), optimum, rtol=0, atol=1e-12)
@@ -277,7 +277,9 @@ def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
 
 
 def test_where_acceleration_may_fail_a_number_is_asked_for():
-    with pytest.raises(ValueError, match=r"iterations must be given where beta is above 0.9, but beta is 0.95"):
+    with pytest.raises(
+        ValueError, match=r"iterations must be given, as iterations=30, where beta is above 0.9: it is 0.95"
+    ):
         assign(torch.zeros(4, 3), beta=0.95)
 
 
@@ -304,8 +306,9 @@ def test_any_small_problem_follows_eq7(logits, beta):
 
 @pytest.mark.parametrize(("beta", "iterations"), [(0.9, 30), (0.99, 30), (2 / 3, 1), (2 / 3, 0)])
 def test_warns_when_the_iterations_cannot_have_converged(beta, iterations):
-    with pytest.warns(UserWarning, match="iterations"):
-        targets_of(clustered_logits(8, 3), beta=beta, iterations=iterations)
+    with pytest.warns(UserWarning, match="iterations") as told:
+        assign(torch.from_numpy(clustered_logits(8, 3)), beta=beta, iterations=iterations)
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize(("beta", "iterations"), [(2 / 3, 30), (0.75, 30), (0.9, 400), (0.0, 1)])

@@ -222,8 +222,11 @@ class _Probing:
         def make(batch: Any) -> list[Tensor]:
             return make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index)
 
-        for batch in Ahead(batches, self.device, make):
+        ready = Ahead(batches, self.device, make)
+        for batch in ready:
             if batch.unreadable:
                 raise ValueError(next(iter(batch.unreadable.values())))
             view = (batch.views or make(batch))[0]
-            yield batch.epoch, self.encoder(view).float(), batch.index
+            features = self.encoder(view).float()
+            ready.begin()
+            yield batch.epoch, features, batch.index

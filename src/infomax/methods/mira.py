@@ -54,7 +54,7 @@ def assign(
     """
     low, high = check_rows("logits", logits)
     check_assignment(temperature, beta, iterations)
-    spread = float(global_max(high) + global_max(-low))
+    spread = float(global_max(high.double()) + global_max(-low.double()))
     if not isfinite(spread / (temperature * (1 - beta))):
         raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
     return _fixed_points([logits], temperature * (1 - beta), beta, iterations, spread)[0]
@@ -66,14 +66,16 @@ def check_assignment(temperature: float, beta: float, iterations: int | None) ->
     check_number("beta", beta, low=0, high=1)
     if iterations is None:
         if beta > ACCELERATED:
-            raise ValueError(f"iterations must be given where beta is above {ACCELERATED}, but beta is {beta:.4g}")
+            raise ValueError(
+                f"iterations must be given, as iterations=30, where beta is above {ACCELERATED}: it is {beta:.4g}"
+            )
         return
     check_count("iterations", iterations, low=0)
     if (left := beta ** (iterations + 1)) > 2e-4:
         warnings.warn(
             f"iterations={iterations} may leave MIRA's targets unconverged at beta={beta:.4g}: "
             f"the bound on the error, which shrinks by beta an iteration, is still {left:.1g} of its start",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
@@ -87,11 +89,11 @@ def _steps(beta: float, iterations: int | None, error: float) -> list[tuple[floa
     steps = [(1.0, 1.0)]
     if iterations is not None or beta == 0:
         return steps * (1 + (iterations or 0))
-    rate = (1 - sqrt(1 - beta)) / (1 + sqrt(1 - beta))
-    onwards, momentum = 1.0, 2.0  # where Chebyshev's recursion starts
-    for _ in range(ceil(log(2 / error) / -log(rate))):
-        steps.append((2 / (2 - beta), onwards))
-        onwards = momentum = 1 / (1 - (beta / (2 - beta)) ** 2 * momentum / 4)
+    rate = beta / (1 + sqrt(1 - beta)) ** 2
+    omega = 2.0  # where Chebyshev's recursion starts, though its first step has 1
+    for number in range(ceil(log(2 / error) / -log(rate))):
+        steps.append((2 / (2 - beta), omega if number else 1.0))
+        omega = 1 / (1 - (beta / (2 - beta)) ** 2 * omega / 4)
     return steps
 
 
@@ -184,7 +186,7 @@ def swapped_prediction_loss(
         raise ValueError(f"targets must be those of the first two crops or more, but there are {len(targets)}")
     if len(student_logits) < len(targets):
         raise ValueError(
-            f"student_logits must hold the {len(targets)} crops of the targets, but are {len(student_logits)}"
+            f"student_logits must hold the {len(targets)} crops of the targets, but has {len(student_logits)}"
         )
     check_number("temperature", temperature, low=0, open_low=True)
     for position, target in enumerate(targets):
