@@ -79,9 +79,11 @@ class _LogDet(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore[bad-override]
         (factor,) = ctx.saved_tensors
-        # One after another: of many at once, some builds of torch make the host wait for a GPU.
-        inverses = torch.stack([torch.cholesky_inverse(x) for x in factor.reshape(-1, *factor.shape[-2:])])
-        return gradients[0][..., None, None] * inverses.view_as(factor), None
+        if factor.is_cuda and factor.ndim > 2:  # of many at once, some builds of torch make the host wait
+            inverse = torch.stack([torch.cholesky_inverse(x) for x in factor])
+        else:
+            inverse = torch.cholesky_inverse(factor)
+        return gradients[0][..., None, None] * inverse, None
 
 
 @full_precision
@@ -98,8 +100,8 @@ def log_det(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
     return value
 
 
-def log_det_or_nan(matrix: Float[Tensor, "*many d d"], ridge: float = 0.0) -> Float[Tensor, "*many"]:
-    """The same of each of many matrices, to whose diagonal ``ridge`` is added; unchecked and in their precision: NaN,
+def log_det_or_nan(matrix: Float[Tensor, "... d d"], ridge: float = 0.0) -> Float[Tensor, "..."]:
+    """The same, of one matrix or a stack, to whose diagonal ``ridge`` is added; unchecked and in their precision: NaN,
     without waiting for the device, where it fails."""
     return _LogDet.apply(matrix, ridge)  # pyrefly: ignore[bad-return]
 
