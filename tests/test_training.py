@@ -1,5 +1,6 @@
 """Runs that are killed, stopped, moved to other ranks, or fail: what was trained is kept, and goes on exactly."""
 
+import gc
 import json
 import multiprocessing.synchronize
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -597,6 +599,21 @@ def test_a_compiler_that_fails_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(Engine, "step", lambda self, parts: failing(self))
     with pytest.raises(MachineError, match="torch.compile failed: leave out --compile"):
         pretrain(data="digits", method="mira", epochs=1, device="cpu", quiet=True, compile=True, out=tmp_path / "run")
+
+
+def test_a_finished_training_leaves_nothing_behind(tmp_path, monkeypatch):
+    """A cycle of references would keep the ranks' threads until the process ends, which then may crash."""
+    made, begin = [], Engine.__init__
+    monkeypatch.setattr(
+        Engine, "__init__", lambda self, *a, **k: (made.append(weakref.ref(self)), begin(self, *a, **k))[1]
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        pretrain(data="digits", method="carl", epochs=1, device="cpu", quiet=True, out=tmp_path / "run")
+        assert [engine() for engine in made] == [None]
+    finally:
+        gc.enable()
 
 
 def test_several_ranks_are_not_compiled(tmp_path):

@@ -171,12 +171,15 @@ class _Training:
         # The views of parts are made twice, when each is due: kept, they would take the memory that parts are to spare.
         ready = Ahead(read, self.device, None if recipe.device_batch else engine.make_views)
         engine.meanwhile = ready.begin
-        for _ in steps:
-            parts = [next(ready) for _ in range(share // recipe.device_batch if recipe.device_batch else 1)]
-            for part in parts:
-                self.note_unreadable(part)
-            yield parts, ready.waited()
-            del parts
+        try:
+            for _ in steps:
+                parts = [next(ready) for _ in range(share // recipe.device_batch if recipe.device_batch else 1)]
+                for part in parts:
+                    self.note_unreadable(part)
+                yield parts, ready.waited()
+                del parts
+        finally:  # a way back to the engine would keep it, and the threads of ranks, until the process ends
+            engine.meanwhile = None
 
     def after(self, loss: Any, norm: float, waited: float) -> None:
         """Report a step, and score the representation where it ends an epoch."""
