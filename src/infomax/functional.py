@@ -59,7 +59,8 @@ def check_rows(name: str, x: Any, *, minimum: int = 1, like: Tensor | None = Non
 
 def row_blocks(*x: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Rows of all, on a CPU so many as fit in its cache: what is computed from a block touches memory once."""
-    rows = len(x[0]) if x[0].is_cuda else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # some MB a thread
+    whole = x[0].is_cuda or torch.compiler.is_compiling()  # a compiler makes blocks of its own
+    rows = len(x[0]) if whole else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # some MB a thread
     return zip(*(each.split(rows) for each in x), strict=True)
 
 

@@ -271,7 +271,7 @@ def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
     with patch.object(mira, "_log_column_sums", wraps=mira._log_column_sums) as spy:
         reached = distance(None)
     assert spy.call_count <= most
-    assert reached <= 1.5 * distance(30) + 1e-13
+    assert reached <= 1.5 * distance(30) + max(4 * torch.finfo(dtype).eps, 1e-13)  # both have rounding of their own
     with warnings.catch_warnings(action="ignore"):
         assert reached < distance(spy.call_count - 1) / 10
 

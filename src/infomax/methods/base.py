@@ -5,7 +5,7 @@ so that an engine may take a large batch through the networks in parts and still
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
@@ -55,7 +55,8 @@ class Method(nn.Module, ABC):
     """Everything that is trained. A concrete method is final; methods share by composition, not by inheritance.
 
     One step is ``loss(online(views), target(views), progress)``, its backward pass, :meth:`after_backward`, the
-    optimiser's step, and :meth:`advance`. No part of it but the last two changes a parameter.
+    optimiser's step, and :meth:`advance`. No part of it but the last two changes a parameter. The loss is
+    ``objective(online, target, scheduled(progress))``: what is computed, and the numbers in it that change.
     """
 
     encoder: Encoder
@@ -74,11 +75,22 @@ class Method(nn.Module, ABC):
         return []
 
     @abstractmethod
-    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         """The loss of the global batch, from the outputs for this rank's images. Has no parameters of its own.
 
         Autocast is ignored. State that lives in buffers advances, in training mode while gradients are enabled.
+
+        Args:
+            numbers: Those of :meth:`scheduled`; or a tensor that holds them, where one compiled loss is to serve a run.
         """
+
+    def scheduled(self, progress: Progress) -> tuple[float, ...]:
+        """The numbers in the loss that change over a run, always equally many."""
+        return ()
+
+    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+        """The loss of these outputs at this point of a run."""
+        return self.objective(online, target, self.scheduled(progress))
 
     def forward(self, views: Views, progress: Progress) -> Loss:
         """The loss of these views."""

@@ -4,6 +4,7 @@ Two views of an image must be assigned to the same clusters (Eq. 4), while the m
 to uniform (Eqs. 5 and 6). The assigner is one linear layer, trained with the encoder; there is no temperature.
 """
 
+from collections.abc import Iterable
 from math import log
 
 import torch
@@ -170,8 +171,11 @@ class Carl(Method):
     def _embed(self, x: Tensor) -> Tensor:
         return self.projector(self.encoder(x))
 
-    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+    def scheduled(self, progress: Progress) -> tuple[float]:
+        return (kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs),)
+
+    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         consistency, uniformity = _losses(online, self.full_views)
-        weight = kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs)
+        (weight,) = numbers
         terms = {"consistency": consistency.detach(), "uniformity": uniformity.detach()}
         return Loss(consistency + weight * uniformity, terms)

@@ -6,7 +6,7 @@ keep the embeddings spread out, and the distance between the branches ties them 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Float64
@@ -16,7 +16,7 @@ from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_mean, global_means, global_quotient
 from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision, log_det_or_nan, scatter
-from infomax.methods.base import Loss, Method, Progress, Views, others
+from infomax.methods.base import Loss, Method, Views, others
 from infomax.nn import mlp, unit
 
 
@@ -92,7 +92,8 @@ class CorInfoMaxLoss(nn.Module):
         Args:
             pairs: Over which the distance is averaged, where there are more than ``z1`` and ``z2``.
         """
-        if (samples := global_count(z1)) < 2 * self.dim:
+        # A compiled loss cannot warn.
+        if not torch.compiler.is_compiling() and (samples := global_count(z1)) < 2 * self.dim:
             warnings.warn(
                 f"a batch of {samples} gives a poor covariance in {self.dim} dimensions; "
                 f"CorInfoMax wants at least {2 * self.dim} samples, or a smaller dim",
@@ -150,7 +151,7 @@ class CorInfoMax(Method):
     def _embed(self, x: Tensor) -> Tensor:
         return self.projector(self.encoder(x))
 
-    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         if len(online) == 2:
             entropy, distance = self.criterion.terms(online[0], online[1])
         else:

@@ -6,7 +6,7 @@ information about the image as possible. The student predicts the labels of one 
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from math import ceil, isfinite, log, sqrt
 from typing import Any
@@ -27,6 +27,7 @@ from infomax.schedules import cosine
 # While exponents stay within 68 nats, all that the linear form computes lies between exp(-68)/K and K B exp(68), within
 # float32 for K B up to 10^8. It costs a tenth of the log-domain form.
 LINEAR_RANGE = 68.0
+COSINES = 2.0  # the range of logits in training, which is known without reading the device
 ACCELERATED = 0.9  # the largest beta for which acceleration converged from wherever it was tried to start
 
 
@@ -54,10 +55,12 @@ def assign(
     """
     low, high = check_rows("logits", logits)
     check_assignment(temperature, beta, iterations)
-    spread = float(global_max(high.double()) + global_max(-low.double()))
-    if not isfinite(spread / (temperature * (1 - beta))):
+    spread, scale = float(global_max(high.double()) + global_max(-low.double())), temperature * (1 - beta)
+    if not isfinite(spread / scale):
         raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
-    return _fixed_points([logits], temperature * (1 - beta), beta, iterations, spread)[0]
+    precision = torch.promote_types(logits.dtype, torch.float32)
+    onwards = _onwards(beta, _accelerated(beta, precision) if iterations is None else 0)
+    return _fixed_points([logits], scale, beta, 1 + (iterations or 0), onwards, spread / scale <= LINEAR_RANGE)[0]
 
 
 def check_assignment(temperature: float, beta: float, iterations: int | None) -> None:
@@ -79,36 +82,44 @@ def check_assignment(temperature: float, beta: float, iterations: int | None) ->
         )
 
 
-def _steps(beta: float, iterations: int | None, error: float) -> list[tuple[float, float]]:
-    """For each iteration, how far to go towards Eq. 7's result, and on from the point before.
+def _accelerated(beta: float, dtype: torch.dtype) -> int:
+    """Iterations to the limit, as far as a precision tells it apart.
 
     At the fixed point the derivative of Eq. 7's map of log u is beta times a stochastic matrix that is similar to a
     symmetric, positive semi-definite one: its eigenvalues are real, within [0, beta]. Of all iterations of such a map
     Chebyshev's has the least error, 2 rate^n where plain iteration has beta^n (Golub and Varga 1961).
     """
-    steps = [(1.0, 1.0)]
-    if iterations is not None or beta == 0:
-        return steps * (1 + (iterations or 0))
+    if beta == 0:
+        return 0
     rate = beta / (1 + sqrt(1 - beta)) ** 2
-    omega = 2.0  # where Chebyshev's recursion starts, though its first step has 1
-    for number in range(ceil(log(2 / error) / -log(rate))):
-        steps.append((2 / (2 - beta), omega if number else 1.0))
-        omega = 1 / (1 - (beta / (2 - beta)) ** 2 * omega / 4)
-    return steps
+    return ceil(log(0.5 / torch.finfo(dtype).eps) / -log(rate))
+
+
+def _onwards(beta: float, count: int) -> list[float]:
+    """How far each of Chebyshev's iterations goes on from the point before."""
+    found, omega = [1.0] * count, 2.0  # where the recursion starts, though its first step has 1
+    for number in range(1, count):
+        found[number] = omega = 1 / (1 - (beta / (2 - beta)) ** 2 * omega / 4)
+    return found
 
 
 @torch.no_grad()
 @full_precision
 def _fixed_points(
-    logits: Sequence[Tensor], scale: float, beta: float, iterations: int | None, spread: float
+    logits: Sequence[Tensor],
+    scale: float | Tensor,
+    beta: float | Tensor,
+    plain: int,
+    onwards: Sequence[float | Tensor],
+    linear: bool,
 ) -> list[Tensor]:
     """Eqs. 5 and 7 for p^(1/(1-beta)), which up to a factor per row is the softmax of ``logits / scale``.
 
-    For the logits of several views, each on its own, in step, so that an iteration is one collective. ``spread`` bounds
-    the range of the logits. It alone, never the data, decides which of two equal forms is computed.
+    For the logits of several views, each on its own, in step, so that an iteration is one collective: as many as they
+    stand as ``plain`` says, then one accelerated one for each of ``onwards``. ``linear`` says which of two equal forms
+    is computed; a bound on the range of the logits decides it, never the data.
     """
     dtype = logits[0].dtype
-    linear = spread / scale <= LINEAR_RANGE
     # Far outside float32's exponents float32 logits have too few digits too: beta = 0.99 multiplies them by hundreds.
     wide, softmax = (dtype, torch.softmax) if linear else (torch.float64, torch.log_softmax)
     q = torch.empty(len(logits), *logits[0].shape, dtype=wide, device=logits[0].device)
@@ -116,12 +127,15 @@ def _fixed_points(
         for into, rows in row_blocks(x, view):
             softmax(rows.to(wide) / scale, 1, out=into)
     a = before = q.new_zeros(len(q), q.shape[2])  # the logarithm of u^(-beta/(1-beta)), but for a constant
-    for towards, onwards in _steps(beta, iterations, 4 * torch.finfo(dtype).eps):
-        columns = (_log_column_sums if linear else _log_column_sums_of_logs)(q, a)
-        a, before = torch.lerp(before, torch.lerp(a, -beta * columns, towards), onwards), a
+    beta, *onwards = (x.to(wide) if isinstance(x, Tensor) else x for x in (beta, *onwards))
+    for onward in [*[None] * plain, *onwards]:
+        found = (_log_column_sums if linear else _log_column_sums_of_logs)(q, a) * -beta
+        if onward is not None:
+            found = torch.lerp(before, torch.lerp(a, found, 2 / (2 - beta)), onward)
+        a, before = found, a
     if not linear:
         return list((q + a.unsqueeze(1)).softmax(2).to(dtype))
-    for x, v in zip(q, (a - a.amax(1, keepdim=True)).exp(), strict=True):
+    for x, v in zip(q, a.softmax(1), strict=True):
         for (rows,) in row_blocks(x):
             rows.div_((rows @ v).unsqueeze(1)).mul_(v)  # in place: on a CPU fresh memory costs more than the arithmetic
     return list(q)
@@ -129,8 +143,8 @@ def _fixed_points(
 
 def _log_column_sums(q: Float[Tensor, "v b k"], a: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
     """Of each view, ``log sum_i q_ij / <q_i, exp a>``, but for a constant."""
-    v = (a - a.amax(1, keepdim=True)).exp()
-    if q.is_cuda:  # all views at once: on a GPU the number of operations counts
+    v = a.softmax(1)  # with weights of sum 1, no <q_i, v> is beyond the least and the largest of q
+    if q.is_cuda or torch.compiler.is_compiling():  # all views at once: on a GPU the number of operations counts
         return global_sum(((q @ v.unsqueeze(2)).reciprocal_().mT @ q).squeeze(1)).log()
     sums = torch.zeros_like(v)
     for view, powers, total in zip(q, v, sums, strict=True):
@@ -269,11 +283,20 @@ class Mira(Method):
     def target(self, views: Views) -> list[Tensor]:
         return [] if self.teacher is None else [self.prototypes(z) for z in self.each(self.teacher, views.full)]
 
-    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
-        beta = cosine(self.beta_start, self.beta, progress.fraction)
-        settings = self.teacher_temperature * (1 - beta), beta, self.iterations
-        # Cosines span 2, which is known without reading the device.
-        targets = _fixed_points(target or online[: self.full_views], *settings, spread=2.0)
+    @property
+    def _largest_beta(self) -> float:
+        """Decides what all steps of a run compute, whatever their own."""
+        return max(self.beta, self.beta_start)
+
+    def scheduled(self, progress: Progress) -> tuple[float, ...]:
+        beta, dtype = cosine(self.beta_start, self.beta, progress.fraction), self.prototypes.weight.dtype
+        return beta, *_onwards(beta, _accelerated(self._largest_beta, dtype) if self.iterations is None else 0)
+
+    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
+        beta, *onwards = numbers
+        scale, plain = self.teacher_temperature * (1 - beta), 1 + (self.iterations or 0)
+        linear = COSINES <= LINEAR_RANGE * self.teacher_temperature * (1 - self._largest_beta)
+        targets = _fixed_points(target or online[: self.full_views], scale, beta, plain, onwards, linear)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
 

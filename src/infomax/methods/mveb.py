@@ -5,6 +5,7 @@ no closed form, but its gradient needs only the score of the embeddings' density
 a batch (Eqs. 13-17 and appendix A).
 """
 
+from collections.abc import Iterable
 from functools import reduce
 
 import torch
@@ -192,7 +193,7 @@ class Mveb(Method):
     def target(self, views: Views) -> list[Tensor]:
         return [] if self.teacher is None else [unit(z) for z in self.each(self.teacher, views.full)]
 
-    def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
+    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         targets = target or online[: self.full_views]
         dots = []
         for crop, z in enumerate(online):
