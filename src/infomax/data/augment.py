@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -54,15 +54,25 @@ def crop(
 ) -> Float[Tensor, "b 3 size size"]:
     """Resize each image's box to ``size`` (height, width) pixels, mirrored where ``flip``; values stay in [0, 1]."""
     out_height, out_width = (size, size) if isinstance(size, int) else size
-    numbers = boxes.T.astype(np.float64)
+    return _resized(images, *_upload(_mirrored(boxes, flip).T, images), out_height, out_width, bicubic)
+
+
+def _mirrored(boxes: Int[np.ndarray, "b 4"], flip: np.ndarray | None) -> Float64[np.ndarray, "b 4"]:
+    """Boxes whose width is negative where the result is to be mirrored."""
+    numbers = boxes.astype(np.float64)
     if flip is not None:
-        numbers[3, flip] *= -1
-    top, left, height, width = _upload(numbers, images)
-    rows = _resampling(top, height, images.shape[2], out_height, bicubic)
-    columns = _resampling(left, width, images.shape[3], out_width, bicubic)
+        numbers[flip, 3] *= -1
+    return numbers
+
+
+def _resized(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, rows: int, columns: int, bicubic: bool
+) -> Tensor:
+    vertical = _resampling(top, height, images.shape[2], rows, bicubic)
+    horizontal = _resampling(left, width, images.shape[3], columns, bicubic)
     # The width first: all rows of an image are one matrix.
-    narrow = (images.flatten(1, 2) @ columns.mT).unflatten(1, images.shape[1:3])
-    return (rows.unsqueeze(1) @ narrow).clamp_(0, 1)
+    narrow = (images.flatten(1, 2) @ horizontal.mT).unflatten(1, images.shape[1:3])
+    return (vertical.unsqueeze(1) @ narrow).clamp_(0, 1)
 
 
 def distort(images: Float[Tensor, "b 3 s s"], choices: Choices) -> Float[Tensor, "b 3 s s"]:
@@ -71,9 +81,8 @@ def distort(images: Float[Tensor, "b 3 s s"], choices: Choices) -> Float[Tensor,
     Each operation works on the images that it is due for alone. Which these are is known on the host, so nothing is
     read back from the device; all indices and all parameters reach it in one copy each.
     """
-    jitter = (_brightness, _contrast, _saturation, _hue)
     work: list[tuple[Callable[..., Tensor], np.ndarray, np.ndarray]] = [
-        (jitter[part], choices.jitter[:, turn, part], choices.factors[:, part])
+        (JITTER[part], choices.jitter[:, turn, part], choices.factors[:, part])
         for turn in range(4)
         for part in range(4)
     ]
@@ -139,6 +148,9 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
     return torch.addcmul(value.unsqueeze(1), chroma.unsqueeze(1), share, value=-1, out=share)
 
 
+JITTER = (_brightness, _contrast, _saturation, _hue)
+
+
 def _grayscale(x: Tensor, _: Tensor) -> Tensor:
     return _gray(x).repeat(1, 3, 1, 1)
 
@@ -191,6 +203,7 @@ def make_views(
     epoch: int,
     index: Int[np.ndarray, " b"],
     dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
 ) -> list[Float[Tensor, "b 3 s s"]]:
     """All views of a batch, the full ones first, normalised, channels last, on the device of ``images``.
 
@@ -199,10 +212,12 @@ def make_views(
         index: Of each image in its data set.
         dtype: Of the result. What is computed on the way is float64 for float64, otherwise float32; on a CPU, float64
             goes the way of a GPU.
+        compiled: Whether torch.compile fuses what a GPU does, which then differs by rounding.
     """
     each = (*views.full, *views.local)
     random = [draw(seed, epoch, index, number) for number in range(len(each))]
     made: list[Tensor] = []
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
     # Views of one size are made together: fewer and larger operations.
     for (size, bicubic), numbers in groupby(range(len(each)), key=lambda i: (each[i].size, each[i].bicubic)):
         group = list(numbers)
@@ -215,12 +230,75 @@ def make_views(
             flip = np.concatenate([random[i][:, FLIP] < each[i].flip for i in group])
         if source.device.type == "cpu" and dtype != torch.float64:
             x = _make_on_cpu(source, boxes, flip, choices, views, size, bicubic).to(dtype)
+        elif compiled:
+            numbers = _upload(_table(boxes, flip, choices, views), torch.empty(0, dtype=wide, device=source.device))
+            settings = {"size": size, "bicubic": bicubic, "reach": choices.reach, "cut": bool(len(boxes))}
+            settings |= {part: any(getattr(each[i], part) for i in group) for part in STAGES}
+            x = _compiled()(source, numbers, dtype=dtype, **settings)
         else:
-            x = to_float(source, torch.float64 if dtype == torch.float64 else torch.float32)
+            x = to_float(source, wide)
             x = crop(x, boxes, size, bicubic=bicubic, flip=flip) if len(boxes) else x
             x = normalize(distort(x, choices), views.mean, views.std).to(dtype, memory_format=torch.channels_last)
         made += x.split(len(index))
     return made
+
+
+STAGES = ("jitter", "grayscale", "blur", "solarize")  # of a view, where their probabilities are not 0
+
+
+def _table(boxes: np.ndarray, flip: np.ndarray, choices: Choices, views: ViewSet) -> Float64[np.ndarray, "b columns"]:
+    """All numbers of all images, for one copy to the device."""
+    c, count = choices, len(choices.blur)
+    scale = 1 / np.array(views.std)
+    normal = np.concatenate([-np.array(views.mean) * scale, scale])
+    cuts = _mirrored(boxes, flip) if len(boxes) else np.zeros((count, 4))
+    single = np.stack([c.grayscale, c.blur, c.sigma, c.solarize], axis=1)
+    return np.concatenate([cuts, c.jitter.reshape(count, 16), c.factors, single, np.tile(normal, (count, 1))], axis=1)
+
+
+def _at_once(
+    source: UInt8[Tensor, "b h w 3"],
+    table: Float[Tensor, "b columns"],
+    *,
+    size: int,
+    bicubic: bool,
+    reach: int,
+    cut: bool,
+    jitter: bool,
+    grayscale: bool,
+    blur: bool,
+    solarize: bool,
+    dtype: torch.dtype,
+) -> Float[Tensor, "b 3 size size"]:
+    """Crop, distort and normalise, each operation on all images and kept of those that it is due for.
+
+    So the same operations make every batch. A compiler puts them into a few loops over memory; without one, this is
+    many times the work of :func:`distort`.
+    """
+    cuts, due, factors, single, normal = table.split([4, 16, 4, 4, 6], dim=1)
+    gray, blurred, sigma, inverted = single.view(-1, 4, 1, 1, 1).unbind(1)
+    x = to_float(source, table.dtype)
+    x = _resized(x, *cuts.unbind(1), size, size, bicubic) if cut else x
+
+    def kept(change: Callable[..., Tensor], where: Tensor, value: Tensor) -> Tensor:
+        return torch.where(where > 0, change(x, value), x)
+
+    if jitter:
+        for turn in due.view(-1, 4, 4, 1, 1, 1).unbind(1):
+            for change, where, factor in zip(
+                JITTER, turn.unbind(1), factors.view(-1, 4, 1, 1, 1).unbind(1), strict=True
+            ):
+                x = kept(change, where, factor)
+    x = kept(_grayscale, gray, sigma) if grayscale else x
+    x = kept(partial(_blur, reach=reach), blurred, sigma) if blur else x
+    x = kept(_solarize, inverted, sigma) if solarize else x
+    shift, scale = normal.view(-1, 2, 3, 1, 1).unbind(1)
+    return torch.addcmul(shift, x, scale).to(dtype, memory_format=torch.channels_last)
+
+
+@cache
+def _compiled() -> Callable[..., Tensor]:
+    return torch.compile(_at_once, fullgraph=True, dynamic=False)
 
 
 def _make_on_cpu(
