@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from infomax.data import augment
 from infomax.data.augment import make_views
 from infomax.data.images import ArrayImages
 from infomax.data.loaders import training_batches
@@ -321,28 +322,50 @@ def test_views_together_share_their_statistics():
     assert apart == pytest.approx(joint, rel=1e-10)
 
 
-def test_each_size_of_views_is_compiled_as_it_is(monkeypatch):
-    """A graph of symbolic sizes, which serves all of them, would be slower for each."""
-    full, local = dino(24, full_scale=(0.4, 1), local_scale=(0.1, 0.4))
-    plan = replace(recipe("mira"), views=ViewSet(full=full, local=local[:3]), precision="32")
-    compiled, graphs = nn.Module.compile, []
+compiling = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own doing
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Of each graph that torch.compile is given, which is run as it is: how many of its inputs are no tensors."""
+    compiled, found = torch.compile, []
 
     def counting(graph, inputs):
-        graphs.append([x for x in inputs if not isinstance(x, Tensor)])
+        found.append(sum(not isinstance(x, Tensor) for x in inputs))
         return graph
 
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compiled(self, backend=counting, **how))
+    monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend=counting, **how))
+    augment._compiled.cache_clear()
     torch.compiler.reset()
-    engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
-    for step in range(2):
-        engine.step(parts_of(engine, step))
-    assert graphs == [[]] * 3  # of the student two sizes, of the teacher one
+    yield found
+    augment._compiled.cache_clear()
+
+
+@compiling
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax-norm", "carl", "mveb-multi-crop", "joint"])
+def test_one_graph_of_each_size_serves_all_steps_and_computes_the_same(variant, graphs):
+    """Views, networks and loss: no break, though numbers in the loss change; and no symbolic size, which is slower."""
+    want, gradients, state = run(recipe(variant))
+    engine = Engine(recipe(variant), steps_per_epoch=LENGTH // 12, device=torch.device("cpu"), compiled=True)
+    said, counts = [], []
+    while engine.steps_done < STEPS:
+        loss, norm = engine.step(parts_of(engine, engine.steps_done))
+        said.append((float(loss.total.detach()), norm, *(float(term) for term in loss.terms.values())))
+        counts.append(len(graphs))
+    found = {n: p.grad for n, p in engine.method.named_parameters() if p.grad is not None}
+    assert_close((said, found, copy.deepcopy(engine.state())), (want, gradients, state))
+    engine.steps_done = LENGTH // 12 + 1  # another epoch, and with it another weight in CARL's loss
+    engine.step(parts_of(engine, engine.steps_done))
+    sizes, teacher = 2 if engine.recipe.views.local else 1, getattr(engine.method, "teacher", None) is not None
+    assert counts[0] >= 2 * sizes + 1 + teacher  # views and encoder, the loss, the teacher
+    assert graphs == [0] * counts[0]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax"])
+@compiling
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
 def test_compiled_steps_are_the_same_but_for_rounding(variant):
-    """By the real compiler, half a minute each; whole, and in parts that pass the networks twice."""
+    """By the real compiler, a minute each; whole, and in parts that pass the networks twice."""
     for plan in (recipe(variant), recipe(variant, device_batch=4)):
         (want, *_), *_ = run(plan, stop=1)[0]
         engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
@@ -352,6 +375,41 @@ def test_compiled_steps_are_the_same_but_for_rounding(variant):
         for name, p in engine.method.named_parameters():
             if p.grad is not None:
                 torch.testing.assert_close(p.grad, expected[name], rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_one_kernel_updates_as_many_do(name):
+    """As on a GPU; and a checkpoint of either goes on with the other."""
+    plan = recipe("carl", overrides=[*VARIANTS["carl"][1:], f"optimizer.name={name}"])
+    states = []
+    for fused in (False, True, "resumed"):
+        engine = made(plan)
+        if fused:
+            engine.optimizer = build_optimizer(engine.method, plan.optimizer, fused=True)
+        for step in range(4):
+            if step == 2 and fused == "resumed":
+                engine.load(run(plan, stop=2)[2])
+            engine.step(parts_of(engine, step))
+        assert engine.optimizer.param_groups[0]["fused"] == bool(fused)
+        states.append(engine.state()["method"])
+    for state in states[1:]:
+        for key, want in states[0].items():
+            torch.testing.assert_close(state[key], want, rtol=1e-7, atol=1e-9, msg=key)
+
+
+def test_one_kernel_leaves_out_a_step_whose_gradient_float16_cannot_hold():
+    plan = recipe("carl", precision="16", overrides=[*VARIANTS["carl"][1:], "optimizer.name=adam"])
+    engine = made(plan)
+    engine.optimizer = build_optimizer(engine.method, plan.optimizer, fused=True)
+    weight = next(engine.method.assigner.parameters())
+    hook = weight.register_hook(lambda gradient: gradient * torch.inf)
+    before, scale = copy.deepcopy(engine.state()["method"]), engine.scaler.get_scale()
+    engine.step(parts_of(engine, 0))
+    assert torch.equal(engine.method.assigner.weight, before["assigner.weight"])
+    assert engine.scaler.get_scale() == scale / 2
+    hook.remove()
+    engine.step(parts_of(engine, 1))
+    assert not torch.equal(engine.method.assigner.weight, before["assigner.weight"])
 
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

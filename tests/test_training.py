@@ -20,7 +20,6 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from PIL import Image
-from torch import nn
 
 from infomax import checkpoints, training
 from infomax.arguments import MachineError
@@ -574,22 +573,24 @@ def test_deterministic_mode_is_on_for_the_run_alone(arrays, tmp_path, monkeypatc
     assert not differing(*map(last, runs))
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch 2.11, of its own doing
-def test_what_is_compiled_are_the_encoders_at_the_steps(tmp_path, monkeypatch):
-    """Not the scoring, whose batches are of other sizes; and what is saved is as without."""
-    compiled, sizes = nn.Module.compile, set()
+def test_what_is_compiled_are_the_steps(tmp_path, monkeypatch):
+    """Not the scoring, whose batches are of other sizes; and what is saved is as without, but for rounding."""
+    compiled, sizes = torch.compile, set()
 
     def counting(graph, inputs):
         batch = [x for x in inputs if getattr(x, "shape", ())[1:] == (3, 16, 16)]
         return lambda *given: (sizes.update(len(x) for x in batch), graph(*given))[1]
 
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compiled(self, backend=counting, **how))
+    monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend=counting, **how))
     torch.compiler.reset()
     words = {"data": "digits", "method": "mira", "epochs": 1, "device": "cpu", "quiet": True}
     plain, fast = (pretrain(out=tmp_path / str(on), compile=on, **words) for on in (False, True))
     assert sizes == {256}
     assert "knn_top1" in fast.rows("metrics.jsonl")[-1]
-    assert not differing(last(plain), last(fast))
+    states = [last(run)["method"] for run in (plain, fast)]
+    assert states[0].keys() == states[1].keys()
+    for name, weight in states[0].items():
+        torch.testing.assert_close(states[1][name], weight, rtol=0.01, atol=0.01, msg=name)
 
 
 def test_a_compiler_that_fails_is_told_of(tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from infomax.data.workers import Batch
 from infomax.distributed import average_in_place, rank, world_size
 from infomax.encoders import Encoder, build_encoder
 from infomax.methods.base import Loss, Method, Progress, Views
-from infomax.nn import RunningStatistics, batch_norms, copy_all, globalise_batch_norm
+from infomax.nn import Head, Prototypes, RunningStatistics, batch_norms, copy_all, globalise_batch_norm
 from infomax.optim import Lars, parameter_groups
 from infomax.recipes.schema import OptimizerSettings, Recipe
 from infomax.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
@@ -40,14 +40,20 @@ def build_method(recipe: Recipe) -> Method:
     return method.double() if recipe.precision == "64" else method
 
 
-def build_optimizer(method: Method, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """The optimiser of a recipe, over the trainable parameters of a method."""
+def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, over the trainable parameters of a method.
+
+    Args:
+        fused: Whether SGD and Adam update all parameters by one kernel, which is for GPUs. LARS has its own few.
+    """
     groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
-    if settings.name in ("adam", "adamw"):
-        kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-        return kind(groups, lr=settings.learning_rate)
-    kind = {"sgd": torch.optim.SGD, "lars": Lars}[settings.name]
-    return kind(groups, lr=settings.learning_rate, momentum=settings.momentum)
+    rate, momentum = settings.learning_rate, settings.momentum
+    if settings.name == "lars":
+        return Lars(groups, lr=rate, momentum=momentum)
+    if settings.name == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused)
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+    return kind(groups, lr=rate, fused=fused)
 
 
 def learning_rate(settings: OptimizerSettings, progress: Progress, *, epochs: int) -> float:
@@ -77,7 +83,8 @@ class Engine:
     Args:
         steps_per_epoch: Of the data set at the recipe's batch size.
         device: Where this rank computes.
-        compiled: Whether torch.compile fuses the operations of encoders; their outputs then differ by rounding.
+        compiled: Whether torch.compile fuses the operations of networks, loss and views; what they give then differs by
+            rounding.
     """
 
     def __init__(self, recipe: Recipe, *, steps_per_epoch: int, device: torch.device, compiled: bool = False):
@@ -96,8 +103,14 @@ class Engine:
         if world_size() > 1 and recipe.device_batch is None:
             method = globalise_batch_norm(method, device)
         self.method: Method = method
-        for encoder in [part for part in method.modules() if compiled and isinstance(part, Encoder)]:
-            encoder.backbone.compile(dynamic=False)  # for each size of views; inside of what hooks see
+        self.compiled = compiled
+        self.objective = self.method.objective
+        if compiled:
+            self.objective = torch.compile(self.objective, fullgraph=True, dynamic=False)
+            for part in self.method.modules():  # for each size of views as it is
+                if isinstance(part, (Encoder, Head, Prototypes)):
+                    inside = part.backbone if isinstance(part, Encoder) else part  # of what hooks of an encoder see
+                    inside.compile(dynamic=False)
         self.online = online = _Online(self.method)
         if world_size() > 1:
             # Buffers are equal on all ranks; torch has renamed the switch. Looking for unused parameters, of which
@@ -107,7 +120,7 @@ class Engine:
             switch = "forward_sync_buffers" if "forward_sync_buffers" in words else "broadcast_buffers"
             settings: dict[str, Any] = {switch: False, "find_unused_parameters": device.type == "cpu"}
             self.online = DistributedDataParallel(online, **settings)
-        self.optimizer = build_optimizer(self.method, recipe.optimizer)
+        self.optimizer = build_optimizer(self.method, recipe.optimizer, fused=device.type == "cuda")
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "16")
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.norms = batch_norms(self.method)
@@ -192,7 +205,7 @@ class Engine:
         with_graph, sizes = outputs[-1], [len(part[0]) for part in outputs]
         leaves = [torch.cat([x.detach() for x in view]).requires_grad_() for view in zip(*outputs, strict=True)]
         target = [torch.cat(view) for view in zip(*targets, strict=True)]
-        del views, outputs, targets
+        del views, outputs, targets  # pyrefly: ignore[unbound-name]
         loss = self._loss(leaves, target)
         gradients = list(zip(*(leaf.grad.split(sizes) for leaf in leaves), strict=True))  # pyrefly: ignore
         torch.autograd.backward(with_graph, gradients[-1])
@@ -208,8 +221,12 @@ class Engine:
 
     def _loss(self, online: list[Tensor], target: list[Tensor]) -> Loss:
         """The loss, and its backward pass to where ``online`` comes from."""
+        numbers: Any = self.method.scheduled(self.progress(self.steps_done))
+        if self.compiled:  # which would begin anew for other numbers
+            numbers = torch.tensor(numbers, dtype=torch.float64)
+            numbers = numbers.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else numbers
         try:
-            loss = self.method.loss(online, target, self.progress(self.steps_done))
+            loss = self.objective(online, target, numbers)
         except (torch.linalg.LinAlgError, ValueError) as error:  # a matrix of NaN cannot be factorised
             what = f"the loss could not be computed at step {self.steps_done + 1}"
             raise FloatingPointError(f"{what} ({error})") from error
@@ -229,7 +246,8 @@ class Engine:
         images = part.images
         images = images.to(self.device) if isinstance(images, Tensor) else [crops.to(self.device) for crops in images]
         dtype = torch.float64 if self.recipe.precision == "64" else AUTOCAST.get(self.recipe.precision, torch.float32)
-        how = {"seed": self.recipe.seed, "epoch": part.epoch, "index": part.index, "dtype": dtype}
+        how: dict[str, Any] = {"seed": self.recipe.seed, "epoch": part.epoch, "index": part.index, "dtype": dtype}
+        how["compiled"] = self.compiled
         return make_views(images, self.recipe.views, **how)
 
     @contextmanager
@@ -291,7 +309,11 @@ class Engine:
         """
         try:
             self.method.load_state_dict(state["method"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            optimizer = state["optimizer"]
+            if "fused" in self.optimizer.defaults:  # by one kernel or by many, as this device has it
+                groups = [{**group, "fused": self.optimizer.defaults["fused"]} for group in optimizer["param_groups"]]
+                optimizer = {**optimizer, "param_groups": groups}
+            self.optimizer.load_state_dict(optimizer)
             self.scaler.load_state_dict(state["scaler"])
             self.steps_done = int(state["step"])
         except Exception as error:  # of whatever a file from elsewhere may hold

@@ -15,14 +15,18 @@ from infomax.functional import full_precision
 from infomax.schedules import cosine
 
 
-def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = True) -> nn.Sequential:
+class Head(nn.Sequential):
+    """What follows an encoder."""
+
+
+def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = True) -> Head:
     """Linear layers of these widths with (BatchNorm and) ReLU between them, and nothing after the last."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths[:-1]):
         layers.append(nn.Linear(width_in, width_out, bias=hidden_bias))
         layers += [nn.BatchNorm1d(width_out)] if norm else []
         layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1], bias=output_bias))
+    return Head(*layers, nn.Linear(widths[-2], widths[-1], bias=output_bias))
 
 
 @full_precision

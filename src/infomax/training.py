@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -60,7 +61,9 @@ def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None =
         torch.cuda.set_device(device)
     # Random layers are seeded step by step; the user's own numbers stay as they were.
     own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with own_numbers, _reproducible(launch.deterministic), Interruption() as interruption:
+    with own_numbers, warnings.catch_warnings(), _reproducible(launch.deterministic), Interruption() as interruption:
+        if launch.compile:  # which torch itself provokes, and cannot be helped
+            warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
         _Training(run, launch, device, source or _open_alike(run, device)).loop(interruption)
 
 
@@ -283,14 +286,13 @@ class _Training:
 
 @contextmanager
 def _reproducible(wanted: bool) -> Iterator[None]:
-    """Only operations that give the same bits each time, where wanted."""
-    if not wanted:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    """Only operations that give the same bits each time, where wanted; otherwise the fastest convolutions of a GPU,
+    which are found by trying them, since steps are all of one size."""
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = not wanted
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:

@@ -54,7 +54,7 @@ def crop(
 ) -> Float[Tensor, "b 3 size size"]:
     """Resize each image's box to ``size`` (height, width) pixels, mirrored where ``flip``; values stay in [0, 1]."""
     out_height, out_width = (size, size) if isinstance(size, int) else size
-    return _resized(images, *_upload(_mirrored(boxes, flip).T, images), out_height, out_width, bicubic)
+    return _resized(images, _upload(_mirrored(boxes, flip), images), out_height, out_width, bicubic)
 
 
 def _mirrored(boxes: Int[np.ndarray, "b 4"], flip: np.ndarray | None) -> Float64[np.ndarray, "b 4"]:
@@ -65,9 +65,8 @@ def _mirrored(boxes: Int[np.ndarray, "b 4"], flip: np.ndarray | None) -> Float64
     return numbers
 
 
-def _resized(
-    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, rows: int, columns: int, bicubic: bool
-) -> Tensor:
+def _resized(images: Tensor, boxes: Float[Tensor, "b 4"], rows: int, columns: int, bicubic: bool) -> Tensor:
+    top, left, height, width = boxes.unbind(1)
     vertical = _resampling(top, height, images.shape[2], rows, bicubic)
     horizontal = _resampling(left, width, images.shape[3], columns, bicubic)
     # The width first: all rows of an image are one matrix.
@@ -278,7 +277,7 @@ def _at_once(
     cuts, due, factors, single, normal = table.split([4, 16, 4, 4, 6], dim=1)
     gray, blurred, sigma, inverted = single.view(-1, 4, 1, 1, 1).unbind(1)
     x = to_float(source, table.dtype)
-    x = _resized(x, *cuts.unbind(1), size, size, bicubic) if cut else x
+    x = _resized(x, cuts, size, size, bicubic) if cut else x
 
     def kept(change: Callable[..., Tensor], where: Tensor, value: Tensor) -> Tensor:
         return torch.where(where > 0, change(x, value), x)

@@ -68,7 +68,7 @@ def _crop_boxes(random, height, width, scale, ratio, out):
         if not found:
             box_height, box_width = min(h, np.rint(w / ratio[i, 0])), min(w, np.rint(h * ratio[i, 1]))
             out[i, 0], out[i, 1] = (h - box_height) // 2, (w - box_width) // 2
-        out[i, 2], out[i, 3] = box_height, box_width
+        out[i, 2], out[i, 3] = box_height, box_width  # pyrefly: ignore[unbound-name]
 
 
 def crop_boxes(

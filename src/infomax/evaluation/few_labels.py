@@ -42,7 +42,7 @@ def few_label_scores(
         yield {
             "classifier": classifier,
             "labels_per_class": per_class,
-            "labelled_images": len(chosen),
+            "labelled_images": len(chosen),  # pyrefly: ignore[unbound-name]
             "metric": "top1",
             "top1": mean,
             "interval": [mean - half, mean + half],

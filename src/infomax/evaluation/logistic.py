@@ -212,7 +212,7 @@ class _Solver:
             if further is None:  # rounding hides what is left to gain
                 break
             sure, point = length < SURE, further
-        return point, norm, evaluations
+        return point, norm, evaluations  # pyrefly: ignore[unbound-name]
 
     def learn(self, step: Tensor, bare: Tensor, gradient: Tensor) -> None:
         rounding = torch.finfo(bare.dtype).eps * step.norm() * gradient.norm()

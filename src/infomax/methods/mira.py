@@ -295,7 +295,7 @@ class Mira(Method):
     def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         beta, *onwards = numbers
         scale, plain = self.teacher_temperature * (1 - beta), 1 + (self.iterations or 0)
-        linear = COSINES <= LINEAR_RANGE * self.teacher_temperature * (1 - self._largest_beta)
+        linear = LINEAR_RANGE * self.teacher_temperature * (1 - self._largest_beta) >= COSINES
         targets = _fixed_points(target or online[: self.full_views], scale, beta, plain, onwards, linear)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
