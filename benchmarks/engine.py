@@ -28,13 +28,14 @@ from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from infomax import runs
+from infomax.building import build_method, build_optimizer, learning_rate
 from infomax.data.augment import make_views
 from infomax.data.images import ArrayImages
 from infomax.data.loaders import training_batches
 from infomax.data.sources import open_source
 from infomax.data.workers import Batch
 from infomax.distributed import process_group
-from infomax.engine import Engine, build_method, build_optimizer, learning_rate
+from infomax.engine import Engine
 from infomax.methods.base import Method, Progress, Views
 from infomax.nn import unit
 from infomax.recipes import METHODS, customise, get_recipe

@@ -28,10 +28,11 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapp
 from turns import DEVICE, Row, clock, rates, seconds_of
 
 from infomax import runs
+from infomax.building import build_method
 from infomax.cost import FACTORISATIONS, _Live, _Shapes, _Step, count
 from infomax.data.images import ArrayImages
 from infomax.data.loaders import Ahead, training_batches
-from infomax.engine import Engine, build_method
+from infomax.engine import Engine
 from infomax.methods.base import Progress
 from infomax.nn import unit
 from infomax.recipes import customise, get_recipe

@@ -26,8 +26,8 @@ from torch.utils._pytree import tree_leaves
 from turns import DEVICE, Row, rates, row, turns
 
 from infomax import runs
+from infomax.building import build_method
 from infomax.encoders import build_encoder
-from infomax.engine import build_method
 from infomax.functional import log_det
 from infomax.methods.base import Progress
 from infomax.methods.corinfomax import CorInfoMaxLoss

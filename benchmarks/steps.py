@@ -25,10 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from turns import DEVICE, WARM_UP, Row, clock, rates, row, seconds_of
 
+from infomax.building import AUTOCAST, build_method
 from infomax.data.images import ArrayImages
 from infomax.data.loaders import training_batches
 from infomax.encoders import build_encoder
-from infomax.engine import AUTOCAST, Engine, build_method
+from infomax.engine import Engine
 from infomax.optim import Lars, parameter_groups
 from infomax.recipes import METHODS, customise, get_recipe
 from infomax.recipes.schema import Recipe

@@ -25,6 +25,7 @@ LAYERS = [
     {"training", "timing"},
     {"replay", "monitor", "online", "cost"},
     {"engine"},
+    {"building"},
     {"evaluation"},
     {"runs", "table", "gpus"},
     {"recipes"},

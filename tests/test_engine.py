@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from infomax.building import build_method, build_optimizer, learning_rate
 from infomax.data import augment
 from infomax.data.augment import make_views
 from infomax.data.images import ArrayImages
 from infomax.data.loaders import training_batches
 from infomax.data.views import ViewSet, dino
 from infomax.distributed import rank, world_size
-from infomax.engine import Engine, build_method, build_optimizer, learning_rate
+from infomax.engine import Engine
 from infomax.methods.base import Progress, Views
 from infomax.recipes import customise, get_recipe
 from ranks import on_ranks

@@ -14,10 +14,10 @@ import torch
 
 from data.layouts import LAYOUTS
 from infomax import checkpoints, judging, published
+from infomax.building import build_method
 from infomax.data.sources import open_source
 from infomax.data.views import Preprocessing
 from infomax.encoders import build_encoder, load_encoder
-from infomax.engine import build_method
 from infomax.evaluation import features
 from infomax.evaluation.clusters import compare
 from infomax.evaluation.features import extract

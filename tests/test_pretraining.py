@@ -10,10 +10,11 @@ from PIL import Image
 
 import infomax
 from infomax import checkpoints
+from infomax.building import build_method, build_optimizer, learning_rate
 from infomax.data.augment import make_views
 from infomax.data.loaders import training_batches
 from infomax.data.sources import open_source
-from infomax.engine import Engine, build_method, build_optimizer, learning_rate
+from infomax.engine import Engine
 from infomax.evaluation.protocols import knn
 from infomax.methods.base import Progress
 from infomax.pretraining import pretrain

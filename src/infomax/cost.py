@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from infomax.building import AUTOCAST, build_method, build_optimizer
 from infomax.distributed import Traffic, average_in_place, rehearsal
-from infomax.engine import AUTOCAST, build_method, build_optimizer
 from infomax.methods.base import Progress, Views
 from infomax.nn import RunningStatistics, batch_norms, globalise_batch_norm
 from infomax.recipes.schema import OptimizerSettings, Recipe

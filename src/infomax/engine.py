@@ -6,7 +6,6 @@ be skipped, saved or replayed. Everything else that a step depends on is a funct
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
 from inspect import signature
 from math import isfinite
 from typing import Any
@@ -15,55 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from infomax.building import AUTOCAST, build_method, build_optimizer, learning_rate
 from infomax.data.augment import make_views
 from infomax.data.workers import Batch
 from infomax.distributed import average_in_place, rank, world_size
-from infomax.encoders import Encoder, build_encoder
+from infomax.encoders import Encoder
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import Head, Prototypes, RunningStatistics, batch_norms, copy_all, globalise_batch_norm
-from infomax.optim import Lars, parameter_groups
-from infomax.recipes.schema import OptimizerSettings, Recipe
-from infomax.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
+from infomax.recipes.schema import Recipe
 
-AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 Listener = Callable[[Sequence[Batch], Sequence[Tensor], Progress], None]
 """Given the parts of a step, and of each the features of its full views, one view's rows after another's."""
-
-
-def build_method(recipe: Recipe) -> Method:
-    """The untrained method of a recipe; its seed decides the weights."""
-    encoder = build_encoder(**asdict(recipe.encoder), seed=recipe.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(recipe.seed + 1)  # not the encoder's numbers again
-        method = recipe.method.build(encoder)
-    method.joint_forward, method.full_views = recipe.joint_forward, len(recipe.views.full)
-    return method.double() if recipe.precision == "64" else method
-
-
-def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimiser of a recipe, over the trainable parameters of a method.
-
-    Args:
-        fused: Whether SGD and Adam update all parameters by one kernel, which is for GPUs. LARS has its own few.
-    """
-    groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
-    rate, momentum = settings.learning_rate, settings.momentum
-    if settings.name == "lars":
-        return Lars(groups, lr=rate, momentum=momentum)
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
-    return kind(groups, lr=rate, fused=fused)
-
-
-def learning_rate(settings: OptimizerSettings, progress: Progress, *, epochs: int) -> float:
-    """Of the step that ``progress`` stands before."""
-    common = {"peak": settings.learning_rate, "start": settings.warmup_start, "end": settings.end}
-    if settings.per_epoch:
-        warmup = settings.warmup_epochs
-        return warmup_cosine_by_epoch(progress.epoch, epochs=epochs, warmup_epochs=warmup, **common)
-    warmup = settings.warmup_epochs * progress.total_steps // epochs
-    return warmup_cosine_by_step(progress.step, steps=progress.total_steps, warmup_steps=warmup, **common)
 
 
 class _Online(nn.Module):

@@ -1,4 +1,4 @@
-"""Mathematics with more than one user: checked inputs, full precision, log-determinants and information in nats."""
+"""Mathematics that is no method's own: checked inputs, full precision, cross-entropy, log-determinants, information."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -62,6 +62,32 @@ def row_blocks(*x: Tensor) -> Iterator[tuple[Tensor, ...]]:
     whole = x[0].is_cuda or torch.compiler.is_compiling()  # a compiler makes blocks of its own
     rows = len(x[0]) if whole else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # some MB a thread
     return zip(*(each.split(rows) for each in x), strict=True)
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    """Autograd would keep the logarithms until the backward pass, and write the matrix several times in it."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+        ctx.save_for_backward(logits, target)
+        ctx.temperature = temperature
+        return torch.cat([-(t * (x / temperature).log_softmax(1)).sum(1) for x, t in row_blocks(logits, target)])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyrefly: ignore[bad-override]
+        logits, target = ctx.saved_tensors
+        gradient, scale = torch.empty_like(logits), gradients[0].unsqueeze(1) / ctx.temperature
+        for into, x, t, s in row_blocks(gradient, logits, target, scale):
+            torch.softmax(x / ctx.temperature, 1, out=into).mul_(t.sum(1, keepdim=True)).sub_(t).mul_(s)
+        return gradient, None, None
+
+
+def soft_cross_entropy(
+    logits: Float[Tensor, "b k"], target: Float[Tensor, "b k"], temperature: float
+) -> Float[Tensor, " b"]:
+    """Of each row, ``-sum_j target_j log softmax(logits / temperature)_j``, with the targets held constant. In nats."""
+    return _SoftCrossEntropy.apply(logits, target, temperature)  # pyrefly: ignore[bad-return]
 
 
 class _LogDet(torch.autograd.Function):

@@ -10,12 +10,12 @@ import torch
 
 from infomax import recipes, runs
 from infomax.arguments import check_count, check_number, choose, choose_device
+from infomax.building import build_method
 from infomax.data.images import readable
 from infomax.data.picture import draw_views
 from infomax.data.sources import Location
 from infomax.data.splits import Source, to_look_at
 from infomax.distributed import from_first, process_group
-from infomax.engine import build_method
 from infomax.launch import Place, given_place, run_ranks
 from infomax.recipes.schema import Recipe
 from infomax.runs import Run

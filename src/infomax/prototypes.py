@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from infomax import checkpoints
+from infomax.building import build_method
 from infomax.data.splits import Source
-from infomax.engine import build_method
 from infomax.evaluation.clusters import compare
 from infomax.evaluation.representations import Judging, is_run, labelled, represent
 from infomax.runs import Run

@@ -30,7 +30,7 @@ def run(sweep: Sweep) -> list[str]:
     """
     import torch
 
-    from infomax.engine import build_method
+    from infomax.building import build_method
 
     with torch.device("meta"), catch_warnings(action="ignore"):  # no memory, no numbers: all settings are tried first
         for trial in sweep.trials:

@@ -10,8 +10,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
 from infomax.data import draws
-from infomax.data.augment import crop, distort, make_views, preprocess, to_float
+from infomax.data.augment import crop, distort, make_views, preprocess
 from infomax.data.draws import choose_colours, crop_boxes, draw
+from infomax.data.operations import to_float
 from infomax.data.views import VIEW_SETS, Preprocessing, View, ViewSet, byol, dino, mira_cifar, simclr
 
 PLAIN = {"flip": 0.0, "jitter": 0.0, "grayscale": 0.0}
@@ -238,6 +239,22 @@ def test_the_cpus_way_gives_the_same_views_as_a_gpus(images, name, cut):
         difference = (a - b).abs()
         assert (difference < 5e-5).float().mean() > 0.9995  # the rest solarise on the other side of the threshold
         assert difference.median() < 2e-6
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("name", VIEW_SETS)
+def test_all_at_once_gives_the_views_of_one_operation_after_another(images, name, cut, monkeypatch):
+    """What is compiled for a GPU, as it is: to the bit, for each operation is the same."""
+    monkeypatch.setattr(augment, "_compiled", lambda: make_at_once)
+    full, local = VIEW_SETS[name](24)
+    views = ViewSet(full=full, local=local, mean=(0.4, 0.5, 0.6))
+    given = [images[:, : v.size, : v.size] for v in (*full, *local)] if cut else images
+    for epoch in range(3):
+        how = {"seed": 3, "epoch": epoch, "index": np.arange(100, 112), "dtype": torch.float64}
+        apart, at_once = (make_views(given, views, **how, compiled=on) for on in (False, True))
+        assert len(at_once) == len(full) + len(local)
+        assert all(map(torch.equal, apart, at_once))
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in at_once)
 
 
 def test_threads_change_nothing(images):

@@ -9,39 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
-from torch.nn import functional as F
 
 from infomax.data import kernels
 from infomax.data.draws import FLIP, Choices, choose_colours, crop_boxes, draw
+from infomax.data.operations import JITTER, STAGES, blur, grayscale, make_at_once, resized, solarize, to_float
 from infomax.data.views import Preprocessing, ViewSet
 
 PIXELS_EACH = 2**14  # that a thread has to make, at least; to start one takes as long as some thousands
-BLOCK = 32  # pixels of a line that are blurred together, by a product with one small matrix
-
-
-def _resampling(start: Tensor, length: Tensor, source: int, size: int, bicubic: bool) -> Float[Tensor, "b size source"]:
-    """Matrices that resize the pixels from ``start`` on, ``length`` of them, to ``size``, with antialiasing.
-
-    A row holds the weights of one result: the kernel, widened by the scale where pixels are lost, at the distance of
-    each source pixel within the crop. As in PIL, and in torchvision with ``antialias=True``. Where ``length`` is
-    negative, the result is mirrored.
-    """
-    mirrored = length < 0
-    length = length.abs().view(-1, 1, 1)
-    start, scale = start.view(-1, 1, 1), length / size
-    result = torch.arange(size, device=start.device, dtype=start.dtype)
-    result = torch.where(mirrored.view(-1, 1), size - 1 - result, result).unsqueeze(2)
-    pixel = torch.arange(source, device=start.device, dtype=start.dtype)
-    outside = (pixel < start) | (pixel >= start + length)
-    x = (pixel + 0.5 - start - (result + 0.5) * scale).div_(scale.clamp_min(1)).abs_()
-    if bicubic:  # Keys's kernel with a = -1/2, from its two joints: b^2 (b - 1) / 2 + a^2 (1 - 2a)
-        b = x.neg_().add_(2).clamp_min_(0)
-        a = (b - 1).clamp_min_(0)
-        weight = (b - 1).mul_(b).mul_(b).div_(2).add_((1 - 2 * a).mul_(a).mul_(a))
-    else:
-        weight = x.neg_().add_(1).clamp_min_(0)
-    weight = weight.masked_fill_(outside, 0)
-    return weight.div_(weight.sum(2, keepdim=True))
 
 
 def crop(
@@ -54,7 +28,7 @@ def crop(
 ) -> Float[Tensor, "b 3 size size"]:
     """Resize each image's box to ``size`` (height, width) pixels, mirrored where ``flip``; values stay in [0, 1]."""
     out_height, out_width = (size, size) if isinstance(size, int) else size
-    return _resized(images, _upload(_mirrored(boxes, flip), images), out_height, out_width, bicubic)
+    return resized(images, _upload(_mirrored(boxes, flip), images), out_height, out_width, bicubic)
 
 
 def _mirrored(boxes: Int[np.ndarray, "b 4"], flip: np.ndarray | None) -> Float64[np.ndarray, "b 4"]:
@@ -63,15 +37,6 @@ def _mirrored(boxes: Int[np.ndarray, "b 4"], flip: np.ndarray | None) -> Float64
     if flip is not None:
         numbers[flip, 3] *= -1
     return numbers
-
-
-def _resized(images: Tensor, boxes: Float[Tensor, "b 4"], rows: int, columns: int, bicubic: bool) -> Tensor:
-    top, left, height, width = boxes.unbind(1)
-    vertical = _resampling(top, height, images.shape[2], rows, bicubic)
-    horizontal = _resampling(left, width, images.shape[3], columns, bicubic)
-    # The width first: all rows of an image are one matrix.
-    narrow = (images.flatten(1, 2) @ horizontal.mT).unflatten(1, images.shape[1:3])
-    return (vertical.unsqueeze(1) @ narrow).clamp_(0, 1)
 
 
 def distort(images: Float[Tensor, "b 3 s s"], choices: Choices) -> Float[Tensor, "b 3 s s"]:
@@ -86,9 +51,9 @@ def distort(images: Float[Tensor, "b 3 s s"], choices: Choices) -> Float[Tensor,
         for part in range(4)
     ]
     work += [
-        (_grayscale, choices.grayscale, choices.sigma),
-        (partial(_blur, reach=choices.reach), choices.blur, choices.sigma),
-        (_solarize, choices.solarize, choices.sigma),
+        (grayscale, choices.grayscale, choices.sigma),
+        (partial(blur, reach=choices.reach), choices.blur, choices.sigma),
+        (solarize, choices.solarize, choices.sigma),
     ]
     due = [(change, mask.nonzero()[0], values) for change, mask, values in work if mask.any()]
     if not due:
@@ -110,75 +75,6 @@ def _upload(values: np.ndarray, like: Tensor, dtype: torch.dtype | None = None) 
     return made.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else made
 
 
-def _gray(x: Tensor) -> Tensor:
-    red, green, blue = x.split(1, dim=1)
-    r, g, b = kernels.GRAY
-    return (red * r).add_(green, alpha=g).add_(blue, alpha=b)
-
-
-def _brightness(x: Tensor, factor: Tensor) -> Tensor:
-    return (x * factor).clamp_(0, 1)
-
-
-def _contrast(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_gray(x.mean((2, 3), keepdim=True)), x, factor).clamp_(0, 1)
-
-
-def _saturation(x: Tensor, factor: Tensor) -> Tensor:
-    return torch.lerp(_gray(x), x, factor).clamp_(0, 1)
-
-
-def _hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of HSV; saturation and value stay."""
-    red, green, blue = x.unbind(1)
-    # Swap green and blue, then red and green, until red is the largest: the hue is an offset by the swaps, in turns.
-    swapped = green < blue
-    middle, low = torch.maximum(green, blue), torch.minimum(green, blue)
-    offset = swapped.to(x.dtype).neg_()
-    second = red < middle
-    value, middle = torch.maximum(red, middle), torch.minimum(red, middle)
-    offset = torch.where(second, -1 / 3 - offset, offset)
-    chroma = value - torch.minimum(middle, low)
-    hue = (middle - low).div_(torch.where(chroma > 0, 6 * chroma, 1)).add_(offset).abs_()
-    # A channel is value - chroma clamp(2 - |k - 2|, 0, 1) with k = 6 (hue + n) mod 6; n is 5/6, 3/6, 1/6.
-    hue = hue.add_(turns.squeeze(1))
-    k = torch.stack([hue + 11 / 6, hue + 9 / 6, hue + 7 / 6], dim=1)
-    share = k.frac_().mul_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
-    return torch.addcmul(value.unsqueeze(1), chroma.unsqueeze(1), share, value=-1, out=share)
-
-
-JITTER = (_brightness, _contrast, _saturation, _hue)
-
-
-def _grayscale(x: Tensor, _: Tensor) -> Tensor:
-    return _gray(x).repeat(1, 3, 1, 1)
-
-
-def _solarize(x: Tensor, _: Tensor) -> Tensor:
-    return torch.where(x >= 128 / 255, 1 - x, x)
-
-
-def _blur(x: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
-    """Separable Gaussian blur over ``reach`` pixels to each side; those beyond an edge repeat it, as in PIL."""
-    block = min(BLOCK, x.shape[-1])
-    distance = torch.arange(reach + 1, device=x.device, dtype=x.dtype)
-    bell = (distance / sigma.view(-1, 1)).square_().mul_(-0.5).exp_()
-    bell = F.pad(bell / (2 * bell.sum(1, keepdim=True) - 1), (0, 1))  # nothing from further away
-    source, target = torch.arange(-reach, block + reach, device=x.device), torch.arange(block, device=x.device)
-    apart = (source.view(-1, 1) - target).abs_().clamp_max_(reach + 1)
-    matrix = bell[:, apart]  # [b, block + 2 reach, block], the same for every block of every line
-    return _blur_lines(_blur_lines(x, matrix, reach).mT, matrix, reach).mT
-
-
-def _blur_lines(x: Tensor, matrix: Tensor, reach: int) -> Tensor:
-    size, block = x.shape[-1], matrix.shape[2]
-    blocks = -(-size // block)
-    padded = F.pad(x, (reach, reach + blocks * block - size, 0, 0), mode="replicate")
-    windows = padded.unfold(3, block + 2 * reach, block)  # [b, 3, lines, blocks, block + 2 reach]
-    made = windows.flatten(1, 3) @ matrix
-    return made.view(*x.shape[:3], blocks * block)[..., :size]
-
-
 def normalize(
     images: Float[Tensor, "b 3 h w"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "b 3 h w"]:
@@ -186,12 +82,6 @@ def normalize(
     scale = 1 / np.array(std)
     numbers = _upload(np.stack([-np.array(mean) * scale, scale]), images).view(2, 3, 1, 1)
     return torch.addcmul(numbers[0], images, numbers[1])
-
-
-def to_float(images: UInt8[Tensor, "b h w 3"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:
-    """Bytes to [0, 1], channels before rows."""
-    made = torch.empty(len(images), 3, *images.shape[1:3], dtype=dtype, device=images.device)
-    return made.copy_(images.permute(0, 3, 1, 2)).div_(255)
 
 
 def make_views(
@@ -231,18 +121,15 @@ def make_views(
             x = _make_on_cpu(source, boxes, flip, choices, views, size, bicubic).to(dtype)
         elif compiled:
             numbers = _upload(_table(boxes, flip, choices, views), torch.empty(0, dtype=wide, device=source.device))
-            settings = {"size": size, "bicubic": bicubic, "reach": choices.reach, "cut": bool(len(boxes))}
-            settings |= {part: any(getattr(each[i], part) for i in group) for part in STAGES}
-            x = _compiled()(source, numbers, dtype=dtype, **settings)
+            stages = {name for name in STAGES if any(getattr(each[i], name) for i in group)}
+            how = {"size": size if len(boxes) else None, "bicubic": bicubic, "reach": choices.reach, "stages": stages}
+            x = _compiled()(source, numbers, dtype=dtype, **how)
         else:
             x = to_float(source, wide)
             x = crop(x, boxes, size, bicubic=bicubic, flip=flip) if len(boxes) else x
             x = normalize(distort(x, choices), views.mean, views.std).to(dtype, memory_format=torch.channels_last)
         made += x.split(len(index))
     return made
-
-
-STAGES = ("jitter", "grayscale", "blur", "solarize")  # of a view, where their probabilities are not 0
 
 
 def _table(boxes: np.ndarray, flip: np.ndarray, choices: Choices, views: ViewSet) -> Float64[np.ndarray, "b columns"]:
@@ -255,49 +142,9 @@ def _table(boxes: np.ndarray, flip: np.ndarray, choices: Choices, views: ViewSet
     return np.concatenate([cuts, c.jitter.reshape(count, 16), c.factors, single, np.tile(normal, (count, 1))], axis=1)
 
 
-def _at_once(
-    source: UInt8[Tensor, "b h w 3"],
-    table: Float[Tensor, "b columns"],
-    *,
-    size: int,
-    bicubic: bool,
-    reach: int,
-    cut: bool,
-    jitter: bool,
-    grayscale: bool,
-    blur: bool,
-    solarize: bool,
-    dtype: torch.dtype,
-) -> Float[Tensor, "b 3 size size"]:
-    """Crop, distort and normalise, each operation on all images and kept of those that it is due for.
-
-    So the same operations make every batch. A compiler puts them into a few loops over memory; without one, this is
-    many times the work of :func:`distort`.
-    """
-    cuts, due, factors, single, normal = table.split([4, 16, 4, 4, 6], dim=1)
-    gray, blurred, sigma, inverted = single.view(-1, 4, 1, 1, 1).unbind(1)
-    x = to_float(source, table.dtype)
-    x = _resized(x, cuts, size, size, bicubic) if cut else x
-
-    def kept(change: Callable[..., Tensor], where: Tensor, value: Tensor) -> Tensor:
-        return torch.where(where > 0, change(x, value), x)
-
-    if jitter:
-        for turn in due.view(-1, 4, 4, 1, 1, 1).unbind(1):
-            for change, where, factor in zip(
-                JITTER, turn.unbind(1), factors.view(-1, 4, 1, 1, 1).unbind(1), strict=True
-            ):
-                x = kept(change, where, factor)
-    x = kept(_grayscale, gray, sigma) if grayscale else x
-    x = kept(partial(_blur, reach=reach), blurred, sigma) if blur else x
-    x = kept(_solarize, inverted, sigma) if solarize else x
-    shift, scale = normal.view(-1, 2, 3, 1, 1).unbind(1)
-    return torch.addcmul(shift, x, scale).to(dtype, memory_format=torch.channels_last)
-
-
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(_at_once, fullgraph=True, dynamic=False)
+    return torch.compile(make_at_once, fullgraph=True, dynamic=False)
 
 
 def _make_on_cpu(

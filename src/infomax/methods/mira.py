@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from infomax.arguments import check_count, check_number
 from infomax.distributed import global_logmeanexp, global_max, global_mean, global_sum
 from infomax.encoders import Encoder
-from infomax.functional import check_rows, full_precision, row_blocks
+from infomax.functional import check_rows, full_precision, row_blocks, soft_cross_entropy
 from infomax.methods.base import Loss, Method, Progress, Views, others
 from infomax.nn import Prototypes, Teacher, mlp
 from infomax.schedules import cosine
@@ -158,28 +157,6 @@ def _log_column_sums_of_logs(log_q: Float[Tensor, "v b k"], a: Float[Tensor, "v 
     return global_logmeanexp(torch.cat(list(log_q - row), dim=1)).view_as(a)
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """Of each row, ``-sum_j target_j log softmax(logits / temperature)_j``, with the targets held constant.
-
-    Autograd would keep the logarithms until the backward pass, and write the matrix several times in it.
-    """
-
-    @staticmethod
-    def forward(ctx, logits: Tensor, target: Tensor, temperature: float) -> Tensor:
-        ctx.save_for_backward(logits, target)
-        ctx.temperature = temperature
-        return torch.cat([-(t * (x / temperature).log_softmax(1)).sum(1) for x, t in row_blocks(logits, target)])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyrefly: ignore[bad-override]
-        logits, target = ctx.saved_tensors
-        gradient, scale = torch.empty_like(logits), gradients[0].unsqueeze(1) / ctx.temperature
-        for into, x, t, s in row_blocks(gradient, logits, target, scale):
-            torch.softmax(x / ctx.temperature, 1, out=into).mul_(t.sum(1, keepdim=True)).sub_(t).mul_(s)
-        return gradient, None, None
-
-
 def swapped_prediction_loss(
     student_logits: Sequence[Float[Tensor, "b k"]],
     targets: Sequence[Float[Tensor, "b k"]],
@@ -216,7 +193,7 @@ def _swapped_prediction_loss(student_logits: Sequence[Tensor], targets: Sequence
     losses = []
     for crop, logits in enumerate(student_logits):
         target = reduce(torch.add, [targets[view] for view in others(crop, len(targets))])
-        losses.append(_CrossEntropy.apply(logits, target, temperature))
+        losses.append(soft_cross_entropy(logits, target, temperature))
     return global_mean(torch.stack(losses).sum(0)) / (len(targets) * (len(student_logits) - 1))
 
 
@@ -295,7 +272,7 @@ class Mira(Method):
     def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         beta, *onwards = numbers
         scale, plain = self.teacher_temperature * (1 - beta), 1 + (self.iterations or 0)
-        linear = LINEAR_RANGE * self.teacher_temperature * (1 - self._largest_beta) >= COSINES
+        linear = COSINES / (self.teacher_temperature * (1 - self._largest_beta)) <= LINEAR_RANGE
         targets = _fixed_points(target or online[: self.full_views], scale, beta, plain, onwards, linear)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
