@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from infomax.data import draws
+from infomax.data import augment, draws
 from infomax.data.augment import crop, distort, make_views, preprocess
 from infomax.data.draws import choose_colours, crop_boxes, draw
 from infomax.data.operations import to_float
