@@ -93,8 +93,8 @@ def ours(recipe: Recipe, watch: Watch | None = None) -> Iterator[None]:
     how = {"batch_size": recipe.batch_size, "seed": 0, "steps": range(10**6), "device": DEVICE}
     batches = training_batches(ArrayImages(PIXELS, None, []), recipe.views, **how)
     if watch:
-        loss = engine.method.loss
-        engine.method.loss = lambda online, *rest: watch.loss(lambda: loss(online, *rest), online)
+        loss: Any = engine.objective
+        engine.objective = lambda online, *rest: watch.loss(lambda: loss(online, *rest), online)
         watch.around(engine, "views", "rest", "views")
         watch.around(engine.method, "target", "forward", "forward")
         watch.around(engine.method, "after_backward", "backward", "rest")

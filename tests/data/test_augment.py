@@ -12,7 +12,7 @@ from torchvision.transforms.v2 import functional as reference
 from infomax.data import augment, draws
 from infomax.data.augment import crop, distort, make_views, preprocess
 from infomax.data.draws import choose_colours, crop_boxes, draw
-from infomax.data.operations import to_float
+from infomax.data.operations import make_at_once, to_float
 from infomax.data.views import VIEW_SETS, Preprocessing, View, ViewSet, byol, dino, mira_cifar, simclr
 
 PLAIN = {"flip": 0.0, "jitter": 0.0, "grayscale": 0.0}
