@@ -1,6 +1,7 @@
 """What one GPU makes of infomax: whole steps beside their bounds, the losses' share, and CIFAR-10 against the clock.
 
 python benchmarks/gpu.py --cifar cifar10.npz       within ten minutes on one GPU; writes docs/results/gpu.json
+python benchmarks/gpu.py --only compiled           steps and losses again under --compile, which takes minutes to begin
 python benchmarks/gpu.py --only steps losses       some parts; the others stay as they were kept
 python benchmarks/gpu.py --only bounds             what an H200 is bounded by, which needs no GPU
 python benchmarks/gpu.py --quick --out FILE        at toy size, on a CPU too, to see that it works
@@ -39,17 +40,17 @@ from infomax.recipes import customise, get_recipe
 from infomax.recipes.schema import Recipe
 from infomax.runs import Run
 
-PARTS = ("bounds", "steps", "losses", "clock")
+PARTS = ("bounds", "steps", "losses", "clock", "compiled")
 OUT = Path(__file__).parents[1] / "docs" / "results" / "gpu.json"
-RECIPES = {  # recipe, images a step, whether it is compiled, and image pairs a second that are to be reached
-    "ResNet-18, 32 pixels": ("corinfomax/cifar10", 512, False, 25_000),
-    "ResNet-18, 32 pixels, compiled": ("corinfomax/cifar10", 512, True, 25_000),
-    "ResNet-18, 32 pixels, CARL": ("carl/cifar10", 512, False, 25_000),
-    "ResNet-18, 32 pixels, MVEB's teacher": ("mveb/cifar10", 512, False, 18_000),
-    "ResNet-18, 32 pixels, MIRA's teacher": ("mira/cifar10", 512, False, 18_000),
-    "ResNet-50, 224 pixels": ("corinfomax/imagenet", 512, False, 2_200),
-    "ResNet-50, 2 x 224 and 6 x 96 pixels, MIRA's teacher": ("mira/imagenet_multicrop_100", 256, False, 1_100),
+RECIPES = {  # recipe, images a step, and image pairs a second that are to be reached
+    "ResNet-18, 32 pixels": ("corinfomax/cifar10", 512, 25_000),
+    "ResNet-18, 32 pixels, CARL": ("carl/cifar10", 512, 25_000),
+    "ResNet-18, 32 pixels, MVEB's teacher": ("mveb/cifar10", 512, 18_000),
+    "ResNet-18, 32 pixels, MIRA's teacher": ("mira/cifar10", 512, 18_000),
+    "ResNet-50, 224 pixels": ("corinfomax/imagenet", 512, 2_200),
+    "ResNet-50, 2 x 224 and 6 x 96 pixels, MIRA's teacher": ("mira/imagenet_multicrop_100", 256, 1_100),
 }
+COMPILED = [name for name in RECIPES if "CARL" not in name and "6 x 96" not in name]  # for time
 SHARES = {  # recipes, and how much of a step their losses are to take at most
     "ResNet-18, 32 pixels": (("mira/cifar10", "corinfomax/cifar10", "carl/cifar10", "mveb/cifar10"), 0.03),
     "ResNet-50, 224 pixels": (("mira/imagenet_100", "corinfomax/imagenet", "mveb/imagenet_two_crops"), 0.01),
@@ -108,10 +109,9 @@ def bounds(recipe: Recipe, speed: dict[str, float]) -> dict[str, float]:
 
 
 def bounds_on_paper() -> Iterator[Row]:
-    for name, (recipe_name, batch, compiled, goal) in RECIPES.items():
-        if not compiled:
-            found = bounds(recipe_of(recipe_name, batch, quick=False), H200)
-            yield {"name": name, "recipe": recipe_name, "batch": batch, "goal": goal, **found}
+    for name, (recipe_name, batch, goal) in RECIPES.items():
+        found = bounds(recipe_of(recipe_name, batch, quick=False), H200)
+        yield {"name": name, "recipe": recipe_name, "batch": batch, "goal": goal, **found}
 
 
 def steps_of(recipe: Recipe, compiled: bool) -> Iterator[None]:
@@ -131,10 +131,9 @@ def steps_of(recipe: Recipe, compiled: bool) -> Iterator[None]:
         yield
 
 
-def steps(quick: bool, speed: dict[str, float]) -> Iterator[Row]:
-    for name, (recipe_name, batch, compiled, goal) in RECIPES.items():
-        if quick and compiled:
-            continue  # which takes longer than all else
+def steps(quick: bool, speed: dict[str, float], compiled: bool = False) -> Iterator[Row]:
+    for name in COMPILED[: 1 if quick else None] if compiled else RECIPES:
+        recipe_name, batch, goal = RECIPES[name]
         recipe = recipe_of(recipe_name, batch, quick)
         running, start = steps_of(recipe, compiled), time.perf_counter()
         for _ in range(2 if quick else 10):
@@ -154,25 +153,30 @@ def steps(quick: bool, speed: dict[str, float]) -> Iterator[Row]:
         del running
 
 
-def losses(quick: bool, steps: list[Row]) -> Iterator[Row]:
-    """Value and gradient of each loss, as a share of a step."""
-    for step, (names, most) in SHARES.items():
+def losses(quick: bool, steps: list[Row], compiled: bool = False) -> Iterator[Row]:
+    """Value and gradient of each loss, as a share of a step; compiled for the first of ``SHARES`` alone."""
+    for step, (names, most) in list(SHARES.items())[: 1 if compiled else None]:
         of = next(row["seconds"] for row in steps if row["name"] == step)
-        for name in names:
+        for name in names[-1:] if quick and compiled else names:
             recipe = recipe_of(name, 512, quick)
             method, now = build_method(recipe).to(DEVICE), Progress(step=0, total_steps=100, epoch=0)
             online, target = (
                 [unit(torch.randn(recipe.batch_size, *shape, device=DEVICE)) for shape in branch]
                 for branch in count(recipe).outputs
             )
-            leaves = [x.requires_grad_() for x in online]
+            leaves, objective, numbers = [x.requires_grad_() for x in online], method.objective, method.scheduled(now)
+            if compiled:
+                objective = torch.compile(objective, fullgraph=True, dynamic=False)
+                numbers = torch.tensor(numbers, dtype=torch.float64, device=DEVICE)
 
-            def loss(m: Any = method, a: Any = leaves, t: Any = target, now: Any = now) -> None:
-                torch.autograd.grad(m.loss(a, t, now).total, a)
+            def loss(f: Any = objective, a: Any = leaves, t: Any = target, n: Any = numbers) -> None:
+                torch.autograd.grad(f(a, t, n).total, a)
 
+            start = time.perf_counter()
             loss()
+            row = {"name": name, "step": step, "compiled": compiled, "first_seconds": time.perf_counter() - start}
             seconds = float(np.median([seconds_of(loss) for _ in range(3 if quick else 50)]))
-            yield {"name": name, "step": step, "seconds": seconds, "share": seconds / of, "most": most}
+            yield row | {"seconds": seconds, "share": seconds / of, "most": most}
 
 
 def against_the_clock(quick: bool, cifar: Path, seed: int) -> Row:
@@ -210,7 +214,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", type=Path, help="CIFAR-10, all of it; without it nothing is trained to its end")
     parser.add_argument("--seed", type=int, default=0, help="of that training")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[1:])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[1:4])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
@@ -219,11 +223,13 @@ def main() -> None:
     result: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
     if "losses" in given.only and not {"steps"} & {*given.only, *result}:
         parser.error("--only losses: their share is that of steps, which have not been measured")
+    torch.backends.cudnn.benchmark = True  # as in a run
     speed = H200 if given.only == ["bounds"] else rates(5 if given.quick else 25)
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
 
     def keep(part: str, rows: Iterator[Row], *before: Row) -> None:
-        kept = {**runs.circumstances(), "command": f"python benchmarks/gpu.py --only {part}", "device": device}
+        only = part.removesuffix(" losses")
+        kept = {**runs.circumstances(), "command": f"python benchmarks/gpu.py --only {only}", "device": device}
         result[part] = {**kept, "rates": H200 if part == "bounds" else speed, "rows": list(before)}
         for row in rows:
             print(f"{part}: {json.dumps(row)}", flush=True)
@@ -236,6 +242,9 @@ def main() -> None:
         keep("steps", steps(given.quick, speed))
     if "losses" in given.only:
         keep("losses", losses(given.quick, result["steps"]["rows"]))
+    if "compiled" in given.only:
+        keep("compiled", steps(given.quick, speed, compiled=True))
+        keep("compiled losses", losses(given.quick, result["compiled"]["rows"], compiled=True))
     with tempfile.TemporaryDirectory() as place:
         cifar = given.cifar or (toy(place) if given.quick else None)
         if "clock" in given.only and cifar is not None:

@@ -50,6 +50,21 @@ def test_loss_is_a_finite_scalar_of_the_views_dtype(name, dtype):
     assert all(term.isfinite() and not term.requires_grad for term in loss.terms.values())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", TINY)
+def test_the_numbers_of_a_loss_may_come_in_a_tensor(name, dtype):
+    """As to a compiled one; equally many at each step."""
+    views, numbers = tiny_views(dtype=dtype), [tiny_method(name).scheduled(progress(step)) for step in range(12)]
+    assert len({len(each) for each in numbers}) == 1
+    for step in (0, LATER, 11):
+        apart = tiny_method(name, dtype)
+        total = apart.objective(
+            apart.online(views), apart.target(views), torch.tensor(numbers[step], dtype=torch.float64)
+        ).total
+        assert total.dtype == dtype
+        torch.testing.assert_close(total, tiny_method(name, dtype)(views, progress(step)).total)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_gradient_reaches_each_trainable_parameter_and_no_other(name):
     method = tiny_method(name)

@@ -76,7 +76,7 @@ def pretrain(
         devices: Processes to train with, one a GPU or sharing the CPU.
         workers: Processes that decode image files, for each device; None takes one a core, at most 8.
         deterministic: Use only operations that give the same bits each time, on GPUs too.
-        compile: Fuse the encoder's operations by torch.compile; on one device alone.
+        compile: Fuse the operations of a step by torch.compile; on one device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
         skip_unreadable: Share of the images that may be damaged or missing before the run stops.
         resume: Continue the run in ``out``; what else is given must agree with it. Start it, if ``data`` is given and

@@ -54,7 +54,7 @@ class _Training(_Recipe):
     deterministic: bool = False
     """The same bits each time on a GPU too, by slower operations. On a CPU they are so anyway."""
     compile: bool = False
-    """Fuse the encoder's operations by torch.compile: a minute or more at the start, for faster steps on a GPU. On one
+    """Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one
     device alone."""
     skip_nonfinite: Annotated[int, arg(metavar="N")] = 0
     """Steps with an infinite or NaN loss or gradient to leave out before the run stops."""

@@ -178,4 +178,4 @@ class Carl(Method):
         consistency, uniformity = _losses(online, self.full_views)
         (weight,) = numbers
         terms = {"consistency": consistency.detach(), "uniformity": uniformity.detach()}
-        return Loss(consistency + weight * uniformity, terms)
+        return Loss((consistency + weight * uniformity).to(consistency.dtype), terms)
