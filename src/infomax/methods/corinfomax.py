@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from infomax.arguments import check_count, check_number
 from infomax.distributed import global_count, global_mean, global_means, global_quotient
@@ -27,8 +28,25 @@ def recursive_statistics(
 
     The old statistics are constants; gradients flow through the batch mean too, as in the official code.
     """
-    mean = forgetting * mean + (1 - forgetting) * global_mean(z)
-    return mean, forgetting * covariance + (1 - forgetting) * global_quotient(scatter(z, mean), len(z))
+    mean = torch.lerp(global_mean(z), mean, forgetting)
+    return mean, torch.lerp(global_quotient(scatter(z, mean), len(z)), covariance, forgetting)
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """Of corresponding rows, over their width; autograd would go over the matrix twice as often."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
+        apart = a - b
+        ctx.save_for_backward(apart)
+        return (apart * apart).mean(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor]:  # pyrefly: ignore[bad-override]
+        (apart,) = ctx.saved_tensors
+        gradient = apart * (gradients[0] * (2 / apart.shape[1])).unsqueeze(1)
+        return gradient, -gradient
 
 
 class CorInfoMaxLoss(nn.Module):
@@ -107,7 +125,7 @@ class CorInfoMaxLoss(nn.Module):
             new = {"mu1": mean1, "mu2": mean2, "R1": covariance1, "R2": covariance2}
             for name, value in new.items():
                 getattr(self, name).copy_(value.detach())
-        distances = global_means([(a.double() - b.double()).square().mean(1) for a, b in pairs or [(z1, z2)]])
+        distances = global_means([_SquaredDistance.apply(a.double(), b.double()) for a, b in pairs or [(z1, z2)]])
         return entropy.to(dtype), torch.stack(distances).mean().to(dtype)
 
 
