@@ -259,7 +259,7 @@ def test_the_limit_of_any_small_problem_is_a_fixed_point(logits, size, beta):
     np.testing.assert_allclose(found, softmax(log_w, axis=1), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 13), (torch.float64, 28)])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 12), (torch.float64, 27)])
 def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
     """Which reach the optimum less closely; plain ones of the same number by far."""
     logits = torch.from_numpy(clustered_logits(256, 40))
@@ -273,7 +273,7 @@ def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
     assert spy.call_count <= most
     assert reached <= 1.5 * distance(30) + max(4 * torch.finfo(dtype).eps, 1e-13)  # both have rounding of their own
     with warnings.catch_warnings(action="ignore"):
-        assert reached < distance(spy.call_count - 1) / 10
+        assert reached < distance(spy.call_count) / 10
 
 
 def test_where_acceleration_may_fail_a_number_is_asked_for():

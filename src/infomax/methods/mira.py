@@ -59,7 +59,7 @@ def assign(
         raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
     precision = torch.promote_types(logits.dtype, torch.float32)
     onwards = _onwards(beta, _accelerated(beta, precision) if iterations is None else 0)
-    return _fixed_points([logits], scale, beta, 1 + (iterations or 0), onwards, spread / scale <= LINEAR_RANGE)[0]
+    return _fixed_points([logits], scale, beta, iterations or 0, onwards, spread / scale <= LINEAR_RANGE)[0]
 
 
 def check_assignment(temperature: float, beta: float, iterations: int | None) -> None:
@@ -114,19 +114,23 @@ def _fixed_points(
 ) -> list[Tensor]:
     """Eqs. 5 and 7 for p^(1/(1-beta)), which up to a factor per row is the softmax of ``logits / scale``.
 
-    For the logits of several views, each on its own, in step, so that an iteration is one collective: as many as they
-    stand as ``plain`` says, then one accelerated one for each of ``onwards``. ``linear`` says which of two equal forms
-    is computed; a bound on the range of the logits decides it, never the data.
+    For the logits of several views, each on its own, in step, so that an iteration is one collective: a first one and
+    ``plain`` more as they stand, then an accelerated one for each of ``onwards``. ``linear`` says which of two equal
+    forms is computed; a bound on the range of the logits decides it, never the data.
     """
     dtype = logits[0].dtype
     # Far outside float32's exponents float32 logits have too few digits too: beta = 0.99 multiplies them by hundreds.
     wide, softmax = (dtype, torch.softmax) if linear else (torch.float64, torch.log_softmax)
     q = torch.empty(len(logits), *logits[0].shape, dtype=wide, device=logits[0].device)
-    for x, view in zip(q, logits, strict=True):
+    sums, before = q.new_zeros(2, len(q), q.shape[2])
+    for x, view, total in zip(q, logits, sums, strict=True):
         for into, rows in row_blocks(x, view):
             softmax(rows.to(wide) / scale, 1, out=into)
-    a = before = q.new_zeros(len(q), q.shape[2])  # the logarithm of u^(-beta/(1-beta)), but for a constant
+            if linear:
+                total += into.sum(0)
     beta, *onwards = (x.to(wide) if isinstance(x, Tensor) else x for x in (beta, *onwards))
+    # a is the logarithm of u^(-beta/(1-beta)), but for a constant. Where u is 1 so is each sum over clusters.
+    a = (global_sum(sums).log() if linear else _log_column_sums_of_logs(q, before)) * -beta
     for onward in [*[None] * plain, *onwards]:
         found = (_log_column_sums if linear else _log_column_sums_of_logs)(q, a) * -beta
         if onward is not None:
@@ -271,7 +275,7 @@ class Mira(Method):
 
     def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         beta, *onwards = numbers
-        scale, plain = self.teacher_temperature * (1 - beta), 1 + (self.iterations or 0)
+        scale, plain = self.teacher_temperature * (1 - beta), self.iterations or 0
         linear = COSINES / (self.teacher_temperature * (1 - self._largest_beta)) <= LINEAR_RANGE
         targets = _fixed_points(target or online[: self.full_views], scale, beta, plain, onwards, linear)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
