@@ -433,6 +433,22 @@ def test_a_gpu_computes_what_the_cpu_does(variant, precision):
 
 @pytest.mark.gpu
 @needs_gpu
+@compiling
+@pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
+def test_a_gpu_computes_what_the_cpu_does_when_compiled_too(variant, precision):
+    tolerance = {"64": 1e-8, "32": 1e-3, "bf16": 0.05, "16": 0.05}[precision]
+    for plan in (recipe(variant), recipe(variant, device_batch=4)):
+        (want, *_), *_ = run(plan, stop=1)[0]
+        plan = replace(plan, precision=precision)
+        engine = Engine(plan, steps_per_epoch=4, device=torch.device("cuda"), compiled=True)
+        loss, _ = engine.step(parts_of(engine, 0))
+        assert float(loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
+        engine.step(parts_of(engine, 1))
+
+
+@pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
 def test_deterministic_mode_gives_the_same_bits_twice_on_a_gpu(variant, tmp_path, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

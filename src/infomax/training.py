@@ -62,8 +62,9 @@ def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None =
     # Random layers are seeded step by step; the user's own numbers stay as they were.
     own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with own_numbers, warnings.catch_warnings(), _reproducible(launch.deterministic), Interruption() as interruption:
-        if launch.compile:  # which torch itself provokes, and cannot be helped
+        if launch.compile:  # which torch provokes itself
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")
         _Training(run, launch, device, source or _open_alike(run, device)).loop(interruption)
 
 
