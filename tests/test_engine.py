@@ -323,7 +323,9 @@ def test_views_together_share_their_statistics():
     assert apart == pytest.approx(joint, rel=1e-10)
 
 
-compiling = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own doing
+compiling = pytest.mark.filterwarnings(  # of torch's own doing
+    "ignore:The .grad attribute of a Tensor that is not a leaf", "ignore:.torch._prims_common.check. is deprecated"
+)
 
 
 @pytest.fixture
