@@ -266,7 +266,7 @@ def main() -> None:
         if "clock" in given.only and cifar is not None:
             this = given.seed, given.pretrain.split()
             kept = result.get("clock", {"rows": []})["rows"]
-            others = [row for row in kept if (row["seed"], row["more"]) != this]
+            others = [row for row in kept if (row["seed"], row.get("more", [])) != this]
             keep("clock", iter([against_the_clock(given.quick, cifar, *this)]), *others)
         elif "clock" in given.only:
             print("clock: nothing is trained without --cifar")

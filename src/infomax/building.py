@@ -27,14 +27,15 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
     """The optimiser of a recipe, over the trainable parameters of a method.
 
     Args:
-        fused: Whether SGD and Adam update all parameters by one kernel, which is for GPUs. LARS has its own few.
+        fused: Whether Adam updates all parameters by one kernel, which is for GPUs; SGD and LARS have a few there. That
+            of SGD would need an average of each parameter from its first step on, but frozen ones have none.
     """
     groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
     rate, momentum = settings.learning_rate, settings.momentum
     if settings.name == "lars":
         return Lars(groups, lr=rate, momentum=momentum)
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused)
+        return torch.optim.SGD(groups, lr=rate, momentum=momentum)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
     return kind(groups, lr=rate, fused=fused)
 

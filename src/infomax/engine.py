@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infomax.building import AUTOCAST, build_method, build_optimizer, learning_rate
 from infomax.data.augment import make_views
+from infomax.data.operations import to_device
 from infomax.data.workers import Batch
 from infomax.distributed import average_in_place, rank, world_size
 from infomax.encoders import Encoder
@@ -23,6 +24,7 @@ from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.nn import Head, Prototypes, RunningStatistics, batch_norms, copy_all, globalise_batch_norm
 from infomax.recipes.schema import Recipe
 
+GRAPHS = 64  # that torch.compile may make of modules; three for each size of views are usual
 Listener = Callable[[Sequence[Batch], Sequence[Tensor], Progress], None]
 """Given the parts of a step, and of each the features of its full views, one view's rows after another's."""
 
@@ -67,11 +69,14 @@ class Engine:
         self.compiled = compiled
         self.objective = self.method.objective
         if compiled:
-            self.objective = torch.compile(self.objective, fullgraph=True, dynamic=False)
-            for part in self.method.modules():  # for each size of views as it is
+            how: dict[str, Any] = {"fullgraph": True, "dynamic": False}  # for each size of views as it is
+            self.objective = torch.compile(self.objective, **how)
+            for part in self.method.modules():
                 if isinstance(part, (Encoder, Head, Prototypes)):
                     inside = part.backbone if isinstance(part, Encoder) else part  # of what hooks of an encoder see
-                    inside.compile(dynamic=False)
+                    inside.compile(**how)
+            # Of all modules together; one that comes too late would not be compiled.
+            torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
         self.online = online = _Online(self.method)
         if world_size() > 1:
             # Buffers are equal on all ranks; torch has renamed the switch. Looking for unused parameters, of which
@@ -174,8 +179,9 @@ class Engine:
         for number, part in enumerate(parts[:-1]):
             last = number == len(parts) - 2  # then DistributedDataParallel averages what all parts have added up to
             with nullcontext() if last or world_size() == 1 else self.online.no_sync():  # pyrefly: ignore
+                views = self.views(part)
                 with self._forward(number):
-                    again = self.online(self.views(part))
+                    again = self.online(views)
                 torch.autograd.backward(again, gradients[number])
         statistics.finish()
         return loss
@@ -184,8 +190,7 @@ class Engine:
         """The loss, and its backward pass to where ``online`` comes from."""
         numbers: Any = self.method.scheduled(self.progress(self.steps_done))
         if self.compiled:  # which would begin anew for other numbers
-            numbers = torch.tensor(numbers, dtype=torch.float64)
-            numbers = numbers.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else numbers
+            numbers = to_device(torch.tensor(numbers, dtype=torch.float64), self.device)
         try:
             loss = self.objective(online, target, numbers)
         except (torch.linalg.LinAlgError, ValueError) as error:  # a matrix of NaN cannot be factorised

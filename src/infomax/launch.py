@@ -1,4 +1,4 @@
-"""Processes and signals: ranks on this machine, those that torchrun or srun start, and being interrupted."""
+"""Processes, signals and kernels: ranks on this machine, those of torchrun or srun, being interrupted, same bits."""
 
 import os
 import signal
@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess, parent_process
@@ -221,3 +223,31 @@ def _raise_first(failed: dict[int, int], said: dict[int, Any], count: int) -> No
     raise MachineError(
         f"the ranks lost each other: {next((message for _, message in said.values()), 'no reason given')}"
     )
+
+
+@contextmanager
+def compiling(wanted: bool) -> Iterator[None]:
+    """Without the warnings that torch provokes itself when it compiles."""
+    if not wanted:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")
+        yield
+
+
+@contextmanager
+def reproducible(wanted: bool) -> Iterator[None]:
+    """Only operations that give the same bits each time, where wanted; otherwise a GPU's fastest convolutions, which it
+    finds by trying them for each size, of which a run has few."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = not wanted
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]

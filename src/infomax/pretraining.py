@@ -118,6 +118,10 @@ def pretrain(
     world = place.world if place is not None else devices
     if compile and world > 1:
         raise ValueError(f"--compile is for one device, not {world}")
+    if compile and deterministic:
+        raise ValueError(
+            "--compile chooses kernels by their speed, and cannot be --deterministic: leave out one of them"
+        )
     launch = Launch(device, world, workers, deterministic, compile, skip_nonfinite, skip_unreadable, quiet)
 
     given = {"data": data, "data_dir": data_dir, "classes": classes, "subset": subset}

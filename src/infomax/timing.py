@@ -17,6 +17,7 @@ from infomax.data.loaders import Ahead, training_batches
 from infomax.data.splits import Source
 from infomax.data.workers import Batch
 from infomax.engine import Engine
+from infomax.launch import reproducible
 from infomax.nn import unit
 from infomax.online import online_scores
 from infomax.recipes.schema import Recipe
@@ -58,7 +59,8 @@ def time_steps(
         source: The images; without them others of the recipe's size are made up, and none are read from files.
         workers: Processes that decode image files.
     """
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), warnings.catch_warnings(action="ignore"):
+    own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with own_numbers, reproducible(False), warnings.catch_warnings(action="ignore"):
         return _Measured(recipe, cost, device, source, workers).timing()
 
 

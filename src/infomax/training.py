@@ -1,12 +1,10 @@
 """The loop: data in, steps, measurements and checkpoints, on each rank of a run."""
 
-import os
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from infomax.data.workers import Batch
 from infomax.distributed import from_first, largest, rank, world_size
 from infomax.encoders import save_encoder
 from infomax.engine import Engine
-from infomax.launch import Interruption, device_of, failure_of_the_machine
+from infomax.launch import Interruption, compiling, device_of, failure_of_the_machine, reproducible
 from infomax.monitor import Reporter
 from infomax.online import online_scores
 from infomax.replay import capture
@@ -61,10 +59,7 @@ def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None =
         torch.cuda.set_device(device)
     # Random layers are seeded step by step; the user's own numbers stay as they were.
     own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with own_numbers, warnings.catch_warnings(), _reproducible(launch.deterministic), Interruption() as interruption:
-        if launch.compile:  # which torch provokes itself
-            warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
-            warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")
+    with own_numbers, compiling(launch.compile), reproducible(launch.deterministic), Interruption() as interruption:
         _Training(run, launch, device, source or _open_alike(run, device)).loop(interruption)
 
 
@@ -283,19 +278,3 @@ class _Training:
             self.reporter.say(line)
         elif from_each:
             print(f"infomax: rank {rank()}: {line}", file=sys.stderr)
-
-
-@contextmanager
-def _reproducible(wanted: bool) -> Iterator[None]:
-    """Only operations that give the same bits each time, where wanted; otherwise the fastest convolutions of a GPU,
-    which are found by trying them, since steps are all of one size."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = not wanted
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from infomax.data import kernels
 from infomax.data.draws import FLIP, Choices, choose_colours, crop_boxes, draw
-from infomax.data.operations import JITTER, STAGES, blur, grayscale, make_at_once, resized, solarize, to_float
+from infomax.data.operations import (
+    JITTER,
+    STAGES,
+    blur,
+    grayscale,
+    make_at_once,
+    resized,
+    solarize,
+    to_device,
+    to_float,
+)
 from infomax.data.views import Preprocessing, ViewSet
 
 PIXELS_EACH = 2**14  # that a thread has to make, at least; to start one takes as long as some thousands
@@ -71,8 +81,7 @@ def distort(images: Float[Tensor, "b 3 s s"], choices: Choices) -> Float[Tensor,
 
 def _upload(values: np.ndarray, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Numbers from the host, on the device of ``like``."""
-    made = torch.from_numpy(values).to(dtype or like.dtype)
-    return made.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else made
+    return to_device(torch.from_numpy(values).to(dtype or like.dtype), like.device)
 
 
 def normalize(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from infomax.data.images import ArrayImages, Images
+from infomax.data.operations import to_device
 from infomax.data.streams import Sample, Stream
 from infomax.data.views import ViewSet
 from infomax.data.workers import (
@@ -141,9 +142,9 @@ def _from_arrays(images: ArrayImages, plan: Steps, device: torch.device) -> Iter
         resident = torch.from_numpy(np.array(images.pixels)).to(device)
     for epoch, index in plan:
         if resident is not None:
-            chosen = resident[torch.from_numpy(index).pin_memory().to(device, non_blocking=True)]
+            chosen = resident[to_device(torch.from_numpy(index), device)]
         else:
-            chosen = _to_device(torch.from_numpy(images.pixels[index]), device)
+            chosen = to_device(torch.from_numpy(images.pixels[index]), device)
         yield Batch(chosen, epoch, index, {})
 
 
@@ -170,17 +171,11 @@ def _from_workers(
         for count in pieces:
             made = [next(loader) for _ in range(count)]
             crops = [
-                [_to_device(x, device) for x in view] for view in zip(*(piece.images for piece in made), strict=True)
+                [to_device(x, device) for x in view] for view in zip(*(piece.images for piece in made), strict=True)
             ]
             index = np.concatenate([piece.index for piece in made])
             unreadable = {key: why for piece in made for key, why in piece.unreadable.items()}
             yield Batch([torch.cat(view) for view in crops], made[0].epoch, index, unreadable)
-
-
-def _to_device(x: Tensor, device: torch.device) -> Tensor:
-    if device.type != "cuda":
-        return x
-    return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 
 class Ahead(Iterator[Batch]):

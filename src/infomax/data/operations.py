@@ -13,6 +13,13 @@ from infomax.data import kernels
 BLOCK = 32  # pixels of a line that are blurred together, by a product with one small matrix
 
 
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device, which the host does not wait for."""
+    if device.type != "cuda":
+        return x
+    return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
+
+
 def to_float(images: UInt8[Tensor, "b h w 3"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:
     """Bytes to [0, 1], channels before rows."""
     made = torch.empty(len(images), 3, *images.shape[1:3], dtype=dtype, device=images.device)
