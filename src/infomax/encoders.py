@@ -42,6 +42,15 @@ class Encoder(nn.Module):
         return self.backbone(images)
 
 
+class Chain(nn.Sequential):
+    """Layers one after another, which torch.compile takes as one; some releases pass over torch's own modules."""
+
+    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
+        for layer in self:
+            x = layer(x)
+        return x
+
+
 class _Block(nn.Module):
     """Two 3x3 convolutions around a shortcut."""
 
@@ -65,7 +74,7 @@ def _small(stem: str) -> tuple[nn.Module, int]:
     stride = 1 if stem == "cifar" else 2
     layers = [nn.Conv2d(3, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
     layers += [_Block(width, width, 1), _Block(width, 2 * width, 2), _Block(2 * width, 4 * width, 2)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4 * width
+    return Chain(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4 * width
 
 
 def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -> tuple[nn.Module, int]:

@@ -19,9 +19,9 @@ from infomax.data.augment import make_views
 from infomax.data.operations import to_device
 from infomax.data.workers import Batch
 from infomax.distributed import average_in_place, rank, world_size
-from infomax.encoders import Encoder
+from infomax.encoders import Chain, Encoder
 from infomax.methods.base import Loss, Method, Progress, Views
-from infomax.nn import Head, Prototypes, RunningStatistics, batch_norms, copy_all, globalise_batch_norm
+from infomax.nn import Prototypes, RunningStatistics, batch_norms, copy_all, globalise_batch_norm
 from infomax.recipes.schema import Recipe
 
 GRAPHS = 64  # that torch.compile may make of modules; three for each size of views are usual
@@ -72,9 +72,10 @@ class Engine:
             how: dict[str, Any] = {"fullgraph": True, "dynamic": False}  # for each size of views as it is
             self.objective = torch.compile(self.objective, **how)
             for part in self.method.modules():
-                if isinstance(part, (Encoder, Head, Prototypes)):
-                    inside = part.backbone if isinstance(part, Encoder) else part  # of what hooks of an encoder see
-                    inside.compile(**how)
+                if isinstance(part, Encoder):
+                    part.backbone.compile(**how)  # inside of what hooks see
+                elif isinstance(part, (Chain, Prototypes)):
+                    part.compile(**how)
             # Of all modules together; one that comes too late would not be compiled.
             torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
         self.online = online = _Online(self.method)

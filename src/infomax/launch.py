@@ -234,6 +234,7 @@ def compiling(wanted: bool) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\._inductor")
+        warnings.filterwarnings("ignore", ".* should not be instantiated", DeprecationWarning)  # torch 2.11
         yield
 
 

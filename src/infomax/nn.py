@@ -11,22 +11,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from infomax.arguments import check_number
 from infomax.distributed import global_sum
+from infomax.encoders import Chain
 from infomax.functional import full_precision
 from infomax.schedules import cosine
 
 
-class Head(nn.Sequential):
-    """What follows an encoder."""
-
-
-def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = True) -> Head:
+def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = True) -> Chain:
     """Linear layers of these widths with (BatchNorm and) ReLU between them, and nothing after the last."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths[:-1]):
         layers.append(nn.Linear(width_in, width_out, bias=hidden_bias))
         layers += [nn.BatchNorm1d(width_out)] if norm else []
         layers.append(nn.ReLU(inplace=True))
-    return Head(*layers, nn.Linear(widths[-2], widths[-1], bias=output_bias))
+    return Chain(*layers, nn.Linear(widths[-2], widths[-1], bias=output_bias))
 
 
 @full_precision
