@@ -325,7 +325,6 @@ def test_views_together_share_their_statistics():
 
 compiling = pytest.mark.filterwarnings(  # of torch's own doing
     "ignore:The .grad attribute of a Tensor that is not a leaf",
-    "ignore:.torch._prims_common.check. is deprecated",
     "ignore:.* should not be instantiated:DeprecationWarning",
 )
 
@@ -407,7 +406,7 @@ def test_views_are_made_without_autocast(precision, monkeypatch):
 
 
 @pytest.mark.slow
-@compiling
+@pytest.mark.filterwarnings("ignore")  # of a compiler that warns of itself
 @pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
 def test_compiled_steps_are_the_same_but_for_rounding(variant):
     """By the real compiler, a minute each; whole, and in parts that pass the networks twice."""
@@ -477,7 +476,7 @@ def test_a_gpu_computes_what_the_cpu_does(variant, precision):
 
 @pytest.mark.gpu
 @needs_gpu
-@compiling
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
 @pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
 def test_a_gpu_computes_what_the_cpu_does_when_compiled_too(variant, precision):
