@@ -151,6 +151,8 @@ def steps(quick: bool, speed: dict[str, float], compiled: bool = False) -> Itera
         row |= {"pairs_per_second": recipe.batch_size / middle, "goal": goal, "bounds": bounds(recipe, speed)}
         yield row
         del running
+        if compiled:
+            torch.compiler.reset()  # which would keep the engine, and its memory
 
 
 def losses(quick: bool, steps: list[Row], compiled: bool = False) -> Iterator[Row]:
