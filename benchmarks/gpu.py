@@ -190,17 +190,8 @@ def against_the_clock(quick: bool, cifar: Path, seed: int, more: list[str]) -> R
     small = ["--backbone", "small", "--epochs", "2", "--batch-size", "32", "--precision", "32"] if quick else []
     small += ["--set", "optimizer.warmup_epochs=1"] if quick else []
     with tempfile.TemporaryDirectory() as place:
-        words = [
-            "pretrain",
-            "--recipe",
-            "mveb/cifar10_speedrun",
-            "--data",
-            str(cifar),
-            "--seed",
-            str(seed),
-            *small,
-            *more,
-        ]
+        data = ["--data", str(cifar), "--seed", str(seed)]
+        words = ["pretrain", "--recipe", "mveb/cifar10_speedrun", *data, *small, *more]
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "infomax", *words, "--out", f"{place}/run"], check=True)
         trained = time.perf_counter() - start

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infomax.building import AUTOCAST, build_method, build_optimizer, learning_rate
 from infomax.data.augment import make_views
-from infomax.data.operations import to_device
+from infomax.data.operations import make_at_once, to_device
 from infomax.data.workers import Batch
 from infomax.distributed import average_in_place, rank, world_size
 from infomax.encoders import Chain, Encoder
@@ -67,10 +67,10 @@ class Engine:
             method = globalise_batch_norm(method, device)
         self.method: Method = method
         self.compiled = compiled
-        self.objective = self.method.objective
+        self.objective, self.at_once = self.method.objective, None
         if compiled:
             how: dict[str, Any] = {"fullgraph": True, "dynamic": False}  # for each size of views as it is
-            self.objective = torch.compile(self.objective, **how)
+            self.objective, self.at_once = torch.compile(self.objective, **how), torch.compile(make_at_once, **how)
             for part in self.method.modules():
                 if isinstance(part, Encoder):
                     part.backbone.compile(**how)  # inside of what hooks see
@@ -214,7 +214,7 @@ class Engine:
         images = images.to(self.device) if isinstance(images, Tensor) else [crops.to(self.device) for crops in images]
         dtype = torch.float64 if self.recipe.precision == "64" else AUTOCAST.get(self.recipe.precision, torch.float32)
         how: dict[str, Any] = {"seed": self.recipe.seed, "epoch": part.epoch, "index": part.index, "dtype": dtype}
-        how["compiled"] = self.compiled
+        how["at_once"] = self.at_once
         return make_views(images, self.recipe.views, **how)
 
     @contextmanager

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from infomax.data import augment, draws
+from infomax.data import draws
 from infomax.data.augment import crop, distort, make_views, preprocess
 from infomax.data.draws import choose_colours, crop_boxes, draw
 from infomax.data.operations import make_at_once, to_float
@@ -243,15 +243,14 @@ def test_the_cpus_way_gives_the_same_views_as_a_gpus(images, name, cut):
 
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("name", VIEW_SETS)
-def test_all_at_once_gives_the_views_of_one_operation_after_another(images, name, cut, monkeypatch):
+def test_all_at_once_gives_the_views_of_one_operation_after_another(images, name, cut):
     """What is compiled for a GPU, as it is: to the bit, for each operation is the same."""
-    monkeypatch.setattr(augment, "_compiled", lambda: make_at_once)
     full, local = VIEW_SETS[name](24)
     views = ViewSet(full=full, local=local, mean=(0.4, 0.5, 0.6))
     given = [images[:, : v.size, : v.size] for v in (*full, *local)] if cut else images
     for epoch in range(3):
         how = {"seed": 3, "epoch": epoch, "index": np.arange(100, 112), "dtype": torch.float64}
-        apart, at_once = (make_views(given, views, **how, compiled=on) for on in (False, True))
+        apart, at_once = (make_views(given, views, **how, at_once=maker) for maker in (None, make_at_once))
         assert len(at_once) == len(full) + len(local)
         assert all(map(torch.equal, apart, at_once))
         assert all(x.is_contiguous(memory_format=torch.channels_last) for x in at_once)

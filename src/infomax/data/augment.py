@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import partial
 from itertools import groupby
 
 import numpy as np
@@ -17,7 +17,6 @@ from infomax.data.operations import (
     STAGES,
     blur,
     grayscale,
-    make_at_once,
     resized,
     solarize,
     to_device,
@@ -101,7 +100,7 @@ def make_views(
     epoch: int,
     index: Int[np.ndarray, " b"],
     dtype: torch.dtype = torch.float32,
-    compiled: bool = False,
+    at_once: Callable[..., Tensor] | None = None,
 ) -> list[Float[Tensor, "b 3 s s"]]:
     """All views of a batch, the full ones first, normalised, channels last, on the device of ``images``.
 
@@ -110,7 +109,8 @@ def make_views(
         index: Of each image in its data set.
         dtype: Of the result. What is computed on the way is float64 for float64, otherwise float32; on a CPU, float64
             goes the way of a GPU.
-        compiled: Whether torch.compile fuses what a GPU does, which then differs by rounding.
+        at_once: :func:`~infomax.data.operations.make_at_once`, compiled, where a GPU's way is taken. None does each
+            operation to the images that it is due for alone.
     """
     each = (*views.full, *views.local)
     random = [draw(seed, epoch, index, number) for number in range(len(each))]
@@ -128,11 +128,11 @@ def make_views(
             flip = np.concatenate([random[i][:, FLIP] < each[i].flip for i in group])
         if source.device.type == "cpu" and dtype != torch.float64:
             x = _make_on_cpu(source, boxes, flip, choices, views, size, bicubic).to(dtype)
-        elif compiled:
-            numbers = _upload(_table(boxes, flip, choices, views), torch.empty(0, dtype=wide, device=source.device))
+        elif at_once is not None:
+            table = _upload(_table(boxes, flip, choices, views), torch.empty(0, dtype=wide, device=source.device))
             stages = {name for name in STAGES if any(getattr(each[i], name) for i in group)}
             how = {"size": size if len(boxes) else None, "bicubic": bicubic, "reach": choices.reach, "stages": stages}
-            x = _compiled()(source, numbers, dtype=dtype, **how)
+            x = at_once(source, table, dtype=dtype, **how)
         else:
             x = to_float(source, wide)
             x = crop(x, boxes, size, bicubic=bicubic, flip=flip) if len(boxes) else x
@@ -149,11 +149,6 @@ def _table(boxes: np.ndarray, flip: np.ndarray, choices: Choices, views: ViewSet
     cuts = _mirrored(boxes, flip) if len(boxes) else np.zeros((count, 4))
     single = np.stack([c.grayscale, c.blur, c.sigma, c.solarize], axis=1)
     return np.concatenate([cuts, c.jitter.reshape(count, 16), c.factors, single, np.tile(normal, (count, 1))], axis=1)
-
-
-@cache
-def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(make_at_once, fullgraph=True, dynamic=False)
 
 
 def _make_on_cpu(
