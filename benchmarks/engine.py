@@ -27,20 +27,21 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from infomax import runs
-from infomax.building import build_method, build_optimizer, learning_rate
-from infomax.data.augment import make_views
+from infomax.data.augmentation.make_views import make_views
 from infomax.data.images import ArrayImages
-from infomax.data.loaders import training_batches
-from infomax.data.sources import open_source
-from infomax.data.workers import Batch
-from infomax.distributed import process_group
-from infomax.engine import Engine
+from infomax.data.loading.training import training_batches
+from infomax.data.loading.workers import Batch
+from infomax.data.sources.location import open_source
 from infomax.methods.base import Method, Progress, Views
-from infomax.nn import unit
-from infomax.recipes import METHODS, customise, get_recipe
+from infomax.nn.blocks import l2_normalize
+from infomax.recipes.building import build_method, build_optimizer, learning_rate
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import METHODS, get_recipe
 from infomax.recipes.schema import Recipe
-from infomax.training import Launch, _Training
+from infomax.runs import run_folder as runs
+from infomax.runtime.collectives import process_group
+from infomax.training.engine import Engine
+from infomax.training.loop import Launch, _Training
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "engine.json"
 Calls = list[tuple[str, int, bool, float]]  # name, bytes left on this rank, whether each gave one number, seconds
@@ -83,9 +84,9 @@ def counted() -> Iterator[Calls]:
 def outputs(method: Method, recipe: Recipe, rows: int) -> list[list[Tensor]]:
     """Random ones of the online and of the target branch, of the method's sizes."""
     few = torch.randn(2, 3, 32, 32)
-    views = Views(full=[few] * 2, local=[few] * len(recipe.views.local))
+    views = Views(global_crops=[few] * 2, local_crops=[few] * len(recipe.views.local_crops))
     branches = method.online(views), method.target(views)
-    return [[unit(torch.randn(rows, x.shape[1])) for x in branch] for branch in branches]
+    return [[l2_normalize(torch.randn(rows, x.shape[1])) for x in branch] for branch in branches]
 
 
 def loss_step(method: Method, recipe: Recipe, rows: int) -> Callable[[], None]:
@@ -100,7 +101,7 @@ def described(method: Method, recipe: Recipe, ranks: int, calls: Calls) -> dict[
     return {
         "method": recipe.method.name,
         **{name: value for name, value in vars(recipe.method).items() if name in shown},
-        "views": 2 + len(recipe.views.local),
+        "views": 2 + len(recipe.views.local_crops),
         "batch": recipe.batch_size,
         "ranks": ranks,
         "backbone": recipe.encoder.backbone,
@@ -201,7 +202,7 @@ def bare(recipe: Recipe, pixels: np.ndarray, method: Method) -> Iterator[None]:
         method.loss(method.online(views), method.target(views), now).total.backward()
         method.after_backward(now)
         optimizer.step()
-        method.advance(progress(step=step + 1, epoch=(step + 1) // steps_per_epoch))
+        method.after_step(progress(step=step + 1, epoch=(step + 1) // steps_per_epoch))
         yield
 
 
@@ -235,7 +236,7 @@ def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
 
 
 def engine_and_parts(method: str, batch: int, part: int | None, name: str = "small") -> tuple[Engine, list[Batch]]:
-    recipe = customise(get_recipe(method, name), batch_size=batch, device_batch=part, precision="32")
+    recipe = customise(get_recipe(method, name), batch_size=batch, micro_batch_size=part, precision="32")
     images, engine = ArrayImages(NOISE[:batch], None, []), Engine(recipe, steps_per_epoch=100, device=CPU)
     return engine, list(training_batches(images, recipe.views, batch_size=batch, seed=0, steps=range(1), part=part))
 
@@ -249,7 +250,7 @@ def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:
         whole, one = engine_and_parts(method, batch, None, name)
         row = {"recipe": name, "backbone": split.recipe.encoder.backbone, "method": method, "threads": threads}
         seconds = compared(partial(split.step, eight), partial(whole.step, one), times)
-        yield {**row, "batch": batch, "device_batch": batch // 8, **seconds}
+        yield {**row, "batch": batch, "micro_batch_size": batch // 8, **seconds}
 
 
 def memory() -> Iterator[dict[str, Any]]:
@@ -284,7 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    result: dict[str, Any] = {**runs.circumstances(), "command": "python benchmarks/engine.py" + " --quick" * quick}
+    result: dict[str, Any] = {**runs.provenance(), "command": "python benchmarks/engine.py" + " --quick" * quick}
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     groups = {

@@ -28,17 +28,18 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
 from turns import DEVICE, Row, clock, rates, seconds_of
 
-from infomax import runs
-from infomax.building import build_method
-from infomax.cost import FACTORISATIONS, _Live, _Shapes, _Step, count
 from infomax.data.images import ArrayImages
-from infomax.data.loaders import Ahead, training_batches
-from infomax.engine import Engine
+from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.methods.base import Progress
-from infomax.nn import unit
-from infomax.recipes import customise, get_recipe
+from infomax.nn.blocks import l2_normalize
+from infomax.planning.step_cost import FACTORISATIONS, _Live, _Shapes, _Step, count
+from infomax.recipes.building import build_method
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import get_recipe
 from infomax.recipes.schema import Recipe
-from infomax.runs import Run
+from infomax.runs import run_folder as runs
+from infomax.runs.run_folder import Run
+from infomax.training.engine import Engine
 
 PARTS = ("bounds", "steps", "losses", "clock", "compiled")
 OUT = Path(__file__).parents[1] / "docs" / "results" / "gpu.json"
@@ -116,13 +117,15 @@ def bounds_on_paper() -> Iterator[Row]:
 
 def steps_of(recipe: Recipe, compiled: bool) -> Iterator[None]:
     """The engine's, with its loader, from images that lie on the device."""
-    full, noise = recipe.views.full[0].size, np.random.default_rng(0)
+    full, noise = recipe.views.global_crops[0].size, np.random.default_rng(0)
     side = full if full <= 64 else 256
     pixels = noise.integers(0, 256, (max(2048, 4 * recipe.batch_size), side, side, 3), np.uint8)
     engine = Engine(recipe, steps_per_epoch=10**6, device=DEVICE, compiled=compiled)
     how = {"batch_size": recipe.batch_size, "seed": 0, "steps": range(10**9), "device": DEVICE}
-    batches = Ahead(training_batches(ArrayImages(pixels, None, []), recipe.views, **how), DEVICE, engine.make_views)
-    engine.meanwhile = batches.begin
+    batches = BatchPrefetcher(
+        training_batches(ArrayImages(pixels, None, []), recipe.views, **how), DEVICE, engine.make_views
+    )
+    engine.meanwhile = batches.prefetch
     for batch in batches:
         try:
             engine.step([batch])
@@ -163,10 +166,14 @@ def losses(quick: bool, steps: list[Row], compiled: bool = False) -> Iterator[Ro
             recipe = recipe_of(name, 512, quick)
             method, now = build_method(recipe).to(DEVICE), Progress(step=0, total_steps=100, epoch=0)
             online, target = (
-                [unit(torch.randn(recipe.batch_size, *shape, device=DEVICE)) for shape in branch]
+                [l2_normalize(torch.randn(recipe.batch_size, *shape, device=DEVICE)) for shape in branch]
                 for branch in count(recipe).outputs
             )
-            leaves, objective, numbers = [x.requires_grad_() for x in online], method.objective, method.scheduled(now)
+            leaves, objective, numbers = (
+                [x.requires_grad_() for x in online],
+                method.compute_loss,
+                method.schedule_values(now),
+            )
             if compiled:
                 objective = torch.compile(objective, fullgraph=True, dynamic=False)
                 numbers = torch.tensor(numbers, dtype=torch.float64, device=DEVICE)
@@ -238,7 +245,7 @@ def main() -> None:
 
     def keep(part: str, rows: Iterator[Row], *before: Row) -> None:
         only = part.removesuffix(" losses")
-        kept = {**runs.circumstances(), "command": f"python benchmarks/gpu.py --only {only}", "device": device}
+        kept = {**runs.provenance(), "command": f"python benchmarks/gpu.py --only {only}", "device": device}
         result[part] = {**kept, "rates": H200 if part == "bounds" else speed, "rows": list(before)}
         for row in rows:
             print(f"{part}: {json.dumps(row)}", flush=True)

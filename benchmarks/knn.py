@@ -29,8 +29,9 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from infomax import runs
-from infomax.evaluation.knn import knn_scores, nearest, vote
+from infomax.evaluation.knn_vote import knn_scores, vote
+from infomax.features.nearest_neighbours import nearest
+from infomax.runs import run_folder as runs
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "knn.json"
 SIZES, TOY = [(10_000, 50_000, 512), (3_000, 50_000, 2048)], [(600, 30_000, 32), (512, 40_000, 16)]  # m, n, d
@@ -188,7 +189,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true", help="small sets, and nothing is kept")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    result: Row = runs.circumstances()
+    result: Row = runs.provenance()
     alone()
     sizes, large = (TOY, TOY_LARGE) if given.toy else (SIZES, LARGE)
     nearest(torch.randn(40_000, 8), torch.randn(600, 8), K)  # compiles

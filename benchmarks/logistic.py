@@ -34,8 +34,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
-from infomax import runs
 from infomax.evaluation.logistic import logistic_path
+from infomax.runs import run_folder as runs
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "logistic.json"
 SIZE = {"images": 5000, "features": 2048, "classes": 100, "penalties": 45, "repeats": 3}
@@ -145,17 +145,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     vars(given).update({**(TOY if given.toy else SIZE), **({"repeats": given.repeats} if given.repeats else {})})
-    circumstances = runs.circumstances()
-    circumstances["versions"]["scikit-learn"] = version("scikit-learn")
+    provenance = runs.provenance()
+    provenance["versions"]["scikit-learn"] = version("scikit-learn")
     if torch.cuda.is_available():
-        circumstances["machine"]["gpu"] = torch.cuda.get_device_name()
+        provenance["machine"]["gpu"] = torch.cuda.get_device_name()
     rows = []
     for row in sections(given):
         rows.append(row)
         shown = ("data", "device", "ratio", "ratios", "faster", "no_loss_higher")
         print(json.dumps({key: row[key] for key in shown}), flush=True)
         if not given.toy:
-            given.out.write_text(json.dumps({**circumstances, "rows": rows}, indent=1) + "\n")
+            given.out.write_text(json.dumps({**provenance, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

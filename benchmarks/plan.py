@@ -18,13 +18,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from infomax import pretrain, runs
-from infomax.cost import count
+from infomax import pretrain
 from infomax.data.images import ArrayImages
-from infomax.data.loaders import training_batches
-from infomax.engine import Engine
-from infomax.plan import plan
-from infomax.recipes import METHODS, customise, get_recipe
+from infomax.data.loading.training import training_batches
+from infomax.planning.plan import plan
+from infomax.planning.step_cost import count
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import METHODS, get_recipe
+from infomax.runs import run_folder as runs
+from infomax.training.engine import Engine
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "plan.json"
 NOISE = np.random.default_rng(0).integers(0, 256, (2560, 32, 32, 3), np.uint8)  # images
@@ -48,7 +50,7 @@ def time(quick: bool) -> Iterator[dict[str, Any]]:
         np.savez(f"{place}/few.npz", images=NOISE[:256])
         files(Path(place, "files"))
         epochs = {"digits": 4, "noise.npz": 1, "few.npz": 1, "files": 1} if quick else EPOCHS
-        resnet = {"recipe": "cifar10", "batch_size": 64, "device_batch": 16, "overrides": ["encoder.stem=cifar"]}
+        resnet = {"recipe": "cifar10", "batch_size": 64, "micro_batch_size": 16, "overrides": ["encoder.stem=cifar"]}
         cases: list[tuple[str, str, dict[str, Any]]] = [
             *((method, "digits", {}) for method in METHODS),
             *((method, "noise.npz", {"recipe": "small"}) for method in METHODS),
@@ -73,7 +75,7 @@ def memory() -> Iterator[dict[str, Any]]:
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; a larger tensor that is freed leaves at once
     for method in METHODS:
         for images, part in WHOLE_AND_PARTS:
-            recipe = customise(get_recipe(method, "small"), batch_size=images, device_batch=part)
+            recipe = customise(get_recipe(method, "small"), batch_size=images, micro_batch_size=part)
             counted = count(recipe).memory
             with mp.get_context("spawn").Pool(1) as fresh:
                 real = fresh.apply(_rise, (method, images, part))
@@ -90,7 +92,7 @@ def _rise(method: str, images: int, part: int | None) -> int:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
 
     torch.set_num_threads(1)
-    recipe = customise(get_recipe(method, "small"), batch_size=images, device_batch=part)
+    recipe = customise(get_recipe(method, "small"), batch_size=images, micro_batch_size=part)
     engine, pixels = Engine(recipe, steps_per_epoch=100, device=torch.device("cpu")), ArrayImages(NOISE, None, [])
     given = list(training_batches(pixels, recipe.views, batch_size=images, seed=0, steps=range(1), part=part))
     engine.step([given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
@@ -104,7 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args().quick
-    result: dict[str, Any] = {**runs.circumstances(), "command": "python benchmarks/plan.py" + " --quick" * quick}
+    result: dict[str, Any] = {**runs.provenance(), "command": "python benchmarks/plan.py" + " --quick" * quick}
     for name, rows in (("memory", memory()), ("time", time(quick))):
         result[name] = []
         for row in rows:

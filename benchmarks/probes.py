@@ -20,16 +20,16 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from infomax import runs
+from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages
-from infomax.data.inference import evaluation_batches
-from infomax.data.loaders import Steps
+from infomax.data.loading.evaluation import evaluation_batches
+from infomax.data.loading.training import BatchSchedule
 from infomax.data.splits import Source
-from infomax.data.views import Preprocessing
-from infomax.encoders import build_encoder, save_encoder
-from infomax.evaluation.probes import PROBES, Heads, train_heads
+from infomax.evaluation.probes import PROBES, LinearProbes, train_heads
 from infomax.evaluation.probing import probe
-from infomax.evaluation.representations import Judging
+from infomax.evaluation.representations import EvaluationOptions
+from infomax.models.encoders import build_encoder, save_encoder
+from infomax.runs import run_folder as runs
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "probes.json"
 CASES = (  # encoder, stem, side, images
@@ -57,8 +57,8 @@ def by_running(encoder: Any, source: Source, how: Preprocessing, epochs: int, de
     assert train.labels is not None
     per_epoch = len(train) // settings.batch_size
     encoder.eval().to(device)
-    heads = Heads(encoder.width, 10, [settings.learning_rate], settings, seed=0, device=device)
-    plan = Steps(len(train), settings.batch_size, 0, 0, epochs * per_epoch, settings.batch_size, 0, 1)
+    heads = LinearProbes(encoder.width, 10, [settings.learning_rate], settings, seed=0, device=device)
+    plan = BatchSchedule(len(train), settings.batch_size, 0, 0, epochs * per_epoch, settings.batch_size, 0, 1)
 
     @torch.no_grad()
     def batches() -> Any:
@@ -77,7 +77,9 @@ def by_features(folder: Path, source: Source, device: torch.device) -> float:
     """Seconds of the whole probe, the features included."""
     start = time.perf_counter()
     with patch.dict("os.environ", XDG_CACHE_HOME=tempfile.mkdtemp(dir=folder)):
-        probe(folder, source, name=PROBE, no_augmentation=True, epochs=EPOCHS, how=Judging(device=device.type))
+        probe(
+            folder, source, name=PROBE, no_augmentation=True, epochs=EPOCHS, how=EvaluationOptions(device=device.type)
+        )
     return time.perf_counter() - start
 
 
@@ -86,7 +88,7 @@ def main() -> None:
     parser.add_argument("--toy", action="store_true")
     toy = parser.parse_args().toy
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    result: dict[str, Any] = {**runs.circumstances(), "rows": []}
+    result: dict[str, Any] = {**runs.provenance(), "rows": []}
     if device.type == "cuda":
         result["machine"]["gpu"] = torch.cuda.get_device_name()
     repeats, epochs = (1, 1) if toy else (3, 1)

@@ -25,17 +25,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from turns import DEVICE, Row, rates, row, turns
 
-from infomax import runs
-from infomax.building import build_method
-from infomax.encoders import build_encoder
 from infomax.functional import log_det
 from infomax.methods.base import Progress
 from infomax.methods.corinfomax import CorInfoMaxLoss
-from infomax.methods.mira import _accelerated, assign
+from infomax.methods.mira import _chebyshev_iterations, assign
 from infomax.methods.mveb import entropy_surrogate, stein_score
-from infomax.nn import Teacher
-from infomax.optim import Lars, parameter_groups
-from infomax.recipes import customise, get_recipe
+from infomax.models.encoders import build_encoder
+from infomax.nn.blocks import Teacher
+from infomax.nn.optimizers import Lars, parameter_groups
+from infomax.recipes.building import build_method
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import get_recipe
+from infomax.runs import run_folder as runs
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "speed.json"
 BETA, TEMPERATURE = 2 / 3, 0.225
@@ -102,7 +103,7 @@ def targets(quick: bool) -> Iterator[Row]:
         *of_eq7, _ = contestants
         needed = iterations_needed(logits, 1e-6)
         errors = {name: error(contestants[name](), logits) for name in of_eq7}
-        counts = {of_eq7[0]: _accelerated(BETA, logits.dtype), of_eq7[1]: 30}  # after a first one
+        counts = {of_eq7[0]: _chebyshev_iterations(BETA, logits.dtype), of_eq7[1]: 30}  # after a first one
         seconds, size = turns(contestants, 3 if quick else 9), 4 * logits.numel()
         for ours, other in ((0, 2), (0, 3), (1, 2)):
             mine, theirs = (list(contestants)[i] for i in (ours, other))
@@ -268,7 +269,7 @@ def updates(quick: bool) -> Iterator[Row]:
     teachers = [Teacher(build_encoder(name, stem="imagenet", seed=i).to(DEVICE), 0.99) for i in (1, 2)]
     elements, memory = sum(p.numel() for p in student.parameters()), rates(9)["memory"]
     contestants: dict[str, Callable[[], Any]] = {
-        "infomax": lambda: teachers[0].follow(student, 0.0),
+        "infomax": lambda: teachers[0].ema_update(student, 0.0),
         "lightly": lambda: update_momentum(student, teachers[1].module, 0.99),
     }
     seconds = turns(contestants, 5 if quick else 25)
@@ -310,7 +311,7 @@ def main() -> None:
     torch.manual_seed(0)
     out = given.out or (None if given.quick else OUT)
     kept = json.loads(out.read_text()) if out and out.exists() and len(given.only) < len(SECTIONS) else {}
-    made: dict[str, Any] = {**runs.circumstances(), "command": "python benchmarks/speed.py" + " --quick" * given.quick}
+    made: dict[str, Any] = {**runs.provenance(), "command": "python benchmarks/speed.py" + " --quick" * given.quick}
     made["versions"]["lightly"] = version("lightly")
     made["machine"]["device"] = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "one thread"
     made["rates"] = rates(5 if given.quick else 25)

@@ -25,14 +25,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from turns import DEVICE, WARM_UP, Row, clock, rates, row, seconds_of
 
-from infomax.building import AUTOCAST, build_method
 from infomax.data.images import ArrayImages
-from infomax.data.loaders import training_batches
-from infomax.encoders import build_encoder
-from infomax.engine import Engine
-from infomax.optim import Lars, parameter_groups
-from infomax.recipes import METHODS, customise, get_recipe
+from infomax.data.loading.training import training_batches
+from infomax.models.encoders import build_encoder
+from infomax.nn.optimizers import Lars, parameter_groups
+from infomax.recipes.building import AUTOCAST, build_method
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import METHODS, get_recipe
 from infomax.recipes.schema import Recipe
+from infomax.training.engine import Engine
 
 STAGES = ("wait", "views", "forward", "loss", "backward", "optimiser", "EMA", "rest")
 KIN = {"mira": "SwAV", "corinfomax": "VICReg", "carl": "SwAV", "mveb": "BYOL"}
@@ -93,8 +94,8 @@ def ours(recipe: Recipe, watch: Watch | None = None) -> Iterator[None]:
     how = {"batch_size": recipe.batch_size, "seed": 0, "steps": range(10**6), "device": DEVICE}
     batches = training_batches(ArrayImages(PIXELS, None, []), recipe.views, **how)
     if watch:
-        loss: Any = engine.objective
-        engine.objective = lambda online, *rest: watch.loss(lambda: loss(online, *rest), online)
+        loss: Any = engine.compute_loss
+        engine.compute_loss = lambda online, *rest: watch.loss(lambda: loss(online, *rest), online)
         watch.around(engine, "views", "rest", "views")
         watch.around(engine.method, "target", "forward", "forward")
         watch.around(engine.method, "after_backward", "backward", "rest")
@@ -135,7 +136,7 @@ class Kin(nn.Module):
         method: Any = recipe.method
         encoder = build_encoder(**asdict(recipe.encoder), seed=0)
         widths, self.name = (encoder.width, method.hidden, method.dimension), KIN[method.name]
-        side = recipe.views.full[0].size
+        side = recipe.views.global_crops[0].size
         if self.name == "SwAV":
             projector = heads.SwaVProjectionHead(*widths)
             self.prototypes = heads.SwaVPrototypes(method.dimension, method.prototypes)

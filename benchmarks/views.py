@@ -42,16 +42,16 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 from torchvision.datasets import ImageFolder
 
-from infomax import runs
-from infomax.data.augment import make_views
-from infomax.data.sources import open_source
-from infomax.data.views import View, ViewSet, byol, dino
-from infomax.data.workers import TrainingImages, load_kernels
-from infomax.encoders import build_encoder
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import View, ViewSet, byol, dino
+from infomax.data.loading.workers import TrainingImages, load_kernels
+from infomax.data.sources.location import open_source
+from infomax.models.encoders import build_encoder
+from infomax.runs import run_folder as runs
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "views.json"
-FULL, LOCAL = dino(224, full_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
-MULTI_CROP, TINY = ViewSet(full=FULL, local=LOCAL), ViewSet(full=(View(size=1), View(size=1)))
+FULL, LOCAL = dino(224, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
+MULTI_CROP, TINY = ViewSet(global_crops=FULL, local_crops=LOCAL), ViewSet(global_crops=(View(size=1), View(size=1)))
 # Images of 32 pixels and photographs in a turn; photographs made; files to open, their folders, and how many of them a
 # worker reads; images a step at 32 and at 224 pixels on a GPU, calls that nothing waits between, images of an epoch.
 SIZE = {"repeats": 15, "batch": 256, "photographs": 64, "made": 256, "paths": 1_281_167, "folders": 1000}
@@ -148,12 +148,12 @@ def one_by_one(images: list[Image.Image], transforms: list[Transform]) -> list[T
 
 
 def two_views_32(given: Given) -> Iterator[Row]:
-    views, index = ViewSet(full=byol(32)), np.arange(given.batch)
+    views, index = ViewSet(global_crops=byol(32)), np.arange(given.batch)
     images: Any = open_source(given.cifar).train if given.cifar else None
     pixels = np.stack([np.asarray(images.open(i)) for i in index]) if given.cifar else natural(given.batch, 32, 32)
     batch, pictures = torch.from_numpy(pixels), [Image.fromarray(x) for x in pixels]
-    solo, light = [pil(view, views) for view in views.full], [lightly(view) for view in views.full]
-    batched = [kornia(view, views) for view in views.full]
+    solo, light = [pil(view, views) for view in views.global_crops], [lightly(view) for view in views.global_crops]
+    batched = [kornia(view, views) for view in views.global_crops]
 
     def with_kornia(turn: int) -> list[Tensor]:
         floats = batch.permute(0, 3, 1, 2).float().div_(255)
@@ -181,8 +181,8 @@ def from_files(views: ViewSet, given: Given) -> Iterator[Row]:
 
 def with_files(views: ViewSet, folder: str, count: int) -> dict[str, Contestant]:
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    training, solo = TrainingImages(open_source(folder).train, views, 0), [pil(x, views) for x in views.full]
-    solo += [pil(view, views) for view in views.local]
+    training, solo = TrainingImages(open_source(folder).train, views, 0), [pil(x, views) for x in views.global_crops]
+    solo += [pil(view, views) for view in views.local_crops]
 
     def index(turn: int) -> np.ndarray:
         return np.arange(turn * count, (turn + 1) * count) % len(files)
@@ -194,8 +194,8 @@ def with_files(views: ViewSet, folder: str, count: int) -> dict[str, Contestant]
         return training[(turn, index(turn))].images
 
     contestants: dict[str, Contestant] = {"solo-learn": lambda turn: one_by_one(decoded(turn), solo)}
-    if not views.local:
-        light = [lightly(view) for view in views.full]
+    if not views.local_crops:
+        light = [lightly(view) for view in views.global_crops]
         contestants["lightly"] = lambda turn: one_by_one(decoded(turn), light)
     return contestants | {
         "infomax": lambda turn: make_views(cut(turn), views, seed=0, epoch=turn, index=index(turn)),
@@ -213,7 +213,9 @@ def blur(given: Given) -> list[Row]:
 
     def two_views(probability: float) -> Contestant:
         view = View(size=224, flip=0, jitter=0, grayscale=0, blur=probability)
-        return lambda turn: make_views([pixels] * 2, ViewSet(full=(view, view)), seed=0, epoch=turn, index=index)
+        return lambda turn: make_views(
+            [pixels] * 2, ViewSet(global_crops=(view, view)), seed=0, epoch=turn, index=index
+        )
 
     contestants: dict[str, Contestant] = {
         "PIL": lambda turn: [pil_blur(image) for image in pictures],
@@ -308,7 +310,7 @@ def lasts(function: Callable[[], object], calls: int, device: torch.device) -> f
 
 def beside_a_step(backbone: str, views: ViewSet, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
     """The views of a batch; forward and backward of a network on them, in bfloat16; and one after the other."""
-    small, sides = backbone == "resnet18", [view.size for view in (*views.full, *views.local)]
+    small, sides = backbone == "resnet18", [view.size for view in (*views.global_crops, *views.local_crops)]
     images: Any = [torch.from_numpy(natural(batch, side, side)).to(device) for side in sides[: 1 if small else None]]
     encoder = build_encoder(backbone, stem="cifar" if small else "imagenet", seed=0)
     encoder = encoder.to(device, memory_format=torch.channels_last)
@@ -334,13 +336,13 @@ def on_a_gpu(given: Given) -> Iterator[Row]:
     if device.type == "cpu" and not given.toy:
         return
     torch.backends.cudnn.benchmark = True  # the fastest step there is
-    small, times = ViewSet(full=byol(32)), 1 + given.repeats  # the first warms up
+    small, times = ViewSet(global_crops=byol(32)), 1 + given.repeats  # the first warms up
     for backbone, views, batch in (("resnet18", small, given.step_32), ("resnet50", MULTI_CROP, given.step_224)):
         functions = beside_a_step(backbone, views, batch, device)
         measured = [[lasts(function, given.calls, device) for function in functions.values()] for _ in range(times)]
         quartiles = np.quantile(measured[1:], [0.25, 0.5, 0.75], axis=0).T.tolist()
         for name, (low, median, high) in zip(functions, quartiles, strict=True):
-            row = {"name": name, "backbone": backbone, "batch": batch, "views": 2 + len(views.local)}
+            row = {"name": name, "backbone": backbone, "batch": batch, "views": 2 + len(views.local_crops)}
             yield {**row, "milliseconds": median, "quartiles": [low, high], "repeats": given.repeats}
     pixels, parts = torch.from_numpy(natural(given.epoch, 32, 32)).to(device), -(-given.epoch // given.step_32)
 
@@ -356,7 +358,7 @@ def on_a_gpu(given: Given) -> Iterator[Row]:
 
 SECTIONS: dict[str, Callable[[Given], Any]] = {
     "A": two_views_32,
-    "B": partial(from_files, ViewSet(full=byol(224))),
+    "B": partial(from_files, ViewSet(global_crops=byol(224))),
     "C": partial(from_files, MULTI_CROP),
     "D": blur,
     "E": opening_files,
@@ -374,10 +376,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     vars(given).update({**(TOY if given.toy else SIZE), **({"paths": given.paths} if given.paths else {})})
-    circumstances, peers = runs.circumstances(), ("pillow", "lightly", "kornia")
-    circumstances["versions"] |= {x.name: x.version for x in distributions() if x.name in peers}
+    provenance, peers = runs.provenance(), ("pillow", "lightly", "kornia")
+    provenance["versions"] |= {x.name: x.version for x in distributions() if x.name in peers}
     if torch.cuda.is_available():
-        circumstances["machine"]["gpu"] = torch.cuda.get_device_name()
+        provenance["machine"]["gpu"] = torch.cuda.get_device_name()
     result = json.loads(given.out.read_text()) if given.out.exists() else {}
     for letter in given.only.split(","):
         rows = []
@@ -385,7 +387,7 @@ def main() -> None:
             print(f"{letter}{' (toy)' if given.toy else ''}: {json.dumps(row)}", flush=True)
             rows.append(row)
         if rows:
-            result[letter] = {**circumstances, "rows": rows}
+            result[letter] = {**provenance, "rows": rows}
         if not given.toy:
             given.out.write_text(json.dumps(result, indent=1) + "\n")
 

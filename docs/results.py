@@ -215,7 +215,7 @@ def parts_table() -> str:
         [
             f"{row['method']}, {row['backbone']}",
             str(row["threads"]),
-            f"{row['batch']} / {row['device_batch']}",
+            f"{row['batch']} / {row['micro_batch_size']}",
             *(f"{row[name]:.2f}" for name in ("seconds_of_other", "seconds", "ratio")),
             " to ".join(f"{ratio:.2f}" for ratio in row["quartiles"]),
         ]
@@ -240,7 +240,7 @@ def plan_table() -> str:
     speed = [
         [
             f"{row['method']}, {row['data']}, {row['epochs']} epochs"
-            + (", ResNet-18" if "device_batch" in row else ""),
+            + (", ResNet-18" if "micro_batch_size" in row else ""),
             f"{row['measured_images']} images",
             *(f"{row[name]:.1f}" for name in ("predicted", "real")),
             f"{row['ratio']:.2f}",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.multiprocessing as mp
 
-from infomax.distributed import process_group
+from infomax.runtime.collectives import process_group
 
 
 def _work(rank: int, world: int, port: int, results: Any, function: Callable[..., Any], args: tuple) -> None:

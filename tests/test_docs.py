@@ -51,7 +51,7 @@ def test_links_lead_somewhere(page):
 def test_commands_in_the_text_parse(page):
     """Each `infomax ...` line names a command and options that exist."""
     from infomax import cli
-    from infomax.cli.judge import PROTOCOLS
+    from infomax.cli.evaluate import PROTOCOLS
 
     alone = (cli.Pretrain, cli.Recipes, cli.Sweep, cli.Plan, cli.Views, cli.Demo, cli.Replay, cli.Report)
     kinds = {**{kind.__name__.lower(): kind for kind in (*alone, *PROTOCOLS)}}

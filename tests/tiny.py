@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
-from infomax.encoders import Encoder
 from infomax.methods.base import Method, Progress, Views
+from infomax.models.encoders import Encoder
 from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.mira import MiraSettings
@@ -39,7 +39,7 @@ def tiny_views(
     def view(side: int) -> torch.Tensor:
         return torch.randn(batch, 3, side, side, generator=generator, dtype=dtype)
 
-    return Views(full=[view(8) for _ in range(full)], local=[view(6) for _ in range(local)])
+    return Views(global_crops=[view(8) for _ in range(full)], local_crops=[view(6) for _ in range(local)])
 
 
 def progress(step: int, steps_per_epoch: int = 3, epochs: int = 4) -> Progress:

@@ -9,21 +9,21 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from infomax.encoders import Encoder as Encoder
-    from infomax.encoders import load_encoder as load
-    from infomax.evaluation.features import embed as embed
-    from infomax.pretraining import pretrain as pretrain
-    from infomax.runs import Run as Run
+    from infomax.features.extraction import embed as embed
+    from infomax.models.encoders import Encoder as Encoder
+    from infomax.models.encoders import load_encoder as load
+    from infomax.runs.run_folder import Run as Run
+    from infomax.training.pretrain import pretrain as pretrain
 
 __version__ = version("infomax")
 __all__ = ["Encoder", "Run", "embed", "load", "pretrain"]
 
 _HOME = {
-    "Encoder": ("encoders", "Encoder"),
-    "Run": ("runs", "Run"),
-    "embed": ("evaluation.features", "embed"),
-    "load": ("encoders", "load_encoder"),
-    "pretrain": ("pretraining", "pretrain"),
+    "Encoder": ("models.encoders", "Encoder"),
+    "Run": ("runs.run_folder", "Run"),
+    "embed": ("features.extraction", "embed"),
+    "load": ("models.encoders", "load_encoder"),
+    "pretrain": ("training.pretrain", "pretrain"),
 }
 
 

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from infomax.arguments import check_number
-from infomax.distributed import global_count, global_mean, global_quotient
+from infomax.runtime.checks import check_number
+from infomax.runtime.collectives import global_count, global_mean, global_quotient
 
 P = ParamSpec("P")
 R = TypeVar("R")

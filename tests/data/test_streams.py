@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from infomax.data.augment import make_views
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import ViewSet, byol
 from infomax.data.images import readable
-from infomax.data.loaders import training_batches
-from infomax.data.sources import open_source
-from infomax.data.splits import labelled_splits, to_look_at
+from infomax.data.loading.training import training_batches
+from infomax.data.loading.workers import TrainingImages
+from infomax.data.sources.location import open_source
+from infomax.data.splits import labelled_splits, preview_images
 from infomax.data.streams import Stream
-from infomax.data.views import ViewSet, byol
-from infomax.data.workers import TrainingImages
 
 datasets = pytest.importorskip("datasets")
 pytest.importorskip("webdataset")
@@ -31,7 +31,7 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
 
 
-VIEWS = ViewSet(full=byol(8))
+VIEWS = ViewSet(global_crops=byol(8))
 
 
 def encoded(i: int) -> bytes:
@@ -192,7 +192,7 @@ def test_shards_are_counted_once_and_their_number_is_kept(shards, tmp_path):
     assert len(open_source(f"{shards}#12").train) == 12
     assert open_source(f"wds:{tmp_path}/*.tar").name.endswith("*.tar#24")
     assert labelled_splits(source) is None
-    assert [to_look_at(source).open(i).size for i in (0, 19)] == [(12, 10)] * 2
+    assert [preview_images(source).open(i).size for i in (0, 19)] == [(12, 10)] * 2
 
 
 def test_shards_that_are_not_there_or_hold_no_images_are_refused(shards, tmp_path):

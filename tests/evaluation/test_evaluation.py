@@ -5,20 +5,20 @@ import pytest
 import torch
 from scipy.stats import ttest_1samp
 
+from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages
-from infomax.data.inference import evaluation_batches
-from infomax.data.sources import open_source
-from infomax.data.splits import Labelled, Source
-from infomax.data.views import Preprocessing
-from infomax.encoders import build_encoder, save_encoder
+from infomax.data.loading.evaluation import evaluation_batches
+from infomax.data.sources.location import open_source
+from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.clusters import compare
-from infomax.evaluation.features import embed, extract, pixels, settle
-from infomax.evaluation.few_labels import few_label_scores
-from infomax.evaluation.knn import knn_scores
+from infomax.evaluation.few_shot import few_shot_scores
+from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import FEW_PENALTY, linear_scores
 from infomax.evaluation.protocols import cluster, few, knn, linear
-from infomax.evaluation.representations import Features, Judging, compare_features
+from infomax.evaluation.representations import EvaluationOptions, Features, compare_features
 from infomax.evaluation.scores import top_k
+from infomax.features.extraction import embed, extract, pixels, recalibrate_batch_norm
+from infomax.models.encoders import build_encoder, save_encoder
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
 
@@ -56,19 +56,19 @@ def test_few_labels_are_drawn_alike_for_every_representation():
     test, true = clusters(100, seed=5)
     rotation = torch.linalg.qr(torch.randn(7, 7)).Q
     one, two = (Features("", train @ r, labels, test @ r, true, 5) for r in (torch.eye(7), rotation))
-    first, again = (list(few_label_scores(f, 2, draws=4)) for f in (one, two))
+    first, again = (list(few_shot_scores(f, 2, draws=4)) for f in (one, two))
     assert [row["classifier"] for row in first] == ["knn", "linear"]
     for row, other in zip(first, again, strict=True):
         assert row["top1"] == pytest.approx(other["top1"], abs=0.011)
         assert row["labelled_images"] == 10
-    assert first[0]["top1"] < next(few_label_scores(one, 40, draws=4))["top1"]
+    assert first[0]["top1"] < next(few_shot_scores(one, 40, draws=4))["top1"]
 
 
 def test_the_interval_of_few_labels_is_students(monkeypatch):
     accuracies = iter([0.2, 0.3, 0.4, 0.5, 0.1, 0.1, 0.1, 0.1])
-    monkeypatch.setattr("infomax.evaluation.few_labels.top_k", lambda *_: next(accuracies))
+    monkeypatch.setattr("infomax.evaluation.few_shot.top_k", lambda *_: next(accuracies))
     x, labels = clusters(40)
-    rows = few_label_scores(Features("", x, labels, x, labels, 5), 2, draws=4)
+    rows = few_shot_scores(Features("", x, labels, x, labels, 5), 2, draws=4)
     expected = ttest_1samp([0.2, 0.4, 0.1, 0.1], 0).confidence_interval()
     row = next(rows)
     assert row["interval"] == pytest.approx([expected.low, expected.high])
@@ -126,15 +126,15 @@ def test_the_three_representations_are_what_they_say(folder):
     assert raw.test.shape == (359, 3 * 16 * 16)
     digits = open_source("digits")
     how = Preprocessing(resize=16, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
-    part = Labelled(digits.train, np.arange(1438), digits.train.labels)
-    again = extract(settle(build_encoder(**SETTINGS), part, how), digits.test, np.arange(359), how)
+    part = LabelledImages(digits.train, np.arange(1438), digits.train.labels)
+    again = extract(recalibrate_batch_norm(build_encoder(**SETTINGS), part, how), digits.test, np.arange(359), how)
     torch.testing.assert_close(untrained.test, again)
 
 
 def test_the_untrained_encoder_has_the_statistics_of_the_images_and_untouched_weights():
     digits, how = open_source("digits"), Preprocessing(resize=16, size=16)
-    part = Labelled(digits.train, np.arange(512), digits.train.labels[:512])
-    fresh, settled = build_encoder(**SETTINGS), settle(build_encoder(**SETTINGS), part, how)
+    part = LabelledImages(digits.train, np.arange(512), digits.train.labels[:512])
+    fresh, settled = build_encoder(**SETTINGS), recalibrate_batch_norm(build_encoder(**SETTINGS), part, how)
     assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), settled.parameters(), strict=True))
     x = torch.cat(list(evaluation_batches(part.images, part.index, how)))
     first = fresh.backbone[0](x)
@@ -153,15 +153,15 @@ def test_protocols_give_a_row_for_each_representation(folder, protocol):
 
 
 def test_one_search_gives_all_settings_of_knn(folder):
-    rows = list(knn(folder, "digits", k=(1, 20), temperature=(0.07, 0.5), how=Judging(alone=True)))
+    rows = list(knn(folder, "digits", k=(1, 20), temperature=(0.07, 0.5), how=EvaluationOptions(alone=True)))
     assert [(row["k"], row["temperature"]) for row in rows] == [(1, 0.07), (1, 0.5), (20, 0.07), (20, 0.5)]
-    (one,) = knn(folder, "digits", k=(20,), temperature=(0.5,), how=Judging(alone=True))
+    (one,) = knn(folder, "digits", k=(20,), temperature=(0.5,), how=EvaluationOptions(alone=True))
     assert one["top1"] == rows[3]["top1"]
     assert rows[0]["top1"] == rows[1]["top1"]  # one neighbour decides, whatever its weight
 
 
 def test_leave_one_out_judges_the_training_images(folder):
-    (row,) = knn(folder, "digits", k=(1,), leave_one_out=True, how=Judging(alone=True))
+    (row,) = knn(folder, "digits", k=(1,), leave_one_out=True, how=EvaluationOptions(alone=True))
     assert row["test_images"] == 1438
     features = next(compare_features(folder, "digits"))
     x = features.train / features.train.norm(dim=1, keepdim=True)
@@ -184,11 +184,11 @@ def test_few_and_cluster_give_rows_for_each_representation(folder):
 
 
 def test_features_in_half_precision_score_alike(folder):
-    (half,) = knn(folder, "digits", how=Judging(alone=True, feature_precision="16"))
-    (full,) = knn(folder, "digits", how=Judging(alone=True))
+    (half,) = knn(folder, "digits", how=EvaluationOptions(alone=True, feature_precision="16"))
+    (full,) = knn(folder, "digits", how=EvaluationOptions(alone=True))
     assert half["top1"] == pytest.approx(full["top1"], abs=0.01)
     with pytest.raises(ValueError, match="--feature-precision must be 32 or 16, but is '8'"):
-        Judging(feature_precision="8")
+        EvaluationOptions(feature_precision="8")
 
 
 def test_knn_refuses_impossible_settings(folder):
@@ -234,6 +234,6 @@ def test_embed_tells_the_images_of_two_arrays_apart(folder):
 
 
 def test_evenly_takes_all_or_the_stated_number():
-    part = Labelled(open_source("digits").train, np.arange(100), np.arange(100))
-    assert part.evenly(100) is part
-    assert list(part.evenly(3).index) == [0, 49, 99]
+    part = LabelledImages(open_source("digits").train, np.arange(100), np.arange(100))
+    assert part.subsample(100) is part
+    assert list(part.subsample(3).index) == [0, 49, 99]

@@ -14,27 +14,26 @@ import torch.multiprocessing as mp
 from PIL import Image
 from torch.nn import functional as F
 
-from infomax import checkpoints
-from infomax.data.augment import make_views
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import Preprocessing, crops_alone
 from infomax.data.images import ArrayImages, FileImages
-from infomax.data.joined import Joined
-from infomax.data.loaders import training_batches
-from infomax.data.sources import open_source
-from infomax.data.splits import Labelled, Source
-from infomax.data.views import Preprocessing, crops_alone
-from infomax.encoders import build_encoder
+from infomax.data.loading.training import training_batches
+from infomax.data.sources.joined import Joined
+from infomax.data.sources.location import open_source
+from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation import search, tuning
 from infomax.evaluation.finetune import SETTINGS, finetune
-from infomax.evaluation.representations import Judging, Representation
+from infomax.evaluation.representations import EvaluationOptions, Representation
 from infomax.evaluation.scores import mean_average_precision, top_k
 from infomax.evaluation.search import GRID, ORDER, TRANSFER, choose_best, of_pair, together, transfer_finetune
-from infomax.evaluation.tuning import Compute, FineTuning, Tuning, class_scores
+from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_scores
 from infomax.evaluation.unfinished import Unfinished
-from infomax.pretrained import fingerprint
+from infomax.models.encoders import build_encoder, fingerprint
+from infomax.runtime import checkpoints
 from ranks import on_ranks
 from tiny import tiny_encoder
 
-HOW = Judging(device="cpu", no_cache=True)
+HOW = EvaluationOptions(device="cpu", no_cache=True)
 NOWHERE = Unfinished(None, {})
 STAIRS = FineTuning(
     name="stairs", epochs=6, batch_size=40, backbone_rate=0.05, head_rate=0.5, schedule="staircase", head_std=0.01
@@ -78,8 +77,8 @@ def digits() -> Source:
     return Source("digits", part(0, 200), part(300, 390), part(200, 260))
 
 
-def all_of(images) -> Labelled:
-    return Labelled(images, np.arange(len(images)), images.labels)
+def all_of(images) -> LabelledImages:
+    return LabelledImages(images, np.arange(len(images)), images.labels)
 
 
 def several(images) -> ArrayImages:
@@ -90,7 +89,7 @@ def several(images) -> ArrayImages:
 
 
 def tune(encoder, part, setting, seed=0, unfinished=NOWHERE, **compute):
-    return Tuning(encoder, part, setting, seed=seed, compute=Compute(**compute), unfinished=unfinished).run()
+    return FineTuner(encoder, part, setting, seed=seed, compute=Compute(**compute), unfinished=unfinished).run()
 
 
 def rates_by_hand(setting, epoch, step) -> tuple[float, float]:
@@ -137,7 +136,7 @@ def by_hand(encoder, part, setting, seed):
 @pytest.mark.parametrize("labels", ["one", "several"])
 def test_a_fine_tuning_equals_a_plain_loop(digits, setting, labels):
     images = digits.train if labels == "one" else several(digits.train)
-    part = Labelled(images, np.arange(3, 123), images.labels[3:123])
+    part = LabelledImages(images, np.arange(3, 123), images.labels[3:123])
     encoder = an_encoder(dtype=torch.float64)
     found, wanted = tune(encoder, part, setting, seed=3).state_dict(), by_hand(encoder, part, setting, 3)
     assert found.keys() == wanted.keys()
@@ -215,7 +214,7 @@ def test_a_row_says_what_was_done(digits, pretrained):
 
 def test_images_are_classified_as_they_are_and_by_running_statistics(digits, pretrained):
     model = tune(pretrained.encoder, all_of(digits.train), replace(BY_STEP, steps=2))
-    part, how = Labelled(digits.test, np.arange(5, 12), digits.test.labels[5:12]), Preprocessing(resize=8, size=8)
+    part, how = LabelledImages(digits.test, np.arange(5, 12), digits.test.labels[5:12]), Preprocessing(resize=8, size=8)
     x = torch.from_numpy(digits.test.pixels[5:12]).permute(0, 3, 1, 2) / 255
     x = (x - torch.tensor(how.mean).view(3, 1, 1)) / torch.tensor(how.std).view(3, 1, 1)
     with torch.no_grad():
@@ -304,7 +303,7 @@ LONG = replace(COSINE, name="long", epochs=5)  # 25 steps
 def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(digits, tmp_path, monkeypatch, capsys, step):
     encoder, part, taken = an_encoder(), all_of(digits.train), []
     straight = tune(encoder, part, LONG).state_dict()
-    true_step = Tuning._step
+    true_step = FineTuner._step
 
     def stopping(self, batch):
         true_step(self, batch)
@@ -312,7 +311,7 @@ def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(digits, tmp_path, m
         if self.done == step and len(taken) == step + 1:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Tuning, "_step", stopping)
+    monkeypatch.setattr(FineTuner, "_step", stopping)
     unfinished = Unfinished(tmp_path / "work", {})
     with pytest.raises(SystemExit):
         tune(encoder, part, LONG, unfinished=unfinished)
@@ -324,13 +323,13 @@ def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(digits, tmp_path, m
 def live(work, part):
     tuning.SAVE_EVERY = 0.0
     torch.set_num_threads(1)
-    true_step = Tuning._step
+    true_step = FineTuner._step
 
     def slow(self, batch):
         time.sleep(0.02)
         true_step(self, batch)
 
-    Tuning._step = slow
+    FineTuner._step = slow
     tune(an_encoder(), part, LONG, unfinished=Unfinished(work, {}))
 
 
@@ -345,7 +344,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(digits, tmp_path):
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-    resumed = Tuning(an_encoder(), part, LONG, seed=0, compute=Compute(), unfinished=Unfinished(tmp_path / "work", {}))
+    resumed = FineTuner(
+        an_encoder(), part, LONG, seed=0, compute=Compute(), unfinished=Unfinished(tmp_path / "work", {})
+    )
     assert 9 < resumed.done < 25
     assert same(resumed.run().state_dict(), straight)
 
@@ -355,7 +356,7 @@ def test_what_is_finished_is_kept_and_its_checkpoints_are_not(digits, pretrained
     words = {"setting": replace(BY_STEP, steps=3), "work": tmp_path / "work", "how": HOW}
     row = finetune(pretrained, digits, **words)
     assert {file.name for file in (tmp_path / "work").iterdir()} == {"settings.json", "finished.jsonl"}
-    monkeypatch.setattr(Tuning, "run", None)
+    monkeypatch.setattr(FineTuner, "run", None)
     assert finetune(pretrained, digits, **words) == row
 
 
@@ -471,7 +472,7 @@ def test_the_test_images_do_not_choose(digits, pretrained):
 
 
 def test_finished_pairs_are_not_tried_again(digits, pretrained, tmp_path, monkeypatch):
-    names, true_run = [], Tuning.run
+    names, true_run = [], FineTuner.run
 
     def noting(self):
         names.append(self.setting.name)
@@ -479,7 +480,7 @@ def test_finished_pairs_are_not_tried_again(digits, pretrained, tmp_path, monkey
             raise KeyboardInterrupt
         return true_run(self)
 
-    monkeypatch.setattr(Tuning, "run", noting)
+    monkeypatch.setattr(FineTuner, "run", noting)
     words = {**QUICK, "steps": 6, "work": tmp_path / "work"}
     with pytest.raises(KeyboardInterrupt):
         transfer_finetune(pretrained, digits, **words)
@@ -549,7 +550,7 @@ def test_what_the_search_refuses(digits, pretrained):
 
 def test_two_splits_are_joined(tmp_path, digits):
     first, second = files(tmp_path, 5), files(tmp_path, 4, start=10)
-    part = together(Labelled(first, np.array([1, 3]), first.labels[[1, 3]]), all_of(second))
+    part = together(LabelledImages(first, np.array([1, 3]), first.labels[[1, 3]]), all_of(second))
     assert isinstance(part.images, Joined)
     assert part.index.tolist() == [1, 3, 5, 6, 7, 8]
     assert part.labels.tolist() == [1, 1, 0, 1, 0, 1] == part.images.labels[part.index].tolist()
@@ -563,7 +564,9 @@ def test_two_splits_are_joined(tmp_path, digits):
     assert state == part.images.state(part.index) != part.images.state(part.index[1:])
     os.utime(tmp_path / second.files[2], ns=(1, 1))
     assert part.images.state(part.index) != state
-    rows = together(Labelled(first, np.array([1, 4]), np.array([1, 0])), Labelled(first, np.array([2]), np.array([7])))
+    rows = together(
+        LabelledImages(first, np.array([1, 4]), np.array([1, 0])), LabelledImages(first, np.array([2]), np.array([7]))
+    )
     assert (rows.images, rows.index.tolist(), rows.labels.tolist()) == (first, [1, 2, 4], [1, 7, 0])
     arrays = together(all_of(digits.train), all_of(digits.val))
     assert isinstance(arrays.images, ArrayImages)
@@ -578,16 +581,16 @@ def test_two_splits_are_joined(tmp_path, digits):
 
 def tuned_on_a_rank(norm, batch_size):
     """Weights and buffers, class scores, and the mean loss of each step."""
-    source, losses, true_mean = open_source("digits"), [], Tuning._mean_loss
-    part = Labelled(source.train, np.arange(90), source.train.labels[:90])
+    source, losses, true_mean = open_source("digits"), [], FineTuner._mean_loss
+    part = LabelledImages(source.train, np.arange(90), source.train.labels[:90])
     tuning.CHECK = 1
-    Tuning._mean_loss = lambda self: losses.append(true_mean(self)) or losses[-1]
+    FineTuner._mean_loss = lambda self: losses.append(true_mean(self)) or losses[-1]
     try:
         setting = replace(BY_STEP, steps=60, batch_size=batch_size, weight_decay=0.0)
         model = tune(an_encoder(norm, torch.float64), part, setting)
     finally:
-        tuning.CHECK, Tuning._mean_loss = 50, true_mean
-    test = Labelled(source.test, np.arange(7), source.test.labels[:7])
+        tuning.CHECK, FineTuner._mean_loss = 50, true_mean
+    test = LabelledImages(source.test, np.arange(7), source.test.labels[:7])
     state = {name: value.numpy() for name, value in model.state_dict().items()}
     return state, class_scores(model, test, Compute()).numpy(), losses
 
@@ -613,25 +616,25 @@ def test_ranks_hold_the_same_weights_and_statistics():
 def interrupted_on_a_rank(folder):
     """Stop in the middle, go on; and whether the weights are those of a run that was not stopped."""
     source = open_source("digits")
-    part = Labelled(source.train, np.arange(90), source.train.labels[:90])
+    part = LabelledImages(source.train, np.arange(90), source.train.labels[:90])
     straight = tune(an_encoder(), part, BY_STEP).state_dict()
-    true_step = Tuning._step
+    true_step = FineTuner._step
 
     def stopping(self, batch):
         true_step(self, batch)
         if self.done == 3 and torch.distributed.get_rank() == 1:
             signal.raise_signal(signal.SIGTERM)
 
-    Tuning._step = stopping
+    FineTuner._step = stopping
     unfinished = Unfinished(folder, {})
     try:
         tune(an_encoder(), part, BY_STEP, unfinished=unfinished)
         stopped = False
     except SystemExit:
         stopped = True
-    Tuning._step = true_step
+    FineTuner._step = true_step
     torch.distributed.barrier()  # ranks of a command end here, and others begin
-    again = Tuning(an_encoder(), part, BY_STEP, seed=0, compute=Compute(), unfinished=unfinished)
+    again = FineTuner(an_encoder(), part, BY_STEP, seed=0, compute=Compute(), unfinished=unfinished)
     done = again.done
     return stopped, done, same(again.run().state_dict(), straight)
 

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from infomax.data.sources import open_source
-from infomax.data.views import Preprocessing
-from infomax.distributed import rank, world_size
-from infomax.encoders import build_encoder, save_encoder
+from infomax.data.augmentation.views import Preprocessing
+from infomax.data.sources.location import open_source
 from infomax.evaluation import probing
-from infomax.evaluation.features import settle
-from infomax.evaluation.probes import PROBES, TRUST, Heads, Probe, held_out, train_heads
+from infomax.evaluation.probes import PROBES, TRUST, LinearProbes, Probe, held_out, train_heads
 from infomax.evaluation.probing import probe
-from infomax.evaluation.representations import Judging, labelled, represent
+from infomax.evaluation.representations import EvaluationOptions, labelled, represent
+from infomax.features.extraction import recalibrate_batch_norm
+from infomax.models.encoders import build_encoder, save_encoder
+from infomax.runtime.collectives import rank, world_size
 from ranks import on_ranks
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
@@ -57,7 +57,7 @@ def test_heads_side_by_side_are_layers_trained_one_by_one(optimizer):
     x, labels, plan = batches()
     settings = Probe(epochs=3, batch_size=16, learning_rate=1.0, optimizer=optimizer)
     rates = [0.1, 3.0] if optimizer == "sgd" else [5.0, 80.0]
-    heads = Heads(6, 4, rates * 2, settings, seed=0, device=CPU)
+    heads = LinearProbes(6, 4, rates * 2, settings, seed=0, device=CPU)
     first = heads.weight[:4].clone()
     held = torch.zeros(96)
     held[::5] = 1
@@ -94,7 +94,7 @@ def folder(tmp_path_factory):
     """An encoder whose features say something: with the statistics of the images."""
     place, how = tmp_path_factory.mktemp("encoder"), Preprocessing(resize=16, size=16)
     _, train, _ = labelled("digits")
-    save_encoder(settle(build_encoder(**SETTINGS), train, how), SETTINGS, asdict(how), place)
+    save_encoder(recalibrate_batch_norm(build_encoder(**SETTINGS), train, how), SETTINGS, asdict(how), place)
     return place
 
 
@@ -128,7 +128,7 @@ def test_an_interrupted_probe_goes_on(folder, monkeypatch, alone):
     how = {"name": "carl", "learning_rates": [0.1, 1.0], "no_augmentation": alone, "epochs": 3, "batch_size": 100}
     (whole,) = probe(folder, "digits", **how)
     monkeypatch.setattr(probing, "SAVE_EVERY", 0.0)
-    step, count = Heads.step, []
+    step, count = LinearProbes.step, []
 
     def failing(self, *args):
         count.append(1)
@@ -136,10 +136,10 @@ def test_an_interrupted_probe_goes_on(folder, monkeypatch, alone):
             raise KeyboardInterrupt
         step(self, *args)
 
-    monkeypatch.setattr(Heads, "step", failing)
+    monkeypatch.setattr(LinearProbes, "step", failing)
     with pytest.raises(KeyboardInterrupt):
         probe(folder, "digits", **how)
-    monkeypatch.setattr(Heads, "step", lambda self, *args: (count.append(1), step(self, *args))[1])
+    monkeypatch.setattr(LinearProbes, "step", lambda self, *args: (count.append(1), step(self, *args))[1])
     (resumed,) = probe(folder, "digits", **how)
     assert len(count) == 20 + 3 * 14 - 19
     for key in ("top1", "held_out_top1", "learning_rate", "interval"):
@@ -150,7 +150,7 @@ def test_an_interrupted_probe_goes_on(folder, monkeypatch, alone):
 def ranks_step():
     _, labels, plan = batches(size=17)
     settings = Probe(epochs=3, batch_size=17, learning_rate=1.0, optimizer="lars")
-    heads = Heads(6, 4, [1.0, 2.0], settings, seed=0, device=CPU)
+    heads = LinearProbes(6, 4, [1.0, 2.0], settings, seed=0, device=CPU)
     share = [(epoch, f[rank() :: world_size()], r[rank() :: world_size()]) for epoch, f, r in plan]
     list(train_heads(heads, settings, iter(share), labels, None))
     return heads.weight.tolist()
@@ -174,10 +174,10 @@ def test_what_a_probe_refuses(folder):
 def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
     source = open_source("digits")
     _, train, _ = labelled(source)
-    what = represent(folder, Judging())
+    what = represent(folder, EvaluationOptions())
 
     def place(seed=0, **how):
-        run = probing._Probing(what, PROBES["carl"], [1.0], train.chosen, train, seed, True, Judging(**how))
+        run = probing._Probing(what, PROBES["carl"], [1.0], train.chosen, train, seed, True, EvaluationOptions(**how))
         return run.unfinished.path
 
     first = place()
@@ -196,7 +196,7 @@ def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
 def test_a_gpu_trains_the_same_probe(folder, alone):
     words = {"name": "corinfomax", "learning_rates": [0.1, 0.5], "no_augmentation": alone, "epochs": 2}
     (here,), (there,) = (
-        probe(folder, "digits", **words, how=Judging(device=d, no_cache=True)) for d in ("cpu", "cuda")
+        probe(folder, "digits", **words, how=EvaluationOptions(device=d, no_cache=True)) for d in ("cpu", "cuda")
     )
     assert there["top1"] == pytest.approx(here["top1"], abs=0.02)
     assert there["held_out_top1"] == pytest.approx(here["held_out_top1"], abs=0.02)

@@ -9,11 +9,11 @@ from sklearn.linear_model import LogisticRegression
 
 from data.layouts import LAYOUTS
 from infomax.data.images import ArrayImages, Subset
-from infomax.data.sources import open_source
+from infomax.data.sources.location import open_source
 from infomax.data.splits import Source
-from infomax.encoders import build_encoder, save_encoder
-from infomax.evaluation.representations import Judging
+from infomax.evaluation.representations import EvaluationOptions
 from infomax.evaluation.transfer import PENALTIES, TRANSFER_SETS, metric_of, parts, score, to_transfer, transfer
+from infomax.models.encoders import build_encoder, save_encoder
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
 
@@ -40,7 +40,7 @@ def test_each_of_the_eleven_goes_from_its_files_to_its_metric(name, folder, tmp_
     if not own:
         assert len(split.val.index) == len(source.train) // 5
         assert not set(split.val.index) & set(split.train.index)
-    (row,) = transfer(folder, source, how=Judging(workers=0))
+    (row,) = transfer(folder, source, how=EvaluationOptions(workers=0))
     expected = {"aircraft": "mean_per_class", "caltech101": "mean_per_class", "flowers": "mean_per_class"}
     expected |= {"pets": "mean_per_class", "voc2007": "map11"}
     assert row["metric"] == expected.get(name, "top1")
@@ -85,7 +85,7 @@ def test_a_folder_without_splits_has_all_three():
 def test_the_penalty_is_chosen_on_validation_and_fitted_to_both(folder):
     """Shuffling the test labels changes neither the choice nor the classifier; the classifier is scikit-learn's."""
     source = Source("made", made(150, 0), made(80, 1), val=made(60, 2))
-    what = to_transfer(folder, Judging())
+    what = to_transfer(folder, EvaluationOptions())
     (row,) = transfer(what, source)
     worse = replace(source, test=replace(source.test, labels=np.random.default_rng(0).permutation(source.test.labels)))
     (other,) = transfer(what, worse)
@@ -108,7 +108,7 @@ def test_the_penalty_is_chosen_on_validation_and_fitted_to_both(folder):
 def test_as_published_stops_early_and_says_so(folder, several, monkeypatch):
     source = Source("made", made(80, 0, several), made(60, 1, several), val=made(40, 2, several))
     assert metric_of(source) == ("map11" if several else "top1")
-    what, few = to_transfer(folder, Judging()), [1e-6, 1e-1, 1e2]
+    what, few = to_transfer(folder, EvaluationOptions()), [1e-6, 1e-1, 1e2]
     (exact,) = transfer(what, source, penalties=few)
     (early,) = transfer(what, source, penalties=few, as_published=True)
     assert (exact["solver"], early["solver"]) == ("exact", "scikit-learn")
@@ -131,7 +131,7 @@ def test_two_classes_as_published(folder):
 
 
 def test_images_are_shown_whole_but_for_what_is_not_square(folder):
-    what = to_transfer(folder, Judging())
+    what = to_transfer(folder, EvaluationOptions())
     assert what.encoder.preprocessing["resize"] == what.encoder.preprocessing["size"] == 16
 
 

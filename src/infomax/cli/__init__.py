@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
-from infomax import commands, judging
-from infomax.arguments import MachineError
-from infomax.cli.judge import PROTOCOLS, Evaluate, Report
+from infomax.cli import commands
+from infomax.cli.evaluate import PROTOCOLS, Evaluate, Report
 from infomax.cli.train import Demo, Plan, Pretrain, Recipes, Replay, Sweep, Views
+from infomax.evaluation import run as judging
+from infomax.runtime.failures import MachineError
 
 Command = (
     Annotated[Demo, subcommand("demo")]
@@ -29,7 +30,7 @@ Command = (
 )
 NO_ACCUMULATION = (
     "these losses compare the images of a whole batch, so gradients added up over small batches would be those of "
-    "another loss; --device-batch N takes --batch-size images through the device N at a time, with the exact gradient"
+    "another loss; --micro-batch-size N takes --batch-size images through the device N at a time, with the exact gradient"
 )
 ABOUT = "Train image encoders without labels by information maximisation, and see how good they are."
 

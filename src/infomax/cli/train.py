@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from infomax.cli.words import RECIPE, Device, Images, Workers, option
+from infomax.cli.options import RECIPE, Device, Images, Workers, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class _Recipe(Images):
     """Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them."""
     batch_size: Annotated[int | None, option(int, "N", RECIPE)] = None
     """Images a step, over all devices. The learning rate is not changed with it."""
-    device_batch: Annotated[int | None, option(int, "N", "all at once")] = None
+    micro_batch_size: Annotated[int | None, option(int, "N", "all at once")] = None
     """Images that go through the network at once, on each device. The gradient is exactly that of --batch-size, with
     BatchNorm in groups of N; memory is that of N images."""
     learning_rate: Annotated[float | None, option(float, "X", RECIPE)] = None
@@ -57,7 +57,7 @@ class _Training(_Recipe):
     """Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one
     device alone."""
     skip_nonfinite: Annotated[int, arg(metavar="N")] = 0
-    """Steps with an infinite or NaN loss or gradient to leave out before the run stops."""
+    """BatchSchedule with an infinite or NaN loss or gradient to leave out before the run stops."""
     skip_unreadable: Annotated[float, arg(metavar="SHARE")] = 0.01
     """Share of the images that may be damaged or missing before the run stops."""
 
@@ -154,7 +154,7 @@ class Views(Images):
     overrides: Annotated[
         UseAppendAction[tuple[str, ...]], arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)")
     ] = ()
-    """Any setting of the recipe, as in --set views.full.0.blur=0.5."""
+    """Any setting of the recipe, as in --set views.global_crops.0.blur=0.5."""
 
 
 @dataclass(frozen=True, kw_only=True)

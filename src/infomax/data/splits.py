@@ -32,14 +32,14 @@ class Source:
         return self.train if self.unlabelled is None else self.unlabelled
 
 
-def to_look_at(source: Source) -> Images:
+def preview_images(source: Source) -> Images:
     """Images to pretrain on that can be opened by their index; of a stream, its first ones."""
     images = source.pretraining
     return images if isinstance(images, Images) else images.preview
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledImages:
     """Some of the images of a data set, and their labels."""
 
     images: Images
@@ -54,15 +54,15 @@ class Labelled:
             return self.images
         return take(self.images, self.index, self.images.labels, self.images.classes)
 
-    def evenly(self, most: int) -> "Labelled":
+    def subsample(self, most: int) -> "LabelledImages":
         """All of them, or ``most`` at equal distances."""
         if len(self.index) <= most:
             return self
         chosen = np.linspace(0, len(self.index) - 1, most).astype(int)
-        return Labelled(self.images, self.index[chosen], self.labels[chosen])
+        return LabelledImages(self.images, self.index[chosen], self.labels[chosen])
 
 
-def labelled_splits(source: Source) -> tuple[Labelled, Labelled] | None:
+def labelled_splits(source: Source) -> tuple[LabelledImages, LabelledImages] | None:
     """What to classify by, and what to classify; None where images come in a stream, have no label or several, or are
     too few.
 
@@ -73,8 +73,8 @@ def labelled_splits(source: Source) -> tuple[Labelled, Labelled] | None:
         return None
     if test is not None and test.labels is not None:
         return (
-            Labelled(train, np.arange(len(train)), train.labels),
-            Labelled(test, np.arange(len(test)), test.labels),
+            LabelledImages(train, np.arange(len(train)), train.labels),
+            LabelledImages(test, np.arange(len(test)), test.labels),
         )
     is_test = np.zeros(len(train), bool)
     for label in np.unique(train.labels):
@@ -82,4 +82,4 @@ def labelled_splits(source: Source) -> tuple[Labelled, Labelled] | None:
     if not is_test.any():
         return None
     first, second = np.flatnonzero(~is_test), np.flatnonzero(is_test)
-    return Labelled(train, first, train.labels[first]), Labelled(train, second, train.labels[second])
+    return LabelledImages(train, first, train.labels[first]), LabelledImages(train, second, train.labels[second])

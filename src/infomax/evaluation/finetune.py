@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from infomax.arguments import check_count, choose
-from infomax.data.splits import Labelled, Source
-from infomax.distributed import world_size
-from infomax.evaluation.representations import Judging, Representation, labelled, represent
+from infomax.data.splits import LabelledImages, Source
+from infomax.evaluation.representations import EvaluationOptions, Representation, labelled, represent
 from infomax.evaluation.scores import METRICS, judge
-from infomax.evaluation.tuning import Compute, FineTuning, Tuning, class_count, class_scores
-from infomax.evaluation.unfinished import Unfinished, hash_of_data
-from infomax.storage import cache_folder
+from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_count, class_scores
+from infomax.evaluation.unfinished import Unfinished, hash_labelled_images
+from infomax.runtime.checks import check_count, choose
+from infomax.runtime.collectives import world_size
+from infomax.runtime.files import cache_folder
 
 Row = dict[str, Any]
 
@@ -49,7 +49,7 @@ def finetune(
     seed: int = 0,
     precision: str = "32",
     work: Path | None = None,
-    how: Judging | None = None,
+    how: EvaluationOptions | None = None,
 ) -> Row:
     """One row: top-1 and top-5 accuracy on the test images after the last epoch of fine-tuning on the training images.
 
@@ -69,13 +69,13 @@ def finetune(
         ValueError: if there is no such setting, the images do not suit it, or ``work`` belongs to something else.
         FloatingPointError: if the training diverges.
     """
-    how = how or Judging()
+    how = how or EvaluationOptions()
     chosen = setting if isinstance(setting, FineTuning) else SETTINGS[choose("--setting", setting, SETTINGS)]
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
     chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     source, train, test = labelled(data)
     what = encoder if isinstance(encoder, Representation) else represent(encoder, how)
-    job = Job(what, chosen, {"train": train, "test": test}, "top1", seed, precision, work, how)
+    job = FineTuneJob(what, chosen, {"train": train, "test": test}, "top1", seed, precision, work, how)
     return {
         "protocol": "finetune",
         "data": source.name,
@@ -93,11 +93,11 @@ def finetune(
     }
 
 
-class Job:
+class FineTuneJob:
     """Fine-tunings of one encoder that are kept in one folder.
 
     Args:
-        parts: Labelled images, by the names that :meth:`judged` takes.
+        parts: LabelledImages images, by the names that :meth:`judged` takes.
         work: As in :func:`finetune`.
 
     Raises:
@@ -108,12 +108,12 @@ class Job:
         self,
         what: Representation,
         setting: FineTuning,
-        parts: dict[str, Labelled],
+        parts: dict[str, LabelledImages],
         metric: str,
         seed: int,
         precision: str,
         work: Path | None,
-        how: Judging,
+        how: EvaluationOptions,
     ):
         check_count("--seed", seed, low=0)
         choose("--metric", metric, METRICS)
@@ -132,7 +132,7 @@ class Job:
         told = {
             **self.common,
             "preprocessing": self.encoder.preprocessing,
-            **{name: hash_of_data(part) for name, part in parts.items()},
+            **{name: hash_labelled_images(part) for name, part in parts.items()},
             **asdict(setting),
             "metric": metric,
             "infomax": version("infomax"),
@@ -150,7 +150,7 @@ class Job:
         if (kept := self.unfinished.finished(setting.name)) is not None:
             return kept
         again = {"seed": self.seed, "compute": self.compute, "unfinished": self.unfinished}
-        tuning = Tuning(self.encoder, self.parts[train], setting, **again)
+        tuning = FineTuner(self.encoder, self.parts[train], setting, **again)
         scores = class_scores(tuning.run(), self.parts[test], self.compute)
         cut = {"batch_size_asked_for": setting.batch_size} if tuning.batch_size < setting.batch_size else {}
         row = {
@@ -164,7 +164,7 @@ class Job:
         return row
 
 
-def _check(name: str, part: Labelled, metric: str) -> None:
+def _check(name: str, part: LabelledImages, metric: str) -> None:
     if not len(part.index):
         raise ValueError(f"fine-tuning takes images to {name} by, but there are none")
     if (part.labels.ndim > 1) != (metric == "map11"):

@@ -184,7 +184,7 @@ class _Solver:
 
     def __init__(self, problem: _Problem, tolerance: float, max_evaluations: int, ahead: "_Solver | None" = None):
         self.problem, self.tolerance, self.max_evaluations, self.ahead = problem, tolerance, max_evaluations, ahead
-        # Steps, and the gradient's changes along them: without penalty, and with it.
+        # BatchSchedule, and the gradient's changes along them: without penalty, and with it.
         self.pairs: list[tuple[Tensor, Tensor, Tensor]] = []
         self.curvature, self.ridge = 0.0, torch.zeros(0)  # where the pairs belong
 

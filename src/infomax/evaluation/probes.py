@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from infomax.distributed import global_sum
-from infomax.schedules import cosine
+from infomax.nn.schedules import cosine
+from infomax.runtime.collectives import global_sum
 
 TRUST = 0.001
 
@@ -62,7 +62,7 @@ PROBES = {
 """By the name that ``--probe`` takes."""
 
 
-class Heads:
+class LinearProbes:
     """Linear classifiers side by side, each with a learning rate of its own.
 
     Args:
@@ -130,7 +130,7 @@ def held_out(labels: Int[np.ndarray, " n"]) -> np.ndarray:
 
 
 def train_heads(
-    heads: Heads,
+    heads: LinearProbes,
     probe: Probe,
     batches: Iterator[tuple[int, Float[Tensor, "b d"], np.ndarray]],
     labels: Int[Tensor, " n"],

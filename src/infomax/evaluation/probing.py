@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.arguments import check_count, check_number, choose
-from infomax.data.augment import make_views
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import Preprocessing, crops_alone
 from infomax.data.images import Images
-from infomax.data.loaders import Ahead, Steps, training_batches
-from infomax.data.splits import Labelled, Source
-from infomax.data.views import Preprocessing, crops_alone
-from infomax.distributed import largest, rank, world_size
-from infomax.evaluation.features import extract
-from infomax.evaluation.probes import PROBES, Heads, Probe, held_out, train_heads
-from infomax.evaluation.representations import Judging, Representation, labelled, represent
+from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, training_batches
+from infomax.data.splits import LabelledImages, Source
+from infomax.evaluation.probes import PROBES, LinearProbes, Probe, held_out, train_heads
+from infomax.evaluation.representations import EvaluationOptions, Representation, labelled, represent
 from infomax.evaluation.scores import hits, judge
-from infomax.evaluation.unfinished import Unfinished, hash_of_data
-from infomax.launch import Interruption
-from infomax.progress import progress
-from infomax.storage import cache_folder
+from infomax.evaluation.unfinished import Unfinished, hash_labelled_images
+from infomax.features.extraction import extract
+from infomax.runtime.checks import check_count, check_number, choose
+from infomax.runtime.collectives import all_ranks_max, rank, world_size
+from infomax.runtime.files import cache_folder
+from infomax.runtime.progress import progress_bar
+from infomax.runtime.signals import Interruption
 
 SAVE_EVERY = 60.0  # seconds
 
@@ -44,7 +44,7 @@ def probe(
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    how: Judging | None = None,
+    how: EvaluationOptions | None = None,
 ) -> list[dict[str, Any]]:
     """Linear evaluation as a paper does it; one row, of the last epoch.
 
@@ -61,7 +61,7 @@ def probe(
         batch_size: None takes the probe's own, or all images if they are fewer.
         seed: Of the first weights, the order of the images and their crops.
     """
-    how = how or Judging()
+    how = how or EvaluationOptions()
     settings = _settings(name, epochs, batch_size)
     rates = list(learning_rates) if learning_rates is not None else [settings.learning_rate]
     for rate in rates:
@@ -125,10 +125,10 @@ class _Probing:
         settings: Probe,
         rates: list[float],
         images: Images,
-        train: Labelled,
+        train: LabelledImages,
         seed: int,
         no_augmentation: bool,
-        how: Judging,
+        how: EvaluationOptions,
     ):
         assert what.encoder is not None
         self.what, self.encoder, self.settings, self.rates = what, what.encoder, settings, rates
@@ -149,17 +149,17 @@ class _Probing:
             "seed": seed,
             "augmentation": not no_augmentation,
             "feature_precision": how.feature_precision,
-            "train": hash_of_data(train),
+            "train": hash_labelled_images(train),
             "infomax": version("infomax"),
         }
         place = cache_folder() / "unfinished" / hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
         self.unfinished = Unfinished(None if how.no_cache else place, told)
 
-    def train(self) -> Heads:
+    def train(self) -> LinearProbes:
         """All heads after the last epoch, from where an interrupted process left them."""
         rates = self.rates * (1 if self.held is None else 2)
         width = self.encoder.width
-        heads = Heads(width, self.classes, rates, self.settings, seed=self.seed, device=self.device)
+        heads = LinearProbes(width, self.classes, rates, self.settings, seed=self.seed, device=self.device)
         done, saved_at = 0, time.perf_counter()
         if (state := self.unfinished.newest("probe")) is not None:
             done = int(state.pop("step"))
@@ -171,12 +171,12 @@ class _Probing:
         )
         quiet = self.how.quiet or rank() > 0
         with (
-            progress("probe", self.steps, done=done, unit="steps", quiet=quiet) as bar,
+            progress_bar("probe", self.steps, done=done, unit="steps", quiet=quiet) as bar,
             Interruption() as interruption,
         ):
             for step, _ in enumerate(trained, start=done + 1):
                 bar.update()
-                signal = largest(interruption.signal, self.device)  # ranks end at the same step
+                signal = all_ranks_max(interruption.signal, self.device)  # ranks end at the same step
                 if signal or (time.perf_counter() - saved_at > SAVE_EVERY and step < self.steps):
                     self.unfinished.save("probe", {"step": step, **heads.state()})
                     saved_at = time.perf_counter()
@@ -189,7 +189,7 @@ class _Probing:
             shutil.rmtree(self.unfinished.path, ignore_errors=True)
         return heads
 
-    def accuracies(self, heads: Heads) -> list[float]:
+    def accuracies(self, heads: LinearProbes) -> list[float]:
         """On the images held out, of the heads that have not seen them."""
         assert self.held is not None
         rows = np.flatnonzero(self.held)
@@ -208,7 +208,9 @@ class _Probing:
 
     def _cached(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         features = self.what.features(self.images).to(self.device).float()
-        plan = Steps(len(self.images), start=done, stop=self.steps, part=self.settings.batch_size, **self._plan())
+        plan = BatchSchedule(
+            len(self.images), start=done, stop=self.steps, part=self.settings.batch_size, **self._plan()
+        )
         for epoch, index in plan:
             yield epoch, features[torch.from_numpy(index).to(self.device)], index
 
@@ -222,11 +224,11 @@ class _Probing:
         def make(batch: Any) -> list[Tensor]:
             return make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index)
 
-        ready = Ahead(batches, self.device, make)
+        ready = BatchPrefetcher(batches, self.device, make)
         for batch in ready:
             if batch.unreadable:
                 raise ValueError(next(iter(batch.unreadable.values())))
             view = (batch.views or make(batch))[0]
             features = self.encoder(view).float()
-            ready.begin()
+            ready.prefetch()
             yield batch.epoch, features, batch.index

@@ -1,7 +1,7 @@
 """Protocols on features that stay as they are: k-NN, a linear classifier, few labels, clusters.
 
 Each takes the encoder by any of its names (a run folder, ``timm:resnet50``, a checkpoint file; see
-:func:`infomax.pretrained.open_encoder`) and labelled images, and gives a row for each representation, as
+:func:`infomax.models.pretrained.open_encoder`) and labelled images, and gives a row for each representation, as
 ``results.jsonl`` keeps them: shares in [0, 1], ``interval`` the 95 % bootstrap interval of the row's ``metric`` over
 test images. Rows come as they are found: ``list(knn(...))`` has them all.
 """
@@ -11,14 +11,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from typing import Any
 
-from infomax.arguments import check_count, check_number
 from infomax.data.splits import Source
 from infomax.evaluation.clusters import cluster_scores
-from infomax.evaluation.few_labels import few_label_scores
-from infomax.evaluation.knn import nearest, vote
+from infomax.evaluation.few_shot import few_shot_scores
+from infomax.evaluation.knn_vote import vote
 from infomax.evaluation.linear import linear_scores
-from infomax.evaluation.representations import Features, Judging, compare_features
+from infomax.evaluation.representations import EvaluationOptions, Features, compare_features
 from infomax.evaluation.scores import judge
+from infomax.features.nearest_neighbours import nearest
+from infomax.runtime.checks import check_count, check_number
 
 Row = dict[str, Any]
 Data = str | PathLike[str] | Source
@@ -32,9 +33,9 @@ def knn(
     k: Sequence[int] = (20,),
     temperature: Sequence[float] = (0.07,),
     leave_one_out: bool = False,
-    how: Judging | None = None,
+    how: EvaluationOptions | None = None,
 ) -> Iterator[Row]:
-    """Weighted vote of the nearest neighbours (MIRA's Table 3); see :mod:`infomax.evaluation.knn`.
+    """Weighted vote of the nearest neighbours (MIRA's Table 3); see :mod:`infomax.features.nearest_neighbours`.
 
     Args:
         k: Neighbours that vote; several are judged from one search.
@@ -47,7 +48,7 @@ def knn(
         check_number("--temperature", one, low=0, open_low=True)
     if not k or not temperature:
         raise ValueError("--k and --temperature want at least one value each")
-    device = (how or Judging()).torch_device
+    device = (how or EvaluationOptions()).torch_device
 
     def votes(f: Features) -> Iterable[Row]:
         bank = f.train.to(device)
@@ -62,9 +63,9 @@ def knn(
     return _compare("knn", votes, encoder, data, how, ["train"] if leave_one_out else ["train", "test"])
 
 
-def linear(encoder: str | PathLike[str], data: Data, *, how: Judging | None = None) -> Iterator[Row]:
+def linear(encoder: str | PathLike[str], data: Data, *, how: EvaluationOptions | None = None) -> Iterator[Row]:
     """A linear classifier solved to its optimum; see :func:`infomax.evaluation.linear.linear_scores`."""
-    device = (how or Judging()).torch_device
+    device = (how or EvaluationOptions()).torch_device
 
     def classify(f: Features) -> Iterable[Row]:
         if len(f.train) * f.classes > MOST_SCORES:
@@ -86,9 +87,9 @@ def few(
     labels: Sequence[int] = (1, 5, 10),
     draws: int = 20,
     seed: int = 0,
-    how: Judging | None = None,
+    how: EvaluationOptions | None = None,
 ) -> Iterator[Row]:
-    """Accuracy with a few labels of each class, over draws of which; see :mod:`infomax.evaluation.few_labels`.
+    """Accuracy with a few labels of each class, over draws of which; see :mod:`infomax.evaluation.few_shot`.
 
     Args:
         labels: Of each class; one or several.
@@ -100,11 +101,11 @@ def few(
     check_count("--draws", draws, low=2)
     check_count("--seed", seed, low=0)
 
-    device = (how or Judging()).torch_device
+    device = (how or EvaluationOptions()).torch_device
 
     def classify(f: Features) -> Iterable[Row]:
         for count in labels:
-            for row in few_label_scores(f, count, draws=draws, seed=seed, device=device):
+            for row in few_shot_scores(f, count, draws=draws, seed=seed, device=device):
                 yield {**row, "draws": draws, "seed": seed}
 
     return _compare("few", classify, encoder, data, how)
@@ -116,7 +117,7 @@ def cluster(
     *,
     clusters: int | None = None,
     seed: int = 0,
-    how: Judging | None = None,
+    how: EvaluationOptions | None = None,
 ) -> Iterator[Row]:
     """k-means on the features of the test images beside their classes; see :mod:`infomax.evaluation.clusters`.
 
@@ -139,7 +140,7 @@ def _compare(
     judged: Callable[[Features], Iterable[Row]],
     encoder: str | PathLike[str],
     data: Data,
-    how: Judging | None,
+    how: EvaluationOptions | None,
     splits: Sequence[str] = ("train", "test"),
 ) -> Iterator[Row]:
     """The rows of a protocol for each representation, with what they all say."""

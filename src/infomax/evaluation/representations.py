@@ -12,23 +12,23 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from infomax.arguments import choose_device
+from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images
-from infomax.data.sources import open_source
-from infomax.data.splits import Labelled, Source, labelled_splits
+from infomax.data.sources.location import open_source
+from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.data.streams import Stream
-from infomax.data.views import Preprocessing
-from infomax.encoders import Encoder, untrained_encoder
-from infomax.evaluation.cache import Encode, cached_features
-from infomax.evaluation.features import encoded, pixels, settle
-from infomax.pretrained import fingerprint, open_encoder
+from infomax.features.cache import Encode, cached_features
+from infomax.features.extraction import encoded, pixels, recalibrate_batch_norm
+from infomax.models.encoders import Encoder, fingerprint, untrained_encoder
+from infomax.models.pretrained import open_encoder
+from infomax.runtime.checks import choose_device
 
 SETTLING = 10_000  # images that set an untrained encoder's BatchNorm statistics
 PRECISIONS = {"32": torch.float32, "16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
+class EvaluationOptions:
     """How encoders are judged, whatever the protocol: nothing that decides a result but by rounding."""
 
     device: str = "auto"
@@ -64,16 +64,16 @@ class Representation:
     """Of all of some images, on the CPU."""
     encoder: Encoder | None = field(default=None, repr=False)
 
-    def of(self, part: Labelled) -> Float[Tensor, "n d"]:
+    def of(self, part: LabelledImages) -> Float[Tensor, "n d"]:
         """Features of the images of a part, in its order."""
         every = self.features(part.images)
         return every if len(every) == len(part.index) else every[part.index]
 
 
 def represent(
-    encoder: str | PathLike[str], how: Judging, change: Callable[[Preprocessing], Preprocessing] | None = None
+    encoder: str | PathLike[str], how: EvaluationOptions, change: Callable[[Preprocessing], Preprocessing] | None = None
 ) -> Representation:
-    """An encoder by its name; see :func:`infomax.pretrained.open_encoder`.
+    """An encoder by its name; see :func:`infomax.models.pretrained.open_encoder`.
 
     Args:
         change: Of what it was meant to be shown, for a protocol that says otherwise.
@@ -90,7 +90,7 @@ def is_run(encoder: str | PathLike[str]) -> bool:
     return (Path(encoder) / "encoder.json").is_file()
 
 
-def _of_encoder(name: str, network: Encoder, preprocessing: Preprocessing, how: Judging) -> Representation:
+def _of_encoder(name: str, network: Encoder, preprocessing: Preprocessing, how: EvaluationOptions) -> Representation:
     identity = fingerprint(network)
 
     def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
@@ -99,13 +99,13 @@ def _of_encoder(name: str, network: Encoder, preprocessing: Preprocessing, how: 
     return Representation(name, identity, _kept(encode, f"{identity} {preprocessing}", how), network)
 
 
-def _kept(encode: Encode, identity: str, how: Judging) -> Callable[[Images], Tensor]:
+def _kept(encode: Encode, identity: str, how: EvaluationOptions) -> Callable[[Images], Tensor]:
     dtype, keep = PRECISIONS[how.feature_precision], not how.no_cache
     return partial(cached_features, encode, identity, dtype=dtype, keep=keep, quiet=how.quiet)
 
 
 def references(
-    encoder: str | PathLike[str], first: Representation, part: Labelled, how: Judging
+    encoder: str | PathLike[str], first: Representation, part: LabelledImages, how: EvaluationOptions
 ) -> list[Representation]:
     """What an encoder must beat: itself untrained, where that is known, and the pixels themselves.
 
@@ -121,14 +121,14 @@ def references(
 
     others = [Representation("raw pixels", "", _kept(raw, f"pixels {preprocessing}", how))]
     if is_run(encoder):
-        network, some = untrained_encoder(encoder), part.evenly(SETTLING)
+        network, some = untrained_encoder(encoder), part.subsample(SETTLING)
         # Known by what its statistics come from, not by their last bits, which differ between machines.
         known = f"{fingerprint(network)} {preprocessing} {some.images.state(some.index)}"
         identity = hashlib.sha256(known.encode()).hexdigest()[:12]
 
         @cache
         def settled() -> Encoder:
-            return settle(network, some, preprocessing, device=how.torch_device, workers=how.workers)
+            return recalibrate_batch_norm(network, some, preprocessing, device=how.torch_device, workers=how.workers)
 
         def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
             yield from encoded(settled(), images, index, preprocessing, device=how.torch_device, workers=how.workers)
@@ -151,7 +151,7 @@ class Features:
     """Its identity."""
 
 
-def labelled(data: str | PathLike[str] | Source) -> tuple[Source, Labelled, Labelled]:
+def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages, LabelledImages]:
     """A data set, its images to classify by, and those to classify.
 
     Raises:
@@ -177,7 +177,7 @@ def labelled(data: str | PathLike[str] | Source) -> tuple[Source, Labelled, Labe
 def compare_features(
     encoder: str | PathLike[str],
     data: str | PathLike[str] | Source,
-    how: Judging | None = None,
+    how: EvaluationOptions | None = None,
     *,
     splits: Sequence[str] = ("train", "test"),
 ) -> Iterator[Features]:
@@ -189,7 +189,7 @@ def compare_features(
     Raises:
         ValueError: if the images have no labels, or there is no such encoder.
     """
-    how = how or Judging()
+    how = how or EvaluationOptions()
     _, train, test = labelled(data)
     first = represent(encoder, how)
     yield _features(first, train, test, splits)
@@ -197,10 +197,10 @@ def compare_features(
         yield _features(other, train, test, splits)
 
 
-def _features(what: Representation, train: Labelled, test: Labelled, splits: Sequence[str]) -> Features:
+def _features(what: Representation, train: LabelledImages, test: LabelledImages, splits: Sequence[str]) -> Features:
     whole: dict[int, Tensor] = {}  # of a data set that both parts are of, once
 
-    def of(name: str, part: Labelled) -> Tensor:
+    def of(name: str, part: LabelledImages) -> Tensor:
         if name not in splits:
             return torch.empty(0, 0)
         if id(part.images) not in whole:

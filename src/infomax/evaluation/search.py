@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from infomax.arguments import check_count
 from infomax.data.images import ArrayImages, Images
-from infomax.data.joined import Joined
-from infomax.data.splits import Labelled, Source
-from infomax.evaluation.finetune import Job, Row
-from infomax.evaluation.representations import Judging, Representation
+from infomax.data.sources.joined import Joined
+from infomax.data.splits import LabelledImages, Source
+from infomax.evaluation.finetune import FineTuneJob, Row
+from infomax.evaluation.representations import EvaluationOptions, Representation
 from infomax.evaluation.transfer import metric_of, parts, to_transfer
 from infomax.evaluation.tuning import FineTuning
+from infomax.runtime.checks import check_count
 
 RATES = (0.1, 0.01, 0.001, 0.0001)
 DECAYS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
@@ -54,7 +54,7 @@ def transfer_finetune(
     seed: int = 0,
     precision: str = "32",
     work: Path | None = None,
-    how: Judging | None = None,
+    how: EvaluationOptions | None = None,
 ) -> list[Row]:
     """One row: the metric of the data set on its test images, of the pair that is best on the validation images.
 
@@ -76,7 +76,7 @@ def transfer_finetune(
         ValueError: if the images do not suit it, or ``work`` belongs to something else.
         FloatingPointError: if all pairs diverge, or the best one does on training and validation images together.
     """
-    how = how or Judging()
+    how = how or EvaluationOptions()
     if epochs is not None:
         raise ValueError(f"--epochs {epochs} is not for --setting transfer, whose runs have --steps")
     if budget is not None:
@@ -87,7 +87,7 @@ def transfer_finetune(
     split, metric = parts(source), metric_of(source)
     both = together(split.train, split.val)
     named = {"train": split.train, "val": split.val, "trainval": both, "test": split.test}
-    job = Job(what, setting, named, metric, seed, precision, work, how)
+    job = FineTuneJob(what, setting, named, metric, seed, precision, work, how)
     tried = [_try(job, setting, *pair) for pair in ORDER[:budget]]
     best = choose_best(tried)
     rate, decay = best["learning_rate"], best["weight_decay"]
@@ -119,7 +119,7 @@ def of_pair(setting: FineTuning, stage: str, rate: float, decay: float) -> FineT
     return replace(setting, name=name, backbone_rate=rate, head_rate=rate, weight_decay=decay / rate)
 
 
-def _try(job: Job, setting: FineTuning, rate: float, decay: float) -> Row:
+def _try(job: FineTuneJob, setting: FineTuning, rate: float, decay: float) -> Row:
     """What a row says of a pair: its metric on the validation images, or that it diverged."""
     start, pair = time.perf_counter(), of_pair(setting, "trial", rate, decay)
     try:
@@ -145,7 +145,7 @@ def choose_best(tried: Sequence[Row]) -> Row:
     return max(whole, key=lambda trial: trial["validation"])  # the first of several
 
 
-def together(first: Labelled, second: Labelled) -> Labelled:
+def together(first: LabelledImages, second: LabelledImages) -> LabelledImages:
     """The images of both, as one part; arrays of one size stay one, and parts of the same images stay those."""
     if first.labels.shape[1:] != second.labels.shape[1:]:
         shapes = f"{list(first.labels.shape)} and {list(second.labels.shape)}"
@@ -154,7 +154,7 @@ def together(first: Labelled, second: Labelled) -> Labelled:
     if first.images is second.images:
         index = np.concatenate([first.index, second.index])
         order = np.argsort(index)
-        return Labelled(first.images, index[order], labels[order])
+        return LabelledImages(first.images, index[order], labels[order])
     a, b = first.images, second.images
     if a.classes != b.classes:
         raise ValueError(f"two splits must have the same classes, but have {a.classes} and {b.classes}")
@@ -163,4 +163,4 @@ def together(first: Labelled, second: Labelled) -> Labelled:
     images: Images = Joined([a, b], every, a.classes)
     if isinstance(a, ArrayImages) and isinstance(b, ArrayImages) and a.pixels.shape[1:] == b.pixels.shape[1:]:
         images = ArrayImages(np.concatenate([a.pixels, b.pixels]), every, a.classes)
-    return Labelled(images, np.concatenate([first.index, second.index + len(a)]), labels)
+    return LabelledImages(images, np.concatenate([first.index, second.index + len(a)]), labels)

@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.data.splits import Labelled, Source, labelled_splits
+from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.data.streams import Stream
 from infomax.evaluation.logistic import logistic_path
-from infomax.evaluation.representations import Judging, Representation, represent
+from infomax.evaluation.representations import EvaluationOptions, Representation, represent
 from infomax.evaluation.scores import hits, judge, mean_average_precision, mean_per_class
 
 TRANSFER_SETS = (
@@ -47,9 +47,9 @@ PENALTIES = tuple(float(x) for x in np.logspace(-6, 5, 45))
 class Parts:
     """The splits that transfer needs."""
 
-    train: Labelled
-    val: Labelled
-    test: Labelled
+    train: LabelledImages
+    val: LabelledImages
+    test: LabelledImages
 
 
 def parts(source: Source) -> Parts:
@@ -62,22 +62,22 @@ def parts(source: Source) -> Parts:
     if isinstance(train, Stream):
         raise ValueError(f"--data {source.name} is a stream, for training; evaluation needs images that stay in place")
     if train.labels is not None and test is not None and test.labels is not None:
-        first = Labelled(train, np.arange(len(train)), train.labels)
-        last = Labelled(test, np.arange(len(test)), test.labels)
+        first = LabelledImages(train, np.arange(len(train)), train.labels)
+        last = LabelledImages(test, np.arange(len(test)), test.labels)
     else:
         splits = labelled_splits(source)
         if splits is None:
             raise ValueError(f"--data {source.name} has no labels to evaluate by; want a sub-folder for each class")
         first, last = splits
     if val is not None and val.labels is not None:
-        return Parts(first, Labelled(val, np.arange(len(val)), val.labels), last)
+        return Parts(first, LabelledImages(val, np.arange(len(val)), val.labels), last)
     order = np.arange(len(first.index))
     np.random.RandomState(0).shuffle(order)  # as the published results were split
     cut = len(order) // 5
     if cut == 0:
         raise ValueError(f"--data {source.name} has {len(order)} training images; a fifth to validate by is none")
     rows = np.sort(order[:cut]), np.sort(order[cut:])
-    some, rest = (Labelled(first.images, first.index[r], first.labels[r]) for r in rows)
+    some, rest = (LabelledImages(first.images, first.index[r], first.labels[r]) for r in rows)
     return Parts(rest, some, last)
 
 
@@ -103,7 +103,7 @@ def transfer(
     *,
     penalties: Sequence[float] = PENALTIES,
     as_published: bool = False,
-    how: Judging | None = None,
+    how: EvaluationOptions | None = None,
 ) -> list[dict[str, Any]]:
     """One row: the test score of the classifier whose penalty is best on the validation images.
 
@@ -116,7 +116,7 @@ def transfer(
         as_published: Solve with scikit-learn as the published results were, from weak to strong penalty, each from the
             solution before, stopped after 100 iterations: slower, and short of the optimum where penalties are weak.
     """
-    how = how or Judging()
+    how = how or EvaluationOptions()
     what = encoder if isinstance(encoder, Representation) else to_transfer(encoder, how)
     split, metric = parts(source), metric_of(source)
     start = time.perf_counter()
@@ -150,12 +150,12 @@ def transfer(
     ]
 
 
-def to_transfer(encoder: str | PathLike[str], how: Judging) -> Representation:
+def to_transfer(encoder: str | PathLike[str], how: EvaluationOptions) -> Representation:
     """An encoder that is shown the whole shorter side of an image, as these protocols do."""
     return represent(encoder, how, change=lambda usual: replace(usual, resize=usual.size))
 
 
-def _features(what: Representation, part: Labelled, how: Judging) -> Float[Tensor, "n d"]:
+def _features(what: Representation, part: LabelledImages, how: EvaluationOptions) -> Float[Tensor, "n d"]:
     return what.of(part).to(how.torch_device).float()
 
 

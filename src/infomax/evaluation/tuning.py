@@ -20,20 +20,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.arguments import check_count, check_number, choose
-from infomax.data.augment import make_views
-from infomax.data.inference import evaluation_batches
-from infomax.data.loaders import Ahead, training_batches
-from infomax.data.splits import Labelled
-from infomax.data.views import Preprocessing, crops_alone
-from infomax.data.workers import Batch
-from infomax.distributed import average_in_place, gather, largest, rank, world_size
-from infomax.encoders import Encoder
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import Preprocessing, crops_alone
+from infomax.data.loading.evaluation import evaluation_batches
+from infomax.data.loading.training import BatchPrefetcher, training_batches
+from infomax.data.loading.workers import Batch
+from infomax.data.splits import LabelledImages
 from infomax.evaluation.unfinished import Unfinished
-from infomax.launch import Interruption
-from infomax.nn import batch_norms
-from infomax.progress import progress
-from infomax.schedules import cosine
+from infomax.models.encoders import Encoder
+from infomax.nn.batch_norm import batch_norms
+from infomax.nn.schedules import cosine
+from infomax.runtime.checks import check_count, check_number, choose
+from infomax.runtime.collectives import all_ranks_max, average_in_place, gather, rank, world_size
+from infomax.runtime.progress import progress_bar
+from infomax.runtime.signals import Interruption
 
 SCHEDULES = ("cosine", "cosine-by-step", "staircase")
 STAIR, BACKBONE_FALL, HEAD_FALL = 5, 0.2, 0.1  # epochs, and the factors of the rates after each as many
@@ -131,7 +131,7 @@ class Classifier(nn.Module):
         return self.head(self.encoder(images))
 
 
-class Tuning:
+class FineTuner:
     """One fine-tuning on labelled images, from where it was interrupted.
 
     Args:
@@ -144,7 +144,7 @@ class Tuning:
     def __init__(
         self,
         encoder: Encoder,
-        part: Labelled,
+        part: LabelledImages,
         setting: FineTuning,
         *,
         seed: int,
@@ -189,7 +189,7 @@ class Tuning:
         # Random layers are seeded step by step; the caller's own numbers stay as they were.
         own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
         quiet = self.compute.quiet or rank() > 0
-        bar = progress(self.setting.name, self.steps, done=self.done, unit="steps", quiet=quiet)
+        bar = progress_bar(self.setting.name, self.steps, done=self.done, unit="steps", quiet=quiet)
         self.model.train()
         with bar, own_numbers, Interruption() as interruption:
             for batch in self._batches(device):
@@ -198,7 +198,7 @@ class Tuning:
                 bar.update()
                 if self.done % CHECK == 0 or self.done == self.steps:
                     bar.set_postfix(loss=f"{self._mean_loss():.4g}")
-                if signal := largest(interruption.signal, device):  # ranks end at the same step
+                if signal := all_ranks_max(interruption.signal, device):  # ranks end at the same step
                     self._save()
                     if self.unfinished.path is not None and rank() == 0:
                         where = f"{self.setting.name}: stopped at step {self.done} of {self.steps}"
@@ -227,7 +227,7 @@ class Tuning:
             workers=self.compute.workers,
             device=device,
         )
-        for batch in Ahead(read, device, make):
+        for batch in BatchPrefetcher(read, device, make):
             if batch.unreadable:
                 raise ValueError(next(iter(batch.unreadable.values())))
             yield batch if batch.views is not None else batch._replace(views=make(batch))
@@ -272,13 +272,13 @@ def _loss(scores: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(scores, labels)
 
 
-def class_count(part: Labelled) -> int:
+def class_count(part: LabelledImages) -> int:
     """That a classifier tells apart."""
     return len(part.images.classes) if part.labels.ndim == 1 else part.labels.shape[1]
 
 
 @torch.no_grad()
-def class_scores(model: Classifier, part: Labelled, compute: Compute) -> Float[Tensor, "n classes"]:
+def class_scores(model: Classifier, part: LabelledImages, compute: Compute) -> Float[Tensor, "n classes"]:
     """Of the images of a part, in their order, on the CPU, the same on all ranks; the model is put in evaluation mode.
 
     Raises:

@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from infomax import checkpoints
-from infomax.data.splits import Labelled
-from infomax.distributed import from_first, rank
-from infomax.runs import append_row, rows_of
-from infomax.storage import write_whole
+from infomax.data.splits import LabelledImages
+from infomax.runtime import checkpoints
+from infomax.runtime.collectives import broadcast_from_rank0, rank
+from infomax.runtime.files import write_atomic
+from infomax.runtime.json_lines import append_json_line, read_json_lines
 
 
 class Unfinished:
@@ -29,24 +29,24 @@ class Unfinished:
     def __init__(self, path: Path | None, told: dict[str, Any]):
         self.path = path
         if path is not None:
-            from_first(lambda: _claim(path, json.loads(json.dumps(told))))
+            broadcast_from_rank0(lambda: _claim(path, json.loads(json.dumps(told))))
 
     def finished(self, name: str) -> dict[str, Any] | None:
         """The row of a finished part, as :meth:`finish` was given it; None before."""
         if (path := self.path) is None:
             return None
         file = path / "finished.jsonl"
-        rows = from_first(lambda: rows_of(file) if file.is_file() else [])
+        rows = broadcast_from_rank0(lambda: read_json_lines(file) if file.is_file() else [])
         return next((row["row"] for row in rows if row["name"] == name), None)
 
     def finish(self, name: str, row: dict[str, Any]) -> None:
         """Keep a part's row, and its checkpoints no longer."""
         if self.path is not None and rank() == 0:
-            append_row(self.path / "finished.jsonl", {"name": name, "row": row})
+            append_json_line(self.path / "finished.jsonl", {"name": name, "row": row})
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Keep a state, whose ``step`` numbers it; see :func:`infomax.checkpoints.save`."""
+        """Keep a state, whose ``step`` numbers it; see :func:`infomax.runtime.checkpoints.save`."""
         if self.path is not None and rank() == 0:
             checkpoints.save(self.path / name, state)
 
@@ -54,7 +54,7 @@ class Unfinished:
         """The state that was kept last, on the CPU; None without any."""
         if (path := self.path) is None:
             return None
-        file = from_first(lambda: checkpoints.newest(path / name))
+        file = broadcast_from_rank0(lambda: checkpoints.newest(path / name))
         return None if file is None else checkpoints.load(file)
 
 
@@ -64,7 +64,7 @@ def _claim(path: Path, told: dict[str, Any]) -> None:
         if path.exists() and not (path.is_dir() and all(there.suffix == ".partial" for there in path.iterdir())):
             raise ValueError(f"--work {path} exists and is not a folder of unfinished work; name another")
         path.mkdir(parents=True, exist_ok=True)
-        write_whole(file, json.dumps(told, indent=1).encode())
+        write_atomic(file, json.dumps(told, indent=1).encode())
         return
     try:
         there = json.loads(file.read_text())
@@ -76,7 +76,7 @@ def _claim(path: Path, told: dict[str, Any]) -> None:
         raise ValueError(f"--work {path} was begun with other settings: {what}. Name another folder")
 
 
-def hash_of_data(part: Labelled) -> str:
+def hash_labelled_images(part: LabelledImages) -> str:
     """Of labelled images, their labels and their order."""
     known = hashlib.sha256(part.images.state(part.index).encode())
     known.update(part.index.tobytes() + part.labels.tobytes())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from infomax.encoders import Encoder
+from infomax.models.encoders import Encoder
 
 
 class Views(NamedTuple):
@@ -22,8 +22,8 @@ class Views(NamedTuple):
     The full views are what all views are compared with, each with those but itself: of two views, each with the other.
     """
 
-    full: list[Tensor]
-    local: list[Tensor]
+    global_crops: list[Tensor]
+    local_crops: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class Method(nn.Module, ABC):
     """Everything that is trained. A concrete method is final; methods share by composition, not by inheritance.
 
     One step is ``loss(online(views), target(views), progress)``, its backward pass, :meth:`after_backward`, the
-    optimiser's step, and :meth:`advance`. No part of it but the last two changes a parameter. The loss is
+    optimiser's step, and :meth:`after_step`. No part of it but the last two changes a parameter. The loss is
     ``objective(online, target, scheduled(progress))``: what is computed, and the numbers in it that change.
     """
 
     encoder: Encoder
     joint_forward = False
     """Whether views of one size go through the networks together, sharing BatchNorm's statistics."""
-    full_views = 2
+    global_views = 2
     """How many of the views, the first ones, are full."""
 
     @abstractmethod
@@ -75,22 +75,22 @@ class Method(nn.Module, ABC):
         return []
 
     @abstractmethod
-    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
+    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         """The loss of the global batch, from the outputs for this rank's images. Has no parameters of its own.
 
         Autocast is ignored. State that lives in buffers advances, in training mode while gradients are enabled.
 
         Args:
-            numbers: Those of :meth:`scheduled`; or a tensor that holds them, where one compiled loss is to serve a run.
+            numbers: Those of :meth:`schedule_values`; or a tensor that holds them, where one compiled loss is to serve a run.
         """
 
-    def scheduled(self, progress: Progress) -> tuple[float, ...]:
+    def schedule_values(self, progress: Progress) -> tuple[float, ...]:
         """The numbers in the loss that change over a run, always equally many."""
         return ()
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
         """The loss of these outputs at this point of a run."""
-        return self.objective(online, target, self.scheduled(progress))
+        return self.compute_loss(online, target, self.schedule_values(progress))
 
     def forward(self, views: Views, progress: Progress) -> Loss:
         """The loss of these views."""
@@ -98,7 +98,7 @@ class Method(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def representation(self) -> Encoder:
+    def eval_encoder(self) -> Encoder:
         """The encoder to keep and to judge: the trained one, or its moving average where the paper evaluates that."""
 
     def cluster_logits(self, features: Tensor) -> Tensor | None:
@@ -111,7 +111,7 @@ class Method(nn.Module, ABC):
     def after_backward(self, progress: Progress) -> None:
         """Called between the backward pass and the optimiser's step, with the gradients in place."""
 
-    def advance(self, progress: Progress) -> None:
+    def after_step(self, progress: Progress) -> None:
         """Called after the optimiser's step, with the progress that the next step stands at: moves a teacher."""
 
     def each(self, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:

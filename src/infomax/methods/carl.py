@@ -12,13 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from infomax.arguments import check_count, check_number
-from infomax.distributed import global_logmeanexp, global_mean, global_quotient
-from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision, row_blocks
 from infomax.methods.base import Loss, Method, Progress, Views
-from infomax.nn import mlp
-from infomax.schedules import linear
+from infomax.models.encoders import Encoder
+from infomax.nn.blocks import mlp
+from infomax.nn.schedules import linear
+from infomax.runtime.checks import check_count, check_number
+from infomax.runtime.collectives import global_logmeanexp, global_mean, global_quotient
 
 
 def consistency_loss(anchor_logits: Float[Tensor, "b k"], positive_logits: Float[Tensor, "b k"]) -> Float[Tensor, ""]:
@@ -155,7 +155,7 @@ class Carl(Method):
         self.assigner = nn.Linear(dimension, prototypes, bias=False)
 
     @property
-    def representation(self) -> Encoder:
+    def eval_encoder(self) -> Encoder:
         return self.encoder
 
     def cluster_logits(self, features: Tensor) -> Tensor:
@@ -166,16 +166,16 @@ class Carl(Method):
         return self.assigner(z)
 
     def online(self, views: Views) -> list[Tensor]:
-        return [self._energies(z) for z in self.each(self._embed, [*views.full, *views.local])]
+        return [self._energies(z) for z in self.each(self._embed, [*views.global_crops, *views.local_crops])]
 
     def _embed(self, x: Tensor) -> Tensor:
         return self.projector(self.encoder(x))
 
-    def scheduled(self, progress: Progress) -> tuple[float]:
+    def schedule_values(self, progress: Progress) -> tuple[float]:
         return (kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs),)
 
-    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
-        consistency, uniformity = _losses(online, self.full_views)
+    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
+        consistency, uniformity = _losses(online, self.global_views)
         (weight,) = numbers
         terms = {"consistency": consistency.detach(), "uniformity": uniformity.detach()}
         return Loss((consistency + weight * uniformity).to(consistency.dtype), terms)

@@ -13,12 +13,12 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from infomax.arguments import check_count, check_number
-from infomax.distributed import global_count, global_mean, global_means, global_quotient
-from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision, log_det_or_nan, scatter
 from infomax.methods.base import Loss, Method, Views, others
-from infomax.nn import mlp, unit
+from infomax.models.encoders import Encoder
+from infomax.nn.blocks import l2_normalize, mlp
+from infomax.runtime.checks import check_count, check_number
+from infomax.runtime.collectives import global_count, global_mean, global_means, global_quotient
 
 
 def recursive_statistics(
@@ -160,20 +160,20 @@ class CorInfoMax(Method):
         self.criterion = CorInfoMaxLoss(dimension, attraction=attraction, forgetting=forgetting, epsilon=epsilon)
 
     @property
-    def representation(self) -> Encoder:
+    def eval_encoder(self) -> Encoder:
         return self.encoder
 
     def online(self, views: Views) -> list[Tensor]:
-        return [unit(z) for z in self.each(self._embed, [*views.full, *views.local])]
+        return [l2_normalize(z) for z in self.each(self._embed, [*views.global_crops, *views.local_crops])]
 
     def _embed(self, x: Tensor) -> Tensor:
         return self.projector(self.encoder(x))
 
-    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
+    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         if len(online) == 2:
             entropy, distance = self.criterion.terms(online[0], online[1])
         else:
-            full = online[: self.full_views]
+            full = online[: self.global_views]
             pairs = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
             entropy, distance = self.criterion.terms(torch.cat(full[0::2]), torch.cat(full[1::2]), pairs)
         total = self.criterion.attraction * distance - entropy

@@ -15,13 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infomax.arguments import check_count, check_number
-from infomax.distributed import global_logmeanexp, global_max, global_mean, global_sum
-from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision, row_blocks, soft_cross_entropy
 from infomax.methods.base import Loss, Method, Progress, Views, others
-from infomax.nn import Prototypes, Teacher, mlp
-from infomax.schedules import cosine
+from infomax.models.encoders import Encoder
+from infomax.nn.blocks import Prototypes, Teacher, mlp
+from infomax.nn.schedules import cosine
+from infomax.runtime.checks import check_count, check_number
+from infomax.runtime.collectives import global_logmeanexp, global_max, global_mean, global_sum
 
 # While exponents stay within 68 nats, all that the linear form computes lies between exp(-68)/K and K B exp(68), within
 # float32 for K B up to 10^8. It costs a tenth of the log-domain form.
@@ -58,7 +58,7 @@ def assign(
     if not isfinite(spread / scale):
         raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
     precision = torch.promote_types(logits.dtype, torch.float32)
-    onwards = _onwards(beta, _accelerated(beta, precision) if iterations is None else 0)
+    onwards = _chebyshev_weights(beta, _chebyshev_iterations(beta, precision) if iterations is None else 0)
     return _fixed_points([logits], scale, beta, iterations or 0, onwards, spread / scale <= LINEAR_RANGE)[0]
 
 
@@ -81,7 +81,7 @@ def check_assignment(temperature: float, beta: float, iterations: int | None) ->
         )
 
 
-def _accelerated(beta: float, dtype: torch.dtype) -> int:
+def _chebyshev_iterations(beta: float, dtype: torch.dtype) -> int:
     """Iterations to the limit, as far as a precision tells it apart.
 
     At the fixed point the derivative of Eq. 7's map of log u is beta times a stochastic matrix that is similar to a
@@ -94,7 +94,7 @@ def _accelerated(beta: float, dtype: torch.dtype) -> int:
     return ceil(log(0.5 / torch.finfo(dtype).eps) / -log(rate))
 
 
-def _onwards(beta: float, count: int) -> list[float]:
+def _chebyshev_weights(beta: float, count: int) -> list[float]:
     """How far each of Chebyshev's iterations goes on from the point before."""
     found, omega = [1.0] * count, 2.0  # where the recursion starts, though its first step has 1
     for number in range(1, count):
@@ -250,7 +250,7 @@ class Mira(Method):
         return nn.Sequential(self.encoder, self.projector)
 
     @property
-    def representation(self) -> Encoder:
+    def eval_encoder(self) -> Encoder:
         return self.encoder if self.teacher is None else self.teacher.module[0]  # pyrefly: ignore
 
     def cluster_logits(self, features: Tensor) -> Tensor:
@@ -258,26 +258,28 @@ class Mira(Method):
         return self.prototypes(projector(features))
 
     def online(self, views: Views) -> list[Tensor]:
-        return [self.prototypes(z) for z in self.each(self._student, [*views.full, *views.local])]
+        return [self.prototypes(z) for z in self.each(self._student, [*views.global_crops, *views.local_crops])]
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        return [] if self.teacher is None else [self.prototypes(z) for z in self.each(self.teacher, views.full)]
+        return [] if self.teacher is None else [self.prototypes(z) for z in self.each(self.teacher, views.global_crops)]
 
     @property
     def _largest_beta(self) -> float:
         """Decides what all steps of a run compute, whatever their own."""
         return max(self.beta, self.beta_start)
 
-    def scheduled(self, progress: Progress) -> tuple[float, ...]:
+    def schedule_values(self, progress: Progress) -> tuple[float, ...]:
         beta, dtype = cosine(self.beta_start, self.beta, progress.fraction), self.prototypes.weight.dtype
-        return beta, *_onwards(beta, _accelerated(self._largest_beta, dtype) if self.iterations is None else 0)
+        return beta, *_chebyshev_weights(
+            beta, _chebyshev_iterations(self._largest_beta, dtype) if self.iterations is None else 0
+        )
 
-    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
+    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
         beta, *onwards = numbers
         scale, plain = self.teacher_temperature * (1 - beta), self.iterations or 0
         linear = COSINES / (self.teacher_temperature * (1 - self._largest_beta)) <= LINEAR_RANGE
-        targets = _fixed_points(target or online[: self.full_views], scale, beta, plain, onwards, linear)
+        targets = _fixed_points(target or online[: self.global_views], scale, beta, plain, onwards, linear)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
 
@@ -285,9 +287,9 @@ class Mira(Method):
         if progress.epoch < self.freeze_prototypes_epochs:
             self.prototypes.weight.grad = None
 
-    def advance(self, progress: Progress) -> None:
+    def after_step(self, progress: Progress) -> None:
         if self.teacher is not None:
-            self.teacher.follow(self._student, progress.fraction)
+            self.teacher.ema_update(self._student, progress.fraction)
 
 
 @torch.no_grad()

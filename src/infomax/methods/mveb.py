@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from infomax.arguments import check_count, check_number
-from infomax.distributed import gather, global_mean, global_means, row_counts
-from infomax.encoders import Encoder
 from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views, others
-from infomax.nn import Teacher, mlp, unit
+from infomax.models.encoders import Encoder
+from infomax.nn.blocks import Teacher, l2_normalize, mlp
+from infomax.runtime.checks import check_count, check_number
+from infomax.runtime.collectives import gather, global_mean, global_means, row_counts
 
 
 def stein_score(
@@ -183,18 +183,18 @@ class Mveb(Method):
         return nn.Sequential(self.encoder, self.projector)
 
     @property
-    def representation(self) -> Encoder:
+    def eval_encoder(self) -> Encoder:
         return self.encoder
 
     def online(self, views: Views) -> list[Tensor]:
-        return [unit(z) for z in self.each(self._online, [*views.full, *views.local])]
+        return [l2_normalize(z) for z in self.each(self._online, [*views.global_crops, *views.local_crops])]
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        return [] if self.teacher is None else [unit(z) for z in self.each(self.teacher, views.full)]
+        return [] if self.teacher is None else [l2_normalize(z) for z in self.each(self.teacher, views.global_crops)]
 
-    def objective(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
-        targets = target or online[: self.full_views]
+    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
+        targets = target or online[: self.global_views]
         dots = []
         for crop, z in enumerate(online):
             # Of several targets the mean, not made a unit vector again, as the official code does for local crops.
@@ -204,6 +204,6 @@ class Mveb(Method):
         entropy = torch.stack(_entropy_surrogates(online, self.eta, self.chunk)).mean()
         return Loss(-aligned - self.entropy_weight * entropy, {"alignment": aligned.detach()})
 
-    def advance(self, progress: Progress) -> None:
+    def after_step(self, progress: Progress) -> None:
         if self.teacher is not None:
-            self.teacher.follow(self._online, progress.fraction)
+            self.teacher.ema_update(self._online, progress.fraction)

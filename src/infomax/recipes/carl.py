@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from infomax.data.views import (
+from infomax.data.augmentation.views import (
     CIFAR10_MEAN,
     CIFAR10_STD,
     CIFAR100_MEAN,
@@ -14,7 +14,7 @@ from infomax.data.views import (
     simclr,
 )
 from infomax.recipes.cpu import digits_recipe, small_recipe
-from infomax.recipes.experiments import Experiments, at
+from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -58,14 +58,14 @@ def small() -> Recipe:
     return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
-@RECIPES.add("cifar10", 0.00438, at("carl-1", "CIFAR-10 200"))
+@RECIPES.add("cifar10", 0.00438, reported_in("carl-1", "CIFAR-10 200"))
 def cifar10() -> Recipe:
     """Table 1, CIFAR-10, 200 epochs. Paper: no number that can be read. Cost: 0.00438 EFLOP. Decisions: carl-table,
     carl-unstated, carl-projector."""
     return _cifar(CIFAR10_MEAN, CIFAR10_STD, prototypes=100)
 
 
-@RECIPES.add("cifar100", 0.00439, at("carl-1", "CIFAR-100 200"))
+@RECIPES.add("cifar100", 0.00439, reported_in("carl-1", "CIFAR-100 200"))
 def cifar100() -> Recipe:
     """Table 1, CIFAR-100, 200 epochs. Paper: 46.23 % linear top-1, uncertain. Cost: 0.00439 EFLOP. Decisions:
     carl-table, carl-unstated, carl-projector."""
@@ -86,7 +86,7 @@ def cifar100_150() -> Recipe:
     return replace(cifar100(), epochs=150)
 
 
-@RECIPES.add("stl10", 0.0782, at("carl-1", "STL-10 200"))
+@RECIPES.add("stl10", 0.0782, reported_in("carl-1", "STL-10 200"))
 def stl10() -> Recipe:
     """Table 1, STL-10, 200 epochs, 96 pixels, and Figure 2, the weight that falls from 2 to 1. Paper: no number that
     can be read. Cost: 0.0782 EFLOP. Decisions: carl-table, carl-unstated, carl-projector."""
@@ -111,7 +111,7 @@ def _cifar(mean: tuple[float, float, float], std: tuple[float, float, float], *,
     return Recipe(
         method=CarlSettings(prototypes=prototypes),
         encoder=EncoderSettings(backbone="resnet18", stem="imagenet", zero_init_residual=False),
-        views=ViewSet(full=simclr(32), mean=mean, std=std),
+        views=ViewSet(global_crops=simclr(32), mean=mean, std=std),
         preprocessing=Preprocessing(resize=32, size=32, mean=mean, std=std),
         optimizer=OptimizerSettings(name="sgd", learning_rate=0.03, weight_decay=1e-4, decay_all=True),
         batch_size=256,
@@ -123,10 +123,10 @@ def _stl10(*, start: float, end: float) -> Recipe:
     return replace(
         _cifar(CIFAR10_MEAN, CIFAR10_STD, prototypes=100),
         method=CarlSettings(kl_start=start, kl_end=end),
-        views=ViewSet(full=simclr(96), mean=STL10_MEAN, std=STL10_STD),
+        views=ViewSet(global_crops=simclr(96), mean=STL10_MEAN, std=STL10_STD),
         preprocessing=Preprocessing(resize=96, size=96, mean=STL10_MEAN, std=STL10_STD),
     )
 
 
 SETTINGS = CarlSettings
-PHOTOGRAPHS = "stl10"  # the default for large images on a GPU
+DEFAULT_FOR_LARGE_IMAGES = "stl10"  # the default for large images on a GPU

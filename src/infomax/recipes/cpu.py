@@ -1,6 +1,6 @@
 """What our own recipes for a CPU share: the small encoder, and views that suit digits or small photographs."""
 
-from infomax.data.views import Preprocessing, View, ViewSet, mira_cifar
+from infomax.data.augmentation.views import Preprocessing, View, ViewSet, mira_cifar
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -22,7 +22,7 @@ def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recip
         name="digits",
         method=method,
         encoder=EncoderSettings(backbone="small", stem="imagenet"),
-        views=ViewSet(full=(view, view), mean=half, std=half),
+        views=ViewSet(global_crops=(view, view), mean=half, std=half),
         preprocessing=Preprocessing(resize=16, size=16, mean=half, std=half),
         optimizer=optimizer,
         batch_size=256,
@@ -36,7 +36,7 @@ def small_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe
         name="small",
         method=method,
         encoder=EncoderSettings(backbone="small", stem="imagenet"),
-        views=ViewSet(full=mira_cifar(32)),
+        views=ViewSet(global_crops=mira_cifar(32)),
         preprocessing=Preprocessing(resize=32, size=32),
         optimizer=optimizer,
         batch_size=256,

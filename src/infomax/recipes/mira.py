@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infomax.data.views import (
+from infomax.data.augmentation.views import (
     CIFAR10_MEAN,
     CIFAR10_STD,
     CIFAR100_MEAN,
@@ -14,7 +14,7 @@ from infomax.data.views import (
     mira_cifar,
 )
 from infomax.recipes.cpu import digits_recipe, small_recipe
-from infomax.recipes.experiments import Experiments, at
+from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -66,19 +66,19 @@ def small() -> Recipe:
     return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
-@RECIPES.add("cifar10", 0.567, at("mira-7", "CIFAR-10 Top-1", "CIFAR-10 Top-5"))
+@RECIPES.add("cifar10", 0.567, reported_in("mira-7", "CIFAR-10 Top-1", "CIFAR-10 Top-5"))
 def cifar10() -> Recipe:
     """Table 7, CIFAR-10. Paper: 93.02 % linear top-1. Cost: 0.567 EFLOP. Decisions: mira-stem, mira-cifar."""
     return _cifar(CIFAR10_MEAN, CIFAR10_STD)
 
 
-@RECIPES.add("cifar100", 0.567, at("mira-7", "CIFAR-100 Top-1", "CIFAR-100 Top-5"))
+@RECIPES.add("cifar100", 0.567, reported_in("mira-7", "CIFAR-100 Top-1", "CIFAR-100 Top-5"))
 def cifar100() -> Recipe:
     """Table 7, CIFAR-100. Paper: 70.65 % linear top-1. Cost: 0.567 EFLOP. Decisions: mira-stem, mira-cifar."""
     return _cifar(CIFAR100_MEAN, CIFAR100_STD)
 
 
-@RECIPES.add("imagenet100", 1.45, at("mira-7", "ImageNet-100 Top-1", "ImageNet-100 Top-5"))
+@RECIPES.add("imagenet100", 1.45, reported_in("mira-7", "ImageNet-100 Top-1", "ImageNet-100 Top-5"))
 def imagenet100() -> Recipe:
     """Table 7, ImageNet-100. Paper: 81 % linear top-1. Cost: 1.45 EFLOP. Decisions: mira-imagenet100."""
     return replace(
@@ -92,11 +92,11 @@ def imagenet100() -> Recipe:
 @RECIPES.add(
     "imagenet",
     8.32,
-    at("mira-1", "100", multi_crop=False),
-    at("mira-8", batch_size=4096, moving_average=True),
-    at("mira-9", "100", multi_crop=False),
-    at("mira-14", prototypes=3000),
-    at("mira-15", "30it", epochs=100),
+    reported_in("mira-1", "100", multi_crop=False),
+    reported_in("mira-8", batch_size=4096, moving_average=True),
+    reported_in("mira-9", "100", multi_crop=False),
+    reported_in("mira-14", prototypes=3000),
+    reported_in("mira-15", "30it", epochs=100),
 )
 def imagenet_100() -> Recipe:
     """Table 1, two crops, 100 epochs; also Tables 8, 9, 14 and 15. Paper: 69.4 % linear top-1. Cost: 8.32 EFLOP.
@@ -107,9 +107,9 @@ def imagenet_100() -> Recipe:
 @RECIPES.add(
     "imagenet",
     16.6,
-    at("mira-1", "200", multi_crop=False),
-    at("mira-6", multi_crop=False, moving_average=True),
-    at("mira-9", "200", multi_crop=False),
+    reported_in("mira-1", "200", multi_crop=False),
+    reported_in("mira-6", multi_crop=False, moving_average=True),
+    reported_in("mira-9", "200", multi_crop=False),
 )
 def imagenet_200() -> Recipe:
     """Table 1, two crops, 200 epochs; also Tables 6 and 9. Paper: 72.3 % linear top-1. Cost: 16.6 EFLOP. Decisions:
@@ -120,9 +120,9 @@ def imagenet_200() -> Recipe:
 @RECIPES.add(
     "imagenet",
     33.3,
-    at("mira-1", "400", multi_crop=False),
-    at("mira-9", "400", multi_crop=False),
-    at("mira-15", "30it", epochs=400),
+    reported_in("mira-1", "400", multi_crop=False),
+    reported_in("mira-9", "400", multi_crop=False),
+    reported_in("mira-15", "30it", epochs=400),
 )
 def imagenet_400() -> Recipe:
     """Table 1, two crops, 400 epochs; also Tables 9 and 15. Paper: 73.3 % linear top-1. Cost: 33.3 EFLOP. Decisions:
@@ -130,14 +130,18 @@ def imagenet_400() -> Recipe:
     return _imagenet(400, multi_crop=False)
 
 
-@RECIPES.add("imagenet", 66.5, at("mira-1", "800", multi_crop=False), at("mira-9", "800", multi_crop=False))
+@RECIPES.add(
+    "imagenet", 66.5, reported_in("mira-1", "800", multi_crop=False), reported_in("mira-9", "800", multi_crop=False)
+)
 def imagenet_800() -> Recipe:
     """Table 1, two crops, 800 epochs; also Table 9. Paper: 74.1 % linear top-1. Cost: 66.5 EFLOP. Decisions:
     mira-imagenet."""
     return _imagenet(800, multi_crop=False, momentum=0.996)
 
 
-@RECIPES.add("imagenet", 11.8, at("mira-1", "100", multi_crop=True), at("mira-9", "100", multi_crop=True))
+@RECIPES.add(
+    "imagenet", 11.8, reported_in("mira-1", "100", multi_crop=True), reported_in("mira-9", "100", multi_crop=True)
+)
 def imagenet_multicrop_100() -> Recipe:
     """Table 1, with multi-crop, 100 epochs; also Table 9. Paper: 73.6 % linear top-1. Cost: 11.8 EFLOP. Decisions:
     mira-imagenet."""
@@ -147,9 +151,9 @@ def imagenet_multicrop_100() -> Recipe:
 @RECIPES.add(
     "imagenet",
     23.6,
-    at("mira-1", "200", multi_crop=True),
-    at("mira-6", multi_crop=True, moving_average=True),
-    at("mira-9", "200", multi_crop=True),
+    reported_in("mira-1", "200", multi_crop=True),
+    reported_in("mira-6", multi_crop=True, moving_average=True),
+    reported_in("mira-9", "200", multi_crop=True),
 )
 def imagenet_multicrop_200() -> Recipe:
     """Table 1, with multi-crop, 200 epochs; also Tables 6 and 9. Paper: 74.9 % linear top-1. Cost: 23.6 EFLOP.
@@ -160,10 +164,10 @@ def imagenet_multicrop_200() -> Recipe:
 @RECIPES.add(
     "imagenet",
     47.1,
-    at("mira-1", "400", multi_crop=True),
-    at("mira-9", "400", multi_crop=True),
-    *(at(f"mira-{number}") for number in (2, 3, 4, 5, 10, 11, 13)),
-    at("mira-12", epochs=400),
+    reported_in("mira-1", "400", multi_crop=True),
+    reported_in("mira-9", "400", multi_crop=True),
+    *(reported_in(f"mira-{number}") for number in (2, 3, 4, 5, 10, 11, 13)),
+    reported_in("mira-12", epochs=400),
 )
 def imagenet_multicrop_400() -> Recipe:
     """The paper's main run: Table 1, with multi-crop, 400 epochs; also Tables 2 to 5 and 9 to 13. Paper: 75.6 % linear
@@ -171,86 +175,86 @@ def imagenet_multicrop_400() -> Recipe:
     return _imagenet(400, multi_crop=True)
 
 
-@RECIPES.add("imagenet", 94.3, at("mira-12", epochs=800))
+@RECIPES.add("imagenet", 94.3, reported_in("mira-12", epochs=800))
 def imagenet_multicrop_800() -> Recipe:
     """Table 12, with multi-crop, 800 epochs. Paper: 75.7 % linear top-1. Cost: 94.3 EFLOP. Decisions:
     mira-multicrop-800, mira-imagenet."""
     return _imagenet(800, multi_crop=True, momentum=0.996)
 
 
-@RECIPES.add("imagenet", 6.22, at("mira-8", batch_size=4096, moving_average=False))
+@RECIPES.add("imagenet", 6.22, reported_in("mira-8", batch_size=4096, moving_average=False))
 def imagenet_100_no_teacher() -> Recipe:
     """Table 8, batch 4096 without a moving average. Paper: 68.7 % linear top-1. Cost: 6.22 EFLOP. Decisions:
     mira-imagenet."""
     return _imagenet(100, multi_crop=False, momentum=None)
 
 
-@RECIPES.add("imagenet", 12.4, at("mira-6", multi_crop=False, moving_average=False))
+@RECIPES.add("imagenet", 12.4, reported_in("mira-6", multi_crop=False, moving_average=False))
 def imagenet_200_no_teacher() -> Recipe:
     """Table 6, neither multi-crop nor moving average. Paper: 70.4 % linear top-1. Cost: 12.4 EFLOP. Decisions:
     mira-imagenet."""
     return _imagenet(200, multi_crop=False, momentum=None)
 
 
-@RECIPES.add("imagenet", 8.34, at("mira-8", batch_size=512, moving_average=True))
+@RECIPES.add("imagenet", 8.34, reported_in("mira-8", batch_size=512, moving_average=True))
 def imagenet_100_batch_512() -> Recipe:
     """Table 8, batch 512. Paper: 68.3 % linear top-1. Cost: 8.34 EFLOP. Decisions: mira-small-batch."""
     return _small_batch()
 
 
-@RECIPES.add("imagenet", 6.24, at("mira-8", batch_size=512, moving_average=False))
+@RECIPES.add("imagenet", 6.24, reported_in("mira-8", batch_size=512, moving_average=False))
 def imagenet_100_batch_512_no_teacher() -> Recipe:
     """Table 8, batch 512 without a moving average. Paper: 66.3 % linear top-1. Cost: 6.24 EFLOP. Decisions:
     mira-small-batch."""
     return _small_batch(momentum=None)
 
 
-@RECIPES.add("imagenet", 8.32, at("mira-14", prototypes=300))
+@RECIPES.add("imagenet", 8.32, reported_in("mira-14", prototypes=300))
 def imagenet_100_prototypes_300() -> Recipe:
     """Table 14, 300 prototypes. Paper: 67.7 % linear top-1. Cost: 8.32 EFLOP. Decisions: mira-imagenet."""
     return _imagenet(100, multi_crop=False, prototypes=300)
 
 
-@RECIPES.add("imagenet", 8.32, at("mira-14", prototypes=1000))
+@RECIPES.add("imagenet", 8.32, reported_in("mira-14", prototypes=1000))
 def imagenet_100_prototypes_1000() -> Recipe:
     """Table 14, 1000 prototypes. Paper: 69 % linear top-1. Cost: 8.32 EFLOP. Decisions: mira-imagenet."""
     return _imagenet(100, multi_crop=False, prototypes=1000)
 
 
-@RECIPES.add("imagenet", 8.32, at("mira-14", prototypes=10000))
+@RECIPES.add("imagenet", 8.32, reported_in("mira-14", prototypes=10000))
 def imagenet_100_prototypes_10000() -> Recipe:
     """Table 14, 10000 prototypes. Paper: 69.5 % linear top-1. Cost: 8.32 EFLOP. Decisions: mira-imagenet."""
     return _imagenet(100, multi_crop=False, prototypes=10000)
 
 
-@RECIPES.add("imagenet", 8.33, at("mira-14", prototypes=30000))
+@RECIPES.add("imagenet", 8.33, reported_in("mira-14", prototypes=30000))
 def imagenet_100_prototypes_30000() -> Recipe:
     """Table 14, 30000 prototypes. Paper: 69.5 % linear top-1. Cost: 8.33 EFLOP. Decisions: mira-imagenet."""
     return _imagenet(100, multi_crop=False, prototypes=30000)
 
 
-@RECIPES.add("imagenet", 8.32, at("mira-15", "1it", epochs=100))
+@RECIPES.add("imagenet", 8.32, reported_in("mira-15", "1it", epochs=100))
 def imagenet_100_iterations_1() -> Recipe:
     """Table 15, 1 iteration, 100 epochs. Paper: 69.5 % linear top-1. Cost: 8.32 EFLOP. Decisions: mira-iterations,
     mira-imagenet."""
     return _imagenet(100, multi_crop=False, iterations=1)
 
 
-@RECIPES.add("imagenet", 8.32, at("mira-15", "3it", epochs=100))
+@RECIPES.add("imagenet", 8.32, reported_in("mira-15", "3it", epochs=100))
 def imagenet_100_iterations_3() -> Recipe:
     """Table 15, 3 iterations, 100 epochs. Paper: 69.5 % linear top-1. Cost: 8.32 EFLOP. Decisions: mira-iterations,
     mira-imagenet."""
     return _imagenet(100, multi_crop=False, iterations=3)
 
 
-@RECIPES.add("imagenet", 33.3, at("mira-15", "1it", epochs=400))
+@RECIPES.add("imagenet", 33.3, reported_in("mira-15", "1it", epochs=400))
 def imagenet_400_iterations_1() -> Recipe:
     """Table 15, 1 iteration, 400 epochs. Paper: 72.7 % linear top-1. Cost: 33.3 EFLOP. Decisions: mira-iterations,
     mira-imagenet."""
     return _imagenet(400, multi_crop=False, iterations=1)
 
 
-@RECIPES.add("imagenet", 33.3, at("mira-15", "3it", epochs=400))
+@RECIPES.add("imagenet", 33.3, reported_in("mira-15", "3it", epochs=400))
 def imagenet_400_iterations_3() -> Recipe:
     """Table 15, 3 iterations, 400 epochs. Paper: 72.6 % linear top-1. Cost: 33.3 EFLOP. Decisions: mira-iterations,
     mira-imagenet."""
@@ -262,7 +266,7 @@ def _cifar(mean: tuple[float, float, float], std: tuple[float, float, float]) ->
     return Recipe(
         method=MiraSettings(),
         encoder=EncoderSettings(backbone="resnet18", stem="cifar", stem_padding=2),
-        views=ViewSet(full=mira_cifar(32), mean=mean, std=std),
+        views=ViewSet(global_crops=mira_cifar(32), mean=mean, std=std),
         preprocessing=Preprocessing(resize=32, size=32, mean=mean, std=std),
         optimizer=OptimizerSettings(name="sgd", learning_rate=0.3, weight_decay=1e-4, warmup_epochs=10),
         batch_size=256,
@@ -274,11 +278,11 @@ def _imagenet(epochs: int, *, multi_crop: bool, **settings: Any) -> Recipe:
     """ResNet-50 with a batch of 4096, by LARS."""
     warmup = 5 if epochs <= 200 else 10
     lars = OptimizerSettings(name="lars", learning_rate=4.8, weight_decay=1e-6, warmup_epochs=warmup, warmup_start=0.3)
-    full, local = dino(224, full_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
+    full, local = dino(224, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
     return Recipe(
         method=MiraSettings(**settings),
         encoder=EncoderSettings(backbone="resnet50", stem="imagenet"),
-        views=ViewSet(full=full, local=local if multi_crop else ()),
+        views=ViewSet(global_crops=full, local_crops=local if multi_crop else ()),
         preprocessing=Preprocessing(resize=256, size=224),
         optimizer=lars,
         batch_size=4096,
@@ -297,4 +301,4 @@ def _small_batch(**settings: Any) -> Recipe:
 
 
 SETTINGS = MiraSettings
-PHOTOGRAPHS = "imagenet100"  # the default for large images on a GPU
+DEFAULT_FOR_LARGE_IMAGES = "imagenet100"  # the default for large images on a GPU

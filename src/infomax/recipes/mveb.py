@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from infomax.data.views import Preprocessing, View, ViewSet, byol, dino, moco
+from infomax.data.augmentation.views import Preprocessing, View, ViewSet, byol, dino, moco
 from infomax.recipes.cpu import digits_recipe, small_recipe
-from infomax.recipes.experiments import Experiments, at
+from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -48,7 +48,7 @@ def small() -> Recipe:
     return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
-@RECIPES.add("cifar10", 0.0902, at("mveb-text-7.6"))
+@RECIPES.add("cifar10", 0.0902, reported_in("mveb-text-7.6"))
 def cifar10() -> Recipe:
     """Sec. 7.6, CIFAR-10: ResNet-18 with Adam. Paper: 90.42 % linear top-1. Cost: 0.0902 EFLOP. Decisions:
     mveb-cifar."""
@@ -57,7 +57,7 @@ def cifar10() -> Recipe:
     return Recipe(
         method=MvebSettings(),
         encoder=EncoderSettings(backbone="resnet18", stem="cifar"),
-        views=ViewSet(full=(view, view), mean=half, std=half),
+        views=ViewSet(global_crops=(view, view), mean=half, std=half),
         preprocessing=Preprocessing(resize=32, size=32, mean=half, std=half),
         optimizer=OptimizerSettings(name="adam", learning_rate=3e-4, end=3e-4),
         batch_size=256,
@@ -76,46 +76,46 @@ def cifar10_speedrun() -> Recipe:
 @RECIPES.add(
     "imagenet",
     94.4,
-    at("mveb-1", multi_crop=True),
-    at("mveb-2", backbone="resnet50"),
-    *(at(f"mveb-{number}") for number in ("3", "4-linear", "4-finetune", "5")),
+    reported_in("mveb-1", multi_crop=True),
+    reported_in("mveb-2", backbone="resnet50"),
+    *(reported_in(f"mveb-{number}") for number in ("3", "4-linear", "4-finetune", "5")),
 )
 def imagenet() -> Recipe:
     """The paper's main run: Table 1, with multi-crop, for many GPUs; also Tables 2 to 5. Paper: 76.9 % linear top-1.
     Cost: 94.4 EFLOP. Decisions: mveb-imagenet, mveb-scope."""
-    full, local = dino(224, full_scale=(0.4, 1.0), local_scale=(0.05, 0.4))
-    return _imagenet(ViewSet(full=full, local=local))
+    full, local = dino(224, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4))
+    return _imagenet(ViewSet(global_crops=full, local_crops=local))
 
 
-@RECIPES.add("imagenet", 66.6, at("mveb-1", multi_crop=False), at("mveb-7", "ResNet-50 (23M)"))
+@RECIPES.add("imagenet", 66.6, reported_in("mveb-1", multi_crop=False), reported_in("mveb-7", "ResNet-50 (23M)"))
 def imagenet_two_crops() -> Recipe:
     """Table 1, two crops; also Table 7. Paper: 74.6 % linear top-1. Cost: 66.6 EFLOP. Decisions: mveb-imagenet,
     mveb-scope."""
-    return _imagenet(ViewSet(full=byol(224)))
+    return _imagenet(ViewSet(global_crops=byol(224)))
 
 
-@RECIPES.add("imagenet", 41.7, at("mveb-2", backbone="resnet18"))
+@RECIPES.add("imagenet", 41.7, reported_in("mveb-2", backbone="resnet18"))
 def imagenet_resnet18() -> Recipe:
     """Table 2, ResNet-18 with multi-crop. Paper: 64.9 % linear top-1. Cost: 41.7 EFLOP. Decisions: mveb-imagenet,
     mveb-scope."""
     return replace(imagenet(), encoder=EncoderSettings(backbone="resnet18", stem="imagenet"))
 
 
-@RECIPES.add("imagenet", 84.4, at("mveb-2", backbone="resnet34"))
+@RECIPES.add("imagenet", 84.4, reported_in("mveb-2", backbone="resnet34"))
 def imagenet_resnet34() -> Recipe:
     """Table 2, ResNet-34 with multi-crop. Paper: 69.6 % linear top-1. Cost: 84.4 EFLOP. Decisions: mveb-imagenet,
     mveb-scope."""
     return replace(imagenet(), encoder=EncoderSettings(backbone="resnet34", stem="imagenet"))
 
 
-@RECIPES.add("imagenet", 180, at("mveb-2", backbone="resnet101"))
+@RECIPES.add("imagenet", 180, reported_in("mveb-2", backbone="resnet101"))
 def imagenet_resnet101() -> Recipe:
     """Table 2, ResNet-101 with multi-crop. Paper: 78.2 % linear top-1. Cost: 180 EFLOP. Decisions: mveb-imagenet,
     mveb-scope."""
     return replace(imagenet(), encoder=EncoderSettings(backbone="resnet101", stem="imagenet"))
 
 
-@RECIPES.add("imagenet", 28.4, at("mveb-7", "ViT-s (21M)"))
+@RECIPES.add("imagenet", 28.4, reported_in("mveb-7", "ViT-s (21M)"))
 def imagenet_vit() -> Recipe:
     """Table 7, ViT-S/16 with the settings of MoCo v3. Paper: 73.4 % linear top-1. Cost: 28.4 EFLOP. Decisions:
     mveb-vit, mveb-scope."""
@@ -123,7 +123,7 @@ def imagenet_vit() -> Recipe:
     return Recipe(
         method=MvebSettings(score_scope="chunk:128", momentum=0.99),
         encoder=EncoderSettings(backbone="vit_small", stem="imagenet"),
-        views=ViewSet(full=(replace(first, bicubic=False), replace(second, bicubic=False))),
+        views=ViewSet(global_crops=(replace(first, bicubic=False), replace(second, bicubic=False))),
         preprocessing=Preprocessing(resize=256, size=224),
         optimizer=OptimizerSettings(
             name="adamw", learning_rate=1.5e-4 * 4096 / 256, weight_decay=0.1, decay_all=True, warmup_epochs=40
@@ -134,52 +134,52 @@ def imagenet_vit() -> Recipe:
     )
 
 
-@RECIPES.add("imagenet", 6.46, at("mveb-6", "128"))
+@RECIPES.add("imagenet", 6.46, reported_in("mveb-6", "128"))
 def imagenet_batch_128() -> Recipe:
     """Table 6, batch 128. Paper: 67.8 % linear top-1. Cost: 6.46 EFLOP. Decisions: mveb-study, mveb-scope."""
     return _study(128)
 
 
-@RECIPES.add("imagenet", 6.46, at("mveb-6", "256"))
+@RECIPES.add("imagenet", 6.46, reported_in("mveb-6", "256"))
 def imagenet_batch_256() -> Recipe:
     """Table 6, batch 256: two crops, weights shared by both branches. Paper: 68.5 % linear top-1. Cost: 6.46 EFLOP.
     Decisions: mveb-study, mveb-scope."""
     return _study(256)
 
 
-@RECIPES.add("imagenet", 6.46, at("mveb-6", "512"))
+@RECIPES.add("imagenet", 6.46, reported_in("mveb-6", "512"))
 def imagenet_batch_512() -> Recipe:
     """Table 6, batch 512. Paper: 68.8 % linear top-1. Cost: 6.46 EFLOP. Decisions: mveb-study, mveb-scope."""
     return _study(512)
 
 
-@RECIPES.add("imagenet", 6.46, at("mveb-6", "1024"), at("mveb-text-7.2", moving_average=False))
+@RECIPES.add("imagenet", 6.46, reported_in("mveb-6", "1024"), reported_in("mveb-text-7.2", moving_average=False))
 def imagenet_batch_1024() -> Recipe:
     """Table 6, batch 1024; Sec. 7.2, shared weights. Paper: 68.9 % linear top-1. Cost: 6.46 EFLOP. Decisions:
     mveb-study, mveb-scope."""
     return _study(1024)
 
 
-@RECIPES.add("imagenet", 6.45, at("mveb-6", "2048"))
+@RECIPES.add("imagenet", 6.45, reported_in("mveb-6", "2048"))
 def imagenet_batch_2048() -> Recipe:
     """Table 6, batch 2048. Paper: 68.9 % linear top-1. Cost: 6.45 EFLOP. Decisions: mveb-study, mveb-scope."""
     return _study(2048)
 
 
-@RECIPES.add("imagenet", 6.44, at("mveb-6", "4096"))
+@RECIPES.add("imagenet", 6.44, reported_in("mveb-6", "4096"))
 def imagenet_batch_4096() -> Recipe:
     """Table 6, batch 4096. Paper: 69 % linear top-1. Cost: 6.44 EFLOP. Decisions: mveb-study, mveb-scope."""
     return _study(4096)
 
 
-@RECIPES.add("imagenet", 8.63, at("mveb-text-7.2", moving_average=True))
+@RECIPES.add("imagenet", 8.63, reported_in("mveb-text-7.2", moving_average=True))
 def imagenet_momentum() -> Recipe:
     """Sec. 7.2, a moving average as the target. Paper: 71.2 % linear top-1. Cost: 8.63 EFLOP. Decisions: mveb-study,
     mveb-scope."""
     return _study(1024, momentum=0.996, rate=0.1)
 
 
-@RECIPES.add("imagenet", 6.46, at("mveb-text-7.3"))
+@RECIPES.add("imagenet", 6.46, reported_in("mveb-text-7.3"))
 def imagenet_entropy_0001() -> Recipe:
     """Sec. 7.3 and Figure 4, beta 0.001: the encoder collapses. Paper: 0 % linear top-1. Cost: 6.46 EFLOP. Decisions:
     mveb-figure, mveb-study, mveb-scope."""
@@ -218,7 +218,7 @@ def _study(
             hidden=8192, dimension=8192, momentum=momentum, entropy_weight=entropy_weight, score_scope="chunk:128"
         ),
         encoder=EncoderSettings(backbone="resnet50", stem="imagenet"),
-        views=ViewSet(full=moco(224)),
+        views=ViewSet(global_crops=moco(224)),
         preprocessing=Preprocessing(resize=256, size=224),
         optimizer=OptimizerSettings(
             name="sgd",
@@ -236,4 +236,4 @@ def _study(
 
 
 SETTINGS = MvebSettings
-PHOTOGRAPHS = "imagenet_batch_256"  # the default for large images on a GPU
+DEFAULT_FOR_LARGE_IMAGES = "imagenet_batch_256"  # the default for large images on a GPU

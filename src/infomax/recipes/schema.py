@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
-from infomax.data.views import Preprocessing, ViewSet
+from infomax.data.augmentation.views import Preprocessing, ViewSet
 
 if TYPE_CHECKING:
-    from infomax.encoders import Encoder
     from infomax.methods.base import Method
+    from infomax.models.encoders import Encoder
 
 
 PATCH = 16  # pixels, of ViT-S/16
@@ -79,7 +79,7 @@ class OptimizerSettings:
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     name: str = ""
-    """That of its function; see :class:`infomax.recipes.experiments.Experiment`."""
+    """That of its function; see :class:`infomax.recipes.experiment.Experiment`."""
     method: MethodSettings
     encoder: EncoderSettings
     views: ViewSet
@@ -93,7 +93,7 @@ class Recipe:
     """Of the weights, the order of the images and the views."""
     precision: Literal["64", "32", "bf16", "16"] = "32"
     """Of the networks; losses are computed in float32 or float64 whatever this says."""
-    device_batch: int | None = None
+    micro_batch_size: int | None = None
     """Images that go through the networks at once, if fewer than ``batch_size``: the gradient is that of the whole
     batch, with BatchNorm's statistics of each group of so many images."""
     joint_forward: bool = False
@@ -103,20 +103,23 @@ class Recipe:
         _at_least("batch_size", self.batch_size, 2)
         _at_least("epochs", self.epochs, 1)
         _at_least("seed", self.seed, 0)
-        if len(self.views.full) < 2:
-            raise ValueError(f"views.full must be two or more, but is {len(self.views.full)}")
-        if self.device_batch is not None:
-            _at_least("device_batch", self.device_batch, 2)
-            if self.batch_size % self.device_batch:
+        if len(self.views.global_crops) < 2:
+            raise ValueError(f"views.global_crops must be two or more, but is {len(self.views.global_crops)}")
+        if self.micro_batch_size is not None:
+            _at_least("micro_batch_size", self.micro_batch_size, 2)
+            if self.batch_size % self.micro_batch_size:
                 raise ValueError(
-                    f"batch_size must be a multiple of device_batch, {self.device_batch}, but is {self.batch_size}"
+                    f"batch_size must be a multiple of micro_batch_size, {self.micro_batch_size}, but is {self.batch_size}"
                 )
         if self.optimizer.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below epochs, {self.epochs}, but is {self.optimizer.warmup_epochs}"
             )
         if self.encoder.backbone == "vit_small":
-            sides = [self.preprocessing.size, *(view.size for view in (*self.views.full, *self.views.local))]
+            sides = [
+                self.preprocessing.size,
+                *(view.size for view in (*self.views.global_crops, *self.views.local_crops)),
+            ]
             for side in sides:
                 if side % PATCH:
                     raise ValueError(f"vit_small takes images whose sides are multiples of {PATCH} pixels, not {side}")
@@ -139,7 +142,7 @@ def to_json(recipe: Recipe) -> dict[str, Any]:
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
-    """All settings by the keys of ``--set``, as ``method.beta`` and ``views.full.0.blur``."""
+    """All settings by the keys of ``--set``, as ``method.beta`` and ``views.global_crops.0.blur``."""
 
     def flat(value: Any, key: str) -> dict[str, Any]:
         if isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):

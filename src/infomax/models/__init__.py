@@ -1,0 +1,5 @@
+"""Encoders: images to features. Ours, those of timm, torchvision and Hugging Face, and those in a checkpoint file.
+
+In: a name or a file. Out: an :class:`~infomax.models.encoders.Encoder` with its preprocessing. It must not know how an
+encoder is trained or judged.
+"""

@@ -1,0 +1,143 @@
+"""The run folder: what a run was told, what it measured, and what it left."""
+
+import json
+import shutil
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from infomax.data.sources.location import DataLocation
+from infomax.recipes.registry import METHODS, get_recipe
+from infomax.recipes.schema import Recipe, from_json, settings, to_json
+from infomax.runs.provenance import provenance
+from infomax.runtime.files import write_atomic
+from infomax.runtime.json_lines import append_json_line, read_json_lines
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. ``config.json`` says how it was made; see docs/runs.md for the other files."""
+
+    path: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved recipe, the launch options, the command and the versions."""
+        file = self.path / "config.json"
+        if not file.is_file():
+            raise ValueError(f"{self.path} is not a run folder: it has no config.json")
+        try:
+            config = json.loads(file.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{file} is damaged: {error}") from error
+        if not {"recipe", "data"} <= config.keys():
+            raise ValueError(f"{self.path} is not a run folder: its config.json is of something else")
+        return config
+
+    @property
+    def location(self) -> DataLocation:
+        """Where the images are that the run was trained on."""
+        config = self.config
+        return DataLocation(
+            **{field.name: config[field.name] for field in fields(DataLocation) if field.name in config}
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        return from_json(self.config["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
+
+    @property
+    def origin(self) -> str:
+        """The recipe's name with the settings that were changed, as ``mira/small with epochs=3, batch_size=64``."""
+        config = self.config
+        name = f"{config['recipe']['method']['name']}/{config['recipe']['name']}"
+        return f"{name} with {', '.join(changed)}" if (changed := config.get("changes")) else name
+
+    @property
+    def steps(self) -> int:
+        """That the encoder in the folder was trained for."""
+        file = self.path / "encoder.json"
+        return json.loads(file.read_text()).get("steps", 0) if file.is_file() else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the encoder in the folder is that of the last step."""
+        return self.steps == self.recipe.steps(self.config["images"])
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def note_resumption(self, images: dict[str, Any], launch: dict[str, Any]) -> None:
+        """Add to ``config.json`` that and where the run goes on.
+
+        Raises:
+            ValueError: if the images are not those that the run was started with.
+        """
+        config = self.config
+        if images["fingerprint"] != config["fingerprint"]:
+            raise ValueError(
+                f"--resume {self.path}: the images of {images['data']} are not those that the run was started with: "
+                f"{config['images']} then, {images['images']} now, or others of these names or in another order"
+            )
+        config.setdefault("resumed", []).append({"launch": launch, **provenance()})
+        _write_json(self.path / "config.json", config)
+
+    def append(self, file: str, row: dict[str, Any]) -> None:
+        """Add one line to ``metrics.jsonl`` or ``results.jsonl``."""
+        append_json_line(self.path / file, row)
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop from ``metrics.jsonl`` what a run that goes on from ``step`` will measure again."""
+        kept = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
+        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def rows(self, file: str) -> list[dict[str, Any]]:
+        """The lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; none if there is no such file.
+
+        A line that was cut off, by a full disk or a lost machine, is left out.
+        """
+        path = self.path / file
+        return read_json_lines(path) if path.is_file() else []
+
+
+def check_free(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that holds anything, unless it is a run that the user wants overwritten."""
+    if not out.exists() or (out.is_dir() and all(file.suffix == ".partial" for file in out.iterdir())):
+        return
+    if not (out / "config.json").is_file():
+        raise ValueError(f"--out {out} exists and is not a run folder; choose another")
+    if not overwrite:
+        raise ValueError(
+            f"--out {out} exists; choose another, or --resume to go on with it, or --overwrite to replace it"
+        )
+
+
+def create(out: Path, recipe: Recipe, *, data: dict[str, Any], launch: dict[str, Any], overwrite: bool) -> Run:
+    """Make the folder and its ``config.json``; :func:`check_free` first."""
+    if overwrite and out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    config = {"recipe": to_json(recipe), "changes": changes(recipe), **data, "launch": launch, **provenance()}
+    _write_json(out / "config.json", config)
+    return Run(out)
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    write_atomic(file, json.dumps(content, indent=1).encode())
+
+
+def changes(recipe: Recipe) -> list[str]:
+    """The settings that are not those of the recipe's name, as ``epochs=20``."""
+    own = settings(get_recipe(recipe.method.name, recipe.name))
+    return [f"{key}={value}" for key, value in settings(recipe).items() if own.get(key) != value]
+
+
+def differences(old: Recipe, new: Recipe) -> list[str]:
+    """The settings in which two recipes differ, one line each."""
+    named = {"method": old.method.name}, {"method": new.method.name}
+    before, after = named[0] | settings(old), named[1] | settings(new)
+    return [
+        f"{key}: {before.get(key)} there, {after.get(key)} asked for"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key)
+    ]

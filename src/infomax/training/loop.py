@@ -1,0 +1,282 @@
+"""The loop: data in, steps, measurements and checkpoints, on each rank of a run."""
+
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infomax.data.images import Images
+from infomax.data.loading.training import BatchPrefetcher, training_batches
+from infomax.data.loading.workers import Batch
+from infomax.data.splits import Source
+from infomax.data.streams import Stream
+from infomax.models.encoders import save_encoder
+from infomax.runs.run_folder import Run
+from infomax.runtime import checkpoints
+from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, rank, world_size
+from infomax.runtime.determinism import compiling, reproducible
+from infomax.runtime.failures import MachineError, describe_machine_failure
+from infomax.runtime.ranks import device_of
+from infomax.runtime.signals import Interruption
+from infomax.training.engine import Engine
+from infomax.training.metrics_log import Reporter
+from infomax.training.online_evaluation import online_scores
+from infomax.training.replay import capture
+
+SAVE_SHARE, SAVE_EVERY = 0.01, 10.0  # of the time at most, and seconds at least between two
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a run is carried out: what a user decides about the machine, and nothing that decides the result."""
+
+    device: str
+    world: int
+    workers: int | None
+    deterministic: bool
+    compile: bool
+    skip_nonfinite: int
+    skip_unreadable: float
+    quiet: bool
+
+    def torch_device(self, local_rank: int) -> torch.device:
+        """That one rank computes on."""
+        return device_of(self.device, local_rank)
+
+
+def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None = None) -> None:
+    """Train a run to its end, from its last checkpoint if it has one; on every rank.
+
+    Args:
+        source: The run's data, where they are open already.
+    """
+    device = launch.torch_device(local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    # Random layers are seeded step by step; the user's own numbers stay as they were.
+    own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with own_numbers, compiling(launch.compile), reproducible(launch.deterministic), Interruption() as interruption:
+        _Training(run, launch, device, source or _open_alike(run, device)).loop(interruption)
+
+
+def _open_alike(run: Run, device: torch.device) -> Source:
+    """The run's data, on each rank of several.
+
+    Raises:
+        ValueError: on all ranks, if one has not the images that the run was started with.
+    """
+    source, failure = None, ""
+    try:
+        source = run.location.open()
+        if source.pretraining.fingerprint() != run.config["fingerprint"]:
+            failure = f"the images of {source.name} are not those of the run on rank {rank()}"
+    except (ValueError, OSError) as error:
+        failure = str(error)
+    if all_ranks_max(int(bool(failure)), device) or source is None:
+        raise ValueError(failure or "another rank has not the images of the run; its own message says more")
+    return source
+
+
+class _Training:
+    def __init__(self, run: Run, launch: Launch, device: torch.device, source: Source):
+        self.run, self.launch, self.device = run, launch, device
+        self.recipe = recipe = run.recipe
+        self.images: Images | Stream = source.pretraining
+        steps = len(self.images) // recipe.batch_size
+        self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile)
+        newest = broadcast_from_rank0(lambda: checkpoints.newest(run.path / "checkpoints"))
+        self.scores = online_scores(source, self.engine, workers=launch.workers)
+        seconds, self.skipped, anew = 0.0, 0, False
+        if newest is not None:
+            state = checkpoints.load(newest)
+            self.engine.load(state)
+            seconds, self.skipped = state["seconds"], state["skipped"]
+            anew = self.scores is not None and not self.scores.load(state)
+        self.saved_at = time.perf_counter()
+        self.began = self.saved_at - seconds  # as if it had not been interrupted
+        self.saved_step, self.save_cost = self.engine.steps_done, 0.0
+        self.unreadable: set[int] = set()
+        self.named = {row["image"] for row in run.rows("unreadable.jsonl")}  # before it was resumed
+        self.reporter = None
+        if rank() == 0:
+            step, total = self.engine.steps_done, self.engine.total_steps
+            self.reporter = Reporter(
+                run, recipe, step=step, total_steps=total, began=self.began, quiet=launch.quiet or step == total
+            )
+            if newest is not None and not launch.quiet:
+                where = f"step {step} of {total}, epoch {step / self.engine.steps_per_epoch:.2f} of {recipe.epochs}"
+                self.say(f"{run.path} is finished" if step == total else f"going on from {where}")
+            if anew and step < total:
+                self.say("linear_top1 starts anew: the checkpoint has no classifier of these classes")
+
+    def loop(self, interruption: Interruption) -> None:
+        """All steps that are left."""
+        try:
+            for parts, waited in self.batches():
+                try:
+                    loss, norm = self.engine.step(parts)
+                except FloatingPointError as error:
+                    self.skip_or_capture(error, parts)
+                else:
+                    self.after(loss, norm, waited)
+                if signal := all_ranks_max(interruption.signal, self.device):  # ranks end at the same step, and alike
+                    self.save()
+                    self.say(f"stopped at step {self.engine.steps_done}; --resume goes on from there")
+                    interruption.end(signal)
+                if time.perf_counter() - self.saved_at > max(SAVE_EVERY, self.save_cost / SAVE_SHARE):
+                    self.save(may_fail=True)
+                del parts  # or they would be kept until the next ones are there
+            if self.engine.steps_done > self.saved_step:
+                self.save()
+            elif rank() == 0:  # a finished run, whose encoder may be of an earlier step
+                self.save_encoder()
+        except Exception as error:
+            for _ in range(10):
+                try:
+                    self.rescue()
+                    break
+                except RuntimeError as another:  # the end of one more worker, which a signal tells at any time
+                    self.say(str(another))
+            cure = "lower --micro-batch-size (the gradient stays that of --batch-size), --image-size or --precision"
+            told = describe_machine_failure(error, cure)
+            if told is None:
+                raise
+            raise MachineError(f"{told}. Step {self.saved_step} is saved, and --resume goes on from there") from error
+        finally:
+            if self.reporter is not None:
+                self.reporter.close()
+
+    def batches(self) -> Iterator[tuple[list[Batch], float]]:
+        """The parts of each step that is left, and the seconds that they were waited for."""
+        recipe, engine = self.recipe, self.engine
+        steps = range(engine.steps_done, engine.total_steps)
+        share = recipe.batch_size // world_size()
+        read = training_batches(
+            self.images,
+            recipe.views,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            steps=steps,
+            part=recipe.micro_batch_size,
+            rank=rank(),
+            world=world_size(),
+            workers=self.launch.workers,
+            device=self.device,
+        )
+        # The views of parts are made twice, when each is due: kept, they would take the memory that parts are to spare.
+        ready = BatchPrefetcher(read, self.device, None if recipe.micro_batch_size else engine.make_views)
+        engine.meanwhile = ready.prefetch
+        try:
+            for _ in steps:
+                parts = [next(ready) for _ in range(share // recipe.micro_batch_size if recipe.micro_batch_size else 1)]
+                for part in parts:
+                    self.note_unreadable(part)
+                yield parts, ready.waited()
+                del parts
+        finally:  # a way back to the engine would keep it, and the threads of ranks, until the process ends
+            engine.meanwhile = None
+
+    def after(self, loss: Any, norm: float, waited: float) -> None:
+        """Report a step, and score the representation where it ends an epoch."""
+        engine = self.engine
+        step, epoch = engine.steps_done, (engine.steps_done - 1) // engine.steps_per_epoch
+        ends_epoch = step % engine.steps_per_epoch == 0
+        if self.reporter is not None:
+            rate = engine.optimizer.param_groups[0]["lr"]
+            self.reporter.step_done(step, epoch, loss, norm, rate, waited=waited, due=ends_epoch)
+        if ends_epoch and self.scores is not None and self.scores.due(epoch + 1):
+            # Nothing is compiled for batches of other sizes, nor is what compiles imported in vain.
+            with torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext():
+                accuracies = self.scores.score(engine.method.eval_encoder, epoch + 1)
+            if self.reporter is not None:
+                self.reporter.record({"step": step, "epoch": epoch, **accuracies})
+                self.reporter.begin_interval()
+
+    def skip_or_capture(self, error: FloatingPointError, parts: list[Batch]) -> None:
+        """Leave a failed step out, if that many may be; otherwise keep all that it takes to see why, and stop."""
+        engine, allowed = self.engine, self.launch.skip_nonfinite
+        if self.skipped < allowed:
+            self.skipped += 1
+            self.say(f"{error}: skipped, {self.skipped} of at most {allowed}")
+            engine.skip()
+            return
+        try:
+            folder = capture(self.run, engine, parts, str(error), self.images)
+        except OSError as failure:
+            raise FloatingPointError(f"{error}; what led to it could not be kept: {failure}") from error
+        raise FloatingPointError(
+            f"{error}. What led to it is in {folder}, and infomax replay {folder} shows where it arises. A smaller "
+            "--learning-rate is the usual cure"
+        ) from error
+
+    def note_unreadable(self, part: Batch) -> None:
+        """Name each image that another one stood in for, once; too many of them stop the run."""
+        for index in part.unreadable.keys() - self.unreadable:
+            self.unreadable.add(index)
+            self.say(f"skipped: {part.unreadable[index]}", from_each=True)
+            if (name := self.images.name(index)) not in self.named:
+                with suppress(OSError):  # a full disk
+                    self.run.append("unreadable.jsonl", {"image": name, "reason": part.unreadable[index]})
+        share = self.launch.skip_unreadable
+        if self.unreadable and len(self.unreadable) > share * len(self.images):
+            raise ValueError(
+                f"{len(self.unreadable)} of {len(self.images)} images cannot be read so far, and --skip-unreadable "
+                f"{share:g} is the share that may be left out; {self.run.path}/unreadable.jsonl names them. The last: "
+                f"{next(reversed(part.unreadable.values()), 'see there')}"
+            )
+
+    def save(self, *, may_fail: bool = False, rescuing: bool = False) -> None:
+        """A checkpoint and the encoder; on the first rank, for all ranks hold the same."""
+        start, engine = time.perf_counter(), self.engine
+        if rank() > 0 and not rescuing:
+            self.saved_step, self.saved_at = engine.steps_done, start
+            return
+        online = self.scores.state() if self.scores is not None else {}
+        state = {**engine.state(), **online, "seconds": start - self.began, "skipped": self.skipped}
+        folder = self.run.path / "checkpoints"
+        try:
+            checkpoints.save(folder, state)
+            self.save_encoder()
+            self.saved_step = engine.steps_done
+        except OSError as error:
+            if not may_fail:
+                elsewhere = checkpoints.save(Path(tempfile.mkdtemp(prefix="infomax-")), state)
+                self.saved_step = engine.steps_done
+                raise OSError(f"{error}; moved to {folder}, {elsewhere} lets --resume go on") from error
+            self.say(f"cannot save, and trains on: {error}")
+        self.saved_at = time.perf_counter()
+        self.save_cost = self.saved_at - start
+        if self.reporter is not None:
+            self.reporter.begin_interval()
+
+    def save_encoder(self) -> None:
+        """What ``infomax.load`` reads."""
+        settings = {**asdict(self.recipe.encoder), "seed": self.recipe.seed}
+        encoder = self.engine.method.eval_encoder
+        shown = asdict(self.recipe.preprocessing)
+        save_encoder(encoder, settings, shown, self.run.path, steps=self.engine.steps_done)
+
+    def rescue(self) -> None:
+        """After a failure of the machine: keep what was computed, if it is whole, on the first rank that is left."""
+        if not self.engine.whole:
+            return
+        time.sleep(min(rank(), 10))  # seconds; the ranks before have then saved, if they live
+        newest = next(iter(checkpoints.found(self.run.path / "checkpoints")), None)
+        if self.engine.steps_done > (checkpoints.step_of(newest) if newest is not None else 0):
+            try:
+                self.save(rescuing=True)
+            except OSError as error:
+                self.say(f"cannot save: {error}", from_each=True)
+
+    def say(self, line: str, *, from_each: bool = False) -> None:
+        """To the user, from the first rank or from each."""
+        if self.reporter is not None:
+            self.reporter.say(line)
+        elif from_each:
+            print(f"infomax: rank {rank()}: {line}", file=sys.stderr)

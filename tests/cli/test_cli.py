@@ -1,0 +1,316 @@
+"""The command as a user types it: help, mistakes, and the whole way from images to a score."""
+
+import inspect
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import fields
+
+import pytest
+
+from infomax import cli
+from infomax.cli import commands
+from infomax.experiments.demo import demo
+from infomax.reporting.tables import table
+from infomax.runs.run_folder import Run
+from infomax.training.pretrain import pretrain
+
+
+def run(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["infomax", *words])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def infomax(monkeypatch, capsys):
+    return lambda *words: run(monkeypatch, capsys, *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("pretrain",),
+        ("recipes",),
+        ("sweep",),
+        ("plan",),
+        ("evaluate",),
+        ("demo",),
+        ("replay",),
+        ("report",),
+        ("views",),
+    ]
+    + [("evaluate", kind.__name__.lower()) for kind in cli.PROTOCOLS],
+)
+def test_help_is_there_for_every_command(infomax, words):
+    code, out, _ = infomax(*words, "--help")
+    assert code == 0
+    assert "usage: infomax" in out
+
+
+def test_help_explains_every_option(infomax):
+    _, out, _ = infomax("pretrain", "--help")
+    for field in fields(cli.Pretrain):
+        assert f"--{'set' if field.name == 'overrides' else field.name.replace('_', '-')} " in out
+
+
+def test_the_command_and_the_function_have_the_same_words():
+    words = {field.name for field in fields(cli.Pretrain)}
+    assert words | {"quiet"} == set(inspect.signature(pretrain).parameters)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("pretrain",), "--out"),
+        (("pretrian", "--out", "x"), "pretrain"),
+        (("pretrain", "--out", "x", "--epoch", "3"), "--epochs"),
+        (("pretrain", "--out", "x", "--epochs", "three"), "three"),
+        (("pretrain", "--out", "x", "--method", "mirra"), "did you mean mira"),
+        (("pretrain", "--out", "x", "--data", "nowhere"), "no such folder or file"),
+        (("pretrain", "--out", "x", "--batch-size", "9999"), "more than the 1438 images"),
+        (("pretrain", "--out", "x", "--precision", "8"), "--precision must be one of 64, 32, bf16, 16"),
+        (
+            ("pretrain", "--out", "x", "--micro-batch-size", "100"),
+            "batch_size must be a multiple of micro_batch_size, 100",
+        ),
+        (("pretrain", "--out", "x", "--devices", "0"), "--devices must be a whole number of at least 1"),
+        (
+            ("pretrain", "--out", "x", "--devices", "3", "--micro-batch-size", "128"),
+            "--micro-batch-size 128 times 3 devices",
+        ),
+        (("pretrain", "--out", "x", "--workers", "-1"), "--workers must be a whole number of at least 0"),
+        (("pretrain", "--out", "x", "--skip-unreadable", "1.5"), "--skip-unreadable must be a number in [0, 1]"),
+        (
+            ("pretrain", "--out", "x", "--accumulate-grad-batches", "4"),
+            "--micro-batch-size N takes --batch-size images",
+        ),
+        (("replay", "x"), "x is not a folder that a failed step was kept in"),
+        (("pretrain", "--out", "x", "--set", "method.prototypes=0"), "prototypes must be a whole number"),
+        (("pretrain", "--out", "x", "--set", "method.hidden=-3"), "hidden must be a whole number"),
+        (("pretrain", "--out", "x", "--set", "method.momentum=2"), "momentum must be a number in [0, 1]"),
+        (("pretrain", "--out", "x", "--set", "method.bta=1"), "did you mean beta"),
+        (("pretrain", "--out", "x", "--method", "carl", "--views", "dino:1+2"), "at least 2 full views"),
+        (("pretrain", "--out", "x", "--data", "cifar10", "--data-dir", "."), "--download fetches it"),
+        (("pretrain", "--out", "x", "--data", "wds:none.tar"), "no such shard"),
+        (("pretrain", "--out", "x", "--subset", "none.txt"), "--subset none.txt: cannot be read"),
+        (("views", "--data", "none"), "--data none: no such folder or file"),
+        (("views", "--views", "dyno"), "did you mean dino"),
+        (("pretrain", "--out", "x", "--set", "method.beta=1.0"), "beta must be a number in"),
+        (("pretrain", "--out", "x", "--device", "tpu"), "--device must be one of auto, cpu, cuda"),
+        (("pretrain", "--out", "x", "--resume"), "x is not a run folder"),
+        (("evaluate", "knn", "nowhere", "--data", "digits"), "nowhere is no encoder, nor a file or folder"),
+        (("evaluate", "knn", "nowhere"), "--data is wanted: nowhere is not a run folder"),
+        (("evaluate", "knn"), "one encoder is wanted: a run folder, timm:NAME"),
+        (("evaluate", "knn", "a", "--encoder", "b"), "one encoder is wanted"),
+        (("evaluate", "knnn", "x"), "knn"),
+        (("evaluate", "knn", "timm:resnet51", "--data", "digits"), "resnet51"),
+        (("evaluate", "knn", "a", "--data", "digits", "--k", "0"), "--k must be a whole number of at least 1"),
+        (("evaluate", "knn", "a", "--data", "digits", "--out", "no/file"), "--out no/file must be a file that"),
+        (("evaluate", "linear", "a", "--data", "digits", "--epochs", "3"), "--epochs is for a trained classifier"),
+        (("evaluate", "linear", "a", "--data", "digits", "--probe", "mirra"), "did you mean mira"),
+        (("evaluate", "finetune", "a", "--data", "digits", "--setting", "mira1"), "did you mean mira-1"),
+        (("evaluate", "finetune", "a", "--data", "digits", "--budget", "3"), "--budget 3 is for --setting transfer"),
+        (("evaluate", "transfer", "a", "--data-dir", "."), "none of the 11 data sets is there"),
+        (("evaluate", "transfer", "a", "--data", "dtd,cifar10", "--data-dir", "."), "found no dtd"),
+        (("recipes", "mira/cifar1"), "did you mean cifar10"),
+        (("recipes", "--paper", "byol"), "--paper must be one of mira, corinfomax, carl, mveb"),
+        (("recipes", "--data", "stl"), "did you mean stl10"),
+        (("recipes", "--paper", "mira", "--data", "stl10"), "no recipe is all of that"),
+        (("recipes", "--hours", "0"), "--hours must be a number in (0, inf)"),
+        (("recipes", "--hours", "9", "--gpu", "A1000"), "did you mean A100"),
+        (("recipes", "--set", "epochs=3"), "--set is for one recipe"),
+        (("recipes", "mira/cifar10", "--set", "epoch=3"), "did you mean epochs"),
+        (("sweep", "--out", "x"), "a sweep is of a published table, as mira-14, or of recipes"),
+        (("sweep", "mira/small", "--out", "x", "--vary", "batch_size=1"), "batch_size must be at least 2"),
+        (("pretrain", "--out", "x", "--recipe", "mira/cifar10", "--method", "carl"), "is not of --method carl"),
+        (("pretrain", "--out", "x", "--recipe", "mira/cifar10", "--data-dir", "."), "--data cifar10: found no"),
+        (("report",), "a run folder or a file of results is wanted"),
+        (("report", "x"), "x is neither a run folder nor a file of results"),
+        (("report", "x", "--table", "mira-77"), "did you mean mira-7"),
+    ],
+)
+def test_mistakes_exit_with_2_name_what_is_wrong_and_write_nothing(infomax, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = infomax(*words)
+    assert code == 2
+    assert message in re.sub(r"\s*│\n│\s*", " ", err)
+    assert "Traceback" not in err
+    assert not out
+    assert not list(tmp_path.iterdir())
+
+
+def test_recipes_are_listed_and_printed_in_full(infomax):
+    code, out, _ = infomax("recipes")
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.startswith("mira/imagenet_100_prototypes_300 "))
+    words = ["imagenet", "resnet50", "100", "4096", "8.32", "104", "to", "321", "67.7", "MIRA", "Table", "14"]
+    assert line.split()[1:] == words
+    fast = [line.split()[0] for line in infomax("recipes", "--hours", "40", "--gpu", "H100")[1].splitlines()[2:-4]]
+    assert {"mira/imagenet100", "mveb/cifar10", "carl/cifar10"} <= set(fast)
+    assert not {"mira/imagenet_100", "corinfomax/imagenet", "mira/small"} & set(fast)
+    _, out, _ = infomax("recipes", "--paper", "CARL", "--data", "stl10")
+    assert [line.split()[0] for line in out.splitlines()[2:-4]] == [
+        "carl/stl10",
+        "carl/stl10_constant_1",
+        "carl/stl10_constant_2",
+    ]
+    _, out, _ = infomax("recipes", "cifar10")
+    assert len(out.splitlines()) == 4 + 6  # of each method
+    _, out, _ = infomax("recipes", "mira/cifar10", "--set", "method.prototypes=500")
+    assert re.search(r"method\.prototypes +500   \(changed from 3000\)", out)
+    assert "MIRA, Table 7: CIFAR-10 Top-1 93.02" in out
+    assert "infomax pretrain --recipe mira/cifar10 --data cifar10 --set method.prototypes=500 --out" in out
+    assert out.count("changed from") == 1
+
+
+def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ("--epochs", "1", "--image-size", "8", "--set", "method.hidden=16", "--set", "method.prototypes=10")
+    code, out, err = infomax("pretrain", "--out", "runs/a", *small)
+    assert code == 0
+    assert "mira, recipe digits: small encoder at 8 pixels, 1438 images, 1 epochs on" in err
+    assert "infomax evaluate knn runs/a" in out
+    for protocol in ("knn", "linear"):
+        code, out, _ = infomax("evaluate", protocol, "runs/a")
+        assert code == 0
+        for name in ("trained encoder", "untrained encoder", "raw pixels"):
+            assert re.search(rf"^{name} +\d+\.\d +\d+\.\d to \d+\.\d +\d+\.\d$", out, re.M)
+    rows = Run(tmp_path / "runs/a").rows("results.jsonl")
+    assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
+    code, _, err = infomax("pretrain", "--out", "runs/a", *small)
+    assert code == 2
+    assert "--overwrite" in err
+    assert infomax("pretrain", "--out", "runs/a", "--resume")[0] == 0
+
+
+def test_some_of_a_runs_own_images_can_be_judged_by(infomax, tmp_path, monkeypatch):
+    """Without --data, --subset and --classes choose among those that the run was trained on."""
+    monkeypatch.chdir(tmp_path)
+    options = ("--epochs", "1", "--set", "method.hidden=16", "--set", "method.prototypes=10")
+    assert infomax("pretrain", "--out", "run", *options)[0] == 0
+    (tmp_path / "some.txt").write_text("".join(f"{i}\n" for i in range(100)))
+    (tmp_path / "few.txt").write_text("3\n7\n")
+    code, out, _ = infomax("evaluate", "knn", "run", "--subset", "some.txt", "--classes", "few.txt", "--k", "3")
+    assert code == 0
+    row = json.loads((tmp_path / "run" / "results.jsonl").read_text().splitlines()[0])
+    assert (row["classes"], row["subset_file"], row["classes_file"]) == (2, "some.txt", "few.txt")
+    assert 10 < row["labelled_images"] < 30
+    assert f"{row['labelled_images']} labelled" in out
+    assert "of digits in 2 classes, those of few.txt, those of some.txt" in out
+    assert infomax("evaluate", "knn", "run", "--subset", "none.txt")[0] == 2
+
+
+def test_views_are_drawn_to_a_file(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = infomax("views", "--views", "dino:2+1", "--image-size", "16", "--out", "new/views.png")
+    assert code == 0
+    assert "new/views.png shows images of digits" in out
+    assert (tmp_path / "new" / "views.png").read_bytes().startswith(b"\x89PNG")
+    for out in (".", "new/views.png/x.png"):
+        code, _, err = infomax("views", "--out", out)
+        assert code == 2
+        assert "must be a file to write" in err
+
+
+def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    for i in range(9):
+        Image.new("RGB", (16, 16), (i, 2 * i, 3 * i)).save(tmp_path / "images" / f"{i}.png")
+    (tmp_path / "images" / "4.png").write_bytes(b"torn")  # not among the four that the picture of the views shows
+    code, _, err = infomax(
+        "pretrain", "--data", "images", "--out", "run", "--batch-size", "9", "--epochs", "1", "--workers", "1",
+        "--method", "carl",
+    )  # fmt: skip
+    assert code == 2
+    last = err.strip().splitlines()[-1]
+    assert re.match(r"infomax: 1 of 9 images cannot be read so far, and --skip-unreadable 0\.01 is the share", last)
+    assert "images/4.png cannot be read as an image" in last
+
+
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
+    words = (
+        "pretrain",
+        "--out",
+        "run",
+        "--epochs",
+        "500",
+        "--set",
+        "method.hidden=16",
+        "--set",
+        "method.prototypes=10",
+    )
+    code = "from infomax.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    until = time.monotonic() + 120
+    while not (tmp_path / "run/metrics.jsonl").is_file() or not (tmp_path / "run/metrics.jsonl").read_text():
+        assert time.monotonic() < until
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.strip().splitlines()[-1].endswith("infomax pretrain --out run --resume goes on")
+    assert re.search(r"stopped at step \d+; --resume goes on from there", err)
+    assert "Traceback" not in err
+
+
+def test_demo_at_toy_size(tmp_path):
+    rows = list(demo(tmp_path / "demo", epochs=1, quiet=True))
+    assert [row["name"] for row in rows] == ["raw pixels", "untrained encoder", "mira", "corinfomax", "carl", "mveb"]
+    scores = [f"{protocol}_{count}" for count in ("1", "5", "all") for protocol in ("knn", "linear")]
+    assert all(0 <= row[score] <= 1 for row in rows for score in scores)
+    assert all(row["knn_1"] < row["knn_5"] < row["knn_all"] for row in rows)
+    for row in rows[2:]:
+        assert row["seconds"] > 0
+        assert Run(tmp_path / "demo" / row["name"]).rows("results.jsonl")[-1]["knn_1"] == row["knn_1"]
+
+
+def test_demo_does_not_touch_a_folder_that_exists(infomax, tmp_path):
+    code, _, err = infomax("demo", "--out", str(tmp_path))
+    assert code == 2
+    assert "choose another" in err
+
+
+def test_every_setting_of_a_repeated_option_counts(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ("--set", "method.beta=0.5", "--set", "method.bta=1")
+    assert "did you mean beta" in infomax("pretrain", "--out", "x", *words)[2]
+    words = ("--set", "method.bta=1", "--set", "method.beta=0.5")
+    assert "did you mean beta" in infomax("pretrain", "--out", "x", *words)[2]
+
+
+def test_demo_takes_the_first_free_folder(tmp_path):
+    assert commands._free_folder(tmp_path / "demo") == tmp_path / "demo"
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo-2").mkdir()
+    assert commands._free_folder(tmp_path / "demo") == tmp_path / "demo-3"
+
+
+def test_tables_align_and_show_shares_in_per_cent():
+    text = table(["", "top-1", "note"], [["a", 0.5, "x"], ["long name", 1.0, "yy"]])
+    assert text.splitlines() == [
+        "           top-1  note",
+        "----------------------",
+        "a           50.0     x",
+        "long name  100.0    yy",
+    ]

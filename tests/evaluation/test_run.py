@@ -1,0 +1,294 @@
+"""The commands that judge an encoder, as a user types them, and what they keep."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_cli import run as typed
+
+from data.layouts import LAYOUTS
+from infomax.data.augmentation.views import Preprocessing
+from infomax.data.sources.location import open_source
+from infomax.evaluation import run as judging
+from infomax.evaluation.clusters import compare
+from infomax.evaluation.prototypes import prototype_row
+from infomax.evaluation.run import evaluate
+from infomax.features import extraction as features
+from infomax.features.extraction import extract
+from infomax.models.encoders import build_encoder, load_encoder
+from infomax.papers import published
+from infomax.recipes.building import build_method
+from infomax.reporting.comparison import Result, _varied, compared
+from infomax.runs.run_folder import Run
+from infomax.runtime import checkpoints
+from infomax.training.pretrain import pretrain
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of each kind: with prototypes, and without."""
+    place = tmp_path_factory.mktemp("runs")
+    small = ["method.hidden=16", "method.prototypes=12"]
+    pretrain(data="digits", method="mira", out=place / "a", epochs=1, overrides=small, quiet=True)
+    pretrain(data="digits", method="mveb", out=place / "b", epochs=1, overrides=["method.hidden=16"], quiet=True)
+    return place
+
+
+@pytest.fixture
+def infomax(monkeypatch, capsys, trained):
+    monkeypatch.chdir(trained)
+    return lambda *words: typed(monkeypatch, capsys, *words)
+
+
+def last(folder, count=1):
+    return Run(folder).rows("results.jsonl")[-count:]
+
+
+def test_few_and_cluster(infomax, trained):
+    code, out, _ = infomax("evaluate", "few", "a", "--labels", "1", "--draws", "3", "--alone")
+    assert code == 0
+    assert "few labels, labels a class 1 of digits in 10 classes; scores in %" in out
+    assert [row["classifier"] for row in last(trained / "a", 2)] == ["knn", "linear"]
+    code, out, _ = infomax("evaluate", "cluster", "a")
+    assert code == 0
+    rows = last(trained / "a", 4)
+    assert [row["representation"] for row in rows][-1] == "its prototypes"
+    assert rows[-1]["clusters"] == 12
+    assert 0 <= rows[-1]["nmi"] <= 1
+    assert infomax("evaluate", "cluster", "b", "--alone")[0] == 0
+    assert last(trained / "b")[0]["representation"] == "trained encoder"  # no prototypes
+
+
+def test_the_clusters_of_a_method_are_its_own(trained):
+    """Of the images themselves, by the method as it was trained."""
+    source = open_source("digits")
+    method = build_method(Run(trained / "a").recipe)
+    method.load_state_dict(checkpoints.load(checkpoints.newest(trained / "a" / "checkpoints"))["method"])
+    method.eval()
+    encoder = load_encoder(trained / "a")
+    x = extract(encoder, source.test, np.arange(len(source.test)), Preprocessing(**encoder.preprocessing))
+    with torch.no_grad():
+        teacher = method.teacher.module
+        found = method.prototypes(teacher[1](x)).argmax(1)
+    expected = compare(found.numpy(), source.test.labels)
+    row = prototype_row(trained / "a", source)
+    assert {key: row[key] for key in expected} == expected
+
+
+def test_a_checkpoint_file_needs_data_and_keeps_its_results_here(infomax, trained):
+    weights = {f"module.backbone.{name}": value for name, value in resnet().items()}
+    torch.save({"state_dict": weights}, trained / "weights.pth")
+    code, _, err = infomax("evaluate", "knn", "weights.pth")
+    assert (code, "--data is wanted" in err) == (2, True)
+    np.savez(trained / "few.npz", images=np.zeros((12, 8, 8), np.uint8), labels=np.arange(12) % 2)
+    code, out, _ = infomax("evaluate", "knn", "--encoder", "weights.pth", "--data", "few.npz", "--out", "mine.jsonl")
+    assert code == 0
+    assert "added to mine.jsonl" in out
+    rows = [json.loads(line) for line in (trained / "mine.jsonl").read_text().splitlines()]
+    assert [row["representation"] for row in rows] == ["weights.pth", "raw pixels"]
+    del weights["module.backbone.layer3.1.conv2.weight"]
+    torch.save({"state_dict": weights}, trained / "torn.pth")
+    code, _, err = infomax("evaluate", "knn", "torn.pth", "--data", "digits")
+    assert code == 2
+    assert "layer3.1.conv2.weight" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def resnet():
+    return build_encoder("resnet18", stem="imagenet", seed=0).backbone.state_dict()
+
+
+def test_transfer_to_what_is_there_of_the_eleven(infomax, trained, tmp_path):
+    for name in ("dtd", "voc2007"):
+        LAYOUTS[name](tmp_path)
+    code, out, _ = infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path))
+    assert code == 0
+    assert "left out: aircraft, caltech101, cars, cifar10" in out
+    assert [(row["data"], row["metric"]) for row in last(trained / "b", 2)] == [("dtd", "top1"), ("voc2007", "map11")]
+    code, _, err = infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path), "--data", "dtd,cars")
+    assert code == 2
+    assert "--data cars: found no" in err
+
+
+def test_finetune_by_a_setting_and_by_a_search(infomax, trained):
+    (trained / "some.txt").write_text("".join(f"{i}\n" for i in range(60)))
+    words = ("--setting", "mveb-1", "--subset", "some.txt", "--epochs", "1", "--batch-size", "20")
+    code, out, _ = infomax("evaluate", "finetune", "b", *words)
+    assert code == 0
+    assert "fine-tuning, setting mveb-1: 60 labelled and 359 test images of digits in 10 classes" in out
+    (row,) = last(trained / "b")
+    assert (row["protocol"], row["epochs"], row["steps"], row["subset_file"]) == ("finetune", 1, 3, "some.txt")
+    words = ("--setting", "transfer", "--data", "digits", "--steps", "2", "--budget", "2", "--batch-size", "8")
+    code, out, _ = infomax("evaluate", "finetune", "b", *words)
+    assert code == 0
+    (row,) = last(trained / "b")
+    assert (row["protocol"], len(row["tried"])) == ("transfer-finetune", 2)
+
+
+def test_ranks_share_an_evaluation_and_one_of_them_tells(trained, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = "from infomax.cli import main; main()"
+    words = ["evaluate", "linear", str(trained / "b"), "--probe", "corinfomax", "--epochs", "1", "--out", "ours.jsonl"]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *words],
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
+                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    told = [rank.communicate(timeout=200) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], told
+    assert "linear classifier, probe corinfomax" in told[0][0]
+    assert not told[1][0]
+    (line,) = (tmp_path / "ours.jsonl").read_text().splitlines()
+    assert json.loads(line)["test_images"] == 359
+
+
+def result(folder, **row):
+    common = {
+        "representation": "trained encoder",
+        "metric": "top1",
+        "interval": [0.9, 0.94],
+        "encoder": "0",
+        "top5": 1.0,
+    }
+    Run(folder).append("results.jsonl", {**common, **row})
+
+
+def test_a_report_has_the_papers_tables_with_our_line(infomax, trained, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    config = json.loads((trained / "a" / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config))
+    result(folder, protocol="linear", data="cifar10", top1=0.9123)
+    result(folder, protocol="linear", data="cifar10", top1=0.9234)  # measured again: the last counts
+    result(folder, protocol="knn", data="digits", top1=0.5, k=20, leave_one_out=False)
+    code, out, _ = infomax("report", str(folder))
+    assert code == 0
+    table = out[out.index("MIRA, Table 7") :]
+    line = next(line for line in table.splitlines() if line.startswith("ours: mine"))
+    assert re.split(r"  +", line) == ["ours: mine, small, 1 epochs, logistic regression", "92.3", "100.0"]
+    place = table.splitlines()[2].index("CIFAR-10 Top-1") + len("CIFAR-10 Top-1")
+    assert line[:place].endswith("92.3")
+    assert "93.02" in table
+    assert "90.0 to 94.0" in out  # the interval, in our own table
+
+    assert "mine   91.2" not in out
+    assert "MIRA, Table 3" not in out  # k-NN on ImageNet
+    code, out, _ = infomax("report", str(folder), "--table", "mira-3")
+    assert "MIRA, Table 3" in out
+    assert "ours:" not in out[out.index("MIRA, Table 3") :]
+
+
+def test_a_report_prefers_the_papers_own_way_and_names_others(trained, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_text((trained / "a" / "config.json").read_text())
+    result(folder, protocol="linear", data="cifar10", top1=0.7, probe="mira")
+    result(folder, protocol="linear", data="cifar10", top1=0.2)
+    result(folder, protocol="knn", data="imagenet", top1=0.6, k=20, temperature=0.07)
+    result(folder, protocol="knn", data="imagenet", top1=0.4, k=200, temperature=0.1)
+    said = compared([folder], "mira-7").splitlines()
+    assert [line.split()[-2:] for line in said if line.startswith("ours:")] == [["70.0", "100.0"]]
+    assert not any("probe" in line or "logistic" in line for line in said if line.startswith("ours:"))
+    (line,) = [line for line in compared([folder], "corinfomax-1").splitlines() if line.startswith("ours:")]
+    assert ", mira " in line
+    (line,) = [line for line in compared([folder], "mira-3").splitlines() if line.startswith("ours:")]
+    assert "60.0" in line
+    assert "40.0" not in line
+
+
+def test_what_a_run_was_trained_on_is_what_it_is_judged_by(infomax, trained):
+    """A run on some classes is not recorded as one on all."""
+    (trained / "three.txt").write_text("1\n4\n8\n")
+    small = ["method.hidden=16", "method.prototypes=12"]
+    where = {"classes": str(trained / "three.txt")}
+    pretrain(data="digits", **where, method="mira", out=trained / "c", epochs=1, overrides=small, quiet=True)
+    code, out, _ = infomax("evaluate", "knn", "c", "--alone")
+    assert code == 0
+    assert "in 3 classes" in out
+    (row,) = last(trained / "c")
+    assert (row["classes"], row["classes_file"]) == (3, str(trained / "three.txt"))
+
+
+def test_a_worker_that_is_killed_is_one_line(infomax, trained, monkeypatch):
+    def killed(*_, **__):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(features, "evaluation_batches", killed)
+    code, _, err = infomax("evaluate", "knn", "a", "--no-cache")
+    assert code == 1
+    assert "lower --workers" in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_of_something_else_is_no_run(infomax, trained):
+    (trained / "other").mkdir(exist_ok=True)
+    (trained / "other" / "config.json").write_text('{"model_type": "dinov2"}')
+    for words in (("evaluate", "knn", "other"), ("report", "other")):
+        code, _, err = infomax(*words)
+        assert code == 2
+        assert "other is not a run folder: its config.json is of something else" in err
+
+
+def test_a_column_of_other_conditions_is_not_ours(trained, tmp_path):
+    """Table 1 of MIRA has a column for each number of epochs."""
+    table = published.table("mira-1")
+    column = table.columns[0]
+    assert column.conditions.epochs == 100
+    assert _varied(table, column) == {"epochs"}
+    row = {"protocol": "linear", "data": "imagenet", "top1": 0.7}
+    own = replace(column.conditions, backbone="resnet18")
+
+    def fits(row, conditions):
+        return Result("x", row, conditions).fits(column, _varied(table, column))
+
+    assert fits(row, own)
+    assert Result("x", row, own).unlike(column) == [("backbone", "resnet18")]  # which our line says
+    assert not fits(row, replace(own, epochs=200))
+    assert fits(row, None)  # of an encoder from elsewhere nothing is known
+    assert not fits({**row, "subset_file": "lists/1percent.txt"}, own)
+    assert not fits({**row, "classes_file": "ten.txt"}, own)
+    assert not fits({**row, "leave_one_out": True}, own)
+
+
+def test_the_report_refuses_what_has_no_results(trained, tmp_path):
+    (tmp_path / "none.jsonl").write_text("")
+    with pytest.raises(ValueError, match="none.jsonl has no results yet; infomax evaluate adds them"):
+        compared([tmp_path / "none.jsonl"], None)
+
+
+def test_a_result_is_kept_before_the_next_is_computed(trained, tmp_path, monkeypatch):
+    """An interruption in the second data set loses nothing of the first."""
+
+    def rows(*_):
+        yield {
+            "protocol": "transfer",
+            "data": "first",
+            "representation": "x",
+            "test_images": 1,
+            "classes": 2,
+            "top1": 0.5,
+        }
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(judging, "_rows", rows)
+    words = {"data": None, "data_dir": None, "classes": None, "subset": None, "device": "cpu", "workers": None}
+    words |= {"feature_precision": "32", "no_cache": False, "download": False, "named": None}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate("transfer", encoder=str(trained / "a"), out=tmp_path / "kept.jsonl", **words)
+    assert json.loads((tmp_path / "kept.jsonl").read_text())["data"] == "first"

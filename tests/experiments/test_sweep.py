@@ -1,0 +1,275 @@
+"""Sweeps: which runs there are, that done ones are not done again, and what is told of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import BytesIO
+from statistics import mean, stdev
+
+import pytest
+from PIL import Image
+
+from infomax.cli.commands import to_argv
+from infomax.evaluation import probes
+from infomax.experiments.sweep import PROBES, Trial, sweep
+from infomax.experiments.sweep_results import figure, places, told
+from infomax.experiments.sweep_runner import commands
+from infomax.runs.run_folder import Run, create
+from infomax.runtime.json_lines import append_json_line
+
+NO_CHANGES = {"overrides": ()}
+VALUES = ("--vary", "batch_size=128")
+SHORT = ["sweep", "carl/digits", "--epochs", "1", "--seeds", "2"]
+
+
+def infomax(*words, **options):
+    return subprocess.run([sys.executable, "-m", "infomax", *words], capture_output=True, text=True, **options)
+
+
+def test_a_table_stands_for_the_recipes_with_a_number_in_it(tmp_path):
+    one = sweep(["mira-14"], tmp_path, seeds=2, options=NO_CHANGES)
+    prototypes = sorted(member.experiment.recipe().method.prototypes for member in one.members)
+    assert prototypes == [300, 1000, 3000, 10000, 30000]
+    assert len({trial.folder for trial in one.trials}) == 10
+    assert one.protocols == ["linear --probe mira-lars", "knn"]
+    assert [trial.seed for trial in one.trials] == [0] * 5 + [1] * 5
+
+
+def test_names_patterns_and_values_are_combined(tmp_path):
+    one = sweep(
+        ["carl/stl10*", "mira/small"],
+        tmp_path,
+        vary=["epochs=1,2", "batch_size=64,128,256"],
+        options=NO_CHANGES,
+        train=["--data", "images", "--views", "byol"],
+    )
+    assert len(one.members) == 4 * 6
+    trial = one.trials[-1]
+    assert trial.folder.name == "mira-small-epochs=2-batch_size=256-seed0"
+    told = " ".join(trial.training)
+    assert told.startswith(
+        "pretrain --recipe mira/small --seed 0 --data images --views byol --set epochs=2 --set batch_"
+    )
+    assert " --data images" in commands(one)[0]
+    assert commands(one)[0].endswith(f" && infomax evaluate knn {one.trials[0].folder} --alone")
+    data = [t.training[t.training.index("--data") + 1] for t in sweep(["carl/*"], tmp_path, options=NO_CHANGES).trials]
+    assert data == ["digits", "digits", "cifar10", "cifar100", "cifar10", "cifar100", *["stl10"] * 3]
+
+
+@pytest.mark.parametrize(
+    ("what", "changes", "message"),
+    [
+        (["mira-144"], {}, "the published table must be one of .*did you mean mira-14"),
+        (["mira-13"], {}, "mira-13 has no linear or k-NN result"),
+        (["mveb-text-6.2"], {}, "has no number that a recipe would give"),
+        (["mira/imagenet_1000"], {}, "did you mean imagenet_100"),
+        (["mira/small"], {"vary": ["method.prototypes"]}, "want KEY=VALUE,VALUE"),
+        (["mira/small"], {"vary": ["method.prototypes=1,,2"]}, "want KEY=VALUE,VALUE"),
+        (["mira/small"], {"vary": ["method.prototips=1"]}, "did you mean prototypes"),
+        (["mira/small"], {"vary": ["name=1"]}, "--set name: the setting must be one of method, encoder"),
+        (["mira/small"], {"options": {"overrides": (), "epochs": 0}}, "epochs must be at least 1"),
+        (["mira/small"], {"seeds": 0}, "--seeds must be a whole number of at least 1"),
+        (["mira/small"], {"evaluate": ["lineal"]}, "did you mean linear"),
+        (["mira/small"], {"evaluate": ["linear --probe mirra"]}, "did you mean mira"),
+        (["mira/small"], {"evaluate": ["linear 'x"]}, "--evaluate linear 'x: No closing quotation"),
+        (["mira/small"], {"options": {"overrides": ("seed=3",)}}, "--seeds N has the seeds from 0 up"),
+        (["mira/small"], {"vary": ["seed=1,2"]}, "--seeds N has the seeds from 0 up"),
+        (["mira/small"], {"vary": ["epochs=1,1"]}, "--vary gives a value twice"),
+        (["mira-14"], {"vary": ["epochs=1,2"]}, "mira-14 says itself what varies"),
+        (["mira-14", "mira-15"], {}, "a sweep is of one table, or of recipes with their methods"),
+        (["mirra/small"], {}, "the method of the recipe mirra/small must be one of"),
+    ],
+)
+def test_what_is_impossible_is_refused_before_anything_runs(tmp_path, what, changes, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(what, tmp_path / "out", **{"options": NO_CHANGES, **changes})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
+    out = tmp_path / "out"
+    done = infomax(*SHORT, *VALUES, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    runs = sorted(path.name for path in out.iterdir() if path.is_dir())
+    assert runs[0] == "carl-digits-batch_size=128-seed0"
+    assert len(runs) == 2
+    scores = {name: 100 * Run(out / name).rows("results.jsonl")[-1]["top1"] for name in runs}
+    assert len(set(scores.values())) > 1
+    own = [scores[f"carl-digits-batch_size=128-seed{seed}"] for seed in (0, 1)]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("carl/digits, batch_size=128"))
+    assert line.endswith(f"ours, 2 seeds  {mean(own):.2f} ± {stdev(own):.2f}")
+    assert "ours: with --epochs 1" in done.stdout
+    kept = json.loads((out / "sweep.json").read_text())
+    assert len(kept["runs"]) == 2
+    first = kept["runs"][0]
+    assert (first["recipe"], first["seed"]) == ("carl/digits", 0)
+    assert {"epochs=1", "batch_size=128"} <= set(first["changes"])
+    assert 100 * first["results"]["knn"]["top1"] == scores[runs[0]]
+    assert first["results"]["knn"]["recipe"].startswith("carl/digits with batch_size=128, epochs=1")
+    assert Image.open(BytesIO((out / "sweep.png").read_bytes())).width > 500
+
+    before = {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")}
+    other = infomax(*SHORT, "--vary", "batch_size=128", "--out", str(out), "--set", "optimizer.momentum=0.5")
+    assert other.returncode == 2
+    assert "is of another sweep: optimizer.momentum: 0.9 there, 0.5 asked for" in other.stderr
+    by_hand = infomax("evaluate", "knn", str(out / runs[0]), "--k", "1", "--alone")  # is not the sweep's
+    assert by_hand.returncode == 0
+    before = {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")}
+    again = infomax(*SHORT, *VALUES, "--out", str(out))
+    assert again.stdout == done.stdout
+    assert "training" not in again.stderr
+    assert {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")} == before
+    left = infomax(*SHORT, *VALUES, "--out", str(out), "--commands")
+    assert left.stdout.strip() == ""
+
+    os.remove(out / runs[0] / "results.jsonl")  # judged again, not trained again
+    left = infomax(*SHORT, *VALUES, "--out", str(out), "--commands")
+    assert left.stdout.strip() == f"infomax evaluate knn {out / runs[0]} --alone"
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_an_interrupted_sweep_goes_on(tmp_path, kind, code):
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "infomax", *SHORT[:-2], "--out", str(out)]
+    words[words.index("--epochs") + 1] = "15"
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(out.glob("carl-digits-seed0/metrics.jsonl")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(kind)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    assert list(out.glob("carl-digits-seed0/checkpoints/*"))  # the run was told, and saved itself
+    assert "evaluate" not in err
+    words[words.index("--epochs") + 1] = "4"
+    refused = infomax(*words[3:])
+    assert refused.returncode == 2
+    assert "epochs: 15 there, 4 asked for" in refused.stderr
+    words[words.index("--epochs") + 1] = "15"
+    done = infomax(*words[3:])
+    assert done.returncode == 0, done.stderr
+    assert "going on from step" in done.stderr
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_a_refused_one_does(tmp_path):
+    out = tmp_path / "out"
+    hot = ["--set", "optimizer.learning_rate=1e30", "--set", "optimizer.momentum=0"]
+    failed = infomax("sweep", "carl/digits", "corinfomax/digits", "--epochs", "1", *hot, "--out", str(out))
+    assert failed.returncode == 1
+    assert "carl-digits-seed0: training ended with exit code 1" in failed.stderr
+    assert "corinfomax-digits-seed0: training ended" in failed.stderr
+    refused = infomax("sweep", "carl/digits", "mira/digits", "--batch-size", "9999", "--out", str(tmp_path / "b"))
+    assert refused.returncode == 2
+    assert "more than the 1438 images" in refused.stderr
+    assert "mira" not in refused.stderr
+
+
+def test_a_run_on_other_images_is_not_taken(tmp_path):
+    (trial,) = sweep(["carl/digits"], tmp_path, options=NO_CHANGES).trials
+    create(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    assert sweep(["carl/digits"], tmp_path, options=NO_CHANGES).trials == [trial]
+    (tmp_path / "some.txt").write_text("0\n")
+    for words, message in (
+        (["--data", "cifar10"], "data: digits there, cifar10 asked for"),
+        (["--subset", str(tmp_path / "some.txt")], "subset: none there, .*some.txt asked for"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sweep(["carl/digits"], tmp_path, options=NO_CHANGES, train=words)
+
+
+def test_what_no_method_can_do_is_refused_before_the_first_run(tmp_path):
+    done = infomax("sweep", "mira/digits", "--vary", "method.beta=0.5,1.5", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "beta must be a number in [0, 1), but is 1.5" in done.stderr
+    done = infomax("sweep", "mira/digits", "--evaluate", "linear --prob mira", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_half_trained_encoder_is_no_result(tmp_path):
+    one = sweep(["carl/digits"], tmp_path, options=NO_CHANGES)
+    (trial,) = one.trials
+    create(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    row = {"command": f"infomax evaluate knn {trial.folder} --alone", "top1": 0.5}
+    for steps, whole in ((5, False), (600, True)):
+        (trial.folder / "encoder.json").write_text(json.dumps({"steps": steps}))
+        append_json_line(trial.folder / "results.jsonl", {**row, "trained_steps": 5})
+        assert not trial.row("knn")
+        assert trial.trained == whole
+    append_json_line(trial.folder / "results.jsonl", {**row, "trained_steps": 600})
+    assert trial.row("knn")["top1"] == 0.5
+    assert not trial.left
+
+
+def test_each_protocol_and_option_reaches_its_command(tmp_path):
+    words = ["--data", "a b", "--device", "cpu", "--workers", "0"]
+    judged = ["knn --k 5", "knn --k 200", "finetune --setting mira-10", "linear --probe carl"]
+    one = sweep(["carl/small"], tmp_path, options=NO_CHANGES, train=words, evaluate=judged)
+    (line,) = commands(one)
+    folder = tmp_path / "carl-small-seed0"
+    assert line.split(" && ")[1:] == [
+        f"infomax evaluate knn {folder} --alone --device cpu --workers 0 --k 5",
+        f"infomax evaluate knn {folder} --alone --device cpu --workers 0 --k 200",
+        f"infomax evaluate finetune {folder} --device cpu --workers 0 --setting mira-10",
+        f"infomax evaluate linear {folder} --alone --device cpu --workers 0 --probe carl",
+    ]
+    for table, recipe, names in (
+        ("corinfomax-1", "corinfomax/imagenet", ["linear --probe corinfomax-imagenet"]),
+        ("corinfomax-1", "corinfomax/cifar10", ["linear --probe corinfomax"]),
+        ("carl-1", "carl/cifar100", ["linear --probe carl"]),
+    ):
+        trials = sweep([table], tmp_path, options=NO_CHANGES).trials
+        assert [list(t.judging) for t in trials if t.member.experiment.name == recipe] == [names]
+    assert len(trials) == 1  # of Table 1 one number of CARL's can be read
+    assert set(PROBES) == set(probes.PROBES)
+
+
+def test_options_are_words_again():
+    given = {"workers": 0, "skip_unreadable": 0.0, "device": "auto", "download": True, "overrides": ("a=1", "b=2")}
+    words = to_argv({**given, "deterministic": False, "epochs": None})
+    assert words == ["--workers", "0", "--skip-unreadable", "0.0", "--download", "--set", "a=1", "--set", "b=2"]
+
+
+def test_values_of_ones_own_have_no_number_in_the_paper(tmp_path, monkeypatch):
+    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": 0.5})
+    judged = ["linear --probe corinfomax", "linear"]
+    one = sweep(["corinfomax/cifar100"], tmp_path, options=NO_CHANGES, evaluate=judged)
+    assert [place.paper for place in places(one)] == [71.61, None]
+    vary = ["method.attraction=125,2000"]
+    one = sweep(["corinfomax/cifar100"], tmp_path, options=NO_CHANGES, evaluate=judged, vary=vary)
+    assert {place.paper for place in places(one)} == {None}
+    assert {place.position for place in places(one)} == {125, 2000}
+
+
+def test_numbers_stand_beside_the_papers(tmp_path, monkeypatch):
+    one = sweep(["mira-15"], tmp_path, seeds=2, options=NO_CHANGES)
+    scores = {trial.folder.name: 0.5 + 0.01 * i for i, trial in enumerate(one.trials)}
+    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": scores[self.folder.name]})
+    found = {(place.line, place.column): place for place in places(one)}
+    place = found["MIRA, 400 epochs", "3it"]
+    own = [100 * scores[f"mira-imagenet_400_iterations_3-seed{seed}"] for seed in (0, 1)]
+    assert place.scores == pytest.approx(own)
+    assert (place.paper, place.ours) == (72.6, f"{mean(own):.2f} ± {stdev(own):.2f}")
+    lines = [line.split() for line in told(one, []).splitlines()]
+    assert ["MIRA,", "400", "epochs:", "paper", "72.7", "72.6", "72.9"] in lines
+
+
+@pytest.mark.parametrize(
+    ("table", "along", "positions"),
+    [
+        ("mira-14", "prototypes", {300, 1000, 3000, 10000, 30000}),
+        ("corinfomax-6", "learning_rate", {0.25, 0.5, 1.0}),
+        ("mira-6", "", {None}),
+        ("corinfomax-1", "", {None}),
+    ],
+)
+def test_a_figure_follows_the_number_that_its_table_varies(tmp_path, monkeypatch, table, along, positions):
+    one = sweep([table], tmp_path, options=NO_CHANGES)
+    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": 0.5})
+    assert {place.position for place in places(one)} == positions
+    assert {place.along for place in places(one)} == {along}
+    assert Image.open(BytesIO(figure(one, ["--epochs", "3"]))).width > 500

@@ -1,0 +1,497 @@
+"""Encoders from elsewhere: features of the model that they came from, files loaded whole or not at all, no code run."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
+from infomax.models.encoders import BACKBONES, build_encoder, fingerprint, save_encoder
+from infomax.models.pretrained import open_encoder
+
+IMAGENET = {"resize": 256, "size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "bicubic": True}
+CIFAR = {"resize": 32, "size": 32, "mean": CIFAR10_MEAN, "std": CIFAR10_STD, "bicubic": True}
+
+
+def used(model: nn.Module) -> nn.Module:
+    """The model with BatchNorm statistics and residual branches that matter."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model.eval()
+
+
+def resnet(backbone="resnet18", stem="cifar", seed=0):
+    return used(build_encoder(backbone, stem=stem, seed=seed).backbone)
+
+
+def written(file: Path, content) -> str:
+    if file.suffix == ".safetensors":
+        safetensors.torch.save_file(content, file)
+    else:
+        torch.save(content, file)
+    return str(file)
+
+
+def below(prefix: str, weights: dict) -> dict:
+    return {prefix + name: value for name, value in weights.items()}
+
+
+@torch.no_grad()
+def same_features(encoder, source, size=32) -> bool:
+    x = torch.randn(2, 3, size, size)
+    features = encoder(x)
+    assert features.std() > 1e-3
+    assert features.shape == (2, encoder.width)
+    return torch.allclose(features, source(x), rtol=1e-5, atol=1e-5)
+
+
+def message(name) -> str:
+    with pytest.raises(ValueError, match=re.escape(str(name).partition("#")[0])) as refused:
+        open_encoder(name)
+    told = str(refused.value)
+    assert "\n" not in told
+    return told
+
+
+# Run folders
+
+
+def test_a_run_folder(tmp_path):
+    settings = {"backbone": "small", "stem": "cifar", "seed": 3}
+    encoder = build_encoder(**settings).eval()
+    save_encoder(encoder, settings, CIFAR, tmp_path)
+    opened = open_encoder(tmp_path)
+    assert same_features(opened, encoder)
+    assert opened.preprocessing == {**CIFAR, "mean": list(CIFAR10_MEAN), "std": list(CIFAR10_STD)}
+    (tmp_path / "encoder.safetensors").write_bytes(safetensors.torch.save({"0.weight": torch.zeros(1)}))
+    assert "does not fit" in message(tmp_path)
+
+
+def test_what_is_nothing_is_refused(tmp_path):
+    assert "want a run folder, a checkpoint file of a ResNet, timm:NAME" in message(tmp_path / "absent.pth")
+    assert "want a run folder" in message("time:resnet18")
+    assert "not a run folder" in message(tmp_path)
+
+
+# Checkpoint files
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stem"),
+    [(backbone, "imagenet") for backbone in BACKBONES if backbone.startswith("resnet")]
+    + [("resnet18", "cifar"), ("resnet50", "cifar")],
+)
+def test_the_shapes_tell_which_resnet_it_is(tmp_path, backbone, stem):
+    source = resnet(backbone, stem)
+    encoder = open_encoder(written(tmp_path / "file.pth", source.state_dict()))
+    assert not encoder.training
+    assert encoder.preprocessing == (CIFAR if stem == "cifar" else IMAGENET)
+    assert same_features(encoder, source)
+
+
+def test_torchvisions_resnet(tmp_path):
+    from torchvision.models import resnet50
+
+    source = used(resnet50())
+    encoder = open_encoder(written(tmp_path / "file.pt", source.state_dict()))
+    source.fc = nn.Identity()
+    assert same_features(encoder, source, 64)
+
+
+HEADS = {
+    "fc.0.weight": torch.zeros(3),
+    "projection_head.2.bias": torch.zeros(3),
+    "prototypes.weight": torch.zeros(3, 3),
+    "queue_ptr": torch.zeros(1),
+}
+LAYOUTS = {
+    "plain": lambda weights: {**weights, **HEADS},
+    "moco": lambda weights: {"epoch": 3, "arch": "resnet", "state_dict": below("module.encoder_q.", weights | HEADS)},
+    "barlow": lambda weights: {"model": below("module.backbone.", weights) | below("module.projector.", HEADS)},
+    "dino": lambda weights: {"teacher": below("backbone.", weights), "optimizer": {"state": {0: {"step": 1}}}},
+    "vissl": lambda weights: {"a": {"b": {"trunk": below("_feature_blocks.", weights)}}, "best": None},
+    "shortcut": lambda weights: {name.replace("downsample", "shortcut"): value for name, value in weights.items()},
+    "old": lambda weights: {name: value for name, value in weights.items() if "num_batches" not in name},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_common_layouts(tmp_path, layout):
+    source = resnet()
+    file = written(tmp_path / "file.pth.tar", LAYOUTS[layout](source.state_dict()))
+    assert same_features(open_encoder(file), source)
+
+
+def test_safetensors(tmp_path):
+    source = resnet()
+    file = written(tmp_path / "file.safetensors", below("encoder.", source.state_dict() | HEADS))
+    assert same_features(open_encoder(file), source)
+
+
+def test_one_of_two_encoders_must_be_chosen(tmp_path):
+    query, key = resnet(seed=1), resnet(seed=2)
+    weights = below("module.encoder_q.", query.state_dict()) | below("module.encoder_k.", key.state_dict())
+    file = written(tmp_path / "file.pth", {"state_dict": weights | {"module.queue": torch.zeros(2)}})
+    told = message(file)
+    assert "'state_dict.module.encoder_q.', 'state_dict.module.encoder_k.'" in told
+    assert f"as {file}#state_dict.module.encoder_q." in told
+    assert "choose one" in message(f"{file}#module.")
+    assert "choose one" in message(f"{file}#teacher.")
+    assert same_features(open_encoder(f"{file}#encoder_q"), query)
+    assert same_features(open_encoder(f"{file}#state_dict.module.encoder_k."), key)
+
+
+def test_an_encoder_beside_a_longer_prefix(tmp_path):
+    online, teacher = resnet(seed=1), resnet(seed=2)
+    weights = online.state_dict() | below("teacher.", teacher.state_dict())
+    file = written(tmp_path / "a#b.pth", weights)
+    assert "below '', 'teacher.'" in message(file)
+    assert same_features(open_encoder(f"{file}#"), online)
+    assert same_features(open_encoder(f"{file}#teacher."), teacher)
+
+
+def damaged(change):
+    weights = resnet().state_dict()
+    change(weights)
+    return weights
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda w: w.pop("conv1.weight"), "1 missing (conv1.weight)"),
+        (
+            lambda w: [w.pop(name) for name in list(w) if name.startswith("layer4.1.bn")],
+            "layer4.1.bn1.bias, layer4.1.bn1.r",
+        ),
+        (
+            lambda w: w.update({f"layer1.0.se{i}.fc.weight": torch.zeros(1) for i in range(4)}),
+            "4 unexpected (layer1.0.se0.",
+        ),
+        (lambda w: w.update({"attnpool.weight": torch.zeros(1)}), "1 unexpected (attnpool.weight)"),
+        (lambda w: w.update({"bn1.bias": torch.zeros(65)}), "1 of another shape (bn1.bias (65,) instead of (64,))"),
+        (lambda w: w.update({"layer1.2.bn1.bias": torch.zeros(64)}), "stages have (3, 2, 2, 2) blocks"),
+        (lambda w: [w.pop(name) for name in list(w) if name.startswith(("layer", "bn"))], "holds no such encoder"),
+        (lambda w: w.clear(), "no tensors"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_not_loaded(tmp_path, change, told):
+    assert told in message(written(tmp_path / "file.pth", damaged(change)))
+
+
+class Code:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return os.mkdir, (self.file,)
+
+
+def test_code_in_a_file_is_not_run(tmp_path):
+    content = {"state_dict": resnet().state_dict(), "args": Code(str(tmp_path / "ran"))}
+    for name in (
+        (file := written(tmp_path / "file.pth", content)),
+        f"timm:resnet18@{file}",
+        f"torchvision:resnet18@{file}",
+    ):
+        assert "nothing of it was run" in message(name)
+    assert not (tmp_path / "ran").exists()
+    torch.load(file, weights_only=False)
+    assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["file.pth", "file.safetensors"])
+def test_a_torn_file(tmp_path, name):
+    file = tmp_path / name
+    written(file, resnet().state_dict())
+    file.write_bytes(file.read_bytes()[:-1000])
+    assert ("cannot be read" if "safe" in name else "nothing of it was run") in message(file)
+
+
+# timm
+
+
+def test_timm_with_weights_from_a_file(tmp_path):
+    import timm
+
+    source = used(timm.create_model("resnet18"))
+    file = written(tmp_path / "file.pth", {"state_dict": below("module.", source.state_dict())})
+    encoder = open_encoder(f"timm:resnet18.a1_in1k@{file}")
+    source.reset_classifier(0)
+    assert same_features(encoder, source, 64)
+    assert encoder.preprocessing == {**IMAGENET, "resize": 235}  # floor of 224 / 0.95
+    assert not encoder.training
+    weights = below("module.", {**source.state_dict(), "layer5.bias": torch.zeros(1)})
+    assert "1 unexpected (layer5.bias)" in message(f"timm:resnet18@{written(tmp_path / 'file.pth', weights)}")
+    assert "there is no file" in message(f"timm:resnet18@{tmp_path}/absent.pth")
+
+
+def test_a_transformer_of_timm(tmp_path):
+    import timm
+
+    source = timm.create_model("test_vit").eval()
+    encoder = open_encoder(f"timm:test_vit@{written(tmp_path / 'file.safetensors', source.state_dict())}")
+    source.reset_classifier(0)
+    assert same_features(encoder, source, 160)
+    assert encoder.preprocessing == {"resize": 168, "size": 160, "mean": (0.5,) * 3, "std": (0.5,) * 3, "bicubic": True}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache of Hugging Face's hub, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_timms_own_weights(hub):
+    import timm
+
+    source = used(timm.create_model("test_resnet"))
+    snapshot = hub / "models--timm--test_resnet.r160_in1k" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("0" * 40)
+    written(snapshot / "model.safetensors", source.state_dict())
+    encoder = open_encoder("timm:test_resnet")
+    source.reset_classifier(0)
+    assert same_features(encoder, source, 64)
+
+
+def test_timm_without_a_network_or_a_model(hub):
+    told = message("timm:resnet18")
+    assert "could not be fetched" in told
+    assert "timm:resnet18@FILE takes them" in told
+    assert "no timm model resnet5O; near are resnet50" in message("timm:resnet5O")
+    assert "near are resnet18.a1_in1k" in message("timm:resnet18.a1_in1")
+
+
+# torchvision
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "resize"),
+    [
+        ("resnet18", "fc", 256),
+        ("densenet121", "classifier", 256),
+        ("efficientnet_b0", "classifier", 256),
+        ("mobilenet_v3_small", "classifier.3", 256),
+        ("regnet_y_400mf", "fc", 232),
+        ("convnext_tiny", "classifier.2", 236),
+        ("swin_t", "head", 232),
+    ],
+)
+def test_torchvision_with_weights_from_a_file(tmp_path, name, head, resize):
+    from torchvision.models import get_model
+
+    source = used(get_model(name))
+    encoder = open_encoder(f"torchvision:{name}@{written(tmp_path / 'file.pth', {'model': source.state_dict()})}")
+    source.set_submodule(head, nn.Identity())
+    assert same_features(encoder, source, 64)
+    cubic = name in ("efficientnet_b0", "swin_t")
+    assert encoder.preprocessing == {**IMAGENET, "resize": resize, "bicubic": cubic}
+
+
+def test_torchvisions_own_weights(tmp_path, monkeypatch):
+    from torchvision.models import ResNet18_Weights, resnet18
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    source = used(resnet18())
+    written(cache / ResNet18_Weights.DEFAULT.url.rpartition("/")[2], source.state_dict())
+    encoder = open_encoder("torchvision:resnet18")
+    source.fc = nn.Identity()
+    assert same_features(encoder, source)
+
+
+def test_torchvision_without_a_network_or_a_model(tmp_path, monkeypatch):
+    def absent(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", absent)
+    assert "torchvision:resnet18@FILE takes them" in message("torchvision:resnet18")
+    assert "near are resnet18" in message("torchvision:resnet81")
+    assert "no weights from a file" in message("torchvision:googlenet@file.pth")
+
+
+# transformers
+
+
+def hugging_face(tmp_path, model: str, processor: dict, **settings):
+    """A tiny model of transformers and its folder."""
+    transformers = pytest.importorskip("transformers")
+    extra = {"add_pooling_layer": False} if settings.pop("no_pooler", False) else {}
+    source = getattr(transformers, f"{model}Model")(getattr(transformers, f"{model}Config")(**settings), **extra)
+    used(source).save_pretrained(tmp_path)
+    normal = {"image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(normal | processor))
+    return source, f"hf:{tmp_path}"
+
+
+VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "image_size": 32}
+CROP = {
+    "image_processor_type": "BitImageProcessor",
+    "size": {"shortest_edge": 36},
+    "crop_size": {"height": 32, "width": 32},
+    "do_center_crop": True,
+    "resample": 3,
+}
+SQUARE = {"image_processor_type": "ViTImageProcessor", "size": 32, "resample": 2}
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "features"),
+    [
+        ("Dinov2", VIT | {"patch_size": 8}, lambda out: out.last_hidden_state[:, 0]),
+        ("ViT", VIT | {"patch_size": 8}, lambda out: out.pooler_output),
+        ("ViT", VIT | {"patch_size": 8, "no_pooler": True}, lambda out: out.last_hidden_state[:, 0]),
+        ("IJepa", VIT | {"patch_size": 8}, lambda out: out.last_hidden_state.mean(1)),
+        ("ResNet", {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}, lambda out: out[0].mean((2, 3))),
+    ],
+)
+def test_hugging_face_models(tmp_path, model, settings, features):
+    source, name = hugging_face(tmp_path, model, CROP, **settings)
+    encoder = open_encoder(name)
+    assert not encoder.training
+    assert encoder.preprocessing == {**IMAGENET, "resize": 36, "size": 32}
+    assert same_features(encoder, lambda x: features(source(x)))
+    assert fingerprint(open_encoder(name)) == fingerprint(encoder)  # no weights drawn at random
+
+
+def test_hugging_face_model_of_images_and_text(tmp_path):
+    parts = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    vision = parts | {"image_size": 32, "patch_size": 8}
+    source, name = hugging_face(tmp_path, "CLIP", SQUARE, text_config=parts, vision_config=vision)
+    encoder = open_encoder(name)
+    assert same_features(encoder, lambda x: source.vision_model(x).pooler_output)
+    assert encoder.preprocessing == {**IMAGENET, "resize": 32, "size": 32, "bicubic": False}
+
+
+@pytest.mark.parametrize(
+    ("processor", "resize", "size"),
+    [
+        (
+            {
+                "image_processor_type": "ConvNextImageProcessor",
+                "size": {"shortest_edge": 224},
+                "crop_pct": 0.875,
+                "resample": 3,
+            },
+            256,
+            224,
+        ),
+        (
+            {
+                "image_processor_type": "ConvNextImageProcessor",
+                "size": {"shortest_edge": 384},
+                "crop_pct": 0.875,
+                "resample": 3,
+            },
+            384,
+            384,
+        ),
+        (SQUARE, 32, 32),
+    ],
+)
+def test_hugging_face_preprocessing(tmp_path, processor, resize, size):
+    _, name = hugging_face(tmp_path, "ResNet", processor, embedding_size=8, hidden_sizes=[8], depths=[1])
+    assert open_encoder(name).preprocessing == {
+        **IMAGENET,
+        "resize": resize,
+        "size": size,
+        "bicubic": processor["resample"] == 3,
+    }
+
+
+def test_hugging_face_refusals(tmp_path, hub):
+    small = VIT | {"patch_size": 8}
+    _, name = hugging_face(tmp_path, "ViT", SQUARE | {"rescale_factor": 1.0}, **small)
+    assert "does more or less than resize" in message(name)
+    _, name = hugging_face(tmp_path, "ViT", SQUARE | {"size": {"height": 32, "width": 48}}, **small)
+    assert "does more or less than resize" in message(name)
+    _, name = hugging_face(tmp_path, "ViT", SQUARE | {"size": 64}, **small)
+    assert "takes no image of 64 pixels" in message(name)
+    _, name = hugging_face(tmp_path, "ViTMAE", SQUARE, **small)
+    assert "hides random parts" in message(name)
+    _, name = hugging_face(tmp_path, "ViT", SQUARE, **small)
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    gone = next(key for key in weights if key.startswith("encoder") or ".0." in key)
+    del weights[gone]
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert "1 weights are missing" in message(name)
+    assert "could not be fetched" in message("hf:facebook/dinov2-small")
+
+
+def test_hugging_face_never_runs_the_hubs_code(tmp_path):
+    _, name = hugging_face(tmp_path, "ViT", SQUARE, **VIT, patch_size=8)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "own.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'ran')!r})\nclass Config: pass\n")
+    message(name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_transformers_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "pip install transformers" in message("hf:facebook/dinov2-small")
+
+
+# All
+
+
+def test_the_global_random_state_is_left_alone(tmp_path):
+    file = written(tmp_path / "file.pth", resnet(stem="imagenet").state_dict())
+    for name in file, f"timm:resnet18@{file}", f"torchvision:resnet18@{file}":
+        state = torch.get_rng_state()
+        open_encoder(name)
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_fingerprint_is_of_the_weights_and_the_modules(tmp_path):
+    encoder = build_encoder("small", stem="cifar", seed=3)
+    told = fingerprint(encoder)
+    assert len(told) == 12
+    assert int(told, 16) >= 0
+    code = "from infomax.models.encoders import build_encoder as b, fingerprint as f; "
+    code += "print(f(b('small', stem='cifar', seed=3)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == told
+
+    def flipped(name):
+        other = build_encoder("small", stem="cifar", seed=3)
+        assert fingerprint(other) == told
+        other.state_dict()[name].reshape(-1).view(torch.uint8)[-1] ^= 128  # the sign, of zeros too
+        return fingerprint(other)
+
+    assert told not in [flipped(name) for name in encoder.state_dict()]
+    strided = build_encoder("small", stem="imagenet", seed=3)  # the same weights
+    assert fingerprint(strided) != told
+    assert fingerprint(encoder.to(memory_format=torch.channels_last)) == told
+
+
+def test_functions_in_a_module_have_no_place_in_the_fingerprint():
+    class Odd(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function, self.architecture = function, ""
+
+        def extra_repr(self):
+            return repr(self.function)
+
+    first, second = (Odd(function) for function in [lambda x: x, lambda x: x])
+    assert repr(first) != repr(second)
+    assert fingerprint(first) == fingerprint(second)

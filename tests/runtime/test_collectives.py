@@ -1,0 +1,93 @@
+"""Two and three processes against one, in float64, with uneven batches and data whose order matters."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from infomax.functional import ld_entropy, ld_mutual_information
+from infomax.methods.carl import consistency_loss, uniformity_loss
+from infomax.methods.corinfomax import CorInfoMaxLoss
+from infomax.methods.mira import assign, swapped_prediction_loss
+from infomax.methods.mveb import alignment, entropy_surrogate
+from infomax.runtime.collectives import gather, global_logmeanexp, global_mean, rank, world_size
+from ranks import on_ranks
+
+pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
+WORLDS = {2: [9, 4], 3: [5, 2, 6]}  # rows a rank
+
+
+def unit(x: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(x, dim=1)
+
+
+def corinfomax(x: Tensor, y: Tensor) -> Tensor:
+    loss = CorInfoMaxLoss(6, attraction=3.0, forgetting=0.3).double()
+    loss(x, y)  # the second step has statistics of the first behind it
+    return loss(x, y)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mira": lambda x, y: swapped_prediction_loss([x, y], [assign(0.1 * v.detach()) for v in (x, y)]),
+    "mira-log-domain": lambda x, y: swapped_prediction_loss(
+        [x, y], [assign(90 * v.detach(), iterations=60) for v in (x, y)]
+    ),
+    "corinfomax": corinfomax,
+    "carl": lambda x, y: consistency_loss(x, y) + 2 * uniformity_loss(x),
+    "mveb": lambda x, y: -alignment(unit(x), unit(y)) - 0.3 * entropy_surrogate(unit(x)),
+    "mveb-chunk": lambda x, y: entropy_surrogate(unit(x), scope="chunk:3"),
+    "ld-entropy": lambda x, y: ld_entropy(x),
+    "ld-information": ld_mutual_information,
+    "mean": lambda x, y: global_mean(x * y).square().sum(),
+    "logmeanexp": lambda x, y: global_logmeanexp(x * y).square().sum(),
+}
+
+
+def rows() -> tuple[Tensor, Tensor]:
+    """13 samples that differ in scale and grow along the batch, so that a wrong order or weight shows."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(13, 6, generator=generator, dtype=torch.float64) * torch.linspace(0.2, 2, 13).view(-1, 1)
+    return x, (x + 0.3 * torch.randn(13, 6, generator=generator, dtype=torch.float64)).flip(1)
+
+
+def value_and_gradients(name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    x, y = x.clone().requires_grad_(), y.clone().requires_grad_()
+    value = LOSSES[name](x, y)
+    value.backward()
+    zero = torch.zeros_like(x)
+    return value.detach(), torch.cat([g if g is not None else zero for g in (x.grad, y.grad)], dim=1)
+
+
+def work() -> dict:
+    """On one rank."""
+    sizes = WORLDS[world_size()]
+    mine = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
+    x, y = rows()
+    out = {}
+    for name in LOSSES:
+        value, gradients = value_and_gradients(name, x[mine], y[mine])
+        # What DistributedDataParallel gives a parameter is the mean over ranks of what each rank's rows send to it.
+        out[name] = (float(value), (gradients / world_size()).tolist())
+    everyone, where = gather(x[mine])
+    out["gather"] = bool(torch.equal(everyone, x) and torch.equal(everyone[where], x[mine]))
+    return out
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def ranks(request) -> list[dict]:
+    """What each rank computed."""
+    return on_ranks(request.param, work)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_many_ranks_equal_one(ranks, name):
+    value, gradients = value_and_gradients(name, *rows())
+    for said in ranks:
+        assert said[name][0] == pytest.approx(float(value), rel=1e-11, abs=1e-11)
+    together = torch.tensor([row for said in ranks for row in said[name][1]], dtype=torch.float64)
+    torch.testing.assert_close(together, gradients, rtol=1e-9, atol=1e-11)
+
+
+def test_gather_keeps_the_order_of_ranks_of_unequal_length(ranks):
+    assert all(said["gather"] for said in ranks)

@@ -1,0 +1,564 @@
+"""The step: many ranks and many parts against one process that has the whole batch, in float64."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import ViewSet, dino
+from infomax.data.images import ArrayImages
+from infomax.data.loading.training import training_batches
+from infomax.methods.base import Progress, Views
+from infomax.recipes.building import build_method, build_optimizer, learning_rate
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import get_recipe
+from infomax.runtime.collectives import rank, world_size
+from infomax.training.engine import Engine
+from ranks import on_ranks
+
+pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
+STEPS, LENGTH = 4, 97
+VARIANTS = {
+    "mira": ("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=0.9"),
+    "mira-no-teacher": ("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=none"),
+    "mira-multi-crop": ("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=0.9"),
+    "corinfomax": ("corinfomax", "method.hidden=16", "method.dimension=4"),
+    "corinfomax-norm": ("corinfomax", "method.hidden=16", "method.dimension=4", "method.projector_norm=true"),
+    "carl": ("carl", "method.hidden=16", "method.prototypes=10"),
+    "mveb": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
+    "mveb-shared": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=none"),
+    "mveb-chunk": ("mveb", "method.hidden=16", "method.dimension=8", "method.score_scope=chunk:4"),
+    "mveb-multi-crop": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
+    "joint": ("carl", "method.hidden=16", "method.prototypes=10", "joint_forward=true"),
+    "lars-clipped": ("carl", "method.hidden=16", "optimizer.name=lars", "optimizer.clip_norm=0.5"),
+}
+
+
+def recipe(variant, **changes):
+    method, *overrides = VARIANTS[variant]
+    made = customise(
+        get_recipe(method, "small"),
+        **{"image_size": 8, "batch_size": 12, "epochs": 2, "precision": "64", "overrides": overrides, **changes},
+    )
+    if not variant.endswith("multi-crop"):
+        return made
+    full, local = dino(8, global_scale=(0.4, 1), local_scale=(0.1, 0.4))
+    return replace(made, views=ViewSet(global_crops=full, local_crops=local[:2]))
+
+
+def images() -> ArrayImages:
+    """They grow brighter along the data set, so that a wrong order or share shows."""
+    pixels = np.random.default_rng(0).integers(0, 100, (LENGTH, 10, 10, 3)) + 3 * np.arange(LENGTH)[:, None, None, None]
+    return ArrayImages(pixels.astype(np.uint8), None, [])
+
+
+def parts_of(engine, step):
+    plan = engine.recipe
+    where = {"rank": rank(), "world": world_size(), "part": plan.micro_batch_size}
+    steps = range(step, step + 1)
+    return list(
+        training_batches(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **where)
+    )
+
+
+def made(plan, *, compiled=False) -> Engine:
+    steps_per_epoch = LENGTH // plan.batch_size
+    return Engine(plan, steps_per_epoch=steps_per_epoch, device=torch.device("cpu"), compiled=compiled)
+
+
+def run(plan, start=None, stop=STEPS, *, compiled=False):
+    """Losses and gradient norms of each step, the last gradient, and the state after it."""
+    engine = made(plan, compiled=compiled)
+    if start is not None:
+        engine.load(start)
+    said = []
+    while engine.steps_done < stop:
+        loss, norm = engine.step(parts_of(engine, engine.steps_done))
+        said.append((float(loss.total.detach()), norm, *(float(term) for term in loss.terms.values())))
+    gradients = {n: p.grad for n, p in engine.method.named_parameters() if p.grad is not None}
+    return said, gradients, copy.deepcopy(engine.state())
+
+
+def run_variants(plans, file):
+    """On one of several ranks: what each plan gives, kept in a file."""
+    torch.save({name: run(plan) for name, plan in plans.items()}, f"{file}-{rank()}")
+
+
+def assert_close(got, want):
+    said = [torch.tensor(x[0], dtype=torch.float64) for x in (got, want)]
+    torch.testing.assert_close(*said, rtol=1e-9, atol=1e-10)
+    assert got[1].keys() == want[1].keys()
+    scale = max(float(g.abs().max()) for g in want[1].values())
+    for name, gradient in want[1].items():
+        torch.testing.assert_close(got[1][name], gradient, rtol=1e-7, atol=1e-9 * scale, msg=name)
+    for name, tensor in want[2]["method"].items():
+        torch.testing.assert_close(got[2]["method"][name], tensor, rtol=1e-7, atol=1e-9, msg=name)
+
+
+PLANS = {
+    **{name: recipe(name) for name in VARIANTS},
+    **{f"{name}-uneven": recipe(name, batch_size=13) for name in ("mira", "corinfomax", "carl", "mveb", "mveb-chunk")},
+    **{
+        f"{name}-parts": recipe(name, batch_size=48, micro_batch_size=6)
+        for name in ("mira", "corinfomax-norm", "carl", "mveb")
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def alone():
+    torch.set_num_threads(1)
+    return {name: run(plan) for name, plan in PLANS.items()}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(variant):
+    """There the teacher moves at the start of a step, between its own forward pass and the student's."""
+    plan = recipe(variant, overrides=[x for x in VARIANTS[variant][1:] if "clip" not in x], seed=3)
+    method = build_method(plan).to(memory_format=torch.channels_last)
+    optimizer, total = build_optimizer(method, plan.optimizer), 2 * (LENGTH // plan.batch_size)
+    for step in range(6):
+        now = Progress(step=step, total_steps=total, epoch=step // (LENGTH // plan.batch_size))
+        (part,) = training_batches(images(), plan.views, batch_size=12, seed=3, steps=range(step, step + 1))
+        where = {"seed": 3, "epoch": now.epoch, "index": part.index, "dtype": torch.float64}
+        made_views = make_views(part.images, plan.views, **where)
+        views = Views(made_views[:2], made_views[2:])
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(plan.optimizer, now, epochs=2)
+        optimizer.zero_grad()
+        online = method.online(views)
+        if (teacher := getattr(method, "teacher", None)) is not None:
+            momentum = 1 - (1 - teacher.momentum) * (1 + np.cos(np.pi * step / total)) / 2
+            student = [*method.encoder.parameters(), *method.projector.parameters()]
+            with torch.no_grad():
+                for mine, theirs in zip(teacher.module.parameters(), student, strict=True):
+                    mine.mul_(momentum).add_(theirs, alpha=1 - momentum)
+        method.loss(online, method.target(views), now).total.backward()
+        if variant.startswith("mira") and now.epoch == 0:
+            method.prototypes.weight.grad = None
+        optimizer.step()
+    _, _, state = run(plan, stop=6)
+    averaged = ("teacher.module",)  # has moved once more by now, towards the next step
+    for name, tensor in method.state_dict().items():
+        if not name.startswith(averaged) or "running" in name:
+            torch.testing.assert_close(state["method"][name], tensor, rtol=1e-8, atol=1e-9, msg=name)
+
+
+TWICE = ("no-teacher", "multi-crop", "shared", "joint", "lars-clipped")  # on 2 ranks alone: 4 of them are slow here
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    file = tmp_path_factory.mktemp("ranks") / "result"
+    results = {}
+    for world in (2, 4):
+        plans = {name: plan for name, plan in PLANS.items() if world == 2 or not name.endswith(TWICE)}
+        on_ranks(world, run_variants, plans, file)
+        results[world] = [torch.load(f"{file}-{r}", weights_only=True) for r in range(world)]
+    return results
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_many_ranks_equal_one(alone, together, name):
+    """Loss, the gradient of every parameter, and the state after four steps; on every rank of 2 and of 4."""
+    for ranks in together.values():
+        for of_rank in ranks:
+            if name in of_rank:
+                assert_close(of_rank[name], alone[name])
+
+
+def groups_in_one_graph(plan, state):
+    """The oracle for a step in parts: all groups in one graph, the loss of all, one backward pass."""
+    engine = Engine(
+        replace(plan, micro_batch_size=None), steps_per_epoch=LENGTH // plan.batch_size, device=torch.device("cpu")
+    )
+    engine.load(state)
+    (whole,) = parts_of(engine, engine.steps_done)
+    online, target = [], []
+    for rows in np.array_split(np.arange(plan.batch_size), plan.batch_size // plan.micro_batch_size):
+        views = engine.views(whole._replace(images=whole.images[rows], index=whole.index[rows]))
+        online.append(engine.method.online(views))
+        target.append(engine.method.target(views))
+    joined = [[torch.cat(view) for view in zip(*branch, strict=True)] for branch in (online, target)]
+    loss = engine.method.loss(*joined, engine.progress(engine.steps_done))
+    loss.total.backward()
+    return loss, {n: p.grad for n, p in engine.method.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("micro_batch_size", [2, 4, 6])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(variant, micro_batch_size):
+    plan = recipe(variant, micro_batch_size=micro_batch_size)
+    _, _, state = run(recipe(variant), stop=3)
+    loss, gradients = groups_in_one_graph(plan, state)
+    engine = made(plan)
+    engine.load(state)
+    parts = parts_of(engine, 3)
+    assert len(parts) == 12 // micro_batch_size
+    got = engine.backward(parts)
+    torch.testing.assert_close(got.total.detach(), loss.total.detach(), rtol=1e-12, atol=1e-12)
+    for name, parameter in engine.method.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-8, atol=1e-13, msg=name)
+
+
+@pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
+def test_state_advances_once_a_step_whatever_the_parts(variant):
+    """In four equal parts, running statistics, covariances and teacher end where those of one part end."""
+    plan = recipe(variant, micro_batch_size=3)
+    one = recipe(variant, batch_size=3)
+    split, single = made(plan), made(one)
+    (part,) = parts_of(single, 0)
+    split.step([part] * 4)
+    single.step([part])
+    buffers = dict(single.method.named_buffers())
+    for name, buffer in split.method.named_buffers():
+        if "running" in name or "tracked" in name:
+            torch.testing.assert_close(buffer, buffers[name], rtol=1e-10, atol=1e-12, msg=name)
+    assert split.steps_done == 1
+
+
+def fail_on_one_rank():
+    """The views of the last rank are no numbers; what its own samples give must stop every rank."""
+    engine = made(recipe("mveb-chunk", micro_batch_size=6))
+    views = engine.views
+    if rank() == world_size() - 1:
+        engine.views = lambda part: views(part)._replace(global_crops=[x * torch.nan for x in views(part).global_crops])
+    try:
+        engine.step(parts_of(engine, 0))
+    except FloatingPointError as error:
+        return str(error)
+
+
+def test_a_rank_whose_samples_are_no_numbers_stops_all():
+    said = on_ranks(2, fail_on_one_rank)
+    assert said == ["the loss became nan at step 1"] * 2
+
+
+def test_a_failed_step_under_float16_can_be_left_out():
+    engine = made(recipe("carl", precision="16"))
+    (part,) = parts_of(engine, 0)
+    views, scale = engine.views, engine.scaler.get_scale()
+    engine.views = lambda part: views(part)._replace(global_crops=[x * torch.nan for x in views(part).global_crops])
+    with pytest.raises(FloatingPointError, match="loss became nan"):
+        engine.step([part])
+    engine.skip()
+    assert engine.scaler.get_scale() == scale
+    engine.views = views
+    engine.step(parts_of(engine, 1))
+    assert engine.steps_done == 2
+
+
+def test_a_gradient_that_no_scale_makes_finite_stops_the_run():
+    engine = made(recipe("carl", precision="16"))
+    next(engine.method.assigner.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+    for step in range(16):  # from 2^16 halved to 1
+        engine.step(parts_of(engine, step % 8))
+    with pytest.raises(FloatingPointError, match="gradient's norm became nan"):
+        engine.step(parts_of(engine, 0))
+
+
+def test_any_seed_will_do():
+    engine = made(recipe("carl", seed=2**40 + 20261121))
+    engine.step(parts_of(engine, 0))
+
+
+def test_a_failed_step_changes_nothing():
+    plan = recipe("corinfomax-norm")
+    _, _, state = run(plan, stop=2)
+    engine = made(plan)
+    engine.load(state)
+    before = copy.deepcopy(engine.state())
+    (part,) = parts_of(engine, 2)
+    weight = engine.method.projector[0].weight
+    with torch.no_grad():
+        old = weight[0, 0].item()
+        weight[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match="step 3"):
+        engine.step([part])
+    with torch.no_grad():
+        weight[0, 0] = old
+    after = engine.state()
+    assert after["step"] == before["step"] == 2
+    assert not [n for n, x in before["method"].items() if not torch.equal(after["method"][n], x)]
+
+
+def test_the_gradient_is_clipped_to_its_limit():
+    free, clipped = (
+        recipe("carl", overrides=[*VARIANTS["carl"][1:], *more]) for more in ((), ["optimizer.clip_norm=0.01"])
+    )
+    (_, norm, *_), *_ = run(free, stop=1)[0]
+    assert norm > 0.01
+    gradient = torch.cat([g.flatten() for g in run(clipped, stop=1)[1].values()])
+    assert float(gradient.norm()) == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+@pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
+def test_lower_precisions_stay_near_float64(variant, precision):
+    """At the first step, before small differences have grown; and nothing overflows in those after it."""
+    (want, *_), *_ = run(recipe(variant), stop=1)[0]
+    said, _, state = run(recipe(variant, precision=precision), stop=3)
+    tolerance = 1e-5 if precision == "32" else 0.02
+    assert said[0][0] == pytest.approx(want, rel=tolerance, abs=tolerance)
+    assert all(np.isfinite(loss) for loss, *_ in said)
+    assert ("scale" in state["scaler"]) == (precision == "16")
+
+
+def test_views_together_share_their_statistics():
+    """joint_forward changes what BatchNorm sees, and nothing else: with fixed statistics both are equal."""
+    plan = recipe("corinfomax")
+    engines = made(plan), made(replace(plan, joint_forward=True))
+    (part,) = parts_of(engines[0], 0)
+    apart, joint = (float(engine.backward([part]).total.detach()) for engine in engines)
+    assert abs(apart - joint) > 1e-6
+    engines = made(plan), made(replace(plan, joint_forward=True))
+    for engine in engines:
+        engine.method.eval()
+    apart, joint = (float(engine.backward([part]).total.detach()) for engine in engines)
+    assert apart == pytest.approx(joint, rel=1e-10)
+
+
+compiling = pytest.mark.filterwarnings(  # of torch's own doing
+    "ignore:The .grad attribute of a Tensor that is not a leaf",
+    "ignore:.* should not be instantiated:DeprecationWarning",
+)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Of each graph that torch.compile is given, which is run as it is: how many of its inputs are no tensors."""
+    compiled, found = torch.compile, []
+
+    def counting(graph, inputs):
+        found.append(sum(not isinstance(x, Tensor) for x in inputs))
+        return graph
+
+    monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend=counting, **how))
+    torch.compiler.reset()
+    return found
+
+
+# Views of each size; of the student an encoder for each size and a head, with MIRA's prototypes; the loss; of a teacher
+# an encoder, a head, and the prototypes without a gradient.
+GRAPHS = {"mira-multi-crop": 10, "corinfomax-norm": 4, "carl": 4, "mveb-multi-crop": 8, "joint": 4}
+
+
+@compiling
+@pytest.mark.parametrize("variant", GRAPHS)
+def test_one_graph_of_each_size_serves_all_steps_and_computes_the_same(variant, graphs):
+    """Views, networks and loss: no break, though numbers in the loss change; and no symbolic size, which is slower."""
+    assert_close(run(recipe(variant), compiled=True), run(recipe(variant)))
+    assert graphs == [0] * GRAPHS[variant]
+    graphs.clear()
+    torch.compiler.reset()
+    engine = made(recipe(variant), compiled=True)
+    for step in (0, LENGTH // 12 + 1):  # another epoch, and with it another weight in CARL's loss
+        engine.steps_done = step
+        engine.step(parts_of(engine, step))
+        assert graphs == [0] * GRAPHS[variant]
+
+
+@compiling
+def test_parts_of_a_step_have_two_graphs_of_each_network(graphs):
+    """With a gradient and without; views are made in the same precision in both passes."""
+    plan = recipe("mira-multi-crop", micro_batch_size=4)
+    assert_close(run(plan, stop=2, compiled=True), run(plan, stop=2))
+    assert graphs == [0] * (GRAPHS["mira-multi-crop"] + 3)  # student: two sizes of encoder, one of head
+
+
+@compiling
+@pytest.mark.parametrize("backbone", ["resnet18", "vit_small"])
+def test_each_encoder_is_one_graph(backbone, graphs):
+    plan = recipe("carl", backbone=backbone, image_size=32, batch_size=2, precision="32")
+    engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
+    engine.step(parts_of(engine, 0))
+    assert graphs == [0] * 3  # float32 views are a CPU's own
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_views_are_made_without_autocast(precision, monkeypatch):
+    """In both passes of a step in parts: in half precision those of the second would be others."""
+    engine, seen = made(recipe("carl", micro_batch_size=4, precision=precision)), []
+    views = engine.make_views
+    monkeypatch.setattr(
+        engine, "make_views", lambda part: (seen.append(torch.is_autocast_enabled("cpu")), views(part))[1]
+    )
+    engine.step(parts_of(engine, 0))
+    assert seen == [False] * 5
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of a compiler that warns of itself
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
+def test_compiled_steps_are_the_same_but_for_rounding(variant):
+    """By the real compiler, a minute each; whole, and in parts that pass the networks twice."""
+    for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
+        (want, *_), *_ = run(plan, stop=1)[0]
+        engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
+        expected = run(plan, stop=1)[1]
+        loss, _ = engine.step(parts_of(engine, 0))
+        assert float(loss.total.detach()) == pytest.approx(want, rel=1e-9)
+        for name, p in engine.method.named_parameters():
+            if p.grad is not None:
+                torch.testing.assert_close(p.grad, expected[name], rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_one_kernel_updates_as_many_do(name):
+    """As on a GPU; and a checkpoint of either goes on with the other. MIRA's prototypes come in one epoch later."""
+    plan = recipe("mira", overrides=[*VARIANTS["mira"][1:], f"optimizer.name={name}"])
+    states = []
+    for fused in (False, True, "resumed"):
+        engine = made(plan)
+        if fused:
+            engine.optimizer = build_optimizer(engine.method, plan.optimizer, fused=True)
+        for step in range(10):
+            if step == 2 and fused == "resumed":
+                engine.load(run(plan, stop=2)[2])
+            engine.step(parts_of(engine, step))
+        assert engine.optimizer.param_groups[0]["fused"] == bool(fused)
+        states.append(engine.state()["method"])
+    for state in states[1:]:
+        for key, want in states[0].items():
+            torch.testing.assert_close(state[key], want, rtol=1e-7, atol=1e-9, msg=key)
+
+
+def test_one_kernel_leaves_out_a_step_whose_gradient_float16_cannot_hold():
+    plan = recipe("carl", precision="16", overrides=[*VARIANTS["carl"][1:], "optimizer.name=adam"])
+    engine = made(plan)
+    engine.optimizer = build_optimizer(engine.method, plan.optimizer, fused=True)
+    weight = next(engine.method.assigner.parameters())
+    hook = weight.register_hook(lambda gradient: gradient * torch.inf)
+    before, scale = copy.deepcopy(engine.state()["method"]), engine.scaler.get_scale()
+    engine.step(parts_of(engine, 0))
+    assert torch.equal(engine.method.assigner.weight, before["assigner.weight"])
+    assert engine.scaler.get_scale() == scale / 2
+    hook.remove()
+    engine.step(parts_of(engine, 1))
+    assert not torch.equal(engine.method.assigner.weight, before["assigner.weight"])
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_gpu_computes_what_the_cpu_does(variant, precision):
+    """Whole and in parts; beyond float64 only near to it."""
+    tolerance = {"64": 1e-8, "32": 1e-3, "bf16": 0.05, "16": 0.05}[precision]
+    for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
+        (want, *_), *_ = run(plan, stop=1)[0]
+        engine = Engine(replace(plan, precision=precision), steps_per_epoch=4, device=torch.device("cuda"))
+        loss, norm = engine.step(parts_of(engine, 0))
+        assert float(loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
+        assert np.isfinite(norm) or precision == "16"  # the scaler may have to find its scale first
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
+def test_a_gpu_computes_what_the_cpu_does_when_compiled_too(variant, precision):
+    tolerance = {"64": 1e-8, "32": 1e-3, "bf16": 0.05, "16": 0.05}[precision]
+    for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
+        (want, *_), *_ = run(plan, stop=1)[0]
+        plan = replace(plan, precision=precision)
+        engine = Engine(plan, steps_per_epoch=4, device=torch.device("cuda"), compiled=True)
+        loss, _ = engine.step(parts_of(engine, 0))
+        assert float(loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
+        engine.step(parts_of(engine, 1))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
+def test_deterministic_mode_gives_the_same_bits_twice_on_a_gpu(variant, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        states = []
+        for _ in range(2):
+            engine = Engine(recipe(variant, precision="bf16"), steps_per_epoch=4, device=torch.device("cuda"))
+            for step in range(3):
+                engine.step(parts_of(engine, step))
+            states.append(engine.state()["method"])
+        assert not [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+class Waits(TorchDispatchMode):
+    """The operations whose result a GPU would be waited for, as Python or a shape depends on it."""
+
+    KINDS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "is_nonzero",
+        "equal",
+        "_unique2",
+        "_linalg_check_errors",
+    )
+
+    def __init__(self):
+        super().__init__()
+        self.met = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        by_mask = name == "index" and any(x is not None and x.dtype == torch.bool for x in args[1])
+        if name in self.KINDS or by_mask:
+            self.met.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_waits_for_the_device_once(variant):
+    """Before the weights change, to see that loss and gradient are numbers; that wait does not pass through here."""
+    engine = Engine(recipe(variant), steps_per_epoch=LENGTH // 12, device=torch.device("cpu"))
+    engine.step(parts_of(engine, 0))  # the optimiser makes its state in the first one
+    parts = parts_of(engine, 1)
+    with Waits() as waits:
+        engine.step(parts)
+    assert waits.met == []
+
+
+def test_what_is_done_meanwhile_comes_between_the_gradient_and_the_update():
+    engine = made(recipe("carl"))
+    before = {name: p.detach().clone() for name, p in engine.method.named_parameters()}
+    seen = []
+
+    def meanwhile():
+        seen.append(all(p.grad is not None for p in engine.trained))
+        assert all(torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
+
+    engine.meanwhile = meanwhile
+    engine.step(parts_of(engine, 0))
+    assert seen == [True]
+    assert any(not torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
+
+
+def test_what_fails_meanwhile_leaves_everything_as_it_was():
+    engine = made(recipe("corinfomax-norm"))
+    engine.step(parts_of(engine, 0))
+    before = copy.deepcopy(engine.state())
+
+    def failing():
+        raise OSError("no images")
+
+    engine.meanwhile = failing
+    with pytest.raises(OSError, match="no images"):
+        engine.step(parts_of(engine, 1))
+    assert engine.whole
+    after = engine.state()
+    assert after["step"] == 1
+    assert all(torch.equal(x, after["method"][name]) for name, x in before["method"].items())

@@ -1,0 +1,458 @@
+"""The linear classifier that learns beside a run: what it learns from, what it leaves alone, and what is kept of it."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_training import LAUNCH, train_until
+from torch import nn
+
+import infomax
+from infomax.data.augmentation.views import Preprocessing, ViewSet, dino
+from infomax.data.images import ArrayImages
+from infomax.data.loading.training import training_batches
+from infomax.data.loading.workers import Batch
+from infomax.data.sources.location import open_source
+from infomax.data.splits import LabelledImages, Source
+from infomax.data.streams import Stream
+from infomax.evaluation.knn_vote import knn_scores
+from infomax.features.extraction import extract
+from infomax.methods.base import Progress, Views
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import METHODS, get_recipe
+from infomax.runs.run_folder import Run
+from infomax.runtime import checkpoints
+from infomax.runtime.collectives import rank, world_size
+from infomax.training import loop as training
+from infomax.training import online_evaluation as online
+from infomax.training.engine import Engine
+from infomax.training.online_evaluation import OnlineProbe, online_scores
+from infomax.training.pretrain import _prepare, pretrain
+from ranks import on_ranks
+
+pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
+CPU = torch.device("cpu")
+LENGTH, CLASSES = 60, 3
+TOY = {
+    "mira": ("method.hidden=16", "method.prototypes=10", "method.momentum=0.9"),
+    "corinfomax": ("method.hidden=16", "method.dimension=4"),
+    "carl": ("method.hidden=16", "method.prototypes=10"),
+    "mveb": ("method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
+}
+VARIANTS = {
+    **{method: {"method": method} for method in METHODS},
+    "no-teacher": {"method": "mira", "overrides": ["method.momentum=none"]},
+    "joint": {"method": "mira", "overrides": ["joint_forward=true"]},
+    "parts": {"method": "mveb", "micro_batch_size": 4},
+    "joint-parts": {"method": "carl", "micro_batch_size": 4, "overrides": ["joint_forward=true"]},
+    "crops": {"method": "mveb", "local": 2},
+    "joint-crops": {"method": "carl", "local": 2, "overrides": ["joint_forward=true"]},
+    "joint-crops-of-one-size": {"method": "carl", "local": 2, "size": 8, "overrides": ["joint_forward=true"]},
+    "teacher-crops-parts": {"method": "mira", "local": 2, "micro_batch_size": 6},
+}
+
+
+def recipe(method, *, local=0, size=None, overrides=(), **changes):
+    plan = customise(
+        get_recipe(method, "small"),
+        **{"image_size": 8, "batch_size": 12, "epochs": 2, "precision": "64", **changes},
+        overrides=[*TOY[method], *overrides],
+    )
+    if not local:
+        return plan
+    full, crops = dino(8, global_scale=(0.4, 1), local_scale=(0.1, 0.4))
+    return replace(
+        plan, views=ViewSet(global_crops=full, local_crops=[replace(v, size=size or v.size) for v in crops[:local]])
+    )
+
+
+def images(seed=0) -> ArrayImages:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(CLASSES, size=LENGTH)
+    pixels = rng.integers(0, 120, (LENGTH, 10, 10, 3)) + 60 * labels[:, None, None, None]
+    return ArrayImages(pixels.astype(np.uint8), labels, list("abc"))
+
+
+def made(plan) -> Engine:
+    return Engine(plan, steps_per_epoch=LENGTH // plan.batch_size, device=CPU)
+
+
+def listening(plan, known=None) -> tuple[Engine, OnlineProbe]:
+    engine, data = made(plan), images()
+    known = np.arange(LENGTH) if known is None else known
+    width = engine.method.eval_encoder.width
+    probe = OnlineProbe(LabelledImages(data, known, data.labels[known]), plan, width=width, device=CPU)
+    engine.listener = probe.learn
+    return engine, probe
+
+
+def parts_of(plan, step):
+    where = {"rank": rank(), "world": world_size(), "part": plan.micro_batch_size}
+    steps = range(step, step + 1)
+    return list(
+        training_batches(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **where)
+    )
+
+
+def features_of_full_views(engine, parts):
+    """The oracle: each part's views through a copy of the encoder again, in the groups that share statistics."""
+    encoder = copy.deepcopy(engine.method.eval_encoder)
+    for part in parts:
+        views = engine.views(part)
+        if not engine.method.joint_forward:
+            made = [encoder(view) for view in views.global_crops]
+        else:
+            alike = [view for view in views.local_crops if view.shape == views.global_crops[0].shape]
+            made = encoder(torch.cat([*views.global_crops, *alike])).chunk(len(views.global_crops) + len(alike))[
+                : len(views.global_crops)
+            ]
+        yield part.index, [x.detach() for x in made]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_head_is_a_linear_layer_that_sgd_trains_on_each_full_view(variant):
+    plan = recipe(**VARIANTS[variant])
+    known = np.flatnonzero(np.arange(LENGTH) % 7)  # the others are to be tested on
+    engine, probe = listening(plan, known)
+    layer = nn.Linear(engine.method.eval_encoder.width, CLASSES)
+    layer.load_state_dict({"weight": probe.heads.weight.clone(), "bias": probe.heads.bias.clone()})
+    sgd, total = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.9), engine.total_steps
+    for step in range(7):
+        parts = parts_of(plan, step)
+        x, y = [], []
+        for index, views in features_of_full_views(engine, parts):
+            learnt = np.isin(index, known)
+            for view in views:
+                x.append(view[torch.from_numpy(learnt)].float())
+                y.append(torch.from_numpy(images().labels[index[learnt]]))
+        engine.step(parts)
+        assert len(torch.cat(x)) < 2 * plan.batch_size  # some were left out
+        sgd.param_groups[0]["lr"] = 0.1 * (1 + np.cos(np.pi * step / total)) / 2
+        sgd.zero_grad()
+        nn.functional.cross_entropy(layer(torch.cat(x)), torch.cat(y)).backward()
+        sgd.step()
+        torch.testing.assert_close(probe.heads.weight, layer.weight.detach(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(probe.heads.bias, layer.bias.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
+@pytest.mark.parametrize("variant", ["mira", "carl", "parts"])
+def test_features_are_float32_without_a_graph(variant, precision):
+    plan = recipe(**VARIANTS[variant], precision=precision)
+    engine, seen = made(plan), []
+    engine.listener = lambda parts, features, progress: seen.append(features)
+    engine.step(parts_of(plan, 0))
+    for x in seen[0]:
+        assert x.dtype == torch.float32
+        assert not x.requires_grad
+        assert len(x) == 2 * (plan.micro_batch_size or 12)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_training_has_the_same_bits_with_a_head_and_without(variant):
+    """Weights, statistics, optimiser, loss, and the random numbers that come after."""
+    plan = recipe(**VARIANTS[variant], precision="32")
+    ends = []
+    for engine in (made(plan), listening(plan)[0]):
+        losses = [engine.step(parts_of(plan, step))[0].total.detach() for step in range(4)]
+        ends.append({"losses": losses, "random": torch.get_rng_state(), **engine.state()})
+    assert not differing(*ends)
+
+
+def test_a_head_draws_its_weights_from_the_seed_alone():
+    before = torch.get_rng_state()
+    first, again, other = (listening(recipe("carl", seed=seed))[1].heads.weight for seed in (2**40, 2**40, 3))
+    made(recipe("carl"))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def differing(first: dict, second: dict) -> list[str]:
+    """The names of the tensors and values in which two states differ, in any bit."""
+    flat = [dict(flatten(state)) for state in (first, second)]
+    assert flat[0].keys() == flat[1].keys()
+    return [key for key in flat[0] if key != "seconds" and not same(flat[0][key], flat[1][key])]
+
+
+def same(a, b) -> bool:
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def flatten(value, key=""):
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield key, value
+    else:
+        for name, item in items:
+            yield from flatten(item, f"{key}.{name}".strip("."))
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 4])
+def test_nothing_is_learnt_from_a_step_that_fails(micro_batch_size):
+    plan = recipe("mveb", micro_batch_size=micro_batch_size)
+    engine, probe = listening(plan)
+    engine.step(parts_of(plan, 0))
+    before, views, told = copy.deepcopy(probe.heads.state()), engine.views, []
+    engine.views = lambda part: Views([x * torch.nan for x in views(part).global_crops], [])
+    with pytest.raises(FloatingPointError):
+        engine.step(parts_of(plan, 1))
+    engine.skip()
+    assert not differing(before, probe.heads.state())
+    engine.views = views
+    learn = engine.listener
+    engine.listener = lambda *told_now: (told.append(told_now), learn(*told_now))
+    engine.step(parts_of(plan, 2))
+    assert [len(x) for x in told[0][1]] == [2 * len(part.index) for part in parts_of(plan, 2)]
+    assert told[0][2].step == 2
+    assert differing(before, probe.heads.state())
+    assert probe.heads.weight.isfinite().all()
+
+
+def test_a_head_that_cannot_learn_leaves_the_step_undone():
+    """As where another rank is gone: what is then saved is of one step, the weights and the head."""
+    plan = recipe("corinfomax")
+    engine, _ = listening(plan)
+    engine.step(parts_of(plan, 0))
+    before = copy.deepcopy(engine.state())
+
+    def fail(*told):
+        raise RuntimeError("another rank is gone")
+
+    engine.listener = fail
+    with pytest.raises(RuntimeError, match="gone"):
+        engine.step(parts_of(plan, 1))
+    assert engine.whole
+    assert {name.rpartition(".")[2] for name in differing(before, engine.state())} <= {"lr"}  # set anew at each step
+
+
+def test_stand_ins_and_images_to_test_on_are_not_learnt_from():
+    plan, data, rng = recipe("carl"), images(), torch.Generator().manual_seed(0)
+    known = np.arange(5, LENGTH)
+    heads = []
+    for index, unreadable in ((np.array([7, 2, 9, 11]), {9: "torn", 40: "torn"}), (np.array([7, 11]), {})):
+        probe = OnlineProbe(LabelledImages(data, known, data.labels[known]), plan, width=4, device=CPU)
+        x = torch.randn(LENGTH, 2, 4, generator=rng.manual_seed(1))[index]
+        part = Batch(torch.empty(0), 0, index, unreadable)
+        features = torch.cat([x[:, 0], x[:, 1]])
+        for step in range(3):
+            probe.learn([part], [features], Progress(step, 10, 0))
+        heads.append(probe.heads.weight)
+    torch.testing.assert_close(*heads)
+    assert heads[0].abs().max() > 0.05
+
+
+def on_each_rank(plan):
+    engine, probe = listening(plan)
+    for step in range(4):
+        engine.step(parts_of(plan, step))
+    return {name: x.tolist() for name, x in probe.heads.state().items()}
+
+
+@pytest.mark.parametrize("variant", ["mira", "uneven", "parts"])
+def test_two_ranks_learn_what_one_does(variant):
+    changes = {"mira": {}, "uneven": {"batch_size": 13}, "parts": {"micro_batch_size": 3}}
+    plan = recipe("mira", **changes[variant])
+    alone, ranks = on_each_rank(plan), on_ranks(2, on_each_rank, plan)
+    assert ranks[0] == ranks[1]
+    for name, values in alone.items():
+        torch.testing.assert_close(torch.tensor(ranks[0][name]), torch.tensor(values), rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory):
+    """50 images of 12 pixels in two classes to train on and 30 to test; the same without labels; and without a test
+    split."""
+    rng, folder, content = np.random.default_rng(0), tmp_path_factory.mktemp("arrays"), {}
+    for split, count in (("train", 50), ("test", 30)):
+        content[f"{split}_labels"] = labels = np.arange(count) % 2
+        noise = rng.integers(0, 120, (count, 12, 12, 3))
+        content[f"{split}_images"] = (noise + 50 * labels[:, None, None, None]).astype(np.uint8)
+    content["test_labels"][::5] ^= 1  # so that no classifier is right about all
+    np.savez(folder / "toy.npz", **content)
+    np.savez(folder / "unlabelled.npz", **{name: x for name, x in content.items() if "images" in name})
+    np.savez(folder / "one.npz", images=content["train_images"], labels=content["train_labels"])
+    return folder
+
+
+def go(out, data, method="carl", *, overrides=(), **options) -> Run:
+    settings = {"image_size": 8, "epochs": 4, "batch_size": 16, "quiet": True, "workers": 0, **options}
+    return pretrain(data=str(data), method=method, out=out, overrides=(*TOY[method], *overrides), **settings)
+
+
+def last(run) -> dict:
+    return checkpoints.load(checkpoints.newest(run.path / "checkpoints"))
+
+
+def scores(run) -> list[dict]:
+    return [row for row in run.rows("metrics.jsonl") if "knn_top1" in row]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gets_a_score_on_the_digits(tmp_path, method):
+    run = pretrain(
+        data="digits", out=tmp_path / "run", method=method, epochs=2, batch_size=64, image_size=8, quiet=True
+    )
+    first, second = (row["linear_top1"] for row in scores(run))
+    assert second > max(0.4, first)  # of ten classes; the learning rate has only begun
+    assert list((run.path / "tensorboard").iterdir())
+
+
+def test_a_run_is_the_same_with_labels_and_without(arrays, tmp_path):
+    labelled, unlabelled = (go(tmp_path / name, arrays / f"{name}.npz", "mira") for name in ("toy", "unlabelled"))
+    with_head, without = last(labelled), last(unlabelled)
+    assert with_head.pop("probe")["weight"].shape == (2, 128)
+    assert not differing(with_head, without)
+    assert not scores(unlabelled)
+    encoders = [(run.path / "encoder.safetensors").read_bytes() for run in (labelled, unlabelled)]
+    assert encoders[0] == encoders[1]
+
+
+def prepared(out, data, method="mira", **changes) -> Run:
+    changes = {"image_size": 8, "epochs": 4, "batch_size": 16, "overrides": TOY[method], **changes}
+    return _prepare({"data": str(data)}, method, out, None, changes, LAUNCH)[0]
+
+
+def test_a_resumed_run_has_the_same_head_to_the_bit(arrays, tmp_path):
+    straight, stopped = (prepared(tmp_path / name, arrays / "toy.npz") for name in "ab")
+    train_until(straight)
+    train_until(stopped, 5)
+    assert last(stopped)["step"] == 5
+    assert last(stopped)["probe"]["weight_momentum"].any()
+    train_until(stopped)
+    assert not differing(last(straight), last(stopped))
+    assert scores(straight) == scores(stopped)
+    assert len(scores(straight)) == 4
+
+
+def test_a_run_goes_on_with_other_numbers_of_ranks(arrays, tmp_path):
+    straight, moved = (prepared(tmp_path / name, arrays / "toy.npz", precision="64") for name in "ab")
+    train_until(straight)
+    on_ranks(2, train_until, moved, 5)
+    train_until(moved, 8)
+    on_ranks(2, train_until, moved)
+    assert last(moved)["step"] == 12
+    for name, tensor in last(straight)["probe"].items():
+        torch.testing.assert_close(last(moved)["probe"][name], tensor, rtol=1e-4, atol=1e-6, msg=name)
+    assert [row["linear_top1"] for row in scores(moved)] == [row["linear_top1"] for row in scores(straight)]
+
+
+@pytest.mark.parametrize("there", ["nothing", "other classes"])
+def test_a_checkpoint_without_this_head_goes_on_with_a_new_one(arrays, tmp_path, capsys, there):
+    straight, old = (prepared(tmp_path / name, arrays / "toy.npz") for name in "ab")
+    train_until(straight)
+    train_until(old, 5)
+    state = last(old)
+    head = {name: torch.cat([x, x]) for name, x in state["probe"].items()} if there == "other classes" else None
+    put_back(old, state, head)
+    capsys.readouterr()
+    train_until(old, 7)
+    assert capsys.readouterr().err.count("linear_top1 starts anew: the checkpoint has no classifier") == 1
+    train_until(old)
+    assert "starts anew" not in capsys.readouterr().err
+    assert not differing({**last(old), "probe": 0}, {**last(straight), "probe": 0})
+    assert differing(last(old), last(straight))
+    assert [row["step"] for row in scores(old) if "linear_top1" in row] == [3, 6, 9, 12]
+    put_back(old, last(old), head)  # finished: nothing learns any more
+    train_until(old)
+    assert "starts anew" not in capsys.readouterr().err
+
+
+def put_back(run, state, head):
+    """As the only checkpoint of a run, with another head or none."""
+    for file in checkpoints.found(run.path / "checkpoints"):
+        file.unlink()
+    kept = {name: x for name, x in state.items() if name != "probe"}
+    checkpoints.save(run.path / "checkpoints", kept if head is None else {**kept, "probe": head})
+
+
+def test_at_the_end_all_test_images_are_classified_and_before_a_share(arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr(online, "QUERIES", 7)
+    run = go(tmp_path / "run", arrays / "toy.npz")
+    of_seven = [row["linear_top1"] for row in scores(run)[:-1]] + [row["knn_top1"] for row in scores(run)]
+    assert [7 * score for score in of_seven] == pytest.approx([round(7 * score) for score in of_seven])
+    head, source, encoder = last(run)["probe"], open_source(str(arrays / "toy.npz")), infomax.load(run)
+    train, test, how = source.train, source.test, Preprocessing(**encoder.preprocessing)
+    features = extract(encoder, test, np.arange(30), how)
+    found = (features @ head["weight"].T + head["bias"]).argmax(1).numpy() == test.labels
+    assert scores(run)[-1]["linear_top1"] == pytest.approx(found.mean())
+    assert 0.5 < found.mean() < 1
+    seven, bank = [0, 4, 9, 14, 19, 24, 29], extract(encoder, train, np.arange(50), how)
+    votes = knn_scores(bank, torch.from_numpy(train.labels), features[seven], classes=2).argmax(1).numpy()
+    assert scores(run)[-1]["knn_top1"] == pytest.approx((votes == test.labels[seven]).mean())
+
+
+def test_without_a_test_split_no_image_is_both_learnt_from_and_classified(arrays):
+    plan = recipe("carl")
+    engine = made(plan)
+    scored = online_scores(open_source(str(arrays / "one.npz")), engine, workers=0)
+    tested = scored.test.index
+    assert len(tested) == 10
+    assert (scored.probe.labels[tested] == -1).all()
+    assert (np.delete(scored.probe.labels, tested) >= 0).all()
+    assert engine.listener == scored.probe.learn
+
+
+class _Stream(Stream):
+    """Of nothing."""
+
+    def __len__(self):
+        return 10
+
+    def fingerprint(self):
+        return ""
+
+    def _read(self, seed, epoch, rank, world):
+        return iter(())
+
+
+@pytest.mark.parametrize("kind", ["stream", "no labels", "several labels", "images apart"])
+def test_there_is_no_head_without_one_label_for_each_image(kind):
+    data, engine = images(), made(recipe("carl"))
+    source = {
+        "stream": lambda: Source("x", _Stream(), data),
+        "no labels": lambda: Source("x", replace(data, labels=None), data),
+        "several labels": lambda: Source("x", replace(data, labels=np.eye(3, dtype=int)[data.labels]), data),
+        "images apart": lambda: Source("x", data, data, unlabelled=replace(data, labels=None)),
+    }[kind]()
+    scored = online_scores(source, engine, workers=0)
+    assert engine.listener is None
+    assert (scored is None) == (kind != "images apart")
+    if scored is not None:  # k-NN remains
+        assert scored.score(engine.method.eval_encoder.float(), 2).keys() == {"knn_top1"}
+        assert scored.state() == {}
+        assert scored.load({})
+
+
+def test_a_damaged_image_is_classified_by_none_and_learnt_by_none(tmp_path, monkeypatch):
+    """End to end, by workers that put another image in its place."""
+    rng, learnt = np.random.default_rng(0), set()
+    for i in range(40):
+        pixels = rng.integers(0, 120, (12, 12, 3)) + 120 * (i % 2)
+        (tmp_path / "images" / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / str(i % 2) / f"{i:02d}.png")
+    (tmp_path / "images" / "1" / "03.png").write_bytes(b"torn")
+    (torn,) = (i for i, x in enumerate(open_source(str(tmp_path / "images")).train.files) if x.endswith("03.png"))
+    step = online.LinearProbes.step
+
+    def recorded(self, x, labels, counts, share):
+        assert len(x) == len(labels) == len(counts) == 2 * 16
+        learnt.add(int(counts.sum()))
+        step(self, x, labels, counts, share)
+
+    monkeypatch.setattr(online.LinearProbes, "step", recorded)
+    batches = []
+    note = training._Training.note_unreadable
+    monkeypatch.setattr(
+        training._Training, "note_unreadable", lambda self, part: (batches.append(part), note(self, part))[1]
+    )
+    run = go(tmp_path / "run", tmp_path / "images", skip_unreadable=0.1, epochs=2)
+    assert scores(run)[-1]["linear_top1"] >= 0
+    source = open_source(str(tmp_path / "images"))
+    held = online.labelled_splits(source)[1].index
+    want = {2 * int((~np.isin(part.index, [*held, torn])).sum()) for part in batches}
+    assert learnt == want
+    assert any(torn in part.index for part in batches)

@@ -1,0 +1,316 @@
+"""Pretraining end to end at toy size: the run folder, resuming, and what is refused before anything is written."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import infomax
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.loading.training import training_batches
+from infomax.data.sources.location import open_source
+from infomax.evaluation.protocols import knn
+from infomax.methods.base import Progress
+from infomax.recipes.building import build_method, build_optimizer, learning_rate
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import METHODS, get_recipe
+from infomax.recipes.schema import OptimizerSettings
+from infomax.runs.run_folder import Run
+from infomax.runtime import checkpoints
+from infomax.training.engine import Engine
+from infomax.training.loop import Launch, train
+from infomax.training.pretrain import pretrain
+
+TOY = {
+    "mira": ("method.hidden=16", "method.prototypes=10"),
+    "corinfomax": ("method.hidden=16", "method.dimension=4"),
+    "carl": ("method.hidden=16", "method.prototypes=10"),
+    "mveb": ("method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
+}
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """24 labelled images of 12 pixels for training, 10 for testing."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 24), ("test", 10)):
+        arrays[f"{split}_labels"] = labels = np.arange(count) % 2
+        noise = rng.integers(0, 120, (count, 12, 12, 3))
+        arrays[f"{split}_images"] = (noise + 120 * labels[:, None, None, None]).astype(np.uint8)
+    file = tmp_path_factory.mktemp("toy") / "toy.npz"
+    np.savez(file, **arrays)
+    return str(file)
+
+
+def go(out, data, method="mira", **options) -> Run:
+    settings = {"image_size": 8, "epochs": 4, "batch_size": 8, "quiet": True, **options}
+    return pretrain(data=data, method=method, out=out, overrides=TOY[method], **settings)
+
+
+def weights(run: Run) -> dict[str, torch.Tensor]:
+    return checkpoints.load(checkpoints.newest(run.path / "checkpoints"))["method"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_leaves_everything_that_the_folder_should_have(toy, tmp_path, method):
+    run = go(tmp_path / "run", toy, method)
+    names = {path.name for path in run.path.iterdir()}
+    expected = {"config.json", "metrics.jsonl", "checkpoints", "encoder.safetensors", "encoder.json", "views.png"}
+    assert names == expected | {"tensorboard"}
+    changes = {"image_size": 8, "epochs": 4, "batch_size": 8, "overrides": TOY[method]}
+    assert run.recipe == customise(get_recipe(method, "small"), **changes)
+    assert run.config["data"] == toy
+    assert torch.__version__.startswith(run.config["versions"]["torch"])
+    rows = run.rows("metrics.jsonl")
+    steps = [row for row in rows if "loss" in row]
+    assert [row["step"] for row in steps] == [3, 6, 9, 12]  # the end of each epoch
+    assert all(np.isfinite(row["loss"]) and row["images_per_second"] > 0 and 0 <= row["waiting"] <= 1 for row in steps)
+    rates = [
+        learning_rate(run.recipe.optimizer, Progress(row["step"] - 1, 12, row["epoch"]), epochs=4) for row in steps
+    ]
+    assert [row["learning_rate"] for row in steps] == pytest.approx(rates)
+    assert sum("knn_top1" in row for row in rows) == 4
+    with Image.open(run.path / "views.png") as picture:
+        assert picture.size[0] > 100
+    assert infomax.load(run)(torch.zeros(2, 3, 8, 8)).shape == (2, 128)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(toy, tmp_path):
+    a, b, c = (weights(go(tmp_path / name, toy, seed=seed)) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    name = "encoder.backbone.0.weight"
+    assert not torch.equal(a[name], c[name])
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(toy, tmp_path):
+    run = go(tmp_path / "run", toy)
+    before = weights(run)
+    pretrain(out=run.path, resume=True, quiet=True)
+    assert all(torch.equal(before[name], value) for name, value in weights(run).items())
+
+
+def test_resuming_as_another_run_is_refused_with_the_difference(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    before = sorted(path.stat().st_mtime_ns for path in run.path.rglob("*"))
+    for change, message in (
+        ({"method": "carl"}, "method: mira there, carl asked for"),
+        ({"data": "digits"}, "data: .*toy.npz there, digits asked for"),
+        ({"epochs": 9}, "epochs: 1 there, 9 asked for"),
+        ({"overrides": ["method.beta=0.5"]}, r"method.beta: 0\.66.* there, 0.5 asked for"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrain(out=run.path, resume=True, quiet=True, **change)
+    assert sorted(path.stat().st_mtime_ns for path in run.path.rglob("*")) == before
+    with pytest.raises(ValueError, match="not a run folder"):
+        pretrain(out=tmp_path / "nothing", resume=True)
+
+
+def test_nothing_is_overwritten_without_being_told(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    with pytest.raises(ValueError, match="--resume .* --overwrite"):
+        go(run.path, toy, epochs=1)
+    (run.path / "mark").touch()
+    go(run.path, toy, epochs=1, overwrite=True)
+    assert not (run.path / "mark").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "precious.txt").touch()
+    with pytest.raises(ValueError, match="not a run folder; choose another"):
+        go(other, toy, overwrite=True)
+    assert (other / "precious.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "mirra"}, "--method .*did you mean mira"),
+        ({"data": "missing"}, "no such folder or file"),
+        ({"batch_size": 25}, "a step takes 25 images.*more than the 24 images.*--batch-size of at most 24"),
+        ({"device": "gpu"}, "--device must be one of auto, cpu, cuda"),
+        ({"recipe": "smal"}, "the recipe for .*did you mean small|there is no recipe .*did you mean small"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_written(toy, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        pretrain(**{"data": toy, "out": tmp_path / "run", "quiet": True, **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_image_leaves_no_folder_behind(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(8):
+        (tmp_path / "images" / f"{i}.png").write_bytes(b"not a picture")
+    with pytest.raises(ValueError, match="cannot be read as an image"):
+        pretrain(data=str(tmp_path / "images"), out=tmp_path / "run", batch_size=4, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loss_that_is_not_a_number_stops_the_run(toy, tmp_path, method):
+    with pytest.raises(
+        FloatingPointError, match=r"the (loss|gradient).* at step \d+.*infomax replay .*--learning-rate"
+    ):
+        go(tmp_path / "run", toy, method, learning_rate=1e30)
+
+
+def test_resuming_on_other_images_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    for i in range(8):
+        Image.new("RGB", (9, 9), (i, i, i)).save(tmp_path / "images" / f"{i}.png")
+    run = go(tmp_path / "run", str(tmp_path / "images"), epochs=1, workers=0)
+    pretrain(out=run.path, resume=True, quiet=True, workers=0)
+    assert len(run.config["resumed"]) == 1
+    Image.new("RGB", (9, 9)).save(tmp_path / "images" / "8.png")
+    with pytest.raises(ValueError, match="not those that the run was started with: 8 then, 9 now"):
+        pretrain(out=run.path, resume=True, quiet=True, workers=0)
+    with pytest.raises(ValueError, match="give one of them"):
+        pretrain(out=run.path, resume=True, overwrite=True)
+
+
+def test_a_run_folder_among_its_own_images_is_refused(tmp_path):
+    for i in range(8):
+        Image.new("RGB", (9, 9), (i, i, i)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ValueError, match="is inside --data"):
+        go(tmp_path / "run", str(tmp_path))
+
+
+def test_a_torn_last_line_of_the_metrics_is_left_out(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    whole = run.rows("metrics.jsonl")
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')
+    assert run.rows("metrics.jsonl") == whole
+    pretrain(out=run.path, resume=True, quiet=True)
+    assert run.rows("metrics.jsonl") == whole
+
+
+def test_a_folder_of_files_without_labels(tmp_path):
+    rng = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for i in range(12):
+        size = (20 + i, 30 - i, 3)
+        Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.jpg")
+    run = go(tmp_path / "run", str(tmp_path / "images"), epochs=1, batch_size=6, workers=2)
+    rows = run.rows("metrics.jsonl")
+    assert [row["step"] for row in rows] == [2]
+    assert "knn_top1" not in rows[0]
+    features, names = infomax.embed(run.path, str(tmp_path / "images"), workers=0)
+    assert features.shape == (12, 128)
+    assert names[0] == "0.jpg"
+
+
+def test_mira_keeps_its_prototypes_for_the_first_epoch_of_a_run(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    drawn = build_method(run.recipe).prototypes.weight
+    assert torch.equal(weights(run)["prototypes.weight"], drawn)
+
+
+def test_views_are_those_of_the_recipe_seed_and_epoch(toy):
+    recipe = customise(get_recipe("carl", "small"), image_size=8, batch_size=8, seed=5)
+    images = open_source(toy).train
+    (batch,) = training_batches(images, recipe.views, batch_size=8, seed=5, steps=range(10, 11))
+    assert batch.epoch == 3
+    got = Engine(recipe, steps_per_epoch=3, device=torch.device("cpu")).views(batch)
+    pixels = torch.from_numpy(images.pixels[batch.index])
+    want = make_views(pixels, recipe.views, seed=5, epoch=3, index=batch.index)
+    assert all(torch.equal(a, b) for a, b in zip(got.global_crops, want, strict=True))
+
+
+def test_multi_crop_trains(toy, tmp_path):
+    run = go(tmp_path / "run", toy, "mveb", views="dino-wide", image_size=16, epochs=1)
+    assert run.rows("metrics.jsonl")[0]["step"] == 3
+
+
+def test_learning_rates_of_both_laws():
+    step, epoch = (
+        OptimizerSettings(name="sgd", learning_rate=1.0, warmup_epochs=2, per_epoch=by) for by in (False, True)
+    )
+
+    def at(settings, t):
+        return learning_rate(settings, Progress(step=t, total_steps=100, epoch=t // 10), epochs=10)
+
+    assert at(step, 0) == pytest.approx(1 / 21)
+    assert (at(step, 20), at(step, 60)) == pytest.approx((1.0, 0.5))
+    assert (at(epoch, 0), at(epoch, 9), at(epoch, 10), at(epoch, 19)) == (0.0, 0.0, 1.0, 1.0)
+    assert at(epoch, 60) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("lars", "Lars"), ("adam", "Adam")])
+def test_optimizers_hold_every_trainable_parameter_once(name, kind):
+    recipe = customise(get_recipe("mira", "digits"), overrides=[f"optimizer.name={name}"])
+    method = build_method(recipe)
+    optimizer = build_optimizer(method, recipe.optimizer)
+    assert type(optimizer).__name__ == kind
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+
+
+def test_a_run_that_lost_its_encoder_says_so(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    (run.path / "encoder.json").unlink()
+    with pytest.raises(ValueError, match="not a run folder with an encoder"):
+        infomax.load(run.path)
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        _ = run.config
+    shutil.rmtree(run.path)
+    with pytest.raises(ValueError, match="no config.json"):
+        _ = run.config
+
+
+def test_a_run_can_be_judged_from_another_folder(toy, tmp_path, monkeypatch):
+    shutil.copy(toy, tmp_path / "toy.npz")
+    monkeypatch.chdir(tmp_path)
+    run = go("run", "toy.npz", epochs=1)
+    data = run.config["data"]
+    assert data == str(tmp_path / "toy.npz")
+    monkeypatch.chdir("/")
+    assert len(list(knn(tmp_path / "run", data))) == 3
+
+
+def test_config_is_plain_json(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    config = json.loads((run.path / "config.json").read_text())
+    assert config["recipe"]["method"]["name"] == "mira"
+    told = {"recipe", "data", "images", "fingerprint", "launch"}
+    assert set(config) == told | {"changes", "command", "started", "commit", "machine", "versions"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_on_a_gpu(toy, tmp_path, method, precision):
+    run = go(tmp_path / "run", toy, method, device="cuda", precision=precision, recipe="small")
+    assert all(np.isfinite(row["loss"]) for row in run.rows("metrics.jsonl") if "loss" in row)
+    assert infomax.load(run.path)(torch.zeros(2, 3, 8, 8)).isfinite().all()
+
+
+def test_images_may_lie_beside_the_run_but_not_around_it(toy, tmp_path):
+    """A list in the same folder forbids nothing; a folder of images does, also where only some of it is trained on."""
+    for i in range(10):
+        Image.new("RGB", (12, 12), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "list.txt").write_text("".join(f"{i}.png\n" for i in range(8)))
+    assert go(tmp_path / "run", str(tmp_path / "list.txt"), epochs=1).path.is_dir()
+    with pytest.raises(ValueError, match=r"--out .* is inside --data"):
+        go(tmp_path / "other", str(tmp_path), epochs=1, subset=str(tmp_path / "list.txt"))
+
+
+def test_what_is_said_of_the_images_is_never_ignored(tmp_path):
+    with pytest.raises(ValueError, match=r"--subset none\.txt: cannot be read"):
+        pretrain(out=tmp_path / "run", subset="none.txt")
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_rank_sees_that_its_images_are_those_of_the_run(toy, tmp_path):
+    run = go(tmp_path / "run", toy, epochs=1)
+    arrays = dict(np.load(toy))
+    np.savez(tmp_path / "x.npz", **{name: x[::-1] for name, x in arrays.items()})
+    config = {**run.config, "data": str(tmp_path / "x.npz")}
+    (run.path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"the images of .*x\.npz are not those of the run on rank 0"):
+        train(run, Launch("cpu", 1, 0, False, False, 0, 0.01, True))
