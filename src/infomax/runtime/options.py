@@ -1,0 +1,115 @@
+"""Options of a command, held by frozen dataclasses that the command, Python and sweeps share.
+
+A field's type and default say what is accepted. The text below a field documents it, for ``--help`` and for an editor
+alike. What ``--help`` shows beside that is in :class:`Shown`. No parser is imported here: :mod:`infomax.cli.command_class` makes
+the command's options of these classes.
+"""
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from textwrap import dedent
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A frozen dataclass that says how ``--help`` shows an option; it stands in the field's ``Annotated`` type."""
+
+    metavar: str | None = None
+    """The text in place of the value, as ``N`` or ``DIR``; None shows the type's own."""
+    default: str | None = None
+    """The text in place of the default, as ``the recipe's``; None shows the default itself."""
+    name: str | None = None
+    """The option's word without dashes; None takes the field's name."""
+    positional: bool = False
+    """Whether the value stands in its place on the command line, without the option's name."""
+    repeatable: bool = False
+    """Whether the option may be given several times, one value each time."""
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """A frozen dataclass that describes one field of an options class."""
+
+    name: str
+    type: Any
+    """Without ``Annotated``."""
+    default: Any
+    """``dataclasses.MISSING`` if the option must be given."""
+    shown: Shown
+    text: str
+    """The documentation below the field."""
+
+    @property
+    def word(self) -> str:
+        """The option's word on the command line, as ``--batch-size``."""
+        return "--" + (self.shown.name or self.name).replace("_", "-")
+
+
+@cache
+def option_fields(cls: type) -> tuple[OptionField, ...]:
+    """Returns the fields of an options class in their order, those of its base classes first."""
+    hints = get_type_hints(cls, include_extras=True)
+    texts = _field_texts(cls)
+    described = []
+    for field in dataclasses.fields(cls):
+        hint, shown = hints[field.name], Shown()
+        if get_origin(hint) is Annotated:
+            hint, *notes = get_args(hint)
+            shown = next((note for note in notes if isinstance(note, Shown)), shown)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        described.append(OptionField(field.name, hint, default, shown, texts.get(field.name, "")))
+    return tuple(described)
+
+
+def _field_texts(cls: type) -> dict[str, str]:
+    """Returns the string below each field, by the field's name; a subclass's replaces that of its base."""
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        (definition,) = ast.parse(dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        body = definition.body
+        for statement, following in zip(body, [*body[1:], None], strict=True):
+            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
+                continue
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                texts[statement.target.id] = " ".join(str(following.value.value).split())
+    return texts
+
+
+def option_names(cls: type) -> tuple[str, ...]:
+    """Returns the names of all fields of an options class."""
+    return tuple(field.name for field in option_fields(cls))
+
+
+def pick(cls: type[Options], values: Mapping[str, Any]) -> Options:
+    """Builds an options object from those of the values that are fields of the class."""
+    names = option_names(cls)
+    return cls(**{name: value for name, value in values.items() if name in names})
+
+
+def to_argv(options: Any) -> list[str]:
+    """Returns the words of the command that stand for an options object; an option at its default is left out."""
+    words: list[str] = []
+    for field in option_fields(type(options)):
+        value = getattr(options, field.name)
+        if value == field.default or value is None:
+            continue
+        values = [str(item) for item in value] if isinstance(value, tuple) else [str(value)]
+        if field.shown.positional:
+            words += values
+        elif value is True:
+            words.append(field.word)
+        elif field.shown.repeatable:
+            words += [word for item in values for word in (field.word, item)]
+        else:
+            words += [field.word, *values]
+    return words

@@ -1,0 +1,81 @@
+"""Options classes: their fields are described once, and become words of the command and back."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+import tyro
+
+from infomax.cli.command_class import command_class
+from infomax.runtime.options import Shown, option_fields, option_names, pick, to_argv
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataWords:
+    """Which images."""
+
+    data: Annotated[str | None, Shown(metavar="DIR", default="the recipe's")] = None
+    """The images
+    to read."""
+    download: bool = False
+    """Fetch them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainWords(DataWords):
+    """Train something."""
+
+    names: Annotated[tuple[str, ...], Shown(metavar="[NAME ...]", positional=True)] = ()
+    """Which."""
+    k: tuple[int, ...] = (20,)
+    overrides: Annotated[tuple[str, ...], Shown(name="set", repeatable=True)] = ()
+    """Changes."""
+    out: Path
+    epochs: Annotated[int | None, Shown(metavar="N")] = None
+
+
+def parse(*words: str) -> object:
+    return tyro.cli(command_class("Train", TrainWords), args=words, config=(tyro.conf.FlagCreatePairsOff,))
+
+
+def test_fields_carry_their_texts_also_from_base_classes():
+    texts = {field.name: field.text for field in option_fields(TrainWords)}
+    assert texts["data"] == "The images to read."
+    assert texts["overrides"] == "Changes."
+    assert texts["k"] == ""
+    assert option_names(TrainWords) == ("data", "download", "names", "k", "overrides", "out", "epochs")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TrainWords(out=Path("runs/a")),
+        TrainWords(out=Path("a b"), data="images/", download=True, k=(1, 5), overrides=("a=1", "b=2,3"), epochs=3),
+        TrainWords(out=Path("x"), names=("a", "b")),
+    ],
+)
+def test_words_of_the_command_give_the_same_options_again(options):
+    assert pick(TrainWords, asdict(parse(*to_argv(options)))) == options
+
+
+def test_defaults_are_left_out():
+    assert to_argv(TrainWords(out=Path("x"), k=(20,))) == ["--out", "x"]
+
+
+def test_help_shows_texts_names_and_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "Train something.",
+        "--data DIR",
+        "The images to read. (default: the recipe's)",
+        "--set",
+        "(repeatable)",
+    ):
+        assert part in text
+
+
+def test_pick_takes_the_fields_of_the_class_alone():
+    assert pick(DataWords, {"data": "x", "out": "y", "epochs": 3}) == DataWords(data="x")
