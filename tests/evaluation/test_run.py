@@ -70,7 +70,7 @@ def test_the_clusters_of_a_method_are_its_own(trained):
     """Of the images themselves, by the method as it was trained."""
     source = open_source("digits")
     method = build_method(Run(trained / "a").recipe)
-    method.load_state_dict(checkpoints.load(checkpoints.newest(trained / "a" / "checkpoints"))["method"])
+    method.load_state_dict(checkpoints.load(checkpoints.newest_readable(trained / "a" / "checkpoints"))["method"])
     method.eval()
     encoder = load_encoder(trained / "a")
     x = extract(encoder, source.test, np.arange(len(source.test)), Preprocessing(**encoder.preprocessing))

@@ -72,7 +72,7 @@ def test_a_kept_step_with_code_is_refused(tmp_path, mark, run):
     }
     (folder / "report.json").write_text(json.dumps(report))
     torch.save({"parts": Exploit(mark)}, folder / "images-0-of-1.pt")
-    (folder / "state.ckpt").write_bytes(checkpoints.newest(run.path / "checkpoints").read_bytes())
+    (folder / "state.ckpt").write_bytes(checkpoints.newest_readable(run.path / "checkpoints").read_bytes())
     with pytest.raises(ValueError, match="not a checkpoint of tensors and plain values"):
         replay(folder, device="cpu")
 

@@ -70,7 +70,7 @@ def go(out, data, method="mira", *, overrides=(), **options) -> Run:
 
 def last(run) -> dict:
     path = run.path if isinstance(run, Run) else run
-    return checkpoints.load(checkpoints.newest(path / "checkpoints"))
+    return checkpoints.load(checkpoints.newest_readable(path / "checkpoints"))
 
 
 def differing(first: dict, second: dict) -> list[str]:
@@ -126,7 +126,7 @@ def kill_until_done(out, data, method, options, chance) -> int:
 
 
 def newest_step(out) -> str:
-    return next((file.name[:13] for file in checkpoints.found(out / "checkpoints")), "")
+    return next((file.name[:13] for file in checkpoints.list_checkpoints(out / "checkpoints")), "")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -338,7 +338,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_used(arrays, tmp_path,
     monkeypatch.setattr(training, "SAVE_EVERY", 0.0)
     monkeypatch.setattr(training, "SAVE_SHARE", 1e9)
     straight, run = (go(tmp_path / name, arrays) for name in ("straight", "torn"))
-    files = checkpoints.found(run.path / "checkpoints")
+    files = checkpoints.list_checkpoints(run.path / "checkpoints")
     assert [file.name[:13] for file in files] == ["step-00000012", "step-00000011"]
     files[0].write_bytes(files[0].read_bytes()[:-100])
     (run.path / "checkpoints" / ".step-00000012-00000000.ckpt.partial").touch()  # killed while it wrote
@@ -346,7 +346,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_used(arrays, tmp_path,
     assert f"{files[0]} is torn or damaged" in capsys.readouterr().err
     assert not differing(last(straight), last(run))
     assert sorted(file.suffix for file in (run.path / "checkpoints").iterdir()) == [".ckpt", ".ckpt", ".damaged"]
-    for file in checkpoints.found(run.path / "checkpoints"):
+    for file in checkpoints.list_checkpoints(run.path / "checkpoints"):
         file.write_bytes(b"")
     with pytest.raises(ValueError, match="none of the 2 checkpoints .* can be read"):
         pretrain(out=run.path, resume=True, quiet=True)
@@ -360,9 +360,9 @@ def test_a_clock_that_jumps_changes_nothing(arrays, tmp_path, monkeypatch):
     monkeypatch.setattr(time, "time", lambda: float(next(now)))
     jumping = go(tmp_path / "jumping", arrays)
     assert not differing(last(straight), last(jumping))
-    files = checkpoints.found(jumping.path / "checkpoints")
+    files = checkpoints.list_checkpoints(jumping.path / "checkpoints")
     os.utime(files[0], (1, 1))  # written when the clock was wrong
-    assert checkpoints.newest(jumping.path / "checkpoints").name.startswith("step-00000012")
+    assert checkpoints.newest_readable(jumping.path / "checkpoints").name.startswith("step-00000012")
     assert all(row["seconds"] >= 0 for row in jumping.rows("metrics.jsonl") if "loss" in row)
 
 
@@ -649,7 +649,7 @@ def test_resume_says_where_it_goes_on_and_starts_what_is_not_there(arrays, tmp_p
     assert f"{run.path} is finished" in capsys.readouterr().err
     seconds = [row["seconds"] for row in run.rows("metrics.jsonl") if "loss" in row]
     assert seconds == sorted(seconds)
-    assert len(checkpoints.found(run.path / "checkpoints")) <= 2
+    assert len(checkpoints.list_checkpoints(run.path / "checkpoints")) <= 2
     assert go(tmp_path / "new", arrays, "carl", resume=True).rows("metrics.jsonl")
     with pytest.raises(ValueError, match="not a run folder"):
         pretrain(out=tmp_path / "nothing", resume=True)

@@ -284,7 +284,7 @@ def go(out, data, method="carl", *, overrides=(), **options) -> Run:
 
 
 def last(run) -> dict:
-    return checkpoints.load(checkpoints.newest(run.path / "checkpoints"))
+    return checkpoints.load(checkpoints.newest_readable(run.path / "checkpoints"))
 
 
 def scores(run) -> list[dict]:
@@ -363,7 +363,7 @@ def test_a_checkpoint_without_this_head_goes_on_with_a_new_one(arrays, tmp_path,
 
 def put_back(run, state, head):
     """As the only checkpoint of a run, with another head or none."""
-    for file in checkpoints.found(run.path / "checkpoints"):
+    for file in checkpoints.list_checkpoints(run.path / "checkpoints"):
         file.unlink()
     kept = {name: x for name, x in state.items() if name != "probe"}
     checkpoints.save(run.path / "checkpoints", kept if head is None else {**kept, "probe": head})

@@ -52,7 +52,7 @@ def go(out, data, method="mira", **options) -> Run:
 
 
 def weights(run: Run) -> dict[str, torch.Tensor]:
-    return checkpoints.load(checkpoints.newest(run.path / "checkpoints"))["method"]
+    return checkpoints.load(checkpoints.newest_readable(run.path / "checkpoints"))["method"]
 
 
 @pytest.mark.parametrize("method", METHODS)

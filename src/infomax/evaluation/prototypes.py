@@ -26,7 +26,7 @@ def prototype_row(
     Args:
         encoder: A run folder with a checkpoint; of any other encoder nothing is known but its features.
     """
-    if not is_run(encoder) or (newest := checkpoints.newest(Path(encoder) / "checkpoints")) is None:
+    if not is_run(encoder) or (newest := checkpoints.newest_readable(Path(encoder) / "checkpoints")) is None:
         return None
     start = time.perf_counter()
     method = build_method(Run(Path(encoder)).recipe)

@@ -54,7 +54,7 @@ class Unfinished:
         """The state that was kept last, on the CPU; None without any."""
         if (path := self.path) is None:
             return None
-        file = broadcast_from_rank0(lambda: checkpoints.newest(path / name))
+        file = broadcast_from_rank0(lambda: checkpoints.newest_readable(path / name))
         return None if file is None else checkpoints.load(file)
 
 

@@ -1,7 +1,7 @@
-"""Checkpoints: written whole, verified when read, and the last two kept.
+"""Checkpoints: written atomically, verified when they are read, and the last two kept.
 
-A file is named after its step and the SHA-256 of its content, ``step-00000300-5f0c1d2e.ckpt``, so that a torn or
-damaged one is recognised whatever a clock or a file system says. Loading one never runs code from it.
+A file is named after its step and the SHA-256 of its content, as ``step-00000300-5f0c1d2e.ckpt``, so that a truncated or
+damaged one is recognised without trusting a clock or a file system. Loading a checkpoint never runs code from it.
 """
 
 import hashlib
@@ -21,65 +21,74 @@ NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.ckpt")
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
-    """Write a state, whose ``step`` names it, and drop all but the last two.
+    """Write a state as a checkpoint, and delete all checkpoints of the folder but the last two.
+
+    Args:
+        folder: It is made if it does not exist.
+        state: Tensors and plain values; ``state["step"]``, an integer, goes into the file's name.
+
+    Returns:
+        The file.
 
     Raises:
-        OSError: if it could not be written; the ones before are then still there.
+        OSError: if the file could not be written; the earlier checkpoints are then still there.
     """
     content = to_bytes(state)
     file = folder / f"step-{state['step']:08d}-{hashlib.sha256(content).hexdigest()[:8]}.ckpt"
     folder.mkdir(parents=True, exist_ok=True)
-    for partial in folder.glob(".step-*.partial"):  # of a process that was killed while it wrote
+    for partial in folder.glob(".step-*.partial"):  # left by a process that was killed while it wrote
         partial.unlink(missing_ok=True)
     write_atomic(file, content)
-    for old in [old for old in found(folder) if old != file][KEPT - 1 :]:
+    for old in [old for old in list_checkpoints(folder) if old != file][KEPT - 1 :]:
         old.unlink(missing_ok=True)
     return file
 
 
-def to_bytes(content: dict[str, Any]) -> bytes:
-    """Tensors and plain values as :func:`load` reads them from a file."""
+def to_bytes(state: dict[str, Any]) -> bytes:
+    """Serialize tensors and plain values to the bytes of a file that :func:`load` reads."""
     buffer = io.BytesIO()
-    torch.save(content, buffer)
+    torch.save(state, buffer)
     return buffer.getvalue()
 
 
-def found(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the latest step first; by their names alone."""
-    named = [file for file in folder.glob("*.ckpt") if NAME.fullmatch(file.name)]
-    return sorted(named, key=step_of, reverse=True)
+def list_checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints in a folder, the latest step first, by their names; their content is not read."""
+    files = [file for file in folder.glob("*.ckpt") if NAME.fullmatch(file.name)]
+    return sorted(files, key=step_of, reverse=True)
 
 
 def step_of(file: Path) -> int:
-    """The step that a checkpoint's name tells."""
+    """Return the step in a checkpoint's name; 0 if the name is not a checkpoint's."""
     match = NAME.fullmatch(file.name)
     return int(match[1]) if match is not None else 0
 
 
 def load(file: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU.
+    """Read the state in a checkpoint, with all tensors on the CPU.
 
     Raises:
-        ValueError: if the file is not what was written, or holds more than tensors and plain values.
+        ValueError: if the content does not fit the hash in the file's name, or holds more than tensors and plain values.
     """
     content = file.read_bytes()
     match = NAME.fullmatch(file.name)
     if match is not None and hashlib.sha256(content).hexdigest()[:8] != match[2]:
         raise ValueError(f"{file} is torn or damaged: its content is not what its name says")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what the refusal says anyway
+        with warnings.catch_warnings(action="ignore"):  # torch warns of the same that the error below says
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen kinds at what is no checkpoint
+    except Exception as error:  # torch raises many kinds of errors if a file is not a checkpoint
         raise ValueError(f"{file} is not a checkpoint of tensors and plain values; nothing of it was run") from error
 
 
-def newest(folder: Path) -> Path | None:
-    """The latest checkpoint that can be read; a damaged one is named and set aside. None without any.
+def newest_readable(folder: Path) -> Path | None:
+    """Return the latest checkpoint that can be read, or None if the folder has no checkpoint.
+
+    A checkpoint that cannot be read is reported on the standard error and renamed to ``.damaged``.
 
     Raises:
-        ValueError: if there are checkpoints, and none can be read.
+        ValueError: if there are checkpoints, but none can be read.
     """
-    files = found(folder)
+    files = list_checkpoints(folder)
     for file in files:
         try:
             load(file)

@@ -90,7 +90,7 @@ class _Training:
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
         self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile)
-        newest = broadcast_from_rank0(lambda: checkpoints.newest(run.path / "checkpoints"))
+        newest = broadcast_from_rank0(lambda: checkpoints.newest_readable(run.path / "checkpoints"))
         self.scores = online_scores(source, self.engine, workers=launch.workers)
         seconds, self.skipped, anew = 0.0, 0, False
         if newest is not None:
@@ -267,7 +267,7 @@ class _Training:
         if not self.engine.whole:
             return
         time.sleep(min(rank(), 10))  # seconds; the ranks before have then saved, if they live
-        newest = next(iter(checkpoints.found(self.run.path / "checkpoints")), None)
+        newest = next(iter(checkpoints.list_checkpoints(self.run.path / "checkpoints")), None)
         if self.engine.steps_done > (checkpoints.step_of(newest) if newest is not None else 0):
             try:
                 self.save(rescuing=True)
