@@ -12,6 +12,7 @@ from dataclasses import fields
 
 import pytest
 
+from command import run_command
 from infomax import cli
 from infomax.cli import commands
 from infomax.experiments.demo import demo
@@ -20,20 +21,9 @@ from infomax.runs.run_folder import Run
 from infomax.training.pretrain import pretrain
 
 
-def run(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["infomax", *words])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 @pytest.fixture
 def infomax(monkeypatch, capsys):
-    return lambda *words: run(monkeypatch, capsys, *words)
+    return lambda *words: run_command(monkeypatch, capsys, *words)
 
 
 @pytest.mark.parametrize(

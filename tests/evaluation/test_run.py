@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_cli import run as typed
 
+from command import run_command
 from data.layouts import LAYOUTS
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.sources.location import open_source
@@ -44,7 +44,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def infomax(monkeypatch, capsys, trained):
     monkeypatch.chdir(trained)
-    return lambda *words: typed(monkeypatch, capsys, *words)
+    return lambda *words: run_command(monkeypatch, capsys, *words)
 
 
 def last(folder, count=1):

@@ -33,6 +33,7 @@ from infomax.training import loop as training
 from infomax.training.engine import Engine
 from infomax.training.pretrain import _prepare, pretrain
 from infomax.training.replay import replay
+from interrupted_runs import LAUNCH, differing, train_until
 from ranks import on_ranks
 
 TOY = {
@@ -71,28 +72,6 @@ def go(out, data, method="mira", *, overrides=(), **options) -> Run:
 def last(run) -> dict:
     path = run.path if isinstance(run, Run) else run
     return checkpoints.load(checkpoints.newest_readable(path / "checkpoints"))
-
-
-def differing(first: dict, second: dict) -> list[str]:
-    """The names of the tensors and values in which two states differ, in any bit."""
-    flat = [dict(flatten(state)) for state in (first, second)]
-    assert flat[0].keys() == flat[1].keys()
-    return [key for key in flat[0] if key != "seconds" and not same(flat[0][key], flat[1][key])]
-
-
-def same(a, b) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-def flatten(value, key=""):
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from flatten(item, f"{key}.{name}".strip("."))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from flatten(item, f"{key}.{i}")
-    else:
-        yield key, value
 
 
 def measured(run: Run) -> list[dict]:
@@ -195,32 +174,10 @@ def test_slurm_requeues_before_its_time_is_up(tmp_path):
     assert last(tmp_path / "run")["step"] > 0
 
 
-LAUNCH = training.Launch("cpu", 1, 0, False, False, 0, 0.01, True)
-
-
 def prepared(out, data, method, **changes) -> Run:
     """A run folder that nothing was trained in yet."""
     changes = {"image_size": 8, "epochs": 4, "batch_size": 16, "precision": "64", "overrides": TOY[method], **changes}
     return _prepare({"data": str(data)}, method, out, None, changes, LAUNCH)[0]
-
-
-def train_until(run, stop=None):
-    """On each rank: train, and be told to end at a step."""
-    step = Engine.step
-
-    def and_end(self, parts):
-        done = step(self, parts)
-        if self.steps_done == stop:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return done
-
-    Engine.step = and_end
-    try:
-        training.train(run, LAUNCH)
-    except SystemExit:  # as SIGTERM ends a process
-        pass
-    finally:
-        Engine.step = step
 
 
 @pytest.mark.parametrize("worlds", [(2, 1), (2, 4)])
@@ -640,7 +597,7 @@ def test_a_users_random_numbers_are_left_alone(arrays, tmp_path):
 
 def test_resume_says_where_it_goes_on_and_starts_what_is_not_there(arrays, tmp_path, capsys):
     run = prepared(tmp_path / "run", arrays, "carl")
-    train_until_here(run, 4)
+    train_until(run, 4)
     capsys.readouterr()
     pretrain(out=run.path, resume=True, workers=0)
     err = capsys.readouterr().err
@@ -653,11 +610,3 @@ def test_resume_says_where_it_goes_on_and_starts_what_is_not_there(arrays, tmp_p
     assert go(tmp_path / "new", arrays, "carl", resume=True).rows("metrics.jsonl")
     with pytest.raises(ValueError, match="not a run folder"):
         pretrain(out=tmp_path / "nothing", resume=True)
-
-
-def train_until_here(run, stop):
-    step = Engine.step
-    try:
-        train_until(run, stop)
-    finally:
-        Engine.step = step

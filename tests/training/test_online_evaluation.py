@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_training import LAUNCH, train_until
 from torch import nn
 
 import infomax
@@ -31,6 +30,7 @@ from infomax.training import online_evaluation as online
 from infomax.training.engine import Engine
 from infomax.training.online_evaluation import OnlineProbe, online_scores
 from infomax.training.pretrain import _prepare, pretrain
+from interrupted_runs import LAUNCH, differing, train_until
 from ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
@@ -169,26 +169,6 @@ def test_a_head_draws_its_weights_from_the_seed_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-
-
-def differing(first: dict, second: dict) -> list[str]:
-    """The names of the tensors and values in which two states differ, in any bit."""
-    flat = [dict(flatten(state)) for state in (first, second)]
-    assert flat[0].keys() == flat[1].keys()
-    return [key for key in flat[0] if key != "seconds" and not same(flat[0][key], flat[1][key])]
-
-
-def same(a, b) -> bool:
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-def flatten(value, key=""):
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None:
-        yield key, value
-    else:
-        for name, item in items:
-            yield from flatten(item, f"{key}.{name}".strip("."))
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 4])
