@@ -18,7 +18,7 @@ from infomax.data.splits import Source
 from infomax.nn.blocks import l2_normalize
 from infomax.planning.step_cost import Cost
 from infomax.recipes.schema import Recipe
-from infomax.runtime.determinism import reproducible
+from infomax.runtime.determinism import deterministic_mode
 from infomax.training.engine import Engine
 from infomax.training.online_evaluation import online_scores
 
@@ -60,7 +60,7 @@ def time_steps(
         workers: Processes that decode image files.
     """
     own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with own_numbers, reproducible(False), warnings.catch_warnings(action="ignore"):
+    with own_numbers, deterministic_mode(False), warnings.catch_warnings(action="ignore"):
         return _Measured(recipe, cost, device, source, workers).timing()
 
 

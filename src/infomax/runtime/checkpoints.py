@@ -1,7 +1,7 @@
 """Checkpoints: written atomically, verified when they are read, and the last two kept.
 
-A file is named after its step and the SHA-256 of its content, as ``step-00000300-5f0c1d2e.ckpt``, so that a truncated or
-damaged one is recognised without trusting a clock or a file system. Loading a checkpoint never runs code from it.
+A file is named after its step and the SHA-256 of its content, as ``step-00000300-5f0c1d2e.ckpt``, so that a truncated
+or damaged one is recognised without trusting a clock or a file system. Loading a checkpoint never runs code from it.
 """
 
 import hashlib
@@ -67,7 +67,8 @@ def load(file: Path) -> dict[str, Any]:
     """Read the state in a checkpoint, with all tensors on the CPU.
 
     Raises:
-        ValueError: if the content does not fit the hash in the file's name, or holds more than tensors and plain values.
+        ValueError: if the content does not fit the hash in the file's name, or if it holds anything but tensors and
+            plain values.
     """
     content = file.read_bytes()
     match = NAME.fullmatch(file.name)

@@ -9,9 +9,9 @@ import torch
 
 
 @contextmanager
-def compiling(wanted: bool) -> Iterator[None]:
-    """Without the warnings that torch provokes itself when it compiles."""
-    if not wanted:
+def quiet_compiler_warnings(enabled: bool) -> Iterator[None]:
+    """Ignore the warnings that torch's own code causes when it compiles; if not ``enabled``, change nothing."""
+    if not enabled:
         yield
         return
     with warnings.catch_warnings():
@@ -22,13 +22,16 @@ def compiling(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def reproducible(wanted: bool) -> Iterator[None]:
-    """Only operations that give the same bits each time, where wanted; otherwise a GPU's fastest convolutions, which it
-    finds by trying them for each size, of which a run has few."""
+def deterministic_mode(enabled: bool) -> Iterator[None]:
+    """Use only operations that give the same bits each time, if ``enabled``, and restore torch's settings at the end.
+
+    If not ``enabled``, a GPU's fastest convolutions are used. cuDNN finds them by trying all of them for each input size,
+    which pays because a run has few sizes.
+    """
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = not wanted
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = not enabled
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this setting
         torch.use_deterministic_algorithms(True)
     try:
         yield

@@ -20,7 +20,7 @@ from infomax.models.encoders import save_encoder
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, rank, world_size
-from infomax.runtime.determinism import compiling, reproducible
+from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warnings
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.ranks import device_of
 from infomax.runtime.signals import Interruption
@@ -61,7 +61,12 @@ def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None =
         torch.cuda.set_device(device)
     # Random layers are seeded step by step; the user's own numbers stay as they were.
     own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with own_numbers, compiling(launch.compile), reproducible(launch.deterministic), Interruption() as interruption:
+    with (
+        own_numbers,
+        quiet_compiler_warnings(launch.compile),
+        deterministic_mode(launch.deterministic),
+        Interruption() as interruption,
+    ):
         _Training(run, launch, device, source or _open_alike(run, device)).loop(interruption)
 
 
