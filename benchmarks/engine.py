@@ -225,7 +225,9 @@ def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
             with tempfile.TemporaryDirectory() as folder:
                 data = f"{folder}/images.npz"
                 np.savez(data, images=pixels)  # without labels, so that nothing is scored
-                run = runs.create(Path(folder, "run"), recipe, data={"data": data}, launch={}, overwrite=False)
+                run = runs.create_run_folder(
+                    Path(folder, "run"), recipe, data={"data": data}, launch={}, overwrite=False
+                )
                 training: Any = _Training(run, launch, CPU, open_source(data))
                 alone: Any = build_method(recipe).to(memory_format=torch.channels_last)
                 row = compared(partial(next, trained(training)), partial(next, bare(recipe, pixels, alone)), count)

@@ -17,7 +17,7 @@ from infomax.evaluation import probes
 from infomax.experiments.sweep import PROBES, Trial, sweep
 from infomax.experiments.sweep_results import figure, places, told
 from infomax.experiments.sweep_runner import commands
-from infomax.runs.run_folder import Run, create
+from infomax.runs.run_folder import Run, create_run_folder
 from infomax.runtime.json_lines import append_json_line
 
 NO_CHANGES = {"overrides": ()}
@@ -170,7 +170,7 @@ def test_a_run_that_fails_does_not_stop_the_others_and_a_refused_one_does(tmp_pa
 
 def test_a_run_on_other_images_is_not_taken(tmp_path):
     (trial,) = sweep(["carl/digits"], tmp_path, options=NO_CHANGES).trials
-    create(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    create_run_folder(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
     assert sweep(["carl/digits"], tmp_path, options=NO_CHANGES).trials == [trial]
     (tmp_path / "some.txt").write_text("0\n")
     for words, message in (
@@ -193,7 +193,7 @@ def test_what_no_method_can_do_is_refused_before_the_first_run(tmp_path):
 def test_a_half_trained_encoder_is_no_result(tmp_path):
     one = sweep(["carl/digits"], tmp_path, options=NO_CHANGES)
     (trial,) = one.trials
-    create(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    create_run_folder(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
     row = {"command": f"infomax evaluate knn {trial.folder} --alone", "top1": 0.5}
     for steps, whole in ((5, False), (600, True)):
         (trial.folder / "encoder.json").write_text(json.dumps({"steps": steps}))

@@ -17,7 +17,7 @@ from infomax.recipes import registry
 from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import Recipe
-from infomax.runs.run_folder import Run, differences
+from infomax.runs.run_folder import Run, recipe_differences
 from infomax.runtime.checks import check_count, choose
 
 PROTOCOLS = ("knn", "linear", "few", "cluster", "finetune")
@@ -221,7 +221,7 @@ def _check_same(trial: Trial) -> None:
     """Refuse to take a run that is there for one of this sweep, if it was trained otherwise."""
     if (trial.folder / "config.json").is_file():
         run, words = Run(trial.folder), trial.training
-        lines = differences(run.recipe, trial.recipe)
+        lines = recipe_differences(run.recipe, trial.recipe)
         where = {w: _after(f"--{w}", words) for w in ("data", "classes", "subset") if f"--{w}" in words}
         there = {name: (getattr(run.location, name) or "none").partition("#")[0] for name in where}
         with suppress(ValueError):  # where the images are not, runs that are done can still be drawn

@@ -100,8 +100,12 @@ class Run:
         return read_json_lines(path) if path.is_file() else []
 
 
-def check_free(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that holds anything, unless it is a run that the user wants overwritten."""
+def check_output_folder(out: Path, *, overwrite: bool) -> None:
+    """Check that a new run may be written to ``out``: that it is empty or missing, or a run that may be overwritten.
+
+    Raises:
+        ValueError: if the folder holds anything else, or a run and ``overwrite`` is False.
+    """
     if not out.exists() or (out.is_dir() and all(file.suffix == ".partial" for file in out.iterdir())):
         return
     if not (out / "config.json").is_file():
@@ -112,12 +116,23 @@ def check_free(out: Path, *, overwrite: bool) -> None:
         )
 
 
-def create(out: Path, recipe: Recipe, *, data: dict[str, Any], launch: dict[str, Any], overwrite: bool) -> Run:
-    """Make the folder and its ``config.json``; :func:`check_free` first."""
+def create_run_folder(
+    out: Path, recipe: Recipe, *, data: dict[str, Any], launch: dict[str, Any], overwrite: bool
+) -> Run:
+    """Make a run folder and its ``config.json``. Call :func:`check_output_folder` before.
+
+    Args:
+        out: The folder.
+        recipe: The recipe with all changes.
+        data: Keys of ``config.json`` that describe the images: the fields of ``DataLocation``, their number and their
+            fingerprint.
+        launch: The options of this machine, such as the device and the number of workers.
+        overwrite: Whether to delete ``out`` first.
+    """
     if overwrite and out.exists():
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
-    config = {"recipe": to_json(recipe), "changes": changes(recipe), **data, "launch": launch, **provenance()}
+    config = {"recipe": to_json(recipe), "changes": changed_settings(recipe), **data, "launch": launch, **provenance()}
     _write_json(out / "config.json", config)
     return Run(out)
 
@@ -126,16 +141,16 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
     write_atomic(file, json.dumps(content, indent=1).encode())
 
 
-def changes(recipe: Recipe) -> list[str]:
-    """The settings that are not those of the recipe's name, as ``epochs=20``."""
-    own = settings(get_recipe(recipe.method.name, recipe.name))
-    return [f"{key}={value}" for key, value in settings(recipe).items() if own.get(key) != value]
+def changed_settings(recipe: Recipe) -> list[str]:
+    """List the settings in which a recipe differs from the registered recipe of its name, as ``epochs=20``."""
+    registered = settings(get_recipe(recipe.method.name, recipe.name))
+    return [f"{key}={value}" for key, value in settings(recipe).items() if registered.get(key) != value]
 
 
-def differences(old: Recipe, new: Recipe) -> list[str]:
-    """The settings in which two recipes differ, one line each."""
-    named = {"method": old.method.name}, {"method": new.method.name}
-    before, after = named[0] | settings(old), named[1] | settings(new)
+def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
+    """List the settings in which two recipes differ, as ``epochs: 10 there, 20 asked for``, one text each."""
+    before = {"method": old.method.name} | settings(old)
+    after = {"method": new.method.name} | settings(new)
     return [
         f"{key}: {before.get(key)} there, {after.get(key)} asked for"
         for key in sorted({*before, *after})

@@ -178,7 +178,7 @@ def _prepare(
             raise ValueError(f"--resume: {out} has its images from a command; to allow it, say --data '{where.data}'")
         source = where.open(download=download)
     else:
-        run_folder.check_free(out, overwrite=overwrite)
+        run_folder.check_output_folder(out, overwrite=overwrite)
         where = DataLocation(**{"data": registry.resolved(recipe, method)[2], **location})
         source = where.open(download=download)
         plan = plan_for(source, method or "mira", recipe, gpu=launch.device == "cuda", changes=changes)
@@ -192,7 +192,7 @@ def _prepare(
     options["compile"] = launch.compile
     if old is None:
         picture = _picture(source, plan)
-        run = run_folder.create(out, plan, data=images, launch=options, overwrite=overwrite)
+        run = run_folder.create_run_folder(out, plan, data=images, launch=options, overwrite=overwrite)
         write_atomic(run.path / "views.png", picture)
     else:
         run = old
@@ -267,7 +267,7 @@ def _check_same(
     """Refuse to continue a run as another one."""
     plan = run.recipe
     asked = customise(plan, **changes)
-    lines = run_folder.differences(plan, asked)
+    lines = run_folder.recipe_differences(plan, asked)
     there = asdict(run.location)
     asked_for = asdict(DataLocation(**{"data": there["data"], **location}).located())
     if "#" not in asked_for["data"]:  # shards whose images were counted when the run was started
