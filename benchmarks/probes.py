@@ -99,7 +99,7 @@ def main() -> None:
         settings = {"backbone": backbone, "stem": stem, "stem_padding": 1, "zero_init_residual": True, "seed": 0}
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            save_encoder(encoder, settings, vars(how), folder)
+            save_encoder(encoder, settings, how, folder)
             running, cached = [], []
             for _ in range(repeats):
                 running.append(by_running(encoder, source, how, epochs, device) * EPOCHS / epochs)

@@ -93,7 +93,7 @@ def folder(tmp_path):
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    save_encoder(encoder, SETTINGS, {"resize": 16, "size": 16, "mean": (0.5,) * 3, "std": (0.5,) * 3}, tmp_path)
+    save_encoder(encoder, SETTINGS, Preprocessing(resize=16, size=16, mean=(0.5,) * 3, std=(0.5,) * 3), tmp_path)
     return tmp_path
 
 

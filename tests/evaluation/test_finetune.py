@@ -4,7 +4,7 @@ import copy
 import os
 import signal
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import cos, pi
 
 import numpy as np
@@ -54,14 +54,14 @@ BY_STEP = FineTuning(
 def an_encoder(norm=True, dtype=torch.float32):
     torch.manual_seed(5)
     encoder = tiny_encoder(norm).to(dtype)
-    encoder.preprocessing = asdict(Preprocessing(resize=8, size=8))
+    encoder.preprocessing = Preprocessing(resize=8, size=8)
     return encoder
 
 
 @pytest.fixture(scope="module")
 def pretrained():
     encoder = build_encoder("small", stem="imagenet", seed=0)
-    encoder.preprocessing = asdict(Preprocessing(resize=8, size=8))
+    encoder.preprocessing = Preprocessing(resize=8, size=8)
     return Representation("an encoder", fingerprint(encoder), lambda images: torch.empty(0), encoder)
 
 
@@ -107,7 +107,7 @@ def by_hand(encoder, part, setting, seed):
     if setting.head_std:
         torch.nn.init.normal_(head.weight, 0.0, setting.head_std)
         torch.nn.init.zeros_(head.bias)
-    images, views = part.chosen, crops_alone(Preprocessing(**encoder.preprocessing))
+    images, views = part.chosen, crops_alone(encoder.preprocessing)
     steps = setting.steps or setting.epochs * (len(images) // setting.batch_size)
     momentum = {}
     batches = training_batches(images, views, batch_size=setting.batch_size, seed=seed, steps=range(steps))

@@ -1,6 +1,6 @@
 """The papers' linear probes against plain PyTorch loops, one learning rate at a time."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from math import cos, pi
 
 import numpy as np
@@ -94,7 +94,7 @@ def folder(tmp_path_factory):
     """An encoder whose features say something: with the statistics of the images."""
     place, how = tmp_path_factory.mktemp("encoder"), Preprocessing(resize=16, size=16)
     _, train, _ = labelled("digits")
-    save_encoder(recalibrate_batch_norm(build_encoder(**SETTINGS), train, how), SETTINGS, asdict(how), place)
+    save_encoder(recalibrate_batch_norm(build_encoder(**SETTINGS), train, how), SETTINGS, how, place)
     return place
 
 

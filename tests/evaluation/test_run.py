@@ -14,7 +14,6 @@ import torch
 
 from command import run_command
 from data.layouts import LAYOUTS
-from infomax.data.augmentation.views import Preprocessing
 from infomax.data.sources.location import open_source
 from infomax.evaluation import run as judging
 from infomax.evaluation.clusters import compare
@@ -73,7 +72,7 @@ def test_the_clusters_of_a_method_are_its_own(trained):
     method.load_state_dict(checkpoints.load(checkpoints.newest_readable(trained / "a" / "checkpoints"))["method"])
     method.eval()
     encoder = load_encoder(trained / "a")
-    x = extract(encoder, source.test, np.arange(len(source.test)), Preprocessing(**encoder.preprocessing))
+    x = extract(encoder, source.test, np.arange(len(source.test)), encoder.preprocessing)
     with torch.no_grad():
         teacher = method.teacher.module
         found = method.prototypes(teacher[1](x)).argmax(1)

@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from data.layouts import LAYOUTS
+from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Subset
 from infomax.data.sources.location import open_source
 from infomax.data.splits import Source
@@ -22,7 +23,7 @@ SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_in
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("encoder")
     save_encoder(
-        build_encoder(**SETTINGS), SETTINGS, {"resize": 20, "size": 16, "mean": (0.5,) * 3, "std": (0.5,) * 3}, place
+        build_encoder(**SETTINGS), SETTINGS, Preprocessing(resize=20, size=16, mean=(0.5,) * 3, std=(0.5,) * 3), place
     )
     return place
 
@@ -132,7 +133,7 @@ def test_two_classes_as_published(folder):
 
 def test_images_are_shown_whole_but_for_what_is_not_square(folder):
     what = to_transfer(folder, EvaluationOptions())
-    assert what.encoder.preprocessing["resize"] == what.encoder.preprocessing["size"] == 16
+    assert what.encoder.preprocessing.resize == what.encoder.preprocessing.size == 16
 
 
 def test_what_transfer_refuses():

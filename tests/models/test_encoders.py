@@ -8,11 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from infomax.data.augmentation.views import Preprocessing
 from infomax.models.encoders import BACKBONES, build_encoder, load_encoder, save_encoder, untrained_encoder
 from infomax.recipes.schema import EncoderSettings
 
 SETTINGS = {"backbone": "small", "stem": "cifar", "stem_padding": 1, "zero_init_residual": True, "seed": 3}
-PREPROCESSING = {"resize": 16, "size": 16, "mean": [0.5] * 3, "std": [0.5] * 3}
+PREPROCESSING = Preprocessing(resize=16, size=16, mean=(0.5,) * 3, std=(0.5,) * 3, bicubic=False)
 
 
 @pytest.mark.parametrize(("backbone", "width"), [("small", 128), ("resnet18", 512), ("resnet50", 2048)])

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -13,12 +14,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD
+from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from infomax.models.encoders import BACKBONES, build_encoder, fingerprint, save_encoder
 from infomax.models.pretrained import open_encoder
 
-IMAGENET = {"resize": 256, "size": 224, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "bicubic": True}
-CIFAR = {"resize": 32, "size": 32, "mean": CIFAR10_MEAN, "std": CIFAR10_STD, "bicubic": True}
+IMAGENET = Preprocessing(resize=256, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, bicubic=True)
+CIFAR = Preprocessing(resize=32, size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD, bicubic=True)
 
 
 def used(model: nn.Module) -> nn.Module:
@@ -73,7 +74,7 @@ def test_a_run_folder(tmp_path):
     save_encoder(encoder, settings, CIFAR, tmp_path)
     opened = open_encoder(tmp_path)
     assert same_features(opened, encoder)
-    assert opened.preprocessing == {**CIFAR, "mean": list(CIFAR10_MEAN), "std": list(CIFAR10_STD)}
+    assert opened.preprocessing == CIFAR
     (tmp_path / "encoder.safetensors").write_bytes(safetensors.torch.save({"0.weight": torch.zeros(1)}))
     assert "does not fit" in message(tmp_path)
 
@@ -230,7 +231,7 @@ def test_timm_with_weights_from_a_file(tmp_path):
     encoder = open_encoder(f"timm:resnet18.a1_in1k@{file}")
     source.reset_classifier(0)
     assert same_features(encoder, source, 64)
-    assert encoder.preprocessing == {**IMAGENET, "resize": 235}  # floor of 224 / 0.95
+    assert encoder.preprocessing == replace(IMAGENET, resize=235)  # floor of 224 / 0.95
     assert not encoder.training
     weights = below("module.", {**source.state_dict(), "layer5.bias": torch.zeros(1)})
     assert "1 unexpected (layer5.bias)" in message(f"timm:resnet18@{written(tmp_path / 'file.pth', weights)}")
@@ -244,7 +245,7 @@ def test_a_transformer_of_timm(tmp_path):
     encoder = open_encoder(f"timm:test_vit@{written(tmp_path / 'file.safetensors', source.state_dict())}")
     source.reset_classifier(0)
     assert same_features(encoder, source, 160)
-    assert encoder.preprocessing == {"resize": 168, "size": 160, "mean": (0.5,) * 3, "std": (0.5,) * 3, "bicubic": True}
+    assert encoder.preprocessing == Preprocessing(resize=168, size=160, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @pytest.fixture
@@ -300,7 +301,7 @@ def test_torchvision_with_weights_from_a_file(tmp_path, name, head, resize):
     source.set_submodule(head, nn.Identity())
     assert same_features(encoder, source, 64)
     cubic = name in ("efficientnet_b0", "swin_t")
-    assert encoder.preprocessing == {**IMAGENET, "resize": resize, "bicubic": cubic}
+    assert encoder.preprocessing == replace(IMAGENET, resize=resize, bicubic=cubic)
 
 
 def test_torchvisions_own_weights(tmp_path, monkeypatch):
@@ -366,7 +367,7 @@ def test_hugging_face_models(tmp_path, model, settings, features):
     source, name = hugging_face(tmp_path, model, CROP, **settings)
     encoder = open_encoder(name)
     assert not encoder.training
-    assert encoder.preprocessing == {**IMAGENET, "resize": 36, "size": 32}
+    assert encoder.preprocessing == replace(IMAGENET, resize=36, size=32)
     assert same_features(encoder, lambda x: features(source(x)))
     assert fingerprint(open_encoder(name)) == fingerprint(encoder)  # no weights drawn at random
 
@@ -377,7 +378,7 @@ def test_hugging_face_model_of_images_and_text(tmp_path):
     source, name = hugging_face(tmp_path, "CLIP", SQUARE, text_config=parts, vision_config=vision)
     encoder = open_encoder(name)
     assert same_features(encoder, lambda x: source.vision_model(x).pooler_output)
-    assert encoder.preprocessing == {**IMAGENET, "resize": 32, "size": 32, "bicubic": False}
+    assert encoder.preprocessing == replace(IMAGENET, resize=32, size=32, bicubic=False)
 
 
 @pytest.mark.parametrize(
@@ -408,12 +409,9 @@ def test_hugging_face_model_of_images_and_text(tmp_path):
 )
 def test_hugging_face_preprocessing(tmp_path, processor, resize, size):
     _, name = hugging_face(tmp_path, "ResNet", processor, embedding_size=8, hidden_sizes=[8], depths=[1])
-    assert open_encoder(name).preprocessing == {
-        **IMAGENET,
-        "resize": resize,
-        "size": size,
-        "bicubic": processor["resample"] == 3,
-    }
+    assert open_encoder(name).preprocessing == replace(
+        IMAGENET, resize=resize, size=size, bicubic=processor["resample"] == 3
+    )
 
 
 def test_hugging_face_refusals(tmp_path, hub):

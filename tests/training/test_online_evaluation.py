@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import infomax
-from infomax.data.augmentation.views import Preprocessing, ViewSet, dino
+from infomax.data.augmentation.views import ViewSet, dino
 from infomax.data.images import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import Batch
@@ -355,7 +355,7 @@ def test_at_the_end_all_test_images_are_classified_and_before_a_share(arrays, tm
     of_seven = [row["linear_top1"] for row in scores(run)[:-1]] + [row["knn_top1"] for row in scores(run)]
     assert [7 * score for score in of_seven] == pytest.approx([round(7 * score) for score in of_seven])
     head, source, encoder = last(run)["probe"], open_source(str(arrays / "toy.npz")), infomax.load(run)
-    train, test, how = source.train, source.test, Preprocessing(**encoder.preprocessing)
+    train, test, how = source.train, source.test, encoder.preprocessing
     features = extract(encoder, test, np.arange(30), how)
     found = (features @ head["weight"].T + head["bias"]).argmax(1).numpy() == test.labels
     assert scores(run)[-1]["linear_top1"] == pytest.approx(found.mean())

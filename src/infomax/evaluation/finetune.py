@@ -131,7 +131,7 @@ class FineTuneJob:
         }
         told = {
             **self.common,
-            "preprocessing": self.encoder.preprocessing,
+            "preprocessing": asdict(self.encoder.preprocessing),
             **{name: hash_labelled_images(part) for name, part in parts.items()},
             **asdict(setting),
             "metric": metric,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from infomax.data.augmentation.make_views import make_views
-from infomax.data.augmentation.views import Preprocessing, crops_alone
+from infomax.data.augmentation.views import crops_alone
 from infomax.data.images import Images
 from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, training_batches
 from infomax.data.splits import LabelledImages, Source
@@ -144,7 +144,7 @@ class _Probing:
         told = {
             **asdict(settings),
             "encoder": what.identity,
-            "preprocessing": what.encoder.preprocessing,
+            "preprocessing": asdict(what.encoder.preprocessing),
             "rates": rates,
             "seed": seed,
             "augmentation": not no_augmentation,
@@ -196,9 +196,8 @@ class _Probing:
         if self.cached:
             features = self.what.features(self.images)[rows]
         else:
-            preprocessing = Preprocessing(**self.encoder.preprocessing)
             where = {"device": self.device, "workers": self.how.workers}
-            features = extract(self.encoder, self.images, rows, preprocessing, **where)
+            features = extract(self.encoder, self.images, rows, self.encoder.preprocessing, **where)
         scores = heads.scores(features.to(self.device).float())[:, len(self.rates) :].cpu()
         labels = torch.from_numpy(self.labels[rows])
         return [float(hits(scores[:, i], labels).float().mean()) for i in range(len(self.rates))]
@@ -216,7 +215,7 @@ class _Probing:
 
     @torch.no_grad()
     def _augmented(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
-        views = crops_alone(Preprocessing(**self.encoder.preprocessing), bicubic=self.settings.bicubic)
+        views = crops_alone(self.encoder.preprocessing, bicubic=self.settings.bicubic)
         where = {"workers": self.how.workers, "device": self.device}
         batches = training_batches(self.images, views, steps=range(done, self.steps), **self._plan(), **where)
         self.encoder.eval().to(self.device)

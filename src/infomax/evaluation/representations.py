@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from os import PathLike, fspath
 from pathlib import Path
@@ -80,9 +80,9 @@ def represent(
     """
     network = open_encoder(encoder)
     if change is not None:
-        network.preprocessing = asdict(change(Preprocessing(**network.preprocessing)))
+        network.preprocessing = change(network.preprocessing)
     name = "trained encoder" if is_run(encoder) else fspath(encoder)
-    return _of_encoder(name, network, Preprocessing(**network.preprocessing), how)
+    return _of_encoder(name, network, network.preprocessing, how)
 
 
 def is_run(encoder: str | PathLike[str]) -> bool:
@@ -114,7 +114,7 @@ def references(
         part: Images to set the untrained encoder's BatchNorm statistics by.
     """
     assert first.encoder is not None
-    preprocessing = Preprocessing(**first.encoder.preprocessing)
+    preprocessing = first.encoder.preprocessing
 
     def raw(images: Images, index: np.ndarray) -> Iterator[Tensor]:
         return pixels(images, index, preprocessing, workers=how.workers)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.make_views import make_views
-from infomax.data.augmentation.views import Preprocessing, crops_alone
+from infomax.data.augmentation.views import crops_alone
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
@@ -210,7 +210,7 @@ class FineTuner:
         return self.model
 
     def _batches(self, device: torch.device) -> Iterator[Batch]:
-        views = crops_alone(Preprocessing(**self.model.encoder.preprocessing))
+        views = crops_alone(self.model.encoder.preprocessing)
         dtype = self.model.head.weight.dtype
 
         def make(batch: Batch) -> list[Tensor]:
@@ -284,7 +284,7 @@ def class_scores(model: Classifier, part: LabelledImages, compute: Compute) -> F
     Raises:
         FloatingPointError: if they are infinite or NaN.
     """
-    how, weight = Preprocessing(**model.encoder.preprocessing), model.head.weight
+    how, weight = model.encoder.preprocessing, model.head.weight
     first, last = (r * len(part.index) // world_size() for r in (rank(), rank() + 1))
     found = [weight.new_zeros(0, len(weight))]
     model.eval()

@@ -118,10 +118,9 @@ def embed(
     source = data if isinstance(data, Source) else open_source(str(data))
     if isinstance(source.train, Stream):
         raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
-    how = Preprocessing(**network.preprocessing)
     splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}
     features = [
-        extract(network, images, np.arange(len(images)), how, device=device, workers=workers)
+        extract(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
         for images in splits.values()
     ]
     numbered = len(splits) > 1 and isinstance(source.train, ArrayImages)  # two arrays count from 0 each

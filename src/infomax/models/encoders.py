@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from infomax.data.augmentation.views import Preprocessing
 from infomax.nn.blocks import Chain
 from infomax.runtime.checks import choose
 from infomax.runtime.files import write_atomic
@@ -33,8 +35,8 @@ class Encoder(nn.Module):
 
     architecture = ""
     """What its modules do not show of it, where it comes from another library."""
-    preprocessing: dict[str, Any]
-    """How an image becomes the input, where the encoder was loaded: a :class:`~infomax.data.augmentation.views.Preprocessing`."""
+    preprocessing: Preprocessing
+    """Says how an image becomes the encoder's input. Only an encoder that was loaded has this attribute."""
 
     def __init__(self, backbone: nn.Module, width: int):
         super().__init__()
@@ -128,7 +130,7 @@ def build_encoder(
 
 
 def save_encoder(
-    encoder: Encoder, settings: dict[str, Any], preprocessing: dict[str, Any], folder: Path, *, steps: int | None = None
+    encoder: Encoder, settings: dict[str, Any], preprocessing: Preprocessing, folder: Path, *, steps: int | None = None
 ) -> None:
     """Write ``encoder.safetensors`` and ``encoder.json``: all that :func:`load_encoder` needs.
 
@@ -137,7 +139,7 @@ def save_encoder(
         preprocessing: How an image becomes the encoder's input.
         steps: That it was trained for.
     """
-    about = {"encoder": settings, "preprocessing": preprocessing, **({} if steps is None else {"steps": steps})}
+    about = {"encoder": settings, "preprocessing": asdict(preprocessing), **({} if steps is None else {"steps": steps})}
     weights = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
     for name, content in (
         ("encoder.safetensors", safetensors.torch.save(weights)),
@@ -155,9 +157,9 @@ def untrained_encoder(folder: str | PathLike[str]) -> Encoder:
     try:
         description = json.loads((Path(folder) / "encoder.json").read_text())
         encoder = build_encoder(**description["encoder"])
+        encoder.preprocessing = Preprocessing.from_json(description["preprocessing"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a run folder with an encoder: {error}") from error
-    encoder.preprocessing = description["preprocessing"]
     return encoder.eval()
 
 

@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Iterable
-from dataclasses import asdict
 from difflib import get_close_matches
 from importlib import import_module
 from os import PathLike
@@ -78,7 +77,7 @@ def _encoder(backbone: nn.Module, how: Preprocessing, architecture: str) -> Enco
     if not isinstance(features, Tensor) or features.ndim != 2:
         raise ValueError("gives no vector for an image, and so cannot be evaluated")
     encoder = Encoder(backbone, features.shape[1])
-    encoder.preprocessing, encoder.architecture = asdict(how), architecture
+    encoder.preprocessing, encoder.architecture = how, architecture
     return encoder
 
 
@@ -87,7 +86,7 @@ def _open_checkpoint(place: str) -> Encoder:
     how = Preprocessing(resize=256, size=224)
     if stem == "cifar":
         how = Preprocessing(resize=32, size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD)
-    encoder.preprocessing = asdict(how)
+    encoder.preprocessing = how
     return encoder
 
 

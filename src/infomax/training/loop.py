@@ -264,8 +264,7 @@ class _Training:
         """What ``infomax.load`` reads."""
         settings = {**asdict(self.recipe.encoder), "seed": self.recipe.seed}
         encoder = self.engine.method.eval_encoder
-        shown = asdict(self.recipe.preprocessing)
-        save_encoder(encoder, settings, shown, self.run.path, steps=self.engine.steps_done)
+        save_encoder(encoder, settings, self.recipe.preprocessing, self.run.path, steps=self.engine.steps_done)
 
     def rescue(self) -> None:
         """After a failure of the machine: keep what was computed, if it is whole, on the first rank that is left."""

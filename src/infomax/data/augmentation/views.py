@@ -1,6 +1,7 @@
 """What is done to an image: typed descriptions of views, and the papers' sets of them. How is in augment.py."""
 
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from infomax.runtime.checks import choose
 
@@ -94,6 +95,20 @@ class Preprocessing:
         _check_std(self.std)
         if not 1 <= self.size <= self.resize:
             raise ValueError(f"preprocessing.size must be from 1 to resize, {self.resize}, but is {self.size}")
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Returns the preprocessing that :func:`dataclasses.asdict` and JSON turned into ``values``.
+
+        Raises:
+            TypeError: if a field is missing, unknown or of the wrong type.
+            ValueError: if a value is out of its range.
+        """
+        fields = dict(values)
+        for name in ("mean", "std"):
+            if name in fields:
+                fields[name] = tuple(fields[name])  # JSON knows lists alone
+        return cls(**fields)
 
 
 def _check_std(std: tuple[float, float, float]) -> None:
