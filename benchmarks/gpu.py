@@ -205,8 +205,8 @@ def against_the_clock(quick: bool, cifar: Path, seed: int, more: list[str]) -> R
         judge = ["evaluate", "linear", f"{place}/run", "--alone"]
         subprocess.run([sys.executable, "-m", "infomax", *judge], check=True)
         seconds, run = time.perf_counter() - start, Run(Path(place, "run"))
-        scores = [row for row in run.rows("metrics.jsonl") if "linear_top1" in row]
-        (row,) = run.rows("results.jsonl")
+        scores = [row for row in run.read_rows("metrics.jsonl") if "linear_top1" in row]
+        (row,) = run.read_rows("results.jsonl")
     row = {"linear_top1": row["top1"], "online": [(x["epoch"], x["linear_top1"]) for x in scores]}
     return {
         "command": "infomax " + " ".join(words),

@@ -62,7 +62,7 @@ def time(quick: bool) -> Iterator[dict[str, Any]]:
             planned: Any = plan(method=method, device="cpu", **words).here
             # The speed of a machine drifts, and a plan can but know that of its own seconds: one after the run too.
             run = pretrain(method=method, device="cpu", out=f"{place}/{number}", quiet=True, **words)
-            real = [row for row in run.rows("metrics.jsonl") if "loss" in row][-1]["seconds"]
+            real = [row for row in run.read_rows("metrics.jsonl") if "loss" in row][-1]["seconds"]
             again: Any = plan(method=method, device="cpu", **words).here
             timed, both = planned.timing, [planned.seconds[0], again.seconds[0]]
             predicted = sum(both) / 2

@@ -176,7 +176,7 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
         assert code == 0
         for name in ("trained encoder", "untrained encoder", "raw pixels"):
             assert re.search(rf"^{name} +\d+\.\d +\d+\.\d to \d+\.\d +\d+\.\d$", out, re.M)
-    rows = Run(tmp_path / "runs/a").rows("results.jsonl")
+    rows = Run(tmp_path / "runs/a").read_rows("results.jsonl")
     assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
     code, _, err = infomax("pretrain", "--out", "runs/a", *small)
     assert code == 2
@@ -272,7 +272,7 @@ def test_demo_at_toy_size(tmp_path):
     assert all(row["knn_1"] < row["knn_5"] < row["knn_all"] for row in rows)
     for row in rows[2:]:
         assert row["seconds"] > 0
-        assert Run(tmp_path / "demo" / row["name"]).rows("results.jsonl")[-1]["knn_1"] == row["knn_1"]
+        assert Run(tmp_path / "demo" / row["name"]).read_rows("results.jsonl")[-1]["knn_1"] == row["knn_1"]
 
 
 def test_demo_does_not_touch_a_folder_that_exists(infomax, tmp_path):

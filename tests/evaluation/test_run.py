@@ -47,7 +47,7 @@ def infomax(monkeypatch, capsys, trained):
 
 
 def last(folder, count=1):
-    return Run(folder).rows("results.jsonl")[-count:]
+    return Run(folder).read_rows("results.jsonl")[-count:]
 
 
 def test_few_and_cluster(infomax, trained):
@@ -165,7 +165,7 @@ def result(folder, **row):
         "encoder": "0",
         "top5": 1.0,
     }
-    Run(folder).append("results.jsonl", {**common, **row})
+    Run(folder).append_row("results.jsonl", {**common, **row})
 
 
 def test_a_report_has_the_papers_tables_with_our_line(infomax, trained, tmp_path):

@@ -96,7 +96,7 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
     runs = sorted(path.name for path in out.iterdir() if path.is_dir())
     assert runs[0] == "carl-digits-batch_size=128-seed0"
     assert len(runs) == 2
-    scores = {name: 100 * Run(out / name).rows("results.jsonl")[-1]["top1"] for name in runs}
+    scores = {name: 100 * Run(out / name).read_rows("results.jsonl")[-1]["top1"] for name in runs}
     assert len(set(scores.values())) > 1
     own = [scores[f"carl-digits-batch_size=128-seed{seed}"] for seed in (0, 1)]
     line = next(line for line in done.stdout.splitlines() if line.startswith("carl/digits, batch_size=128"))

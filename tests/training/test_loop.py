@@ -76,7 +76,7 @@ def last(run) -> dict:
 
 def measured(run: Run) -> list[dict]:
     speeds = ("images_per_second", "waiting", "seconds")
-    return [{k: v for k, v in row.items() if k not in speeds} for row in run.rows("metrics.jsonl")]
+    return [{k: v for k, v in row.items() if k not in speeds} for row in run.read_rows("metrics.jsonl")]
 
 
 def live(out, data, method, options):
@@ -148,7 +148,7 @@ LONG = ("pretrain", "--out", "run", "--epochs", "500", "--method", "carl", "--im
 
 
 def started(tmp_path):
-    return lambda: Run(tmp_path / "run").rows("metrics.jsonl")
+    return lambda: Run(tmp_path / "run").read_rows("metrics.jsonl")
 
 
 def test_sigterm_saves_and_exits_with_0(tmp_path):
@@ -320,7 +320,7 @@ def test_a_clock_that_jumps_changes_nothing(arrays, tmp_path, monkeypatch):
     files = checkpoints.list_checkpoints(jumping.path / "checkpoints")
     os.utime(files[0], (1, 1))  # written when the clock was wrong
     assert checkpoints.newest_readable(jumping.path / "checkpoints").name.startswith("step-00000012")
-    assert all(row["seconds"] >= 0 for row in jumping.rows("metrics.jsonl") if "loss" in row)
+    assert all(row["seconds"] >= 0 for row in jumping.read_rows("metrics.jsonl") if "loss" in row)
 
 
 def on_a_small_disk(out, data, result):
@@ -341,7 +341,7 @@ def test_a_full_disk_costs_no_training_before_its_end(arrays, tmp_path):
     said = (tmp_path / "said").read_text()
     assert "File too large" in said
     assert "cannot save, and trains on" in (tmp_path / "err").read_text()
-    assert len([row for row in Run(tmp_path / "run").rows("metrics.jsonl") if "loss" in row]) == 4
+    assert len([row for row in Run(tmp_path / "run").read_rows("metrics.jsonl") if "loss" in row]) == 4
     assert not list(tmp_path.rglob("*.partial"))
     straight = go(tmp_path / "straight", arrays)
     pretrain(out=tmp_path / "run", resume=True, quiet=True)
@@ -409,7 +409,9 @@ def test_a_damaged_image_is_skipped_counted_and_named(folder, tmp_path, capsys):
         (images / file.name).write_bytes(file.read_bytes())
     (images / "07.png").write_bytes(b"torn")
     run = go(tmp_path / "run", images, skip_unreadable=0.03, workers=1)
-    assert run.rows("unreadable.jsonl") == [{"image": "07.png", "reason": run.rows("unreadable.jsonl")[0]["reason"]}]
+    assert run.read_rows("unreadable.jsonl") == [
+        {"image": "07.png", "reason": run.read_rows("unreadable.jsonl")[0]["reason"]}
+    ]
     assert capsys.readouterr().err.count("skipped:") == 1
     again = go(tmp_path / "again", images, skip_unreadable=0.03)
     assert not differing(last(run), last(again))  # whatever the number of workers
@@ -544,7 +546,7 @@ def test_what_is_compiled_are_the_steps(tmp_path, monkeypatch):
     words = {"data": "digits", "method": "mira", "epochs": 1, "device": "cpu", "quiet": True, "precision": "64"}
     plain, fast = (pretrain(out=tmp_path / str(on), compile=on, **words) for on in (False, True))
     assert sizes == {256}
-    assert "knn_top1" in fast.rows("metrics.jsonl")[-1]
+    assert "knn_top1" in fast.read_rows("metrics.jsonl")[-1]
     states = [last(run)["method"] for run in (plain, fast)]
     assert states[0].keys() == states[1].keys()
     for name, weight in states[0].items():
@@ -604,9 +606,9 @@ def test_resume_says_where_it_goes_on_and_starts_what_is_not_there(arrays, tmp_p
     assert "going on from step 4 of 12, epoch 1.33 of 4" in err
     pretrain(out=run.path, resume=True)
     assert f"{run.path} is finished" in capsys.readouterr().err
-    seconds = [row["seconds"] for row in run.rows("metrics.jsonl") if "loss" in row]
+    seconds = [row["seconds"] for row in run.read_rows("metrics.jsonl") if "loss" in row]
     assert seconds == sorted(seconds)
     assert len(checkpoints.list_checkpoints(run.path / "checkpoints")) <= 2
-    assert go(tmp_path / "new", arrays, "carl", resume=True).rows("metrics.jsonl")
+    assert go(tmp_path / "new", arrays, "carl", resume=True).read_rows("metrics.jsonl")
     with pytest.raises(ValueError, match="not a run folder"):
         pretrain(out=tmp_path / "nothing", resume=True)

@@ -268,7 +268,7 @@ def last(run) -> dict:
 
 
 def scores(run) -> list[dict]:
-    return [row for row in run.rows("metrics.jsonl") if "knn_top1" in row]
+    return [row for row in run.read_rows("metrics.jsonl") if "knn_top1" in row]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -65,7 +65,7 @@ def test_a_run_leaves_everything_that_the_folder_should_have(toy, tmp_path, meth
     assert run.recipe == customise(get_recipe(method, "small"), **changes)
     assert run.config["data"] == toy
     assert torch.__version__.startswith(run.config["versions"]["torch"])
-    rows = run.rows("metrics.jsonl")
+    rows = run.read_rows("metrics.jsonl")
     steps = [row for row in rows if "loss" in row]
     assert [row["step"] for row in steps] == [3, 6, 9, 12]  # the end of each epoch
     assert all(np.isfinite(row["loss"]) and row["images_per_second"] > 0 and 0 <= row["waiting"] <= 1 for row in steps)
@@ -180,12 +180,12 @@ def test_a_run_folder_among_its_own_images_is_refused(tmp_path):
 
 def test_a_torn_last_line_of_the_metrics_is_left_out(toy, tmp_path):
     run = go(tmp_path / "run", toy, epochs=1)
-    whole = run.rows("metrics.jsonl")
+    whole = run.read_rows("metrics.jsonl")
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, "lo')
-    assert run.rows("metrics.jsonl") == whole
+    assert run.read_rows("metrics.jsonl") == whole
     pretrain(out=run.path, resume=True, quiet=True)
-    assert run.rows("metrics.jsonl") == whole
+    assert run.read_rows("metrics.jsonl") == whole
 
 
 def test_a_folder_of_files_without_labels(tmp_path):
@@ -195,7 +195,7 @@ def test_a_folder_of_files_without_labels(tmp_path):
         size = (20 + i, 30 - i, 3)
         Image.fromarray(rng.integers(0, 255, size, dtype=np.uint8)).save(tmp_path / "images" / f"{i}.jpg")
     run = go(tmp_path / "run", str(tmp_path / "images"), epochs=1, batch_size=6, workers=2)
-    rows = run.rows("metrics.jsonl")
+    rows = run.read_rows("metrics.jsonl")
     assert [row["step"] for row in rows] == [2]
     assert "knn_top1" not in rows[0]
     features, names = infomax.embed(run.path, str(tmp_path / "images"), workers=0)
@@ -222,7 +222,7 @@ def test_views_are_those_of_the_recipe_seed_and_epoch(toy):
 
 def test_multi_crop_trains(toy, tmp_path):
     run = go(tmp_path / "run", toy, "mveb", views="dino-wide", image_size=16, epochs=1)
-    assert run.rows("metrics.jsonl")[0]["step"] == 3
+    assert run.read_rows("metrics.jsonl")[0]["step"] == 3
 
 
 def test_learning_rates_of_both_laws():
@@ -286,7 +286,7 @@ def test_config_is_plain_json(toy, tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_on_a_gpu(toy, tmp_path, method, precision):
     run = go(tmp_path / "run", toy, method, device="cuda", precision=precision, recipe="small")
-    assert all(np.isfinite(row["loss"]) for row in run.rows("metrics.jsonl") if "loss" in row)
+    assert all(np.isfinite(row["loss"]) for row in run.read_rows("metrics.jsonl") if "loss" in row)
     assert infomax.load(run.path)(torch.zeros(2, 3, 8, 8)).isfinite().all()
 
 

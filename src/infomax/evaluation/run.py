@@ -88,14 +88,14 @@ def evaluate(
         if rows and (place is None or place.rank == 0):
             print(told_rows(protocol, rows, limits))
             if run is not None:
-                print(f"trained by {run.origin}")
+                print(f"trained by {run.recipe_title}")
             print(f"added to {out}")
 
 
 def _origin(row: Row, run: Any) -> Row:
     """The command, and of a run's own encoder what it is."""
     own = run is not None and row["representation"] == "trained encoder"
-    origin = {"recipe": run.origin, "trained_steps": run.steps} if own else {}
+    origin = {"recipe": run.recipe_title, "trained_steps": run.trained_steps} if own else {}
     return {**origin, "command": shlex.join(["infomax", *sys.argv[1:]])}
 
 

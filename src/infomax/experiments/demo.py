@@ -34,9 +34,9 @@ def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> 
             references = [{"name": features.name, **_judge(features)} for features in (pixels, untrained)]
             yield from references
         for row in references:
-            run.append("results.jsonl", {"protocol": "demo", **row})
+            run.append_row("results.jsonl", {"protocol": "demo", **row})
         row = {"name": method, **_judge(trained), "seconds": seconds, "run": str(run.path)}
-        run.append("results.jsonl", {"protocol": "demo", **row})
+        run.append_row("results.jsonl", {"protocol": "demo", **row})
         yield row
 
 

@@ -72,8 +72,8 @@ class Trial:
         """What this protocol found of the trained run; empty if it was not asked by the very command."""
         if protocol not in self.judging or not self.trained:
             return {}
-        command, steps = shlex.join(["infomax", *self.judging[protocol]]), Run(self.folder).steps
-        rows = Run(self.folder).rows("results.jsonl")
+        command, steps = shlex.join(["infomax", *self.judging[protocol]]), Run(self.folder).trained_steps
+        rows = Run(self.folder).read_rows("results.jsonl")
         own = [row for row in rows if row.get("command") == command and row.get("trained_steps") == steps]
         return own[-1] if own else {}
 

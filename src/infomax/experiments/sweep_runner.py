@@ -80,7 +80,7 @@ def _carried_out(words: Sequence[str]) -> tuple[int, int]:
 
 def seconds_of(folder: Path) -> float:
     """That the training took, without what it took to start it."""
-    rows = [row for row in Run(folder).rows("metrics.jsonl") if "seconds" in row]
+    rows = [row for row in Run(folder).read_rows("metrics.jsonl") if "seconds" in row]
     return round(rows[-1]["seconds"], 1) if rows else 0.0
 
 

@@ -1,4 +1,4 @@
-"""When, by what, where and by which versions a run is made."""
+"""Provenance of a run: the command, the time, the commit, the machine and the versions of packages."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def provenance() -> dict[str, Any]:
-    """When, by what and where a run is started."""
+    """Returns what ``config.json`` records of the process: command, time, commit, machine and package versions."""
     packages = ("infomax", "torch", "torchvision", "timm", "numpy")
     return {
         "command": sys.argv,
@@ -23,24 +23,26 @@ def provenance() -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """The processor's name, as far as the system tells it."""
+    """Returns the processor's name, or the architecture if the system does not tell the name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def _commit() -> str | None:
-    """Of the checkout that this code runs from, marked where it was changed since; None outside of one."""
+    """Returns the git commit of the checkout that this code runs from, or None if it does not run from one.
+
+    The commit ends in ``-dirty`` if files were changed since.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
+    describe = [*git, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
     try:
-        if (
-            subprocess.run(
-                [*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=False
-            ).returncode
-            != 0
-        ):
+        # An installed package may lie inside of a repository that does not contain it.
+        listed = subprocess.run(
+            [*git, "ls-files", "--error-unmatch", Path(__file__).name], capture_output=True, check=False
+        )
+        if listed.returncode != 0:
             return None
-        describe = [*git, "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
         return subprocess.run(describe, capture_output=True, text=True, check=False).stdout.strip() or None
-    except OSError:  # no git here
+    except OSError:  # git is not installed
         return None

@@ -1,4 +1,4 @@
-"""The run folder: what a run was told, what it measured, and what it left."""
+"""The run folder: reads and writes a run's settings, measurements and results."""
 
 import json
 import shutil
@@ -16,13 +16,20 @@ from infomax.runtime.json_lines import append_json_line, read_json_lines
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. ``config.json`` says how it was made; see docs/runs.md for the other files."""
+    """A frozen dataclass that holds the path of a run folder, and reads and writes its files.
+
+    ``config.json`` records how the run was started; docs/runs.md describes the other files.
+    """
 
     path: Path
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved recipe, the launch options, the command and the versions."""
+        """Returns the content of ``config.json``: the recipe, the data, the launch options, the command, the versions.
+
+        Raises:
+            ValueError: if the file is missing, damaged, or not a run's.
+        """
         file = self.path / "config.json"
         if not file.is_file():
             raise ValueError(f"{self.path} is not a run folder: it has no config.json")
@@ -36,7 +43,7 @@ class Run:
 
     @property
     def location(self) -> DataLocation:
-        """Where the images are that the run was trained on."""
+        """Returns the location of the images that the run was trained on."""
         config = self.config
         return DataLocation(
             **{field.name: config[field.name] for field in fields(DataLocation) if field.name in config}
@@ -44,31 +51,36 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
+        """Returns the recipe that the run was trained by, with all changes."""
         return from_json(self.config["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
 
     @property
-    def origin(self) -> str:
-        """The recipe's name with the settings that were changed, as ``mira/small with epochs=3, batch_size=64``."""
+    def recipe_title(self) -> str:
+        """Returns the recipe's name and the changed settings, as ``mira/small with epochs=3, batch_size=64``."""
         config = self.config
         name = f"{config['recipe']['method']['name']}/{config['recipe']['name']}"
         return f"{name} with {', '.join(changed)}" if (changed := config.get("changes")) else name
 
     @property
-    def steps(self) -> int:
-        """That the encoder in the folder was trained for."""
+    def trained_steps(self) -> int:
+        """Returns the number of steps that the folder's encoder was trained for; 0 if there is no encoder yet."""
         file = self.path / "encoder.json"
         return json.loads(file.read_text()).get("steps", 0) if file.is_file() else 0
 
     @property
     def finished(self) -> bool:
-        """Whether the encoder in the folder is that of the last step."""
-        return self.steps == self.recipe.steps(self.config["images"])
+        """Returns whether the folder's encoder is the one after the recipe's last step."""
+        return self.trained_steps == self.recipe.steps(self.config["images"])
 
     def __fspath__(self) -> str:
         return str(self.path)
 
     def note_resumption(self, images: dict[str, Any], launch: dict[str, Any]) -> None:
-        """Add to ``config.json`` that and where the run goes on.
+        """Adds an entry to ``resumed`` in ``config.json``: on which machine and with which versions the run goes on.
+
+        Args:
+            images: The images now, as in ``config.json``: ``data``, ``images`` (their number) and ``fingerprint``.
+            launch: The launch options now.
 
         Raises:
             ValueError: if the images are not those that the run was started with.
@@ -82,26 +94,26 @@ class Run:
         config.setdefault("resumed", []).append({"launch": launch, **provenance()})
         _write_json(self.path / "config.json", config)
 
-    def append(self, file: str, row: dict[str, Any]) -> None:
-        """Add one line to ``metrics.jsonl`` or ``results.jsonl``."""
+    def append_row(self, file: str, row: dict[str, Any]) -> None:
+        """Adds one line to ``metrics.jsonl``, ``results.jsonl`` or another file of JSON lines in the folder."""
         append_json_line(self.path / file, row)
 
     def cut_metrics(self, step: int) -> None:
-        """Drop from ``metrics.jsonl`` what a run that goes on from ``step`` will measure again."""
-        kept = [row for row in self.rows("metrics.jsonl") if row["step"] <= step]
+        """Removes the rows after ``step`` from ``metrics.jsonl``, because a resumed run measures them again."""
+        kept = [row for row in self.read_rows("metrics.jsonl") if row["step"] <= step]
         write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
 
-    def rows(self, file: str) -> list[dict[str, Any]]:
-        """The lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; none if there is no such file.
+    def read_rows(self, file: str) -> list[dict[str, Any]]:
+        """Reads the lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; no rows if there is no such file.
 
-        A line that was cut off, by a full disk or a lost machine, is left out.
+        A line that was truncated, by a full disk or a lost machine, is left out.
         """
         path = self.path / file
         return read_json_lines(path) if path.is_file() else []
 
 
 def check_output_folder(out: Path, *, overwrite: bool) -> None:
-    """Check that a new run may be written to ``out``: that it is empty or missing, or a run that may be overwritten.
+    """Checks that a new run may be written to ``out``: that it is empty or missing, or a run that may be overwritten.
 
     Raises:
         ValueError: if the folder holds anything else, or a run and ``overwrite`` is False.
@@ -119,7 +131,7 @@ def check_output_folder(out: Path, *, overwrite: bool) -> None:
 def create_run_folder(
     out: Path, recipe: Recipe, *, data: dict[str, Any], launch: dict[str, Any], overwrite: bool
 ) -> Run:
-    """Make a run folder and its ``config.json``. Call :func:`check_output_folder` before.
+    """Makes a run folder and its ``config.json``. Call :func:`check_output_folder` before.
 
     Args:
         out: The folder.
@@ -142,13 +154,13 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def changed_settings(recipe: Recipe) -> list[str]:
-    """List the settings in which a recipe differs from the registered recipe of its name, as ``epochs=20``."""
+    """Lists the settings in which a recipe differs from the registered recipe of its name, as ``epochs=20``."""
     registered = settings(get_recipe(recipe.method.name, recipe.name))
     return [f"{key}={value}" for key, value in settings(recipe).items() if registered.get(key) != value]
 
 
 def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
-    """List the settings in which two recipes differ, as ``epochs: 10 there, 20 asked for``, one text each."""
+    """Lists the settings in which two recipes differ, as ``epochs: 10 there, 20 asked for``, one text each."""
     before = {"method": old.method.name} | settings(old)
     after = {"method": new.method.name} | settings(new)
     return [

@@ -21,7 +21,7 @@ NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.ckpt")
 
 
 def save(folder: Path, state: dict[str, Any]) -> Path:
-    """Write a state as a checkpoint, and delete all checkpoints of the folder but the last two.
+    """Writes a state as a checkpoint, and deletes all checkpoints of the folder but the last two.
 
     Args:
         folder: It is made if it does not exist.
@@ -45,26 +45,26 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
-    """Serialize tensors and plain values to the bytes of a file that :func:`load` reads."""
+    """Serializes tensors and plain values to the bytes of a file that :func:`load` reads."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints in a folder, the latest step first, by their names; their content is not read."""
+    """Lists the checkpoints in a folder, the latest step first, by their names; their content is not read."""
     files = [file for file in folder.glob("*.ckpt") if NAME.fullmatch(file.name)]
     return sorted(files, key=step_of, reverse=True)
 
 
 def step_of(file: Path) -> int:
-    """Return the step in a checkpoint's name; 0 if the name is not a checkpoint's."""
+    """Returns the step in a checkpoint's name; 0 if the name is not a checkpoint's."""
     match = NAME.fullmatch(file.name)
     return int(match[1]) if match is not None else 0
 
 
 def load(file: Path) -> dict[str, Any]:
-    """Read the state in a checkpoint, with all tensors on the CPU.
+    """Reads the state in a checkpoint, with all tensors on the CPU.
 
     Raises:
         ValueError: if the content does not fit the hash in the file's name, or if it holds anything but tensors and
@@ -82,7 +82,7 @@ def load(file: Path) -> dict[str, Any]:
 
 
 def newest_readable(folder: Path) -> Path | None:
-    """Return the latest checkpoint that can be read, or None if the folder has no checkpoint.
+    """Returns the latest checkpoint that can be read, or None if the folder has no checkpoint.
 
     A checkpoint that cannot be read is reported on the standard error and renamed to ``.damaged``.
 

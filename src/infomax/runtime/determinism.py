@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def quiet_compiler_warnings(enabled: bool) -> Iterator[None]:
-    """Ignore the warnings that torch's own code causes when it compiles; if not ``enabled``, change nothing."""
+    """Ignores the warnings that torch's own code causes when it compiles; changes nothing if not ``enabled``."""
     if not enabled:
         yield
         return
@@ -23,7 +23,7 @@ def quiet_compiler_warnings(enabled: bool) -> Iterator[None]:
 
 @contextmanager
 def deterministic_mode(enabled: bool) -> Iterator[None]:
-    """Use only operations that give the same bits each time, if ``enabled``, and restore torch's settings at the end.
+    """Uses only operations that give the same bits each time, if ``enabled``, and restores torch's settings at the end.
 
     If not ``enabled``, a GPU's fastest convolutions are used. cuDNN finds them by trying all of them for each input size,
     which pays because a run has few sizes.

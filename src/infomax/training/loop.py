@@ -107,7 +107,7 @@ class _Training:
         self.began = self.saved_at - seconds  # as if it had not been interrupted
         self.saved_step, self.save_cost = self.engine.steps_done, 0.0
         self.unreadable: set[int] = set()
-        self.named = {row["image"] for row in run.rows("unreadable.jsonl")}  # before it was resumed
+        self.named = {row["image"] for row in run.read_rows("unreadable.jsonl")}  # before it was resumed
         self.reporter = None
         if rank() == 0:
             step, total = self.engine.steps_done, self.engine.total_steps
@@ -227,7 +227,7 @@ class _Training:
             self.say(f"skipped: {part.unreadable[index]}", from_each=True)
             if (name := self.images.name(index)) not in self.named:
                 with suppress(OSError):  # a full disk
-                    self.run.append("unreadable.jsonl", {"image": name, "reason": part.unreadable[index]})
+                    self.run.append_row("unreadable.jsonl", {"image": name, "reason": part.unreadable[index]})
         share = self.launch.skip_unreadable
         if self.unreadable and len(self.unreadable) > share * len(self.images):
             raise ValueError(

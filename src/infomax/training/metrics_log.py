@@ -77,7 +77,7 @@ class Reporter:
     def record(self, row: dict[str, Any]) -> None:
         """Write a row everywhere, and show it. A full disk costs the row, not the run."""
         try:
-            self.run.append("metrics.jsonl", row)
+            self.run.append_row("metrics.jsonl", row)
         except OSError as error:
             self.say(f"cannot write metrics: {error}")
         board: Any = self.board
