@@ -10,7 +10,7 @@ import pytest
 
 from infomax.papers.published import find, table
 from infomax.recipes.registry import experiments
-from infomax.recipes.schema import settings
+from infomax.recipes.schema import flat_settings
 
 PAPERS = {name: one for name, one in experiments().items() if not one.about.startswith("Ours")}
 ALL = sorted(PAPERS)
@@ -258,7 +258,7 @@ def test_every_recipe_of_a_paper_has_an_expectation():
 
 @pytest.mark.parametrize("name", ALL)
 def test_settings_are_the_papers(name):
-    found, wanted = settings(PAPERS[name].recipe()), expected(name)
+    found, wanted = flat_settings(PAPERS[name].recipe()), expected(name)
     assert found.keys() == wanted.keys()
     assert {key: (value, wanted[key]) for key, value in found.items() if not same(value, wanted[key])} == {}
     assert PAPERS[name].data == EXPECTED[name][0]

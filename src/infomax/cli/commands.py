@@ -34,13 +34,13 @@ def plan(**options: Any) -> None:
 
 def views(*, out: Path, method: str | None, **options: Any) -> None:
     """``infomax views``."""
-    from infomax.recipes.registry import resolved
+    from infomax.recipes.registry import parse_recipe_choice
     from infomax.runtime.files import write_atomic
     from infomax.training.pretrain import picture_of_views
 
     if not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents):
         raise ValueError(f"--out {out} must be a file to write")
-    options["data"] = options["data"] or resolved(options["recipe"], method)[2]
+    options["data"] = options["data"] or parse_recipe_choice(options["recipe"], method).data
     where = location(options)
     picture = picture_of_views(where, method, **options)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -120,19 +120,22 @@ def plan(
     check_count("--devices", devices, low=1)
     kind = "cuda" if gpu else choose_device(device)
     known_recipe = recipe is not None
-    recipe, method, suited = registry.resolved(recipe, method)
-    where = DataLocation(str(data or suited), *(None if x is None else str(x) for x in (data_dir, classes, subset)))
+    choice = registry.parse_recipe_choice(recipe, method)
+    recipe, method = choice.recipe, choice.method or registry.DEFAULT_METHOD
+    where = DataLocation(
+        str(data or choice.data), *(None if x is None else str(x) for x in (data_dir, classes, subset))
+    )
     source = _open(where, download) if images is None else None
     if source is not None:
         images, name = len(source.pretraining), source.name
-        chosen = plan_for(source, method or "mira", recipe, gpu=kind == "cuda", changes=changes)
+        chosen = plan_for(source, method, recipe, gpu=kind == "cuda", changes=changes)
     else:
         known, side = EXTENT.get(where.data, (0, changes.get("image_size") or 224))
         images, name = known if images is None else images, where.data if data or known_recipe else "images"
         check_count("--images", images, low=2)
-        choose("--method", method or "mira", registry.METHODS)
-        best = registry.default_recipe_name(method or "mira", data=name, side=side, gpu=kind == "cuda")
-        chosen = customise(registry.get_recipe(method or "mira", recipe or best), **changes)
+        choose("--method", method, registry.METHODS)
+        best = registry.default_recipe_name(method, data=name, side=side, gpu=kind == "cuda")
+        chosen = customise(registry.get_recipe(method, recipe or best), **changes)
     check_batch(chosen, images=images, data=name, world=devices)
     steps = chosen.steps(images)
     return Plan(

@@ -15,6 +15,7 @@ from infomax.data.augmentation.views import (
 )
 from infomax.recipes.cpu import digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
+from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -128,5 +129,9 @@ def _stl10(*, start: float, end: float) -> Recipe:
     )
 
 
-SETTINGS = CarlSettings
-DEFAULT_FOR_LARGE_IMAGES = "stl10"  # the default for large images on a GPU
+METHOD = MethodSpec(
+    settings=CarlSettings,
+    recipes=RECIPES,
+    default_for_large_images="stl10",
+    paper="CARL",
+)

@@ -14,6 +14,7 @@ from infomax.data.augmentation.views import (
 )
 from infomax.recipes.cpu import digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
+from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -248,5 +249,9 @@ def _optimizer(learning_rate: float, end: float) -> OptimizerSettings:
     )
 
 
-SETTINGS = CorInfoMaxSettings
-DEFAULT_FOR_LARGE_IMAGES = "imagenet100"  # the default for large images on a GPU
+METHOD = MethodSpec(
+    settings=CorInfoMaxSettings,
+    recipes=RECIPES,
+    default_for_large_images="imagenet100",
+    paper="CorInfoMax",
+)

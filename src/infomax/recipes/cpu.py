@@ -1,11 +1,14 @@
-"""What our own recipes for a CPU share: the small encoder, and views that suit digits or small photographs."""
+"""Builds our own recipes for a CPU: the small encoder, and views that suit digits or small photographs."""
 
 from infomax.data.augmentation.views import Preprocessing, View, ViewSet, mira_cifar
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
 def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe:
-    """For the embedded digits: no flips, which would turn one digit into another, and no colour, as they have none."""
+    """Returns a recipe for the embedded digits.
+
+    There are no flips, which would turn one digit into another, and no changes of colour, as digits have none.
+    """
     view = View(
         size=16,
         scale=(0.4, 1.0),
@@ -31,7 +34,7 @@ def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recip
 
 
 def small_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe:
-    """For photographs at 32 pixels, in minutes to hours."""
+    """Returns a recipe for photographs at 32 pixels, which trains in minutes to hours."""
     return Recipe(
         name="small",
         method=method,

@@ -1,4 +1,4 @@
-"""Changes a user makes to a recipe: options, and ``--set key=value`` for every other setting."""
+"""Applies a user's changes to a recipe: options, and ``--set key=value`` for every other setting."""
 
 import dataclasses
 import json
@@ -8,8 +8,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from infomax.data.augmentation.views import view_set
-from infomax.recipes.registry import METHODS
-from infomax.recipes.schema import Recipe, from_json, to_json
+from infomax.recipes.registry import recipe_from_json
+from infomax.recipes.schema import Recipe, to_json
 from infomax.runtime.checks import choose
 
 
@@ -27,13 +27,29 @@ def customise(
     precision: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Recipe:
-    """``recipe`` with a user's choices; ``overrides`` are ``key=value`` with dots, as in ``method.beta=0.5``.
+    """Returns the recipe with a user's changes; what is None stays as it is.
 
     A warm-up that ``epochs`` leave no room for is shortened to a tenth of them, unless it is set too.
+
+    Args:
+        recipe: The recipe to change.
+        backbone: The encoder's network, as ``resnet18``.
+        views: Name of a set of views, as ``byol`` or ``dino:2+6``.
+        image_size: Side of the global crops, in pixels; local crops and the preprocessing change in proportion.
+        epochs: Passes over the images.
+        batch_size: Images of a step, over all devices.
+        micro_batch_size: Images that go through the networks at once on each device.
+        learning_rate: Peak learning rate.
+        seed: Seed of the weights, the order of the images and the views.
+        precision: Precision of the networks: ``64``, ``32``, ``bf16`` or ``16``.
+        overrides: Further changes as ``key=value``, with dots in the key, as ``method.beta=0.5``.
+
+    Raises:
+        ValueError: if there is no such setting, or its value is not possible.
     """
     if views is not None or image_size is not None:
         recipe = _resize(recipe, views, recipe.views.global_crops[0].size if image_size is None else image_size)
-    short = {
+    options = {
         "encoder.backbone": backbone,
         "epochs": epochs,
         "batch_size": batch_size,
@@ -42,61 +58,85 @@ def customise(
         "seed": seed,
         "precision": precision,
     }
-    given = {key: value for key, value in short.items() if value is not None}
-    wanted = [(key, str(value), f"--{key.split('.')[-1].replace('_', '-')}") for key, value in given.items()]
+    wanted = [
+        (key, str(value), f"--{key.split('.')[-1].replace('_', '-')}")
+        for key, value in options.items()
+        if value is not None
+    ]
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: want key=value, as in method.beta=0.5")
         wanted.append((key, text, f"--set {key}"))
-    # All at once: settings that depend on each other may come in any order.
+    # The recipe is built once, after all changes: settings that depend on each other may come in any order.
     plain = json.loads(json.dumps(to_json(recipe)))
-    for key, text, what in wanted:
-        _assign(recipe, plain, key.split("."), text, what)
+    for key, text, option in wanted:
+        _assign(recipe, plain, key.split("."), text, option)
     optimizer, keys = plain["optimizer"], [key for key, _, _ in wanted]
     if "epochs" in keys and "optimizer.warmup_epochs" not in keys and plain["epochs"] <= optimizer["warmup_epochs"]:
         optimizer["warmup_epochs"] = max(0, plain["epochs"] // 10)  # a short look at a long recipe
-    return from_json(plain, {name: module.SETTINGS for name, module in METHODS.items()})
+    return recipe_from_json(plain)
 
 
 def _resize(recipe: Recipe, name: str | None, size: int) -> Recipe:
+    """Returns the recipe with views of another size, in pixels, and of another set if a name is given."""
     if size < 8:
         raise ValueError(f"--image-size must be at least 8 pixels, but is {size}")
     old = recipe.views.global_crops[0].size
     if name is None:
-        full = tuple(replace(view, size=size) for view in recipe.views.global_crops)
-        local = tuple(replace(view, size=max(1, round(view.size * size / old))) for view in recipe.views.local_crops)
+        global_crops = tuple(replace(view, size=size) for view in recipe.views.global_crops)
+        local_crops = tuple(
+            replace(view, size=max(1, round(view.size * size / old))) for view in recipe.views.local_crops
+        )
     else:
-        full, local = view_set(name, size)
+        global_crops, local_crops = view_set(name, size)
     resize = round(recipe.preprocessing.resize * size / recipe.preprocessing.size)
     return replace(
         recipe,
-        views=replace(recipe.views, global_crops=full, local_crops=local),
+        views=replace(recipe.views, global_crops=global_crops, local_crops=local_crops),
         preprocessing=replace(recipe.preprocessing, resize=resize, size=size),
     )
 
 
-def _assign(node: Any, plain: Any, path: list[str], text: str, what: str) -> None:
-    """Set the value at ``path`` of ``plain``, the JSON of ``node``, to what ``text`` says."""
+def _assign(node: Any, plain: Any, path: list[str], text: str, option: str) -> None:
+    """Sets one value of a recipe's JSON.
+
+    Args:
+        node: The recipe, or the part of it that ``path`` starts from.
+        plain: The JSON of ``node``, which is changed.
+        path: The key, split at its dots.
+        text: The value as the user wrote it.
+        option: The option that set it, for messages.
+    """
     head, *rest = path
     if isinstance(node, tuple):
-        position = int(choose(what, head, map(str, range(len(node)))))
-        _assign(node[position], plain[position], rest, text, what) if rest else _parse(Any, node[position], text, what)
+        position = int(choose(option, head, map(str, range(len(node)))))
+        if rest:
+            _assign(node[position], plain[position], rest, text, option)
+        else:
+            _parse(Any, node[position], text, option)  # refuses it: an element is a group of settings
         return
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
-        raise ValueError(f"{what}: {head!r} is below a single value")
+        raise ValueError(f"{option}: {head!r} is below a single value")
     names = [field.name for field in dataclasses.fields(node)]
-    choose(f"{what}: the setting", head, names[1:] if isinstance(node, Recipe) else names)  # all but its name
+    choose(f"{option}: the setting", head, names[1:] if isinstance(node, Recipe) else names)  # all but its name
     if rest:
-        _assign(getattr(node, head), plain[head], rest, text, what)
+        _assign(getattr(node, head), plain[head], rest, text, option)
     else:
-        plain[head] = _parse(get_type_hints(type(node))[head], getattr(node, head), text, what)
+        plain[head] = _parse(get_type_hints(type(node))[head], getattr(node, head), text, option)
 
 
-def _parse(hint: Any, old: Any, text: str, what: str) -> Any:
-    """``text`` as a value of the type ``hint``."""
+def _parse(hint: Any, old: Any, text: str, option: str) -> Any:
+    """Returns the value that a text stands for.
+
+    Args:
+        hint: The type of the setting.
+        old: The present value, which says how many values a tuple has.
+        text: The value as the user wrote it.
+        option: The option that set it, for messages.
+    """
     if get_origin(hint) is Literal:
-        return choose(what, text, get_args(hint))
+        return choose(option, text, get_args(hint))
     if get_origin(hint) is UnionType:
         if text.lower() == "none":
             return None
@@ -104,15 +144,15 @@ def _parse(hint: Any, old: Any, text: str, what: str) -> Any:
     if isinstance(old, tuple) and old and not dataclasses.is_dataclass(old[0]):
         parts = text.strip("()[] ").split(",")
         if len(parts) != len(old):
-            raise ValueError(f"{what} must be {len(old)} values with commas between them, but is {text!r}")
-        return tuple(_parse(type(was), was, part.strip(), what) for was, part in zip(old, parts, strict=True))
+            raise ValueError(f"{option} must be {len(old)} values with commas between them, but is {text!r}")
+        return tuple(_parse(type(item), item, part.strip(), option) for item, part in zip(old, parts, strict=True))
     if hint is bool:
-        return choose(what, text.lower(), ("true", "false")) == "true"
+        return choose(option, text.lower(), ("true", "false")) == "true"
     if hint in (int, float, str):
         try:
             return hint(text)
         except ValueError:
             kind = "a whole number" if hint is int else "a number"
-            raise ValueError(f"{what} must be {kind}, but is {text!r}") from None
+            raise ValueError(f"{option} must be {kind}, but is {text!r}") from None
     inner = [field.name for field in dataclasses.fields(old)] if dataclasses.is_dataclass(old) else ["0", "1"]
-    raise ValueError(f"{what} is a group; set one of {', '.join(f'{what.split()[-1]}.{name}' for name in inner)}")
+    raise ValueError(f"{option} is a group; set one of {', '.join(f'{option.split()[-1]}.{name}' for name in inner)}")

@@ -15,6 +15,7 @@ from infomax.data.augmentation.views import (
 )
 from infomax.recipes.cpu import digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
+from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -300,5 +301,9 @@ def _small_batch(**settings: Any) -> Recipe:
     )
 
 
-SETTINGS = MiraSettings
-DEFAULT_FOR_LARGE_IMAGES = "imagenet100"  # the default for large images on a GPU
+METHOD = MethodSpec(
+    settings=MiraSettings,
+    recipes=RECIPES,
+    default_for_large_images="imagenet100",
+    paper="MIRA",
+)

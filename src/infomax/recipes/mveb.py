@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from infomax.data.augmentation.views import Preprocessing, View, ViewSet, byol, dino, moco
 from infomax.recipes.cpu import digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
+from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
@@ -235,5 +236,9 @@ def _study(
     )
 
 
-SETTINGS = MvebSettings
-DEFAULT_FOR_LARGE_IMAGES = "imagenet_batch_256"  # the default for large images on a GPU
+METHOD = MethodSpec(
+    settings=MvebSettings,
+    recipes=RECIPES,
+    default_for_large_images="imagenet_batch_256",
+    paper="MVEB",
+)

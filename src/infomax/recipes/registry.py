@@ -1,68 +1,144 @@
-"""Recipes by method and name, and how a user's own choices change one."""
+"""All methods and their recipes, found by name."""
 
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 from infomax.recipes import carl, corinfomax, mira, mveb
 from infomax.recipes.experiment import Experiment
-from infomax.recipes.schema import Recipe
+from infomax.recipes.method_spec import MethodSpec
+from infomax.recipes.schema import Recipe, from_json
 from infomax.runtime.checks import choose
 
-METHODS = {module.SETTINGS.name: module for module in (mira, corinfomax, carl, mveb)}
+ENTRY_POINTS = "infomax.methods"
+"""Group of entry points by which another package adds a method; each names a :class:`MethodSpec`."""
+
+
+def _installed(entries: Iterable[EntryPoint]) -> Iterator[MethodSpec]:
+    """Yields the methods of other packages; one that cannot be loaded is left out with a warning."""
+    for entry in entries:
+        try:
+            spec = entry.load()
+            if not isinstance(spec, MethodSpec):
+                raise TypeError(f"it is a {type(spec).__name__}, not a MethodSpec")
+        except Exception as error:  # a package's fault must not stop the commands that do not need it
+            warnings.warn(f"the method {entry.name} ({entry.value}) is left out: {error}", stacklevel=2)
+        else:
+            yield spec
+
+
+def _by_name(specs: Iterable[MethodSpec]) -> dict[str, MethodSpec]:
+    """Returns the methods by their names.
+
+    Raises:
+        ValueError: if two methods have one name.
+    """
+    methods: dict[str, MethodSpec] = {}
+    for spec in specs:
+        if spec.name in methods:
+            raise ValueError(f"two methods are named {spec.name}: uninstall one of the packages that bring them")
+        methods[spec.name] = spec
+    return methods
+
+
+METHODS = _by_name(
+    [
+        mira.METHOD,
+        corinfomax.METHOD,
+        carl.METHOD,
+        mveb.METHOD,
+        *_installed(entry_points(group=ENTRY_POINTS)),
+    ]
+)
+"""All methods by name; the first one is the default."""
+DEFAULT_METHOD = next(iter(METHODS))
 
 
 def default_recipe_name(method: str, *, data: str, side: int, gpu: bool) -> str:
-    """The recipe for these images on this machine, where the user named none.
+    """Returns the name of the recipe that a method has for these images on this machine.
 
     Args:
-        side: Of a typical image, in pixels; the shorter one.
+        method: Name of the method.
+        data: Name of the data set.
+        side: Shorter side of a typical image, in pixels.
+        gpu: Whether the run is for a GPU.
+
+    Raises:
+        ValueError: if there is no such method.
     """
-    if data == "digits":
-        return "digits"
-    if not gpu:
-        return "small"
-    return "cifar10" if side <= 64 else METHODS[method].DEFAULT_FOR_LARGE_IMAGES
+    return METHODS[choose("--method", method, METHODS)].default_recipe(data=data, side=side, gpu=gpu)
 
 
 def experiments() -> dict[str, Experiment]:
-    """All recipes of all methods, as ``mira/cifar10``."""
-    return {one.name: one for module in METHODS.values() for one in module.RECIPES.values()}
+    """Returns all recipes of all methods by their full names, as ``mira/cifar10``."""
+    return {experiment.name: experiment for spec in METHODS.values() for experiment in spec.recipes.values()}
 
 
 def get_experiment(name: str, method: str | None = None) -> Experiment:
-    """The recipe of this name with what a paper did with it.
+    """Returns the recipe of this name with what a paper did with it.
 
     Args:
-        name: ``METHOD/NAME``; or ``NAME`` alone, of ``method``, or where that is not given of MIRA or else of the one
-            that has a recipe of this name.
+        name: ``METHOD/NAME``; or ``NAME`` alone, of ``method``, or, without ``method``, of the first method that has a
+            recipe of this name.
+        method: Name of the method that the recipe must belong to.
 
     Raises:
-        ValueError: naming what is near, if there is none, or if ``name`` and ``method`` contradict each other.
+        ValueError: if there is no such recipe, naming the nearest one, or if ``name`` and ``method`` contradict each
+            other.
     """
-    own, slash, bare = name.rpartition("/")
+    owner, slash, bare = name.rpartition("/")
     if slash:
-        choose(f"the method of the recipe {name}", own, METHODS)
-        if method not in (None, own):
+        choose(f"the method of the recipe {name}", owner, METHODS)
+        if method not in (None, owner):
             raise ValueError(f"--recipe {name} is not of --method {method}")
     elif method is None:
-        owners = [key for key, module in METHODS.items() if bare in module.RECIPES]
+        owners = [spec.name for spec in METHODS.values() if bare in spec.recipes]
         if not owners:
-            everything = [*experiments(), *(key for module in METHODS.values() for key in module.RECIPES)]
-            near = get_close_matches(name, everything, n=1)
+            names = [*experiments(), *(key for spec in METHODS.values() for key in spec.recipes)]
+            near = get_close_matches(name, names, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"there is no recipe {name!r}; infomax recipes lists them{hint}")
-        own = "mira" if "mira" in owners else owners[0]
-    owner = choose("--method", own or method, METHODS)
-    return METHODS[owner].RECIPES[choose(f"the recipe for {owner}", bare, METHODS[owner].RECIPES)]
-
-
-def resolved(recipe: str | None, method: str | None) -> tuple[str | None, str | None, str]:
-    """A recipe's name alone, its method, and the data set that it is for, of what a user said; None where nothing."""
-    if recipe is None:
-        return None, method, "digits"
-    one = get_experiment(recipe, method)
-    return one.function.__name__, one.method, one.data or "digits"
+        owner = owners[0]
+    owner = choose("--method", owner or method, METHODS)
+    recipes = METHODS[owner].recipes
+    return recipes[choose(f"the recipe for {owner}", bare, recipes)]
 
 
 def get_recipe(method: str, name: str) -> Recipe:
-    """The recipe of this name for this method."""
+    """Returns the recipe of this name for this method."""
     return get_experiment(name, method).recipe()
+
+
+def recipe_from_json(plain: dict[str, Any]) -> Recipe:
+    """Returns the recipe that :func:`infomax.recipes.schema.to_json` wrote.
+
+    Raises:
+        ValueError: if a setting is missing, unknown, or of a method that is not installed.
+    """
+    return from_json(plain, {name: spec.settings for name, spec in METHODS.items()})
+
+
+@dataclass(frozen=True)
+class RecipeChoice:
+    """A frozen dataclass that holds which method and recipe a user named, as far as they did."""
+
+    method: str | None
+    recipe: str | None
+    """The recipe's name without its method."""
+    data: str
+    """The data set to train on if the user names none: that of the recipe, else ``digits``."""
+
+
+def parse_recipe_choice(recipe: str | None, method: str | None) -> RecipeChoice:
+    """Splits the name of a recipe into method and bare name, and looks up the data set that it is for.
+
+    Raises:
+        ValueError: if there is no such recipe, or it does not belong to the method.
+    """
+    if recipe is None:
+        return RecipeChoice(method, None, "digits")
+    experiment = get_experiment(recipe, method)
+    return RecipeChoice(experiment.method, experiment.function.__name__, experiment.data or "digits")

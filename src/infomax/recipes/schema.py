@@ -16,28 +16,31 @@ if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
 
 
-PATCH = 16  # pixels, of ViT-S/16
+PATCH = 16  # pixels: side of a patch of ViT-S/16
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodSettings(ABC):
-    """The settings of one method; each method's subclass is in its own file beside this one."""
+    """A frozen dataclass that holds the settings of one method; each method's subclass is in its own file."""
 
     name: ClassVar[str]
+    """The method's name, as ``--method`` takes it."""
 
     @abstractmethod
     def build(self, encoder: "Encoder") -> "Method":
-        """The method around this encoder. Imports torch."""
+        """Builds the method around an encoder. Torch is imported here, not with the settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
+    """A frozen dataclass that holds the architecture of the encoder."""
+
     backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small"]
     """``small`` suits a CPU; the others need a GPU."""
     stem: Literal["imagenet", "cifar"]
     """``imagenet`` shrinks the image at once, ``cifar`` keeps its size for images of up to 64 pixels."""
     stem_padding: int = 1
-    """Of the ResNets' CIFAR stem, in pixels."""
+    """Padding of the ResNets' CIFAR stem, in pixels."""
     zero_init_residual: bool = True
     """Whether each residual branch of a ResNet starts at zero."""
 
@@ -48,14 +51,16 @@ class EncoderSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
+    """A frozen dataclass that holds the optimizer and the schedule of its learning rate."""
+
     name: Literal["sgd", "lars", "adam", "adamw"]
     learning_rate: float
-    """Peak, at this recipe's batch size: nothing rescales it."""
+    """Peak learning rate at this recipe's batch size: nothing rescales it."""
     momentum: float = 0.9
-    """Of SGD and LARS."""
+    """Momentum of SGD and LARS."""
     weight_decay: float = 0.0
     decay_all: bool = False
-    """Whether biases and normalisation layers decay too."""
+    """Whether biases and normalisation layers have weight decay too."""
     warmup_epochs: int = 0
     warmup_start: float = 0.0
     """Learning rate at the start of the warm-up."""
@@ -64,7 +69,7 @@ class OptimizerSettings:
     per_epoch: bool = False
     """Whether the learning rate changes between epochs instead of between steps."""
     clip_norm: float | None = None
-    """The gradient is shortened to this L2 norm where it is longer."""
+    """Largest L2 norm of the gradient; a longer one is scaled down to it."""
 
     def __post_init__(self) -> None:
         _at_least("learning_rate", self.learning_rate, 0, strictly=True)
@@ -78,21 +83,23 @@ class OptimizerSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
+    """A frozen dataclass that holds everything that decides the result of a training."""
+
     name: str = ""
-    """That of its function; see :class:`infomax.recipes.experiment.Experiment`."""
+    """Name of the function that makes it; see :class:`infomax.recipes.experiment.Experiment`."""
     method: MethodSettings
     encoder: EncoderSettings
     views: ViewSet
     preprocessing: Preprocessing
-    """For evaluation."""
+    """How the encoder's input is made of an image for evaluation."""
     optimizer: OptimizerSettings
     batch_size: int
-    """Images a step, over all devices."""
+    """Images of a step, over all devices."""
     epochs: int
     seed: int = 0
-    """Of the weights, the order of the images and the views."""
+    """Seed of the weights, the order of the images and the views."""
     precision: Literal["64", "32", "bf16", "16"] = "32"
-    """Of the networks; losses are computed in float32 or float64 whatever this says."""
+    """Precision of the networks; losses are computed in float32 or float64 whatever this says."""
     micro_batch_size: int | None = None
     """Images that go through the networks at once, if fewer than ``batch_size``: the gradient is that of the whole
     batch, with BatchNorm's statistics of each group of so many images."""
@@ -125,7 +132,11 @@ class Recipe:
                     raise ValueError(f"vit_small takes images whose sides are multiples of {PATCH} pixels, not {side}")
 
     def steps(self, images: int) -> int:
-        """Of the whole training on so many images; those of an epoch that are too few for a last batch are left out."""
+        """Returns the number of steps of the whole training; an epoch's last images are left out if they fill no batch.
+
+        Args:
+            images: Number of images in the data set.
+        """
         return images // self.batch_size * self.epochs
 
 
@@ -135,14 +146,14 @@ def _at_least(name: str, value: float, low: float, *, strictly: bool = False) ->
 
 
 def to_json(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values, the method's settings with their name."""
+    """Returns the recipe as plain values; the method's settings hold the method's name too."""
     plain = dataclasses.asdict(recipe)
     plain["method"] = {"name": recipe.method.name, **plain["method"]}
     return plain
 
 
-def settings(recipe: Recipe) -> dict[str, Any]:
-    """All settings by the keys of ``--set``, as ``method.beta`` and ``views.global_crops.0.blur``."""
+def flat_settings(recipe: Recipe) -> dict[str, Any]:
+    """Returns all settings by the keys of ``--set``, as ``method.beta`` and ``views.global_crops.0.blur``."""
 
     def flat(value: Any, key: str) -> dict[str, Any]:
         if isinstance(value, (list, tuple)) and any(isinstance(item, dict) for item in value):
@@ -157,7 +168,11 @@ def settings(recipe: Recipe) -> dict[str, Any]:
 
 
 def from_json(plain: dict[str, Any], methods: Mapping[str, type[MethodSettings]]) -> Recipe:
-    """The recipe that :func:`to_json` wrote.
+    """Returns the recipe that :func:`to_json` wrote.
+
+    Args:
+        plain: The recipe as plain values.
+        methods: The settings classes of all methods by the methods' names.
 
     Raises:
         ValueError: if a setting is missing, unknown, or of a method that this version does not have.
@@ -170,7 +185,7 @@ def from_json(plain: dict[str, Any], methods: Mapping[str, type[MethodSettings]]
 
 
 def _build(cls: Any, value: Any) -> Any:
-    """``value``, from JSON, as ``cls``: dataclasses from dictionaries, tuples from lists."""
+    """Builds ``cls`` of a value from JSON: dataclasses of dictionaries, tuples of lists."""
     if dataclasses.is_dataclass(cls) and isinstance(value, dict):
         hints = get_type_hints(cls)
         try:

@@ -8,7 +8,7 @@ from infomax.planning.gpus import hours as train_hours
 from infomax.recipes import registry
 from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
-from infomax.recipes.schema import settings
+from infomax.recipes.schema import flat_settings
 from infomax.reporting.comparison import printed
 from infomax.reporting.tables import table
 from infomax.runtime.checks import check_number, choose
@@ -77,8 +77,8 @@ def in_full(experiment: Experiment, overrides: Sequence[str]) -> str:
     Args:
         overrides: Changes, as ``key=value``; they are marked.
     """
-    own = settings(experiment.recipe())
-    changed = settings(customise(experiment.recipe(), overrides=overrides))
+    own = flat_settings(experiment.recipe())
+    changed = flat_settings(customise(experiment.recipe(), overrides=overrides))
     width = max(map(len, changed))
     told = [f"  {key.ljust(width)}  {_plain(value)}{_was(own[key], value)}" for key, value in changed.items()]
     folder = f"runs/{experiment.name.replace('/', '-')}"

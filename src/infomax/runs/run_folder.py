@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from infomax.data.sources.location import DataLocation
-from infomax.recipes.registry import METHODS, get_recipe
-from infomax.recipes.schema import Recipe, from_json, settings, to_json
+from infomax.recipes.registry import get_recipe, recipe_from_json
+from infomax.recipes.schema import Recipe, flat_settings, to_json
 from infomax.runs.provenance import provenance
 from infomax.runtime.files import write_atomic
 from infomax.runtime.json_lines import append_json_line, read_json_lines
@@ -52,7 +52,7 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """Returns the recipe that the run was trained by, with all changes."""
-        return from_json(self.config["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
+        return recipe_from_json(self.config["recipe"])
 
     @property
     def recipe_title(self) -> str:
@@ -155,14 +155,14 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
 
 def changed_settings(recipe: Recipe) -> list[str]:
     """Lists the settings in which a recipe differs from the registered recipe of its name, as ``epochs=20``."""
-    registered = settings(get_recipe(recipe.method.name, recipe.name))
-    return [f"{key}={value}" for key, value in settings(recipe).items() if registered.get(key) != value]
+    registered = flat_settings(get_recipe(recipe.method.name, recipe.name))
+    return [f"{key}={value}" for key, value in flat_settings(recipe).items() if registered.get(key) != value]
 
 
 def recipe_differences(old: Recipe, new: Recipe) -> list[str]:
     """Lists the settings in which two recipes differ, as ``epochs: 10 there, 20 asked for``, one text each."""
-    before = {"method": old.method.name} | settings(old)
-    after = {"method": new.method.name} | settings(new)
+    before = {"method": old.method.name} | flat_settings(old)
+    after = {"method": new.method.name} | flat_settings(new)
     return [
         f"{key}: {before.get(key)} there, {after.get(key)} asked for"
         for key in sorted({*before, *after})

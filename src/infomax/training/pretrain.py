@@ -95,7 +95,8 @@ def pretrain(
         infomax.runtime.failures.MachineError: if memory, a worker or another rank is lost. What was trained is saved.
     """
     if not (resume and (Path(out) / "config.json").exists() and "/" not in str(recipe)):  # else the run says which
-        recipe, method, _ = registry.resolved(recipe, method)
+        choice = registry.parse_recipe_choice(recipe, method)
+        recipe, method = choice.recipe, choice.method
     changes = {
         "backbone": backbone,
         "views": views,
@@ -179,9 +180,9 @@ def _prepare(
         source = where.open(download=download)
     else:
         run_folder.check_output_folder(out, overwrite=overwrite)
-        where = DataLocation(**{"data": registry.resolved(recipe, method)[2], **location})
+        where = DataLocation(**{"data": registry.parse_recipe_choice(recipe, method).data, **location})
         source = where.open(download=download)
-        plan = plan_for(source, method or "mira", recipe, gpu=launch.device == "cuda", changes=changes)
+        plan = plan_for(source, method or registry.DEFAULT_METHOD, recipe, gpu=launch.device == "cuda", changes=changes)
     _check_possible(plan, source, out, launch)
     where = replace(where, data=source.name).located()  # shards are counted once
     train = source.pretraining
@@ -218,9 +219,15 @@ def picture_of_views(
     where: DataLocation, method: str | None, *, recipe: str | None = None, download: bool = False, **changes: Any
 ) -> bytes:
     """A PNG of some images and the views that a run of these settings would make of them; see :func:`pretrain`."""
-    recipe, method, _ = registry.resolved(recipe, method)
+    choice = registry.parse_recipe_choice(recipe, method)
     source = where.open(download=download)
-    plan = plan_for(source, method or "mira", recipe, gpu=choose_device("auto") == "cuda", changes=changes)
+    plan = plan_for(
+        source,
+        choice.method or registry.DEFAULT_METHOD,
+        choice.recipe,
+        gpu=choose_device("auto") == "cuda",
+        changes=changes,
+    )
     return _picture(source, plan)
 
 

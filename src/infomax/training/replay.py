@@ -11,8 +11,8 @@ from torch import Tensor
 from infomax.data.images import Images
 from infomax.data.loading.workers import Batch
 from infomax.data.streams import Stream
-from infomax.recipes.registry import METHODS
-from infomax.recipes.schema import from_json, to_json
+from infomax.recipes.registry import recipe_from_json
+from infomax.recipes.schema import to_json
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.runtime.checks import choose_device
@@ -63,7 +63,7 @@ def replay(folder: str | Path, *, device: str = "auto") -> dict[str, Any]:
     folder = Path(folder)
     try:
         report = json.loads((folder / "report.json").read_text())
-        recipe = from_json(report["recipe"], {name: module.SETTINGS for name, module in METHODS.items()})
+        recipe = recipe_from_json(report["recipe"])
         world = int(report["ranks"])
         files = [folder / f"images-{number}-of-{world}.pt" for number in range(world)]
         steps_per_epoch = int(report["steps_per_epoch"])
