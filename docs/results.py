@@ -19,6 +19,7 @@ from typing import Any
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results"
+MEASUREMENTS = DOCS / "measurements"
 SCORES = ("top1", "top5", "interval", "seconds", "test_images", "labelled_images")
 PER_CENT = ("knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all")
 
@@ -499,26 +500,26 @@ def speed_bounds_table() -> str:
 
 
 TABLES = {
-    "knn": (DOCS / "evaluation.md", knn_table),
-    "logistic": (DOCS / "evaluation.md", logistic_table),
-    "probes": (DOCS / "evaluation.md", probes_table),
-    "views": (DOCS / "data.md", views_table),
-    "opening": (DOCS / "data.md", opening_table),
+    "knn": (MEASUREMENTS / "evaluation.md", knn_table),
+    "logistic": (MEASUREMENTS / "evaluation.md", logistic_table),
+    "probes": (MEASUREMENTS / "evaluation.md", probes_table),
+    "views": (MEASUREMENTS / "views.md", views_table),
+    "opening": (MEASUREMENTS / "views.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
-    "photographs": (DOCS / "photographs.md", photographs_table),
-    "reproduction": (DOCS / "recipes.md", reproduction_table),
-    "collectives": (DOCS / "training.md", collectives_table),
-    "at-scale": (DOCS / "training.md", at_scale_table),
-    "parts": (DOCS / "training.md", parts_table),
-    "overhead": (DOCS / "training.md", overhead_table),
-    "plan": (DOCS / "plan.md", plan_table),
-    "speed-steps": (DOCS / "speed.md", speed_steps_table),
-    "speed-losses": (DOCS / "speed.md", speed_losses_table),
-    "speed-targets": (DOCS / "speed.md", speed_targets_table),
-    "speed-systems": (DOCS / "speed.md", speed_systems_table),
-    "speed-updates": (DOCS / "speed.md", speed_updates_table),
-    "speed-memory": (DOCS / "speed.md", speed_memory_table),
-    "speed-bounds": (DOCS / "speed.md", speed_bounds_table),
+    "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
+    "reproduction": (MEASUREMENTS / "reproduction.md", reproduction_table),
+    "collectives": (MEASUREMENTS / "engine.md", collectives_table),
+    "at-scale": (MEASUREMENTS / "engine.md", at_scale_table),
+    "parts": (MEASUREMENTS / "engine.md", parts_table),
+    "overhead": (MEASUREMENTS / "engine.md", overhead_table),
+    "plan": (MEASUREMENTS / "plan.md", plan_table),
+    "speed-steps": (MEASUREMENTS / "speed.md", speed_steps_table),
+    "speed-losses": (MEASUREMENTS / "speed.md", speed_losses_table),
+    "speed-targets": (MEASUREMENTS / "speed.md", speed_targets_table),
+    "speed-systems": (MEASUREMENTS / "speed.md", speed_systems_table),
+    "speed-updates": (MEASUREMENTS / "speed.md", speed_updates_table),
+    "speed-memory": (MEASUREMENTS / "speed.md", speed_memory_table),
+    "speed-bounds": (MEASUREMENTS / "speed.md", speed_bounds_table),
 }
 
 

@@ -102,7 +102,7 @@ def plan(
     gpu: Sequence[str] = (),
     **changes: Any,
 ) -> Plan:
-    """What :func:`infomax.pretrain` with the same words will cost; see docs/plan.md. Writes nothing.
+    """What :func:`infomax.pretrain` with the same words will cost; see docs/reference/plan.md. Writes nothing.
 
     Args:
         data, method, data_dir, classes, subset, download, recipe, device, devices, workers: As there. Of the papers'

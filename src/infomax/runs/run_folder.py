@@ -18,7 +18,7 @@ from infomax.runtime.json_lines import append_json_line, read_json_lines
 class Run:
     """A frozen dataclass that holds the path of a run folder, and reads and writes its files.
 
-    ``config.json`` records how the run was started; docs/runs.md describes the other files.
+    ``config.json`` records how the run was started; docs/reference/run-folder.md describes the other files.
     """
 
     path: Path

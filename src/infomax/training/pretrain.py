@@ -59,13 +59,13 @@ def pretrain(
     """Train an encoder without labels; the words are those of ``infomax pretrain``.
 
     With ``devices`` above 1, and under torchrun or srun, each process computes its share of every batch, and all
-    together exactly what one would; see docs/training.md. In a script, ``devices`` needs ``if __name__ == "__main__"``.
+    together exactly what one would; see docs/reference/training.md. In a script, ``devices`` needs ``if __name__ == "__main__"``.
 
     Args:
-        data: A folder of images, or any other source (docs/data.md); by default the data set of the recipe, else
+        data: A folder of images, or any other source (docs/reference/data-sources.md); by default the data set of the recipe, else
             ``digits``.
         method: ``mira`` (the default), ``corinfomax``, ``carl`` or ``mveb``.
-        out: The run folder to make; see docs/runs.md.
+        out: The run folder to make; see docs/reference/run-folder.md.
         data_dir, classes, subset: Where named data sets are, and what to keep of the images; see
             :class:`infomax.data.sources.location.DataLocation`.
         download: Fetch a named data set that is not in ``data_dir``.
