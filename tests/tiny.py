@@ -1,4 +1,4 @@
-"""Every method at toy size. A new method adds a line to TINY and passes the contract tests."""
+"""Settings of every method at toy size. A new method adds a line to TINY, and the contract tests then cover it."""
 
 import torch
 from torch import nn
@@ -32,14 +32,14 @@ def tiny_method(name: str, dtype: torch.dtype = torch.float64) -> Method:
 
 
 def tiny_views(
-    batch: int = 12, local: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0, full: int = 2
+    batch: int = 12, local_crops: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0, global_crops: int = 2
 ) -> Views:
     generator = torch.Generator().manual_seed(seed)
 
     def view(side: int) -> torch.Tensor:
         return torch.randn(batch, 3, side, side, generator=generator, dtype=dtype)
 
-    return Views(global_crops=[view(8) for _ in range(full)], local_crops=[view(6) for _ in range(local)])
+    return Views(global_crops=[view(8) for _ in range(global_crops)], local_crops=[view(6) for _ in range(local_crops)])
 
 
 def progress(step: int, steps_per_epoch: int = 3, epochs: int = 4) -> Progress:

@@ -1,4 +1,4 @@
-"""Mathematics that is no method's own: checked inputs, full precision, cross-entropy, log-determinants, information."""
+"""Mathematics that methods share: input checks, full precision, cross-entropy, log-determinants, information."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -18,12 +18,16 @@ R = TypeVar("R")
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """Run ``function`` with autocast ignored; half-precision tensors among its arguments become float32."""
+    """Wraps a function so that it ignores autocast, and converts its half-precision arguments to float32.
 
-    def widen(x: Any) -> Any:
-        if isinstance(x, Tensor):
-            return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-        return [widen(item) for item in x] if isinstance(x, (list, tuple)) else x
+    Args:
+        function: A function of tensors, lists or tuples of tensors, and other values.
+    """
+
+    def widen(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+        return [widen(item) for item in value] if isinstance(value, (list, tuple)) else value
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -35,37 +39,55 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def check_rows(name: str, x: Any, *, minimum: int = 1, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Refuse what is not a finite floating-point matrix, one row a sample, of the shape of ``like``.
+def check_rows(name: str, x: Any, *, min_rows: int = 1, like: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Checks that ``x`` is a finite floating-point matrix with one row a sample.
+
+    Args:
+        name: The name of the argument, for the message.
+        x: The value to check.
+        min_rows: The smallest number of rows that the global batch may have.
+        like: A tensor whose shape ``x`` must have; None allows any shape.
 
     Returns:
-        Its smallest and its largest element.
+        The smallest and the largest element of ``x``, two scalars.
 
     Raises:
-        ValueError: naming the argument, what was given and what would be right.
+        ValueError: If ``x`` is something else. The message names the argument, its value and what would be right.
     """
     if not isinstance(x, Tensor) or x.ndim != 2 or not x.is_floating_point():
-        given = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"{name} must be a floating-point matrix, one row a sample, but is {given}")
+        actual = f"{x.dtype} {list(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name} must be a floating-point matrix, one row a sample, but is {actual}")
     if like is not None and x.shape != like.shape:
         raise ValueError(f"{name} must have the shape {list(like.shape)} of its counterpart, but has {list(x.shape)}")
-    if 0 in x.shape or global_count(x) < minimum:
-        raise ValueError(f"{name} needs at least {minimum} row(s) and 1 column, but has shape {list(x.shape)}")
-    low, high = x.detach().aminmax()  # one pass; NaN propagates into both
+    if 0 in x.shape or global_count(x) < min_rows:
+        raise ValueError(f"{name} needs at least {min_rows} row(s) and 1 column, but has shape {list(x.shape)}")
+    low, high = x.detach().aminmax()  # one pass over memory; NaN propagates into both
     if not (low.isfinite() & high.isfinite()):
         raise ValueError(f"{name} contains NaN or infinity")
     return low, high
 
 
-def row_blocks(*x: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Rows of all, on a CPU so many as fit in its cache: what is computed from a block touches memory once."""
-    whole = x[0].is_cuda or torch.compiler.is_compiling()  # a compiler makes blocks of its own
-    rows = len(x[0]) if whole else torch.get_num_threads() * (2**19 // x[0].shape[1] + 1)  # some MB a thread
-    return zip(*(each.split(rows) for each in x), strict=True)
+def row_blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yields corresponding blocks of rows of all ``matrices``.
+
+    On a CPU a block fits its cache, so that several operations on a block touch memory once. On a GPU, and for a
+    compiler, which makes blocks of its own, all rows are one block.
+
+    Args:
+        matrices: Tensors [n, ...] with the same number of rows; the width of the first one decides the block's size.
+    """
+    in_one_block = matrices[0].is_cuda or torch.compiler.is_compiling()
+    elements_per_thread = 2**19  # some MB
+    block = torch.get_num_threads() * (elements_per_thread // matrices[0].shape[1] + 1)
+    rows = len(matrices[0]) if in_one_block else block
+    return zip(*(matrix.split(rows) for matrix in matrices), strict=True)
 
 
 class _SoftCrossEntropy(torch.autograd.Function):
-    """Autograd would keep the logarithms until the backward pass, and write the matrix several times in it."""
+    """Computes :func:`soft_cross_entropy` with a gradient of its own.
+
+    Autograd would keep the logarithms until the backward pass, and write the matrix several times there.
+    """
 
     @staticmethod
     def forward(ctx, logits: Tensor, target: Tensor, temperature: float) -> Tensor:
@@ -78,20 +100,42 @@ class _SoftCrossEntropy(torch.autograd.Function):
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyrefly: ignore[bad-override]
         logits, target = ctx.saved_tensors
         gradient, scale = torch.empty_like(logits), gradients[0].unsqueeze(1) / ctx.temperature
-        for into, x, t, s in row_blocks(gradient, logits, target, scale):
-            torch.softmax(x / ctx.temperature, 1, out=into).mul_(t.sum(1, keepdim=True)).sub_(t).mul_(s)
+        for out, x, t, s in row_blocks(gradient, logits, target, scale):
+            torch.softmax(x / ctx.temperature, 1, out=out).mul_(t.sum(1, keepdim=True)).sub_(t).mul_(s)
         return gradient, None, None
 
 
 def soft_cross_entropy(
     logits: Float[Tensor, "b k"], target: Float[Tensor, "b k"], temperature: float
 ) -> Float[Tensor, " b"]:
-    """Of each row, ``-sum_j target_j log softmax(logits / temperature)_j``, with the targets held constant. In nats."""
+    """Computes ``-sum_j target_j log softmax(logits / temperature)_j`` of each row, in nats.
+
+    It checks nothing. MIRA's loss, Eq. 8, is made of it.
+
+    Args:
+        logits: The logits of each sample, [B, K]; gradients flow to them.
+        target: The target weight of each class, [B, K]; held constant.
+        temperature: The temperature of the softmax, above 0.
+
+    Returns:
+        The cross-entropies, [B].
+
+    Example:
+        >>> import torch
+        >>> from infomax.functional import soft_cross_entropy
+        >>> logits = torch.tensor([[0.2, 0.0], [0.2, 0.0]])
+        >>> target = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+        >>> soft_cross_entropy(logits, target, temperature=0.1)  # log(1 + exp(-2)), and 1 more
+        tensor([0.1269, 1.1269])
+    """
     return _SoftCrossEntropy.apply(logits, target, temperature)  # pyrefly: ignore[bad-return]
 
 
 class _LogDet(torch.autograd.Function):
-    """Autograd through a Cholesky factor costs 2-3 times the closed form, d log det A = tr(A^-1 dA)."""
+    """Computes ``log det(matrix + ridge I)`` with the closed-form gradient, d log det A = tr(A^-1 dA).
+
+    Autograd through a Cholesky factor costs 2-3 times as much.
+    """
 
     @staticmethod
     def forward(ctx, matrix: Tensor, ridge: float) -> Tensor:
@@ -106,8 +150,8 @@ class _LogDet(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore[bad-override]
         (factor,) = ctx.saved_tensors
-        if factor.is_cuda and factor.ndim > 2:  # of many at once, some builds of torch make the host wait
-            inverse = torch.stack([torch.cholesky_inverse(x) for x in factor])
+        if factor.is_cuda and factor.ndim > 2:  # for a stack of matrices, some builds of torch make the host wait
+            inverse = torch.stack([torch.cholesky_inverse(matrix) for matrix in factor])
         else:
             inverse = torch.cholesky_inverse(factor)
         return gradients[0][..., None, None] * inverse, None
@@ -115,10 +159,24 @@ class _LogDet(torch.autograd.Function):
 
 @full_precision
 def log_det(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
-    """Log-determinant of a symmetric positive-definite matrix by Cholesky, with the closed-form gradient ``A^-1``.
+    """Computes the natural log-determinant of a symmetric positive-definite matrix.
+
+    It uses a Cholesky factor, and the closed-form gradient ``A^-1``. The determinant itself may overflow.
+
+    Args:
+        matrix: A symmetric positive-definite matrix A, [D, D].
+
+    Returns:
+        The log-determinant, a scalar.
 
     Raises:
-        ValueError: if ``matrix`` is not square, or not positive definite.
+        ValueError: If ``matrix`` is not square, or not positive definite.
+
+    Example:
+        >>> import torch
+        >>> from infomax.functional import log_det
+        >>> round(log_det(torch.tensor([[2.0, 1.0], [1.0, 3.0]])).item(), 4)  # log 5
+        1.6094
     """
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"matrix must be square, but has shape {list(matrix.shape)}")
@@ -128,13 +186,25 @@ def log_det(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
 
 
 def log_det_or_nan(matrix: Float[Tensor, "... d d"], ridge: float = 0.0) -> Float[Tensor, "..."]:
-    """The same, of one matrix or a stack, to whose diagonal ``ridge`` is added; unchecked and in their precision: NaN,
-    without waiting for the device, where it fails."""
+    """Computes ``log det(matrix + ridge I)`` of one symmetric matrix or a stack of them, without any check.
+
+    It computes in the precision of ``matrix``, and does not wait for the device.
+
+    Args:
+        matrix: One matrix or a stack of them, [..., D, D].
+        ridge: The number that is added to the diagonal.
+
+    Returns:
+        The log-determinants, [...]; NaN if a sum is not positive definite.
+    """
     return _LogDet.apply(matrix, ridge)  # pyrefly: ignore[bad-return]
 
 
 class _Scatter(torch.autograd.Function):
-    """Autograd would take two matrix products backwards, where a symmetric result needs one."""
+    """Computes :func:`scatter` with a gradient of its own.
+
+    The result is symmetric, so one matrix product is enough for the gradient; autograd would take two.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, centre: Tensor) -> Tensor:
@@ -151,13 +221,21 @@ class _Scatter(torch.autograd.Function):
 
 
 def scatter(x: Float[Tensor, "n d"], centre: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
-    """``sum_i (x_i - centre)(x_i - centre)'``, by one matrix product, and its gradient by another."""
+    """Computes the scatter matrix ``sum_i (x_i - centre)(x_i - centre)'`` of this rank's rows.
+
+    Args:
+        x: The samples, [N, D]; gradients flow to them.
+        centre: The point that is subtracted from each sample, [D]; gradients flow to it too.
+
+    Returns:
+        The scatter matrix, [D, D].
+    """
     return _Scatter.apply(x, centre)  # pyrefly: ignore[bad-return]
 
 
 def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
-    """Covariance over the global batch, normalised by n. Centred first: E[xx'] - mm' would cancel."""
-    return global_quotient(scatter(x, global_mean(x)), len(x))
+    """Computes the covariance of the global batch, normalised by its number of rows."""
+    return global_quotient(scatter(x, global_mean(x)), len(x))  # centred first: E[xx'] - mm' would cancel
 
 
 def _regularised_log_det(covariance: Tensor, epsilon: float) -> Tensor:
@@ -166,12 +244,29 @@ def _regularised_log_det(covariance: Tensor, epsilon: float) -> Tensor:
 
 @full_precision
 def ld_entropy(x: Float[Tensor, "n d"], *, epsilon: float = 1e-8) -> Float[Tensor, ""]:
-    """Log-determinant entropy of the rows of ``x``, in nats (CorInfoMax Eq. A.2). Computed in float64.
+    """Computes the log-determinant entropy of the rows of ``x``, in nats (CorInfoMax Eq. A.2).
 
     ``1/2 log det(R + epsilon I) + d/2 log(2 pi e)`` with the covariance ``R`` of the global batch: the differential
-    entropy of a Gaussian with that covariance.
+    entropy of a Gaussian with that covariance. It is computed in float64.
+
+    Args:
+        x: The samples, [N, D] with N >= 2 over all ranks; gradients flow to them.
+        epsilon: The number above 0 that is added to the diagonal of the covariance.
+
+    Returns:
+        The entropy, a scalar of the type of ``x``.
+
+    Raises:
+        ValueError: If ``x`` is not a finite matrix with at least 2 rows, or ``epsilon`` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from infomax.functional import ld_entropy
+        >>> x = torch.tensor([[-1.0], [1.0]])  # variance 1: the entropy is log(2 pi e) / 2
+        >>> round(ld_entropy(x).item(), 4), round(ld_entropy(10 * x).item(), 4)
+        (1.4189, 3.7215)
     """
-    check_rows("x", x, minimum=2)
+    check_rows("x", x, min_rows=2)
     check_number("epsilon", epsilon, low=0, open_low=True)
     log_determinant = _regularised_log_det(_covariance(x.double()), epsilon)
     return (log_determinant / 2 + x.shape[1] / 2 * log(2 * pi * e)).to(x.dtype)
@@ -181,17 +276,40 @@ def ld_entropy(x: Float[Tensor, "n d"], *, epsilon: float = 1e-8) -> Float[Tenso
 def ld_mutual_information(
     x: Float[Tensor, "n d1"], y: Float[Tensor, "n d2"], *, epsilon: float = 1e-8
 ) -> Float[Tensor, ""]:
-    """Log-determinant mutual information between the rows of ``x`` and ``y``, in nats. Computed in float64.
+    """Computes the log-determinant mutual information between the rows of ``x`` and ``y``, in nats.
 
-    ``1/2 [log det(R_x + epsilon I) + log det(R_y + epsilon I) - log det(R_xy + epsilon I)]`` with the joint covariance
-    ``R_xy``. Equal to CorInfoMax Eqs. 1, A.4 and A.5 but symmetric, and needs no inverse.
+    ``1/2 [log det(R_x + epsilon I) + log det(R_y + epsilon I) - log det(R_xy + epsilon I)]`` with the covariances
+    ``R_x`` and ``R_y`` and the joint covariance ``R_xy`` of the global batch. It equals CorInfoMax Eqs. 1, A.4 and
+    A.5, but is symmetric and needs no inverse. It is computed in float64.
+
+    Args:
+        x: Samples of the first variable, [N, D1] with N >= 2 over all ranks; gradients flow to them.
+        y: Samples of the second variable, [N, D2], row by row those that belong to ``x``; gradients flow to them.
+        epsilon: The number above 0 that is added to the diagonals of the covariances.
+
+    Returns:
+        The mutual information, a scalar of the wider type of ``x`` and ``y``.
+
+    Raises:
+        ValueError: If ``x`` or ``y`` is not a finite matrix with at least 2 rows, if they have different numbers of
+            rows, or if ``epsilon`` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from infomax.functional import ld_mutual_information
+        >>> x = torch.tensor([[-1.0], [-1.0], [1.0], [1.0]])
+        >>> y = torch.tensor([[-2.0], [0.0], [0.0], [2.0]])  # squared correlation 1/2: the information is log(2) / 2
+        >>> round(ld_mutual_information(x, y).item(), 4)
+        0.3466
     """
-    check_rows("x", x, minimum=2)
-    check_rows("y", y, minimum=2)
+    check_rows("x", x, min_rows=2)
+    check_rows("y", y, min_rows=2)
     check_number("epsilon", epsilon, low=0, open_low=True)
     if len(x) != len(y):
         raise ValueError(f"y must have as many rows as x, {len(x)}, but has {len(y)}")
     joint = _covariance(torch.cat([x.double(), y.double()], dim=1))
     d = x.shape[1]
-    terms = [_regularised_log_det(part, epsilon) for part in (joint[:d, :d], joint[d:, d:], joint)]
-    return ((terms[0] + terms[1] - terms[2]) / 2).to(torch.promote_types(x.dtype, y.dtype))
+    log_det_x, log_det_y, log_det_joint = (
+        _regularised_log_det(block, epsilon) for block in (joint[:d, :d], joint[d:, d:], joint)
+    )
+    return ((log_det_x + log_det_y - log_det_joint) / 2).to(torch.promote_types(x.dtype, y.dtype))

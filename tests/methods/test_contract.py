@@ -1,4 +1,4 @@
-"""What every method must do, whatever its equations."""
+"""The contract that every method must keep, whatever its equations."""
 
 import copy
 import io
@@ -52,15 +52,15 @@ def test_loss_is_a_finite_scalar_of_the_views_dtype(name, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", TINY)
-def test_the_numbers_of_a_loss_may_come_in_a_tensor(name, dtype):
-    """As to a compiled one; equally many at each step."""
-    views, numbers = tiny_views(dtype=dtype), [tiny_method(name).schedule_values(progress(step)) for step in range(12)]
-    assert len({len(each) for each in numbers}) == 1
+def test_schedule_values_may_come_in_a_tensor(name, dtype):
+    """A compiled loss takes them so; every step has equally many."""
+    views = tiny_views(dtype=dtype)
+    schedule_values = [tiny_method(name).schedule_values(progress(step)) for step in range(12)]
+    assert len({len(values) for values in schedule_values}) == 1
     for step in (0, LATER, 11):
-        apart = tiny_method(name, dtype)
-        total = apart.compute_loss(
-            apart.online(views), apart.target(views), torch.tensor(numbers[step], dtype=torch.float64)
-        ).total
+        method = tiny_method(name, dtype)
+        values = torch.tensor(schedule_values[step], dtype=torch.float64)
+        total = method.compute_loss(method.online(views), method.target(views), values).total
         assert total.dtype == dtype
         torch.testing.assert_close(total, tiny_method(name, dtype)(views, progress(step)).total)
 
@@ -71,16 +71,16 @@ def test_gradient_reaches_each_trainable_parameter_and_no_other(name):
     method(tiny_views(), progress(LATER)).total.backward()
     method.after_backward(progress(LATER))
     for parameter_name, parameter in method.named_parameters():
-        reached = parameter.grad is not None and bool((parameter.grad != 0).any())
+        has_gradient = parameter.grad is not None and bool((parameter.grad != 0).any())
         # BatchNorm removes what a bias before it adds, so there the gradient is zero but for rounding.
-        assert reached == parameter.requires_grad, parameter_name
+        assert has_gradient == parameter.requires_grad, parameter_name
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_a_run_that_was_saved_and_loaded_goes_on_bit_for_bit(name):
-    straight = tiny_method(name)
-    optimizer = sgd(straight)
-    train(straight, range(6), optimizer)
+def test_a_resumed_run_continues_bit_for_bit(name):
+    uninterrupted = tiny_method(name)
+    optimizer = sgd(uninterrupted)
+    train(uninterrupted, range(6), optimizer)
 
     first = tiny_method(name)
     optimizer = sgd(first)
@@ -94,7 +94,7 @@ def test_a_run_that_was_saved_and_loaded_goes_on_bit_for_bit(name):
     optimizer = sgd(second)
     optimizer.load_state_dict(state["optimizer"])
     train(second, range(3, 6), optimizer)
-    assert_same(straight.state_dict(), second.state_dict())
+    assert_same(uninterrupted.state_dict(), second.state_dict())
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -109,7 +109,7 @@ def test_nothing_moves_in_evaluation_mode(name):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_training_moves_the_representation(name):
+def test_training_changes_the_eval_encoder(name):
     method = tiny_method(name)
     before = copy.deepcopy(method.eval_encoder.state_dict())
     train(method, range(4), sgd(method))
@@ -122,25 +122,25 @@ def test_loss_is_computed_in_full_precision_under_autocast(name):
     """The networks run in bfloat16, the loss does not: it equals the float64 loss up to what the networks changed."""
     method, views = tiny_method(name, torch.float32).eval(), tiny_views(dtype=torch.float32)
     with torch.no_grad():
-        full = method(views, progress(LATER)).total
+        expected = method(views, progress(LATER)).total
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            half = method(views, progress(LATER)).total
-    assert half.dtype == torch.float32
-    torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
+            autocast = method(views, progress(LATER)).total
+    assert autocast.dtype == torch.float32
+    torch.testing.assert_close(autocast, expected, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("name", TINY)
-@pytest.mark.parametrize(("full", "local"), [(2, 2), (3, 0), (4, 1)])
-def test_any_number_of_views_trains_the_online_branch(name, full, local):
+@pytest.mark.parametrize(("global_crops", "local_crops"), [(2, 2), (3, 0), (4, 1)])
+def test_any_number_of_views_trains_the_online_branch(name, global_crops, local_crops):
     method = tiny_method(name)
-    method.global_views = full
-    views = tiny_views(local=local, full=full)
+    method.global_crop_count = global_crops
+    views = tiny_views(local_crops=local_crops, global_crops=global_crops)
     for view in (*views.global_crops, *views.local_crops):
         view.requires_grad_()
     method(views, progress(LATER)).total.backward()
-    assert all(
-        view.grad is not None and view.grad.abs().sum() > 0 for view in (*views.global_crops, *views.local_crops)
-    )
+    for view in (*views.global_crops, *views.local_crops):
+        assert view.grad is not None
+        assert view.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", ["mira", "mveb"])
@@ -184,7 +184,7 @@ def test_mira_freezes_its_prototypes_in_the_first_epoch_only():
 
 
 def test_mira_anneals_beta_from_its_start_to_its_end():
-    """At the first step the targets are those of beta_start, at the last those of beta."""
+    """The first step has the targets of beta_start, and the last one those of beta."""
     settings = {"temperature": 0.225, "iterations": 30}
     assign, swapped_prediction_loss = mira.assign, mira.swapped_prediction_loss
     method = tiny_method("mira-no-teacher")
@@ -201,9 +201,9 @@ def embeddings(method, views, network=None):
     return [F.normalize(network(view), dim=1) for view in (*views.global_crops, *views.local_crops)]
 
 
-def test_mira_predicts_the_targets_of_all_other_full_views():
-    """The mean over targets and crops of plain cross-entropies, pair by pair."""
-    method, views = tiny_method("mira"), tiny_views(full=3, local=1)
+def test_mira_predicts_the_targets_of_all_other_global_crops():
+    """The loss is the mean over targets and crops of plain cross-entropies, pair by pair."""
+    method, views = tiny_method("mira"), tiny_views(global_crops=3, local_crops=1)
     logits = [
         method.prototypes(method.projector(method.encoder(view))) for view in (*views.global_crops, *views.local_crops)
     ]
@@ -215,18 +215,18 @@ def test_mira_predicts_the_targets_of_all_other_full_views():
         if c != m
     ]
     fresh = tiny_method("mira")
-    fresh.global_views = 3
+    fresh.global_crop_count = 3
     torch.testing.assert_close(fresh(views, progress(0)).total, torch.stack(pairs).mean())
 
 
-@pytest.mark.parametrize(("full", "local"), [(2, 1), (3, 1)])
-def test_mveb_aligns_each_crop_with_the_mean_of_the_others_targets(full, local):
+@pytest.mark.parametrize(("global_crops", "local_crops"), [(2, 1), (3, 1)])
+def test_mveb_aligns_each_crop_with_the_mean_of_the_other_targets(global_crops, local_crops):
     method = tiny_method("mveb")
-    method.global_views = full
-    views = tiny_views(full=full, local=local)
+    method.global_crop_count = global_crops
+    views = tiny_views(global_crops=global_crops, local_crops=local_crops)
     loss = method(views, progress(0))
     fresh = tiny_method("mveb")
-    online, targets = embeddings(fresh, views), embeddings(fresh, views, fresh.teacher)[:full]
+    online, targets = embeddings(fresh, views), embeddings(fresh, views, fresh.teacher)[:global_crops]
     dots = [
         (z * torch.stack([t for m, t in enumerate(targets) if m != c]).mean(0)).sum(1).mean()
         for c, z in enumerate(online)
@@ -235,9 +235,9 @@ def test_mveb_aligns_each_crop_with_the_mean_of_the_others_targets(full, local):
     torch.testing.assert_close(loss.total, -torch.stack(dots).mean() - 0.01 * entropy)
 
 
-def test_carl_compares_each_view_with_each_other_full_one():
-    method, views = tiny_method("carl"), tiny_views(full=3, local=2)
-    method.global_views = 3
+def test_carl_compares_each_view_with_each_other_global_crop():
+    method, views = tiny_method("carl"), tiny_views(global_crops=3, local_crops=2)
+    method.global_crop_count = 3
     logits = [
         method.assigner(method.projector(method.encoder(view))) for view in (*views.global_crops, *views.local_crops)
     ]
@@ -246,17 +246,17 @@ def test_carl_compares_each_view_with_each_other_full_one():
     torch.testing.assert_close(method(views, progress(0)).total, torch.stack(pairs).mean() + 4.0 * uniformity)
     parameter = method.assigner.weight
     constant = [carl.consistency_loss(logits[c], logits[m].detach()) for m in range(3) for c in range(5) if c != m]
-    (want,) = torch.autograd.grad(torch.stack(constant).mean() + 4.0 * uniformity, parameter)
-    (got,) = torch.autograd.grad(method(views, progress(0)).total, parameter)
-    torch.testing.assert_close(got, want)
+    (expected,) = torch.autograd.grad(torch.stack(constant).mean() + 4.0 * uniformity, parameter)
+    (actual,) = torch.autograd.grad(method(views, progress(0)).total, parameter)
+    torch.testing.assert_close(actual, expected)
 
 
-def test_corinfomax_deals_full_views_to_its_branches_and_draws_all_to_them():
-    method, views = tiny_method("corinfomax"), tiny_views(full=3, local=1)
-    method.global_views = 3
+def test_corinfomax_splits_global_crops_over_its_branches_and_attracts_all_views_to_them():
+    method, views = tiny_method("corinfomax"), tiny_views(global_crops=3, local_crops=1)
+    method.global_crop_count = 3
     z = embeddings(method, views)
     criterion = corinfomax.CorInfoMaxLoss(4, attraction=0.0)
-    # Both branches start from the same statistics, so each can be had from a loss of equal branches.
+    # Both branches start from the same statistics, so the loss of two equal branches gives the entropy of each.
     entropy = -(criterion(torch.cat([z[0], z[2]]), torch.cat([z[0], z[2]])) / 2)
     criterion = corinfomax.CorInfoMaxLoss(4, attraction=0.0)
     entropy = entropy - criterion(z[1], z[1]) / 2
@@ -273,10 +273,10 @@ def test_carl_averages_both_roles_and_weighs_uniformity_by_epoch():
         uniformity = (uniformity_loss(a) + uniformity_loss(b)) / 2
         torch.testing.assert_close(method(views, progress(step)).total, consistency_loss(a, b) + weight * uniformity)
     parameter = method.assigner.weight
-    (full,) = torch.autograd.grad(consistency_loss(a, b), parameter, retain_graph=True)
-    expected = full / 2 + 1.5 * torch.autograd.grad(uniformity, parameter)[0]
-    (got,) = torch.autograd.grad(method(views, progress(9)).total, parameter)
-    torch.testing.assert_close(got, expected)
+    (consistency_gradient,) = torch.autograd.grad(consistency_loss(a, b), parameter, retain_graph=True)
+    expected = consistency_gradient / 2 + 1.5 * torch.autograd.grad(uniformity, parameter)[0]
+    (actual,) = torch.autograd.grad(method(views, progress(9)).total, parameter)
+    torch.testing.assert_close(actual, expected)
 
 
 def test_corinfomax_projects_to_the_unit_sphere():
@@ -287,5 +287,5 @@ def test_corinfomax_projects_to_the_unit_sphere():
     torch.testing.assert_close(method(views, progress(0)).total, expected)
 
 
-def test_views_are_full_ones_and_local_ones():
-    assert Views._fields == ("full", "local")
+def test_views_are_global_crops_and_local_crops():
+    assert Views._fields == ("global_crops", "local_crops")

@@ -278,7 +278,7 @@ def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
 
 def test_where_acceleration_may_fail_a_number_is_asked_for():
     with pytest.raises(
-        ValueError, match=r"iterations must be given, as iterations=30, where beta is above 0.9: it is 0.95"
+        ValueError, match=r"iterations must be given, as iterations=30, if beta is above 0.9: it is 0.95"
     ):
         assign(torch.zeros(4, 3), beta=0.95)
 

@@ -1,7 +1,53 @@
-"""The contract of a method: views and progress in, a loss out. It knows no optimiser, logger, trainer or data set.
+"""The contract of a method: views and progress go in, a loss comes out.
 
-What is computed image by image (the outputs of the networks) is apart from what is computed over the batch (the loss),
-so that an engine may take a large batch through the networks in parts and still minimise the loss of all of it.
+A method knows no optimiser, logger, trainer or data set. The outputs of its networks, which depend on one image each,
+are apart from its loss, which depends on the whole batch. An engine may therefore pass a large batch through the
+networks in microbatches and still minimise the loss of the whole batch.
+
+How one training step goes
+--------------------------
+
+1. The engine makes the :class:`Views` of this rank's images, all at once or microbatch by microbatch.
+2. ``online = method.online(views)`` gives the outputs of the trained networks: one tensor a view, one row an image.
+   With microbatches it is called a second time for the same views, to build the graph that the first call left out.
+3. ``target = method.target(views)`` gives the outputs of the EMA teacher, without gradient: one tensor a global crop,
+   or an empty list if the method has no teacher.
+4. ``values = method.schedule_values(progress)`` gives the numbers in the loss that change over a run.
+5. ``loss = method.compute_loss(online, target, values)`` gives the loss of the global batch, whose gradient then flows
+   back through step 2. The collectives in it make every rank compute the same loss.
+6. ``method.after_backward(progress)`` may change gradients. The engine clips them afterwards.
+7. The optimiser takes its step.
+8. ``method.after_step(next_progress)`` updates the EMA teacher.
+
+Until step 7 nothing has changed but buffers, and the engine puts these back if the loss or the gradient is NaN or
+infinite. Between runs, evaluation uses :attr:`Method.eval_encoder` and, if there are prototypes,
+:meth:`Method.cluster_logits`.
+
+Where the needs of a new method go
+----------------------------------
+
+* A teacher, with a constant or a scheduled EMA momentum: :meth:`Method.after_step`, which knows the progress, calls
+  :meth:`infomax.nn.blocks.Teacher.ema_update`. Today a cosine raises the momentum to 1; a constant momentum would be a
+  setting of ``Teacher``, and the contract stays as it is.
+* A predictor: a further module of the method that :meth:`Method.online` applies after the projector. If the loss needs
+  projections too, they may follow the predictions in the same list: the engine requires one row an image of each
+  tensor, not one tensor a view.
+* A weight of the loss, or a temperature, that changes over the run: :meth:`Method.schedule_values`.
+* A memory bank or another running statistic: a buffer, so that it is saved with the method and is put back if the step
+  fails. :meth:`Method.compute_loss` updates it in training mode while gradients are enabled, as
+  :class:`infomax.methods.corinfomax.CorInfoMaxLoss` updates its covariances;
+  :func:`infomax.runtime.collectives.gather` fetches the rows of all ranks, so that every rank holds the same bank.
+* Parameters that rest for some epochs: :meth:`Method.after_backward` removes their gradients.
+* Learning rates and weight decays by parameter group: not the method's concern.
+  :func:`infomax.nn.optimizers.parameter_groups` divides the parameters, and :mod:`infomax.recipes.building` sets the
+  rates. A scheduled weight decay would stand beside ``learning_rate`` there.
+* A number of views other than two: :attr:`Method.global_crop_count`, which may be 1, and the lists in :class:`Views`.
+* Masks: what is drawn from torch's generator in :meth:`Method.online` is drawn alike when a microbatch passes again,
+  because the engine seeds that generator for each step and microbatch. Masks that the teacher must see too would be a
+  field of :class:`Views`.
+* Cluster assignments that are recomputed each epoch: no hook serves this today. The assignments would be a buffer; the
+  training loop would call a new hook before each epoch with the features of the training set, and :class:`Views` would
+  carry the positions of its images in that set.
 """
 
 from abc import ABC, abstractmethod
@@ -17,9 +63,10 @@ from infomax.models.encoders import Encoder
 
 
 class Views(NamedTuple):
-    """Normalised images, one tensor [B, 3, side, side] a view: two or more full ones, any number of smaller local ones.
+    """A named tuple that holds normalised images, one tensor [B, 3, side, side] a view.
 
-    The full views are what all views are compared with, each with those but itself: of two views, each with the other.
+    There are two or more global crops and any number of smaller local crops. Each view is compared with every global
+    crop but itself: of two global crops, each is compared with the other.
     """
 
     global_crops: list[Tensor]
@@ -28,7 +75,13 @@ class Views(NamedTuple):
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the run is: optimiser steps done, of how many, and the epoch (from 0) that the batch belongs to."""
+    """A frozen dataclass that holds how far a run is.
+
+    Args:
+        step: The number of optimiser steps that are done.
+        total_steps: The number of optimiser steps of the whole run.
+        epoch: The epoch that the batch belongs to, counted from 0.
+    """
 
     step: int
     total_steps: int
@@ -36,90 +89,133 @@ class Progress:
 
     @property
     def fraction(self) -> float:
+        """Returns the share of the run that is done, in [0, 1]."""
         return self.step / self.total_steps
 
 
 class Loss(NamedTuple):
-    """The loss to minimise, and its parts by name, detached, for the log."""
+    """A named tuple that holds the loss to minimise, a scalar, and its detached terms by name, for the log."""
 
     total: Tensor
     terms: dict[str, Tensor]
 
 
-def others(position: int, full: int) -> list[int]:
-    """The full views, of which there are ``full``, that the view at this position is compared with."""
-    return [view for view in range(full) if view != position]
+def other_global_crops(view: int, global_crop_count: int) -> list[int]:
+    """Returns the positions of the global crops that a view is compared with: all of them but itself.
+
+    Args:
+        view: The position of the view in a list that starts with the global crops.
+        global_crop_count: The number of global crops.
+    """
+    return [crop for crop in range(global_crop_count) if crop != view]
 
 
 class Method(nn.Module, ABC):
-    """Everything that is trained. A concrete method is final; methods share by composition, not by inheritance.
+    """An abstract module that holds everything that is trained, and computes the loss.
 
-    One step is ``loss(online(views), target(views), progress)``, its backward pass, :meth:`after_backward`, the
-    optimiser's step, and :meth:`after_step`. No part of it but the last two changes a parameter. The loss is
-    ``objective(online, target, scheduled(progress))``: what is computed, and the numbers in it that change.
+    A concrete method is final: methods share code by composition, not by inheritance. The module's docstring tells how
+    one step calls the members below. Only :meth:`after_backward` changes gradients, and only :meth:`after_step` changes
+    parameters.
     """
 
     encoder: Encoder
+    """The trained encoder."""
     joint_forward = False
-    """Whether views of one size go through the networks together, sharing BatchNorm's statistics."""
-    global_views = 2
-    """How many of the views, the first ones, are full."""
+    """Whether views of one size pass the networks together and share the statistics of BatchNorm."""
+    global_crop_count = 2
+    """The number of global crops, which come first among the views."""
 
     @abstractmethod
     def online(self, views: Views) -> list[Tensor]:
-        """What the loss needs of each image from the trained branch: [B, ...] a view, the full ones first."""
+        """Returns the outputs of the trained networks that the loss needs.
+
+        Returns:
+            One tensor [B, ...] a view, the global crops first, with one row for each of this rank's B images.
+        """
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        """What the loss needs of each image from a teacher: [B, ...] a full view; nothing where there is no teacher."""
+        """Returns the outputs of the EMA teacher that the loss needs, without gradient.
+
+        Returns:
+            One tensor [B, ...] a global crop; an empty list if the method has no teacher.
+        """
         return []
 
     @abstractmethod
-    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
-        """The loss of the global batch, from the outputs for this rank's images. Has no parameters of its own.
+    def compute_loss(
+        self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
+    ) -> Loss:
+        """Computes the loss of the global batch from the outputs for this rank's images.
 
-        Autocast is ignored. State that lives in buffers advances, in training mode while gradients are enabled.
+        It uses no parameters, and ignores autocast. It updates state in buffers in training mode while gradients are
+        enabled.
 
         Args:
-            numbers: Those of :meth:`schedule_values`; or a tensor that holds them, where one compiled loss is to serve a run.
+            online: The tensors of :meth:`online`, or detached copies with the rows of all microbatches.
+            target: The tensors of :meth:`target`, likewise.
+            schedule_values: The numbers of :meth:`schedule_values`, or one float64 tensor that holds them. A compiled
+                loss takes the tensor: as constants, new numbers would make torch.compile start again.
         """
 
     def schedule_values(self, progress: Progress) -> tuple[float, ...]:
-        """The numbers in the loss that change over a run, always equally many."""
+        """Returns the numbers in the loss that change over a run; every step has equally many of them."""
         return ()
 
     def loss(self, online: list[Tensor], target: list[Tensor], progress: Progress) -> Loss:
-        """The loss of these outputs at this point of a run."""
+        """Computes the loss of these outputs at this point of a run."""
         return self.compute_loss(online, target, self.schedule_values(progress))
 
     def forward(self, views: Views, progress: Progress) -> Loss:
-        """The loss of these views."""
+        """Computes the loss of these views at this point of a run."""
         return self.loss(self.online(views), self.target(views), progress)
 
     @property
     @abstractmethod
     def eval_encoder(self) -> Encoder:
-        """The encoder to keep and to judge: the trained one, or its moving average where the paper evaluates that."""
+        """Returns the encoder to keep and to evaluate: the trained one, or the EMA teacher's if the paper does so."""
 
     def cluster_logits(self, features: Tensor) -> Tensor | None:
-        """How well each prototype suits each of these features [n, width] of :attr:`representation`: [n, prototypes].
+        """Computes the logit of each prototype for each feature.
 
-        None where the method has no prototypes.
+        Args:
+            features: Features of :attr:`eval_encoder`, [n, width].
+
+        Returns:
+            Logits [n, prototypes]; None if the method has no prototypes.
         """
         return None
 
     def after_backward(self, progress: Progress) -> None:
-        """Called between the backward pass and the optimiser's step, with the gradients in place."""
+        """Changes gradients before the optimiser's step.
+
+        They are averaged over ranks, and under float16 still multiplied by the scale of the loss.
+
+        Args:
+            progress: The progress that the loss was computed with.
+        """
 
     def after_step(self, progress: Progress) -> None:
-        """Called after the optimiser's step, with the progress that the next step stands at: moves a teacher."""
+        """Updates the EMA teacher after the optimiser's step.
 
-    def each(self, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
-        """``network`` of each view; of views of one size together, if ``joint_forward``."""
+        Args:
+            progress: The progress that the next step will have.
+        """
+
+    def forward_each(self, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
+        """Applies ``network`` to each view, or to all neighbouring views of one size together if ``joint_forward``.
+
+        Args:
+            network: A function that maps images [b, 3, side, side] to outputs [b, ...].
+            views: Images, one tensor [B, 3, side, side] a view.
+
+        Returns:
+            One output [B, ...] a view.
+        """
         if not self.joint_forward:
             return [network(view) for view in views]
         outputs: list[Tensor] = []
-        for _, group in groupby(views, key=lambda view: view.shape[-2:]):
-            members = list(group)
-            outputs += network(torch.cat(members)).chunk(len(members))
+        for _, same_size in groupby(views, key=lambda view: view.shape[-2:]):
+            group = list(same_size)
+            outputs += network(torch.cat(group)).chunk(len(group))
         return outputs

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from infomax.functional import check_rows, full_precision, log_det_or_nan, scatter
-from infomax.methods.base import Loss, Method, Views, others
+from infomax.methods.base import Loss, Method, Views, other_global_crops
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import l2_normalize, mlp
 from infomax.runtime.checks import check_count, check_number
@@ -24,44 +24,84 @@ from infomax.runtime.collectives import global_count, global_mean, global_means,
 def recursive_statistics(
     z: Float64[Tensor, "n d"], mean: Float64[Tensor, " d"], covariance: Float64[Tensor, "d d"], forgetting: float
 ) -> tuple[Float64[Tensor, " d"], Float64[Tensor, "d d"]]:
-    """One step of Eq. 7 over the global batch: the new mean, and the new covariance about the new mean.
+    """Computes the new mean and covariance after one step of Eq. 7, over the global batch.
 
-    The old statistics are constants; gradients flow through the batch mean too, as in the official code.
+    ``mean' = forgetting mean + (1 - forgetting) batch mean``, and ``covariance' = forgetting covariance +
+    (1 - forgetting) batch covariance``, where the batch covariance is that about the new mean. The old statistics are
+    constants; gradients flow through the batch mean too, as in the official code.
+
+    Args:
+        z: The embeddings, [N, D] in float64; gradients flow to them.
+        mean: The mean after the step before, [D] in float64.
+        covariance: The covariance after the step before, [D, D] in float64.
+        forgetting: lambda in [0, 1]: the share of the old statistics that is kept.
+
+    Returns:
+        The new mean, [D], and the new covariance, [D, D].
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.corinfomax import recursive_statistics
+        >>> z = torch.tensor([[1.0], [3.0]]).double()
+        >>> mean, covariance = torch.zeros(1).double(), torch.eye(1).double()
+        >>> mean, covariance = recursive_statistics(z, mean, covariance, forgetting=0.5)
+        >>> mean.item(), covariance.item()  # about the new mean, the batch has variance 2
+        (1.0, 1.5)
     """
     mean = torch.lerp(global_mean(z), mean, forgetting)
     return mean, torch.lerp(global_quotient(scatter(z, mean), len(z)), covariance, forgetting)
 
 
 class _SquaredDistance(torch.autograd.Function):
-    """Of corresponding rows, over their width; autograd would go over the matrix twice as often."""
+    """Computes the squared distance of corresponding rows over their width; autograd would read them twice as often."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
-        apart = a - b
-        ctx.save_for_backward(apart)
-        return (apart * apart).mean(1)
+        difference = a - b
+        ctx.save_for_backward(difference)
+        return (difference * difference).mean(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor]:  # pyrefly: ignore[bad-override]
-        (apart,) = ctx.saved_tensors
-        gradient = apart * (gradients[0] * (2 / apart.shape[1])).unsqueeze(1)
+        (difference,) = ctx.saved_tensors
+        gradient = difference * (gradients[0] * (2 / difference.shape[1])).unsqueeze(1)
         return gradient, -gradient
 
 
 class CorInfoMaxLoss(nn.Module):
-    """``-1/D [log det(R1 + epsilon I) + log det(R2 + epsilon I)] + attraction / (N D) |Z1 - Z2|^2`` (Algorithm 1).
+    """A module that computes CorInfoMax's loss (Algorithm 1) and holds the statistics of both branches.
 
-    Equal to -J/D of Eq. 6 with 2/epsilon there replaced by ``attraction`` (docs/decisions.md, corinfomax-attraction).
-    The statistics R1, R2, mu1, mu2 of the two branches are float64 buffers: they move with the module, are saved with
-    it, and advance only in training mode while gradients are enabled. All is computed in float64, because with fewer
-    samples than dimensions the covariance's null space decays to epsilon, far below float32's rounding.
+    ``-1/D [log det(R1 + epsilon I) + log det(R2 + epsilon I)] + attraction / (N D) |Z1 - Z2|^2``
+
+    This is -J/D of Eq. 6 with 2/epsilon replaced by ``attraction`` (docs/decisions.md, corinfomax-attraction). The
+    covariances R1, R2 [D, D] and means mu1, mu2 [D] of the two branches are float64 buffers: they move with the module
+    and are saved with it. They change only in training mode while gradients are enabled. All is computed in float64,
+    because with fewer samples than dimensions the smallest eigenvalues of a covariance decay to epsilon, far below
+    float32's rounding.
 
     Args:
-        dim: D, the width of the embeddings.
-        attraction: alpha, the weight of the mean squared distance between the branches.
+        dim: The width of the embeddings, D.
+        attraction: The weight alpha of the mean squared distance between the branches, not negative.
         forgetting: lambda in [0, 1): the share of the old statistics that is kept at each step.
-        epsilon: Added to the covariances' diagonal.
+        epsilon: The number above 0 that is added to the covariances' diagonals.
+
+    Raises:
+        ValueError: If an argument is out of range, or not finite.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.corinfomax import CorInfoMaxLoss
+        >>> z1 = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])  # covariance I / 2 about 0
+        >>> z2 = torch.tensor([[0.6, 0.8], [-0.8, 0.6], [-0.6, -0.8], [0.8, -0.6]])  # the same, rotated
+        >>> loss = CorInfoMaxLoss(dim=2, attraction=0.0, forgetting=0.0)
+        >>> round(loss(z1, z2).item(), 4)  # 2 log 2, the least that unit vectors can have in 2 dimensions
+        1.3863
+        >>> loss = CorInfoMaxLoss(dim=2, attraction=10.0, forgetting=0.0)
+        >>> round(loss(z1, z2).item(), 4)  # plus 10 / D times the mean squared distance of 0.8
+        5.3863
+        >>> [round(x, 4) for x in loss.R1.diagonal().tolist()]
+        [0.5, 0.5]
     """
 
     R1: Tensor
@@ -81,21 +121,28 @@ class CorInfoMaxLoss(nn.Module):
             self.register_buffer(f"mu{branch}", torch.zeros(dim, dtype=torch.float64))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CorInfoMaxLoss":
-        """Follow the module to another device, but keep the statistics' precision when it changes its own."""
-        kept = dict(self.named_buffers())
+        """Moves the statistics to another device with the module, but keeps them in float64."""
+        buffers_before = dict(self.named_buffers())
         super()._apply(fn, recurse)
-        for name, buffer in kept.items():
+        for name, buffer in buffers_before.items():
             setattr(self, name, buffer.to(getattr(self, name).device))
         return self
 
     def forward(self, z1: Float[Tensor, "n d"], z2: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
-        """The loss of one step, from the two branches' embeddings of the same images.
+        """Computes the loss of one step from the two branches' embeddings of the same images.
+
+        Args:
+            z1: The embeddings of the first branch, [N, D] with N >= 2 over all ranks; gradients flow to them.
+            z2: The embeddings of the second branch, [N, D], row by row of the same images; gradients flow to them.
+
+        Returns:
+            The loss, a scalar of the type of ``z1``.
 
         Raises:
-            ValueError: if ``z1`` or ``z2`` is not a finite [N, dim] matrix with N >= 2, or their shapes differ.
+            ValueError: If ``z1`` or ``z2`` is not a finite [N, dim] matrix with N >= 2, or their shapes differ.
         """
-        check_rows("z1", z1, minimum=2)
-        check_rows("z2", z2, minimum=2, like=z1)
+        check_rows("z1", z1, min_rows=2)
+        check_rows("z2", z2, min_rows=2, like=z1)
         if z1.shape[1] != self.dim:
             raise ValueError(f"z1 must have dim={self.dim} columns, but has {z1.shape[1]}")
         entropy, distance = self.terms(z1, z2)
@@ -103,12 +150,18 @@ class CorInfoMaxLoss(nn.Module):
 
     @full_precision
     def terms(self, z1: Tensor, z2: Tensor, pairs: Sequence[tuple[Tensor, Tensor]] = ()) -> tuple[Tensor, Tensor]:
-        """``1/D`` of the sum of the log-determinants, and the mean squared distance; advances the statistics.
+        """Computes the two terms of the loss, and updates the statistics.
 
-        Both are NaN where the embeddings are no numbers; an error would have to wait for the device.
+        Both terms are NaN if the embeddings contain NaN or infinity; an error would have to wait for the device.
 
         Args:
-            pairs: Over which the distance is averaged, where there are more than ``z1`` and ``z2``.
+            z1: The embeddings of the first branch, [N, D].
+            z2: The embeddings of the second branch, [N, D].
+            pairs: The pairs of embeddings [B, D] over which the distance is averaged; if empty, ``z1`` and ``z2``.
+
+        Returns:
+            The sum of the log-determinants over D, and the mean squared distance over samples and dimensions: two
+            scalars.
         """
         # A compiled loss cannot warn.
         if not torch.compiler.is_compiling() and (samples := global_count(z1)) < 2 * self.dim:
@@ -130,16 +183,22 @@ class CorInfoMaxLoss(nn.Module):
 
 
 class CorInfoMax(Method):
-    """CorInfoMax's shared branch and its loss.
+    """A method: CorInfoMax's encoder and projector, shared by both branches, and its loss.
 
-    Of more than two full views, every other one belongs to the same branch, whose covariance is that of all their
-    embeddings; local views are drawn to the full ones (docs/decisions.md, corinfomax-crops).
+    If there are more than two global crops, every other one belongs to the same branch, whose covariance is that of all
+    their embeddings. Local crops enter the distance alone (docs/decisions.md, corinfomax-crops).
 
     Args:
-        encoder: Images to features.
-        hidden, dimension: Widths of the projector's hidden layers and of its output.
-        projector_norm: Whether the hidden layers have BatchNorm, as the paper's ImageNet-1k run alone has.
-        attraction, forgetting, epsilon: As in :class:`CorInfoMaxLoss`.
+        encoder: The encoder to train; it maps images to features.
+        hidden: The width of the projector's hidden layers.
+        dimension: The width of the projector's output, D.
+        projector_norm: Whether the hidden layers have BatchNorm, as only the paper's ImageNet-1k run has.
+        attraction: The weight of the distance, as in :class:`CorInfoMaxLoss`.
+        forgetting: The share of the old statistics that is kept at each step, as there.
+        epsilon: The number that is added to the covariances' diagonals, as there.
+
+    Raises:
+        ValueError: If a width or a number is out of range.
     """
 
     def __init__(
@@ -163,18 +222,26 @@ class CorInfoMax(Method):
     def eval_encoder(self) -> Encoder:
         return self.encoder
 
+    def _embed(self, images: Tensor) -> Tensor:
+        return self.projector(self.encoder(images))
+
     def online(self, views: Views) -> list[Tensor]:
-        return [l2_normalize(z) for z in self.each(self._embed, [*views.global_crops, *views.local_crops])]
+        embeddings = self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        return [l2_normalize(z) for z in embeddings]
 
-    def _embed(self, x: Tensor) -> Tensor:
-        return self.projector(self.encoder(x))
-
-    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
+    def compute_loss(
+        self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
+    ) -> Loss:
         if len(online) == 2:
             entropy, distance = self.criterion.terms(online[0], online[1])
         else:
-            full = online[: self.global_views]
-            pairs = [(z, full[view]) for crop, z in enumerate(online) for view in others(crop, len(full))]
-            entropy, distance = self.criterion.terms(torch.cat(full[0::2]), torch.cat(full[1::2]), pairs)
+            global_crops = online[: self.global_crop_count]
+            pairs = [
+                (z, global_crops[crop])
+                for view, z in enumerate(online)
+                for crop in other_global_crops(view, len(global_crops))
+            ]
+            branch1, branch2 = torch.cat(global_crops[0::2]), torch.cat(global_crops[1::2])
+            entropy, distance = self.criterion.terms(branch1, branch2, pairs)
         total = self.criterion.attraction * distance - entropy
         return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})

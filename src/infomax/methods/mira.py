@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from infomax.functional import check_rows, full_precision, row_blocks, soft_cross_entropy
-from infomax.methods.base import Loss, Method, Progress, Views, others
+from infomax.methods.base import Loss, Method, Progress, Views, other_global_crops
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import Prototypes, Teacher, mlp
 from infomax.nn.schedules import cosine
@@ -26,31 +26,49 @@ from infomax.runtime.collectives import global_logmeanexp, global_max, global_me
 # While exponents stay within 68 nats, all that the linear form computes lies between exp(-68)/K and K B exp(68), within
 # float32 for K B up to 10^8. It costs a tenth of the log-domain form.
 LINEAR_RANGE = 68.0
-COSINES = 2.0  # the range of logits in training, which is known without reading the device
-ACCELERATED = 0.9  # the largest beta for which acceleration converged from wherever it was tried to start
+COSINE_RANGE = 2.0  # the range of logits in training, which are cosines: no need to read it from the device
+MAX_ACCELERATED_BETA = 0.9  # acceleration converged from every start that was tried, up to this beta
 
 
 def assign(
     logits: Float[Tensor, "b k"], *, temperature: float = 0.225, beta: float = 2 / 3, iterations: int | None = None
 ) -> Float[Tensor, "b k"]:
-    """Pseudo-labels: the minimiser of Eq. 4 over the global batch, by the fixed point of Eqs. 5 and 7. No gradient.
+    """Computes the pseudo-labels: the minimiser of Eq. 4 over the global batch, by the fixed point of Eqs. 5 and 7.
 
     The exponent in the loop is -beta/(1 - beta) as in Eq. 7; the paper's Algorithm 1 prints -beta, which solves another
-    problem (docs/decisions.md, mira-exponent).
+    problem (docs/decisions.md, mira-exponent). No gradient flows through the result.
 
     Args:
-        logits: Teacher logits, one row an image; cosines in [-1, 1] in the paper, but any finite values will do.
-        temperature: Of the teacher's softmax.
-        beta: Weight of the mutual information, in [0, 1). 0 returns the softmax itself.
-        iterations: Of Eq. 7, after a first one from u = 1, as in the official code. The error falls at least as fast
-            as beta^iterations; a warning says where that is slow. None goes to the limit, as far as the precision of
-            ``logits`` tells it apart, in fewer, accelerated iterations (mira-limit), for beta up to 0.9.
+        logits: The teacher's logits, [B, K], one row an image. In the paper they are cosines in [-1, 1]; any finite
+            values will do.
+        temperature: The temperature of the teacher's softmax, above 0.
+        beta: The weight of the mutual information, in [0, 1). With 0 the result is the softmax itself.
+        iterations: The number of iterations of Eq. 7 after a first one from u = 1, as in the official code. The error
+            falls at least as fast as beta^iterations; a warning tells if that is not enough. None goes to the limit, as
+            far as the precision of ``logits`` resolves it, by fewer, accelerated iterations, for beta up to 0.9
+            (docs/decisions.md, mira-limit).
 
     Returns:
-        Targets; each row is non-negative and sums to 1.
+        The targets, [B, K]; each row is non-negative and sums to 1.
 
     Raises:
-        ValueError: naming the argument that is out of range, or not finite.
+        ValueError: If ``logits`` is not a finite floating-point matrix, a number is out of range, or ``iterations`` is
+            missing with a beta above 0.9.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mira import assign
+        >>> logits = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.5, 0.4]])
+        >>> (logits / 0.225).softmax(1)  # all images prefer the first cluster
+        tensor([[0.9722, 0.0278],
+                [0.9350, 0.0650],
+                [0.7087, 0.2913],
+                [0.6093, 0.3907]])
+        >>> assign(logits).round(decimals=3)  # surer of each image, and more even over the clusters
+        tensor([[1.0000, 0.0000],
+                [0.9970, 0.0030],
+                [0.6410, 0.3590],
+                [0.3200, 0.6800]])
     """
     low, high = check_rows("logits", logits)
     check_assignment(temperature, beta, iterations)
@@ -58,35 +76,45 @@ def assign(
     if not isfinite(spread / scale):
         raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
     precision = torch.promote_types(logits.dtype, torch.float32)
-    onwards = _chebyshev_weights(beta, _chebyshev_iterations(beta, precision) if iterations is None else 0)
-    return _fixed_points([logits], scale, beta, iterations or 0, onwards, spread / scale <= LINEAR_RANGE)[0]
+    chebyshev_weights = _chebyshev_weights(beta, _chebyshev_iterations(beta, precision) if iterations is None else 0)
+    linear_form = spread / scale <= LINEAR_RANGE
+    return _fixed_points([logits], scale, beta, iterations or 0, chebyshev_weights, linear_form)[0]
 
 
 def check_assignment(temperature: float, beta: float, iterations: int | None) -> None:
-    """Refuse settings of :func:`assign` that are out of range; warn where the iterations cannot have converged."""
+    """Checks the settings of :func:`assign`, and warns if the iterations cannot have converged.
+
+    Args:
+        temperature: The temperature of the teacher's softmax.
+        beta: The weight of the mutual information.
+        iterations: The number of iterations, or None for the limit.
+
+    Raises:
+        ValueError: If a setting is out of range, or ``iterations`` is missing with a beta above 0.9.
+    """
     check_number("temperature", temperature, low=0, open_low=True)
     check_number("beta", beta, low=0, high=1)
     if iterations is None:
-        if beta > ACCELERATED:
+        if beta > MAX_ACCELERATED_BETA:
             raise ValueError(
-                f"iterations must be given, as iterations=30, where beta is above {ACCELERATED}: it is {beta:.4g}"
+                f"iterations must be given, as iterations=30, if beta is above {MAX_ACCELERATED_BETA}: it is {beta:.4g}"
             )
         return
     check_count("iterations", iterations, low=0)
-    if (left := beta ** (iterations + 1)) > 2e-4:
+    if (error_bound := beta ** (iterations + 1)) > 2e-4:
         warnings.warn(
             f"iterations={iterations} may leave MIRA's targets unconverged at beta={beta:.4g}: "
-            f"the bound on the error, which shrinks by beta an iteration, is still {left:.1g} of its start",
+            f"the bound on the error, which shrinks by beta an iteration, is still {error_bound:.1g} of its start",
             stacklevel=3,
         )
 
 
 def _chebyshev_iterations(beta: float, dtype: torch.dtype) -> int:
-    """Iterations to the limit, as far as a precision tells it apart.
+    """Returns the number of accelerated iterations that reach the limit, as far as ``dtype`` resolves it.
 
     At the fixed point the derivative of Eq. 7's map of log u is beta times a stochastic matrix that is similar to a
     symmetric, positive semi-definite one: its eigenvalues are real, within [0, beta]. Of all iterations of such a map
-    Chebyshev's has the least error, 2 rate^n where plain iteration has beta^n (Golub and Varga 1961).
+    Chebyshev's has the least error, 2 rate^n, where plain iteration has beta^n (Golub and Varga 1961).
     """
     if beta == 0:
         return 0
@@ -95,11 +123,11 @@ def _chebyshev_iterations(beta: float, dtype: torch.dtype) -> int:
 
 
 def _chebyshev_weights(beta: float, count: int) -> list[float]:
-    """How far each of Chebyshev's iterations goes on from the point before."""
-    found, omega = [1.0] * count, 2.0  # where the recursion starts, though its first step has 1
-    for number in range(1, count):
-        found[number] = omega = 1 / (1 - (beta / (2 - beta)) ** 2 * omega / 4)
-    return found
+    """Returns the extrapolation weight of each Chebyshev iteration, relative to the point before the last."""
+    weights, omega = [1.0] * count, 2.0  # the recursion starts from 2, though the first iteration has weight 1
+    for iteration in range(1, count):
+        weights[iteration] = omega = 1 / (1 - (beta / (2 - beta)) ** 2 * omega / 4)
+    return weights
 
 
 @torch.no_grad()
@@ -108,57 +136,71 @@ def _fixed_points(
     logits: Sequence[Tensor],
     scale: float | Tensor,
     beta: float | Tensor,
-    plain: int,
-    onwards: Sequence[float | Tensor],
-    linear: bool,
+    plain_iterations: int,
+    chebyshev_weights: Sequence[float | Tensor],
+    linear_form: bool,
 ) -> list[Tensor]:
-    """Eqs. 5 and 7 for p^(1/(1-beta)), which up to a factor per row is the softmax of ``logits / scale``.
+    """Computes the targets of several views by Eqs. 5 and 7, each view on its own.
 
-    For the logits of several views, each on its own, in step, so that an iteration is one collective: a first one and
-    ``plain`` more as they stand, then an accelerated one for each of ``onwards``. ``linear`` says which of two equal
-    forms is computed; a bound on the range of the logits decides it, never the data.
+    The views iterate in step, so that an iteration is one collective. There is a first iteration from u = 1, then
+    ``plain_iterations``, then an accelerated one for each of ``chebyshev_weights``.
+
+    Args:
+        logits: The logits of each view, [B, K].
+        scale: ``temperature * (1 - beta)``: the softmax of ``logits / scale`` is p^(1/(1-beta)) of Eq. 5, up to a
+            factor per row.
+        beta: The weight of the mutual information.
+        plain_iterations: The number of iterations of Eq. 7 as it stands.
+        chebyshev_weights: The extrapolation weights of the accelerated iterations.
+        linear_form: Which of two equal forms is computed: with probabilities, or with their logarithms. A bound on the
+            range of the logits decides it, never the data.
+
+    Returns:
+        The targets of each view, [B, K].
     """
     dtype = logits[0].dtype
     # Far outside float32's exponents float32 logits have too few digits too: beta = 0.99 multiplies them by hundreds.
-    wide, softmax = (dtype, torch.softmax) if linear else (torch.float64, torch.log_softmax)
-    q = torch.empty(len(logits), *logits[0].shape, dtype=wide, device=logits[0].device)
-    sums, before = q.new_zeros(2, len(q), q.shape[2])
-    for x, view, total in zip(q, logits, sums, strict=True):
-        for into, rows in row_blocks(x, view):
-            softmax(rows.to(wide) / scale, 1, out=into)
-            if linear:
-                total += into.sum(0)
-    beta, *onwards = (x.to(wide) if isinstance(x, Tensor) else x for x in (beta, *onwards))
-    # a is the logarithm of u^(-beta/(1-beta)), but for a constant. Where u is 1 so is each sum over clusters.
-    a = (global_sum(sums).log() if linear else _log_column_sums_of_logs(q, before)) * -beta
-    for onward in [*[None] * plain, *onwards]:
-        found = (_log_column_sums if linear else _log_column_sums_of_logs)(q, a) * -beta
-        if onward is not None:
-            found = torch.lerp(before, torch.lerp(a, found, 2 / (2 - beta)), onward)
-        a, before = found, a
-    if not linear:
-        return list((q + a.unsqueeze(1)).softmax(2).to(dtype))
-    for x, v in zip(q, a.softmax(1), strict=True):
-        for (rows,) in row_blocks(x):
+    q_dtype, softmax = (dtype, torch.softmax) if linear_form else (torch.float64, torch.log_softmax)
+    # All views' softmax(logits / scale), or its logarithm.
+    q = torch.empty(len(logits), *logits[0].shape, dtype=q_dtype, device=logits[0].device)
+    sums, previous = q.new_zeros(2, len(q), q.shape[2])
+    for q_view, view_logits, total in zip(q, logits, sums, strict=True):
+        for out, rows in row_blocks(q_view, view_logits):
+            softmax(rows.to(q_dtype) / scale, 1, out=out)
+            if linear_form:
+                total += out.sum(0)
+    beta, *chebyshev_weights = (x.to(q_dtype) if isinstance(x, Tensor) else x for x in (beta, *chebyshev_weights))
+    # log_v is log u^(-beta/(1-beta)), up to a constant. If u is 1, each row's sum over clusters is 1 too.
+    log_v = (global_sum(sums).log() if linear_form else _log_column_sums_of_logs(q, previous)) * -beta
+    for weight in [*[None] * plain_iterations, *chebyshev_weights]:
+        updated = (_log_column_sums if linear_form else _log_column_sums_of_logs)(q, log_v) * -beta
+        if weight is not None:
+            updated = torch.lerp(previous, torch.lerp(log_v, updated, 2 / (2 - beta)), weight)
+        log_v, previous = updated, log_v
+    if not linear_form:
+        return list((q + log_v.unsqueeze(1)).softmax(2).to(dtype))
+    for q_view, v in zip(q, log_v.softmax(1), strict=True):
+        for (rows,) in row_blocks(q_view):
             rows.div_((rows @ v).unsqueeze(1)).mul_(v)  # in place: on a CPU fresh memory costs more than the arithmetic
     return list(q)
 
 
-def _log_column_sums(q: Float[Tensor, "v b k"], a: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
-    """Of each view, ``log sum_i q_ij / <q_i, exp a>``, but for a constant."""
-    v = a.softmax(1)  # with weights of sum 1, no <q_i, v> is beyond the least and the largest of q
+def _log_column_sums(q: Float[Tensor, "v b k"], log_v: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
+    """Computes ``log sum_i q_ij / <q_i, v>`` of each view over the global batch, up to a constant."""
+    v = log_v.softmax(1)  # with weights of sum 1, no <q_i, v> is beyond the least and the largest of q
     if q.is_cuda or torch.compiler.is_compiling():  # all views at once: on a GPU the number of operations counts
         return global_sum(((q @ v.unsqueeze(2)).reciprocal_().mT @ q).squeeze(1)).log()
     sums = torch.zeros_like(v)
-    for view, powers, total in zip(q, v, sums, strict=True):
-        for (rows,) in row_blocks(view):
-            total.addmv_(rows.T, (rows @ powers).reciprocal_())
+    for q_view, v_view, total in zip(q, v, sums, strict=True):
+        for (rows,) in row_blocks(q_view):
+            total.addmv_(rows.T, (rows @ v_view).reciprocal_())
     return global_sum(sums).log()
 
 
-def _log_column_sums_of_logs(log_q: Float[Tensor, "v b k"], a: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
-    row = (log_q + a.unsqueeze(1)).logsumexp(2, keepdim=True)
-    return global_logmeanexp(torch.cat(list(log_q - row), dim=1)).view_as(a)
+def _log_column_sums_of_logs(log_q: Float[Tensor, "v b k"], log_v: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
+    """Computes the logarithms of :func:`_log_column_sums` from log q, up to another constant."""
+    row_sums = (log_q + log_v.unsqueeze(1)).logsumexp(2, keepdim=True)
+    return global_logmeanexp(torch.cat(list(log_q - row_sums), dim=1)).view_as(log_v)
 
 
 def swapped_prediction_loss(
@@ -167,15 +209,33 @@ def swapped_prediction_loss(
     *,
     temperature: float = 0.1,
 ) -> Float[Tensor, ""]:
-    """Each crop predicts the targets of the other crops' images: Eq. 8, averaged over targets and crops. In nats.
+    """Computes the loss with which each crop predicts the targets of the other crops: Eq. 8, averaged, in nats.
 
-    ``1/M sum_m 1/(V-1) sum_{c != m} CE(targets[m], student_logits[c])``: half of Eq. 8 for two crops, as in the
+    ``1/M sum_m 1/(V-1) sum_{c != m} CE(targets[m], student_logits[c])``. For two crops this is half of Eq. 8, as in the
     official code (docs/decisions.md, mira-loss-scale).
 
     Args:
-        student_logits: Of V crops; the first M are those that the targets were computed from.
-        targets: Of the first M crops; 2 in the paper, at least. Held constant.
-        temperature: Of the student's softmax.
+        student_logits: The student's logits of V crops, each [B, K]; the first M crops are those that the targets were
+            computed from. Gradients flow to them.
+        targets: The targets of the first M crops, each [B, K], with M >= 2; 2 in the paper. They are held constant.
+        temperature: The temperature of the student's softmax, above 0.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If there are fewer than 2 targets or fewer crops than targets, a matrix is not finite or of another
+            shape than the first target, or ``temperature`` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mira import swapped_prediction_loss
+        >>> student_logits = [torch.tensor([[0.2, 0.0]]), torch.tensor([[0.0, 0.2]])]
+        >>> targets = [torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])]
+        >>> round(swapped_prediction_loss(student_logits, targets).item(), 4)  # each crop predicts the other's target
+        0.1269
+        >>> round(swapped_prediction_loss(student_logits, targets[::-1]).item(), 4)
+        2.1269
     """
     if len(targets) < 2:
         raise ValueError(f"targets must be those of the first two crops or more, but there are {len(targets)}")
@@ -196,23 +256,30 @@ def _swapped_prediction_loss(student_logits: Sequence[Tensor], targets: Sequence
     # Cross-entropy is linear in its target, so a crop that predicts several targets needs one softmax, not several.
     losses = []
     for crop, logits in enumerate(student_logits):
-        target = reduce(torch.add, [targets[view] for view in others(crop, len(targets))])
+        target = reduce(torch.add, [targets[other] for other in other_global_crops(crop, len(targets))])
         losses.append(soft_cross_entropy(logits, target, temperature))
     return global_mean(torch.stack(losses).sum(0)) / (len(targets) * (len(student_logits) - 1))
 
 
 class Mira(Method):
-    """MIRA's student, its prototypes, and the teacher that makes the targets.
+    """A method: MIRA's student, its prototypes, and the EMA teacher that makes the targets.
 
     Args:
-        encoder: Images to features.
-        hidden, dimension: Widths of the projector's hidden layers and of its output.
-        prototypes: K, the number of clusters.
-        student_temperature, teacher_temperature, beta, iterations: As in :func:`assign` and the loss.
-        beta_start: Of the cosine that ends at ``beta`` (appendix A.4.1).
-        momentum: Of the teacher's moving average at the start; a cosine raises it to 1. None trains without a teacher:
+        encoder: The encoder to train; it maps images to features.
+        hidden: The width of the projector's hidden layers.
+        dimension: The width of the projector's output.
+        prototypes: The number of clusters, K.
+        student_temperature: The temperature of the loss; see :func:`swapped_prediction_loss`.
+        teacher_temperature: The temperature of the targets; see :func:`assign`.
+        beta: The weight of the mutual information at the end of the run; see :func:`assign`.
+        beta_start: Its weight at the start; a cosine leads to ``beta`` (appendix A.4.1).
+        iterations: The number of iterations, or None for the limit; see :func:`assign`.
+        momentum: The EMA momentum of the teacher at the start; a cosine raises it to 1. None trains without a teacher:
             the targets are then those of the student's own detached logits (Algorithm 1).
-        freeze_prototypes_epochs: Epochs at the start in which the prototypes stay as they were drawn.
+        freeze_prototypes_epochs: The number of epochs at the start in which the prototypes keep their initial values.
+
+    Raises:
+        ValueError: If a width or a number is out of range.
     """
 
     def __init__(
@@ -258,28 +325,34 @@ class Mira(Method):
         return self.prototypes(projector(features))
 
     def online(self, views: Views) -> list[Tensor]:
-        return [self.prototypes(z) for z in self.each(self._student, [*views.global_crops, *views.local_crops])]
+        embeddings = self.forward_each(self._student, [*views.global_crops, *views.local_crops])
+        return [self.prototypes(z) for z in embeddings]
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        return [] if self.teacher is None else [self.prototypes(z) for z in self.each(self.teacher, views.global_crops)]
+        if self.teacher is None:
+            return []
+        return [self.prototypes(z) for z in self.forward_each(self.teacher, views.global_crops)]
 
     @property
     def _largest_beta(self) -> float:
-        """Decides what all steps of a run compute, whatever their own."""
+        """Returns the largest beta of the run, which decides the form and the number of iterations of all its steps."""
         return max(self.beta, self.beta_start)
 
     def schedule_values(self, progress: Progress) -> tuple[float, ...]:
+        """Returns beta, and the weights of the accelerated iterations, which depend on it."""
         beta, dtype = cosine(self.beta_start, self.beta, progress.fraction), self.prototypes.weight.dtype
-        return beta, *_chebyshev_weights(
-            beta, _chebyshev_iterations(self._largest_beta, dtype) if self.iterations is None else 0
-        )
+        count = _chebyshev_iterations(self._largest_beta, dtype) if self.iterations is None else 0
+        return beta, *_chebyshev_weights(beta, count)
 
-    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
-        beta, *onwards = numbers
-        scale, plain = self.teacher_temperature * (1 - beta), self.iterations or 0
-        linear = COSINES / (self.teacher_temperature * (1 - self._largest_beta)) <= LINEAR_RANGE
-        targets = _fixed_points(target or online[: self.global_views], scale, beta, plain, onwards, linear)
+    def compute_loss(
+        self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
+    ) -> Loss:
+        beta, *chebyshev_weights = schedule_values
+        scale, plain_iterations = self.teacher_temperature * (1 - beta), self.iterations or 0
+        linear_form = COSINE_RANGE / (self.teacher_temperature * (1 - self._largest_beta)) <= LINEAR_RANGE
+        teacher_logits = target or online[: self.global_crop_count]
+        targets = _fixed_points(teacher_logits, scale, beta, plain_iterations, chebyshev_weights, linear_form)
         loss = _swapped_prediction_loss(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
 
@@ -294,7 +367,14 @@ class Mira(Method):
 
 @torch.no_grad()
 def _mutual_information(assignment: Tensor) -> Tensor:
-    """Between cluster and image under this assignment (Eq. 2), in nats: at most the logarithm of the cluster count."""
+    """Computes the mutual information between cluster and image under an assignment (Eq. 2), in nats.
+
+    Args:
+        assignment: Rows that sum to 1, [B, K].
+
+    Returns:
+        A scalar of at most log K.
+    """
     marginal = global_mean(assignment)
-    given = torch.cat([(rows * rows.clamp_min(1e-30).log()).sum(1) for (rows,) in row_blocks(assignment)])
-    return global_mean(given) - torch.xlogy(marginal, marginal).sum()
+    negentropies = torch.cat([(rows * rows.clamp_min(1e-30).log()).sum(1) for (rows,) in row_blocks(assignment)])
+    return global_mean(negentropies) - torch.xlogy(marginal, marginal).sum()

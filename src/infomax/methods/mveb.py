@@ -13,7 +13,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from infomax.functional import check_rows, full_precision
-from infomax.methods.base import Loss, Method, Progress, Views, others
+from infomax.methods.base import Loss, Method, Progress, Views, other_global_crops
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import Teacher, l2_normalize, mlp
 from infomax.runtime.checks import check_count, check_number
@@ -23,25 +23,38 @@ from infomax.runtime.collectives import gather, global_mean, global_means, row_c
 def stein_score(
     z: Float[Tensor, "m d"], *, eta: float = 0.01, bandwidth: float | None = None, scope: str = "global"
 ) -> Float[Tensor, "m d"]:
-    """Estimate of the score, the gradient of the log-density, of the global batch at each row. No gradient.
+    """Estimates the score, the gradient of the log-density, of the global batch at each of its rows (Eq. 26).
 
-    The ridge-regression estimator of Eq. 26 with the von Mises-Fisher kernel ``exp(<z, z'> / bandwidth)`` of Eq. 18,
-    computed in float64. Only its part tangent to the sphere is defined: the radial part has no effect on anything that
-    is differentiated through L2 normalisation, and is left as the stable form leaves it.
+    This is the ridge-regression estimator of Eq. 26 with the von Mises-Fisher kernel ``exp(<z, z'> / bandwidth)`` of
+    Eq. 18, computed in float64. Only its part tangent to the sphere is defined: the radial part has no effect on
+    anything that is differentiated through L2 normalisation, and is left as the stable form leaves it
+    (docs/decisions.md, mveb-tangent). No gradient flows through the result.
 
     Args:
-        z: Embeddings of unit norm, one row a sample; at least 2.
-        eta: Ridge added to the kernel matrix, whose diagonal is ``exp(1 / bandwidth)``.
-        bandwidth: Of the kernel. None takes the official rule: with all M^2 cosine distances, zeros of the diagonal
-            included, in falling order, the one at position floor(M^2 / 2), but at least 0.1.
-        scope: The samples that one estimate is made from: ``global``, the global batch; ``chunk:n``, each n of it in
-            their order, whatever the number of ranks (``chunk:128`` is what the official run on 32 GPUs amounts to);
-            or ``local``, those of each rank (docs/decisions.md, mveb-scope).
+        z: Embeddings of unit norm, [M, D] with M >= 2 over all ranks, one row a sample.
+        eta: The ridge above 0 that is added to the kernel matrix, whose diagonal is ``exp(1 / bandwidth)``.
+        bandwidth: The bandwidth of the kernel, above 0. None takes the official rule: of all M^2 cosine distances in
+            falling order, zeros of the diagonal included, the one at position floor(M^2 / 2), but at least 0.1.
+        scope: The samples that one estimate is made from. ``global`` takes the global batch. ``chunk:n`` takes each n
+            samples of it in their order, whatever the number of ranks; ``chunk:128`` is what the official run on 32
+            GPUs amounts to. ``local`` takes the samples of each rank (docs/decisions.md, mveb-scope).
+
+    Returns:
+        The scores at this rank's rows, [M, D].
 
     Raises:
-        ValueError: naming the argument that is out of range, or not finite, or not of unit norm.
+        ValueError: If ``z`` is not a finite matrix with rows of unit norm, or another argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mveb import stein_score
+        >>> z = torch.tensor([[0.8, -0.6], [1.0, 0.0], [0.8, 0.6]])  # three points on the unit circle
+        >>> along_the_circle = torch.stack([-z[:, 1], z[:, 0]], dim=1)
+        >>> scores = (stein_score(z) * along_the_circle).sum(1)
+        >>> round(scores[0].item(), 3), round(scores[2].item(), 3)  # density rises from both ends to the middle
+        (1.549, -1.549)
     """
-    _check_embeddings("z", z, minimum=2)
+    _check_embeddings("z", z, min_rows=2)
     check_number("eta", eta, low=0, open_low=True)
     if bandwidth is not None:
         check_number("bandwidth", bandwidth, low=0, open_low=True)
@@ -49,7 +62,17 @@ def stein_score(
 
 
 def chunk_size(scope: str) -> int | None:
-    """The samples of one estimate: n for ``chunk:n``, 0 for ``global``, None for ``local``."""
+    """Returns the number of samples of one estimate.
+
+    Args:
+        scope: As in :func:`stein_score`.
+
+    Returns:
+        n for ``chunk:n``, 0 for ``global``, None for ``local``.
+
+    Raises:
+        ValueError: If ``scope`` is something else.
+    """
     if scope in ("global", "local"):
         return 0 if scope == "global" else None
     kind, _, size = scope.partition(":")
@@ -61,7 +84,17 @@ def chunk_size(scope: str) -> int | None:
 @torch.no_grad()
 @full_precision
 def _stein_scores(zs: list[Tensor], eta: float, chunk: int | None, bandwidth: float | None = None) -> list[Tensor]:
-    """Of several views of the same images, whose rows are exchanged together."""
+    """Estimates the scores of several views of the same images, whose rows the ranks exchange together.
+
+    Args:
+        zs: The embeddings of each view, [M, D].
+        eta: The ridge.
+        chunk: The number of samples of one estimate; see :func:`chunk_size`.
+        bandwidth: The bandwidth of the kernel; None takes the official rule.
+
+    Returns:
+        The scores of each view, [M, D].
+    """
     dtype = zs[0].dtype
     if chunk is None:
         return [_score(z.double(), eta, bandwidth).to(dtype) for z in zs]
@@ -69,18 +102,19 @@ def _stein_scores(zs: list[Tensor], eta: float, chunk: int | None, bandwidth: fl
     if chunk and all(count % chunk == 0 for count in counts):  # no chunk lies on two ranks
         chunks = (z.double().unflatten(0, (-1, chunk)) for z in zs)
         return [_score(z, eta, bandwidth).flatten(0, 1).to(dtype) for z in chunks]
-    everyone, mine = gather(torch.cat(zs, dim=1), counts) if len(zs) > 1 else gather(zs[0], counts)
+    all_rows, mine = gather(torch.cat(zs, dim=1), counts) if len(zs) > 1 else gather(zs[0], counts)
     scores = []
-    for z in everyone.split([z.shape[1] for z in zs], dim=1):
+    for z in all_rows.split([z.shape[1] for z in zs], dim=1):
+        # The chunks that this rank's rows are in.
         first, last = (mine.start // chunk * chunk, -(-mine.stop // chunk) * chunk) if chunk else (0, len(z))
         needed = z[first:last].double()
-        score = torch.cat([_score(piece, eta, bandwidth) for piece in needed.split(chunk or len(z))])
+        score = torch.cat([_score(samples, eta, bandwidth) for samples in needed.split(chunk or len(z))])
         scores.append(score[mine.start - first : mine.stop - first].to(dtype))
     return scores
 
 
 def _score(z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None) -> Float64[Tensor, "... m d"]:
-    """One estimate for each batch of ``m`` samples."""
+    """Computes one estimate for each batch of ``m`` samples."""
     # Distances from the centred Gram matrix keep their digits when all embeddings are nearly equal; 1 - <z, z'> loses
     # them. Subtracting the mean and, row by row, a multiple of the centred embedding changes the radial part alone.
     centred = z - z.mean(-2, keepdim=True)
@@ -93,30 +127,49 @@ def _score(z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None) -
         flat = distance.flatten(-2)
         # On a GPU kthvalue has no deterministic form; both give the same value.
         middle = flat.sort().values[..., rank_from_below - 1] if z.is_cuda else flat.kthvalue(rank_from_below).values
-        scale = middle.clamp_min(0.1)[..., None, None]
+        width = middle.clamp_min(0.1)[..., None, None]
     else:
-        scale = distance.new_tensor(bandwidth)
-    kernel = torch.exp(-distance / scale)  # exp(<z, z'> / scale) over its diagonal, and the ridge likewise
+        width = distance.new_tensor(bandwidth)
+    kernel = torch.exp(-distance / width)  # exp(<z, z'> / width) over its diagonal, and the ridge likewise
     row_sum = kernel.sum(-1, keepdim=True)
-    # The second ridge, at rounding level, keeps the factorisation possible where the bandwidth is so small that eta
+    # The second ridge, at rounding level, keeps the factorisation possible if the bandwidth is so small that eta
     # vanishes.
-    ridge = eta * torch.exp(-1 / scale) + 1e-14 * m
+    ridge = eta * torch.exp(-1 / width) + 1e-14 * m
     kernel.diagonal(dim1=-2, dim2=-1).add_(ridge.squeeze(-1) if ridge.ndim else ridge)
-    # Where the samples are no numbers the result is none, instead of an error on this rank while others wait for it.
+    # If the samples contain NaN the result is NaN; an error would stop this rank while the others wait for it.
     factor, failed = torch.linalg.cholesky_ex(kernel)
     solution = torch.cholesky_solve(torch.cat([row_sum * centred, row_sum], dim=-1), factor)
-    score = (solution[..., -1:] * centred - solution[..., :-1]) / scale
+    score = (solution[..., -1:] * centred - solution[..., :-1]) / width
     return torch.where((failed == 0)[..., None, None], score, torch.nan)
 
 
 def entropy_surrogate(z: Float[Tensor, "m d"], *, eta: float = 0.01, scope: str = "global") -> Float[Tensor, ""]:
-    """A scalar whose gradient is that of the entropy of ``z``'s density (Eqs. 13-17); its value means nothing.
+    """Computes a scalar whose gradient is that of the entropy of ``z``'s density (Eqs. 13-17); its value means nothing.
 
     Args:
-        z: Embeddings of unit norm, one row a sample; at least 2.
-        eta, scope: As in :func:`stein_score`.
+        z: Embeddings of unit norm, [M, D] with M >= 2 over all ranks, one row a sample; gradients flow to them.
+        eta: The ridge above 0 of the estimate; see :func:`stein_score`.
+        scope: The samples that one estimate is made from: ``global``, ``chunk:n`` or ``local``; see there.
+
+    Returns:
+        The surrogate, a scalar.
+
+    Raises:
+        ValueError: If ``z`` is not a finite matrix with rows of unit norm, or another argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mveb import entropy_surrogate, stein_score
+        >>> z = torch.tensor([[0.8, -0.6], [1.0, 0.0], [0.8, 0.6]], requires_grad=True)
+        >>> entropy_surrogate(z).backward()
+        >>> torch.allclose(z.grad, -stein_score(z) / len(z))
+        True
+        >>> moved = z.detach() + 0.1 * z.grad  # a step up the entropy takes the outer points further apart
+        >>> moved = moved / moved.norm(dim=1, keepdim=True)
+        >>> round((z[0] @ z[2]).item(), 3), round((moved[0] @ moved[2]).item(), 3)  # their cosine
+        (0.28, 0.18)
     """
-    _check_embeddings("z", z, minimum=2)
+    _check_embeddings("z", z, min_rows=2)
     check_number("eta", eta, low=0, open_low=True)
     return _entropy_surrogates([z], eta, chunk_size(scope))[0]
 
@@ -128,33 +181,56 @@ def _entropy_surrogates(zs: list[Tensor], eta: float, chunk: int | None) -> list
 
 @full_precision
 def alignment(online: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
-    """Mean over the global batch of the dot products of corresponding rows; gradients flow to both arguments.
+    """Computes the mean dot product of corresponding rows over the global batch (the first term of Eq. 11).
 
     The paper's Algorithm 1 prints the mean over all pairs of rows, which would align an image with every other
     (docs/decisions.md, mveb-alignment).
+
+    Args:
+        online: The embeddings of one view, [M, D], one row an image; gradients flow to them.
+        target: The embeddings of the other view of the same images, [M, D]; gradients flow to them too.
+
+    Returns:
+        The alignment, a scalar: the mean cosine if all rows have unit norm.
+
+    Raises:
+        ValueError: If an argument is not a finite floating-point matrix, or their shapes differ.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mveb import alignment
+        >>> online, target = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.6, 0.8], [0.0, 1.0]])
+        >>> round(alignment(online, target).item(), 4)  # the mean of 0.6 and 1
+        0.8
     """
     check_rows("online", online)
     check_rows("target", target, like=online)
     return global_mean((online * target).sum(1))
 
 
-def _check_embeddings(name: str, z: Tensor, *, minimum: int) -> None:
-    check_rows(name, z, minimum=minimum)
-    if (error := float((z.detach().float().norm(dim=1) - 1).abs().max())) > 1e-2:
-        raise ValueError(f"{name} must have rows of unit norm, but one is off by {error:.3g}; L2-normalise them first")
+def _check_embeddings(name: str, z: Tensor, *, min_rows: int) -> None:
+    check_rows(name, z, min_rows=min_rows)
+    if (deviation := float((z.detach().float().norm(dim=1) - 1).abs().max())) > 1e-2:
+        raise ValueError(
+            f"{name} must have rows of unit norm, but one is off by {deviation:.3g}; L2-normalise them first"
+        )
 
 
 class Mveb(Method):
-    """MVEB's online branch and its target branch.
+    """A method: MVEB's online branch, which is trained, and its target branch, which is an EMA teacher or the same.
 
     Args:
-        encoder: Images to features.
-        hidden, dimension: Widths of the projector's hidden layers and of its output.
-        entropy_weight: beta of Eq. 11.
-        eta: As in :func:`stein_score`.
-        score_scope: ``scope`` of :func:`stein_score`.
-        momentum: Of the target's moving average at the start; a cosine raises it to 1. None shares the online weights
-            with the target, and gradients then flow through both (Sec. 7.1).
+        encoder: The encoder to train; it maps images to features.
+        hidden: The width of the projector's hidden layers.
+        dimension: The width of the projector's output.
+        entropy_weight: The weight of the entropy, beta of Eq. 11, not negative.
+        eta: The ridge of the score estimate, above 0; see :func:`stein_score`.
+        score_scope: The samples that one estimate is made from; see ``scope`` there.
+        momentum: The EMA momentum of the target branch at the start; a cosine raises it to 1. None shares the online
+            weights with the target branch, and gradients then flow through both (Sec. 7.1).
+
+    Raises:
+        ValueError: If a width or a number is out of range.
     """
 
     def __init__(
@@ -187,19 +263,24 @@ class Mveb(Method):
         return self.encoder
 
     def online(self, views: Views) -> list[Tensor]:
-        return [l2_normalize(z) for z in self.each(self._online, [*views.global_crops, *views.local_crops])]
+        embeddings = self.forward_each(self._online, [*views.global_crops, *views.local_crops])
+        return [l2_normalize(z) for z in embeddings]
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        return [] if self.teacher is None else [l2_normalize(z) for z in self.each(self.teacher, views.global_crops)]
+        if self.teacher is None:
+            return []
+        return [l2_normalize(z) for z in self.forward_each(self.teacher, views.global_crops)]
 
-    def compute_loss(self, online: list[Tensor], target: list[Tensor], numbers: Iterable[float | Tensor]) -> Loss:
-        targets = target or online[: self.global_views]
+    def compute_loss(
+        self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
+    ) -> Loss:
+        targets = target or online[: self.global_crop_count]
         dots = []
-        for crop, z in enumerate(online):
-            # Of several targets the mean, not made a unit vector again, as the official code does for local crops.
-            seen = [targets[view] for view in others(crop, len(targets))]
-            dots.append((z * (reduce(torch.add, seen) / len(seen))).sum(1))
+        for view, z in enumerate(online):
+            # The mean of several targets is not normalised again (docs/decisions.md, mveb-local-target).
+            others = [targets[crop] for crop in other_global_crops(view, len(targets))]
+            dots.append((z * (reduce(torch.add, others) / len(others))).sum(1))
         aligned = torch.stack(global_means(dots)).mean()
         entropy = torch.stack(_entropy_surrogates(online, self.eta, self.chunk)).mean()
         return Loss(-aligned - self.entropy_weight * entropy, {"alignment": aligned.detach()})

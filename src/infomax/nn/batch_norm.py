@@ -1,4 +1,4 @@
-"""BatchNorm whose batch is that of all ranks, and its running statistics over a step made in microbatches."""
+"""BatchNorm over the batch of all ranks, and its running statistics over a step that is made in microbatches."""
 
 import torch
 from jaxtyping import Float
@@ -9,23 +9,23 @@ from infomax.runtime.collectives import global_sum
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """BatchNorm whose batch is that of all ranks, which may hold different numbers of images, on any device.
+    """A BatchNorm layer that takes its statistics over the batch of all ranks, on any device.
 
-    torch's SyncBatchNorm does the same, faster, on GPUs alone.
+    Ranks may hold different numbers of images. torch's SyncBatchNorm does the same, faster, but on GPUs only.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:  # pyrefly: ignore[bad-param-name-override]
-        """Any that has channels second."""
+        """Accepts every input: all that matters is that channels come second."""
 
     def forward(self, images: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:  # pyrefly: ignore
         if not self.training:
             return super().forward(images)
         x = images.float() if images.dtype in (torch.bfloat16, torch.float16) else images
-        others, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
-        sums = global_sum(torch.cat([x.sum(others), x.new_tensor([x.numel() / x.shape[1]])]))
+        reduced, shape = [0, *range(2, x.ndim)], [1, -1] + [1] * (x.ndim - 2)
+        sums = global_sum(torch.cat([x.sum(reduced), x.new_tensor([x.numel() / x.shape[1]])]))
         count, mean = sums[-1].detach(), sums[:-1] / sums[-1].detach()
         centred = x - mean.view(shape)
-        variance = global_sum(centred.square().sum(others)) / count  # E[x^2] - mean^2 would cancel
+        variance = global_sum(centred.square().sum(reduced)) / count  # E[x^2] - mean^2 would cancel
         if self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked.add_(1)  # pyrefly: ignore
@@ -38,12 +38,22 @@ class GlobalBatchNorm(_BatchNorm):
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """All BatchNorm layers of a module."""
+    """Returns all BatchNorm layers of a module."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
 
 
 def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Let BatchNorm take the statistics of the global batch, so that many ranks compute what one would."""
+    """Makes the BatchNorm layers of a module take the statistics of the global batch.
+
+    Many ranks then compute what one rank would compute from all images.
+
+    Args:
+        module: The module to change.
+        device: The device that the module is on: a GPU gets torch's SyncBatchNorm, a CPU :class:`GlobalBatchNorm`.
+
+    Returns:
+        The module to use, which may be another object.
+    """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for layer in batch_norms(module):
@@ -52,30 +62,34 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
 
 
 class RunningStatistics:
-    """BatchNorm's running statistics over a step that is made in several parts.
+    """The running statistics of BatchNorm layers over one step that is made in microbatches.
 
-    Each part starts from those of the step before, and the step's are the mean over its parts: what equal parts on as
-    many ranks would give, however often a part passes a layer.
+    Each microbatch starts from the statistics of the step before. The statistics of the step are the mean over its
+    microbatches, which is what microbatches of one size on as many ranks would give. It does not matter how often a
+    microbatch passes a layer.
+
+    Args:
+        norms: The BatchNorm layers.
     """
 
     def __init__(self, norms: list[_BatchNorm]):
         self._buffers = [buffer for norm in norms for buffer in norm.buffers()]
-        self._before = [buffer.clone() for buffer in self._buffers]
+        self._before_step = [buffer.clone() for buffer in self._buffers]
         self._sums = [torch.zeros_like(buffer) for buffer in self._buffers]
-        self._parts = 0
+        self._microbatches = 0
 
-    def begin_part(self) -> None:
-        """Before a part's first pass."""
-        for buffer, old in zip(self._buffers, self._before, strict=True):
+    def before_microbatch(self) -> None:
+        """Restores the statistics of the step before; call it before the first pass of each microbatch."""
+        for buffer, old in zip(self._buffers, self._before_step, strict=True):
             buffer.copy_(old)
 
-    def count_part(self) -> None:
-        """After a part's first pass; what later passes change is forgotten."""
+    def after_microbatch(self) -> None:
+        """Adds the statistics to the sum; call it after the first pass of each microbatch, and not after later ones."""
         for total, buffer in zip(self._sums, self._buffers, strict=True):
             total += buffer
-        self._parts += 1
+        self._microbatches += 1
 
-    def finish(self) -> None:
-        """After the last pass."""
+    def set_to_mean(self) -> None:
+        """Sets the statistics to the mean over the microbatches; call it after the last pass of the step."""
         for buffer, total in zip(self._buffers, self._sums, strict=True):
-            buffer.copy_(total / self._parts)
+            buffer.copy_(total / self._microbatches)

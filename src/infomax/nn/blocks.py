@@ -1,4 +1,4 @@
-"""Blocks that methods share by composition: projector, prototypes, teacher; and BatchNorm over many ranks or parts."""
+"""Blocks that methods share by composition: projector, L2 normalisation, prototypes, EMA teacher."""
 
 import copy
 from itertools import pairwise
@@ -14,7 +14,7 @@ from infomax.runtime.checks import check_number
 
 
 class Chain(nn.Sequential):
-    """Layers one after another, which torch.compile takes as one; some releases pass over torch's own modules."""
+    """A sequence of layers that torch.compile takes as one; some releases pass over torch's own Sequential."""
 
     def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
         for layer in self:
@@ -23,7 +23,22 @@ class Chain(nn.Sequential):
 
 
 def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = True) -> Chain:
-    """Linear layers of these widths with (BatchNorm and) ReLU between them, and nothing after the last."""
+    """Builds a multilayer perceptron: linear layers with ReLU between them, and nothing after the last one.
+
+    Args:
+        widths: The widths of the input, of each hidden layer, and of the output; at least two numbers.
+        norm: Whether each hidden layer has BatchNorm before its ReLU.
+        hidden_bias: Whether the hidden layers have a bias.
+        output_bias: Whether the last layer has a bias.
+
+    Returns:
+        A module that maps tensors [B, first width] to tensors [B, last width].
+
+    Example:
+        >>> from infomax.nn.blocks import mlp
+        >>> [type(layer).__name__ for layer in mlp(512, 2048, 256, norm=True)]
+        ['Linear', 'BatchNorm1d', 'ReLU', 'Linear']
+    """
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(widths[:-1]):
         layers.append(nn.Linear(width_in, width_out, bias=hidden_bias))
@@ -34,12 +49,31 @@ def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = 
 
 @full_precision
 def l2_normalize(z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
-    """Rows divided by their L2 norm."""
+    """Divides each row by its L2 norm.
+
+    Args:
+        z: Embeddings, [B, D].
+
+    Returns:
+        Embeddings of unit norm, [B, D]; a row of zeros stays zero.
+
+    Example:
+        >>> import torch
+        >>> from infomax.nn.blocks import l2_normalize
+        >>> l2_normalize(torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 1.0000]])
+    """
     return F.normalize(z, dim=1)
 
 
 class Prototypes(nn.Module):
-    """Weight-normalised linear layer with gain 1 on L2-normalised embeddings: logits are cosines, in [-1, 1]."""
+    """A linear layer of unit-norm prototypes on L2-normalised embeddings, whose logits are cosines in [-1, 1].
+
+    Args:
+        dimension: The width of the embeddings, D.
+        prototypes: The number of prototypes, K.
+    """
 
     def __init__(self, dimension: int, prototypes: int):
         super().__init__()
@@ -51,9 +85,17 @@ class Prototypes(nn.Module):
 
 
 class Teacher(nn.Module):
-    """A copy of a module whose parameters follow it by exponential moving average; buffers stay its own.
+    """An EMA teacher: a copy of a module whose parameters are an exponential moving average of the student's.
 
-    Its BatchNorm layers therefore normalise by their own batch statistics, as in the official MIRA and MVEB code.
+    Buffers are not averaged. Its BatchNorm layers therefore normalise by their own batch statistics, as in the official
+    MIRA and MVEB code.
+
+    Args:
+        student: The module to copy; the copy has no gradients.
+        momentum: The EMA momentum at the start of a run, in [0, 1); a cosine raises it to 1.
+
+    Raises:
+        ValueError: If ``momentum`` is not in [0, 1).
     """
 
     def __init__(self, student: nn.Module, momentum: float):
@@ -64,11 +106,27 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def ema_update(self, student: nn.Module, progress: float) -> None:
-        """``teacher <- m * teacher + (1 - m) * student``; a cosine takes m from ``momentum`` to 1 over the run."""
+        """Updates each parameter: ``teacher <- m * teacher + (1 - m) * student``.
+
+        Args:
+            student: The module that the teacher was copied from.
+            progress: The share of the run that is done, in [0, 1]; a cosine takes m from ``momentum`` at 0 to 1 at 1.
+
+        Example:
+            >>> import torch
+            >>> from infomax.nn.blocks import Teacher
+            >>> student = torch.nn.Linear(2, 1, bias=False)
+            >>> _ = torch.nn.init.constant_(student.weight, 0.0)
+            >>> teacher = Teacher(student, momentum=0.9)
+            >>> _ = torch.nn.init.constant_(student.weight, 1.0)
+            >>> teacher.ema_update(student, progress=0.0)
+            >>> teacher.module.weight.data
+            tensor([[0.1000, 0.1000]])
+        """
         momentum = cosine(self.momentum, 1.0, progress)
         # One kernel over all parameters, at a quarter of the time of a loop with temporaries.
-        mine, theirs = list(self.module.parameters()), list(student.parameters())
-        torch._foreach_lerp_(mine, theirs, 1 - momentum)  # pyrefly: ignore[no-matching-overload]
+        averages, parameters = list(self.module.parameters()), list(student.parameters())
+        torch._foreach_lerp_(averages, parameters, 1 - momentum)  # pyrefly: ignore[no-matching-overload]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -76,8 +134,15 @@ class Teacher(nn.Module):
 
 
 @torch.no_grad()
-def copy_all(to: list[Tensor], given: list[Tensor]) -> None:
-    """Copy each tensor; on a GPU by one operation for each precision, not one for each of a hundred small tensors."""
-    for dtype in {x.dtype for x in given}:
-        where = [i for i, x in enumerate(given) if x.dtype == dtype]
-        torch._foreach_copy_([to[i] for i in where], [given[i] for i in where])
+def copy_tensors(*, source: list[Tensor], destination: list[Tensor]) -> None:
+    """Copies each tensor of ``source`` into the tensor of ``destination`` at the same position.
+
+    On a GPU it takes one operation for each precision, instead of one for each of a hundred small tensors.
+
+    Args:
+        source: The tensors to read.
+        destination: The tensors to overwrite, of the same shapes.
+    """
+    for dtype in {tensor.dtype for tensor in source}:
+        positions = [i for i, tensor in enumerate(source) if tensor.dtype == dtype]
+        torch._foreach_copy_([destination[i] for i in positions], [source[i] for i in positions])

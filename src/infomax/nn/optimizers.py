@@ -1,4 +1,4 @@
-"""Optimisers and parameter groups."""
+"""Optimisers and the parameter groups that they take."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,18 +9,28 @@ from torch.optim import Optimizer
 
 
 class Lars(Optimizer):
-    """SGD with momentum whose matrices take steps in proportion to their own norm (You, Gitman, Ginsburg 2017).
+    """An optimiser: SGD with momentum that scales the steps of matrices by their own norm (You, Gitman, Ginsburg 2017).
 
-    A parameter p of two dimensions or more with gradient g moves by ``learning_rate * momentum average of
-    trust * |p| / |g + decay p| * (g + decay p)``, without the ratio where a norm is zero. Biases and the parameters of
-    normalisation layers, which have one dimension, take plain steps. As in the official MIRA and MVEB code.
+    A parameter p with two dimensions or more and gradient g has the update ``u = g + weight_decay p``, scaled by
+    ``trust |p| / |u|``, or by 1 if one of the norms is zero. Each step moves p by ``-lr m``, where m is
+    ``momentum m + scaled update``. Parameters with one dimension, which are biases and those of normalisation layers,
+    take plain steps without weight decay. The official MIRA and MVEB code does the same.
 
     Args:
-        params: Parameters or groups.
-        lr: Learning rate.
-        momentum: Of the average, which has no dampening.
-        weight_decay: Of the parameters with two dimensions or more.
-        trust: Of the ratio.
+        params: The parameters or parameter groups to train.
+        lr: The learning rate.
+        momentum: The momentum, in [0, 1); it has no dampening.
+        weight_decay: The weight decay of parameters with two dimensions or more.
+        trust: The trust coefficient: the norm of a scaled update over the norm of its parameter.
+
+    Example:
+        >>> import torch
+        >>> from infomax.nn.optimizers import Lars
+        >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))  # norm 5
+        >>> weight.grad = torch.tensor([[200.0, 0.0]])  # only its direction counts
+        >>> Lars([weight], lr=1.0, trust=0.1).step()
+        >>> weight.data
+        tensor([[2.5000, 4.0000]])
     """
 
     def __init__(
@@ -35,6 +45,14 @@ class Lars(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
+        """Updates all parameters that have a gradient.
+
+        Args:
+            closure: A function that computes the loss and its gradient; None uses the gradients in place.
+
+        Returns:
+            The loss of ``closure``, or None.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -43,14 +61,14 @@ class Lars(Optimizer):
             trained = [p for p in group["params"] if p.grad is not None]
             # On a GPU few kernels over many parameters; a CPU takes half the time if each stays in its cache.
             on_cpu = [[p] for p in trained if p.device.type == "cpu"]
-            rest = [p for p in trained if p.device.type != "cpu"]
-            for together in (*on_cpu, [p for p in rest if p.ndim > 1], [p for p in rest if p.ndim <= 1]):
-                if together:
-                    self._move(together, group)
+            on_gpu = [p for p in trained if p.device.type != "cpu"]
+            for params in (*on_cpu, [p for p in on_gpu if p.ndim > 1], [p for p in on_gpu if p.ndim <= 1]):
+                if params:
+                    self._update(params, group)
         return loss
 
-    def _move(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        """Of parameters that all are matrices, or all are not; nothing is read back from the device."""
+    def _update(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        """Updates parameters that all are matrices, or all are not, without waiting for the device."""
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
@@ -59,7 +77,7 @@ class Lars(Optimizer):
         torch._foreach_mul_(averages, group["momentum"])
         if params[0].ndim > 1:
             updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
-            norms, update_norms = (torch.stack(torch._foreach_norm(x)) for x in (params, updates))
+            norms, update_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (params, updates))
             ratios = group["trust"] * norms / update_norms
             ratios = torch.where((norms > 0) & (update_norms > 0), ratios, 1.0)
             torch._foreach_addcmul_(averages, updates, ratios.unbind())
@@ -69,10 +87,26 @@ class Lars(Optimizer):
 
 
 def parameter_groups(module: nn.Module, weight_decay: float, *, decay_all: bool) -> list[dict[str, Any]]:
-    """Two groups, so that biases and normalisation layers, with one dimension, do not decay unless ``decay_all``."""
+    """Divides the trained parameters of a module into groups for an optimiser.
+
+    Args:
+        module: The module whose parameters are trained.
+        weight_decay: The weight decay of parameters with two dimensions or more.
+        decay_all: Whether biases and the parameters of normalisation layers, which have one dimension, decay too.
+
+    Returns:
+        One group if ``decay_all``; else the group that decays, and the group that does not.
+
+    Example:
+        >>> import torch
+        >>> from infomax.nn.optimizers import parameter_groups
+        >>> groups = parameter_groups(torch.nn.Linear(3, 2), 0.1, decay_all=False)
+        >>> [(group["weight_decay"], [tuple(p.shape) for p in group["params"]]) for group in groups]
+        [(0.1, [(2, 3)]), (0.0, [(2,)])]
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
     if decay_all:
         return [{"params": trained, "weight_decay": weight_decay}]
     matrices = [p for p in trained if p.ndim > 1]
-    others = [p for p in trained if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    vectors = [p for p in trained if p.ndim <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -19,7 +19,7 @@ def build_method(recipe: Recipe) -> Method:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed + 1)  # not the encoder's numbers again
         method = recipe.method.build(encoder)
-    method.joint_forward, method.global_views = recipe.joint_forward, len(recipe.views.global_crops)
+    method.joint_forward, method.global_crop_count = recipe.joint_forward, len(recipe.views.global_crops)
     return method.double() if recipe.precision == "64" else method
 
 

@@ -20,7 +20,7 @@ from infomax.data.loading.workers import Batch
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
 from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm
-from infomax.nn.blocks import Chain, Prototypes, copy_all
+from infomax.nn.blocks import Chain, Prototypes, copy_tensors
 from infomax.recipes.building import AUTOCAST, build_method, build_optimizer, learning_rate
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import average_in_place, rank, world_size
@@ -168,11 +168,11 @@ class Engine:
         targets: list[list[Tensor]] = []
         for number, part in enumerate(parts):
             views = self.views(part)
-            statistics.begin_part()
+            statistics.before_microbatch()
             with torch.set_grad_enabled(number == len(parts) - 1), self._forward(number), self._listened(views):
                 outputs.append(self.method.online(views))
                 targets.append(self.method.target(views))
-            statistics.count_part()
+            statistics.after_microbatch()
         with_graph, sizes = outputs[-1], [len(part[0]) for part in outputs]
         leaves = [torch.cat([x.detach() for x in view]).requires_grad_() for view in zip(*outputs, strict=True)]
         target = [torch.cat(view) for view in zip(*targets, strict=True)]
@@ -188,7 +188,7 @@ class Engine:
                 with self._forward(number):
                     again = self.online(views)
                 torch.autograd.backward(again, gradients[number])
-        statistics.finish()
+        statistics.set_to_mean()
         return loss
 
     def _loss(self, online: list[Tensor], target: list[Tensor]) -> Loss:
@@ -246,11 +246,11 @@ class Engine:
     def _buffers_kept_on_failure(self) -> Iterator[None]:
         buffers = list(self.method.buffers())
         kept = [torch.empty_like(x) for x in buffers]
-        copy_all(kept, buffers)
+        copy_tensors(source=buffers, destination=kept)
         try:
             yield
         except BaseException:
-            copy_all(buffers, kept)
+            copy_tensors(source=kept, destination=buffers)
             raise
 
     def _can_scale_less(self) -> bool:
