@@ -240,7 +240,9 @@ def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
 def engine_and_parts(method: str, batch: int, part: int | None, name: str = "small") -> tuple[Engine, list[Batch]]:
     recipe = customise(get_recipe(method, name), batch_size=batch, micro_batch_size=part, precision="32")
     images, engine = ArrayImages(NOISE[:batch], None, []), Engine(recipe, steps_per_epoch=100, device=CPU)
-    return engine, list(training_batches(images, recipe.views, batch_size=batch, seed=0, steps=range(1), part=part))
+    return engine, list(
+        training_batches(images, recipe.views, batch_size=batch, seed=0, steps=range(1), micro_batch_size=part)
+    )
 
 
 def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:

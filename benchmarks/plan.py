@@ -94,7 +94,9 @@ def _rise(method: str, images: int, part: int | None) -> int:
     torch.set_num_threads(1)
     recipe = customise(get_recipe(method, "small"), batch_size=images, micro_batch_size=part)
     engine, pixels = Engine(recipe, steps_per_epoch=100, device=torch.device("cpu")), ArrayImages(NOISE, None, [])
-    given = list(training_batches(pixels, recipe.views, batch_size=images, seed=0, steps=range(1), part=part))
+    given = list(
+        training_batches(pixels, recipe.views, batch_size=images, seed=0, steps=range(1), micro_batch_size=part)
+    )
     engine.step([given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
     Path("/proc/self/clear_refs").write_text("5")  # the highest starts anew from what is resident now
     before = resident("VmRSS")

@@ -90,7 +90,7 @@ def test_the_command_and_the_function_have_the_same_words():
         (("pretrain", "--out", "x", "--set", "method.hidden=-3"), "hidden must be a whole number"),
         (("pretrain", "--out", "x", "--set", "method.momentum=2"), "momentum must be a number in [0, 1]"),
         (("pretrain", "--out", "x", "--set", "method.bta=1"), "did you mean beta"),
-        (("pretrain", "--out", "x", "--method", "carl", "--views", "dino:1+2"), "at least 2 full views"),
+        (("pretrain", "--out", "x", "--method", "carl", "--views", "dino:1+2"), "at least 2 global crops"),
         (("pretrain", "--out", "x", "--data", "cifar10", "--data-dir", "."), "--download fetches it"),
         (("pretrain", "--out", "x", "--data", "wds:none.tar"), "no such shard"),
         (("pretrain", "--out", "x", "--subset", "none.txt"), "--subset none.txt: cannot be read"),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import ViewSet, byol
-from infomax.data.images import readable
+from infomax.data.images import first_readable
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import TrainingImages
 from infomax.data.sources.location import open_source
@@ -77,8 +77,8 @@ def saved(tmp_path):
     return str(tmp_path / "saved")
 
 
-def one_epoch(stream, *, epoch=0, rank=0, world=1, count=COUNT):
-    with_end = stream.read(3, epoch, rank, world)
+def one_epoch(stream, *, epoch=0, rank=0, world_size=1, count=COUNT):
+    with_end = stream.read(3, epoch, rank, world_size)
     numbers = [number(sample.content) for sample in itertools.islice(with_end, count)]
     with_end.close()
     return numbers
@@ -102,7 +102,7 @@ def test_a_folder_of_parquet_files_is_a_table_too(saved, tmp_path):
     stream = open_source(f"hf-stream:{tmp_path / 'parquet'}#24").train
     assert sorted(one_epoch(stream)) == list(range(COUNT))
     train = open_source(f"hf:{tmp_path / 'parquet'}").train
-    assert [readable(train, i)[1].getpixel((0, 0))[0] for i in (0, 23)] == [0, 230]
+    assert [first_readable(train, i)[1].getpixel((0, 0))[0] for i in (0, 23)] == [0, 230]
 
 
 def test_whole_numbers_are_labels_too(tmp_path):
@@ -137,11 +137,13 @@ def test_an_epoch_takes_every_image_once_in_an_order_of_its_own(stream):
     assert one_epoch(stream, count=2 * COUNT)[COUNT:] != orders[0]  # a second pass, in another order
 
 
-@pytest.mark.parametrize("world", [2, 3])
-def test_ranks_share_a_stream(shards, saved, world):
-    """Of two ranks each reads its own shards; of three each leaves out what is for others."""
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_a_stream(shards, saved, world_size):
+    """Two ranks read their own shards; three read all shards, and leave out the images of the others."""
     for stream in (open_source(shards).train, open_source(f"hf-stream:{saved}").train):
-        ranks = [one_epoch(stream, rank=rank, world=world, count=COUNT // world) for rank in range(world)]
+        ranks = [
+            one_epoch(stream, rank=rank, world_size=world_size, count=COUNT // world_size) for rank in range(world_size)
+        ]
         assert sorted(itertools.chain(*ranks)) == list(range(COUNT))
 
 
@@ -165,7 +167,7 @@ def test_an_images_views_are_its_own_wherever_it_comes(stream):
     first = {int(i): row for batch in batches(stream, range(3), workers=0) for row, i in enumerate(batch.index)}
     assert len(first) == COUNT
     (batch,) = batches(stream, range(1), workers=0)
-    parts = batches(stream, range(1), workers=0, part=3)
+    parts = batches(stream, range(1), workers=0, micro_batch_size=3)
     assert [len(part.index) for part in parts] == [3, 3, 2]
     assert torch.equal(torch.cat([part.images[0] for part in parts]), batch.images[0])
     alone = make_views([x[2:3] for x in batch.images], VIEWS, seed=1, epoch=0, index=batch.index[2:3])
@@ -203,7 +205,7 @@ def test_shards_that_are_not_there_or_hold_no_images_are_refused(shards, tmp_pat
     with pytest.raises(ValueError, match="number of images is not known"):
         open_source("wds:https://example.org/{0..3}.tar")
     (tmp_path / "empty.tar").write_bytes(b"not a tar file")
-    with pytest.raises(ValueError, match=r"empty\.tar is not a readable tar file"):
+    with pytest.raises(ValueError, match=r"empty\.tar is not a first_readable tar file"):
         open_source(f"wds:{tmp_path}/empty.tar")
     with tarfile.open(tmp_path / "none.tar", "w"):
         pass

@@ -15,10 +15,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from infomax.data.augmentation.make_views import make_views
-from infomax.data.augmentation.views import Preprocessing, crops_alone
+from infomax.data.augmentation.views import Preprocessing, supervised_crops
 from infomax.data.images import ArrayImages, FileImages
 from infomax.data.loading.training import training_batches
-from infomax.data.sources.joined import Joined
+from infomax.data.sources.joined import JoinedImages
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation import search, tuning
@@ -107,7 +107,7 @@ def by_hand(encoder, part, setting, seed):
     if setting.head_std:
         torch.nn.init.normal_(head.weight, 0.0, setting.head_std)
         torch.nn.init.zeros_(head.bias)
-    images, views = part.chosen, crops_alone(encoder.preprocessing)
+    images, views = part.selected_images, supervised_crops(encoder.preprocessing)
     steps = setting.steps or setting.epochs * (len(images) // setting.batch_size)
     momentum = {}
     batches = training_batches(images, views, batch_size=setting.batch_size, seed=seed, steps=range(steps))
@@ -553,12 +553,12 @@ def test_what_the_search_refuses(digits, pretrained):
 def test_two_splits_are_joined(tmp_path, digits):
     first, second = files(tmp_path, 5), files(tmp_path, 4, start=10)
     part = together(LabelledImages(first, np.array([1, 3]), first.labels[[1, 3]]), all_of(second))
-    assert isinstance(part.images, Joined)
+    assert isinstance(part.images, JoinedImages)
     assert part.index.tolist() == [1, 3, 5, 6, 7, 8]
     assert part.labels.tolist() == [1, 1, 0, 1, 0, 1] == part.images.labels[part.index].tolist()
     assert [part.images.name(int(i)) for i in part.index] == [first.files[1], first.files[3], *second.files]
     assert np.array_equal(part.images.open(6), second.open(1))
-    assert np.array_equal(part.chosen.open(1), first.open(3))
+    assert np.array_equal(part.selected_images.open(1), first.open(3))
     assert len(part.images) == 9
     other = together(all_of(second), all_of(first))
     assert part.images.fingerprint() != other.images.fingerprint()

@@ -177,7 +177,9 @@ def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
     what = represent(folder, EvaluationOptions())
 
     def place(seed=0, **how):
-        run = probing._Probing(what, PROBES["carl"], [1.0], train.chosen, train, seed, True, EvaluationOptions(**how))
+        run = probing._Probing(
+            what, PROBES["carl"], [1.0], train.selected_images, train, seed, True, EvaluationOptions(**how)
+        )
         return run.unfinished.path
 
     first = place()

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from infomax import cli
 from infomax.data.loading.workers import Batch
 from infomax.data.sources.location import open_source
-from infomax.data.sources.named import EXTENT
+from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.papers.published import find
 from infomax.planning import step_time as timing
 from infomax.planning.gpus import GPUS, Gpu
@@ -256,7 +256,7 @@ def test_a_data_set_of_the_papers_need_not_be_here(tmp_path, monkeypatch):
 def test_an_epoch_of_a_papers_run_takes_the_papers_time(recipe, metric, seconds):
     one = experiments()[recipe]
     number = next(n for n in (*one.numbers(), *find(method="MVEB", metric="hours")) if n.column.metric == metric)
-    images, how = EXTENT[one.data][0], number.conditions
+    images, how = NOMINAL_SIZES[one.data][0], number.conditions
     *devices, kind = re.fullmatch(r"(?:(\d+) )?(.+)", how.hardware).groups()
     ranks, kind = int(devices[0] or 1), kind.replace(" ", "-")
     precision = "32" if one.recipe().precision == "32" else "16"
@@ -278,7 +278,7 @@ COSTS = [
 def test_the_cost_that_a_recipe_states_is_what_is_counted(name):
     one = experiments()[name]
     recipe = one.recipe()
-    steps = EXTENT[one.data][0] // recipe.batch_size * recipe.epochs
+    steps = NOMINAL_SIZES[one.data][0] // recipe.batch_size * recipe.epochs
     assert f"{count(recipe).flops * steps / 1e18:.3g}" == f"{one.exaflops:g}"
 
 

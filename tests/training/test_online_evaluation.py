@@ -385,7 +385,7 @@ class _Stream(Stream):
     def fingerprint(self):
         return ""
 
-    def _read(self, seed, epoch, rank, world):
+    def _read(self, seed, epoch, rank, world_size):
         return iter(())
 
 

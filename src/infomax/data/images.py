@@ -1,4 +1,4 @@
-"""What a source of images is: a number of them, each opened by its index, perhaps with labels; and its splits."""
+"""Images that are opened by their index, perhaps with labels: the contract, arrays, image files, and selections."""
 
 import hashlib
 import os
@@ -14,43 +14,61 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
-LARGE = 2**28  # bytes of an array from which on its fingerprint is that of some of its images
-Shrink = Callable[[int, int], int]
-"""Given the width and height of an image, by how much each side may be divided while it is decoded."""
+LARGE = 2**28  # bytes; the fingerprint of an array of this size or more reads 1,000 of its images only
+DivisorChooser = Callable[[int, int], int]
+"""A function from an image's width and height to 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size."""
 
 
 class Images(ABC):
-    """Images that are opened by their index, in any order and from any process."""
+    """A data set whose images are opened by their index, from 0, in any order and from any process."""
 
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n classes"] | None
-    """Numbers from 0 that stand for ``classes``; or, where an image can be of several, 1 for each that it shows."""
+    """For each image the index of its class in ``classes``; or a row with 1 for each class that it shows and 0 for the
+    others, if it can show several. None if there are no labels."""
     classes: list[str]
+    """Names of the classes; empty without labels."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What the image is called, for people."""
+        """Returns the image's name, which messages use: its path, or its number."""
 
     def key(self, index: int) -> int:
-        """The number that decides the image's views."""
+        """Returns the number that stands for the image when the random numbers of its views are drawn.
+
+        The key is the index, except for images of a stream: there it is a hash of the encoded image, which does not
+        depend on its place in the stream.
+        """
         return index
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Of the images and their order: equal for equal data, and different for data that changed."""
+        """Returns a short hash that tells data sets apart: a run is resumed only if its data set still has the same.
+
+        It covers the images and their order, as far as this takes little time: the pixels of an array, the names of
+        files. A file whose content changed does not change it; see :meth:`state`.
+        """
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
-        """Of these images alone: changes with their pixels, or with the size or the time of change of their files."""
+        """Returns a hash of the current content of some images: cached features are valid while it stays the same.
+
+        It changes if their pixels do; for image files, if their size or their time of modification does.
+
+        Args:
+            index: Indices of the images; their order counts.
+        """
         return hashlib.sha256(f"{self.fingerprint()} {index.tolist()}".encode()).hexdigest()
 
     @abstractmethod
-    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
-        """The image in RGB, turned as its EXIF orientation says, on white where it is transparent.
+    def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
+        """Decodes an image: in RGB, turned as its EXIF orientation says, transparent pixels on white.
 
         Args:
-            shrink: Allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, in less time.
+            index: Index of the image.
+            choose_divisor: Called with the width and height of a JPEG before it is decoded. It returns 1, 2, 4 or 8,
+                and the JPEG is decoded at this fraction of its size, if the decoder can. None decodes it in full.
 
         Raises:
             ValueError: naming the image, if it cannot be decoded.
@@ -59,7 +77,7 @@ class Images(ABC):
 
 @dataclass(eq=False)
 class ArrayImages(Images):
-    """Images of one size, in memory or in a file that is mapped into it."""
+    """Images of one size as one array, in memory or mapped from a file."""
 
     pixels: UInt8[np.ndarray, "n h w 3"]
     labels: np.ndarray | None
@@ -74,21 +92,24 @@ class ArrayImages(Images):
     def fingerprint(self) -> str:
         if self.pixels.nbytes < LARGE:
             return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:12]
-        some = self.pixels[np.linspace(0, len(self) - 1, 1000).astype(int)]
-        return hashlib.sha256(f"{self.pixels.shape}".encode() + some.tobytes()).hexdigest()[:12]
+        sample = self.pixels[np.linspace(0, len(self) - 1, 1000).astype(int)]
+        return hashlib.sha256(f"{self.pixels.shape}".encode() + sample.tobytes()).hexdigest()[:12]
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         return hashlib.sha256(f"{self.pixels.shape}".encode() + self.pixels[index].tobytes()).hexdigest()
 
-    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
+    def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         return Image.fromarray(np.ascontiguousarray(self.pixels[index]))
 
 
-class Names(Sequence[str]):
-    """Many strings in one block of bytes, each ended by a NUL: no Python object for each, in no worker.
+class PackedNames(Sequence[str]):
+    """A sequence of many strings, such as file names, that is kept as one block of bytes.
+
+    A list would hold a Python object for each string, in each worker.
 
     Args:
-        block: The bytes; where they are a file's that is mapped into memory, another process maps it again.
+        block: The strings in UTF-8, each followed by a NUL. If it is mapped from a file, a process that receives these
+            names maps the file too, instead of receiving the bytes.
     """
 
     def __init__(self, block: UInt8[np.ndarray, " bytes"]):
@@ -98,7 +119,8 @@ class Names(Sequence[str]):
             self.ends = self.ends.astype(np.uint32)  # half the memory, in each worker that is not forked
 
     @classmethod
-    def pack(cls, names: Iterable[str]) -> "Names":
+    def pack(cls, names: Iterable[str]) -> "PackedNames":
+        """Packs strings, which must not contain a NUL."""
         joined = b"".join(name.encode(errors="surrogateescape") + b"\0" for name in names)
         return cls(np.frombuffer(joined, np.uint8))
 
@@ -124,26 +146,28 @@ class Names(Sequence[str]):
     __hash__ = None  # pyrefly: ignore[bad-override]
 
     def fingerprint(self) -> str:
-        """Of the names and their order."""
+        """Returns a short hash of the names and their order."""
         return hashlib.sha256(self.block.tobytes()[:-1].replace(b"\0", b"\n")).hexdigest()[:12]
 
     def __reduce__(self) -> tuple:
         if isinstance(self.block, np.memmap) and self.block.filename is not None:
-            return _mapped, (self.block.filename, self.block.offset, len(self.block))
-        return Names, (np.asarray(self.block),)
+            return _map_names, (self.block.filename, self.block.offset, len(self.block))
+        return PackedNames, (np.asarray(self.block),)
 
 
-def _mapped(file: str, offset: int, length: int) -> Names:
-    return Names(np.memmap(file, np.uint8, mode="r", offset=offset, shape=(length,)))
+def _map_names(file: str, offset: int, length: int) -> PackedNames:
+    """Returns the names whose block is ``length`` bytes of a file, from ``offset`` on."""
+    return PackedNames(np.memmap(file, np.uint8, mode="r", offset=offset, shape=(length,)))
 
 
 @dataclass(eq=False)
 class FileImages(Images):
-    """Image files, to be decoded each time."""
+    """Image files, which are decoded each time that they are opened."""
 
     root: Path
+    """Folder that the paths start from."""
     files: Sequence[str]
-    """Relative to ``root``."""
+    """Paths of the images, relative to ``root``."""
     labels: np.ndarray | None
     classes: list[str]
 
@@ -154,31 +178,33 @@ class FileImages(Images):
         return self.files[index]
 
     def fingerprint(self) -> str:
-        return (self.files if isinstance(self.files, Names) else Names.pack(self.files)).fingerprint()
+        return (self.files if isinstance(self.files, PackedNames) else PackedNames.pack(self.files)).fingerprint()
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
-        known = hashlib.sha256()
+        digest = hashlib.sha256()
         for i in index:
-            name, size, changed = self.files[int(i)], 0, 0
+            name, size, modified = self.files[int(i)], 0, 0
             try:
-                found = os.stat(os.path.join(self.root, name))
-                size, changed = found.st_size, found.st_mtime_ns
+                status = os.stat(os.path.join(self.root, name))
+                size, modified = status.st_size, status.st_mtime_ns
             except OSError:
-                pass  # reading it will say what is wrong
-            known.update(f"{name}\0{size} {changed}\n".encode(errors="surrogateescape"))
-        return known.hexdigest()
+                pass  # the error is raised when the image is opened
+            digest.update(f"{name}\0{size} {modified}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
 
-    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
+    def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         path = self.root / self.files[index]
-        return decode(path, str(path), shrink)
+        return decode(path, str(path), choose_divisor)
 
 
 @dataclass(eq=False)
 class Subset(Images):
-    """Some images of others."""
+    """Images of another data set that are selected by their indices; they are not copied."""
 
     base: Images
+    """The data set that they are selected from."""
     index: Int[np.ndarray, " n"]
+    """Index in ``base`` of each image."""
     labels: np.ndarray | None
     classes: list[str]
 
@@ -194,48 +220,59 @@ class Subset(Images):
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         return self.base.state(self.index[index])
 
-    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
-        return self.base.open(int(self.index[index]), shrink)
+    def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
+        return self.base.open(int(self.index[index]), choose_divisor)
 
 
-def take(images: Images, index: Int[np.ndarray, " n"], labels: np.ndarray | None, classes: list[str]) -> Images:
-    """Some images; arrays are copied, files only named.
+def select_images(
+    images: Images, index: Int[np.ndarray, " n"], labels: np.ndarray | None, classes: list[str]
+) -> Images:
+    """Returns the images at the given indices, with other labels and classes if wanted.
 
     Args:
-        labels: Of all ``images``, by ``classes``.
+        images: The images to select from. Those of an array are copied; others are referred to.
+        index: Indices of the images to select.
+        labels: Labels of all ``images``, not of the selected ones alone, as indices into ``classes``; or None.
+        classes: Names of the classes.
     """
-    own = None if labels is None else labels[index]
+    selected_labels = None if labels is None else labels[index]
     if isinstance(images, ArrayImages):
-        return ArrayImages(images.pixels[index], own, classes)
-    return Subset(images, index, own, classes)
+        return ArrayImages(images.pixels[index], selected_labels, classes)
+    return Subset(images, index, selected_labels, classes)
 
 
-def decode(file: Path | BytesIO, name: str, shrink: Shrink | None = None) -> Image.Image:
-    """An encoded image; see :meth:`Images.open`.
+def decode(file: Path | BytesIO, name: str, choose_divisor: DivisorChooser | None = None) -> Image.Image:
+    """Decodes an image; see :meth:`Images.open`.
+
+    Args:
+        file: Path of the encoded image, or its bytes.
+        name: The image's name in an error.
+        choose_divisor: Returns the fraction of its size at which a JPEG is decoded.
 
     Raises:
-        ValueError: naming it as ``name``, if it cannot be decoded.
+        ValueError: naming the image, if it cannot be decoded.
     """
     try:
         with Image.open(file) as image:
-            if shrink is not None and image.format == "JPEG":
-                turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # stored on its side
+            if choose_divisor is not None and image.format == "JPEG":
+                is_on_its_side = image.getexif().get(0x0112) in (5, 6, 7, 8)  # stored turned by a quarter
                 width, height = image.size
-                by = shrink(height, width) if turned else shrink(width, height)
-                if by > 1:
-                    image.draft(None, (width // by, height // by))
+                divisor = choose_divisor(height, width) if is_on_its_side else choose_divisor(width, height)
+                if divisor > 1:
+                    image.draft(None, (width // divisor, height // divisor))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image)
     except MemoryError:
         raise
-    except Exception as error:  # of many kinds: what a file from elsewhere may hold is not known
+    except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """Converts an image of any mode to RGB, on white if it is transparent."""
     if image.mode == "RGB" and "transparency" not in image.info:
-        return image  # as convert() would copy it
+        return image  # convert() would copy it
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, which convert() would cut off at 255
         values = np.asarray(image, dtype=np.float64)
         largest = 65535.0 if image.mode.startswith("I;16") else values.max(initial=0)
@@ -248,16 +285,18 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def readable(images: Images, start: int) -> tuple[int, Image.Image]:
-    """The first image from ``start`` on that can be read, and its index, in at most 20 tries.
+def first_readable(images: Images, start: int) -> tuple[int, Image.Image]:
+    """Returns the first image that can be decoded and its index, from ``start`` on, in at most 20 tries.
+
+    After the last image the search goes on with the first.
 
     Raises:
-        ValueError: naming the image at ``start``, if none can.
+        ValueError: naming the image at ``start``, if none can be decoded.
     """
-    failure = None
+    first_error = None
     for index in range(start, start + 20):
         try:
             return index % len(images), images.open(index % len(images))
         except ValueError as error:
-            failure = failure or error
-    raise failure or ValueError("no images")
+            first_error = first_error or error
+    raise first_error or ValueError("no images")

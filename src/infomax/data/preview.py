@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import View, ViewSet
-from infomax.data.images import ArrayImages, Images, readable
+from infomax.data.images import ArrayImages, Images, first_readable
 from infomax.data.loading.workers import TrainingImages
 
 
 def draw_views(images: Images, views: ViewSet, *, seed: int, title: str, rows: int = 4) -> bytes:
     """A PNG of some images, each beside its views in the first epoch, as the training will see them."""
     evenly = np.linspace(0, len(images) - 1, min(rows, len(images))).astype(int)
-    chosen = np.array([readable(images, int(i))[0] for i in evenly])
+    chosen = np.array([first_readable(images, int(i))[0] for i in evenly])
     if isinstance(images, ArrayImages):
         made = make_views(torch.from_numpy(images.pixels[chosen]), views, seed=seed, epoch=0, index=chosen)
     else:

@@ -1,4 +1,4 @@
-"""The splits of a data set, and which of them an encoder is trained on and judged by."""
+"""A data set's splits: which images an encoder is pretrained on, and which labelled ones it is evaluated on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,67 +6,72 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from infomax.data.images import Images, take
+from infomax.data.images import Images, select_images
 from infomax.data.streams import Stream
 
 
 @dataclass(frozen=True)
 class Source:
-    """What ``--data`` named: the splits of a data set."""
+    """A frozen dataclass that holds the splits of the data set that ``--data`` names."""
 
     name: str
+    """The data set as ``--data`` names it."""
     train: Images | Stream
-    """To train on, with labels if there are any."""
+    """Images to train on, with labels if there are any."""
     test: Images | None = None
-    """To judge by, where the data set has it apart."""
+    """Images to test on, if the data set keeps them apart."""
     val: Images | None = None
-    """To choose settings by, where the data set has it apart."""
+    """Images to choose settings by, if the data set keeps them apart."""
     unlabelled: Images | None = None
-    """To pretrain on instead of ``train``, as STL-10's 100,000."""
+    """Images to pretrain on instead of ``train``, if the data set has them: STL-10's 100,000."""
     folders: tuple[Path, ...] = ()
-    """All of whose images are the source's, so that nothing else may be written there."""
+    """Folders all of whose images belong to the data set, so that nothing else may be written there."""
 
     @property
     def pretraining(self) -> Images | Stream:
-        """The images that an encoder is trained on."""
+        """Returns the images that an encoder is pretrained on."""
         return self.train if self.unlabelled is None else self.unlabelled
 
 
 def preview_images(source: Source) -> Images:
-    """Images to pretrain on that can be opened by their index; of a stream, its first ones."""
+    """Returns images to pretrain on that can be opened by their index: all of them, or the first ones of a stream."""
     images = source.pretraining
     return images if isinstance(images, Images) else images.preview
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Some of the images of a data set, and their labels."""
+    """A frozen dataclass that holds some images of a data set, by their indices, and their labels."""
 
     images: Images
+    """The data set."""
     index: Int[np.ndarray, " n"]
-    """Rising."""
+    """Indices of the images in the data set, in rising order, each once."""
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n classes"]
+    """Labels of these images, as in :class:`~infomax.data.images.Images`."""
 
     @property
-    def chosen(self) -> Images:
-        """These images alone."""
-        if len(self.index) == len(self.images):  # the index rises
+    def selected_images(self) -> Images:
+        """Returns a data set of these images alone."""
+        if len(self.index) == len(self.images):  # all of them, for the indices rise
             return self.images
-        return take(self.images, self.index, self.images.labels, self.images.classes)
+        return select_images(self.images, self.index, self.images.labels, self.images.classes)
 
-    def subsample(self, most: int) -> "LabelledImages":
-        """All of them, or ``most`` at equal distances."""
-        if len(self.index) <= most:
+    def subsample(self, max_count: int) -> "LabelledImages":
+        """Returns ``max_count`` of the images at equal distances, or all if there are no more."""
+        if len(self.index) <= max_count:
             return self
-        chosen = np.linspace(0, len(self.index) - 1, most).astype(int)
-        return LabelledImages(self.images, self.index[chosen], self.labels[chosen])
+        rows = np.linspace(0, len(self.index) - 1, max_count).astype(int)
+        return LabelledImages(self.images, self.index[rows], self.labels[rows])
 
 
 def labelled_splits(source: Source) -> tuple[LabelledImages, LabelledImages] | None:
-    """What to classify by, and what to classify; None where images come in a stream, have no label or several, or are
-    too few.
+    """Returns the labelled images to train a classifier on, and those to test it on.
 
-    Without a labelled test split of its own, every fifth image of each class is for testing.
+    If the data set has no labelled test split, every fifth training image of each class is for testing.
+
+    Returns:
+        The two splits; None if the images come from a stream, have no label or several, or no class has five images.
     """
     train, test = source.train, source.test
     if isinstance(train, Stream) or train.labels is None or train.labels.ndim > 1:
@@ -81,5 +86,8 @@ def labelled_splits(source: Source) -> tuple[LabelledImages, LabelledImages] | N
         is_test[np.flatnonzero(train.labels == label)[4::5]] = True
     if not is_test.any():
         return None
-    first, second = np.flatnonzero(~is_test), np.flatnonzero(is_test)
-    return LabelledImages(train, first, train.labels[first]), LabelledImages(train, second, train.labels[second])
+    to_train, to_test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    return (
+        LabelledImages(train, to_train, train.labels[to_train]),
+        LabelledImages(train, to_test, train.labels[to_test]),
+    )

@@ -1,4 +1,4 @@
-"""Images that come one after another: to train on, but not to be opened by their index."""
+"""Images that are read one after another: they can be trained on, but not opened by their index."""
 
 import hashlib
 import queue
@@ -16,20 +16,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from infomax.data.images import Images, Shrink, decode
+from infomax.data.images import DivisorChooser, Images, decode
 
-PREVIEW = 20  # images from the beginning of a stream, to look at
-SHUFFLED = 1000  # images among which the next one is drawn
-READ_AHEAD = 256  # images
+PREVIEW = 20  # images at the beginning of a stream that can be opened by their index
+SHUFFLE_BUFFER = 1000  # images that are held in memory, and among which the next one is drawn
+READ_AHEAD = 256  # images that a thread reads ahead of need
 
 
 class Sample(NamedTuple):
     """An encoded image of a stream."""
 
     key: int
-    """A hash of its bytes. It decides the image's views, wherever in the stream it comes."""
+    """A hash of the bytes, not negative. It decides the random numbers of the image's views, wherever in the stream the
+    image comes."""
     name: str
+    """The image's name, which messages use."""
     content: bytes
+    """The encoded image; empty if it could not be read."""
 
 
 def _sample(name: str, content: bytes) -> Sample:
@@ -39,7 +42,7 @@ def _sample(name: str, content: bytes) -> Sample:
 
 @dataclass(eq=False)
 class EncodedImages(Images):
-    """Encoded images in memory."""
+    """Encoded images in memory, which are decoded each time that they are opened."""
 
     samples: Sequence[Sample]
     labels: np.ndarray | None = None
@@ -57,63 +60,80 @@ class EncodedImages(Images):
     def fingerprint(self) -> str:
         return hashlib.sha256(repr([sample.key for sample in self.samples]).encode()).hexdigest()[:12]
 
-    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
+    def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         sample = self.samples[index]
-        return decode(BytesIO(sample.content), sample.name, shrink)
+        return decode(BytesIO(sample.content), sample.name, choose_divisor)
 
 
 class Stream(ABC):
-    """Images that come one after another, to train on."""
+    """A data set whose images are read one after another, to train on."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Images in an epoch."""
+        """Returns the number of images in an epoch."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """As that of :class:`Images`, of what is known before the images are read."""
+        """Returns a short hash of what is known before the images are read; see :meth:`Images.fingerprint`."""
 
     @abstractmethod
-    def _read(self, seed: int | None, rank: int, world: int) -> Iterator[tuple[str, bytes]]:
-        """The names and bytes of one rank's images, once, in an order that the seed decides, or that of the files.
+    def _read(self, seed: int | None, rank: int, world_size: int) -> Iterator[tuple[str, bytes]]:
+        """Yields the name and the bytes of each of one rank's images, once.
 
-        What is no image is empty.
+        Args:
+            seed: Decides the order; None keeps the order of the files.
+            rank: The rank, from 0.
+            world_size: Number of ranks.
+
+        Returns:
+            An iterator; an entry without an image has empty bytes.
 
         Raises:
             OSError: if the stream breaks off.
         """
 
-    def read(self, seed: int, epoch: int, rank: int, world: int) -> Iterator[Sample]:
-        """One rank's images in an order of this epoch, without end; read ahead by a thread.
+    def read(self, seed: int, epoch: int, rank: int, world_size: int) -> Iterator[Sample]:
+        """Yields one rank's images in an order of this epoch, without end; a thread reads them ahead of need.
 
-        Where the shards can be shared out evenly, each rank reads its own, otherwise each reads all and leaves out
-        what is for others.
+        After all images have been read, they are read again in another order. If the shards can be divided evenly, each
+        rank reads its own. Otherwise each rank reads all shards, and keeps only its own images.
+
+        Args:
+            seed: Seed of the run.
+            epoch: Epoch, from 0; with the seed, it decides the order.
+            rank: The rank, from 0.
+            world_size: Number of ranks.
+
+        Raises:
+            OSError: if the stream breaks off.
+            ValueError: if there is no image for this rank.
         """
 
-        def passes() -> Iterator[Sample]:
-            for number in count():
-                order = int(np.random.default_rng([seed, epoch, number]).integers(2**31))
-                some = False
-                for name, content in self._read(order, rank, world):
-                    some = True
+        def read_without_end() -> Iterator[Sample]:
+            for repetition in count():
+                order = int(np.random.default_rng([seed, epoch, repetition]).integers(2**31))
+                is_empty = True
+                for name, content in self._read(order, rank, world_size):
+                    is_empty = False
                     yield _sample(name, content)
-                if not some:
-                    raise ValueError(f"the stream has no image for rank {rank} of {world}")
+                if is_empty:
+                    raise ValueError(f"the stream has no image for rank {rank} of {world_size}")
 
-        return _read_ahead(passes())
+        return _read_ahead(read_without_end())
 
     @cached_property
     def preview(self) -> EncodedImages:
-        """The first images, to look at."""
+        """Returns the first images of the stream, to be looked at."""
         with closing(self._read(None, 0, 1)) as images:  # pyrefly: ignore[bad-specialization]
             return EncodedImages([_sample(name, content) for name, content in islice(images, min(PREVIEW, len(self)))])
 
     def name(self, key: int) -> str:
+        """Returns the name of the image with this key, which messages use."""
         return f"image {key:016x}"
 
 
 def _read_ahead(samples: Iterator[Sample]) -> Iterator[Sample]:
-    """The same, read by a thread; what goes wrong there is raised here."""
+    """Yields the samples, which a thread reads ahead of need; an error in the thread is raised here."""
     ready: queue.Queue[Sample | Exception] = queue.Queue(READ_AHEAD)
     closed = threading.Event()
 
@@ -132,7 +152,7 @@ def _read_ahead(samples: Iterator[Sample]) -> Iterator[Sample]:
                 hand_over(sample)
         except (OSError, ValueError) as error:
             hand_over(error)
-        except Exception as error:  # of whatever a package for the network raises
+        except Exception as error:  # packages that read from the network raise errors of their own
             hand_over(OSError(f"the stream broke off: {type(error).__name__}: {error}"))
 
     thread = threading.Thread(target=run, daemon=True)
@@ -145,14 +165,14 @@ def _read_ahead(samples: Iterator[Sample]) -> Iterator[Sample]:
             yield item
     finally:
         closed.set()
-        thread.join(1)  # seconds; it may wait for the network
+        thread.join(1)  # seconds at most, for it may be waiting for the network
 
 
-def package(name: str) -> Any:
-    """An optional package, imported where it is needed.
+def import_optional(name: str) -> Any:
+    """Imports an optional package, or a module of one, at the moment it is needed.
 
     Raises:
-        ValueError: saying how to install it.
+        ValueError: saying how to install it, if it is not installed.
     """
     try:
         return import_module(name)
@@ -160,9 +180,13 @@ def package(name: str) -> Any:
         raise ValueError(f"needs the package {name.split('.')[0]}; pip install 'infomax[streams]'") from error
 
 
-def counted(name: str) -> tuple[str, int | None]:
-    """``NAME#N`` as its name and number of images."""
-    name, given, number = name.partition("#")
-    if given and not (number.isascii() and number.isdigit() and int(number) > 0):
-        raise ValueError(f"want a number of images after #, but got {number!r}")
-    return name, int(number) if given else None
+def split_image_count(name: str) -> tuple[str, int | None]:
+    """Splits ``NAME#N`` into the name and the number of images, which is None without ``#``.
+
+    Raises:
+        ValueError: if what follows ``#`` is not a positive number.
+    """
+    name, separator, digits = name.partition("#")
+    if separator and not (digits.isascii() and digits.isdigit() and int(digits) > 0):
+        raise ValueError(f"want a number of images after #, but got {digits!r}")
+    return name, int(digits) if separator else None

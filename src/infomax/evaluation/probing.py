@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from infomax.data.augmentation.make_views import make_views
-from infomax.data.augmentation.views import crops_alone
+from infomax.data.augmentation.views import supervised_crops
 from infomax.data.images import Images
 from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, training_batches
 from infomax.data.splits import LabelledImages, Source
@@ -69,7 +69,7 @@ def probe(
     check_count("--seed", seed, low=0)
     source, train, test = labelled(data)
     what = represent(encoder, how)
-    images = train.chosen
+    images = train.selected_images
     settings = replace(settings, batch_size=min(settings.batch_size, len(images)))
     start = time.perf_counter()
     run = _Probing(what, settings, rates, images, train, seed, no_augmentation, how)
@@ -203,19 +203,19 @@ class _Probing:
         return [float(hits(scores[:, i], labels).float().mean()) for i in range(len(self.rates))]
 
     def _plan(self) -> dict[str, Any]:
-        return {"batch_size": self.settings.batch_size, "seed": self.seed, "rank": rank(), "world": world_size()}
+        return {"batch_size": self.settings.batch_size, "seed": self.seed, "rank": rank(), "world_size": world_size()}
 
     def _cached(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         features = self.what.features(self.images).to(self.device).float()
         plan = BatchSchedule(
-            len(self.images), start=done, stop=self.steps, part=self.settings.batch_size, **self._plan()
+            len(self.images), start=done, stop=self.steps, micro_batch_size=self.settings.batch_size, **self._plan()
         )
         for epoch, index in plan:
             yield epoch, features[torch.from_numpy(index).to(self.device)], index
 
     @torch.no_grad()
     def _augmented(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
-        views = crops_alone(self.encoder.preprocessing, bicubic=self.settings.bicubic)
+        views = supervised_crops(self.encoder.preprocessing, bicubic=self.settings.bicubic)
         where = {"workers": self.how.workers, "device": self.device}
         batches = training_batches(self.images, views, steps=range(done, self.steps), **self._plan(), **where)
         self.encoder.eval().to(self.device)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from infomax.data.images import ArrayImages, Images
-from infomax.data.sources.joined import Joined
+from infomax.data.sources.joined import JoinedImages
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.finetune import FineTuneJob, Row
 from infomax.evaluation.representations import EvaluationOptions, Representation
@@ -160,7 +160,7 @@ def together(first: LabelledImages, second: LabelledImages) -> LabelledImages:
         raise ValueError(f"two splits must have the same classes, but have {a.classes} and {b.classes}")
     known = a.labels is not None and b.labels is not None
     every = np.concatenate([a.labels, b.labels]) if known else None  # pyrefly: ignore
-    images: Images = Joined([a, b], every, a.classes)
+    images: Images = JoinedImages([a, b], every, a.classes)
     if isinstance(a, ArrayImages) and isinstance(b, ArrayImages) and a.pixels.shape[1:] == b.pixels.shape[1:]:
         images = ArrayImages(np.concatenate([a.pixels, b.pixels]), every, a.classes)
     return LabelledImages(images, np.concatenate([first.index, second.index + len(a)]), labels)

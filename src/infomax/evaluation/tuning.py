@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.make_views import make_views
-from infomax.data.augmentation.views import crops_alone
+from infomax.data.augmentation.views import supervised_crops
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
@@ -152,7 +152,7 @@ class FineTuner:
         unfinished: Unfinished,
     ):
         self.setting, self.seed, self.compute, self.unfinished = setting, seed, compute, unfinished
-        self.images, self.labels = part.chosen, torch.from_numpy(part.labels).long()
+        self.images, self.labels = part.selected_images, torch.from_numpy(part.labels).long()
         self.batch_size = min(setting.batch_size, len(self.images))
         self.model = Classifier(encoder, class_count(part), setting, seed=seed)
         least = world_size() * (1 if self.model.frozen else 2)  # BatchNorm takes two
@@ -210,7 +210,7 @@ class FineTuner:
         return self.model
 
     def _batches(self, device: torch.device) -> Iterator[Batch]:
-        views = crops_alone(self.model.encoder.preprocessing)
+        views = supervised_crops(self.model.encoder.preprocessing)
         dtype = self.model.head.weight.dtype
 
         def make(batch: Batch) -> list[Tensor]:
@@ -223,7 +223,7 @@ class FineTuner:
             seed=self.seed,
             steps=range(self.done, self.steps),
             rank=rank(),
-            world=world_size(),
+            world_size=world_size(),
             workers=self.compute.workers,
             device=device,
         )

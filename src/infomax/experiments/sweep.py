@@ -225,7 +225,7 @@ def _check_same(trial: Trial) -> None:
         where = {w: _after(f"--{w}", words) for w in ("data", "classes", "subset") if f"--{w}" in words}
         there = {name: (getattr(run.location, name) or "none").partition("#")[0] for name in where}
         with suppress(ValueError):  # where the images are not, runs that are done can still be drawn
-            where = vars(DataLocation(**where).located())
+            where = vars(DataLocation(**where).resolved())
         lines += [f"{name}: {old} there, {where[name]} asked for" for name, old in there.items() if old != where[name]]
         if lines:
             raise ValueError(f"--out: {trial.folder} is of another sweep: {'; '.join(lines)}; choose another folder")

@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infomax.data.images import Images, Subset
-from infomax.data.loading.evaluation import BATCH
+from infomax.data.loading.evaluation import BATCH_SIZE
 from infomax.runtime.collectives import barrier, broadcast_from_rank0, rank, world_size
 from infomax.runtime.files import cache_folder, write_atomic
 from infomax.runtime.progress import progress_bar
 
-CHUNK = 16 * BATCH  # images whose features are one file: what an interrupted process loses at most
+CHUNK = 16 * BATCH_SIZE  # images whose features are one file: what an interrupted process loses at most
 Encode = Callable[[Images, np.ndarray], Iterator[Tensor]]
 """Features of the images at some index, some at a time, on the CPU."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from infomax.data.sources.location import DataLocation
-from infomax.data.sources.named import EXTENT
+from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.data.splits import Source
 from infomax.planning.gpus import GPUS, Utilization, reached
 from infomax.planning.step_cost import Cost, count
@@ -130,7 +130,7 @@ def plan(
         images, name = len(source.pretraining), source.name
         chosen = plan_for(source, method, recipe, gpu=kind == "cuda", changes=changes)
     else:
-        known, side = EXTENT.get(where.data, (0, changes.get("image_size") or 224))
+        known, side = NOMINAL_SIZES.get(where.data, (0, changes.get("image_size") or 224))
         images, name = known if images is None else images, where.data if data or known_recipe else "images"
         check_count("--images", images, low=2)
         choose("--method", method, registry.METHODS)
@@ -156,7 +156,7 @@ def _open(where: DataLocation, download: bool) -> Source | None:
     try:
         return where.open(download=download)
     except ValueError:
-        if where.data in EXTENT and not (download or where.data_dir or where.classes or where.subset):
+        if where.data in NOMINAL_SIZES and not (download or where.data_dir or where.classes or where.subset):
             return None
         raise
 

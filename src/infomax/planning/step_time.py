@@ -133,7 +133,7 @@ class _Measured:
         images = None if self.source is None else self.source.pretraining
         if isinstance(images, ArrayImages):
             read = training_batches(
-                images, views, batch_size=rows, seed=0, steps=range(1), part=part, device=self.device
+                images, views, batch_size=rows, seed=0, steps=range(1), micro_batch_size=part, device=self.device
             )
             return list(read)
         made = [

@@ -168,9 +168,9 @@ class _Training:
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             steps=steps,
-            part=recipe.micro_batch_size,
+            micro_batch_size=recipe.micro_batch_size,
             rank=rank(),
-            world=world_size(),
+            world_size=world_size(),
             workers=self.launch.workers,
             device=self.device,
         )
@@ -182,7 +182,7 @@ class _Training:
                 parts = [next(ready) for _ in range(share // recipe.micro_batch_size if recipe.micro_batch_size else 1)]
                 for part in parts:
                     self.note_unreadable(part)
-                yield parts, ready.waited()
+                yield parts, ready.pop_wait_seconds()
                 del parts
         finally:  # a way back to the engine would keep it, and the threads of ranks, until the process ends
             engine.meanwhile = None

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from infomax.data.images import readable
+from infomax.data.images import first_readable
 from infomax.data.preview import draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, preview_images
@@ -184,7 +184,7 @@ def _prepare(
         source = where.open(download=download)
         plan = plan_for(source, method or registry.DEFAULT_METHOD, recipe, gpu=launch.device == "cuda", changes=changes)
     _check_possible(plan, source, out, launch)
-    where = replace(where, data=source.name).located()  # shards are counted once
+    where = replace(where, data=source.name).resolved()  # shards are counted once
     train = source.pretraining
     found = {name: value for name, value in asdict(where).items() if value is not None}
     images = {**found, "images": len(train), "fingerprint": train.fingerprint()}
@@ -210,7 +210,7 @@ def _prepare(
 def plan_for(source: Source, method: str, recipe: str | None, *, gpu: bool, changes: dict[str, Any]) -> Recipe:
     """The recipe to follow: the named one or the one that suits the images, with the user's changes."""
     choose("--method", method, registry.METHODS)
-    side = min(readable(preview_images(source), 0)[1].size)
+    side = min(first_readable(preview_images(source), 0)[1].size)
     name = recipe or registry.default_recipe_name(method, data=source.name, side=side, gpu=gpu)
     return customise(registry.get_recipe(method, name), **changes)
 
@@ -276,7 +276,7 @@ def _check_same(
     asked = customise(plan, **changes)
     lines = run_folder.recipe_differences(plan, asked)
     there = asdict(run.location)
-    asked_for = asdict(DataLocation(**{"data": there["data"], **location}).located())
+    asked_for = asdict(DataLocation(**{"data": there["data"], **location}).resolved())
     if "#" not in asked_for["data"]:  # shards whose images were counted when the run was started
         there["data"] = there["data"].partition("#")[0]
     for word, new, old in (

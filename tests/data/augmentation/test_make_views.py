@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
 from infomax.data.augmentation import draws
-from infomax.data.augmentation.draws import choose_colours, crop_boxes, draw
+from infomax.data.augmentation.draws import choose_colours, crop_boxes, draw_uniform
 from infomax.data.augmentation.make_views import crop, distort, make_views, preprocess
 from infomax.data.augmentation.operations import make_views_fused, to_float
 from infomax.data.augmentation.views import VIEW_SETS, Preprocessing, View, ViewSet, byol, dino, mira_cifar, simclr
@@ -42,7 +42,7 @@ def coloured(images: torch.Tensor, random: np.ndarray, view: View) -> torch.Tens
 @pytest.mark.parametrize("bicubic", [True, False])
 @pytest.mark.parametrize("size", [12, 64])  # smaller than the crops, so antialiasing shows, and larger
 def test_crop_equals_torchvisions_antialiased_resize(images, bicubic, size):
-    boxes = crop_boxes(draw(0, 0, np.arange(12), 0), 40, 30, View(size=size))
+    boxes = crop_boxes(draw_uniform(0, 0, np.arange(12), 0), 40, 30, View(size=size))
     ours = crop(to_float(images), boxes, size, bicubic=bicubic)
     mode = v2.InterpolationMode.BICUBIC if bicubic else v2.InterpolationMode.BILINEAR
     for image, box, got in zip(to_float(images), boxes, ours, strict=True):
@@ -51,7 +51,7 @@ def test_crop_equals_torchvisions_antialiased_resize(images, bicubic, size):
 
 
 def test_crop_equals_pils_up_to_its_rounding_to_bytes(images):
-    boxes = crop_boxes(draw(0, 0, np.arange(12), 0), 40, 30, View(size=16))
+    boxes = crop_boxes(draw_uniform(0, 0, np.arange(12), 0), 40, 30, View(size=16))
     ours = crop(to_float(images), boxes, 16, bicubic=True)
     for image, (top, left, height, width), got in zip(images, boxes, ours, strict=True):
         cut = Image.fromarray(image.numpy()).crop((left, top, left + width, top + height))
@@ -100,7 +100,7 @@ def test_strong_jitter_draws_no_negative_factors(images):
 
 def test_jitter_follows_the_drawn_order(images):
     view = View(size=8, **{**PLAIN, "jitter": 1.0}, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
-    random = draw(1, 0, np.arange(12), 0)
+    random = draw_uniform(1, 0, np.arange(12), 0)
     x = to_float(images)
     got = coloured(x.clone(), random, replace(view, grayscale=0.0))
     parts = [
@@ -158,7 +158,7 @@ def test_blur_is_close_to_pils(images):
 
 def test_boxes_are_distributed_as_torchvisions():
     view = View(size=32, scale=(0.08, 1.0))
-    ours = crop_boxes(draw(0, 0, np.arange(4000), 0), 375, 500, view)
+    ours = crop_boxes(draw_uniform(0, 0, np.arange(4000), 0), 375, 500, view)
     torch.manual_seed(0)
     transform = v2.RandomResizedCrop(32, scale=view.scale, ratio=view.ratio)
     sample = [transform.make_params([torch.empty(3, 375, 500)]) for _ in range(4000)]
@@ -172,7 +172,7 @@ def test_boxes_are_distributed_as_torchvisions():
 
 @pytest.mark.parametrize(("height", "width"), [(4, 400), (400, 4), (1, 1)])
 def test_boxes_stay_inside_images_that_no_ratio_fits(height, width):
-    boxes = crop_boxes(draw(0, 0, np.arange(200), 0), height, width, View(size=32, scale=(0.9, 1.0)))
+    boxes = crop_boxes(draw_uniform(0, 0, np.arange(200), 0), height, width, View(size=32, scale=(0.9, 1.0)))
     top, left, h, w = boxes.T
     assert (h >= 1).all()
     assert (w >= 1).all()
@@ -183,14 +183,18 @@ def test_boxes_stay_inside_images_that_no_ratio_fits(height, width):
 
 
 def test_random_numbers_are_uniform_and_independent():
-    numbers = draw(7, 3, np.arange(20_000), 1)
+    numbers = draw_uniform(7, 3, np.arange(20_000), 1)
     assert numbers.min() >= 0
     assert numbers.max() < 1
     assert np.abs(numbers.mean(0) - 0.5).max() < 0.01
     assert np.abs(numbers.var(0) - 1 / 12).max() < 0.003
     correlation = np.corrcoef(numbers.T) - np.eye(draws.COLUMNS)
     assert np.abs(correlation).max() < 0.035
-    for other in (draw(8, 3, np.arange(20_000), 1), draw(7, 4, np.arange(20_000), 1), draw(7, 3, np.arange(20_000), 2)):
+    for other in (
+        draw_uniform(8, 3, np.arange(20_000), 1),
+        draw_uniform(7, 4, np.arange(20_000), 1),
+        draw_uniform(7, 3, np.arange(20_000), 2),
+    ):
         assert abs(np.corrcoef(numbers[:, 0], other[:, 0])[0, 1]) < 0.03
     neighbours = np.corrcoef(numbers[:-1, 0], numbers[1:, 0])[0, 1]
     assert abs(neighbours) < 0.03

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infomax.data.augmentation.draws import FLIP, crop_boxes, draw
+from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.views import View, ViewSet, dino
 from infomax.data.images import FileImages, decode
 from infomax.data.loading.workers import TrainingImages, cut_views
@@ -29,7 +29,7 @@ def as_jpeg(image: Image.Image, **options) -> io.BytesIO:
 
 
 def random_row(view: View, index: int) -> np.ndarray:
-    return draw(0, 0, np.array([index]), 0)
+    return draw_uniform(0, 0, np.array([index]), 0)
 
 
 @pytest.mark.parametrize("bicubic", [True, False])
@@ -69,7 +69,7 @@ def test_a_smaller_decode_gives_nearly_the_same_crops(size, by):
 def test_the_smallest_crop_decides_how_much_is_decoded():
     full, local = dino(224, global_scale=(0.9, 1.0), local_scale=(0.05, 0.06))
     for views, most in ((full, 2), ((*full, *local), 1)):
-        random = np.concatenate([draw(0, 0, np.array([0]), number) for number in range(len(views))])
+        random = np.concatenate([draw_uniform(0, 0, np.array([0]), number) for number in range(len(views))])
         sizes = []
         cut_views(
             lambda shrink, sizes=sizes: sizes.append(decode(as_jpeg(photograph()), "x", shrink)) or sizes[0],

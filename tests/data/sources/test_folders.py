@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infomax.data.images import FileImages, Names
+from infomax.data.images import FileImages, PackedNames
 from infomax.data.sources import folders
 from infomax.data.sources.folders import index_folder
 from infomax.data.sources.location import open_source
@@ -110,14 +110,14 @@ def test_names_reach_another_process_by_their_file_alone(root):
 
 def test_names_are_a_sequence_of_any_strings():
     wanted = ["a", "", "ü/ß.png", os.fsdecode(b"\xff.png"), "with\nnewline"]
-    names = Names.pack(wanted)
+    names = PackedNames.pack(wanted)
     assert list(names) == wanted == pickle.loads(pickle.dumps(names))
     assert names == wanted
     assert names[1:3] == wanted[1:3]
     assert names[-1] == wanted[-1]
     with pytest.raises(IndexError):
         names[5]
-    assert Names.pack(wanted[:4]).fingerprint() != names.fingerprint()
+    assert PackedNames.pack(wanted[:4]).fingerprint() != names.fingerprint()
 
 
 def test_folders_with_commas_between_are_one_source(root, tmp_path):

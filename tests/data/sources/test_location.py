@@ -72,14 +72,14 @@ def test_places_can_be_found_from_any_folder(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     here = str(tmp_path)
-    assert DataLocation("a").located().data == f"{here}/a"
-    assert DataLocation("a,b").located().data == f"{here}/a,{here}/b"
-    assert DataLocation("wds:s-{0..3}.tar#9").located().data == f"wds:{here}/s-{{0..3}}.tar#9"
-    assert DataLocation("hf:a#5").located().data == f"hf:{here}/a#5"
+    assert DataLocation("a").resolved().data == f"{here}/a"
+    assert DataLocation("a,b").resolved().data == f"{here}/a,{here}/b"
+    assert DataLocation("wds:s-{0..3}.tar#9").resolved().data == f"wds:{here}/s-{{0..3}}.tar#9"
+    assert DataLocation("hf:a#5").resolved().data == f"hf:{here}/a#5"
     for name in ("digits", "hf:user/set", "hf-stream:user/set:big#5", "wds:https://x/s-{0..3}.tar#9"):
-        assert DataLocation(name).located().data == name
-    assert DataLocation("cifar10").located().data_dir == str(default_data_dir())
-    assert DataLocation("cifar10", "a", subset="s.txt").located() == DataLocation(
+        assert DataLocation(name).resolved().data == name
+    assert DataLocation("cifar10").resolved().data_dir == str(default_data_dir())
+    assert DataLocation("cifar10", "a", subset="s.txt").resolved() == DataLocation(
         "cifar10", f"{here}/a", None, f"{here}/s.txt"
     )
 

@@ -13,7 +13,7 @@ import pytest
 
 from data import layouts
 from data.layouts import LAYOUTS
-from infomax.data.images import ArrayImages, FileImages, Names
+from infomax.data.images import ArrayImages, FileImages, PackedNames
 from infomax.data.sources.named import NAMED_DATASETS, open_named
 
 SPLITS = ("train", "val", "test", "unlabelled")
@@ -208,7 +208,7 @@ def test_voc2007_has_several_labels_an_image(copies, datasets):
 def test_paths_are_packed_and_relative(name, copies):
     for images in splits(open_named(name, copies)).values():
         if isinstance(images, FileImages):
-            assert isinstance(images.files, Names)
+            assert isinstance(images.files, PackedNames)
             assert images.root == copies
             assert not any(Path(file).is_absolute() for file in images.files)
         else:

@@ -1,5 +1,8 @@
-"""Views of images: what a set of views is, the random numbers that decide one, and the operations that make it.
+"""Makes random views of images: the settings of views, the random numbers that decide them, and the operations.
 
-In: bytes of images, their index, a seed and an epoch. Out: normalised tensors. The same arguments give the same views,
-whatever the number of workers or ranks. It must not know where images come from.
+In: images as bytes, a key of each image, a seed, an epoch and a set of views. Out: normalised tensors. The same
+arguments give the same views, whatever the number of workers or ranks. It must not know where images come from.
+
+``views`` holds the settings, ``draws`` the random numbers, ``operations`` the operations on whole batches (for a GPU),
+``kernels`` the same operations on one image at a time (for a CPU), and ``make_views`` puts them together.
 """

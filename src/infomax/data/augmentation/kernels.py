@@ -1,7 +1,7 @@
-"""Loops over the pixels of one image at a time, compiled by Numba for the CPU.
+"""Operations on one image at a time, as loops over its pixels that Numba compiles for the CPU.
 
-An image goes through all operations while it is in the cache. The same mathematics as augment.py, which works on whole
-batches, as a GPU needs it; there are the explanations. Inner loops run along memory, so that they become vector
+An image goes through all operations while it is in the CPU's cache. The mathematics is that of ``operations.py``, which
+works on whole batches, as a GPU needs it, and explains it. Inner loops run along memory, so that they become vector
 instructions: an image is held as planes of columns, [channel, x, y], and resized along y first, then along x.
 """
 
@@ -11,25 +11,31 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue
-TILE = 8  # lines that are turned into columns at once, or columns into lines
-FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}  # all of fast mathematics but the promise that there are no NaN
+GRAY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in the luma
+TILE = 8  # side of the squares by which an image is transposed
+FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}  # fast mathematics, but NaN and infinity are respected
 
 
 def compiled(function: Callable[..., Any], *, fast: bool = True) -> Any:
-    """``function`` as machine code, which is made at its first use and kept on disk, where there is a place for it."""
+    """Compiles a function by Numba at its first call, and keeps the machine code on disk if there is a folder for it.
+
+    Args:
+        function: The function, of what Numba understands.
+        fast: Whether to allow fast mathematics, whose rounding depends on the machine.
+    """
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST if fast else False, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
-    except RuntimeError:  # neither this folder nor the user's cache can be written
+    except RuntimeError:  # neither this folder nor the user's cache folder can be written
         return njit(**options)(function)
 
 
 @compiled
 def _weights(start, length, source, size, bicubic, first, weights):
-    """The resampling of a line: for each of ``size`` results, its first source pixel and the weights from there on.
+    """Fills in, for each of ``size`` result pixels of a line, its first source pixel and the weights from there on.
 
-    Returns the largest number of weights; pixels before ``start`` and from ``start + length`` on have none.
+    Source pixels before ``start`` and from ``start + length`` on have no weight. Returns the largest number of weights
+    of a result pixel.
     """
     scale = length / size
     wide = max(scale, 1.0)
@@ -61,23 +67,24 @@ def _weights(start, length, source, size, bicubic, first, weights):
 
 
 @compiled
-def _taps(length, size, bicubic):
-    """The most weights that a result can have."""
+def _max_weights(length, size, bicubic):
+    """Returns an upper bound on the number of weights of a result pixel."""
     return int(np.ceil(2.0 * (2.0 if bicubic else 1.0) * max(length / size, 1.0))) + 5
 
 
 @compiled
-def _weighted_sum(lines, start, step, left, right, weights, many, out):
-    """The columns from ``left`` to ``right`` of every ``step``-th line from ``start`` on, added up by their weights.
+def _weighted_sum(lines, start, step, left, right, weights, count, out):
+    """Adds up lines by their weights: every ``step``-th line from ``start`` on, its columns from ``left`` to ``right``.
 
-    Four lines at once, so that the sum is read and written a quarter as often; weights beyond ``many`` are 0.
+    Four lines are added at once, so that the sum is read and written a quarter as often. Weights from ``count`` on
+    are 0.
     """
     last = len(lines) - 1
-    for t in range(0, many, 4):
+    for t in range(0, count, 4):
         a, b, c, d = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
-        at = start + step * t
-        first, second = lines[min(at, last)][left:right], lines[min(at + step, last)][left:right]
-        third, fourth = lines[min(at + 2 * step, last)][left:right], lines[min(at + 3 * step, last)][left:right]
+        line = start + step * t
+        first, second = lines[min(line, last)][left:right], lines[min(line + step, last)][left:right]
+        third, fourth = lines[min(line + 2 * step, last)][left:right], lines[min(line + 3 * step, last)][left:right]
         for j in range(right - left):
             total = a * np.float32(first[j]) + b * np.float32(second[j])
             total += c * np.float32(third[j]) + d * np.float32(fourth[j])
@@ -85,34 +92,34 @@ def _weighted_sum(lines, start, step, left, right, weights, many, out):
 
 
 @compiled
-def _crop(image, box, size, bicubic, mirrored, out):
-    """Resize a box (top, left, height, width; pixels, perhaps parts of them) of bytes [h, w, 3] into [3, size, size].
+def _resize_box(image, box, size, bicubic, mirrored, out):
+    """Resizes a box of an image of bytes [h, w, 3] into ``out`` [channel, x, y], with values in [0, 255].
 
-    Values are in [0, 255]; ``out`` is [channel, x, y].
+    ``box`` is top, left, height and width in pixels, which need not be whole.
     """
     top, left, height, width = box
     h, w = image.shape[0], image.shape[1]
-    most = max(_taps(height, size, bicubic), _taps(width, size, bicubic))
+    most = max(_max_weights(height, size, bicubic), _max_weights(width, size, bicubic))
     weights, first = np.empty((size, most), np.float32), np.empty(size, np.int64)
     low, high = int(np.floor(left)), min(int(np.ceil(left + width)), w)
     span = 3 * (high - low)
     full, across = (size + TILE - 1) // TILE * TILE, (span + TILE - 1) // TILE * TILE
     lines, turned = np.empty((full, across), np.float32), np.empty((across, full), np.float32)
-    many = _weights(top, height, h, size, bicubic, first, weights)
+    count = _weights(top, height, h, size, bicubic, first, weights)
     rows = image.reshape(h, 3 * w)
     for y in range(size):
-        _weighted_sum(rows, first[y], 1, 3 * low, 3 * high, weights[y], many, lines[y])
+        _weighted_sum(rows, first[y], 1, 3 * low, 3 * high, weights[y], count, lines[y])
     for y in range(0, full, TILE):
         for x in range(0, across, TILE):
             for i in range(TILE):
                 for k in range(TILE):
                     turned[x + k, y + i] = lines[y + i, x + k]
-    many = _weights(left, width, w, size, bicubic, first, weights)
+    count = _weights(left, width, w, size, bicubic, first, weights)
     for x in range(size):
-        to = size - 1 - x if mirrored else x
+        target = size - 1 - x if mirrored else x
         for c in range(3):
-            column = out[c, to]
-            _weighted_sum(turned[:span], 3 * (first[x] - low) + c, 3, 0, size, weights[x], many, column)
+            column = out[c, target]
+            _weighted_sum(turned[:span], 3 * (first[x] - low) + c, 3, 0, size, weights[x], count, column)
             for y in range(size):
                 column[y] = min(max(column[y], np.float32(0.0)), np.float32(255.0))
 
@@ -129,7 +136,7 @@ def _clamped(x):
 
 @compiled
 def _jitter(part, factor, r, g, b):
-    """One part of the colour jitter of an image in [0, 1], whose channels are lines of pixels; in place."""
+    """Applies one part of the colour jitter to an image in [0, 1], in place; its channels are lines of pixels."""
     n, f, zero, one = len(r), np.float32(factor), np.float32(0.0), np.float32(1.0)
     if part == 0:  # brightness
         for i in range(n):
@@ -151,7 +158,7 @@ def _jitter(part, factor, r, g, b):
             r[i] = _clamped(r[i] * f + shift)
             g[i] = _clamped(g[i] * f + shift)
             b[i] = _clamped(b[i] * f + shift)
-    else:
+    else:  # hue
         for i in range(n):
             high, low = max(max(r[i], g[i]), b[i]), min(min(r[i], g[i]), b[i])
             chroma = high - low
@@ -160,7 +167,7 @@ def _jitter(part, factor, r, g, b):
             hue = (b[i] - r[i]) * sixth + np.float32(1 / 3) if high == g[i] else hue
             hue = (r[i] - g[i]) * sixth + np.float32(2 / 3) if high == b[i] else hue
             hue = (g[i] - b[i]) * sixth if high == r[i] else hue
-            hue += f + np.float32(2.0)  # positive, whatever the turn
+            hue += f + np.float32(2.0)  # positive, whatever the shift
             k0, k1, k2 = hue + np.float32(5 / 6), hue + np.float32(3 / 6), hue + np.float32(1 / 6)
             k0, k1, k2 = k0 - np.floor(k0), k1 - np.floor(k1), k2 - np.floor(k2)
             six, two = np.float32(6.0), np.float32(2.0)
@@ -171,11 +178,15 @@ def _jitter(part, factor, r, g, b):
 
 @compiled
 def _blur(plane, sigma, reach, spare):
-    """A Gaussian blur of a plane, in place: of its lines' neighbours, turned, and again. ``spare`` is as large."""
+    """Blurs a plane by a Gaussian, in place.
+
+    Each line becomes a weighted sum of its neighbouring lines; then the plane is transposed, and this is done again.
+    ``spare`` is working memory of the plane's size.
+    """
     size = plane.shape[0]
     bell = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
     bell /= 2.0 * bell.sum() - 1.0
-    while reach > 0 and bell[reach] < 1e-8:  # of a narrow bell: too little to change a float32
+    while reach > 0 and bell[reach] < 1e-8:  # too little to change a float32
         reach -= 1
     for _ in range(2):
         for x in range(size):
@@ -195,7 +206,7 @@ def _blur(plane, sigma, reach, spare):
 
 @compiled
 def _distort(planes, jitter, factors, grayscale, blur, sigma, reach, solarize, spare):
-    """Colour jitter, grayscale, blur and solarisation of one image in [0, 1], [3, x, y]; in place."""
+    """Applies colour jitter, grayscale, blur and solarisation to one image in [0, 1], [3, x, y], in place."""
     n = planes.shape[1] * planes.shape[2]
     r, g, b = planes[0].reshape(n), planes[1].reshape(n), planes[2].reshape(n)
     for turn in range(4):
@@ -218,14 +229,14 @@ def _distort(planes, jitter, factors, grayscale, blur, sigma, reach, solarize, s
 
 
 @compiled
-def cut(image, box, bicubic, mirrored, out):
-    """The crop of a view of bytes [h, w, 3]: a box (top, left, height, width) of it, into bytes [size, size, 3].
+def cut_crop(image, box, bicubic, mirrored, out):
+    """Resizes a box of an image of bytes [h, w, 3] into ``out``, bytes [size, size, 3].
 
-    The box is in pixels, or parts of them.
+    ``box`` is top, left, height and width in pixels, which need not be whole.
     """
     size = out.shape[0]
     planes = np.empty((3, size, size), np.float32)
-    _crop(image, box, size, bicubic, mirrored, planes)
+    _resize_box(image, box, size, bicubic, mirrored, planes)
     for start in range(0, size, TILE):
         for y in range(size):
             for x in range(start, min(start + TILE, size)):
@@ -234,14 +245,20 @@ def cut(image, box, bicubic, mirrored, out):
 
 
 @compiled
-def make(images, boxes, mirrored, bicubic, jitter, factors, grayscale, blur, sigma, reach, solarize, mean, std, out):
-    """Views of images [b, h, w, 3] in bytes, cropped where there are boxes; into ``out``, [b, size, size, 3]."""
+def make_views(
+    images, boxes, mirrored, bicubic, jitter, factors, grayscale, blur, sigma, reach, solarize, mean, std, out
+):
+    """Makes a view of each image of bytes [b, h, w, 3], and writes it into ``out`` [b, size, size, 3].
+
+    The parameters are those of :class:`~infomax.data.augmentation.draws.ColourChoices`. Without boxes, the images are
+    crops of the right size.
+    """
     size = out.shape[1]
     planes, spare = np.empty((3, size, size), np.float32), np.empty((size, size), np.float32)
     for i in range(len(out)):
         if len(boxes):
-            _crop(images[i], boxes[i], size, bicubic, mirrored[i], planes)
-        else:  # colours do not mind that these are lines, not columns
+            _resize_box(images[i], boxes[i], size, bicubic, mirrored[i], planes)
+        else:  # as [channel, y, x]: the operations on colours are the same for lines as for columns
             for y in range(size):
                 for x in range(size):
                     for c in range(3):

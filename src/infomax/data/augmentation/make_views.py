@@ -1,4 +1,8 @@
-"""How views are made, with parameters of its own for each image: batched on a GPU, one after another on a CPU."""
+"""Makes the views of a batch, each image with random parameters of its own; and the preprocessing for evaluation.
+
+On a CPU, one image after another goes through all operations (``kernels.py``). On a GPU, each operation works on the
+whole batch (``operations.py``).
+"""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +15,21 @@ from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
 from infomax.data.augmentation import kernels
-from infomax.data.augmentation.draws import FLIP, Choices, choose_colours, crop_boxes, draw
-from infomax.data.augmentation.operations import JITTER, STAGES, blur, grayscale, resized, solarize, to_device, to_float
+from infomax.data.augmentation.draws import FLIP, ColourChoices, choose_colours, crop_boxes, draw_uniform
+from infomax.data.augmentation.operations import (
+    JITTER,
+    STAGES,
+    blur,
+    grayscale,
+    resize_boxes,
+    solarize,
+    to_device,
+    to_float,
+)
 from infomax.data.augmentation.views import Preprocessing, ViewSet
 
-PIXELS_EACH = 2**14  # that a thread has to make, at least; to start one takes as long as some thousands
+# A thread makes at least so many pixels: to start one takes as long as to make some thousands.
+PIXELS_PER_THREAD = 2**14
 
 
 def crop(
@@ -26,61 +40,69 @@ def crop(
     bicubic: bool,
     flip: np.ndarray | None = None,
 ) -> Float[Tensor, "b 3 size size"]:
-    """Resize each image's box to ``size`` (height, width) pixels, mirrored where ``flip``; values stay in [0, 1]."""
+    """Cuts a box out of each image and resizes it.
+
+    Args:
+        images: Images in [0, 1].
+        boxes: Top, left, height and width of each box, in pixels.
+        size: Height and width of the result in pixels, or its side.
+        bicubic: Whether to interpolate by cubics instead of linearly; both with antialiasing.
+        flip: True for each image whose result is mirrored; None mirrors none.
+    """
     out_height, out_width = (size, size) if isinstance(size, int) else size
-    return resized(images, _upload(_mirrored(boxes, flip), images), out_height, out_width, bicubic)
+    return resize_boxes(images, _upload(_mirrored(boxes, flip), images), out_height, out_width, bicubic)
 
 
 def _mirrored(boxes: Int[np.ndarray, "b 4"], flip: np.ndarray | None) -> Float64[np.ndarray, "b 4"]:
-    """Boxes whose width is negative where the result is to be mirrored."""
-    numbers = boxes.astype(np.float64)
+    """Returns the boxes, with the width negated if the result is to be mirrored."""
+    signed = boxes.astype(np.float64)
     if flip is not None:
-        numbers[flip, 3] *= -1
-    return numbers
+        signed[flip, 3] *= -1
+    return signed
 
 
-def distort(images: Float[Tensor, "b 3 s s"], choices: Choices) -> Float[Tensor, "b 3 s s"]:
-    """Colour jitter, grayscale, blur and solarisation of images in [0, 1]; in place.
+def distort(images: Float[Tensor, "b 3 s s"], choices: ColourChoices) -> Float[Tensor, "b 3 s s"]:
+    """Applies colour jitter, grayscale, blur and solarisation to images in [0, 1], in place.
 
-    Each operation works on the images that it is due for alone. Which these are is known on the host, so nothing is
-    read back from the device; all indices and all parameters reach it in one copy each.
+    Each operation works only on the images that it was chosen for. The choices are known on the CPU, so nothing is read
+    back from the device; all indices and all parameters reach it in one copy each.
     """
-    work: list[tuple[Callable[..., Tensor], np.ndarray, np.ndarray]] = [
+    operations: list[tuple[Callable[..., Tensor], np.ndarray, np.ndarray]] = [
         (JITTER[part], choices.jitter[:, turn, part], choices.factors[:, part])
         for turn in range(4)
         for part in range(4)
     ]
-    work += [
+    operations += [
         (grayscale, choices.grayscale, choices.sigma),
         (partial(blur, reach=choices.reach), choices.blur, choices.sigma),
         (solarize, choices.solarize, choices.sigma),
     ]
-    due = [(change, mask.nonzero()[0], values) for change, mask, values in work if mask.any()]
+    due = [(operation, mask.nonzero()[0], values) for operation, mask, values in operations if mask.any()]
     if not due:
         return images
-    index = _upload(np.concatenate([rows for _, rows, _ in due]), images, torch.int64)
-    numbers = _upload(np.concatenate([values[rows] for _, rows, values in due]), images)
+    all_rows = _upload(np.concatenate([rows for _, rows, _ in due]), images, torch.int64)
+    all_values = _upload(np.concatenate([values[rows] for _, rows, values in due]), images)
     counts = [len(rows) for _, rows, _ in due]
-    for (change, _, _), rows, values in zip(due, index.split(counts), numbers.split(counts), strict=True):
+    for (operation, _, _), rows, values in zip(due, all_rows.split(counts), all_values.split(counts), strict=True):
         if len(rows) == len(images):
-            images = change(images, values.view(-1, 1, 1, 1))
+            images = operation(images, values.view(-1, 1, 1, 1))
         else:
-            images[rows] = change(images[rows], values.view(-1, 1, 1, 1))
+            images[rows] = operation(images[rows], values.view(-1, 1, 1, 1))
     return images
 
 
 def _upload(values: np.ndarray, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Numbers from the host, on the device of ``like``."""
+    """Copies numbers to the device of ``like``, in its type or in ``dtype``."""
     return to_device(torch.from_numpy(values).to(dtype or like.dtype), like.device)
 
 
 def normalize(
     images: Float[Tensor, "b 3 h w"], mean: Sequence[float], std: Sequence[float]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Subtract the mean and divide by the standard deviation of each channel."""
+    """Subtracts the mean of each channel and divides by its standard deviation."""
     scale = 1 / np.array(std)
-    numbers = _upload(np.stack([-np.array(mean) * scale, scale]), images).view(2, 3, 1, 1)
-    return torch.addcmul(numbers[0], images, numbers[1])
+    shift_and_scale = _upload(np.stack([-np.array(mean) * scale, scale]), images).view(2, 3, 1, 1)
+    return torch.addcmul(shift_and_scale[0], images, shift_and_scale[1])
 
 
 def make_views(
@@ -93,69 +115,97 @@ def make_views(
     dtype: torch.dtype = torch.float32,
     fused_views: Callable[..., Tensor] | None = None,
 ) -> list[Float[Tensor, "b 3 s s"]]:
-    """All views of a batch, the full ones first, normalised, channels last, on the device of ``images``.
+    """Makes all views of a batch: normalised, channels last, on the device of ``images``, global crops first.
 
     Args:
-        images: Bytes [B, H, W, 3]; or for each view its crops [B, size, size, 3], already cut and flipped by workers.
-        index: Of each image in its data set.
-        dtype: Of the result. What is computed on the way is float64 for float64, otherwise float32; on a CPU, float64
-            goes the way of a GPU.
-        fused_views: :func:`~infomax.data.augmentation.operations.make_views_fused`, compiled, where a GPU's way is taken. None does each
-            operation to the images that it is due for alone.
+        images: Bytes [B, H, W, 3]; or a list with, for each view, its crops [B, size, size, 3], cut and flipped by
+            workers.
+        views: The views to make, and the mean and standard deviation to normalise by.
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
+        index: Key of each image; see :meth:`infomax.data.images.Images.key`.
+        dtype: Type of the views. Intermediate results are float64 for float64, otherwise float32. For float64, the
+            operations for a GPU are used on a CPU too.
+        fused_views: The compiled form of :func:`~infomax.data.augmentation.operations.make_views_fused`, used instead
+            of the operations for a GPU. None applies each operation only to the images that it was chosen for.
     """
-    each = (*views.global_crops, *views.local_crops)
-    random = [draw(seed, epoch, index, number) for number in range(len(each))]
-    made: list[Tensor] = []
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    # Views of one size are made together: fewer and larger operations.
-    for (size, bicubic), numbers in groupby(range(len(each)), key=lambda i: (each[i].size, each[i].bicubic)):
+    all_views = (*views.global_crops, *views.local_crops)
+    random = [draw_uniform(seed, epoch, index, number) for number in range(len(all_views))]
+    results: list[Tensor] = []
+    working_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+
+    def form(number: int) -> tuple[int, bool]:
+        return all_views[number].size, all_views[number].bicubic
+
+    # Consecutive views of one size are made together: fewer and larger operations.
+    for (size, bicubic), numbers in groupby(range(len(all_views)), key=form):
         group = list(numbers)
-        choices = choose_colours([random[i] for i in group], [each[i] for i in group])
+        choices = choose_colours([random[i] for i in group], [all_views[i] for i in group])
         source = torch.cat([images if isinstance(images, Tensor) else images[i] for i in group])
-        boxes, flip = np.empty((0, 4), np.int64), np.empty(0, bool)  # none where workers have cut and flipped
+        boxes, flip = np.empty((0, 4), np.int64), np.empty(0, bool)  # empty if workers have cut and flipped the crops
         if isinstance(images, Tensor):
             height, width = source.shape[1:3]
-            boxes = np.concatenate([crop_boxes(random[i], height, width, each[i]) for i in group])
-            flip = np.concatenate([random[i][:, FLIP] < each[i].flip for i in group])
+            boxes = np.concatenate([crop_boxes(random[i], height, width, all_views[i]) for i in group])
+            flip = np.concatenate([random[i][:, FLIP] < all_views[i].flip for i in group])
         if source.device.type == "cpu" and dtype != torch.float64:
             x = _make_on_cpu(source, boxes, flip, choices, views, size, bicubic).to(dtype)
         elif fused_views is not None:
-            table = _upload(_table(boxes, flip, choices, views), torch.empty(0, dtype=wide, device=source.device))
-            stages = {name for name in STAGES if any(getattr(each[i], name) for i in group)}
-            how = {"size": size if len(boxes) else None, "bicubic": bicubic, "reach": choices.reach, "stages": stages}
-            x = fused_views(source, table, dtype=dtype, **how)
+            like = torch.empty(0, dtype=working_dtype, device=source.device)
+            table = _upload(_parameter_table(boxes, flip, choices, views), like)
+            x = fused_views(
+                source,
+                table,
+                size=size if len(boxes) else None,
+                bicubic=bicubic,
+                stages={name for name in STAGES if any(getattr(all_views[i], name) for i in group)},
+                reach=choices.reach,
+                dtype=dtype,
+            )
         else:
-            x = to_float(source, wide)
+            x = to_float(source, working_dtype)
             x = crop(x, boxes, size, bicubic=bicubic, flip=flip) if len(boxes) else x
             x = normalize(distort(x, choices), views.mean, views.std).to(dtype, memory_format=torch.channels_last)
-        made += x.split(len(index))
-    return made
+        results += x.split(len(index))
+    return results
 
 
-def _table(boxes: np.ndarray, flip: np.ndarray, choices: Choices, views: ViewSet) -> Float64[np.ndarray, "b columns"]:
-    """All numbers of all images, for one copy to the device."""
-    c, count = choices, len(choices.blur)
+def _parameter_table(
+    boxes: np.ndarray, flip: np.ndarray, choices: ColourChoices, views: ViewSet
+) -> Float64[np.ndarray, "b 34"]:
+    """Returns all parameters of all images as one table, so that one copy takes them to the device.
+
+    The columns are those that :func:`~infomax.data.augmentation.operations.make_views_fused` documents.
+    """
+    count = len(choices.blur)
     scale = 1 / np.array(views.std)
-    normal = np.concatenate([-np.array(views.mean) * scale, scale])
-    cuts = _mirrored(boxes, flip) if len(boxes) else np.zeros((count, 4))
-    single = np.stack([c.grayscale, c.blur, c.sigma, c.solarize], axis=1)
-    return np.concatenate([cuts, c.jitter.reshape(count, 16), c.factors, single, np.tile(normal, (count, 1))], axis=1)
+    shift_and_scale = np.concatenate([-np.array(views.mean) * scale, scale])
+    signed_boxes = _mirrored(boxes, flip) if len(boxes) else np.zeros((count, 4))
+    stages = np.stack([choices.grayscale, choices.blur, choices.sigma, choices.solarize], axis=1)
+    jitter = choices.jitter.reshape(count, 16)
+    return np.concatenate([signed_boxes, jitter, choices.factors, stages, np.tile(shift_and_scale, (count, 1))], axis=1)
 
 
 def _make_on_cpu(
-    source: Tensor, boxes: np.ndarray, flip: np.ndarray, choices: Choices, views: ViewSet, size: int, bicubic: bool
-) -> Tensor:
-    """The views of one size, each image in the cache of one core from its bytes to its view."""
+    source: UInt8[Tensor, "b h w 3"],
+    boxes: np.ndarray,
+    flip: np.ndarray,
+    choices: ColourChoices,
+    views: ViewSet,
+    size: int,
+    bicubic: bool,
+) -> Float[Tensor, "b 3 size size"]:
+    """Makes views of one size by the kernels, in threads that each take a range of the images."""
     images, out = source.numpy(), np.empty((len(source), size, size, 3), np.float32)
     c, mean, std = choices, np.array(views.mean), np.array(views.std)
 
     def make(start: int, stop: int) -> None:
-        at = slice(start, stop)
-        cropping = images[at], boxes[at].astype(np.float64), flip[at], bicubic
-        colours = c.jitter[at], c.factors[at], c.grayscale[at], c.blur[at], c.sigma[at], c.reach, c.solarize[at]
-        kernels.make(*cropping, *colours, mean, std, out[at])
+        rows = slice(start, stop)
+        crops = images[rows], boxes[rows].astype(np.float64), flip[rows], bicubic
+        jitter_and_gray = c.jitter[rows], c.factors[rows], c.grayscale[rows]
+        blur_and_solarize = c.blur[rows], c.sigma[rows], c.reach, c.solarize[rows]
+        kernels.make_views(*crops, *jitter_and_gray, *blur_and_solarize, mean, std, out[rows])
 
-    threads = min(torch.get_num_threads(), -(-len(source) * size * size // PIXELS_EACH))
+    threads = min(torch.get_num_threads(), -(-len(source) * size * size // PIXELS_PER_THREAD))
     edges = np.linspace(0, len(source), threads + 1).astype(int).tolist()
     if threads == 1:
         make(0, len(source))
@@ -165,14 +215,15 @@ def _make_on_cpu(
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
-def preprocess(images: UInt8[Tensor, "b h w 3"], how: Preprocessing) -> Float[Tensor, "b 3 size size"]:
-    """Images as an encoder sees them in evaluation: resized, the centre cropped, normalised."""
+def preprocess(images: UInt8[Tensor, "b h w 3"], preprocessing: Preprocessing) -> Float[Tensor, "b 3 size size"]:
+    """Resizes images, crops their centres and normalises them, as an encoder sees them in evaluation."""
     height, width = images.shape[1:3]
+    size, resize = preprocessing.size, preprocessing.resize
     x = to_float(images)
-    if min(height, width) != how.resize:
-        scale = how.resize / min(height, width)
-        size = max(how.resize, round(height * scale)), max(how.resize, round(width * scale))
-        x = crop(x, np.tile([0, 0, height, width], (len(x), 1)), size, bicubic=how.bicubic)
-    top, left = (x.shape[2] - how.size) // 2, (x.shape[3] - how.size) // 2
-    x = x[:, :, top : top + how.size, left : left + how.size]
-    return normalize(x, how.mean, how.std).contiguous(memory_format=torch.channels_last)
+    if min(height, width) != resize:
+        scale = resize / min(height, width)
+        resized_size = max(resize, round(height * scale)), max(resize, round(width * scale))
+        x = crop(x, np.tile([0, 0, height, width], (len(x), 1)), resized_size, bicubic=preprocessing.bicubic)
+    top, left = (x.shape[2] - size) // 2, (x.shape[3] - size) // 2
+    x = x[:, :, top : top + size, left : left + size]
+    return normalize(x, preprocessing.mean, preprocessing.std).contiguous(memory_format=torch.channels_last)

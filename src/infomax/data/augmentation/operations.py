@@ -1,4 +1,4 @@
-"""What can be done to a batch of images on any device: by operations of torch alone, with numbers for each image."""
+"""Operations on a batch of images, by torch on any device, with parameters of its own for each image."""
 
 from collections.abc import Callable, Set
 from functools import partial
@@ -10,28 +10,35 @@ from torch.nn import functional as F
 
 from infomax.data.augmentation import kernels
 
-BLOCK = 32  # pixels of a line that are blurred together, by a product with one small matrix
+BLOCK = 32  # pixels of a line that are blurred together, by one product with a small matrix
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on a device, which the host does not wait for."""
+    """Copies a tensor from the CPU to a device; the CPU does not wait for the copy."""
     if device.type != "cuda":
         return x
     return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 
 def to_float(images: UInt8[Tensor, "b h w 3"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:
-    """Bytes to [0, 1], channels before rows."""
-    made = torch.empty(len(images), 3, *images.shape[1:3], dtype=dtype, device=images.device)
-    return made.copy_(images.permute(0, 3, 1, 2)).div_(255)
+    """Converts bytes to numbers in [0, 1], with the channels before the rows."""
+    x = torch.empty(len(images), 3, *images.shape[1:3], dtype=dtype, device=images.device)
+    return x.copy_(images.permute(0, 3, 1, 2)).div_(255)
 
 
 def _resampling(start: Tensor, length: Tensor, source: int, size: int, bicubic: bool) -> Float[Tensor, "b size source"]:
-    """Matrices that resize the pixels from ``start`` on, ``length`` of them, to ``size``, with antialiasing.
+    """Returns the matrices that resize a stretch of a line of ``source`` pixels to ``size`` pixels, with antialiasing.
 
-    A row holds the weights of one result: the kernel, widened by the scale where pixels are lost, at the distance of
-    each source pixel within the crop. As in PIL, and in torchvision with ``antialias=True``. Where ``length`` is
-    negative, the result is mirrored.
+    A row holds the weights of the source pixels in one result pixel. The weight is the interpolation kernel at the
+    distance between the two, widened by the scale if the line becomes shorter; pixels outside of the stretch have none.
+    PIL does the same, and torchvision with ``antialias=True``.
+
+    Args:
+        start: First pixel of each stretch [b].
+        length: Number of pixels of each stretch [b]; the result is mirrored if it is negative.
+        source: Pixels of the whole line.
+        size: Pixels of the result.
+        bicubic: Whether to interpolate by cubics instead of linearly.
     """
     mirrored = length < 0
     length = length.abs().view(-1, 1, 1)
@@ -41,24 +48,24 @@ def _resampling(start: Tensor, length: Tensor, source: int, size: int, bicubic: 
     pixel = torch.arange(source, device=start.device, dtype=start.dtype)
     outside = (pixel < start) | (pixel >= start + length)
     x = (pixel + 0.5 - start - (result + 0.5) * scale).div_(scale.clamp_min(1)).abs_()
-    if bicubic:  # Keys's kernel with a = -1/2, from its two joints: b^2 (b - 1) / 2 + a^2 (1 - 2a)
+    if bicubic:  # Keys's kernel with parameter -1/2: with a = max(1 - x, 0) and b = max(2 - x, 0) it is this polynomial
         b = x.neg_().add_(2).clamp_min_(0)
         a = (b - 1).clamp_min_(0)
-        weight = (b - 1).mul_(b).mul_(b).div_(2).add_((1 - 2 * a).mul_(a).mul_(a))
+        weight = (b - 1).mul_(b).mul_(b).div_(2).add_((1 - 2 * a).mul_(a).mul_(a))  # b^2 (b - 1) / 2 + a^2 (1 - 2a)
     else:
         weight = x.neg_().add_(1).clamp_min_(0)
     weight = weight.masked_fill_(outside, 0)
     return weight.div_(weight.sum(2, keepdim=True))
 
 
-def resized(
+def resize_boxes(
     images: Float[Tensor, "b 3 h w"], boxes: Float[Tensor, "b 4"], rows: int, columns: int, bicubic: bool
 ) -> Float[Tensor, "b 3 rows columns"]:
-    """Each image's box, top, left, height and width, at another size; mirrored where the width is negative."""
+    """Resizes a box of each image, given as top, left, height and width; mirrors it if the width is negative."""
     top, left, height, width = boxes.unbind(1)
     vertical = _resampling(top, height, images.shape[2], rows, bicubic)
     horizontal = _resampling(left, width, images.shape[3], columns, bicubic)
-    # The width first: all rows of an image are one matrix.
+    # The width first: all rows and channels of an image then make up one matrix.
     narrow = (images.flatten(1, 2) @ horizontal.mT).unflatten(1, images.shape[1:3])
     return (vertical.unsqueeze(1) @ narrow).clamp_(0, 1)
 
@@ -82,15 +89,16 @@ def _saturation(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of HSV; saturation and value stay."""
+    """Turns the hue of HSV; saturation and value stay."""
     red, green, blue = x.unbind(1)
-    # Swap green and blue, then red and green, until red is the largest: the hue is an offset by the swaps, in turns.
+    # Swap green and blue, then red and green, until red is the largest. Each swap changes the hue, in turns, by an
+    # offset that is undone in the end.
     swapped = green < blue
     middle, low = torch.maximum(green, blue), torch.minimum(green, blue)
     offset = swapped.to(x.dtype).neg_()
-    second = red < middle
+    swapped_again = red < middle
     value, middle = torch.maximum(red, middle), torch.minimum(red, middle)
-    offset = torch.where(second, -1 / 3 - offset, offset)
+    offset = torch.where(swapped_again, -1 / 3 - offset, offset)
     chroma = value - torch.minimum(middle, low)
     hue = (middle - low).div_(torch.where(chroma > 0, 6 * chroma, 1)).add_(offset).abs_()
     # A channel is value - chroma clamp(2 - |k - 2|, 0, 1) with k = 6 (hue + n) mod 6; n is 5/6, 3/6, 1/6.
@@ -101,25 +109,33 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 JITTER = (_brightness, _contrast, _saturation, _hue)
-STAGES = ("jitter", "grayscale", "blur", "solarize")  # by the names of their probabilities in a view
+STAGES = ("jitter", "grayscale", "blur", "solarize")  # named as the fields of View that hold their probabilities
 
 
 def grayscale(x: Tensor, _: Tensor) -> Tensor:
-    """Its luma in all channels."""
+    """Sets all channels to the luma. The second argument is unused, so that all operations are called alike."""
     return _gray(x).repeat(1, 3, 1, 1)
 
 
 def solarize(x: Tensor, _: Tensor) -> Tensor:
-    """Invert values from half up."""
+    """Inverts values from 128 of 255 up. The second argument is unused, so that all operations are called alike."""
     return torch.where(x >= 128 / 255, 1 - x, x)
 
 
 def blur(x: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
-    """Separable Gaussian blur over ``reach`` pixels to each side; those beyond an edge repeat it, as in PIL."""
+    """Blurs by a Gaussian over ``reach`` pixels to each side, along the lines and then along the columns.
+
+    Pixels beyond an edge have the value of the edge, as in PIL.
+
+    Args:
+        x: Square images [b, 3, s, s].
+        sigma: Standard deviation for each image, in pixels [b, 1, 1, 1].
+        reach: Pixels to each side; those further away have no weight.
+    """
     block = min(BLOCK, x.shape[-1])
     distance = torch.arange(reach + 1, device=x.device, dtype=x.dtype)
     bell = (distance / sigma.view(-1, 1)).square_().mul_(-0.5).exp_()
-    bell = F.pad(bell / (2 * bell.sum(1, keepdim=True) - 1), (0, 1))  # nothing from further away
+    bell = F.pad(bell / (2 * bell.sum(1, keepdim=True) - 1), (0, 1))  # weights by distance, and 0 beyond the reach
     source, target = torch.arange(-reach, block + reach, device=x.device), torch.arange(block, device=x.device)
     apart = (source.view(-1, 1) - target).abs_().clamp_max_(reach + 1)
     matrix = bell[:, apart]  # [b, block + 2 reach, block], the same for every block of every line
@@ -127,12 +143,13 @@ def blur(x: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
 
 
 def _blur_lines(x: Tensor, matrix: Tensor, reach: int) -> Tensor:
+    """Multiplies each block of each line, with ``reach`` pixels to each side, by the matrix of its image."""
     size, block = x.shape[-1], matrix.shape[2]
     blocks = -(-size // block)
     padded = F.pad(x, (reach, reach + blocks * block - size, 0, 0), mode="replicate")
     windows = padded.unfold(3, block + 2 * reach, block)  # [b, 3, lines, blocks, block + 2 reach]
-    made = windows.flatten(1, 3) @ matrix
-    return made.view(*x.shape[:3], blocks * block)[..., :size]
+    blurred = windows.flatten(1, 3) @ matrix
+    return blurred.view(*x.shape[:3], blocks * block)[..., :size]
 
 
 def make_views_fused(
@@ -145,32 +162,37 @@ def make_views_fused(
     reach: int,
     dtype: torch.dtype,
 ) -> Float[Tensor, "b 3 s s"]:
-    """Views from bytes, each operation done to all images, and kept for those that it is due for.
+    """Makes views from bytes: applies each operation to all images, and keeps its result for those it was chosen for.
 
-    The same operations make every batch, so that a compiler can put them into few loops over memory. Without one this
-    is many times the work of doing each to its own images alone.
+    Every batch goes through the same operations, so a compiler can fuse them into few passes over memory. Without a
+    compiler this is many times the work of applying each operation only to the images that it was chosen for.
 
     Args:
-        table: Of each image its box; whether at each turn each part of the jitter is due, and the four factors; whether
-            grayscale and blur are, the blur's deviation, whether to solarise; what normalises each channel, added and
-            multiplied by.
-        size: None where the crops have been cut.
-        stages: Those of ``STAGES`` that are due for any image of any batch.
+        source: Images, or crops of ``size`` pixels that workers have cut.
+        table: The parameters of each image. Columns 0 to 3 are its box, as in :func:`resize_boxes`; 4 to 19 say for
+            each turn and each part of the colour jitter whether it is done; 20 to 23 are the strengths of the parts; 24
+            to 27 are whether it becomes gray, whether it is blurred, the standard deviation of the blur, and whether it
+            is solarised; 28 to 33 are what is added to each channel and what it is multiplied by, to normalise it.
+        size: Side of the views in pixels; None if ``source`` holds crops.
+        bicubic: Whether to interpolate by cubics instead of linearly.
+        stages: Those of ``STAGES`` that these views can have, whatever was chosen for this batch.
+        reach: Pixels to each side over which a blur extends.
+        dtype: Type of the result; the computation is in the type of ``table``.
     """
-    boxes, due, factors, single, normal = table.split([4, 16, 4, 4, 6], dim=1)
-    gray, blurred, sigma, inverted = single.view(-1, 4, 1, 1, 1).unbind(1)
+    boxes, jitter, factors, single, normal = table.split([4, 16, 4, 4, 6], dim=1)
+    gray, blurred, sigma, solarized = single.view(-1, 4, 1, 1, 1).unbind(1)
     x = to_float(source, table.dtype)
     if size is not None:
-        x = resized(x, boxes, size, size, bicubic)
-    work: list[tuple[Callable[..., Tensor], Tensor, Tensor]] = []
+        x = resize_boxes(x, boxes, size, size, bicubic)
+    operations: list[tuple[Callable[..., Tensor], Tensor, Tensor]] = []
     if "jitter" in stages:
-        values = factors.view(-1, 4, 1, 1, 1).unbind(1)
-        for turn in due.view(-1, 4, 4, 1, 1, 1).unbind(1):
-            work += zip(JITTER, turn.unbind(1), values, strict=True)
-    work += [(grayscale, gray, sigma)] if "grayscale" in stages else []
-    work += [(partial(blur, reach=reach), blurred, sigma)] if "blur" in stages else []
-    work += [(solarize, inverted, sigma)] if "solarize" in stages else []
-    for change, where, value in work:
-        x = torch.where(where > 0, change(x, value), x)
+        strengths = factors.view(-1, 4, 1, 1, 1).unbind(1)
+        for turn in jitter.view(-1, 4, 4, 1, 1, 1).unbind(1):
+            operations += zip(JITTER, turn.unbind(1), strengths, strict=True)
+    operations += [(grayscale, gray, sigma)] if "grayscale" in stages else []
+    operations += [(partial(blur, reach=reach), blurred, sigma)] if "blur" in stages else []
+    operations += [(solarize, solarized, sigma)] if "solarize" in stages else []
+    for operation, is_due, value in operations:
+        x = torch.where(is_due > 0, operation(x, value), x)
     shift, scale = normal.view(-1, 2, 3, 1, 1).unbind(1)
     return torch.addcmul(shift, x, scale).to(dtype, memory_format=torch.channels_last)

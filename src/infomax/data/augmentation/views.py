@@ -1,4 +1,4 @@
-"""What is done to an image: typed descriptions of views, and the papers' sets of them. How is in augment.py."""
+"""Settings of random views, the papers' sets of views, and the preprocessing for evaluation; no operation is here."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -13,34 +13,42 @@ STL10_MEAN, STL10_STD = (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """One random view: crop and resize, flip, colour jitter, grayscale, blur, solarise, one after another."""
+    """The settings of one random view.
+
+    An image is cropped and resized, flipped, jittered in colour, made gray, blurred and solarised, in this order.
+
+    Raises:
+        ValueError: naming the setting, if it is out of its range.
+    """
 
     size: int
-    """Side of the result, in pixels."""
+    """Side of the view, in pixels."""
     scale: tuple[float, float] = (0.08, 1.0)
-    """Range of the crop's share of the image's area."""
+    """Smallest and largest share of the image's area that the crop takes."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Range of the crop's width over its height."""
+    """Smallest and largest ratio of the crop's width to its height."""
     bicubic: bool = True
-    """Cubic interpolation; otherwise linear. Both with antialiasing."""
+    """Whether to interpolate by cubics instead of linearly; both with antialiasing."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     jitter: float = 0.8
-    """Probability of colour jitter, its four parts in random order."""
+    """Probability of colour jitter, whose four parts are applied in random order."""
     brightness: float = 0.4
-    """Factors are drawn from 1 - x to 1 + x; likewise contrast and saturation."""
+    """Strength x of the brightness jitter: its factor is drawn from 1 - x (at least 0) to 1 + x."""
     contrast: float = 0.4
+    """Strength of the contrast jitter, likewise."""
     saturation: float = 0.2
+    """Strength of the saturation jitter, likewise."""
     hue: float = 0.1
-    """Shifts are drawn from -x to x turns."""
+    """Strength x of the hue jitter: its shift is drawn from -x to x turns."""
     grayscale: float = 0.2
     """Probability of grayscale."""
     blur: float = 0.0
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
-    """Range of the blur's standard deviation, in pixels of the result."""
+    """Smallest and largest standard deviation of the blur, in pixels of the view."""
     solarize: float = 0.0
-    """Probability that values from 128 up are inverted."""
+    """Probability of solarisation: values from 128 of 255 up are inverted."""
 
     def __post_init__(self) -> None:
         if self.size < 1:
@@ -59,16 +67,22 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewSet:
-    """The views of one image in one step: full ones, any number of local ones, and how they are normalised.
+    """The views that a step makes of each image: global crops, any number of local crops, and their normalisation.
 
-    Full views have one size. What they are compared with is theirs to say; see :class:`infomax.methods.base.Views`.
+    Which views a loss compares is up to the method; see :class:`infomax.methods.base.Views`.
+
+    Raises:
+        ValueError: if the global crops differ in size, or a standard deviation is not positive.
     """
 
     global_crops: tuple[View, ...]
+    """Settings of the global crops, which all have one size."""
     local_crops: tuple[View, ...] = ()
+    """Settings of the local crops, which are usually smaller."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Of each channel, for images in [0, 1]."""
+    """Mean of each channel, for images in [0, 1]; it is subtracted."""
     std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation of each channel, for images in [0, 1]; the result is divided by it."""
 
     def __post_init__(self) -> None:
         _check_std(self.std)
@@ -80,16 +94,22 @@ class ViewSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """How an image is shown to an encoder that is evaluated: resize, crop the centre, normalise."""
+    """The preprocessing of an image for an encoder that is evaluated: resize, crop the centre, normalise.
+
+    Raises:
+        ValueError: if the crop is larger than the resized image, or a standard deviation is not positive.
+    """
 
     resize: int
     """Length of the shorter side, in pixels, before the crop."""
     size: int
     """Side of the crop, in pixels."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Mean of each channel, for images in [0, 1]; it is subtracted."""
     std: tuple[float, float, float] = IMAGENET_STD
+    """Standard deviation of each channel, for images in [0, 1]; the result is divided by it."""
     bicubic: bool = True
-    """Cubic interpolation; otherwise linear. Both with antialiasing."""
+    """Whether to interpolate by cubics instead of linearly; both with antialiasing."""
 
     def __post_init__(self) -> None:
         _check_std(self.std)
@@ -116,20 +136,28 @@ def _check_std(std: tuple[float, float, float]) -> None:
         raise ValueError(f"std must be above 0 in every channel, but is {std}")
 
 
-def crops_alone(how: Preprocessing, *, bicubic: bool = True) -> ViewSet:
-    """One view for training with labels: a random crop of 8 to 100 % of the image, and a flip."""
-    view = View(size=how.size, jitter=0.0, grayscale=0.0, bicubic=bicubic)
-    return ViewSet(global_crops=(view,), mean=how.mean, std=how.std)
+def supervised_crops(preprocessing: Preprocessing, *, bicubic: bool = True) -> ViewSet:
+    """Returns the one view for training with labels: a random crop of 8 to 100 % of the area, and a random flip.
+
+    Args:
+        preprocessing: Gives the size of the crop and the normalisation.
+        bicubic: Whether to interpolate by cubics instead of linearly.
+    """
+    view = View(size=preprocessing.size, jitter=0.0, grayscale=0.0, bicubic=bicubic)
+    return ViewSet(global_crops=(view,), mean=preprocessing.mean, std=preprocessing.std)
 
 
 def byol(size: int) -> tuple[View, View]:
-    """BYOL's asymmetric pair, as CorInfoMax uses it at every size (its Table 3)."""
+    """Returns BYOL's asymmetric pair of views, which CorInfoMax uses at every size (its Table 3)."""
     first = View(size=size, blur=1.0)
     return first, replace(first, blur=0.1, solarize=0.2)
 
 
 def simclr(size: int) -> tuple[View, View]:
-    """SimCLR's pair; up to 32 pixels its CIFAR form, with half the colour distortion and no blur. CARL's views."""
+    """Returns SimCLR's pair of views, which CARL uses.
+
+    Up to 32 pixels it is SimCLR's form for CIFAR, with half the colour distortion and no blur.
+    """
     if size <= 32:
         view = View(size=size, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
     else:
@@ -138,13 +166,16 @@ def simclr(size: int) -> tuple[View, View]:
 
 
 def moco(size: int) -> tuple[View, View]:
-    """MoCo-v2's pair, the same for both views; MVEB's batch-size study."""
+    """Returns MoCo v2's pair of views, which are alike; MVEB's study of batch sizes uses it."""
     view = View(size=size, scale=(0.2, 1.0), bicubic=False, saturation=0.4, blur=0.5)
     return view, view
 
 
 def mira_cifar(size: int) -> tuple[View, View]:
-    """MIRA's pair for CIFAR (appendix A.4): BYOL's without blur, from a fifth of the area up, linear interpolation."""
+    """Returns MIRA's pair of views for CIFAR (appendix A.4).
+
+    It is BYOL's without blur, with crops of at least a fifth of the area and linear interpolation.
+    """
     first = View(size=size, scale=(0.2, 1.0), bicubic=False)
     return first, replace(first, solarize=0.2)
 
@@ -152,11 +183,18 @@ def mira_cifar(size: int) -> tuple[View, View]:
 def dino(
     size: int, *, global_scale: tuple[float, float], local_scale: tuple[float, float], crops: int = 6
 ) -> tuple[tuple[View, View], tuple[View, ...]]:
-    """DINO's multi-crop: BYOL's pair, and local crops of 96 pixels for full ones of 224, in proportion for others."""
+    """Returns DINO's multi-crop: BYOL's pair as global crops, and smaller local crops.
+
+    Args:
+        size: Side of a global crop in pixels. A local crop has 96 pixels for 224, in proportion for other sizes.
+        global_scale: Smallest and largest share of the area that a global crop takes.
+        local_scale: Smallest and largest share of the area that a local crop takes.
+        crops: Number of local crops.
+    """
     first, second = byol(size)
-    full = replace(first, scale=global_scale), replace(second, scale=global_scale)
+    global_crops = replace(first, scale=global_scale), replace(second, scale=global_scale)
     local = View(size=max(1, round(size * 96 / 224)), scale=local_scale, blur=0.5)
-    return full, (local,) * crops
+    return global_crops, (local,) * crops
 
 
 VIEW_SETS = {
@@ -167,22 +205,28 @@ VIEW_SETS = {
     "dino": lambda size: dino(size, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14)),
     "dino-wide": lambda size: dino(size, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4)),
 }
-"""NamedDataset sets, by the side of the full views. ``dino`` has the scales of MIRA, ``dino-wide`` those of MVEB."""
+"""The sets of views by name: functions from the side of a global crop in pixels to the global and the local crops.
+
+``dino`` has the scales of MIRA, ``dino-wide`` those of MVEB."""
 
 
 def view_set(name: str, size: int) -> tuple[tuple[View, ...], tuple[View, ...]]:
-    """The full and the local views of a set, with full ones of this side.
+    """Returns the global and the local crops of a set of views.
 
     Args:
-        name: Of a set; or ``NAME:G+L`` for G full views, which have the set's two forms in turn, and L local ones, of
-            ``dino``'s form where the set has none.
+        name: A key of ``VIEW_SETS``; or ``NAME:G+L`` for G global crops, alternately of the set's two forms, and L
+            local crops. The local crops have the form of ``dino``'s if the set has none.
+        size: Side of the global crops, in pixels.
+
+    Raises:
+        ValueError: if there is no such set, or ``G+L`` is not two numbers with G at least 2.
     """
     name, _, counts = name.partition(":")
-    full, local = VIEW_SETS[choose("--views", name, VIEW_SETS)](size)
+    global_crops, local_crops = VIEW_SETS[choose("--views", name, VIEW_SETS)](size)
     if not counts:
-        return full, local
+        return global_crops, local_crops
     numbers = counts.split("+")
     if len(numbers) != 2 or not all(number.isdigit() for number in numbers) or int(numbers[0]) < 2:
-        raise ValueError(f"--views {name}:{counts} must name at least 2 full views and any local ones, as {name}:2+8")
-    form = (local or VIEW_SETS["dino"](size)[1])[0]
-    return tuple(full[i % 2] for i in range(int(numbers[0]))), (form,) * int(numbers[1])
+        raise ValueError(f"--views {name}:{counts} must name at least 2 global crops and any local ones, as {name}:2+8")
+    local_view = (local_crops or VIEW_SETS["dino"](size)[1])[0]
+    return tuple(global_crops[i % 2] for i in range(int(numbers[0]))), (local_view,) * int(numbers[1])

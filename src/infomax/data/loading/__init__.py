@@ -1,4 +1,5 @@
-"""Batches of images: to train on, decoded by workers, and to evaluate on, each in its place.
+"""Loads images in batches: shuffled and cropped by workers for training, in a fixed order for evaluation.
 
-In: images or a stream, a schedule of batches. Out: batches on the device. It must not know labels or networks.
+In: images or a stream, a set of views or a preprocessing, a schedule of batches. Out: training batches of bytes on the
+device (crops or whole images), evaluation batches of normalised images on the CPU. It must not know labels or networks.
 """

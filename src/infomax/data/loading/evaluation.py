@@ -1,4 +1,4 @@
-"""Batches of images as an encoder is shown them when it is evaluated or used: each in its place, none left out."""
+"""Evaluation batches: preprocessed images in the order that was asked for, none left out."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,14 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 from infomax.data.augmentation.make_views import preprocess
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Images
-from infomax.data.loading.workers import identity_collate, worker_count, worker_processes
+from infomax.data.loading.workers import identity_collate, worker_context, worker_count
 
-BATCH = 256  # images that go through an encoder at once
+BATCH_SIZE = 256  # images that go through an encoder at once
 
 
-class _Evaluation(Dataset):
-    def __init__(self, images: Images, index: np.ndarray, how: Preprocessing, lenient: bool):
-        self.images, self.index, self.how, self.lenient = images, index, how, lenient
+class _EvaluationImages(Dataset):
+    """Images as bytes [B, H, W, 3]: those in memory as they are, files already resized and cropped."""
+
+    def __init__(self, images: Images, index: np.ndarray, preprocessing: Preprocessing, lenient: bool):
+        self.images, self.index, self.preprocessing, self.lenient = images, index, preprocessing, lenient
 
     def __len__(self) -> int:
         return len(self.index)
@@ -29,7 +31,7 @@ class _Evaluation(Dataset):
         index = self.index[positions]
         if isinstance(self.images, ArrayImages):
             return torch.from_numpy(self.images.pixels[index])
-        return torch.from_numpy(np.stack([_centre(self._open(int(i)), self.how) for i in index]))
+        return torch.from_numpy(np.stack([_resize_and_crop(self._open(int(i)), self.preprocessing) for i in index]))
 
     def _open(self, index: int) -> Image.Image:
         try:
@@ -37,38 +39,47 @@ class _Evaluation(Dataset):
         except ValueError:
             if not self.lenient:
                 raise
-            return Image.new("RGB", (self.how.resize, self.how.resize))
+            return Image.new("RGB", (self.preprocessing.resize, self.preprocessing.resize))
 
 
-def _centre(image: Image.Image, how: Preprocessing) -> np.ndarray:
-    scale = how.resize / min(image.size)
-    width, height = (max(how.resize, round(side * scale)) for side in image.size)
-    left, top = (width - how.size) // 2, (height - how.size) // 2
-    by = Image.Resampling.BICUBIC if how.bicubic else Image.Resampling.BILINEAR
-    resized = image.resize((width, height), by)
-    return np.asarray(resized.crop((left, top, left + how.size, top + how.size)))
+def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+    """Returns the centre crop of the resized image, as bytes [size, size, 3]."""
+    size, scale = preprocessing.size, preprocessing.resize / min(image.size)
+    width, height = (max(preprocessing.resize, round(side * scale)) for side in image.size)
+    left, top = (width - size) // 2, (height - size) // 2
+    interpolation = Image.Resampling.BICUBIC if preprocessing.bicubic else Image.Resampling.BILINEAR
+    resized = image.resize((width, height), interpolation)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def evaluation_batches(
     images: Images,
     index: np.ndarray,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     *,
     workers: int | None = None,
     lenient: bool = False,
 ) -> Iterator[Float[Tensor, "b 3 size size"]]:
-    """The images at ``index``, in this order, preprocessed, on the CPU.
+    """Yields the images at ``index``, in this order, preprocessed, on the CPU, in batches of :data:`BATCH_SIZE`.
 
     Args:
-        lenient: Take black in place of an image that cannot be read, instead of raising ValueError.
+        images: The images of the data set.
+        index: Indices of the images to take.
+        preprocessing: Says how the images are resized, cropped and normalised.
+        workers: Number of processes that decode image files; None takes one for each core, at most 8.
+        lenient: Whether a black image takes the place of one that cannot be read.
+
+    Raises:
+        ValueError: naming the first image that cannot be read, unless ``lenient``.
     """
     workers = worker_count(images, workers)
     loader = DataLoader(
-        _Evaluation(images, index, how, lenient),
-        batch_size=BATCH,
+        _EvaluationImages(images, index, preprocessing, lenient),
+        batch_size=BATCH_SIZE,
         collate_fn=identity_collate,
         num_workers=workers,
-        multiprocessing_context=worker_processes() if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
     )
-    ready = how if isinstance(images, ArrayImages) else replace(how, resize=how.size)
-    return (preprocess(batch, ready) for batch in loader)
+    # Files come out of the loader resized and cropped already.
+    remaining = preprocessing if isinstance(images, ArrayImages) else replace(preprocessing, resize=preprocessing.size)
+    return (preprocess(batch, remaining) for batch in loader)

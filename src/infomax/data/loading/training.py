@@ -1,7 +1,10 @@
-"""Batches of images to train on, by the road that suits the source; the same whatever the number of workers.
+"""Training batches: a schedule of images per step, read from arrays, files or a stream; and a prefetcher for GPUs.
 
-Arrays live on the device, if they fit. Files are decoded and cropped by workers, once for all views. Streams are read
-by the process that trains, and decoded and cropped by workers. What is left of a view is made on the device.
+Images in memory are indexed directly; on a GPU they stay on the device if they fit. Image files are decoded and cropped
+by worker processes, once for all views of an image. A stream is read by the training process; its images are decoded
+and cropped by workers too. The rest of each view (colours, normalisation) is made on the device.
+
+The batches depend on the seed, the step and the number of ranks, never on the number of workers.
 """
 
 import time
@@ -21,93 +24,108 @@ from infomax.data.loading.workers import (
     Batch,
     TrainingImages,
     identity_collate,
-    leave_signals_alone,
+    isolate_from_signals,
     load_kernels,
+    worker_context,
     worker_count,
-    worker_processes,
 )
 from infomax.data.streams import Sample, Stream
 
-PIECE = 32  # images that a worker hands over at once: little memory in flight, and all workers busy with one batch
-READY = 128  # pieces that wait to be used, at most, if two parts are not more: some gigabytes of large crops
-RESIDENT = 0.25  # of a GPU's free memory, at most, for images that stay on it
+# A worker hands over a microbatch in chunks of at most so many images: little memory is in flight, and all workers
+# share the work on one microbatch.
+CHUNK_SIZE = 32
+# The workers together hold about this many finished chunks at most (some gigabytes of large crops), if that is enough
+# for two microbatches.
+MAX_CHUNKS_IN_FLIGHT = 128
+RESIDENT_SHARE = 0.25  # images in memory are copied to the GPU if they take less than this share of its free memory
 
 
 @dataclass(frozen=True)
 class BatchSchedule:
-    """What one rank reads at each step of a run: a function of the seed, the step and the number of ranks alone.
+    """Decides which images one rank reads at each step, from the seed, the step and the number of ranks alone.
 
-    Each epoch takes every image once in an order of its own, ``batch_size`` a step, and leaves out what is too little
-    for a last step. Each rank takes an equal share of consecutive images of it; they go through the networks in parts
-    of ``part`` images.
+    Each epoch visits the images in a new random order, ``batch_size`` of them a step. The images that are left over at
+    the end of an epoch, too few for a step, are not used in it. Each rank takes an equal, consecutive share of a step's
+    images, and splits it into microbatches: the images that go through the networks at once.
     """
 
-    length: int
-    """Of the data set."""
+    image_count: int
+    """Number of images in the data set."""
     batch_size: int
+    """Images of a step, over all ranks."""
     seed: int
+    """Seed of the order in each epoch."""
     start: int
-    """Step to start from."""
+    """First step of this schedule, counted from the beginning of the run."""
     stop: int
-    part: int
+    """The step after the last one."""
+    micro_batch_size: int
+    """Images in a microbatch; the last one of a step may have fewer."""
     rank: int
-    world: int
+    """Rank, from 0, that this schedule is for."""
+    world_size: int
+    """Number of ranks."""
 
     @property
     def share(self) -> tuple[int, int]:
-        """Where in a step's images those of this rank begin and end."""
-        first, last = (r * self.batch_size // self.world for r in (self.rank, self.rank + 1))
+        """Returns where this rank's images begin and end among a step's ``batch_size`` images."""
+        first, last = (r * self.batch_size // self.world_size for r in (self.rank, self.rank + 1))
         return first, last
 
-    def parts(self) -> list[slice]:
-        """Where in the rank's share of a step each part is."""
+    def microbatches(self) -> list[slice]:
+        """Returns the position of each microbatch within this rank's share of a step."""
         first, last = self.share
-        return [slice(b, min(b + self.part, last - first)) for b in range(0, last - first, self.part)]
+        size = self.micro_batch_size
+        return [slice(begin, min(begin + size, last - first)) for begin in range(0, last - first, size)]
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """The epoch and the indices of each part."""
-        steps_per_epoch, order, epoch = self.length // self.batch_size, np.empty(0), -1
+        """Yields the epoch and the image indices of each microbatch."""
+        steps_per_epoch, order, epoch = self.image_count // self.batch_size, np.empty(0), -1
         first, last = self.share
         for step in range(self.start, self.stop):
             if epoch != step // steps_per_epoch:
                 epoch = step // steps_per_epoch
-                order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
+                order = np.random.default_rng([self.seed, epoch]).permutation(self.image_count)
             offset = step % steps_per_epoch * self.batch_size
             share = order[offset + first : offset + last]
-            for part in self.parts():
-                yield epoch, share[part]
+            for microbatch in self.microbatches():
+                yield epoch, share[microbatch]
 
     def read(self, stream: Stream) -> Iterator[tuple[int, list[Sample]]]:
-        """The epoch and the images of each part, of a stream that each epoch begins anew in an order of its own."""
-        steps_per_epoch, epoch, samples = self.length // self.batch_size, -1, iter(())
+        """Yields the epoch and the encoded images of each microbatch, from a stream.
+
+        The stream starts again, in another order, at each epoch. A schedule that starts within an epoch reads over the
+        images of the steps before it.
+        """
+        steps_per_epoch, epoch, samples = self.image_count // self.batch_size, -1, iter(())
         first, last = self.share
         for step in range(self.start, self.stop):
             if epoch != step // steps_per_epoch:
                 epoch = step // steps_per_epoch
-                samples = stream.read(self.seed, epoch, self.rank, self.world)
-                for _ in range(step % steps_per_epoch * (last - first)):  # read before the run was interrupted
+                samples = stream.read(self.seed, epoch, self.rank, self.world_size)
+                for _ in range(step % steps_per_epoch * (last - first)):  # used before the run was interrupted
                     next(samples)
             share = [next(samples) for _ in range(last - first)]
-            for part in self.parts():
-                yield epoch, share[part]
+            for microbatch in self.microbatches():
+                yield epoch, share[microbatch]
 
 
-class _Pieces(Sampler):
-    """What workers are asked for: a part, a few images at a time; of a stream, with their bytes."""
+class _ChunkSampler(Sampler):
+    """Yields the requests to the workers: an epoch, and a chunk of image indices or of a stream's encoded images."""
 
-    def __init__(self, steps: BatchSchedule, stream: Stream | None):
-        self.steps, self.stream = steps, stream
+    def __init__(self, schedule: BatchSchedule, stream: Stream | None):
+        self.schedule, self.stream = schedule, stream
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        for epoch, part in self.steps if self.stream is None else self.steps.read(self.stream):
-            count = _pieces(len(part))
+        for epoch, microbatch in self.schedule if self.stream is None else self.schedule.read(self.stream):
+            count, size = _chunk_count(len(microbatch)), len(microbatch)
             for number in range(count):
-                yield epoch, part[number * len(part) // count : (number + 1) * len(part) // count]
+                yield epoch, microbatch[number * size // count : (number + 1) * size // count]
 
 
-def _pieces(count: int) -> int:
-    """How many pieces of about equal size so many images are handed over in."""
-    return -(-count // PIECE)
+def _chunk_count(images: int) -> int:
+    """Returns how many chunks of about equal size a microbatch of so many images is split into."""
+    return -(-images // CHUNK_SIZE)
 
 
 def training_batches(
@@ -117,114 +135,139 @@ def training_batches(
     batch_size: int,
     seed: int,
     steps: range,
-    part: int | None = None,
+    micro_batch_size: int | None = None,
     rank: int = 0,
-    world: int = 1,
+    world_size: int = 1,
     workers: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """The parts of these steps that one rank trains on, one after another, on the device; see :class:`BatchSchedule`.
+    """Yields one rank's microbatches of the given steps, in order, on the device; see :class:`BatchSchedule`.
 
     Args:
-        part: Images that go through the networks at once; None takes the rank's whole share of a step.
-        workers: Processes that decode files; None takes one a core, at most 8.
+        images: The images of the data set.
+        views: The views that are made of each image. Workers cut their crops; images in memory are not cropped here.
+        batch_size: Images of a step, over all ranks.
+        seed: Decides the order of the images, and their crops.
+        steps: The steps to read, counted from the beginning of the run.
+        micro_batch_size: Images that go through the networks at once; None takes the rank's whole share of a step.
+        rank: The rank, from 0, whose share is read.
+        world_size: Number of ranks.
+        workers: Number of processes that decode image files; None takes one for each core, at most 8.
+        device: Where the tensors of the batches are put.
     """
     device = torch.device(device)
-    plan = BatchSchedule(len(images), batch_size, seed, steps.start, steps.stop, part or batch_size, rank, world)
+    schedule = BatchSchedule(
+        len(images), batch_size, seed, steps.start, steps.stop, micro_batch_size or batch_size, rank, world_size
+    )
     if isinstance(images, ArrayImages):
-        return _from_arrays(images, plan, device)
-    return _from_workers(images, views, plan, worker_count(images, workers), device)
+        return _from_arrays(images, schedule, device)
+    return _from_workers(images, views, schedule, worker_count(images, workers), device)
 
 
-def _from_arrays(images: ArrayImages, plan: BatchSchedule, device: torch.device) -> Iterator[Batch]:
+def _from_arrays(images: ArrayImages, schedule: BatchSchedule, device: torch.device) -> Iterator[Batch]:
     resident = None
-    if device.type == "cuda" and images.pixels.nbytes < RESIDENT * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and images.pixels.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
         resident = torch.from_numpy(np.array(images.pixels)).to(device)
-    for epoch, index in plan:
+    for epoch, index in schedule:
         if resident is not None:
-            chosen = resident[to_device(torch.from_numpy(index), device)]
+            pixels = resident[to_device(torch.from_numpy(index), device)]
         else:
-            chosen = to_device(torch.from_numpy(images.pixels[index]), device)
-        yield Batch(chosen, epoch, index, {})
+            pixels = to_device(torch.from_numpy(images.pixels[index]), device)
+        yield Batch(pixels, epoch, index, {})
 
 
 def _from_workers(
-    images: Images | Stream, views: ViewSet, plan: BatchSchedule, workers: int, device: torch.device
+    images: Images | Stream, views: ViewSet, schedule: BatchSchedule, workers: int, device: torch.device
 ) -> Iterator[Batch]:
     load_kernels(views)
-    pieces = [_pieces(part.stop - part.start) for part in plan.parts()]
-    in_flight = min(2 * sum(pieces), max(2 * max(pieces), READY))  # of all workers together
+    chunk_counts = [_chunk_count(rows.stop - rows.start) for rows in schedule.microbatches()]
+    in_flight = min(2 * sum(chunk_counts), max(2 * max(chunk_counts), MAX_CHUNKS_IN_FLIGHT))  # of all workers together
     loader = iter(
         DataLoader(
-            TrainingImages(images if isinstance(images, Images) else None, views, plan.seed),
+            TrainingImages(images if isinstance(images, Images) else None, views, schedule.seed),
             batch_size=None,
-            sampler=_Pieces(plan, images if isinstance(images, Stream) else None),
+            sampler=_ChunkSampler(schedule, images if isinstance(images, Stream) else None),
             collate_fn=identity_collate,
             num_workers=workers,
-            multiprocessing_context=worker_processes() if workers else None,
+            multiprocessing_context=worker_context() if workers else None,
             prefetch_factor=max(2, -(-in_flight // workers)) if workers else None,
-            worker_init_fn=leave_signals_alone,
+            worker_init_fn=isolate_from_signals,
             pin_memory=device.type == "cuda",
         )
     )
-    for _ in range(plan.start, plan.stop):
-        for count in pieces:
-            made = [next(loader) for _ in range(count)]
-            crops = [
-                [to_device(x, device) for x in view] for view in zip(*(piece.images for piece in made), strict=True)
-            ]
-            index = np.concatenate([piece.index for piece in made])
-            unreadable = {key: why for piece in made for key, why in piece.unreadable.items()}
-            yield Batch([torch.cat(view) for view in crops], made[0].epoch, index, unreadable)
+    for _ in range(schedule.start, schedule.stop):
+        for count in chunk_counts:
+            yield _join_chunks([next(loader) for _ in range(count)], device)
+
+
+def _join_chunks(chunks: list[Batch], device: torch.device) -> Batch:
+    """Returns the microbatch that the chunks make up, on the device."""
+    crops_by_view = zip(*(chunk.images for chunk in chunks), strict=True)
+    crops = [torch.cat([to_device(x, device) for x in view]) for view in crops_by_view]
+    index = np.concatenate([chunk.index for chunk in chunks])
+    unreadable = {key: reason for chunk in chunks for key, reason in chunk.unreadable.items()}
+    return Batch(crops, chunks[0].epoch, index, unreadable)
 
 
 class BatchPrefetcher(Iterator[Batch]):
-    """Batches; on a GPU each is copied, and its views are made, on a stream of its own, beside what is being computed.
+    """An iterator over batches that prepares the next one on a GPU while the current one is computed with.
+
+    On a GPU, the next batch is copied and its views are made on a CUDA stream of their own. On a CPU nothing runs
+    beside the computation, so a batch is read when it is asked for, and its views are left to the caller.
 
     Args:
-        make: How views are made; None leaves that to whoever uses the batch.
+        batches: The batches, in order.
+        device: The device that computes with them.
+        make_views: Makes the views of a batch; None leaves that to the caller on a GPU too.
     """
 
     def __init__(
-        self, batches: Iterator[Batch], device: torch.device, make: Callable[[Batch], list[Tensor]] | None = None
+        self, batches: Iterator[Batch], device: torch.device, make_views: Callable[[Batch], list[Tensor]] | None = None
     ):
-        self.batches, self.make = batches, make
+        self.batches, self.make_views = batches, make_views
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self.begun: tuple[Batch | None, Any] | None = None
-        self._waited = 0.0
+        self.prefetched: tuple[Batch | None, Any] | None = None
+        self._wait_seconds = 0.0
 
     def prefetch(self) -> None:
-        """Read the next batch now, and give the device its work; on a CPU, where nothing is beside, when it is due."""
-        if self.stream is None or self.begun is not None:
+        """Reads the next batch now and queues its copy and its views on the GPU; does nothing on a CPU.
+
+        Does nothing either if the next batch has been prefetched already.
+        """
+        if self.stream is None or self.prefetched is not None:
             return
         with torch.cuda.stream(self.stream):
             batch = self._read()
-            if batch is not None and self.make is not None:
-                batch = batch._replace(views=self.make(batch))
-            self.begun = batch, self.stream.record_event()
+            if batch is not None and self.make_views is not None:
+                batch = batch._replace(views=self.make_views(batch))
+            self.prefetched = batch, self.stream.record_event()
 
     def __next__(self) -> Batch:
         self.prefetch()
-        batch, ready = self.begun or (self._read(), None)
-        self.begun = None
+        batch, ready = self.prefetched or (self._read(), None)
+        self.prefetched = None
         if batch is None:
             raise StopIteration
-        return batch if ready is None else _handed_over(batch, ready)
+        return batch if ready is None else _hand_over(batch, ready)
 
-    def waited(self) -> float:
-        """Seconds that images were waited for since this was last asked."""
-        seconds, self._waited = self._waited, 0.0
+    def pop_wait_seconds(self) -> float:
+        """Returns the seconds spent waiting for images since the last call, and starts again at 0."""
+        seconds, self._wait_seconds = self._wait_seconds, 0.0
         return seconds
 
     def _read(self) -> Batch | None:
         start = time.perf_counter()
         batch = next(self.batches, None)
-        self._waited += time.perf_counter() - start
+        self._wait_seconds += time.perf_counter() - start
         return batch
 
 
-def _handed_over(batch: Batch, ready: Any) -> Batch:
-    """The batch, for the current stream: which waits for it, and keeps its memory from being used again too early."""
+def _hand_over(batch: Batch, ready: Any) -> Batch:
+    """Makes the current CUDA stream wait for the batch.
+
+    ``record_stream`` tells the allocator that the current stream uses this memory too: without it, the memory could be
+    given out again while the current stream still reads it.
+    """
     current = torch.cuda.current_stream()
     current.wait_event(ready)
     for x in [*([batch.images] if isinstance(batch.images, Tensor) else batch.images), *(batch.views or [])]:

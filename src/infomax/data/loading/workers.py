@@ -1,4 +1,4 @@
-"""What a worker does for training: decodes images and cuts the crop of each view out of them."""
+"""Loader workers: they decode images and cut the crop of each view out of them."""
 
 import multiprocessing
 import os
@@ -13,149 +13,180 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from infomax.data.augmentation.draws import FLIP, crop_boxes, draw
-from infomax.data.augmentation.kernels import cut
+from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
+from infomax.data.augmentation.kernels import cut_crop
 from infomax.data.augmentation.views import View, ViewSet
-from infomax.data.images import ArrayImages, Images, Shrink
+from infomax.data.images import ArrayImages, DivisorChooser, Images
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
 
-SPARE = 1.5  # pixels across a crop for each of its view's, at least, where a JPEG is decoded at a smaller size
-STAND_INS = 20  # tries to find a readable image in place of an unreadable one
+# A JPEG is decoded at a smaller size only if, along both sides, each crop keeps so many pixels for a pixel of its view.
+OVERSAMPLING = 1.5
+MAX_REPLACEMENTS = 20  # images that are tried in place of an unreadable one
 
 
 class Batch(NamedTuple):
-    """Images that go through the networks at once."""
+    """A microbatch: the images that go through the networks at once."""
 
     images: Tensor | list[Tensor]
-    """Bytes [B, H, W, 3]; or for each view its crops [B, size, size, 3], cut and flipped by workers."""
+    """Bytes [B, H, W, 3]; or a list with, for each view, its crops [B, size, size, 3], cut and flipped by workers."""
     epoch: int
+    """Epoch that the images belong to, from 0."""
     index: np.ndarray
-    """Of each image in its data set; in a stream, a hash of its bytes. It decides the view's random numbers."""
+    """Key of each image (``Images.key``) [B]: its index in the data set; in a stream, a hash of its bytes. With the
+    seed and the epoch, it decides the random numbers of the image's views."""
     unreadable: dict[int, str]
-    """What is wrong with images that another one stands in for, by their index."""
+    """The images that could not be decoded and were replaced: from their keys to the error messages."""
     views: list[Tensor] | None = None
-    """Where they are made already."""
+    """The finished views [B, 3, size, size], if they have been made already."""
 
 
 class TrainingImages(Dataset):
-    """What a worker does: takes an epoch and the indices of some images, or samples of a stream; decodes and crops.
+    """A data set, for a ``DataLoader``, of chunks of images that are decoded and cropped.
 
-    An image that cannot be read is replaced by another one, drawn by the seed, the epoch and its index, or of a stream
-    by one that comes soon; and named.
+    An item is asked for by an epoch and a chunk: the indices of some images, or the encoded images of a stream. If an
+    image cannot be read, another one takes its place and the reason is kept in ``Batch.unreadable``. The replacement is
+    drawn from the seed, the epoch and the image's index; in a stream it is one of the next images of the same chunk.
 
     Args:
-        images: None for a stream, whose images are handed over each time.
+        images: The images of the data set; None for a stream, whose encoded images come with each request.
+        views: The views whose crops are cut, global crops first.
+        seed: Decides the crops and the replacements.
     """
 
     def __init__(self, images: Images | None, views: ViewSet, seed: int):
         self.images, self.views, self.seed = images, (*views.global_crops, *views.local_crops), seed
 
     def __getitem__(self, key: tuple[int, Any]) -> Batch:  # pyrefly: ignore[bad-override-param-name]
-        epoch, wanted = key
-        images, rows = (self.images, wanted) if self.images is not None else (EncodedImages(wanted), range(len(wanted)))
+        epoch, chunk = key
+        images, rows = (self.images, chunk) if self.images is not None else (EncodedImages(chunk), range(len(chunk)))
         index = np.array([images.key(int(row)) for row in rows])
-        random = np.stack([draw(self.seed, epoch, index, number) for number in range(len(self.views))])
-        crops = [np.empty((len(index), view.size, view.size, 3), np.uint8) for view in self.views]
+        random = np.stack([draw_uniform(self.seed, epoch, index, number) for number in range(len(self.views))])
+        batch_crops = [np.empty((len(index), view.size, view.size, 3), np.uint8) for view in self.views]
         unreadable: dict[int, str] = {}
-        for place, row in enumerate(rows):
-            failure = ""
-            for candidate in (int(row), *self._stand_ins(epoch, int(row), len(images))):
+        for position, row in enumerate(rows):
+            first_error = ""
+            for candidate in (int(row), *self._replacements(epoch, int(row), len(images))):
                 try:
-                    made = cut_views(partial(images.open, candidate), random[:, place], self.views)
+                    crops = cut_views(partial(images.open, candidate), random[:, position], self.views)
                     break
                 except ValueError as error:
-                    failure = failure or str(error)
+                    first_error = first_error or str(error)
                     unreadable[images.key(candidate)] = str(error)
             else:
-                raise ValueError(f"{failure}; nor could others be read that were to stand in for it")
-            for all_rows, crop in zip(crops, made, strict=True):
-                all_rows[place] = crop
-        return Batch([torch.from_numpy(x) for x in crops], epoch, index, unreadable)
+                raise ValueError(f"{first_error}; nor could any of the images that were tried in its place be read")
+            for view_crops, crop in zip(batch_crops, crops, strict=True):
+                view_crops[position] = crop
+        return Batch([torch.from_numpy(x) for x in batch_crops], epoch, index, unreadable)
 
-    def _stand_ins(self, epoch: int, row: int, count: int) -> list[int]:
+    def _replacements(self, epoch: int, row: int, count: int) -> list[int]:
+        """Returns the rows of the images to try in place of this one, out of ``count``."""
         if self.images is None:
-            return [(row + i) % count for i in range(1, min(count, STAND_INS + 1))]
-        return np.random.default_rng([self.seed, epoch, row]).integers(count, size=STAND_INS).tolist()
+            return [(row + i) % count for i in range(1, min(count, MAX_REPLACEMENTS + 1))]
+        return np.random.default_rng([self.seed, epoch, row]).integers(count, size=MAX_REPLACEMENTS).tolist()
 
 
 def cut_views(
-    open_image: Callable[[Shrink], Image.Image], random: np.ndarray, views: Sequence[View]
+    open_image: Callable[[DivisorChooser], Image.Image], random: np.ndarray, views: Sequence[View]
 ) -> list[np.ndarray]:
-    """The crop of each view of one image, mirrored or not, as bytes [size, size, 3]; decoded once for all of them.
+    """Returns the crop of each view of one image, flipped or not, as bytes [size, size, 3].
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves each crop pixels to spare. They differ from
-    :func:`infomax.data.augmentation.make_views.crop` by rounding to bytes alone.
+    The image is decoded once for all views. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if each crop then still
+    has :data:`OVERSAMPLING` pixels for each of its view's. At full size, the crops differ from those of
+    :func:`infomax.data.augmentation.make_views.crop` only by rounding to bytes.
 
     Args:
-        random: A row of numbers for each view; see :func:`infomax.data.augmentation.draws.draw`.
+        open_image: Decodes the image; it may call the function it is given to learn how far to reduce a JPEG.
+        random: A row of random numbers for each view [views, columns]; see
+            :func:`infomax.data.augmentation.draws.draw_uniform`.
+        views: The views, in the order of the rows.
+
+    Raises:
+        ValueError: if the image cannot be decoded, or its pixels have another size than its header says.
     """
-    size, by, boxes = (0, 0), 1, np.empty((0, 4))
+    full_size, divisor, boxes = (0, 0), 1, np.empty((0, 4))
 
-    def shrink(width: int, height: int) -> int:
-        nonlocal size, by, boxes
-        size, boxes = (width, height), crop_boxes(random, height, width, views)
-        spare = min(min(box[2:]) / view.size for box, view in zip(boxes, views, strict=True))
-        by = max(by for by in (1, 2, 4, 8) if by == 1 or by * SPARE <= spare)
-        return by
+    def choose_divisor(width: int, height: int) -> int:
+        nonlocal full_size, divisor, boxes
+        full_size, boxes = (width, height), crop_boxes(random, height, width, views)
+        pixels_per_result = min(min(box[2:]) / view.size for box, view in zip(boxes, views, strict=True))
+        divisor = max(d for d in (1, 2, 4, 8) if d == 1 or d * OVERSAMPLING <= pixels_per_result)
+        return divisor
 
-    image = open_image(shrink)
-    if not len(boxes):
-        shrink(*image.size)
-    if image.size != (-(-size[0] // by), -(-size[1] // by)):  # not decoded smaller, as it might have been
-        by = 1
-    if image.size != (-(-size[0] // by), -(-size[1] // by)):
-        raise ValueError(f"an image said to be of {size} pixels has {image.size}")
+    image = open_image(choose_divisor)
+    if not len(boxes):  # not a JPEG: the image is decoded in full, and nobody asked for the divisor
+        choose_divisor(*image.size)
+    if image.size != (-(-full_size[0] // divisor), -(-full_size[1] // divisor)):
+        divisor = 1  # the decoder did not reduce the image
+    if image.size != (-(-full_size[0] // divisor), -(-full_size[1] // divisor)):
+        raise ValueError(f"an image said to be of {full_size} pixels has {image.size}")
     pixels, crops = np.asarray(image), [np.empty((view.size, view.size, 3), np.uint8) for view in views]
-    for view, box, flip, out in zip(views, boxes / by, random[:, FLIP], crops, strict=True):
-        cut(pixels, box, view.bicubic, flip < view.flip, out)
+    for view, box, flip, crop in zip(views, boxes / divisor, random[:, FLIP], crops, strict=True):
+        cut_crop(pixels, box, view.bicubic, flip < view.flip, crop)
     return crops
 
 
 def load_kernels(views: ViewSet) -> None:
-    """Compile or load what cuts crops, so that workers which are forked from here need not do it each."""
-    each = (*views.global_crops, *views.local_crops)
-    cut_views(lambda _: Image.new("RGB", (8, 8)), draw(0, 0, np.arange(len(each)), 0), each)
+    """Compiles the functions that cut crops, or loads them from disk.
+
+    Called before workers are forked, so that each of them need not do it again.
+    """
+    all_views = (*views.global_crops, *views.local_crops)
+    random = draw_uniform(0, 0, np.arange(len(all_views)), 0)
+    cut_views(lambda _: Image.new("RGB", (8, 8)), random, all_views)
 
 
 def worker_count(images: Images | Stream, workers: int | None) -> int:
-    """Processes that decode: as many as asked for, or one a core and at most 8; none for arrays."""
+    """Returns the number of processes that decode ``images``.
+
+    Args:
+        images: Images in memory take no worker: it would only copy them.
+        workers: The number that the user asked for; None takes one for each core, at most 8.
+
+    Raises:
+        ValueError: if ``workers`` is negative.
+    """
     if workers is None:
         workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     check_count("--workers", workers, low=0)
-    return 0 if isinstance(images, ArrayImages) else workers  # of arrays a worker would only make a copy
+    return 0 if isinstance(images, ArrayImages) else workers
 
 
-class Flag:
-    """What tells workers to end, without the lock of multiprocessing's own.
+class LockFreeEvent:
+    """An event that tells workers to end, without the lock of ``multiprocessing.Event``.
 
-    A worker that is killed while it looks whether to end would take that lock with it, and setting the flag, which
-    is done before the loss of a worker can be reported, would wait for it for ever.
+    A worker that is killed while it looks at a ``multiprocessing.Event`` keeps its lock. The loader sets the event
+    before it reports that a worker was lost, so it would then wait for that lock for ever.
     """
 
     def __init__(self) -> None:
-        self.raised = multiprocessing.RawValue("b", 0)
+        self.flag = multiprocessing.RawValue("b", 0)
 
     def set(self) -> None:
-        self.raised.value = 1
+        """Tells the workers to end."""
+        self.flag.value = 1
 
     def is_set(self) -> bool:
-        return bool(self.raised.value)
+        """Returns whether the workers have been told to end."""
+        return bool(self.flag.value)
 
 
-def worker_processes() -> multiprocessing.context.BaseContext:
-    """How a loader is to make its workers: as is the default here, with :class:`Flag`."""
-    usual = type(multiprocessing.get_context(multiprocessing.get_start_method()))
-    return type("Workers", (usual,), {"Event": lambda self: Flag()})()
+def worker_context() -> multiprocessing.context.BaseContext:
+    """Returns the context in which a loader starts its workers: this machine's default, with :class:`LockFreeEvent`."""
+    default = type(multiprocessing.get_context(multiprocessing.get_start_method()))
+    return type("Workers", (default,), {"Event": lambda self: LockFreeEvent()})()
 
 
-def leave_signals_alone(worker: int) -> None:
-    """Signals to a whole group are for the process that trains, which ends its workers itself, by SIGTERM."""
+def isolate_from_signals(worker: int) -> None:
+    """Moves a worker into a process group of its own and lets it ignore SIGINT and SIGUSR1.
+
+    Signals to a whole process group are meant for the training process, which ends its workers itself, by SIGTERM.
+    """
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
 
 
 def identity_collate(batch: Any) -> Any:
-    """What a loader needs in place of its own way to make batches."""
+    """Returns the batch as it is: what a loader collates by if its data set returns whole batches."""
     return batch

@@ -1,5 +1,5 @@
-"""Where images come from: arrays, folders, lists, named data sets, Hugging Face tables and shards.
+"""Opens data sets: arrays, folders and lists of image files, data sets by name, Hugging Face tables and tar shards.
 
-In: what ``--data`` says. Out: a :class:`~infomax.data.splits.Source` with its splits and labels. It must not know views or
-batches.
+In: what ``--data`` names, as a :class:`~infomax.data.sources.location.DataLocation`. Out: a
+:class:`~infomax.data.splits.Source` with its splits, labels and classes. It must not know views, batches or encoders.
 """

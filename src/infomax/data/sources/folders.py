@@ -1,4 +1,7 @@
-"""Folders of image files, lists of them, and text files that name them; what a folder holds is remembered on disk."""
+"""Opens folders of image files, several folders as one, and text files that list image files.
+
+The list of a folder's files is kept in the cache folder, so that a million files are listed once.
+"""
 
 import hashlib
 import json
@@ -12,151 +15,198 @@ from pathlib import Path
 
 import numpy as np
 
-from infomax.data.images import FileImages, Images, Names
-from infomax.data.sources.joined import Joined
+from infomax.data.images import FileImages, PackedNames
+from infomax.data.sources.joined import JoinedImages
 from infomax.data.splits import Source
 from infomax.runtime.files import cache_folder, write_atomic
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 TRAIN_NAMES, TEST_NAMES = ("train",), ("test", "val", "valid", "validation")
-FORGOTTEN = 60 * 24 * 3600 * 10**9  # nanoseconds after which a list that nobody used is thrown away
-UNSURE = 2 * 10**9  # nanoseconds; a folder that changed so shortly before it was listed may have changed after it too
+MAX_UNUSED_AGE = 60 * 24 * 3600 * 10**9  # nanoseconds after which a kept index that was not used is deleted
+# Nanoseconds. A folder that was modified so shortly before it was listed may have been modified once more after it,
+# within the resolution of its time stamp, so it is listed again.
+TIMESTAMP_MARGIN = 2 * 10**9
 
 
 @dataclass(frozen=True)
-class Index:
-    """The image files below a folder."""
+class FolderIndex:
+    """A frozen dataclass that lists the image files below a folder."""
 
-    names: Names
-    """Relative to the root: those of a folder in order, then those of its sub-folders in order."""
+    names: PackedNames
+    """Paths relative to the root: the sorted files of a folder, then those of each of its sorted sub-folders."""
     folders: list[tuple[str, int]]
-    """Each folder with images, relative to the root, and how many are in it alone; in the order of ``names``."""
+    """Each folder that has images itself, relative to the root, and how many it has; in the order of ``names``."""
 
     def classes(self, depth: int) -> tuple[np.ndarray, list[str]] | None:
-        """Labels and classes: the folders at this depth, where every image is in one of them."""
-        parts = [folder.split("/") if folder else [] for folder, _ in self.folders]
-        if any(len(p) <= depth for p in parts):
+        """Returns the label of each image and the sorted names of the classes.
+
+        Args:
+            depth: Depth below the root, from 0, of the folders that are the classes.
+
+        Returns:
+            Labels and names; None if an image is not in any folder at this depth.
+        """
+        path_parts = [folder.split("/") if folder else [] for folder, _ in self.folders]
+        if any(len(parts) <= depth for parts in path_parts):
             return None
-        own = [p[depth] for p in parts]
-        classes = sorted(set(own))
+        class_of_folder = [parts[depth] for parts in path_parts]
+        classes = sorted(set(class_of_folder))
         number = {name: i for i, name in enumerate(classes)}
-        return np.repeat([number[name] for name in own], [count for _, count in self.folders]), classes
+        return np.repeat([number[name] for name in class_of_folder], [count for _, count in self.folders]), classes
 
 
-def index_folder(root: Path, start: str = "") -> Index:
-    """The image files below ``root/start``; links are followed, hidden files and folders left out.
+def index_folder(root: Path, start: str = "") -> FolderIndex:
+    """Lists the image files below ``root/start``; follows links, and leaves out hidden files and folders.
 
-    The list is kept in ``~/.cache/infomax`` (or under ``XDG_CACHE_HOME``) and used again as long as no folder changed;
-    it is mapped into memory, so that all workers share it.
+    The index is kept in ``~/.cache/infomax`` (or under ``XDG_CACHE_HOME``) and used again until a folder changes. It is
+    mapped into memory, so that all workers share it.
+
+    Args:
+        root: The folder that paths are relative to.
+        start: The sub-folder to list; all of ``root`` by default.
 
     Raises:
         ValueError: if there are no images, saying what was found instead.
         OSError: if a folder cannot be read.
     """
-    home = cache_folder() / "index"
+    index_dir = cache_folder() / "index"
     key = hashlib.sha256(os.fsencode(f"{root.resolve()}\0{start}")).hexdigest()[:16]
     with suppress(OSError):  # a cache that cannot be read is as good as none
-        for file in home.glob(f"{key}-*.index"):
-            if (index := _remembered(file)) is not None:
+        for file in index_dir.glob(f"{key}-*.index"):
+            if (index := _load_index(file)) is not None:
                 return index
-    walked_at, block, folders, others = time.time_ns(), bytearray(), [], Counter()
-    for folder, changed, names, unknown in _walk(root, start):
+    walked_at, block, folders, other_suffixes = time.time_ns(), bytearray(), [], Counter()
+    for folder, modified, names, other in _walk(root, start):
         prefix = f"{folder}/" if folder else ""
         block += "".join(f"{prefix}{name}\0" for name in names).encode(errors="surrogateescape")
-        folders.append((folder, changed, len(names)))
-        others += unknown
+        folders.append((folder, modified, len(names)))
+        other_suffixes += other
     if not block:
-        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "nothing"
+        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in other_suffixes.most_common(5)) or "nothing"
         want = " ".join(sorted(IMAGE_SUFFIXES))
         raise ValueError(f"no images in {root / start}; found {kinds}, want {want}")
     header = json.dumps({"root": str(root.resolve()), "walked_at": walked_at, "folders": folders}).encode() + b"\n"
-    file = home / f"{key}-{hashlib.sha256(header + block).hexdigest()[:16]}.index"
+    names = _keep_index(index_dir, key, header, bytes(block), walked_at)
+    return FolderIndex(names, [(folder, count) for folder, _, count in folders if count])
+
+
+def _keep_index(index_dir: Path, key: str, header: bytes, block: bytes, walked_at: int) -> PackedNames:
+    """Writes an index into the cache folder and deletes old ones; if it cannot be written, it stays in memory.
+
+    Args:
+        index_dir: Folder of the kept indices.
+        key: Hash of the folder that was listed; the file's name begins with it.
+        header: One line of JSON: the root, the time of the listing, and each folder's time of modification and number
+            of images.
+        block: The names, each followed by a NUL.
+        walked_at: Time of the listing, in nanoseconds.
+
+    Returns:
+        The names, mapped from the file if it was written.
+    """
+    file = index_dir / f"{key}-{hashlib.sha256(header + block).hexdigest()[:16]}.index"
     with suppress(OSError, ValueError):
-        home.mkdir(parents=True, exist_ok=True)
+        index_dir.mkdir(parents=True, exist_ok=True)
         write_atomic(file, header + block)
-        unused = [old for old in home.iterdir() if walked_at - old.stat().st_mtime_ns > FORGOTTEN]
-        former = sorted(home.glob(f"{key}-*.index"), key=os.path.getmtime)[:-2]  # another run may still use the last
-        for old in {*unused, *former}:
+        unused = [old for old in index_dir.iterdir() if walked_at - old.stat().st_mtime_ns > MAX_UNUSED_AGE]
+        # Of this folder's indices the last two stay: another run may still have mapped the one before this.
+        outdated = sorted(index_dir.glob(f"{key}-*.index"), key=os.path.getmtime)[:-2]
+        for old in {*unused, *outdated}:
             old.unlink(missing_ok=True)
-        block = np.memmap(file, np.uint8, mode="r", offset=len(header), shape=(len(block),))
-    names = Names(block if isinstance(block, np.ndarray) else np.frombuffer(block, np.uint8))
-    return Index(names, [(folder, count) for folder, _, count in folders if count])
+        return PackedNames(np.memmap(file, np.uint8, mode="r", offset=len(header), shape=(len(block),)))
+    return PackedNames(np.frombuffer(block, np.uint8))
 
 
 def _walk(root: Path, start: str) -> Iterator[tuple[str, int, list[str], Counter]]:
-    """Each folder, relative to ``root``: when it changed, its image files, and the suffixes of its other files."""
+    """Yields each folder, relative to ``root``: its time of modification, its image files, and its other suffixes."""
     waiting: list[tuple[str, tuple]] = [(start, ())]
     while waiting:
-        folder, above = waiting.pop()
+        folder, ancestors = waiting.pop()
         status = os.stat(root / folder)
-        if (status.st_dev, status.st_ino) in above:  # a link may lead back to a folder that it is in
+        if (status.st_dev, status.st_ino) in ancestors:  # a link may lead back to a folder that it is in
             continue
-        above = (*above, (status.st_dev, status.st_ino))
-        inside, names, others = [], [], Counter()
+        ancestors = (*ancestors, (status.st_dev, status.st_ino))
+        subfolders, names, other_suffixes = [], [], Counter()
         with os.scandir(root / folder) as entries:
             for entry in entries:
                 name = entry.name
                 suffix = name[name.rfind(".") :].lower() if "." in name else "no suffix"
                 if name.startswith("."):
-                    others["hidden"] += not _is_folder(entry)
+                    other_suffixes["hidden"] += not _is_folder(entry)
                 elif _is_folder(entry):
-                    inside.append(f"{folder}/{name}" if folder else name)
+                    subfolders.append(f"{folder}/{name}" if folder else name)
                 elif suffix in IMAGE_SUFFIXES:
                     names.append(name)
                 else:
-                    others[suffix] += 1
-        waiting += [(name, above) for name in sorted(inside, reverse=True)]
-        yield folder, status.st_mtime_ns, sorted(names), others
+                    other_suffixes[suffix] += 1
+        waiting += [(name, ancestors) for name in sorted(subfolders, reverse=True)]
+        yield folder, status.st_mtime_ns, sorted(names), other_suffixes
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # as of a link to itself
+    except OSError:  # a link to itself, for example
         return False
 
 
-def _remembered(file: Path) -> Index | None:
-    """The index that was kept in ``file``, if no folder changed since."""
+def _load_index(file: Path) -> FolderIndex | None:
+    """Returns the index that is kept in a file; None if a folder has changed since, or the file is damaged."""
     try:
         with file.open("rb") as stream:
-            header = stream.readline()
-        kept = json.loads(header)
-        for folder, changed, _ in kept["folders"]:
-            now = os.stat(os.path.join(kept["root"], folder)).st_mtime_ns
-            if now != changed or now > kept["walked_at"] - UNSURE:
+            header_line = stream.readline()
+        header = json.loads(header_line)
+        for folder, modified_then, _ in header["folders"]:
+            modified = os.stat(os.path.join(header["root"], folder)).st_mtime_ns
+            if modified != modified_then or modified > header["walked_at"] - TIMESTAMP_MARGIN:
                 return None
-        names = Names(np.memmap(file, np.uint8, mode="r", offset=len(header)))
-        os.utime(file)
+        names = PackedNames(np.memmap(file, np.uint8, mode="r", offset=len(header_line)))
+        os.utime(file)  # the time of modification says when the index was last used
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    folders = [(folder, count) for folder, _, count in kept["folders"] if count]
-    return Index(names, folders) if sum(count for _, count in folders) == len(names) else None
+    folders = [(folder, count) for folder, _, count in header["folders"] if count]
+    return FolderIndex(names, folders) if sum(count for _, count in folders) == len(names) else None
 
 
 def open_folder(data: str, root: Path) -> Source:
-    """A folder of images; its sub-folders train and test (or val) are splits, sub-folders below that are classes."""
-    below = {path.name.lower(): path.name for path in sorted(root.iterdir()) if path.is_dir()}
-    train_name = next((below[name] for name in TRAIN_NAMES if name in below), "")
+    """Opens a folder of images.
+
+    Without a sub-folder ``train``, all images are for training, and the sub-folders of ``root`` are their classes. With
+    one, its images are for training and its sub-folders are the classes; ``test`` or ``val`` beside it is the test
+    split if its sub-folders are among these classes.
+
+    Args:
+        data: The source's name.
+        root: The folder.
+
+    Raises:
+        ValueError: if there are no images to train on.
+        OSError: if a folder cannot be read.
+    """
+    subfolders = {path.name.lower(): path.name for path in sorted(root.iterdir()) if path.is_dir()}
+    train_name = next((subfolders[name] for name in TRAIN_NAMES if name in subfolders), "")
     depth = 1 if train_name else 0
     train = index_folder(root, train_name)
     labels, classes = train.classes(depth) or (None, [])
-    if len(classes) < 2 or {name.lower() for name in classes} <= {*TRAIN_NAMES, *TEST_NAMES}:
-        labels, classes = None, []  # nothing to tell apart, or splits without one to train on
+    are_splits = {name.lower() for name in classes} <= {*TRAIN_NAMES, *TEST_NAMES}
+    if len(classes) < 2 or are_splits:
+        labels, classes = None, []
     images = FileImages(root, train.names, labels, classes)
-    # The first whose folders are classes of the training images; where none are, the labels are kept elsewhere.
-    for name in [below[name] for name in TEST_NAMES if name in below] if train_name and classes else []:
-        test = index_folder(root, name)
-        own, names = test.classes(depth) or (None, [])
-        if own is not None and set(names) <= set(classes):
-            number = np.searchsorted(classes, names)
-            return Source(data, images, FileImages(root, test.names, number[own], classes), folders=(root,))
+    if not (train_name and classes):
+        return Source(data, images, folders=(root,))
+    for test_name in [subfolders[name] for name in TEST_NAMES if name in subfolders]:
+        test = index_folder(root, test_name)
+        test_labels, test_classes = test.classes(depth) or (None, [])
+        # ImageNet's test images, for example, lie in one folder, as their labels are not public: try the next name.
+        if test_labels is not None and set(test_classes) <= set(classes):
+            numbers = np.searchsorted(classes, test_classes)
+            return Source(data, images, FileImages(root, test.names, numbers[test_labels], classes), folders=(root,))
     return Source(data, images, folders=(root,))
 
 
 @dataclass(eq=False)
-class _Folders(Joined):
-    """The images of several folders; folders of the same name in them are the same class."""
+class _JoinedFolders(JoinedImages):
+    """The images of several folders; sub-folders of the same name in them are the same class."""
 
     parts: Sequence[FileImages]  # pyrefly: ignore[bad-override-mutable-attribute]
 
@@ -166,34 +216,43 @@ class _Folders(Joined):
 
 
 def open_folders(data: str, sources: Sequence[Source]) -> Source:
-    """Several folders as one."""
+    """Joins the sources of several folders into one.
 
-    first = [source.train for source in sources if isinstance(source.train, FileImages)]
-    classes = sorted({name for images in first for name in images.classes})
-    if any(images.labels is None for images in first):
+    Args:
+        data: The name of the joined source.
+        sources: What :func:`open_folder` returned for each folder. There are labels only if all of them have labels.
+    """
+    train_images = [source.train for source in sources if isinstance(source.train, FileImages)]
+    classes = sorted({name for images in train_images for name in images.classes})
+    if any(images.labels is None for images in train_images):
         classes = []
 
-    def join(images: Sequence[Images | None]) -> _Folders | None:
-        parts = [part for part in images if isinstance(part, FileImages)]
-        if not parts or (not classes and images is not first):
-            return None
+    def join(parts: Sequence[FileImages]) -> _JoinedFolders:
         numbers = [np.searchsorted(classes, part.classes)[part.labels] for part in parts if part.labels is not None]
-        return _Folders(parts, np.concatenate(numbers) if classes else None, classes)
+        return _JoinedFolders(parts, np.concatenate(numbers) if classes else None, classes)
 
-    train, test = join(first), join([source.test for source in sources])
-    assert train is not None
-    return Source(data, train, test, folders=tuple(folder for source in sources for folder in source.folders))
+    test_images = [source.test for source in sources if isinstance(source.test, FileImages)]
+    test = join(test_images) if test_images and classes else None
+    folders = tuple(folder for source in sources for folder in source.folders)
+    return Source(data, join(train_images), test, folders=folders)
 
 
 def open_list(data: str, file: Path) -> Source:
-    """A text file with an image file on each line, relative to the text file; perhaps a tab and its class.
+    """Opens a text file that names an image file on each line, relative to the text file.
+
+    A tab and the image's class may follow the path. There are labels if each line has a class, and there are at least
+    two classes.
+
+    Args:
+        data: The source's name.
+        file: The text file.
 
     Raises:
-        ValueError: if it names none, or files that are not there.
+        ValueError: if it names no image, or one of about ten paths, which are looked at, is not a file.
     """
     rows = [line.split("\t") for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
     rows = [row for row in rows if row[0].strip()]
-    for row in rows[:: max(1, len(rows) // 10)]:  # a look at some; the rest are found out as they are read
+    for row in rows[:: max(1, len(rows) // 10)]:  # to look at all would take long; opening the others raises an error
         if not (file.parent / row[0]).is_file():
             raise ValueError(f"names {row[0]!r}, which is not a file in {file.parent}")
     if not rows:
@@ -203,5 +262,5 @@ def open_list(data: str, file: Path) -> Source:
     if len(classes) > 1 and all(len(row) == 2 for row in rows):
         number = {name: i for i, name in enumerate(classes)}
         labels = np.array([number[row[1]] for row in rows])
-    files = Names.pack(row[0] for row in rows)
+    files = PackedNames.pack(row[0] for row in rows)
     return Source(data, FileImages(file.parent, files, labels, classes if labels is not None else []))

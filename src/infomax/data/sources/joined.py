@@ -1,4 +1,4 @@
-"""Images of several sources, one after another."""
+"""Joins the images of several data sets into one."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,14 +9,15 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from infomax.data.images import Images, Shrink
+from infomax.data.images import DivisorChooser, Images
 
 
 @dataclass(eq=False)
-class Joined(Images):
-    """The images of several sources as one."""
+class JoinedImages(Images):
+    """The images of several data sets, one data set after another."""
 
     parts: Sequence[Images]
+    """The data sets."""
     labels: np.ndarray | None
     classes: list[str]
 
@@ -28,7 +29,7 @@ class Joined(Images):
         return np.cumsum([len(part) for part in self.parts])
 
     def _find(self, index: int) -> tuple[int, int]:
-        """The part that an image is in, and its index there."""
+        """Returns the number of the part that an image is in, and the image's index in that part."""
         part = int(np.searchsorted(self._ends, index, side="right"))
         return part, index - (int(self._ends[part - 1]) if part else 0)
 
@@ -40,12 +41,13 @@ class Joined(Images):
         return hashlib.sha256(" ".join(part.fingerprint() for part in self.parts).encode()).hexdigest()[:12]
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
-        owner, known = np.searchsorted(self._ends, index, side="right"), hashlib.sha256(b"joined")
-        for part in np.unique(owner):
-            inner = index[owner == part] - (self._ends[part - 1] if part else 0)
-            known.update(f"{np.flatnonzero(owner == part).tolist()} {self.parts[part].state(inner)}".encode())
-        return known.hexdigest()
+        part_of_image, digest = np.searchsorted(self._ends, index, side="right"), hashlib.sha256(b"joined")
+        for part in np.unique(part_of_image):
+            inner = index[part_of_image == part] - (self._ends[part - 1] if part else 0)
+            positions = np.flatnonzero(part_of_image == part).tolist()
+            digest.update(f"{positions} {self.parts[part].state(inner)}".encode())
+        return digest.hexdigest()
 
-    def open(self, index: int, shrink: Shrink | None = None) -> Image.Image:
+    def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         part, inner = self._find(index)
-        return self.parts[part].open(inner, shrink)
+        return self.parts[part].open(inner, choose_divisor)

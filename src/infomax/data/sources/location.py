@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.images import Images, take
+from infomax.data.images import Images, select_images
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
 from infomax.data.sources.folders import open_folder, open_folders, open_list
 from infomax.data.sources.hugging_face import open_hugging_face
@@ -36,7 +36,7 @@ class DataLocation:
     """Text file with the training images to keep, one on each line: their paths, or file names with or without suffix,
     or numbers in an array."""
 
-    def located(self) -> "DataLocation":
+    def resolved(self) -> "DataLocation":
         """The same, as it can be opened from any folder: paths absolute, names as they are.
 
         Raises:
@@ -70,7 +70,7 @@ class DataLocation:
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
         try:
-            place = self.located()
+            place = self.resolved()
             source = _open(place.data, Path(place.data_dir or default_data_dir()), download)
         except ValueError as error:
             message = str(error)
@@ -157,7 +157,7 @@ def _of_classes(source: Source, wanted: list[str], file: str) -> Source:
         if images is None or images.labels is None:
             return None
         labels = number[images.labels]
-        return take(images, np.flatnonzero(labels >= 0), labels, classes)
+        return select_images(images, np.flatnonzero(labels >= 0), labels, classes)
 
     parts = map(keep, (source.train, source.test, source.val))
     return Source(source.name, *parts, folders=source.folders)
@@ -181,5 +181,5 @@ def _named(source: Source, wanted: list[str], file: str) -> Source:
             f"--subset {file}: {len(missing)} of its {len(wanted)} lines name no image of {source.name}, as "
             f"{missing[0]!r}; {images.name(0)!r} is the name of one"
         )
-    train = take(images, np.array(index), images.labels, images.classes)
+    train = select_images(images, np.array(index), images.labels, images.classes)
     return Source(source.name, train, source.test, source.val, folders=source.folders)

@@ -70,7 +70,7 @@ NAMED_DATASETS: dict[str, NamedDataset] = {
 
 # Of the papers' data sets, so that a run can be planned where they are not: images to pretrain on, and the shorter side
 # of a typical one in pixels.
-EXTENT = {
+NOMINAL_SIZES = {
     "cifar10": (50_000, 32),
     "cifar100": (50_000, 32),
     "stl10": (100_000, 96),

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.images import FileImages, Images, Names, Subset
+from infomax.data.images import FileImages, Images, PackedNames, Subset
 from infomax.data.sources.folders import index_folder
 
 Splits = dict[str, Images]
@@ -76,7 +76,9 @@ def _json(path: Path) -> dict[str, list[str]]:
 def _below(root: Path, folder: str, names: Sequence[str], labels: Any, classes: list[str]) -> FileImages:
     """The images ``names`` of a folder, which must be there; whether they are is found out when they are read."""
     os.stat(root / folder)
-    return FileImages(root, Names.pack(f"{folder}/{name}" for name in names), np.asarray(labels, np.int64), classes)
+    return FileImages(
+        root, PackedNames.pack(f"{folder}/{name}" for name in names), np.asarray(labels, np.int64), classes
+    )
 
 
 def _folders(path: Path) -> list[str]:
@@ -156,7 +158,7 @@ def caltech101(root: Path) -> Splits:
         is_train[rng.choice(own, min(CALTECH_TRAIN, len(own)), replace=False)] = True
 
     def split(part: np.ndarray) -> FileImages:
-        names = Names.pack(whole.name(i) for i in np.flatnonzero(part).tolist())
+        names = PackedNames.pack(whole.name(i) for i in np.flatnonzero(part).tolist())
         return FileImages(root, names, labels[part], whole.classes)
 
     return {"train": split(is_train), "test": split(~is_train)}

@@ -1,4 +1,4 @@
-"""WebDataset shards, tar files of images, through the package ``webdataset``."""
+"""Opens WebDataset shards, which are tar files of images, by the package ``webdataset``."""
 
 import glob
 import hashlib
@@ -13,34 +13,37 @@ from typing import Any
 
 from infomax.data.sources.folders import IMAGE_SUFFIXES
 from infomax.data.splits import Source
-from infomax.data.streams import SHUFFLED, Stream, counted, package
+from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count
 
 
 @dataclass(frozen=True)
 class ShardStream(Stream):
-    """Tar files of images, each read from its beginning to its end."""
+    """A stream of the images in tar files, each of which is read from its beginning to its end."""
 
     shards: list[str]
-    length: int
+    """Paths or addresses of the tar files."""
+    image_count: int
+    """Number of images in all of them."""
 
     def __len__(self) -> int:
-        return self.length
+        return self.image_count
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(f"{list(map(os.path.basename, self.shards))} {self.length}".encode()).hexdigest()[:12]
+        names = list(map(os.path.basename, self.shards))
+        return hashlib.sha256(f"{names} {self.image_count}".encode()).hexdigest()[:12]
 
-    def _read(self, seed: int | None, rank: int, world: int) -> Iterator[tuple[str, bytes]]:
-        choice = random.Random(seed)
-        shards = self.shards if seed is None else choice.sample(self.shards, len(self.shards))
-        own = len(shards) % world == 0
-        images = chain.from_iterable(map(_images, shards[rank::world] if own else shards))
-        images = images if own else islice(images, rank, None, world)
-        yield from images if seed is None else _shuffled(images, choice)
+    def _read(self, seed: int | None, rank: int, world_size: int) -> Iterator[tuple[str, bytes]]:
+        rng = random.Random(seed)
+        shards = self.shards if seed is None else rng.sample(self.shards, len(self.shards))
+        divides_evenly = len(shards) % world_size == 0
+        images = chain.from_iterable(map(_read_shard, shards[rank::world_size] if divides_evenly else shards))
+        images = images if divides_evenly else islice(images, rank, None, world_size)
+        yield from images if seed is None else _shuffled(images, rng)
 
 
-def _images(shard: str) -> Iterator[tuple[str, bytes]]:
-    """The names and bytes of the images in a tar file, wherever it is, as it is read."""
-    opened = package("webdataset.gopen").gopen(shard)
+def _read_shard(shard: str) -> Iterator[tuple[str, bytes]]:
+    """Yields the names and bytes of the images in a tar file, here or at an address, while it is read."""
+    opened = import_optional("webdataset.gopen").gopen(shard)
     try:
         with closing(opened) as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
             for member in tar:
@@ -52,41 +55,45 @@ def _images(shard: str) -> Iterator[tuple[str, bytes]]:
         raise OSError(f"{shard} breaks off or is no tar file: {error}") from error
 
 
-def _shuffled(images: Iterator[Any], choice: random.Random) -> Iterator[Any]:
-    """Each next one is drawn among those that come soon."""
-    soon = list(islice(images, SHUFFLED))
+def _shuffled(images: Iterator[Any], rng: random.Random) -> Iterator[Any]:
+    """Yields the images in a random order: each is drawn from a buffer, which the next image then fills up."""
+    buffer = list(islice(images, SHUFFLE_BUFFER))
     for image in images:
-        place = choice.randrange(len(soon))
-        yield soon[place]
-        soon[place] = image
-    choice.shuffle(soon)
-    yield from soon
+        position = rng.randrange(len(buffer))
+        yield buffer[position]
+        buffer[position] = image
+    rng.shuffle(buffer)
+    yield from buffer
 
 
 def open_shards(data: str, pattern: str) -> Source:
-    """Shards ``a-{000..009}.tar``, ``folder/*.tar`` or addresses; with ``#N`` at the end if their images are known.
+    """Opens the shards that a pattern names, and counts their images if their number is not given.
+
+    Args:
+        data: The source's name; ``#N`` is added to it if the images were counted.
+        pattern: ``a-{000..009}.tar``, ``folder/*.tar`` or addresses; with ``#N`` at the end for N images.
 
     Raises:
-        ValueError: if there are none, or shards elsewhere do not say how many images they have.
+        ValueError: if there is no such shard or no image, or if shards at addresses come without ``#N``.
     """
-    pattern, length = counted(pattern)
-    shards = package("webdataset").shardlists.expand_urls(pattern) if pattern else []
+    pattern, image_count = split_image_count(pattern)
+    shards = import_optional("webdataset").shardlists.expand_urls(pattern) if pattern else []
     shards = [file for shard in shards for file in (sorted(glob.glob(shard)) if glob.has_magic(shard) else [shard])]
     local = [shard for shard in shards if ":" not in shard]
     if not shards or (missing := next((shard for shard in local if not os.path.isfile(shard)), None)):
         raise ValueError(f"no such shard: {missing if shards else pattern}")
-    if length is None:
+    if image_count is None:
         if len(local) < len(shards):
             raise ValueError(f"the number of images is not known; give it at the end, as in {data}#1281167")
-        length = sum(map(_count, shards))
-        data = f"{data}#{length}"
-    if length == 0:
+        image_count = sum(map(_count_images, shards))
+        data = f"{data}#{image_count}"
+    if image_count == 0:
         raise ValueError(f"no images in {len(shards)} shards; want files such as 0001.jpg in them")
-    return Source(data, ShardStream(shards, length))
+    return Source(data, ShardStream(shards, image_count))
 
 
-def _count(shard: str) -> int:
-    """Images in a tar file, of which only the headers are read."""
+def _count_images(shard: str) -> int:
+    """Counts the images in a tar file, of which only the headers are read."""
     try:
         with tarfile.open(shard) as file:
             suffixes = [os.path.splitext(member.name)[1] for member in file if member.isfile()]
