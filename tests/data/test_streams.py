@@ -205,7 +205,7 @@ def test_shards_that_are_not_there_or_hold_no_images_are_refused(shards, tmp_pat
     with pytest.raises(ValueError, match="number of images is not known"):
         open_source("wds:https://example.org/{0..3}.tar")
     (tmp_path / "empty.tar").write_bytes(b"not a tar file")
-    with pytest.raises(ValueError, match=r"empty\.tar is not a first_readable tar file"):
+    with pytest.raises(ValueError, match=r"empty\.tar is not a readable tar file"):
         open_source(f"wds:{tmp_path}/empty.tar")
     with tarfile.open(tmp_path / "none.tar", "w"):
         pass
