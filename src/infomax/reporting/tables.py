@@ -1,14 +1,83 @@
-"""Plain-text tables for a terminal."""
+"""Tables as data, and how a terminal and Markdown show them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str | float]]) -> str:
-    """Aligned columns; numbers, which are shares, are shown in per cent with one digit."""
-    cells = [list(header)] + [[f"{100 * x:.1f}" if isinstance(x, float) else x for x in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    lines = []
-    for row in cells:
-        first, *others = zip(row, widths, strict=True)
-        lines.append("  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip())
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+@dataclass(frozen=True)
+class Cell:
+    """A frozen dataclass that holds one cell: the text that is shown, and the number behind it, if there is one."""
+
+    text: str
+    value: float | None = None
+    """In the unit of the text; None if the cell is no number."""
+
+    @classmethod
+    def per_cent(cls, share: float) -> "Cell":
+        """Returns the cell of a share from 0 to 1, in per cent with one digit."""
+        return cls(f"{100 * share:.1f}", 100 * share)
+
+
+EMPTY = Cell("")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frozen dataclass that holds a table: its title, the names of its columns, its rows, and notes below it.
+
+    The first column names the rows and stands left; the others stand right.
+
+    Raises:
+        ValueError: if a row has not one cell for each column.
+    """
+
+    title: str
+    """Lines above the table; empty if it has none."""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+    """Lines below the table."""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row of this table takes {len(self.columns)} cells, but has {len(row)}: {row}")
+
+    def text(self) -> str:
+        """Returns the table for a terminal: aligned columns under a rule, between title and notes."""
+        lines = [self.columns, *([cell.text for cell in row] for row in self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.columns))]
+        aligned = []
+        for line in lines:
+            name, *others = (
+                text.rjust(width) if column else text.ljust(width)
+                for column, (text, width) in enumerate(zip(line, widths, strict=True))
+            )
+            aligned.append("  ".join([name, *others]).rstrip())
+        rule = "-" * len(aligned[0])
+        return "\n".join([*self._title_lines(), aligned[0], rule, *aligned[1:], *self.notes])
+
+    def markdown(self) -> str:
+        """Returns the table in Markdown; title and notes are paragraphs of their own."""
+        alignment = ["---"] + ["---:"] * (len(self.columns) - 1)
+        lines = [self.columns, alignment, *([cell.text for cell in row] for row in self.rows)]
+        table = "\n".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines)
+        return "\n\n".join([*self._title_lines(), table, *self.notes])
+
+    def _title_lines(self) -> list[str]:
+        return [self.title] if self.title else []
+
+
+def make_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Cell | str]], *, title: str = "", notes: Sequence[str] = ()
+) -> Table:
+    """Builds a table of cells and plain texts.
+
+    Args:
+        columns: A name for each column.
+        rows: One cell or text for each column.
+        title: Lines above the table.
+        notes: Lines below the table.
+    """
+    cells = tuple(tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row) for row in rows)
+    return Table(title, tuple(columns), cells, tuple(notes))
