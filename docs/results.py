@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+from infomax.reporting.tables import make_table
+
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results"
 MEASUREMENTS = DOCS / "measurements"
@@ -36,8 +38,8 @@ def origin(run: Path) -> dict[str, Any]:
 
 def demo(folder: Path) -> dict[str, Any]:
     runs = sorted(folder.iterdir(), key=lambda run: (run / "config.json").stat().st_mtime)
-    rows = [row for row in lines(runs[0] / "results.jsonl") if "run" not in row]
-    rows += [row for run in runs for row in lines(run / "results.jsonl") if "run" in row]
+    rows = [row for row in lines(runs[0] / "demo.jsonl") if "run" not in row]
+    rows += [row for run in runs for row in lines(run / "demo.jsonl") if "run" in row]
     kept = [{name: row[name] for name in ("name", *PER_CENT, "seconds") if name in row} for row in rows]
     return {"command": "infomax demo", **origin(runs[0]), "rows": kept}
 
@@ -108,8 +110,7 @@ def reproduction_table() -> str:
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
-    cells = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    return make_table(header, rows).markdown()
 
 
 def where(kept: dict[str, Any]) -> str:

@@ -16,7 +16,6 @@ from command import run_command
 from infomax import cli
 from infomax.cli import commands
 from infomax.experiments.demo import demo
-from infomax.reporting.tables import table
 from infomax.runs.run_folder import Run
 from infomax.training.pretrain import pretrain
 
@@ -272,7 +271,7 @@ def test_demo_at_toy_size(tmp_path):
     assert all(row["knn_1"] < row["knn_5"] < row["knn_all"] for row in rows)
     for row in rows[2:]:
         assert row["seconds"] > 0
-        assert Run(tmp_path / "demo" / row["name"]).read_rows("results.jsonl")[-1]["knn_1"] == row["knn_1"]
+        assert Run(tmp_path / "demo" / row["name"]).read_rows("demo.jsonl")[-1]["knn_1"] == row["knn_1"]
 
 
 def test_demo_does_not_touch_a_folder_that_exists(infomax, tmp_path):
@@ -294,13 +293,3 @@ def test_demo_takes_the_first_free_folder(tmp_path):
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo-2").mkdir()
     assert commands._free_folder(tmp_path / "demo") == tmp_path / "demo-3"
-
-
-def test_tables_align_and_show_shares_in_per_cent():
-    text = table(["", "top-1", "note"], [["a", 0.5, "x"], ["long name", 1.0, "yy"]])
-    assert text.splitlines() == [
-        "           top-1  note",
-        "----------------------",
-        "a           50.0     x",
-        "long name  100.0    yy",
-    ]

@@ -15,7 +15,7 @@ from PIL import Image
 from infomax.cli.commands import to_argv
 from infomax.evaluation import probes
 from infomax.experiments.sweep import PROBES, Trial, sweep
-from infomax.experiments.sweep_results import figure, places, told
+from infomax.experiments.sweep_results import figure, places, sweep_table
 from infomax.experiments.sweep_runner import commands
 from infomax.runs.run_folder import Run, create_run_folder
 from infomax.runtime.json_lines import append_json_line
@@ -253,8 +253,8 @@ def test_numbers_stand_beside_the_papers(tmp_path, monkeypatch):
     place = found["MIRA, 400 epochs", "3it"]
     own = [100 * scores[f"mira-imagenet_400_iterations_3-seed{seed}"] for seed in (0, 1)]
     assert place.scores == pytest.approx(own)
-    assert (place.paper, place.ours) == (72.6, f"{mean(own):.2f} ± {stdev(own):.2f}")
-    lines = [line.split() for line in told(one, []).splitlines()]
+    assert (place.paper, place.ours.text) == (72.6, f"{mean(own):.2f} ± {stdev(own):.2f}")
+    lines = [line.split() for line in sweep_table(one, []).text().splitlines()]
     assert ["MIRA,", "400", "epochs:", "paper", "72.7", "72.6", "72.9"] in lines
 
 

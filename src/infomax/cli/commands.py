@@ -5,7 +5,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from infomax.reporting.tables import table
 from infomax.runtime.failures import MachineError
 
 
@@ -74,7 +73,7 @@ def sweep(
     """``infomax sweep``."""
     from infomax.experiments import sweep_runner as sweeping
     from infomax.experiments.sweep import sweep
-    from infomax.experiments.sweep_results import figure, places, told
+    from infomax.experiments.sweep_results import figure, places, sweep_table
 
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} must be a folder")
@@ -102,7 +101,7 @@ def sweep(
     finally:
         if any(place.scores for place in places(one)):
             sweeping.write(one, figure(one, common))
-            print(told(one, common))
+            print(sweep_table(one, common).text())
             print(f"{out} has sweep.json with all runs, and sweep.png")
     if failed:
         raise MachineError("; ".join(failed))
@@ -146,7 +145,7 @@ def replay(*, folder: Path, device: str) -> None:
 
 def demo(*, out: Path | None) -> None:
     """``infomax demo``."""
-    from infomax.experiments.demo import DRAWS, demo
+    from infomax.experiments.demo import demo, demo_table
 
     out = out or _free_folder(Path("runs/demo"))
     if out.exists():
@@ -156,11 +155,7 @@ def demo(*, out: Path | None) -> None:
         rows.append(row)
         if "run" in row:
             print(f"{row['name']}: {row['seconds']:.0f} s, 1-label k-NN accuracy {row['knn_1']:.1%}, in {row['run']}")
-    columns = ["knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all"]
-    header = ["", "1 label: kNN", "linear", "5 labels: kNN", "linear", "all: kNN", "linear", "seconds"]
-    cells = [[row["name"], *(row[c] for c in columns), f"{row['seconds']:.0f}" if "run" in row else ""] for row in rows]
-    print(f"\nTop-1 accuracy in %; labels are for each class, and 1 and 5 the mean over {DRAWS} draws of them.")
-    print(table(header, cells))
+    print(f"\n{demo_table(rows).text()}")
 
 
 def _free_folder(first: Path) -> Path:

@@ -1,7 +1,7 @@
 """The whole story on a laptop: all methods on the embedded digits, and what their encoders are worth."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,21 @@ from infomax.evaluation.linear import linear_scores
 from infomax.evaluation.representations import Features, compare_features
 from infomax.evaluation.scores import top_k
 from infomax.recipes.registry import METHODS
+from infomax.reporting.tables import Cell, Table, make_table
 from infomax.training.pretrain import pretrain
 
 FEW, DRAWS = (1, 5), 20
+RESULTS = "demo.jsonl"
+"""File in a run folder with the rows of the demo: the references, and the encoder of this run."""
+SCORES = {
+    "knn_1": "1 label: kNN",
+    "linear_1": "linear",
+    "knn_5": "5 labels: kNN",
+    "linear_5": "linear",
+    "knn_all": "all: kNN",
+    "linear_all": "linear",
+}
+"""Names of the columns, by the keys of a row."""
 
 
 def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> Iterator[dict[str, Any]]:
@@ -34,10 +46,24 @@ def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> 
             references = [{"name": features.name, **_judge(features)} for features in (pixels, untrained)]
             yield from references
         for row in references:
-            run.append_row("results.jsonl", {"protocol": "demo", **row})
+            run.append_row(RESULTS, row)
         row = {"name": method, **_judge(trained), "seconds": seconds, "run": str(run.path)}
-        run.append_row("results.jsonl", {"protocol": "demo", **row})
+        run.append_row(RESULTS, row)
         yield row
+
+
+def demo_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Makes the table of the demo from its rows."""
+    cells = [
+        [
+            row["name"],
+            *(Cell.per_cent(row[score]) for score in SCORES),
+            f"{row['seconds']:.0f}" if "seconds" in row else "",
+        ]
+        for row in rows
+    ]
+    title = f"Top-1 accuracy in %; labels are for each class, and 1 and 5 the mean over {DRAWS} draws of them."
+    return make_table(["", *SCORES.values(), "seconds"], cells, title=title)
 
 
 def _judge(features: Features) -> dict[str, float]:

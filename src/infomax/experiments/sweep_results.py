@@ -8,9 +8,10 @@ from textwrap import wrap
 from typing import Any
 
 from infomax.experiments.sweep import Member, Sweep
-from infomax.papers.published import Column, Number, Table
+from infomax.papers import published
+from infomax.papers.published import Column, Number
 from infomax.reporting.comparison import printed, said
-from infomax.reporting.tables import table
+from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 
 SCORES = {"top1": "top-1", "nmi": "NMI"}
 """What a protocol is summed up by where no table says it: the first of these that it has."""
@@ -33,16 +34,20 @@ class RankInfo:
     """What those that differ in nothing but the position have in common."""
 
     @property
-    def ours(self) -> str:
-        return _shown(mean(self.scores), stdev(self.scores) if len(self.scores) > 1 else None) if self.scores else ""
+    def ours(self) -> Cell:
+        """Our mean over the seeds, with their standard deviation."""
+        if not self.scores:
+            return EMPTY
+        return _shown(mean(self.scores), stdev(self.scores) if len(self.scores) > 1 else None)
 
     @property
-    def theirs(self) -> str:
-        return "" if self.paper is None else printed(self.paper, self.deviation)
+    def theirs(self) -> Cell:
+        """The paper's number."""
+        return EMPTY if self.paper is None else Cell(printed(self.paper, self.deviation), self.paper)
 
 
-def _shown(value: float, deviation: float | None) -> str:
-    return f"{value:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else "")
+def _shown(value: float, deviation: float | None) -> Cell:
+    return Cell(f"{value:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else ""), value)
 
 
 def places(sweep: Sweep) -> list[RankInfo]:
@@ -50,7 +55,7 @@ def places(sweep: Sweep) -> list[RankInfo]:
     return _of_table(sweep, sweep.table) if sweep.table else _of_members(sweep)
 
 
-def _of_table(sweep: Sweep, one: Table) -> list[RankInfo]:
+def _of_table(sweep: Sweep, one: published.Table) -> list[RankInfo]:
     pairs = [(number, m) for m in sweep.members for number in m.experiment.numbers() if number.table is one]
     pairs.sort(key=lambda pair: (one.rows.index(pair[0].row), one.columns.index(pair[0].column)))
     found = []
@@ -108,10 +113,11 @@ def _scores(sweep: Sweep, member: Member, column: Column) -> tuple[float, ...]:
     return tuple(100 * row[column.metric] for row in rows if column.metric in row)
 
 
-def told(sweep: Sweep, changes: list[str]) -> str:
-    """The table in text, in per cent; each line of ours below the paper's.
+def sweep_table(sweep: Sweep, changes: list[str]) -> Table:
+    """Makes the table of a sweep, in per cent, with each line of ours below the paper's.
 
     Args:
+        sweep: The sweep, whose runs may not all be there yet.
         changes: What all runs have that their recipes have not, as words of the command.
     """
     found = places(sweep)
@@ -120,20 +126,20 @@ def told(sweep: Sweep, changes: list[str]) -> str:
     for line in dict.fromkeys(place.line for place in found):
         cells = {place.column: place for place in found if place.line == line}
         if any(place.paper is not None for place in cells.values()):
-            lines.append([f"{line}: paper", *(cells[c].theirs if c in cells else "" for c in columns)])
+            lines.append([f"{line}: paper", *(cells[c].theirs if c in cells else EMPTY for c in columns)])
         seeds = max(len(place.scores) for place in cells.values())
         count = "no run yet" if seeds == 0 else f"{seeds} seed{'s' if seeds > 1 else ''}"
-        lines.append([f"{line}: ours, {count}", *(cells[c].ours if c in cells else "" for c in columns)])
-    title = f"{sweep.table.paper}, {sweep.table.number}: {sweep.table.title}\n" if sweep.table else ""
-    note = f"\nours: with {' '.join(changes)}" if changes else ""
-    return f"{title}{table(['in %; mean ± deviation over seeds', *columns], lines)}{note}"
+        lines.append([f"{line}: ours, {count}", *(cells[c].ours if c in cells else EMPTY for c in columns)])
+    title = f"{sweep.table.paper}, {sweep.table.number}: {sweep.table.title}" if sweep.table else ""
+    notes = [f"ours: with {' '.join(changes)}"] if changes else []
+    return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=title, notes=notes)
 
 
 def figure(sweep: Sweep, changes: list[str]) -> bytes:
     """A PNG: scores along the varied number, or as bars, with the deviation over seeds; the paper's beside them.
 
     Args:
-        changes: As for :func:`told`.
+        changes: As for :func:`sweep_table`.
     """
     from matplotlib.figure import Figure
 

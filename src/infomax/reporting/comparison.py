@@ -7,7 +7,7 @@ from typing import Any
 
 from infomax.papers import published
 from infomax.papers.published import Column, Conditions, Table
-from infomax.reporting.tables import table
+from infomax.reporting.tables import Cell, make_table
 from infomax.runs.run_folder import Run
 from infomax.runtime.json_lines import read_json_lines
 
@@ -199,7 +199,8 @@ def _beside(one: Table, results: Sequence[Result]) -> str:
             lines.append([", ".join([f"ours: {name}", *unlike]), *cells])
     title = f"{one.paper}, {one.number}: {one.title}\n{one.setting}"
     columns = [column.name for column in one.columns]
-    return "\n".join([title, table(["", *columns], lines), *(f"[{i}] {note}" for i, note in enumerate(notes, start=1))])
+    numbered = [f"[{number}] {note}" for number, note in enumerate(notes, start=1)]
+    return make_table(["", *columns], lines, title=title, notes=numbered).text()
 
 
 def told(protocol: str, rows: Sequence[dict[str, Any]], limits: dict[str, Any]) -> str:
@@ -234,10 +235,12 @@ def result_table(rows: Sequence[dict[str, Any]], same: set[str]) -> str:
         [row["representation"], *(str(row.get(key, "")) for key in keys), *(_cell(row.get(key, "")) for key in found)]
         for row in rows
     ]
-    return table(["", *(NAMES[key] for key in keys), *(SCORES[key] for key in found)], cells)
+    return make_table(["", *(NAMES[key] for key in keys), *(SCORES[key] for key in found)], cells).text()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: Any) -> Cell | str:
+    if isinstance(value, float):
+        return Cell.per_cent(value)
     return f"{100 * value[0]:.1f} to {100 * value[1]:.1f}" if isinstance(value, list) else value
 
 

@@ -1,7 +1,7 @@
 """A plan for a terminal."""
 
 from infomax.planning.plan import Machine, Plan
-from infomax.reporting.tables import table
+from infomax.reporting.tables import make_table
 
 
 def text(planned: Plan) -> str:
@@ -32,7 +32,8 @@ def text(planned: Plan) -> str:
     lines = [f"{name:{width}}{value}" for name, value in rows.items()]
     if planned.here is None or any(gpu.seconds for gpu in planned.gpus):
         cells = [_row(gpu) for gpu in planned.gpus]
-        lines += ["", table([f"on {planned.devices}", "memory", "time"], cells), *_source_of_times(planned)]
+        columns = [f"on {planned.devices}", "memory", "time"]
+        lines += ["", make_table(columns, cells, notes=_source_of_times(planned)).text()]
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import flat_settings
 from infomax.reporting.comparison import printed
-from infomax.reporting.tables import table
+from infomax.reporting.tables import make_table
 from infomax.runtime.checks import check_number, choose
 
 
@@ -68,7 +68,7 @@ def as_list(found: Sequence[Experiment], *, gpu: str) -> str:
         "Whether a run fits its memory says infomax plan.",
         "?: hard to read in the paper. infomax recipes NAME prints one in full.",
     )
-    return "\n".join([table(header, rows), *notes])
+    return make_table(header, rows, notes=notes).text()
 
 
 def in_full(experiment: Experiment, overrides: Sequence[str]) -> str:
