@@ -287,7 +287,7 @@ def test_srun_places_its_tasks(monkeypatch):
     monkeypatch.delenv("MASTER_PORT")
     monkeypatch.setenv("MASTER_ADDR", "x")
     monkeypatch.delenv("MASTER_ADDR")
-    assert rank_from_environment() == RankInfo(rank=5, world=8, local_rank=1)
+    assert rank_from_environment() == RankInfo(rank=5, world_size=8, local_rank=1)
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("10.0.0.7", "20017")
 
 

@@ -61,8 +61,8 @@ def evaluate(
         given = {key: value for key, value in vars(where).items() if value is not None}
         where = replace(run.location, **given)
     limits = {f"{key}_file": file for key in ("classes", "subset") if (file := getattr(where, key)) is not None}
-    place = rank_from_environment()
-    if place is not None and place.rank > 0:
+    rank_info = rank_from_environment()
+    if rank_info is not None and rank_info.rank > 0:
         how = replace(how, quiet=True)
     rows: list[Row] = []
 
@@ -79,13 +79,15 @@ def evaluate(
             raise MachineError(f"{told}. What was computed is kept, and the same command goes on") from error
 
     try:
-        if place is None:
+        if rank_info is None:
             judged()
         else:
-            with process_group(place.rank, place.world, device=device_of(how.torch_device.type, place.local_rank)):
+            with process_group(
+                rank_info.rank, rank_info.world_size, device=device_of(how.torch_device.type, rank_info.local_rank)
+            ):
                 judged()
     finally:
-        if rows and (place is None or place.rank == 0):
+        if rows and (rank_info is None or rank_info.rank == 0):
             print(told_rows(protocol, rows, limits))
             if run is not None:
                 print(f"trained by {run.recipe_title}")

@@ -2,14 +2,15 @@
 
 
 class MachineError(RuntimeError):
-    """Memory, a worker or another rank was lost: a failure of the world, not of what was asked for."""
+    """The error of a failed machine, such as too little memory, a lost worker or a lost rank; no option was wrong."""
 
 
 def describe_machine_failure(error: Exception, cure: str) -> str | None:
-    """What failed, in the user's words: memory, a worker, a compiler; None for any other error.
+    """Returns one line that says what failed: memory, torch.compile or a worker; None for any other error.
 
     Args:
-        cure: For too little memory.
+        error: The exception that was caught.
+        cure: What the user can change if memory was too small, as ``a smaller --batch-size takes less``.
     """
     import torch
 
@@ -19,8 +20,9 @@ def describe_machine_failure(error: Exception, cure: str) -> str | None:
         return f"out of memory; {cure} ({text[:200]})"
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return f"torch.compile failed: leave out --compile ({text[:200]})"
-    lost = isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text
-    if lost or isinstance(error, (ConnectionError, EOFError)):  # what it was about to send does not come
-        what = "a process that reads images was ended, as the system does where memory is short: lower --workers"
-        return f"{what} ({text})"
+    # A DataLoader also raises RuntimeError for an error inside of a worker's own code, which is not the machine's.
+    worker_died = isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text
+    if worker_died or isinstance(error, (ConnectionError, EOFError)):  # a worker's pipe breaks if the worker is killed
+        reason = "a process that reads images was ended, as the system does where memory is short: lower --workers"
+        return f"{reason} ({text})"
     return None

@@ -1,4 +1,4 @@
-"""Starts ranks on this machine, or reads from torchrun and srun which rank this process is."""
+"""Starts ranks on this machine, or reads from torchrun's and srun's variables which rank this process is."""
 
 import os
 import signal
@@ -18,98 +18,111 @@ import torch.multiprocessing as mp
 from infomax.runtime.failures import MachineError
 from infomax.runtime.signals import Interruption
 
-STOPPED = 75  # exit code of a rank that was told to stop, and saved
-GRACE = 20.0  # seconds that ranks have to save and end, once one of them has failed
+STOPPED = 75  # exit code of a rank that ended after a signal, with its state saved
+GRACE = 20.0  # seconds that the other ranks have to save and end after one rank has failed
 CONNECTION_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "TCPStore", "Broken pipe")
+ReportedErrors = dict[int, tuple[type[Exception], str]]
+"""Type and message of the exception that a rank ended with, by rank."""
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Which of how many ranks this process is, and which of those on its machine."""
+    """A frozen dataclass that holds this process's rank, the number of ranks, and its rank among those on its machine."""
 
     rank: int
-    world: int
+    world_size: int
     local_rank: int
 
 
 def rank_from_environment() -> RankInfo | None:
-    """What torchrun or srun say; None where this process was started by neither."""
+    """Reads the rank from the variables of torchrun or srun; None if neither started this process as one of several.
+
+    Under srun it also sets ``MASTER_ADDR`` and ``MASTER_PORT``, which srun leaves out.
+    """
     torchrun, srun = ("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-    for rank, world, local in (torchrun, srun):
-        if all(name in os.environ for name in (rank, world, local)) and int(os.environ[world]) > 1:
-            if rank.startswith("SLURM"):  # the tasks of one srun; the first is where it was called
+    for rank, world_size, local_rank in (torchrun, srun):
+        if all(name in os.environ for name in (rank, world_size, local_rank)) and int(os.environ[world_size]) > 1:
+            if rank.startswith("SLURM"):
+                # All tasks of one srun agree on the machine it was called on, and on a port made of the job's number.
                 os.environ.setdefault("MASTER_ADDR", os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1"))
                 os.environ.setdefault("MASTER_PORT", str(20000 + int(os.environ["SLURM_JOB_ID"]) % 20000))
-            return RankInfo(int(os.environ[rank]), int(os.environ[world]), int(os.environ[local]))
+            return RankInfo(int(os.environ[rank]), int(os.environ[world_size]), int(os.environ[local_rank]))
     return None
 
 
 def device_of(device: str, local_rank: int) -> torch.device:
-    """That one rank computes on, of ``cpu`` or ``cuda``."""
+    """Returns the device that a rank computes on: ``cpu``, or the GPU of its number if ``device`` is ``cuda``."""
     if device == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", local_rank % torch.cuda.device_count())  # srun may show each task one GPU alone
 
 
-def run_ranks(function: Callable[..., None], count: int, *args: Any) -> None:
-    """Call ``function(*args)`` in ``count`` processes on this machine, and wait for them.
+def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> None:
+    """Calls ``function(*args)`` in ``world_size`` new processes on this machine, and waits for them.
 
-    When one fails the others are ended, within a minute. Signals are passed on, and each rank heeds them as a single
-    process would.
+    If one fails, the others are ended within a minute. A signal to this process is passed on, and each rank handles it
+    as a single process would.
 
     Raises:
-        ValueError, FloatingPointError, OSError: as the first rank that failed did.
-        MachineError: if it failed otherwise, saying how.
+        ValueError, FloatingPointError, OSError: if the first rank that failed raised it.
+        MachineError: if a rank failed in any other way; the message says which rank and why.
     """
-    context = mp.get_context("spawn")  # a forked child hangs in the threads that torch had in its parent
+    context = mp.get_context("spawn")  # a forked child would hang in threads that torch started in its parent
     reports = context.SimpleQueue()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
-        context.Process(target=_rank, args=(rank, count, port, reports, function, args)) for rank in range(count)
+        context.Process(target=_run_rank, args=(rank, world_size, port, reports, function, args))
+        for rank in range(world_size)
     ]
-    said: dict[int, Any] = {}
+    errors: ReportedErrors = {}
     with Interruption() as interruption:
         try:
             for process in processes:
                 process.start()
-            failed = _wait(processes, interruption, reports, said)
-        finally:  # after a second Ctrl-C too
+            failed = _wait_for_ranks(processes, interruption, reports, errors)
+        finally:  # also after a second Ctrl-C, which raises KeyboardInterrupt above
             for process in processes:
                 if process.is_alive():
                     process.kill()
-    codes = {process.exitcode for process in processes}
-    if codes - {0, STOPPED, -signal.SIGTERM}:
-        _raise_first(failed, said, count)
-    if interruption.signal or codes != {0}:  # a rank may have been told directly
+    exit_codes = {process.exitcode for process in processes}
+    if exit_codes - {0, STOPPED, -signal.SIGTERM}:
+        _raise_first_failure(failed, errors, world_size)
+    if interruption.signal or exit_codes != {0}:  # the signal may have been sent to a rank and not to this process
         interruption.end(interruption.signal or signal.SIGTERM)
 
 
-def _wait(
-    processes: Sequence[BaseProcess], interruption: Interruption, reports: Any, said: dict[int, Any]
+def _wait_for_ranks(
+    processes: Sequence[BaseProcess], interruption: Interruption, reports: Any, errors: ReportedErrors
 ) -> dict[int, int]:
-    """Until all have ended; once one has failed the others are told to, and are killed if they do not.
+    """Waits until all ranks have ended, and returns the exit codes of those that failed by themselves, by rank.
 
-    Returns the exit codes of those that failed by themselves.
+    After a failure or a signal all ranks get SIGTERM. After a failure they are killed if they do not end in time.
+
+    Args:
+        processes: The ranks, in their order.
+        interruption: Holds the signal that this process received.
+        reports: The queue that the ranks write their exceptions to.
+        errors: Gets what is read from ``reports``.
     """
-    told, deadline = False, float("inf")
-    broken: dict[int, int] = {}
+    sent_sigterm, deadline = False, float("inf")
+    failed: dict[int, int] = {}
     while True:
         connection.wait([process.sentinel for process in processes if process.is_alive()], timeout=0.2)
         while not reports.empty():
-            rank, *what = reports.get()
-            said[rank] = what
-        if time.monotonic() <= deadline:  # afterwards they are killed from here
-            codes = {rank: process.exitcode or 0 for rank, process in enumerate(processes)}
-            broken |= {rank: code for rank, code in codes.items() if code not in (0, STOPPED, -signal.SIGTERM)}
+            rank, kind, message = reports.get()
+            errors[rank] = kind, message
+        if time.monotonic() <= deadline:  # after the deadline an exit code may come from the kill below
+            exit_codes = {rank: process.exitcode or 0 for rank, process in enumerate(processes)}
+            failed |= {rank: code for rank, code in exit_codes.items() if code not in (0, STOPPED, -signal.SIGTERM)}
         running = [process for process in processes if process.is_alive()]
         if not running:
-            return broken
-        if broken and deadline == float("inf"):
+            return failed
+        if failed and deadline == float("inf"):
             deadline = time.monotonic() + GRACE
-        if (broken or interruption.signal) and not told:
-            told = True
+        if (failed or interruption.signal) and not sent_sigterm:
+            sent_sigterm = True
             for process in running:
                 process.terminate()
         if time.monotonic() > deadline:
@@ -117,41 +130,47 @@ def _wait(
                 process.kill()
 
 
-def _rank(rank: int, count: int, port: int, reports: Any, function: Callable[..., None], args: tuple) -> None:
+def _run_rank(rank: int, world_size: int, port: int, reports: Any, function: Callable[..., None], args: tuple) -> None:
+    """Calls ``function(*args)`` as one rank, in its own process, and reports the exception that it raises."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, torch.get_num_threads() // count))
+        torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
     try:
         function(*args)
     except Exception as error:
-        reports.put((rank, type(error), str(error)[:2000]))  # a longer one could fill the pipe
+        reports.put((rank, type(error), str(error)[:2000]))  # a longer message could fill the pipe and block
         sys.exit(1)
     except SystemExit:
         sys.exit(STOPPED)
 
 
 def _end_with_parent() -> None:
-    """Save and end if the process that waits for this one is killed."""
+    """Waits for the parent process to end, and then sends SIGTERM to this one, which saves and ends."""
     parent: Any = parent_process()
     connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _raise_first(failed: dict[int, int], said: dict[int, Any], count: int) -> None:
-    """Raise what went wrong first: what a rank that lost its connection says is a consequence."""
-    lost = {rank for rank, (_, message) in said.items() if any(word in message for word in CONNECTION_LOST)}
-    for rank in sorted(said.keys() - lost):
-        kind, message = said[rank]
+def _raise_first_failure(failed: dict[int, int], errors: ReportedErrors, world_size: int) -> None:
+    """Raises the error that caused the others: a rank that only lost its connection failed because another one did.
+
+    Args:
+        failed: Exit codes of the ranks that failed by themselves.
+        errors: The exceptions that ranks reported.
+        world_size: The number of ranks, for the message.
+    """
+    lost_connection = {rank for rank, (_, text) in errors.items() if any(word in text for word in CONNECTION_LOST)}
+    for rank in sorted(errors.keys() - lost_connection):
+        kind, message = errors[rank]
         if issubclass(kind, (ValueError, FloatingPointError, OSError, MachineError)):
             raise kind(message)
-        raise MachineError(f"rank {rank} of {count} failed: {kind.__name__}: {message}")
+        raise MachineError(f"rank {rank} of {world_size} failed: {kind.__name__}: {message}")
     for rank, code in failed.items():
-        if rank not in said:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
-            raise MachineError(f"rank {rank} of {count} {how}; the others were ended")
-    raise MachineError(
-        f"the ranks lost each other: {next((message for _, message in said.values()), 'no reason given')}"
-    )
+        if rank not in errors:
+            end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
+            raise MachineError(f"rank {rank} of {world_size} {end}; the others were ended")
+    reason = next((message for _, message in errors.values()), "no reason given")
+    raise MachineError(f"the ranks lost each other: {reason}")

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SLURM's warning, noted by a handler and heeded between two steps."""
+"""Signals that end a run: Ctrl-C, SIGTERM and SLURM's warning. A handler notes them; loops ask for them between steps."""
 
 import os
 import signal
@@ -12,25 +12,32 @@ from infomax.runtime.failures import MachineError
 
 
 class Interruption:
-    """Ctrl-C, SIGTERM and the warning that SLURM sends before the time is up, to be heeded between two steps.
+    """A context manager that notes the first signal to end, so that a loop can stop after the step it is in.
 
-    A second Ctrl-C interrupts at once. Other signals may come twice, to a process and through the one above it.
+    It handles Ctrl-C (SIGINT), SIGTERM and, under SLURM, SIGUSR1, the warning before a job's time is up. A second Ctrl-C
+    raises ``KeyboardInterrupt`` at once. Other signals are ignored after the first one, because the same signal may come
+    twice: to the process itself and from its parent.
+
+    Attributes:
+        signal: Number of the first signal that came; 0 if none came yet.
     """
 
     def __init__(self) -> None:
         self.signal = 0
-        self._before: dict[int, Any] = {}
+        self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in no other thread
             warning = [signal.SIGUSR1] if "SLURM_JOB_ID" in os.environ else []
-            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, *warning)}
-            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a rank leaves Ctrl-C to the process above it
-                self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
+            self._previous_handlers = {
+                number: signal.signal(number, self._note) for number in (signal.SIGTERM, *warning)
+            }
+            if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a rank leaves Ctrl-C to its parent process
+                self._previous_handlers[signal.SIGINT] = signal.signal(signal.SIGINT, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -40,18 +47,21 @@ class Interruption:
 
     @staticmethod
     def end(number: int) -> None:
-        """End the process as a signal wants, after what was computed is safe.
+        """Ends the process as the signal asks; call it after the state is saved.
+
+        After SLURM's warning, the first rank also asks SLURM to queue the job again.
 
         Raises:
             KeyboardInterrupt: after Ctrl-C.
-            SystemExit: with 0, after SIGTERM, or after SLURM was told to queue the job again.
+            SystemExit: with code 0 after any other signal.
+            MachineError: if SLURM refuses to queue the job again.
         """
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        first = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
-        if number == signal.SIGUSR1 and first and parent_process() is None:
+        is_first_rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+        if number == signal.SIGUSR1 and is_first_rank and parent_process() is None:
             command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
-            told = subprocess.run(command, capture_output=True, text=True, check=False)
-            if told.returncode:
-                raise MachineError(f"{' '.join(command)} failed: {told.stderr.strip()}; the run is saved")
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            if result.returncode:
+                raise MachineError(f"{' '.join(command)} failed: {result.stderr.strip()}; the run is saved")
         raise SystemExit(0)

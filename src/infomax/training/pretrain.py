@@ -115,10 +115,12 @@ def pretrain(
         check_count("--workers", workers, low=0)
     check_count("--skip-nonfinite", skip_nonfinite, low=0)
     check_number("--skip-unreadable", skip_unreadable, low=0, high=1, open_high=False)
-    place = rank_from_environment()
-    if place is not None and devices not in (1, place.world):
-        raise ValueError(f"--devices {devices}, but torchrun or srun started {place.world} processes; leave it out")
-    world = place.world if place is not None else devices
+    rank_info = rank_from_environment()
+    if rank_info is not None and devices not in (1, rank_info.world_size):
+        raise ValueError(
+            f"--devices {devices}, but torchrun or srun started {rank_info.world_size} processes; leave it out"
+        )
+    world = rank_info.world_size if rank_info is not None else devices
     if compile and world > 1:
         raise ValueError(f"--compile is for one device, not {world}")
     if compile and deterministic:
@@ -133,10 +135,10 @@ def pretrain(
     def prepare() -> tuple[Run, Source]:
         return _prepare(location, method, Path(out), recipe, changes, launch, download, resume, overwrite)
 
-    if place is not None:
-        with process_group(place.rank, place.world, device=launch.torch_device(place.local_rank)):
+    if rank_info is not None:
+        with process_group(rank_info.rank, rank_info.world_size, device=launch.torch_device(rank_info.local_rank)):
             run = broadcast_from_rank0(lambda: prepare()[0])  # each rank opens the data itself
-            train(run, launch, place.local_rank)
+            train(run, launch, rank_info.local_rank)
     elif devices > 1:
         run, _ = prepare()
         run_ranks(_train_rank, devices, run, launch)
@@ -148,10 +150,10 @@ def pretrain(
 
 def _train_rank(run: Run, launch: Launch) -> None:
     """What each process of several does on this machine."""
-    place: Any = rank_from_environment()
-    assert isinstance(place, RankInfo)
-    with process_group(place.rank, place.world, device=launch.torch_device(place.local_rank)):
-        train(run, launch, place.local_rank)
+    rank_info: Any = rank_from_environment()
+    assert isinstance(rank_info, RankInfo)
+    with process_group(rank_info.rank, rank_info.world_size, device=launch.torch_device(rank_info.local_rank)):
+        train(run, launch, rank_info.local_rank)
 
 
 def _prepare(
