@@ -76,10 +76,10 @@ def row_blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
     Args:
         matrices: Tensors [n, ...] with the same number of rows; the width of the first one decides the block's size.
     """
-    in_one_block = matrices[0].is_cuda or torch.compiler.is_compiling()
-    elements_per_thread = 2**19  # some MB
-    block = torch.get_num_threads() * (elements_per_thread // matrices[0].shape[1] + 1)
-    rows = len(matrices[0]) if in_one_block else block
+    if matrices[0].is_cuda or torch.compiler.is_compiling():
+        rows = len(matrices[0])
+    else:  # some MB a thread; a compiler could not trace the number of threads
+        rows = torch.get_num_threads() * (2**19 // matrices[0].shape[1] + 1)
     return zip(*(matrix.split(rows) for matrix in matrices), strict=True)
 
 
