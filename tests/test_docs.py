@@ -1,5 +1,6 @@
 """README and docs tell the truth of the commit they are in."""
 
+import importlib
 import importlib.util
 import re
 import tomllib
@@ -63,6 +64,13 @@ def test_pages_that_the_code_names_exist():
     assert [page for page in sorted(named) if not (ROOT / page).exists()] == []
 
 
+def code(page):
+    """Returns what a page shows as code: fenced blocks, and lines that are indented by four spaces."""
+    fenced = re.findall(r"^```.*\n((?:.*\n)*?)```", page.read_text(), re.M)
+    indented = re.findall(r"^    (.*\n)", page.read_text(), re.M)
+    return "".join([*fenced, *indented])
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_the_text_parse(page):
     """Each `infomax ...` line names a command and options that exist."""
@@ -71,7 +79,7 @@ def test_commands_in_the_text_parse(page):
 
     alone = (cli.Pretrain, cli.Recipes, cli.Sweep, cli.Plan, cli.Views, cli.Demo, cli.Replay, cli.Report)
     kinds = {**{kind.__name__.lower(): kind for kind in (*alone, *PROTOCOLS)}}
-    for line in re.findall(r"^ *(?:uv run |torchrun .* )?infomax (.+)$", page.read_text(), re.M):
+    for line in re.findall(r"^(?:uv run |torchrun .* |srun )?infomax (.+)$", code(page), re.M):
         words = line.split("#")[0].split()
         name = words[1] if words[0] == "evaluate" else words[0]
         options = {f"--{field.replace('_', '-')}" for field in kinds[name].__dataclass_fields__}
@@ -96,3 +104,16 @@ def test_no_address_of_a_registry_and_no_lock_with_one():
     lock = (ROOT / "requirements.lock").read_text()
     assert "torch==" in lock
     assert "://" not in lock
+
+
+def test_functions_that_contributing_names_are_in_their_files():
+    """Each row `| ... | file | names |` of CONTRIBUTING names functions, classes or constants of that file."""
+    rows = re.findall(r"^\|[^|]*\| `([a-z0-9_/]+\.py)` \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.M)
+    assert len(rows) > 30
+    missing = []
+    for file, cell in rows:
+        source = (ROOT / "src" / "infomax" / file).read_text()
+        for name in re.findall(r"`(\w+)`", cell):
+            if not re.search(rf"^ *(?:(?:def|class) {name}\b|{name}\b(?::[^=]+)? = )", source, re.M):
+                missing.append(f"{file}: {name}")
+    assert missing == []
