@@ -1,6 +1,6 @@
-"""Tiny copies of the data sets that have a name, in the layouts in which their authors published them.
+"""Writes tiny copies of the data sets that have a name, in the layouts in which their authors published them.
 
-Images are of one colour, and no two of a copy of the same, so that one that was mistaken for another is found out.
+Each image of a copy has one colour of its own, so that tests notice if an image was taken for another.
 """
 
 import io
@@ -21,11 +21,12 @@ VOC_CLASSES = [*VOC.split(), "sofa", "train", "tvmonitor"]
 
 
 def colour(number: int) -> tuple[int, int, int]:
+    """Returns a colour that stands for a number."""
     return 8 + 16 * (number % 16), 8 + 16 * (number // 16 % 16), 8 + 16 * (number // 256)
 
 
 def number(image: Image.Image) -> int:
-    """Of the image's colour, which survives a JPEG but for rounding."""
+    """Returns the number that an image's colour stands for; a JPEG's rounding does not matter."""
     red, green, blue = (np.asarray(image)[3, 3] - 8 + 4) // 16
     return int(red) + 16 * int(green) + 256 * int(blue)
 
@@ -36,7 +37,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 class Paint:
-    """Writes images, each of another colour, in the order in which they are written."""
+    """Writes images, whose colours stand for the order in which they are written."""
 
     def __init__(self):
         self.count = 0
@@ -48,7 +49,7 @@ class Paint:
 
 
 class Python2(pickle._Pickler):
-    """Pickles strings and bytes alike as the byte strings of Python 2, with which CIFAR was written."""
+    """A pickler that writes strings and bytes as byte strings of Python 2, as CIFAR was written."""
 
     dispatch: ClassVar = dict(pickle._Pickler.dispatch)
 
@@ -102,13 +103,13 @@ def stl10(root: Path) -> None:
     write(folder / "class_names.txt", "".join(f"{name}\n" for name in names))
 
 
-def imagenet(root: Path, place: str = "imagenet", wnids: tuple[str, ...] = ("n02", "n01", "n10")) -> None:
+def imagenet(root: Path, folder: str = "imagenet", wnids: tuple[str, ...] = ("n02", "n01", "n10")) -> None:
     paint = Paint()
     for wnid in wnids:
         for i in (1, 10, 2):
-            paint(root / place / "train" / wnid / f"{wnid}_{i}.JPEG")
+            paint(root / folder / "train" / wnid / f"{wnid}_{i}.JPEG")
         for i in (4, 3):
-            paint(root / place / "val" / wnid / f"ILSVRC2012_val_{i:08d}.JPEG")
+            paint(root / folder / "val" / wnid / f"ILSVRC2012_val_{i:08d}.JPEG")
 
 
 def tiny_imagenet(root: Path) -> None:
@@ -136,12 +137,12 @@ def aircraft(root: Path) -> None:
         write(data / f"images_variant_{split}.txt", "".join(lines))
 
 
-def caltech101(root: Path, place: str = "caltech101") -> None:
+def caltech101(root: Path, folder: str = "caltech101") -> None:
     paint = Paint()
     for name, n in (("accordion", 33), ("Faces", 34), ("BACKGROUND_Google", 35), ("airplanes", 31)):
         for i in range(1, n + 1):
-            paint(root / place / "101_ObjectCategories" / name / f"image_{i:04d}.jpg")
-    write(root / place / "Annotations" / "README", "outlines\n")
+            paint(root / folder / "101_ObjectCategories" / name / f"image_{i:04d}.jpg")
+    write(root / folder / "Annotations" / "README", "outlines\n")
 
 
 def cars(root: Path) -> None:
@@ -161,7 +162,7 @@ def cars(root: Path) -> None:
         savemat(folder / path, {"annotations": rows})
 
 
-def dtd(root: Path, place: str = "dtd/dtd") -> None:
+def dtd(root: Path, folder: str = "dtd/dtd") -> None:
     paint = Paint()
     for partition in (1, 2):
         for split, n in (("train", 3), ("val", 1), ("test", 2)):
@@ -169,8 +170,8 @@ def dtd(root: Path, place: str = "dtd/dtd") -> None:
             for name in ("zigzagged", "banded", "polka-dotted"):
                 for i in range(n):
                     lines.append(f"{name}/{name}_{partition}{split}{i}.jpg\n")
-                    paint(root / place / "images" / lines[-1].strip())
-            write(root / place / "labels" / f"{split}{partition}.txt", "".join(lines))
+                    paint(root / folder / "images" / lines[-1].strip())
+            write(root / folder / "labels" / f"{split}{partition}.txt", "".join(lines))
 
 
 def flowers(root: Path) -> None:
@@ -218,7 +219,7 @@ def sun397(root: Path, beside: bool = False) -> None:
 
 
 def voc2007(root: Path) -> None:
-    """An image 000000 shows class 0, and class 1 in a way hard to see; and so on."""
+    """Writes images; number i shows classes i and i - 5, and class i + 1 only as difficult, modulo 20."""
     paint, folder = Paint(), root / "VOCdevkit" / "VOC2007"
     main = folder / "ImageSets" / "Main"
     for split, n in (("train", 22), ("val", 20), ("test", 21)):

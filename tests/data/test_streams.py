@@ -1,4 +1,4 @@
-"""Hugging Face data sets and WebDataset shards that the test writes: what is read, in which order, by whom."""
+"""Hugging Face data sets and WebDataset shards: the images that each rank reads, their order, and errors."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ VIEWS = ViewSet(global_crops=byol(8))
 
 
 def encoded(i: int) -> bytes:
-    """A PNG of 12 x 10 pixels that tells its number by its colour."""
+    """Returns a PNG of 12 x 10 pixels whose colour stands for a number."""
     file = io.BytesIO()
     Image.new("RGB", (12, 10), (10 * i, 255 - 10 * i, 0)).save(file, "PNG")
     return file.getvalue()
@@ -47,7 +47,7 @@ def number(content: bytes) -> int:
 
 @pytest.fixture
 def shards(tmp_path):
-    """Four shards of six images each, with labels and a file of another kind."""
+    """Writes four shards of six images each, with labels and files of another kind; returns their name for --data."""
     for shard in range(4):
         with tarfile.open(tmp_path / f"s-{shard}.tar", "w") as tar:
             for i in range(6 * shard, 6 * shard + 6):
@@ -60,7 +60,7 @@ def shards(tmp_path):
 
 @pytest.fixture
 def saved(tmp_path):
-    """A data set as ``save_to_disk`` writes it."""
+    """Writes a data set by ``save_to_disk``; returns its folder."""
 
     def split(indices):
         features = datasets.Features(
@@ -78,9 +78,9 @@ def saved(tmp_path):
 
 
 def one_epoch(stream, *, epoch=0, rank=0, world_size=1, count=COUNT):
-    with_end = stream.read(3, epoch, rank, world_size)
-    numbers = [number(sample.content) for sample in itertools.islice(with_end, count)]
-    with_end.close()
+    samples = stream.read(3, epoch, rank, world_size)
+    numbers = [number(sample.content) for sample in itertools.islice(samples, count)]
+    samples.close()
     return numbers
 
 
@@ -152,24 +152,24 @@ def batches(stream, steps, **options):
 
 
 def test_workers_and_the_step_to_start_from_change_nothing(stream):
-    whole = batches(stream, range(6), workers=0)
-    assert [batch.epoch for batch in whole] == [0, 0, 0, 1, 1, 1]
+    uninterrupted = batches(stream, range(6), workers=0)
+    assert [batch.epoch for batch in uninterrupted] == [0, 0, 0, 1, 1, 1]
     for start, workers in ((0, 2), (2, 0), (4, 2)):
         again = batches(stream, range(start, 6), workers=workers)
         assert len(again) == 6 - start
-        for a, b in zip(whole[start:], again, strict=True):
+        for a, b in zip(uninterrupted[start:], again, strict=True):
             assert a.index.tolist() == b.index.tolist()
             assert all(map(torch.equal, a.images, b.images))
 
 
-def test_an_images_views_are_its_own_wherever_it_comes(stream):
-    """The same image in two epochs' orders, and in parts: the same views for the same epoch's number."""
+def test_an_images_views_depend_on_the_image_and_not_on_its_place(stream):
+    """An image has the same crops in a microbatch, and the same views alone."""
     first = {int(i): row for batch in batches(stream, range(3), workers=0) for row, i in enumerate(batch.index)}
     assert len(first) == COUNT
     (batch,) = batches(stream, range(1), workers=0)
-    parts = batches(stream, range(1), workers=0, micro_batch_size=3)
-    assert [len(part.index) for part in parts] == [3, 3, 2]
-    assert torch.equal(torch.cat([part.images[0] for part in parts]), batch.images[0])
+    microbatches = batches(stream, range(1), workers=0, micro_batch_size=3)
+    assert [len(microbatch.index) for microbatch in microbatches] == [3, 3, 2]
+    assert torch.equal(torch.cat([microbatch.images[0] for microbatch in microbatches]), batch.images[0])
     alone = make_views([x[2:3] for x in batch.images], VIEWS, seed=1, epoch=0, index=batch.index[2:3])
     together = make_views(batch.images, VIEWS, seed=1, epoch=0, index=batch.index)
     torch.testing.assert_close(together[0][2:3], alone[0])
@@ -213,14 +213,14 @@ def test_shards_that_are_not_there_or_hold_no_images_are_refused(shards, tmp_pat
         open_source(f"wds:{tmp_path}/none.tar")
 
 
-def test_what_goes_wrong_while_reading_ahead_is_raised_by_the_reader(shards, tmp_path):
+def test_an_error_while_reading_ahead_is_raised_by_the_reader(shards, tmp_path):
     stream = open_source(f"{shards}#24").train
     (tmp_path / "s-2.tar").unlink()
     with pytest.raises(FileNotFoundError):
         one_epoch(stream)
 
 
-def test_a_shard_that_breaks_off_is_a_failure_of_the_world(shards, tmp_path):
+def test_a_shard_that_breaks_off_is_an_os_error(shards, tmp_path):
     content = (tmp_path / "s-2.tar").read_bytes()
     (tmp_path / "s-2.tar").write_bytes(content[:540])  # within the first image
     with pytest.raises(OSError, match=r"s-2\.tar breaks off"):
@@ -240,7 +240,7 @@ def test_whole_numbers_are_numbered_alike_in_all_splits(tmp_path):
         assert [images.classes[i] for i in images.labels] == labels
 
 
-def test_a_row_without_an_image_is_unreadable_not_the_end(tmp_path):
+def test_a_row_without_an_image_is_an_unreadable_image(tmp_path):
     rows = [{"bytes": encoded(1), "path": None}, None, None] * 3
     kinds = datasets.Features({"img": datasets.Image()})
     datasets.Dataset.from_dict({"img": rows}, features=kinds).save_to_disk(tmp_path / "x")
@@ -253,8 +253,8 @@ def test_a_row_without_an_image_is_unreadable_not_the_end(tmp_path):
     assert batch.unreadable
 
 
-def test_the_picture_shows_what_the_training_sees(stream):
-    """The preview's crops are those that a worker cuts of the same images."""
+def test_the_preview_shows_what_training_sees(stream):
+    """The crops of the preview's images are those that a worker cuts of the same images in training."""
     images = stream.preview
     assert [number(sample.content) for sample in images.samples] == list(range(20))  # in the stream's own order
     from_preview = TrainingImages(images, VIEWS, 1)[0, np.arange(20)]
@@ -283,7 +283,7 @@ def test_a_run_on_a_stream_goes_on_from_any_folder(shards, tmp_path, monkeypatch
         pretrain(resume=True, **{**options, "out": tmp_path / "run"})
 
 
-def test_without_the_package_it_is_said_how_to_get_it(monkeypatch, tmp_path):
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
     with pytest.raises(ValueError, match=r"needs the package webdataset; pip install 'infomax\[streams\]'"):
         open_source(f"wds:{tmp_path}/s.tar")

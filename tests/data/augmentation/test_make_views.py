@@ -1,4 +1,4 @@
-"""Views against torchvision and PIL with the same parameters, and their distributions against the description."""
+"""Views: they equal torchvision's and PIL's for equal parameters, and are distributed as their settings say."""
 
 from dataclasses import replace
 
@@ -20,22 +20,22 @@ PLAIN = {"flip": 0.0, "jitter": 0.0, "grayscale": 0.0}
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    """Twelve smooth colour images of 40 x 30 pixels, as bytes."""
+    """Returns twelve smooth colour images of 40 x 30 pixels, as bytes."""
     generator = torch.Generator().manual_seed(3)
     small = torch.rand(12, 3, 8, 6, generator=generator)
     large = torch.nn.functional.interpolate(small, (40, 30), mode="bicubic").clamp(0, 1)
     return (large * 255).round().byte().permute(0, 2, 3, 1).contiguous()
 
 
-def only(columns: dict[int, float], b: int = 12) -> np.ndarray:
-    """Random numbers that are all 0.999, so that nothing happens, but for these columns."""
+def random_numbers(columns: dict[int, float], b: int = 12) -> np.ndarray:
+    """Returns random numbers with given values in some columns; all others are 0.999, so that nothing is done."""
     random = np.full((b, draws.COLUMNS), 0.999)
     for column, value in columns.items():
         random[:, column] = value
     return random
 
 
-def coloured(images: torch.Tensor, random: np.ndarray, view: View) -> torch.Tensor:
+def distort_colours(images: torch.Tensor, random: np.ndarray, view: View) -> torch.Tensor:
     return distort(images, choose_colours([random], [view]))
 
 
@@ -80,20 +80,20 @@ def test_flip_mirrors_the_chosen_images_alone(images):
 def test_each_part_of_the_jitter_equals_torchvisions(images, column, strength, expected):
     off = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
     view = View(size=8, **{**PLAIN, "jitter": 1.0, **off, strength: 0.4})
-    random = only({})
+    random = random_numbers({})
     random[:, draws.FACTORS][:, column] = shares = np.linspace(0.01, 0.99, 12)
     x = to_float(images)
-    got = coloured(x.clone(), random, view)
+    got = distort_colours(x.clone(), random, view)
     for image, share, result in zip(x, shares, got, strict=True):
         torch.testing.assert_close(result, expected(image, 0.4 * (2 * share - 1)), rtol=0, atol=2e-6)
 
 
 def test_strong_jitter_draws_no_negative_factors(images):
     view = View(size=8, **{**PLAIN, "jitter": 1.0}, brightness=1.5, contrast=0.0, saturation=0.0, hue=0.0)
-    random = only({})
+    random = random_numbers({})
     random[:, draws.FACTORS] = np.linspace(0, 1, 12)[:, None]
     x = to_float(images)
-    got = coloured(x.clone(), random, view)
+    got = distort_colours(x.clone(), random, view)
     for image, share, result in zip(x, np.linspace(0, 1, 12), got, strict=True):
         torch.testing.assert_close(result, (image * 2.5 * share).clamp(0, 1), rtol=0, atol=2e-6)
 
@@ -102,7 +102,7 @@ def test_jitter_follows_the_drawn_order(images):
     view = View(size=8, **{**PLAIN, "jitter": 1.0}, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
     random = draw_uniform(1, 0, np.arange(12), 0)
     x = to_float(images)
-    got = coloured(x.clone(), random, replace(view, grayscale=0.0))
+    got = distort_colours(x.clone(), random, replace(view, grayscale=0.0))
     parts = [
         reference.adjust_brightness,
         reference.adjust_contrast,
@@ -122,18 +122,20 @@ def test_jitter_follows_the_drawn_order(images):
 
 def test_grayscale_and_solarisation_equal_torchvisions(images):
     x = to_float(images)
-    gray = coloured(x.clone(), only({draws.GRAYSCALE: 0.0}), View(size=8, **{**PLAIN, "grayscale": 0.5}))
+    gray = distort_colours(
+        x.clone(), random_numbers({draws.GRAYSCALE: 0.0}), View(size=8, **{**PLAIN, "grayscale": 0.5})
+    )
     torch.testing.assert_close(gray, reference.rgb_to_grayscale(x, 3), rtol=0, atol=2e-6)
-    solarized = coloured(x.clone(), only({draws.SOLARIZE: 0.0}), View(size=8, **PLAIN, solarize=0.5))
+    solarized = distort_colours(x.clone(), random_numbers({draws.SOLARIZE: 0.0}), View(size=8, **PLAIN, solarize=0.5))
     assert torch.equal((solarized * 255).round(), reference.solarize((x * 255).round().byte(), 128).float())
 
 
 def test_blur_equals_a_direct_gaussian_with_repeated_edges(images):
     x = to_float(images)[:, :, :30]
     view = View(size=8, **PLAIN, blur=1.0, blur_sigma=(0.1, 2.0))
-    random = only({draws.BLUR: 0.0})
+    random = random_numbers({draws.BLUR: 0.0})
     random[:, draws.SIGMA] = shares = np.linspace(0, 1, 12)
-    got = coloured(x.clone(), random, view)
+    got = distort_colours(x.clone(), random, view)
     for image, share, result in zip(x, shares, got, strict=True):
         sigma = 0.1 + 1.9 * share
         offsets = torch.arange(-16, 17).double()
@@ -142,17 +144,19 @@ def test_blur_equals_a_direct_gaussian_with_repeated_edges(images):
         padded = torch.nn.functional.pad(image[None].double(), (16,) * 4, mode="replicate")[0]
         rows = torch.nn.functional.conv2d(padded[:, None], kernel.view(1, 1, -1, 1))
         want = torch.nn.functional.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]
-        torch.testing.assert_close(result.double(), want, rtol=0, atol=6e-5)  # the mass beyond four deviations
+        torch.testing.assert_close(
+            result.double(), want, rtol=0, atol=6e-5
+        )  # the blur is cut off at four standard deviations
 
 
 def test_blur_is_close_to_pils(images):
-    """PIL approximates a Gaussian by three boxes, and rounds to bytes."""
+    """PIL approximates a Gaussian by three box filters, and rounds to bytes."""
     image = Image.fromarray(images[0].numpy())
     pil = torch.from_numpy(np.array(image.filter(ImageFilter.GaussianBlur(1.5)))).float()
-    random = only({draws.BLUR: 0.0, draws.SIGMA: 0.5}, 1)
+    random = random_numbers({draws.BLUR: 0.0, draws.SIGMA: 0.5}, 1)
     view = View(size=8, **PLAIN, blur=1.0, blur_sigma=(1.5, 1.5))
     square = to_float(images[:1])
-    ours = coloured(torch.nn.functional.pad(square, (0, 10, 0, 0), mode="replicate"), random, view)[..., :30]
+    ours = distort_colours(torch.nn.functional.pad(square, (0, 10, 0, 0), mode="replicate"), random, view)[..., :30]
     assert (ours[0].permute(1, 2, 0) * 255 - pil)[:, :24].abs().max() < 4
 
 
@@ -213,32 +217,33 @@ def test_a_view_depends_on_its_image_and_epoch_not_on_its_batch(images):
 
 
 @pytest.mark.parametrize("name", ["jitter", "grayscale", "blur", "solarize", "flip"])
-def test_frequencies_are_those_of_the_description(name):
-    """Against a constant-free gradient image, on which each distortion leaves a mark of its own."""
+def test_frequencies_are_those_of_the_settings(name):
+    """The images are a ramp of colours, which each operation changes."""
     view = View(size=16, scale=(1.0, 1.0), ratio=(1.0, 1.0), **{**PLAIN, name: 0.3})
     ramp = torch.linspace(0, 250, 16).byte().view(1, 1, 16, 1).expand(1500, 16, 16, 3).clone()
     ramp[..., 1] //= 2
     plain = make_views(
         ramp[:1], ViewSet(global_crops=(replace(view, **{name: 0.0}),) * 2), seed=0, epoch=0, index=np.arange(1)
     )
-    made = make_views(ramp, ViewSet(global_crops=(view, view)), seed=0, epoch=0, index=np.arange(1500))
-    for x in made:
+    results = make_views(ramp, ViewSet(global_crops=(view, view)), seed=0, epoch=0, index=np.arange(1500))
+    for x in results:
         changed = ((x - plain[0]).abs().amax((1, 2, 3)) > 1e-3).float().mean()
         assert abs(changed - 0.3) < 0.04
 
 
 @pytest.mark.parametrize("name", VIEW_SETS)
 @pytest.mark.parametrize("cut", [True, False])
-def test_the_cpus_way_gives_the_same_views_as_a_gpus(images, name, cut):
-    """One image after another in compiled loops, against operations on the whole batch in float64."""
-    full, local = VIEW_SETS[name](40)
-    views, index = ViewSet(global_crops=full, local_crops=local), np.arange(100, 112)
-    given = images
-    if cut:  # as workers hand them over
-        given = [images[:, : v.size, : v.size].repeat(1, 2, 2, 1)[:, : v.size, : v.size] for v in (*full, *local)]
+def test_the_cpus_kernels_give_the_views_of_the_gpus_operations(images, name, cut):
+    """The kernels work on one image after another; float64 makes the operations work on the whole batch."""
+    global_crops, local_crops = VIEW_SETS[name](40)
+    views, index = ViewSet(global_crops=global_crops, local_crops=local_crops), np.arange(100, 112)
+    source = images
+    if cut:  # crops, as workers hand them over
+        sizes = [view.size for view in (*global_crops, *local_crops)]
+        source = [images[:, :size, :size].repeat(1, 2, 2, 1)[:, :size, :size] for size in sizes]
     for a, b in zip(
-        make_views(given, views, seed=3, epoch=1, index=index),
-        make_views(given, views, seed=3, epoch=1, index=index, dtype=torch.float64),
+        make_views(source, views, seed=3, epoch=1, index=index),
+        make_views(source, views, seed=3, epoch=1, index=index, dtype=torch.float64),
         strict=True,
     ):
         assert a.shape == b.shape
@@ -249,26 +254,28 @@ def test_the_cpus_way_gives_the_same_views_as_a_gpus(images, name, cut):
 
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("name", VIEW_SETS)
-def test_all_at_once_gives_the_views_of_one_operation_after_another(images, name, cut):
-    """What is compiled for a GPU, as it is: to the bit, for each operation is the same."""
-    full, local = VIEW_SETS[name](24)
-    views = ViewSet(global_crops=full, local_crops=local, mean=(0.4, 0.5, 0.6))
-    given = [images[:, : v.size, : v.size] for v in (*full, *local)] if cut else images
+def test_fused_views_equal_those_of_one_operation_after_another(images, name, cut):
+    """The function that is compiled for a GPU gives the same bits, without a compiler, as the separate operations."""
+    global_crops, local_crops = VIEW_SETS[name](24)
+    views = ViewSet(global_crops=global_crops, local_crops=local_crops, mean=(0.4, 0.5, 0.6))
+    all_views = (*global_crops, *local_crops)
+    source = [images[:, : view.size, : view.size] for view in all_views] if cut else images
     for epoch in range(3):
-        how = {"seed": 3, "epoch": epoch, "index": np.arange(100, 112), "dtype": torch.float64}
-        apart, fused_views = (make_views(given, views, **how, fused_views=maker) for maker in (None, make_views_fused))
-        assert len(fused_views) == len(full) + len(local)
-        assert all(map(torch.equal, apart, fused_views))
-        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in fused_views)
+        options = {"seed": 3, "epoch": epoch, "index": np.arange(100, 112), "dtype": torch.float64}
+        separate = make_views(source, views, **options)
+        fused = make_views(source, views, **options, fused_views=make_views_fused)
+        assert len(fused) == len(all_views)
+        assert all(map(torch.equal, separate, fused))
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in fused)
 
 
 def test_threads_change_nothing(images):
     many = images.repeat(40, 1, 1, 1)
     views, index = ViewSet(global_crops=byol(24)), np.arange(len(many))
-    one = make_views(many, views, seed=0, epoch=0, index=index)
+    by_one_thread = make_views(many, views, seed=0, epoch=0, index=index)
     torch.set_num_threads(3)
-    three = make_views(many, views, seed=0, epoch=0, index=index)
-    assert all(map(torch.equal, one, three))
+    by_three_threads = make_views(many, views, seed=0, epoch=0, index=index)
+    assert all(map(torch.equal, by_one_thread, by_three_threads))
 
 
 def test_views_are_channels_last_in_the_precision_asked_for(images):
@@ -292,29 +299,36 @@ def test_papers_sets():
     assert (a.blur, a.solarize, b.blur, b.solarize, a.scale, a.bicubic) == (0, 0, 0, 0.2, (0.2, 1), False)
     assert (simclr(32)[0].brightness, simclr(32)[0].hue, simclr(32)[0].blur) == (0.4, 0.1, 0)
     assert (simclr(96)[0].brightness, simclr(96)[0].hue, simclr(96)[0].blur) == (0.8, 0.2, 0.5)
-    full, local = dino(224, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
-    assert len(local) == 6
-    assert (local[0].size, local[0].scale, local[0].blur, local[0].solarize) == (96, (0.05, 0.14), 0.5, 0)
-    assert full[0].scale == (0.14, 1.0)
+    global_crops, local_crops = dino(224, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
+    assert len(local_crops) == 6
+    assert (local_crops[0].size, local_crops[0].scale, local_crops[0].blur, local_crops[0].solarize) == (
+        96,
+        (0.05, 0.14),
+        0.5,
+        0,
+    )
+    assert global_crops[0].scale == (0.14, 1.0)
 
 
 def test_multi_crop_makes_views_of_both_sizes(images):
-    full, local = dino(28, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
-    made = make_views(images, ViewSet(global_crops=full, local_crops=local), seed=0, epoch=0, index=np.arange(12))
-    assert [tuple(x.shape) for x in made] == [(12, 3, 28, 28)] * 2 + [(12, 3, 12, 12)] * 6
+    global_crops, local_crops = dino(28, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
+    views = ViewSet(global_crops=global_crops, local_crops=local_crops)
+    results = make_views(images, views, seed=0, epoch=0, index=np.arange(12))
+    assert [tuple(x.shape) for x in results] == [(12, 3, 28, 28)] * 2 + [(12, 3, 12, 12)] * 6
 
 
 def test_preprocessing_equals_torchvisions(images):
-    how = Preprocessing(resize=24, size=20)
-    got = preprocess(images, how)
+    preprocessing = Preprocessing(resize=24, size=20)
+    got = preprocess(images, preprocessing)
     x = reference.resize(to_float(images), [24], interpolation=v2.InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
-    want = reference.normalize(reference.center_crop(x, [20, 20]), list(how.mean), list(how.std))
+    x = reference.center_crop(x, [20, 20])
+    want = reference.normalize(x, list(preprocessing.mean), list(preprocessing.std))
     torch.testing.assert_close(got, want, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(
-    ("settings", "named"), [({"size": 0}, "size"), ({"blur": 1.5}, "blur"), ({"scale": (0.5, 0.1)}, "scale")]
+    ("settings", "name"), [({"size": 0}, "size"), ({"blur": 1.5}, "blur"), ({"scale": (0.5, 0.1)}, "scale")]
 )
-def test_impossible_views_are_refused(settings, named):
-    with pytest.raises(ValueError, match=named):
+def test_impossible_views_are_refused(settings, name):
+    with pytest.raises(ValueError, match=name):
         View(**{"size": 32, **settings})

@@ -218,8 +218,8 @@ def test_a_gpu_gets_the_same_views_one_step_ahead_without_being_waited_for(reque
 @pytest.mark.gpu
 @needs_gpu
 def test_views_on_a_gpu_wait_for_nothing():
-    full, local = dino(64, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
-    views = ViewSet(global_crops=full, local_crops=local)
+    global_crops, local_crops = dino(64, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
+    views = ViewSet(global_crops=global_crops, local_crops=local_crops)
     pixels = torch.randint(0, 256, (64, 80, 80, 3), dtype=torch.uint8, device=GPU)
     make_views(pixels, views, seed=0, epoch=0, index=np.arange(64))  # the first call may wait, as it sets up libraries
     torch.cuda.set_sync_debug_mode("error")

@@ -1,4 +1,4 @@
-"""The index of a folder is kept and used as long as it is true; several folders and lists of files are sources too."""
+"""Folders: their index is kept until a folder changes; several folders and lists of files are opened too."""
 
 import multiprocessing
 import operator
@@ -37,16 +37,17 @@ def root(tmp_path):
 
 
 def long_ago(root):
-    """As if nothing had changed for a while: what has just changed is listed again each time."""
+    """Sets all folders' times of modification to long ago, as folders that have just changed are listed each time."""
     for folder, _, _ in os.walk(root):
         os.utime(folder, (1e9, 1e9))
 
 
-def walks(monkeypatch):
-    seen = []
-    real = folders._walk
-    monkeypatch.setattr(folders, "_walk", lambda *a: seen.append(1) or real(*a))
-    return seen
+def count_walks(monkeypatch):
+    """Returns a list that grows by one each time that a folder is listed."""
+    walks = []
+    walk = folders._walk
+    monkeypatch.setattr(folders, "_walk", lambda *arguments: walks.append(1) or walk(*arguments))
+    return walks
 
 
 def test_files_of_a_folder_come_before_those_of_its_sub_folders(root):
@@ -56,27 +57,27 @@ def test_files_of_a_folder_come_before_those_of_its_sub_folders(root):
 
 
 def test_an_index_is_used_again_until_a_folder_changes(root, monkeypatch, cache):
-    seen = walks(monkeypatch)
+    walks = count_walks(monkeypatch)
     first = index_folder(root)
     again = index_folder(root)
-    assert len(seen) == 1
+    assert len(walks) == 1
     assert list(first.names) == list(again.names)
     assert first.folders == again.folders
     save(root / "a" / "x" / "4.png")
     assert len(index_folder(root).names) == 6
-    assert len(seen) == 2
+    assert len(walks) == 2
     (root / "c" / "5.PNG").unlink()
     assert "c/5.PNG" not in list(index_folder(root).names)
     assert len(list(cache.iterdir())) <= 2
 
 
-def test_what_has_just_changed_is_listed_again(root, monkeypatch):
-    """A file that is added within the clock's resolution leaves no trace in the folder's time."""
+def test_a_folder_that_has_just_changed_is_listed_again(root, monkeypatch):
+    """A file that is added within the clock's resolution does not change the folder's time of modification."""
     os.utime(root / "a", (time.time(), time.time()))
-    seen = walks(monkeypatch)
+    walks = count_walks(monkeypatch)
     index_folder(root)
     index_folder(root)
-    assert len(seen) == 2
+    assert len(walks) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}\n", b"not json\n", None])
@@ -87,19 +88,19 @@ def test_a_damaged_index_is_made_anew(root, cache, damage):
     assert list(index_folder(root).names) == names
 
 
-def test_without_a_place_for_it_an_index_is_made_each_time(root, tmp_path, monkeypatch):
+def test_without_a_cache_folder_an_index_is_made_each_time(root, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert len(index_folder(root).names) == 5
 
 
-def test_a_hidden_file_is_not_an_image_and_said_so(tmp_path):
+def test_hidden_files_are_not_images_and_are_counted_in_the_error(tmp_path):
     save(tmp_path / "empty" / ".hidden.png")
     with pytest.raises(ValueError, match="no images in .*; found 1 x hidden, want"):
         open_source(str(tmp_path / "empty"))
 
 
-def test_names_reach_another_process_by_their_file_alone(root):
+def test_other_processes_map_the_file_of_the_names(root):
     names = index_folder(root).names
     assert isinstance(names.block, np.memmap)
     assert len(pickle.dumps(names)) < 400
@@ -129,8 +130,8 @@ def test_folders_with_commas_between_are_one_source(root, tmp_path):
     assert both.labels.tolist() == [0, 0, 1, 1, 2, 1, 3]
     assert both.name(6) == f"{tmp_path / 'more'}/d/8.png"
     assert [np.asarray(both.open(i))[0, 0, 0] for i in (0, 4, 5, 6)] == [100, 100, 200, 200]
-    one = open_source(str(root)).train
-    assert both.fingerprint() != one.fingerprint()
+    first = open_source(str(root)).train
+    assert both.fingerprint() != first.fingerprint()
     with pytest.raises(ValueError, match="no such folder: .*nothing"):
         open_source(f"{root},{tmp_path / 'nothing'}")
 

@@ -1,4 +1,4 @@
-"""Where images are, said in one way and found again; and some of the images of a source."""
+"""Data locations: absolute paths, lists of classes and of images to keep, and errors for what cannot be opened."""
 
 import numpy as np
 import pytest
@@ -20,13 +20,13 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-def lines(path, *names):
+def write_lines(path, *names):
     path.write_text("".join(f"{name}\n" for name in names))
     return str(path)
 
 
 def test_classes_are_kept_by_a_file_and_numbered_anew(folder, tmp_path):
-    source = DataLocation(str(folder), classes=lines(tmp_path / "some.txt", "cow", "ant")).open()
+    source = DataLocation(str(folder), classes=write_lines(tmp_path / "some.txt", "cow", "ant")).open()
     for images in (source.train, source.test):
         assert images.classes == ["ant", "cow"]
         assert images.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -36,7 +36,7 @@ def test_classes_are_kept_by_a_file_and_numbered_anew(folder, tmp_path):
 
 @pytest.mark.parametrize("names", [("ant_1.png", "cow_0.png"), ("train/ant/ant_1.png", "cow_0"), ("ant_1", "cow_0")])
 def test_training_images_are_kept_by_their_names(folder, tmp_path, names):
-    source = DataLocation(str(folder), subset=lines(tmp_path / "1percent.txt", *names)).open()
+    source = DataLocation(str(folder), subset=write_lines(tmp_path / "1percent.txt", *names)).open()
     assert [source.train.name(i) for i in range(2)] == ["train/ant/ant_1.png", "train/cow/cow_0.png"]
     assert source.train.labels.tolist() == [0, 2]
     assert source.train.open(0).getpixel((0, 0)) == (1, 0, 0)
@@ -46,28 +46,28 @@ def test_training_images_are_kept_by_their_names(folder, tmp_path, names):
 def test_arrays_are_kept_by_their_numbers(tmp_path):
     pixels = np.arange(5 * 8 * 8 * 3, dtype=np.uint8).reshape(5, 8, 8, 3)
     np.savez(tmp_path / "x.npz", images=pixels, labels=[3, 4, 3, 4, 3])
-    train = DataLocation(str(tmp_path / "x.npz"), subset=lines(tmp_path / "some.txt", 1, 4)).open().train
+    train = DataLocation(str(tmp_path / "x.npz"), subset=write_lines(tmp_path / "some.txt", 1, 4)).open().train
     assert isinstance(train, ArrayImages)
     assert np.array_equal(train.pixels, pixels[[1, 4]])
     assert [train.classes[i] for i in train.labels] == ["4", "3"]
 
 
-def test_what_cannot_be_kept_is_said(folder, tmp_path):
+def test_wrong_lists_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="--classes .*'dog' is not a class of .*, as 'ant' is"):
-        DataLocation(str(folder), classes=lines(tmp_path / "a.txt", "dog")).open()
+        DataLocation(str(folder), classes=write_lines(tmp_path / "a.txt", "dog")).open()
     with pytest.raises(ValueError, match="--subset .*1 of its 2 lines name no image of .*as 'dog'; 'train/ant/ant_0"):
-        DataLocation(str(folder), subset=lines(tmp_path / "b.txt", "ant_1", "dog")).open()
+        DataLocation(str(folder), subset=write_lines(tmp_path / "b.txt", "ant_1", "dog")).open()
     for option in ("subset", "classes"):
         with pytest.raises(ValueError, match=f"--{option} .*empty.txt: is empty"):
-            DataLocation(str(folder), **{option: lines(tmp_path / "empty.txt")}).open()
+            DataLocation(str(folder), **{option: write_lines(tmp_path / "empty.txt")}).open()
     with pytest.raises(ValueError, match=r"--subset .*c\.txt: cannot be read"):
         DataLocation(str(folder), subset=str(tmp_path / "c.txt")).open()
     Image.new("RGB", (8, 8)).save(folder / "train" / "stray.png")
     with pytest.raises(ValueError, match="has no classes"):
-        DataLocation(str(folder), classes=lines(tmp_path / "a.txt", "ant")).open()
+        DataLocation(str(folder), classes=write_lines(tmp_path / "a.txt", "ant")).open()
 
 
-def test_places_can_be_found_from_any_folder(tmp_path, monkeypatch):
+def test_resolved_locations_can_be_opened_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
@@ -92,7 +92,7 @@ def test_a_named_set_is_looked_for_where_the_user_says(tmp_path, monkeypatch):
         open_source("cifar10", data_dir=str(tmp_path / "here"))
 
 
-def test_all_that_data_can_be_is_listed():
+def test_the_error_lists_all_that_data_can_be():
     with pytest.raises(ValueError, match=f"--data cifar: no such folder.*{', '.join(NAMED_DATASETS)}"):
         open_source("cifar")
 
@@ -113,15 +113,15 @@ def test_an_npy_stays_on_disk(tmp_path):
 
 
 def test_a_subset_is_taken_before_classes_are(tmp_path):
-    """Numbers in an array are those of the file."""
+    """The numbers in a list of images are those of the whole array."""
     pixels = np.arange(6, dtype=np.uint8).repeat(8 * 8 * 3).reshape(6, 8, 8, 3)
     np.savez(tmp_path / "x.npz", images=pixels, labels=[0, 1, 2, 0, 1, 2])
-    where = DataLocation(
+    location = DataLocation(
         str(tmp_path / "x.npz"),
-        subset=lines(tmp_path / "some.txt", 1, 2, 4),
-        classes=lines(tmp_path / "classes.txt", 1),
+        subset=write_lines(tmp_path / "some.txt", 1, 2, 4),
+        classes=write_lines(tmp_path / "classes.txt", 1),
     )
-    assert where.open().train.pixels[:, 0, 0, 0].tolist() == [1, 4]
+    assert location.open().train.pixels[:, 0, 0, 0].tolist() == [1, 4]
 
 
 @pytest.mark.parametrize("data", ["", ",", "{here},", "hf:", "wds:"])
@@ -133,20 +133,20 @@ def test_an_empty_name_is_not_this_folder(tmp_path, monkeypatch, data):
 
 
 @pytest.mark.parametrize("data", ["wds:x.tar#abc", "wds:x.tar#-5", "hf:x#0", "hf-stream:x#\u00b2"])
-def test_a_number_of_images_is_one(data):
+def test_a_wrong_number_of_images_is_refused(data):
     pytest.importorskip("datasets")
     with pytest.raises(ValueError, match="want a number of images after #"):
         open_source(data)
 
 
-def test_what_is_for_named_sets_is_refused_for_others(folder):
+def test_options_of_named_data_sets_are_refused_for_other_data(folder):
     with pytest.raises(ValueError, match=f"--data-dir x is for data sets by name, .* not for --data {folder}"):
         open_source(str(folder), data_dir="x")
     with pytest.raises(ValueError, match="--download is for data sets by name"):
         open_source("digits", download=True)
 
 
-def test_an_empty_npz_and_a_name_too_long_are_mistakes(tmp_path):
+def test_an_empty_npz_and_a_too_long_name_are_value_errors(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"")
     for data in (str(tmp_path / "x.npz"), "x" * 5000):
         with pytest.raises(ValueError, match="--data "):

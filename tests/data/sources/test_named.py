@@ -1,4 +1,4 @@
-"""Data sets that have a name: torchvision reads the same copies alike, and what is wrong is said in one line."""
+"""Data sets that have a name: torchvision reads the same copies alike, and each error is one clear line."""
 
 import inspect
 import os
@@ -17,7 +17,7 @@ from infomax.data.images import ArrayImages, FileImages, PackedNames
 from infomax.data.sources.named import NAMED_DATASETS, open_named
 
 SPLITS = ("train", "val", "test", "unlabelled")
-# torchvision's class, and the options of each split.
+# The class of torchvision for each data set, and its options for each split.
 ORACLES = {
     "cifar10": ("CIFAR10", {"train": {"train": True}, "test": {"train": False}}),
     "cifar100": ("CIFAR100", {"train": {"train": True}, "test": {"train": False}}),
@@ -32,7 +32,7 @@ ORACLES = {
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
-    """A folder with a copy of every set, which is not to be changed."""
+    """Returns a folder with a small copy of every data set, which tests must not change."""
     root = tmp_path_factory.mktemp("copies")
     for layout in LAYOUTS.values():
         layout(root)
@@ -41,7 +41,7 @@ def copies(tmp_path_factory):
 
 @pytest.fixture
 def datasets(monkeypatch):
-    """torchvision's, which take copies of other sizes than the published ones."""
+    """Returns ``torchvision.datasets``, which accepts copies of other sizes than the published ones."""
     from torchvision import datasets
 
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5=None: os.path.exists(path))
@@ -106,31 +106,31 @@ def test_imagenet_is_numbered_by_its_sorted_wnids(copies, datasets):
         assert splits(source)[split].classes == expected.wnids == ["n01", "n02", "n10"]
 
 
-@pytest.mark.parametrize("place", ["ILSVRC2012", ""])
-def test_imagenet_may_lie_elsewhere(tmp_path, place):
-    layouts.imagenet(tmp_path, place)
-    (tmp_path / place / "train" / ".cache").mkdir()
-    layouts.write(tmp_path / place / "train" / "n01" / "._n01_1.JPEG", "what a Mac leaves")
+@pytest.mark.parametrize("folder", ["ILSVRC2012", ""])
+def test_imagenet_may_lie_in_other_folders(tmp_path, folder):
+    layouts.imagenet(tmp_path, folder)
+    (tmp_path / folder / "train" / ".cache").mkdir()
+    layouts.write(tmp_path / folder / "train" / "n01" / "._n01_1.JPEG", "macOS writes such files")
     source = open_named("imagenet", tmp_path)
     assert numbers(source.train) == [5, 6, 7, 0, 1, 2, 10, 11, 12]
-    assert source.test.files[0] == f"{place}/val/n01/ILSVRC2012_val_00000003.JPEG".removeprefix("/")
+    assert source.test.files[0] == f"{folder}/val/n01/ILSVRC2012_val_00000003.JPEG".removeprefix("/")
     assert numbers(source.test) == [9, 8, 4, 3, 14, 13]
 
 
-def test_imagenet100_is_part_of_imagenet(tmp_path):
-    listed = (Path(inspect.getfile(open_named)).parent / "imagenet100.txt").read_text().split()
-    assert len(set(listed)) == 100
-    layouts.imagenet(tmp_path, wnids=("n00000001", *reversed(listed), "n99999999"))
+def test_imagenet100_is_a_part_of_imagenet(tmp_path):
+    wnids = (Path(inspect.getfile(open_named)).parent / "imagenet100.txt").read_text().split()
+    assert len(set(wnids)) == 100
+    layouts.imagenet(tmp_path, wnids=("n00000001", *reversed(wnids), "n99999999"))
     source = open_named("imagenet100", tmp_path)
     whole = open_named("imagenet", tmp_path)
-    for images, full, n in ((source.train, whole.train, 3), (source.test, whole.test, 2)):
-        assert images.classes == sorted(listed)
+    for images, all_images, n in ((source.train, whole.train, 3), (source.test, whole.test, 2)):
+        assert images.classes == sorted(wnids)
         assert list(images.labels) == list(np.repeat(np.arange(100), n))
         files = [images.name(i) for i in range(len(images))]
-        assert files == list(full.files)[n:-n]
+        assert files == list(all_images.files)[n:-n]
         assert all(images.classes[label] in file for label, file in zip(images.labels, files, strict=True))
-    shutil.rmtree(tmp_path / "imagenet" / "val" / listed[3])
-    with pytest.raises(ValueError, match=f"imagenet/val lacks 1 of 100 class folders, as {listed[3]}"):
+    shutil.rmtree(tmp_path / "imagenet" / "val" / wnids[3])
+    with pytest.raises(ValueError, match=f"imagenet/val lacks 1 of 100 class folders, as {wnids[3]}"):
         open_named("imagenet100", tmp_path)
 
 
@@ -157,22 +157,22 @@ def test_caltech101_trains_on_30_images_of_each_of_its_classes(copies, datasets)
         assert list(images.files) == sorted(images.files)
     again = open_named("caltech101", copies)
     assert again.train.files == source.train.files
-    # What default_rng(0) drew when this was written: another draw would be another data set.
+    # The test images that default_rng(0) leaves: another draw would be another data set.
     assert [int(file[-8:-4]) for file in source.test.files] == [7, 9, 17, 32, 33, 1, 3, 11, 14, 7, 21, 23, 12]
 
 
 def test_caltech101_may_lie_in_the_folder_of_its_archive(tmp_path, copies):
     layouts.caltech101(tmp_path, "")
     layouts.write(tmp_path / "101_ObjectCategories" / "Faces" / "tmp", "no image")
-    ours, there = open_named("caltech101", tmp_path), open_named("caltech101", copies)
-    assert numbers(ours.test) == numbers(there.test)
+    ours, theirs = open_named("caltech101", tmp_path), open_named("caltech101", copies)
+    assert numbers(ours.test) == numbers(theirs.test)
     assert ours.test.files[0].startswith("101_ObjectCategories/")
 
 
 def test_dtd_may_lie_in_the_folder_of_its_archive(tmp_path, copies):
     layouts.dtd(tmp_path, "dtd")
-    ours, there = open_named("dtd", tmp_path), open_named("dtd", copies)
-    assert numbers(ours.val) == numbers(there.val)
+    ours, theirs = open_named("dtd", tmp_path), open_named("dtd", copies)
+    assert numbers(ours.val) == numbers(theirs.val)
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -200,7 +200,7 @@ def test_voc2007_has_several_labels_an_image(copies, datasets):
         for i in range(len(images)):
             picture, target = expected[i]
             assert np.array_equal(images.open(i), picture)
-            shown = {thing["name"] for thing in target["annotation"]["object"] if thing["difficult"] == "0"}
+            shown = {item["name"] for item in target["annotation"]["object"] if item["difficult"] == "0"}
             assert {images.classes[c] for c in np.flatnonzero(images.labels[i])} == shown
 
 
@@ -219,11 +219,11 @@ def test_every_name_has_a_copy():
     assert NAMED_DATASETS.keys() == {*LAYOUTS, "imagenet100"}
 
 
-# What is not as it should be
+# Data sets that are missing or damaged
 
 
-def said(name, root, **options):
-    """The error, in one line."""
+def error_message(name, root, **options):
+    """Returns the message of the error that opening a data set raises, which must be one line."""
     with pytest.raises(ValueError, match=f"^--data {name}: ") as caught:
         open_named(name, root, **options)
     message = str(caught.value)
@@ -232,26 +232,26 @@ def said(name, root, **options):
 
 
 def test_an_unknown_name():
-    message = said("cifar11", Path("data"))
+    message = error_message("cifar11", Path("data"))
     assert "cifar10" in message
     assert "voc2007" in message
 
 
 @pytest.mark.parametrize("name", NAMED_DATASETS)
-@pytest.mark.parametrize("there", [True, False])
-def test_a_set_that_is_not_there(name, there, tmp_path):
-    root = tmp_path if there else tmp_path / "nowhere"
-    message = said(name, root)
+@pytest.mark.parametrize("root_exists", [True, False])
+def test_a_set_that_is_not_there(name, root_exists, tmp_path):
+    root = tmp_path if root_exists else tmp_path / "nowhere"
+    message = error_message(name, root)
     assert f" in {root}; " in message
     assert "--data-dir" in message
-    assert ("--download fetches it" in message) == bool(NAMED_DATASETS[name].fetch)
-    assert NAMED_DATASETS[name].size in message
-    assert ("get " in message or "copies are" in message) == bool(NAMED_DATASETS[name].by_hand)
+    assert ("--download fetches it" in message) == bool(NAMED_DATASETS[name].downloaders)
+    assert NAMED_DATASETS[name].download_size in message
+    assert ("get " in message or "copies are" in message) == bool(NAMED_DATASETS[name].manual_steps)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_file_that_is_not_there_is_named(name, tmp_path):
-    """Each file but images, and each folder of images."""
+    """Each file that is no image, and each folder of images, is removed in turn."""
     LAYOUTS[name](tmp_path)
     needless = {".xml", "wnids.txt", "README"}
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix.lower() not in (".jpg", ".jpeg")]
@@ -259,28 +259,28 @@ def test_a_file_that_is_not_there_is_named(name, tmp_path):
     files = [path for path in files if not path.stem.endswith(("_boxes", "train2", "val2", "test2"))]
     for path in files:
         path.rename(tmp_path / "away")
-        assert str(path.relative_to(tmp_path)) in said(name, tmp_path)
+        assert str(path.relative_to(tmp_path)) in error_message(name, tmp_path)
         (tmp_path / "away").rename(path)
     for folder in ("images", "jpg", "cars_train", "cars_test", "JPEGImages", "101_ObjectCategories"):
         for path in list(tmp_path.rglob(folder)):
             path.rename(tmp_path / "away")
-            assert str(path.relative_to(tmp_path)).removesuffix("/images") in said(name, tmp_path)
+            assert str(path.relative_to(tmp_path)).removesuffix("/images") in error_message(name, tmp_path)
             (tmp_path / "away").rename(path)
     assert open_named(name, tmp_path).name == name
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_file_that_is_cut_off_is_an_error(name, tmp_path):
+def test_a_truncated_file_is_an_error(name, tmp_path):
     LAYOUTS[name](tmp_path)
     files = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "README"]
     for path in [path for path in files if path.suffix in (".mat", ".json", ".bin", "")]:
-        whole = path.read_bytes()
-        path.write_bytes(whole[: len(whole) * 2 // 3])
-        message = said(name, tmp_path)
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) * 2 // 3])
+        message = error_message(name, tmp_path)
         assert path.name in message or (path.suffix == ".bin" and " images, but " in message)
         path.write_bytes(b"")
-        said(name, tmp_path)
-        path.write_bytes(whole)
+        error_message(name, tmp_path)
+        path.write_bytes(content)
 
 
 def test_flat_validation_images_of_imagenet(tmp_path):
@@ -291,20 +291,22 @@ def test_flat_validation_images_of_imagenet(tmp_path):
     for path in list((tmp_path / "imagenet" / "val").iterdir()):
         if path.is_dir():
             shutil.rmtree(path)
-    assert f"{tmp_path}/imagenet/val has no class folders: its images must be sorted into" in said("imagenet", tmp_path)
+    assert f"{tmp_path}/imagenet/val has no class folders: its images must be sorted into" in error_message(
+        "imagenet", tmp_path
+    )
 
 
 def test_imagenet_whose_splits_have_other_classes(tmp_path):
     layouts.imagenet(tmp_path)
     (tmp_path / "imagenet" / "val" / "n03").mkdir()
-    assert "imagenet/train lacks 1 of 4 class folders, as n03" in said("imagenet", tmp_path)
+    assert "imagenet/train lacks 1 of 4 class folders, as n03" in error_message("imagenet", tmp_path)
 
 
 def test_sun397_without_its_lists(tmp_path):
     layouts.sun397(tmp_path)
     for path in (tmp_path / "SUN397").glob("*_01.txt"):
         path.unlink()
-    message = said("sun397", tmp_path)
+    message = error_message("sun397", tmp_path)
     assert "found no SUN397/Training_01.txt or Training_01.txt" in message
     assert "Partitions.zip" in message
 
@@ -319,11 +321,11 @@ def test_sun397_without_its_lists(tmp_path):
         ("tiny-imagenet", "tiny-imagenet-200/val/val_annotations.txt", "a.JPEG\tn7", "'n7', which is none of the 3"),
     ],
 )
-def test_a_line_that_makes_no_sense(tmp_path, name, file, line, expected):
+def test_a_wrong_line_is_named(tmp_path, name, file, line, expected):
     LAYOUTS[name](tmp_path)
     path = tmp_path / file
     path.write_text(f"{path.read_text()}{line}\n")
-    message = said(name, tmp_path)
+    message = error_message(name, tmp_path)
     assert str(path) in message
     assert expected in message
 
@@ -332,11 +334,11 @@ def test_labels_and_images_must_match(tmp_path):
     layouts.stl10(tmp_path)
     labels = tmp_path / "stl10_binary" / "train_y.bin"
     labels.write_bytes(b"\1\2\3")
-    assert "the train split has 4 images, but 3 labels" in said("stl10", tmp_path)
+    assert "the train split has 4 images, but 3 labels" in error_message("stl10", tmp_path)
     labels.write_bytes(b"\1\2\3\0")
-    assert "the train split has labels from -1 to 2, of 10 classes" in said("stl10", tmp_path)
+    assert "the train split has labels from -1 to 2, of 10 classes" in error_message("stl10", tmp_path)
     labels.write_bytes(b"\1\2\3\13")
-    assert "the train split has labels from 0 to 10, of 10 classes" in said("stl10", tmp_path)
+    assert "the train split has labels from 0 to 10, of 10 classes" in error_message("stl10", tmp_path)
 
 
 def test_numbers_of_images_that_flowers_lacks(tmp_path):
@@ -346,13 +348,13 @@ def test_numbers_of_images_that_flowers_lacks(tmp_path):
     for wrong in (0, 11):
         ids = {key: np.array([[1, 2, wrong]]) for key in ("trnid", "valid", "tstid")}
         savemat(tmp_path / "flowers-102" / "setid.mat", ids)
-        assert "setid.mat has an image that is none of the 10 in imagelabels.mat" in said("flowers", tmp_path)
+        assert "setid.mat has an image that is none of the 10 in imagelabels.mat" in error_message("flowers", tmp_path)
 
 
 def test_a_split_without_images(tmp_path):
     layouts.food101(tmp_path)
     layouts.write(tmp_path / "food-101" / "meta" / "test.json", "{}")
-    assert "the test split has no images" in said("food101", tmp_path)
+    assert "the test split has no images" in error_message("food101", tmp_path)
 
 
 class Evil:
@@ -364,20 +366,20 @@ class Evil:
 
 
 @pytest.mark.parametrize("file", ["data_batch_3", "batches.meta"])
-def test_what_a_pickle_asks_for_is_not_run(tmp_path, file):
+def test_a_pickle_cannot_call_functions(tmp_path, file):
     layouts.cifar10(tmp_path)
     ran = tmp_path / "ran"
     for evil in (Evil(os.system, f"touch {ran}"), Evil(eval, f"open({str(ran)!r}, 'w')"), Evil(os.mkdir, str(ran))):
         content = {"data": np.zeros((1, 3072), np.uint8), "labels": [0], "label_names": ["a"], "evil": evil}
         layouts.write(tmp_path / "cifar-10-batches-py" / file, pickle.dumps(content, 2))
-        message = said("cifar10", tmp_path)
+        message = error_message("cifar10", tmp_path)
         assert file in message
         assert "which no batch of images needs" in message
         assert not ran.exists()
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_pickles_that_were_packed_anew(tmp_path, copies, protocol):
+def test_pickles_of_all_protocols_are_read(tmp_path, copies, protocol):
     layouts.cifar100(tmp_path, dumps=lambda content: pickle.dumps(content, protocol))
     ours, theirs = open_named("cifar100", tmp_path), open_named("cifar100", copies)
     assert np.array_equal(ours.train.pixels, theirs.train.pixels)
@@ -388,16 +390,20 @@ def test_a_pickle_of_something_else(tmp_path):
     layouts.cifar10(tmp_path)
     for content in ([1, 2], {"labels": [0]}, {"labels": [0, 1], "data": np.zeros((1, 3072), np.uint8)}):
         layouts.write(tmp_path / "cifar-10-batches-py" / "test_batch", pickle.dumps(content))
-        assert "test_batch" in said("cifar10", tmp_path)
+        assert "test_batch" in error_message("cifar10", tmp_path)
 
 
 # Downloading
 
 
 def fake(monkeypatch, datasets, name, act):
-    """Replaces torchvision's classes for a set; the calls, each a class and its options."""
+    """Replaces torchvision's classes of a data set by calls of ``act``.
+
+    Returns:
+        A list to which each call adds the class's name and the options.
+    """
     calls = []
-    for fetcher in {fetcher for fetcher, _ in NAMED_DATASETS[name].fetch}:
+    for fetcher in {fetcher for fetcher, _ in NAMED_DATASETS[name].downloaders}:
         signature = inspect.signature(getattr(datasets, fetcher))
 
         def call(*arguments, fetcher=fetcher, signature=signature, **options):
@@ -409,10 +415,10 @@ def fake(monkeypatch, datasets, name, act):
     return calls
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED_DATASETS if NAMED_DATASETS[name].fetch])
-def test_downloads_by_torchvision_what_is_not_there(name, tmp_path, monkeypatch, datasets, copies):
+@pytest.mark.parametrize("name", [name for name in NAMED_DATASETS if NAMED_DATASETS[name].downloaders])
+def test_torchvision_downloads_a_missing_data_set(name, tmp_path, monkeypatch, datasets, copies):
     root = tmp_path / "new"
-    calls = fake(monkeypatch, datasets, name, lambda at: at.exists() or LAYOUTS[name](at))
+    calls = fake(monkeypatch, datasets, name, lambda folder: folder.exists() or LAYOUTS[name](folder))
     source = open_named(name, root, download=True)
     expected = "STL10" if name == "stl10" else "Caltech101" if name == "caltech101" else None
     if name == "voc2007":
@@ -428,10 +434,10 @@ def test_downloads_by_torchvision_what_is_not_there(name, tmp_path, monkeypatch,
     assert calls == []
 
 
-@pytest.mark.parametrize("name", [name for name in NAMED_DATASETS if not NAMED_DATASETS[name].fetch])
-def test_what_nobody_downloads_says_where_to_get_it(name, tmp_path):
-    assert said(name, tmp_path, download=True) == said(name, tmp_path)
-    assert NAMED_DATASETS[name].by_hand in said(name, tmp_path, download=True)
+@pytest.mark.parametrize("name", [name for name in NAMED_DATASETS if not NAMED_DATASETS[name].downloaders])
+def test_without_a_downloader_the_error_says_where_to_get_the_data_set(name, tmp_path):
+    assert error_message(name, tmp_path, download=True) == error_message(name, tmp_path)
+    assert NAMED_DATASETS[name].manual_steps in error_message(name, tmp_path, download=True)
     if name in LAYOUTS:
         LAYOUTS[name](tmp_path)
         assert open_named(name, tmp_path, download=True).name == name
@@ -442,13 +448,13 @@ def test_a_download_that_fails(tmp_path, monkeypatch, datasets):
         raise OSError("no\nnetwork")
 
     fake(monkeypatch, datasets, "dtd", fail)
-    assert said("dtd", tmp_path, download=True).endswith(f"cannot be downloaded into {tmp_path}: no network")
+    assert error_message("dtd", tmp_path, download=True).endswith(f"cannot be downloaded into {tmp_path}: no network")
 
 
-def test_a_download_that_mends_nothing(tmp_path, monkeypatch, datasets):
+def test_a_download_that_does_not_help(tmp_path, monkeypatch, datasets):
     layouts.dtd(tmp_path)
     (tmp_path / "dtd" / "dtd" / "labels" / "val1.txt").unlink()
     fake(monkeypatch, datasets, "dtd", lambda root: None)
-    message = said("dtd", tmp_path, download=True)
+    message = error_message("dtd", tmp_path, download=True)
     assert "found no dtd/dtd/labels/val1.txt" in message
     assert "not mended by downloading: remove what there is of it" in message

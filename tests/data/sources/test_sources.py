@@ -1,4 +1,4 @@
-"""Sources of images: what is found, what it becomes, and what is said when it is not there."""
+"""Sources: splits and labels of folders and arrays, conversion to RGB, and errors for what cannot be opened."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def test_train_and_test_folders_are_splits(tmp_path, name):
     assert source.test.files[0] == f"{name}/a/0.png"
 
 
-def test_a_test_folder_without_labels_is_neither_trained_on_nor_judged_by(tmp_path):
+def test_a_test_folder_without_labels_is_used_for_nothing(tmp_path):
     for name in ("train/a/1.png", "train/b/1.png", "test/1.png", "val/b/1.png"):
         save(tmp_path / name)
     source = open_source(str(tmp_path))
@@ -95,7 +95,7 @@ def test_names_of_splits_are_not_classes(tmp_path):
     assert source.train.labels is None
 
 
-def test_too_few_images_of_every_class_cannot_be_judged_by(tmp_path):
+def test_classes_of_fewer_than_five_images_have_no_labelled_splits(tmp_path):
     for name in ("a/1.png", "a/2.png", "b/1.png"):
         save(tmp_path / name)
     assert labelled_splits(open_source(str(tmp_path))) is None
@@ -117,7 +117,7 @@ def test_fingerprints_follow_the_data(tmp_path):
     assert arrays[0].fingerprint() == arrays[1].fingerprint() != arrays[2].fingerprint()
 
 
-def test_labels_are_numbered_over_both_splits_and_minus_one_is_none(tmp_path):
+def test_labels_are_numbered_over_both_splits_and_minus_one_means_no_labels(tmp_path):
     x = np.zeros((4, 4, 4), np.uint8)
     np.savez(tmp_path / "a.npz", train_images=x, labels=[7, 3_000_000, 7, 7], test_images=x, test_labels=[9, 7, 7, 7])
     source = open_source(str(tmp_path / "a.npz"))
@@ -183,8 +183,8 @@ def test_exif_orientation_is_obeyed(tmp_path):
 
 def test_a_damaged_file_is_named(tmp_path):
     save(tmp_path / "x.png")
-    whole = (tmp_path / "x.png").read_bytes()
-    (tmp_path / "x.png").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "x.png").read_bytes()
+    (tmp_path / "x.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match=r"x\.png cannot be read as an image"):
         open_source(str(tmp_path)).train.open(0)
 
@@ -211,8 +211,8 @@ def test_common_names_of_arrays(tmp_path, names):
 def test_gray_arrays_get_three_channels(tmp_path):
     x = np.arange(32).reshape(2, 4, 4).astype(np.uint8)
     np.savez(tmp_path / "x.npz", images=x)
-    got = open_source(str(tmp_path / "x.npz")).train.pixels
-    assert all(np.array_equal(got[..., c], x) for c in range(3))
+    pixels = open_source(str(tmp_path / "x.npz")).train.pixels
+    assert all(np.array_equal(pixels[..., c], x) for c in range(3))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_a_pickle_in_an_npz_is_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_is_not_there_is_said(tmp_path):
+def test_errors_say_what_was_found_instead(tmp_path):
     with pytest.raises(ValueError, match="no such folder or file"):
         open_source(str(tmp_path / "nothing"))
     (tmp_path / "x.pdf").write_text("hello")

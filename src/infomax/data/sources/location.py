@@ -1,4 +1,4 @@
-"""What ``--data`` can name, and the images that it stands for."""
+"""Finds and opens the images that ``--data`` names, and keeps the classes or images that a text file lists."""
 
 import errno
 import os
@@ -18,29 +18,31 @@ from infomax.data.splits import Source
 from infomax.runtime.files import cache_folder
 
 PREFIXES = ("hf:", "hf-stream:", "wds:")
-FILES = {".npz": open_npz, ".npy": open_npy, ".txt": open_list, ".tsv": open_list}
+OPENERS = {".npz": open_npz, ".npy": open_npy, ".txt": open_list, ".tsv": open_list}
+# Operating-system errors that a wrong path or wrong permissions cause; any other is a failure of the machine.
+USER_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
 class DataLocation:
-    """Where images are: all that is needed to find the same ones again."""
+    """A frozen dataclass that says where images are: all that is needed to open the same ones again."""
 
     data: str
-    """``digits``, a data set's name, a folder, several with commas between, a file of arrays or of paths, ``hf:NAME``,
-    ``hf-stream:NAME`` or ``wds:SHARDS``."""
+    """``digits``, the name of a data set, a folder, several folders with commas between, a file of arrays or of paths,
+    ``hf:NAME``, ``hf-stream:NAME`` or ``wds:SHARDS``."""
     data_dir: str | None = None
-    """Folder that holds data sets that ``data`` names."""
+    """Folder that holds the data sets that have a name; None takes :func:`default_data_dir`."""
     classes: str | None = None
-    """Text file with the classes to keep, one on each line."""
+    """Text file with the classes to keep, one on each line; None keeps all."""
     subset: str | None = None
-    """Text file with the training images to keep, one on each line: their paths, or file names with or without suffix,
-    or numbers in an array."""
+    """Text file with the training images to keep, one on each line; None keeps all. A line is a path, a file name with
+    or without its suffix, or a number in an array."""
 
     def resolved(self) -> "DataLocation":
-        """The same, as it can be opened from any folder: paths absolute, names as they are.
+        """Returns the same location with absolute paths, so that it can be opened from any folder.
 
         Raises:
-            ValueError: if it names nothing.
+            ValueError: if ``data`` is empty.
         """
         files = {k: v and _absolute(v) for k, v in vars(self).items() if k != "data"}
         if self.data == "digits":
@@ -48,42 +50,48 @@ class DataLocation:
         if self.data in NAMED_DATASETS:
             return DataLocation(self.data, **{**files, "data_dir": files["data_dir"] or str(default_data_dir())})
         prefix = next((p for p in PREFIXES if self.data.startswith(p)), "")
-        rest = self.data.removeprefix(prefix)
-        address = rest.partition("#")[0]
-        if ":" in address if prefix == "wds:" else prefix and not Path(os.path.expanduser(address)).exists():
+        path = self.data.removeprefix(prefix)
+        without_count = path.partition("#")[0]
+        is_remote = prefix != "" and not Path(os.path.expanduser(without_count)).exists()
+        if prefix == "wds:":
+            is_remote = ":" in without_count
+        if is_remote:
             return DataLocation(self.data, **files)
-        paths = [rest] if prefix or (rest and Path(os.path.expanduser(rest)).exists()) else rest.split(",")
+        is_one_path = prefix != "" or (path != "" and Path(os.path.expanduser(path)).exists())
+        paths = [path] if is_one_path else path.split(",")
         if not all(path.strip() for path in paths):
             raise ValueError("names no images")
         return DataLocation(prefix + ",".join(map(_absolute, paths)), **files)
 
     def open(self, *, download: bool = False) -> Source:
-        """The images.
+        """Opens the images; keeps those of ``subset``, and of them the classes of ``classes``.
 
         Args:
-            download: Fetch a named data set if it is not there.
+            download: Whether to download a data set that has a name if it is not there.
 
         Raises:
-            ValueError: if there are no images, saying what was found instead.
+            ValueError: if there are no such images, saying what was found instead.
+            OSError: if the machine fails while they are opened.
         """
         if self.data not in NAMED_DATASETS and (self.data_dir is not None or download):
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
         try:
-            place = self.resolved()
-            source = _open(place.data, Path(place.data_dir or default_data_dir()), download)
+            location = self.resolved()
+            source = _open(location.data, Path(location.data_dir or default_data_dir()), download)
         except ValueError as error:
             message = str(error)
             raise ValueError(message if message.startswith("--data") else f"--data {self.data}: {message}") from error
         except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR):
+            if error.errno not in USER_ERRORS:
                 raise
             raise ValueError(f"--data {self.data}: {error}") from error
-        source = replace(source, name=self.data + source.name.removeprefix(place.data))  # shards have been counted
+        # The name is the user's, with the number of images if shards have been counted.
+        source = replace(source, name=self.data + source.name.removeprefix(location.data))
         if self.subset is not None:
-            source = _named(source, _lines("--subset", self.subset), self.subset)
+            source = _keep_listed_images(source, _read_lines("--subset", self.subset), self.subset)
         if self.classes is not None:
-            source = _of_classes(source, _lines("--classes", self.classes), self.classes)
+            source = _keep_listed_classes(source, _read_lines("--classes", self.classes), self.classes)
         return source
 
 
@@ -92,16 +100,17 @@ def _absolute(path: str) -> str:
 
 
 def default_data_dir() -> Path:
-    """Where named data sets are looked for: ``INFOMAX_DATA``, or ``data`` in the cache folder."""
+    """Returns the folder of the data sets that have a name: ``INFOMAX_DATA``, or ``data`` in the cache folder."""
     return Path(os.path.expanduser(os.environ.get("INFOMAX_DATA") or cache_folder() / "data"))
 
 
 def open_source(data: str, *, data_dir: str | None = None, download: bool = False) -> Source:
-    """The images that ``data`` names; see :class:`DataLocation`."""
+    """Opens the images that ``data`` names; see :class:`DataLocation` and :meth:`DataLocation.open`."""
     return DataLocation(data, data_dir).open(download=download)
 
 
 def _open(data: str, data_dir: Path, download: bool) -> Source:
+    """Opens the images at a location whose paths are absolute."""
     if data == "digits":
         return open_digits()
     if data in NAMED_DATASETS:
@@ -114,11 +123,11 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
     if path.is_dir():
         return open_folder(data, path)
     if path.is_file():
-        if path.suffix.lower() in FILES:
-            return FILES[path.suffix.lower()](data, path)
-        tar = f"; for shards, say wds:{data}" if path.suffix == ".tar" else ""
+        if path.suffix.lower() in OPENERS:
+            return OPENERS[path.suffix.lower()](data, path)
+        hint = f"; for shards, say wds:{data}" if path.suffix == ".tar" else ""
         raise ValueError(
-            f"a file must be an .npz or .npy of arrays, or a .txt of paths; for images, name their folder{tar}"
+            f"a file must be an .npz or .npy of arrays, or a .txt of paths; for images, name their folder{hint}"
         )
     folders = [Path(name) for name in data.split(",")]
     if len(folders) > 1:
@@ -131,54 +140,77 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
     )
 
 
-def _lines(what: str, file: str) -> list[str]:
+def _read_lines(option: str, file: str) -> list[str]:
+    """Returns the lines of a text file, without blanks around them and without empty lines.
+
+    Raises:
+        ValueError: naming the option and the file, if it cannot be read or is empty.
+    """
     try:
         lines = [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{what} {file}: cannot be read as a text file: {error}") from error
+        raise ValueError(f"{option} {file}: cannot be read as a text file: {error}") from error
     if not lines:
-        raise ValueError(f"{what} {file}: is empty; want a name on each line")
+        raise ValueError(f"{option} {file}: is empty; want a name on each line")
     return lines
 
 
-def _of_classes(source: Source, wanted: list[str], file: str) -> Source:
-    """The images of some classes, which are numbered anew."""
+def _keep_listed_classes(source: Source, listed: list[str], file: str) -> Source:
+    """Returns the source with the images of the listed classes only; these classes are numbered from 0.
+
+    Args:
+        source: The source, whose images have one label each.
+        listed: Names of classes.
+        file: The file that lists them, for errors.
+
+    Raises:
+        ValueError: if the source has no such labels, or lacks a listed class.
+    """
     if not isinstance(source.train, Images) or source.train.labels is None or source.train.labels.ndim > 1:
         raise ValueError(f"--classes {file}: --data {source.name} has no classes, one for each image")
-    if unknown := sorted(set(wanted) - set(source.train.classes)):
+    if unknown := sorted(set(listed) - set(source.train.classes)):
         raise ValueError(
             f"--classes {file}: {unknown[0]!r} is not a class of {source.name}, as {source.train.classes[0]!r} is"
         )
-    classes = [name for name in source.train.classes if name in set(wanted)]
-    number = np.full(len(source.train.classes), -1)
-    number[[source.train.classes.index(name) for name in classes]] = np.arange(len(classes))
+    classes = [name for name in source.train.classes if name in set(listed)]
+    new_number = np.full(len(source.train.classes), -1)
+    new_number[[source.train.classes.index(name) for name in classes]] = np.arange(len(classes))
 
     def keep(images: Images | None) -> Any:
         if images is None or images.labels is None:
             return None
-        labels = number[images.labels]
+        labels = new_number[images.labels]
         return select_images(images, np.flatnonzero(labels >= 0), labels, classes)
 
-    parts = map(keep, (source.train, source.test, source.val))
-    return Source(source.name, *parts, folders=source.folders)
+    splits = map(keep, (source.train, source.test, source.val))
+    return Source(source.name, *splits, folders=source.folders)
 
 
-def _named(source: Source, wanted: list[str], file: str) -> Source:
-    """The training images whose paths or file names are listed."""
+def _keep_listed_images(source: Source, listed: list[str], file: str) -> Source:
+    """Returns the source with the listed training images only; its test and validation images stay.
+
+    Args:
+        source: The source, whose training images are opened by their index.
+        listed: Paths, file names with or without suffix, or numbers in an array.
+        file: The file that lists them, for errors.
+
+    Raises:
+        ValueError: if the source is a stream, or a line names none of its training images.
+    """
     images = source.train
     if not isinstance(images, Images):
         raise ValueError(f"--subset {file}: the images of a stream cannot be chosen by name")
-    names, index, seen = set(wanted), [], set()
+    wanted, index, matched = set(listed), [], set()
     for i in range(len(images)):
         path = images.name(i)
-        base = path.rsplit("/", 1)[-1]
-        called = names.intersection((path, base, base.rsplit(".", 1)[0]))
-        if called:
+        file_name = path.rsplit("/", 1)[-1]
+        matches = wanted.intersection((path, file_name, file_name.rsplit(".", 1)[0]))
+        if matches:
             index.append(i)
-            seen |= called
-    if missing := [line for line in wanted if line not in seen]:
+            matched |= matches
+    if missing := [line for line in listed if line not in matched]:
         raise ValueError(
-            f"--subset {file}: {len(missing)} of its {len(wanted)} lines name no image of {source.name}, as "
+            f"--subset {file}: {len(missing)} of its {len(listed)} lines name no image of {source.name}, as "
             f"{missing[0]!r}; {images.name(0)!r} is the name of one"
         )
     train = select_images(images, np.array(index), images.labels, images.classes)

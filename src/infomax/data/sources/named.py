@@ -1,4 +1,4 @@
-"""Data sets that have a name: where each comes from, and how it is opened."""
+"""Opens the data sets that have a name, and says where to get each or downloads it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from infomax.data.images import Images
 from infomax.data.sources import binaries, readers
 from infomax.data.splits import Source
 
-IMAGENET = (
+IMAGENET_STEPS = (
     "get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from https://image-net.org and unpack them as "
     "imagenet/train/<wnid>/*.JPEG and imagenet/val/<wnid>/*.JPEG"
 )
@@ -18,16 +18,16 @@ IMAGENET = (
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """Where a data set comes from."""
+    """A frozen dataclass that says how a data set is read, and where it can be got."""
 
     read: Callable[[Path], dict[str, Any]]
-    """From the folder that holds data sets to the splits, by the names of :class:`Source`'s fields."""
-    size: str
-    """Of what is downloaded."""
-    fetch: tuple[tuple[str, dict[str, Any]], ...] = ()
-    """The classes of torchvision that download it, each with its options."""
-    by_hand: str = ""
-    """Where to get it and how to lay it out, where no class downloads it."""
+    """Reads the splits from the folder that holds data sets; returns them by the names of :class:`Source`'s fields."""
+    download_size: str
+    """Size of the download, for people."""
+    downloaders: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """The classes of ``torchvision.datasets`` that download it, each with its options."""
+    manual_steps: str = ""
+    """Where to get it and how to lay it out, if no class downloads it."""
 
 
 NAMED_DATASETS: dict[str, NamedDataset] = {
@@ -37,18 +37,20 @@ NAMED_DATASETS: dict[str, NamedDataset] = {
     "tiny-imagenet": NamedDataset(
         readers.tiny_imagenet,
         "250 MB",
-        by_hand="get http://cs231n.stanford.edu/tiny-imagenet-200.zip and unpack it as tiny-imagenet-200/",
+        manual_steps="get http://cs231n.stanford.edu/tiny-imagenet-200.zip and unpack it as tiny-imagenet-200/",
     ),
-    "imagenet100": NamedDataset(partial(readers.imagenet, listed="imagenet100.txt"), "145 GB", by_hand=IMAGENET),
-    "imagenet": NamedDataset(readers.imagenet, "145 GB", by_hand=IMAGENET),
+    "imagenet100": NamedDataset(
+        partial(readers.imagenet, class_list="imagenet100.txt"), "145 GB", manual_steps=IMAGENET_STEPS
+    ),
+    "imagenet": NamedDataset(readers.imagenet, "145 GB", manual_steps=IMAGENET_STEPS),
     "aircraft": NamedDataset(readers.aircraft, "2.8 GB", (("FGVCAircraft", {}),)),
     "caltech101": NamedDataset(readers.caltech101, "140 MB", (("Caltech101", {}),)),
     "cars": NamedDataset(
         readers.cars,
         "2 GB",
-        by_hand="the authors' site is gone; https://github.com/pytorch/vision/issues/7545 says where copies are, to be "
-        "laid out as stanford_cars/cars_train/*.jpg, stanford_cars/cars_test/*.jpg, stanford_cars/devkit/*.mat and "
-        "stanford_cars/cars_test_annos_withlabels.mat",
+        manual_steps="the authors' site is gone; https://github.com/pytorch/vision/issues/7545 says where copies are, "
+        "to be laid out as stanford_cars/cars_train/*.jpg, stanford_cars/cars_test/*.jpg, stanford_cars/devkit/*.mat "
+        "and stanford_cars/cars_test_annos_withlabels.mat",
     ),
     "dtd": NamedDataset(readers.dtd, "630 MB", (("DTD", {}),)),
     "flowers": NamedDataset(readers.flowers, "350 MB", (("Flowers102", {}),)),
@@ -57,8 +59,8 @@ NAMED_DATASETS: dict[str, NamedDataset] = {
     "sun397": NamedDataset(
         readers.sun397,
         "39 GB",
-        by_hand="get SUN397.tar.gz and Partitions.zip from https://vision.princeton.edu/projects/2010/SUN and unpack "
-        "both into SUN397/, to SUN397/a/abbey/*.jpg and SUN397/Training_01.txt",
+        manual_steps="get SUN397.tar.gz and Partitions.zip from https://vision.princeton.edu/projects/2010/SUN and "
+        "unpack both into SUN397/, to SUN397/a/abbey/*.jpg and SUN397/Training_01.txt",
     ),
     "voc2007": NamedDataset(
         readers.voc2007,
@@ -68,8 +70,8 @@ NAMED_DATASETS: dict[str, NamedDataset] = {
 }
 
 
-# Of the papers' data sets, so that a run can be planned where they are not: images to pretrain on, and the shorter side
-# of a typical one in pixels.
+# The number of images to pretrain on and the shorter side of a typical image in pixels, for the papers' data sets: a
+# run on one can then be planned on a machine that does not have it.
 NOMINAL_SIZES = {
     "cifar10": (50_000, 32),
     "cifar100": (50_000, 32),
@@ -81,47 +83,49 @@ NOMINAL_SIZES = {
 
 
 def open_named(name: str, root: Path, *, download: bool = False) -> Source:
-    """Open a data set by its name.
+    """Opens a data set by its name.
 
     Args:
-        root: The folder that holds data sets, each in a folder of its own whose name is the authors'.
-        download: Let torchvision fetch what cannot be read there.
+        name: A key of ``NAMED_DATASETS``.
+        root: The folder that holds data sets, each in the sub-folder that its authors gave it.
+        download: Whether torchvision downloads the data set if it cannot be read.
 
     Raises:
-        ValueError: in one line, if it is not there or not as it should be, saying what was looked for and the way out.
+        ValueError: in one line, if the data set is not there or is damaged, saying what is missing and what to do.
     """
     if name not in NAMED_DATASETS:
         raise ValueError(f"--data {name}: no such data set; those with a name are {', '.join(NAMED_DATASETS)}")
     try:
         return _open(name, root)
     except ValueError:
-        if not (download and NAMED_DATASETS[name].fetch):
+        if not (download and NAMED_DATASETS[name].downloaders):
             raise
     _download(name, root)
     try:
         return _open(name, root)
-    except ValueError as error:  # torchvision takes some folders that are there for whole
+    except ValueError as error:  # torchvision may take an incomplete folder for a complete one
         raise ValueError(f"{error} (not mended by downloading: remove what there is of it, and try again)") from error
 
 
 def _open(name: str, root: Path) -> Source:
-    named = NAMED_DATASETS[name]
+    """Reads a data set and turns each error into one line that says what to do."""
+    dataset = NAMED_DATASETS[name]
     try:
-        splits = named.read(root)
+        splits = dataset.read(root)
         for split, images in splits.items():
-            _check(split, images)
+            _check_labels(split, images)
     except FileNotFoundError as error:
         missing = str(error.filename).removeprefix(f"{root}/")
-        way = f"--download fetches it ({named.size})" if named.fetch else f"{named.by_hand} ({named.size})"
-        raise ValueError(
-            f"--data {name}: found no {missing} in {root}; {way}, or --data-dir says where it is"
-        ) from error
+        remedy = "--download fetches it" if dataset.downloaders else dataset.manual_steps
+        remedy = f"{remedy} ({dataset.download_size}), or --data-dir says where it is"
+        raise ValueError(f"--data {name}: found no {missing} in {root}; {remedy}") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"--data {name}: {_one_line(error)}") from error
     return Source(name, **splits)
 
 
-def _check(split: str, images: Images) -> None:
+def _check_labels(split: str, images: Images) -> None:
+    """Raises ValueError if the split has no images, or labels that do not fit its images or classes."""
     labels = images.labels
     if len(images) == 0:
         raise ValueError(f"the {split} split has no images")
@@ -136,12 +140,13 @@ def _check(split: str, images: Images) -> None:
 
 
 def _download(name: str, root: Path) -> None:
+    """Downloads a data set by torchvision."""
     from torchvision import datasets
 
     try:
-        for fetcher, options in NAMED_DATASETS[name].fetch:
-            getattr(datasets, fetcher)(root, download=True, **options)
-    except Exception as error:  # of many kinds: no network, a full disk, a broken archive
+        for class_name, options in NAMED_DATASETS[name].downloaders:
+            getattr(datasets, class_name)(root, download=True, **options)
+    except Exception as error:  # errors of many kinds: no network, a full disk, a broken archive
         raise ValueError(f"--data {name}: cannot be downloaded into {root}: {_one_line(error)}") from error
 
 
