@@ -67,7 +67,7 @@ def photographs(runs: list[Path]) -> dict[str, Any]:
 
 
 def reproduction(file: Path) -> dict[str, Any]:
-    """What a sweep kept, without what all runs have in common and without the folders of this machine."""
+    """Returns what a sweep kept, without what all runs have in common and without the folders of this machine."""
     kept = json.loads(file.read_text())
     rows = []
     for run in kept["runs"]:
@@ -225,13 +225,19 @@ def parts_table() -> str:
     ]
     names = ("whole", "in_parts", "one_part", "outputs")
     memory = [[row["method"], *(f"{row[name] / 1e6:.0f}" for name in names)] for row in kept["memory"]]
-    header = ["", "threads", "images / of a part", "at once, s", "in parts, s", "ratio", "quartiles"]
-    peaks = ["1,024 images", "at once, MB", "in parts of 128, MB", "128 images alone, MB", "outputs of 1,024, MB"]
+    header = ["", "threads", "images / of a microbatch", "at once, s", "in microbatches, s", "ratio", "quartiles"]
+    peaks = [
+        "1,024 images",
+        "at once, MB",
+        "in microbatches of 128, MB",
+        "128 images alone, MB",
+        "outputs of 1,024, MB",
+    ]
     return (
         f"{markdown(header, speed)}\n\n{markdown(peaks, memory)}\n\n"
         f"Images of 32 pixels: medians of {kept['parts'][-1]['repeats']} to {kept['parts'][0]['repeats']} pairs of "
-        "steps; and, with the small encoder, by how much resident memory rises at most during a step, in a process of "
-        "its own on one thread, above weights, gradients and momentum. "
+        "steps. Memory, with the small encoder: the largest rise of resident memory during a step, in a process of its "
+        "own on one thread, above weights, gradients and momentum. "
         f"Measured by `{kept['command']}` on {where(kept)}."
     )
 
@@ -249,7 +255,7 @@ def plan_table() -> str:
         ]
         for row in kept["time"]
     ]
-    peaks = ["a step of 1,024 images", "in parts of", "predicted, MB", "took, MB", "ratio"]
+    peaks = ["a step of 1,024 images", "in microbatches of", "predicted, MB", "took, MB", "ratio"]
     memory = [
         [
             row["method"],
@@ -279,12 +285,12 @@ PIPELINES = {
 def views_table() -> str:
     kept = json.loads((KEPT / "views.json").read_text())
     rows = []
-    for section, what in PIPELINES.items():
+    for section, pipeline in PIPELINES.items():
         for row in kept[section]["rows"]:
             low, high = row["quartiles"]
             name = row["name"] if row["name"] != "solo-learn" else "as solo-learn, by PIL and torchvision"
             cells = [f"{row['images_per_second']:,.0f}", f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
-            rows.append([f"{what}; {row['data']}", name, *cells])
+            rows.append([f"{pipeline}; {row['data']}", name, *cells])
     blur = {row["name"]: row.get("milliseconds", 1e3 / row.get("images_per_second", 1)) for row in kept["D"]["rows"]}
     first = kept["A"]["rows"][0]
     return (
@@ -322,8 +328,8 @@ def knn_table() -> str:
     names = {"infomax": "infomax", "DINO": "product and top-k in chunks", "scikit-learn": "scikit-learn"}
     rows = []
     for row in kept["searches"]:
-        what = f"{row['queries']:,} queries, {row['bank']:,} x {row['dimension']:,}, {row['features']}"
-        rows.append([what, *(f"{row[name]['of_product'][1]:.2f}" for name in names)])
+        sizes = f"{row['queries']:,} queries, {row['bank']:,} x {row['dimension']:,}, {row['features']}"
+        rows.append([sizes, *(f"{row[name]['of_product'][1]:.2f}" for name in names)])
     peak = max(row["peak"] for row in kept["memory"] if row["memory"] == 2**30)
     return (
         f"{markdown(['processor time, over that of the bare float32 product', *names.values()], rows)}\n\n"
@@ -386,7 +392,7 @@ def speed() -> dict[str, Any]:
 
 
 def faster(row: dict[str, Any]) -> list[str]:
-    """Milliseconds of both, and how many times faster ours is, with quartiles."""
+    """Returns the milliseconds of both, and how many times faster ours is, with quartiles."""
     calls = row.get("calls", 1)
     numbers = [1e3 * row[name] / calls for name in ("seconds", "seconds_of_other")]
     times = [f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for x in numbers]
@@ -409,8 +415,8 @@ def speed_steps_table() -> str:
     for row in kept["steps"]:
         floor = [f"{1e3 * row['floor']:.0f}"] if "floor" in row else [""]
         rows.append([row["name"], *faster(row), *floor])
-        for who, found in row.get("stages", {}).items():
-            times = [f"{1e3 * found[stage]:.2f}" if stage in found else "" for stage in names]
+        for who, seconds in row.get("stages", {}).items():
+            times = [f"{1e3 * seconds[stage]:.2f}" if stage in seconds else "" for stage in names]
             stages.append([row["name"].split(" / ")[0] if who == "infomax" else f"lightly's {row['kin']}", *times])
     first = kept["steps"][0]
     header = ["step of", "infomax, ms", "other, ms", "times faster", "quartiles", "arithmetic alone, ms"]
@@ -438,7 +444,7 @@ def speed_targets_table() -> str:
     plain = " and ".join(f"{count} for {kind} logits" for kind, count in needed.items())
     return (
         f"{markdown(header, rows)}\n\nOf {first['batch']:,} images and {first['prototypes']:,} prototypes, in float32; "
-        f"medians of {first['repeats']} turns. Where no number is given, {first['iterations']} iterations; plain ones "
+        f"medians of {first['repeats']} turns. If no number is given, {first['iterations']} iterations; plain ones "
         f"come within 1e-6 in float64 after {plain}."
     )
 
@@ -535,14 +541,14 @@ def with_tables(file: Path) -> str:
     return text
 
 
-def main(what: str, *folders: str) -> None:
-    if what == "tables":
+def main(task: str, *folders: str) -> None:
+    if task == "tables":
         for file in {page for page, _ in TABLES.values()}:
             file.write_text(with_tables(file))
     else:
-        make = {"demo": demo, "reproduction": reproduction}.get(what)
+        make = {"demo": demo, "reproduction": reproduction}.get(task)
         kept = make(Path(folders[0])) if make else photographs([Path(folder) for folder in folders])
-        (KEPT / f"{what}.json").write_text(json.dumps(kept, indent=1) + "\n")
+        (KEPT / f"{task}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
