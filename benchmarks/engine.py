@@ -41,7 +41,8 @@ from infomax.recipes.schema import Recipe
 from infomax.runs import run_folder as runs
 from infomax.runtime.collectives import process_group
 from infomax.training.engine import Engine
-from infomax.training.loop import Launch, _Training
+from infomax.training.loop import _Training
+from infomax.training.options import LaunchOptions
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "engine.json"
 Calls = list[tuple[str, int, bool, float]]  # name, bytes left on this rank, whether each gave one number, seconds
@@ -216,8 +217,7 @@ def trained(training: _Training) -> Iterator[None]:
 
 def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
     """A run's step against the bare loop's, on one thread. Both end with the same weights, which is checked."""
-    limits = {"workers": None, "deterministic": False, "compile": False, "skip_nonfinite": 0, "skip_unreadable": 0.0}
-    launch = Launch(device="cpu", world=1, quiet=True, **limits)
+    launch = LaunchOptions(device="cpu", skip_unreadable=0.0, quiet=True)
     for name, count in repeats.items():
         pixels = open_source("digits").train.pixels if name == "digits" else NOISE
         for method in METHODS:

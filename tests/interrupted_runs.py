@@ -10,8 +10,9 @@ import torch
 from infomax.runs.run_folder import Run
 from infomax.training import loop
 from infomax.training.engine import Engine
+from infomax.training.options import LaunchOptions
 
-LAUNCH = loop.Launch("cpu", 1, 0, False, False, 0, 0.01, True)
+LAUNCH = LaunchOptions(device="cpu", workers=0, quiet=True)
 
 
 def train_until(run: Run, stop: int | None = None) -> None:

@@ -35,7 +35,7 @@ PACKAGES = [
 # Inside data, likewise; the files beside these packages say what images, splits and streams are.
 DATA = ["preview", "loading", "sources", "augmentation", "splits", "streams", "images"]
 ONLY_IN = {
-    "tyro": {"cli/__init__.py", "cli/command_class.py", "cli/options.py", "cli/train.py", "cli/evaluate.py"},
+    "tyro": {"cli/__init__.py", "cli/command.py", "cli/command_class.py", "cli/options.py", "cli/evaluate.py"},
     "timm": {"models/encoders.py", "models/pretrained.py"},
     "sklearn": {"data/sources/arrays.py", "evaluation/clusters.py", "evaluation/transfer.py"},
     "matplotlib": {"data/preview.py", "experiments/sweep_results.py"},

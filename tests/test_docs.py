@@ -77,8 +77,8 @@ def test_commands_in_the_text_parse(page):
     from infomax import cli
     from infomax.cli.evaluate import PROTOCOLS
 
-    alone = (cli.Pretrain, cli.Recipes, cli.Sweep, cli.Plan, cli.Views, cli.Demo, cli.Replay, cli.Report)
-    kinds = {**{kind.__name__.lower(): kind for kind in (*alone, *PROTOCOLS)}}
+    kinds = {name: command.parsed_class for name, command in cli.COMMANDS.items()}
+    kinds |= {kind.__name__.lower(): kind for kind in (cli.Report, *PROTOCOLS)}
     for line in re.findall(r"^(?:uv run |torchrun .* |srun )?infomax (.+)$", code(page), re.M):
         words = line.split("#")[0].split()
         name = words[1] if words[0] == "evaluate" else words[0]

@@ -5,29 +5,38 @@ losses are in :mod:`infomax.methods` and need torch alone.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infomax.features.extraction import embed as embed
     from infomax.models.encoders import Encoder as Encoder
     from infomax.models.encoders import load_encoder as load
+    from infomax.planning.plan import plan as plan
     from infomax.runs.run_folder import Run as Run
     from infomax.training.pretrain import pretrain as pretrain
+    from infomax.training.preview import views as views
 
-__version__ = version("infomax")
-__all__ = ["Encoder", "Run", "embed", "load", "pretrain"]
+    __version__: str
+
+__all__ = ["Encoder", "Run", "embed", "load", "plan", "pretrain", "views"]
 
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
     "embed": ("features.extraction", "embed"),
     "load": ("models.encoders", "load_encoder"),
+    "plan": ("planning.plan", "plan"),
     "pretrain": ("training.pretrain", "pretrain"),
+    "views": ("training.preview", "views"),
 }
+"""The module and the attribute that each public name stands for."""
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("infomax")
     if name not in _HOME:
         raise AttributeError(f"module 'infomax' has no attribute {name!r}")
     module, attribute = _HOME[name]
@@ -35,4 +44,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *__all__, "__version__"])

@@ -12,7 +12,6 @@ from statistics import mean, stdev
 import pytest
 from PIL import Image
 
-from infomax.cli.commands import to_argv
 from infomax.evaluation import probes
 from infomax.experiments.sweep import PROBES, Trial, sweep
 from infomax.experiments.sweep_results import figure, places, sweep_table
@@ -226,12 +225,6 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
         assert [list(t.judging) for t in trials if t.member.experiment.name == recipe] == [names]
     assert len(trials) == 1  # of Table 1 one number of CARL's can be read
     assert set(PROBES) == set(probes.PROBES)
-
-
-def test_options_are_words_again():
-    given = {"workers": 0, "skip_unreadable": 0.0, "device": "auto", "download": True, "overrides": ("a=1", "b=2")}
-    words = to_argv({**given, "deterministic": False, "epochs": None})
-    assert words == ["--workers", "0", "--skip-unreadable", "0.0", "--download", "--set", "a=1", "--set", "b=2"]
 
 
 def test_values_of_ones_own_have_no_number_in_the_paper(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from dataclasses import fields, replace
+from dataclasses import replace
 from unittest.mock import patch
 
 import numpy as np
@@ -20,6 +20,7 @@ from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.papers.published import find
 from infomax.planning import step_time as timing
 from infomax.planning.gpus import GPUS, Gpu
+from infomax.planning.options import PlanOptions
 from infomax.planning.plan import plan
 from infomax.planning.step_cost import count
 from infomax.planning.step_time import time_steps
@@ -28,7 +29,9 @@ from infomax.recipes.registry import METHODS, experiments, get_recipe
 from infomax.recipes.schema import Recipe
 from infomax.reporting.plan_text import misfit, text
 from infomax.runtime.collectives import Traffic, simulated_ranks, world_size
+from infomax.runtime.options import option_names
 from infomax.training.engine import Engine
+from infomax.training.options import PretrainOptions
 from ranks import on_ranks
 
 CPU = torch.device("cpu")
@@ -377,10 +380,10 @@ def test_a_plan_for_a_gpu_that_is_here(quick, method, part):
 
 
 def test_the_commands_words_are_those_of_pretrain():
-    words, known = ({field.name for field in fields(kind)} for kind in (cli.Plan, cli.Pretrain))
+    words, known = (set(option_names(kind)) for kind in (PlanOptions, PretrainOptions))
     assert words - known == {"images", "gpu"}
     assert known - words == {
-        *("out", "seed", "deterministic", "compile", "skip_nonfinite", "skip_unreadable", "resume", "overwrite")
+        *("out", "deterministic", "compile", "skip_nonfinite", "skip_unreadable", "resume", "overwrite", "quiet")
     }
 
 

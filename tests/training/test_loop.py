@@ -28,10 +28,13 @@ from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.runtime.failures import MachineError
 from infomax.runtime.files import write_atomic
+from infomax.runtime.options import pick
 from infomax.runtime.ranks import RankInfo, rank_from_environment
 from infomax.training import loop as training
 from infomax.training.engine import Engine
-from infomax.training.pretrain import _prepare, pretrain
+from infomax.training.options import PretrainOptions
+from infomax.training.prepare import prepare_run
+from infomax.training.pretrain import pretrain
 from infomax.training.replay import replay
 from interrupted_runs import LAUNCH, differing, train_until
 from ranks import on_ranks
@@ -177,7 +180,8 @@ def test_slurm_requeues_before_its_time_is_up(tmp_path):
 def prepared(out, data, method, **changes) -> Run:
     """A run folder that nothing was trained in yet."""
     changes = {"image_size": 8, "epochs": 4, "batch_size": 16, "precision": "64", "overrides": TOY[method], **changes}
-    return _prepare({"data": str(data)}, method, out, None, changes, LAUNCH)[0]
+    machine = {"device": "cpu", "workers": 0, "quiet": True}
+    return prepare_run(pick(PretrainOptions, {"data": data, "method": method, "out": out, **machine, **changes})).run
 
 
 @pytest.mark.parametrize("worlds", [(2, 1), (2, 4)])

@@ -25,12 +25,15 @@ from infomax.recipes.registry import METHODS, get_recipe
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.runtime.collectives import rank, world_size
+from infomax.runtime.options import pick
 from infomax.training import loop as training
 from infomax.training import online_evaluation as online
 from infomax.training.engine import Engine
 from infomax.training.online_evaluation import OnlineProbe, online_scores
-from infomax.training.pretrain import _prepare, pretrain
-from interrupted_runs import LAUNCH, differing, train_until
+from infomax.training.options import PretrainOptions
+from infomax.training.prepare import prepare_run
+from infomax.training.pretrain import pretrain
+from interrupted_runs import differing, train_until
 from ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
@@ -293,7 +296,8 @@ def test_a_run_is_the_same_with_labels_and_without(arrays, tmp_path):
 
 def prepared(out, data, method="mira", **changes) -> Run:
     changes = {"image_size": 8, "epochs": 4, "batch_size": 16, "overrides": TOY[method], **changes}
-    return _prepare({"data": str(data)}, method, out, None, changes, LAUNCH)[0]
+    machine = {"device": "cpu", "workers": 0, "quiet": True}
+    return prepare_run(pick(PretrainOptions, {"data": data, "method": method, "out": out, **machine, **changes})).run
 
 
 def test_a_resumed_run_has_the_same_head_to_the_bit(arrays, tmp_path):

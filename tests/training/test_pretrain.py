@@ -21,7 +21,8 @@ from infomax.recipes.schema import OptimizerSettings
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.training.engine import Engine
-from infomax.training.loop import Launch, train
+from infomax.training.loop import train
+from infomax.training.options import LaunchOptions
 from infomax.training.pretrain import pretrain
 
 TOY = {
@@ -313,4 +314,4 @@ def test_each_rank_sees_that_its_images_are_those_of_the_run(toy, tmp_path):
     config = {**run.config, "data": str(tmp_path / "x.npz")}
     (run.path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"the images of .*x\.npz are not those of the run on rank 0"):
-        train(run, Launch("cpu", 1, 0, False, False, 0, 0.01, True))
+        train(run, LaunchOptions(device="cpu", workers=0, quiet=True))

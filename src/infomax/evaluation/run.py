@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from infomax.cli.commands import location
 from infomax.runtime.failures import MachineError
 
 Row = dict[str, Any]
@@ -92,6 +91,13 @@ def evaluate(
             if run is not None:
                 print(f"trained by {run.recipe_title}")
             print(f"added to {out}")
+
+
+def location(options: dict[str, Any]) -> Any:
+    """Takes where the images are out of the options."""
+    from infomax.data.sources.location import DataLocation
+
+    return DataLocation(**{name: options.pop(name) for name in ("data", "data_dir", "classes", "subset")})
 
 
 def _origin(row: Row, run: Any) -> Row:

@@ -1,12 +1,12 @@
-"""What a run will cost, said before it starts: steps, FLOPs, memory, what ranks send, and time."""
+"""Computes what a run will cost before it starts: steps, FLOPs, memory, communication and time."""
 
 import os
 from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -14,70 +14,76 @@ from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.data.splits import Source
 from infomax.planning.gpus import GPUS, Utilization, reached
+from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import Cost, count
 from infomax.planning.step_time import Timing, time_steps
-from infomax.recipes import registry
 from infomax.recipes.customise import customise
+from infomax.recipes.registry import DEFAULT_METHOD, METHODS, default_recipe_name, get_recipe, parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import check_count, choose, choose_device
+from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
-from infomax.training.pretrain import check_batch, plan_for
+from infomax.training.prepare import check_batch, choose_recipe
 
-# Of the memory, what tensors may take. MIRA's runs took 1.3 times what is counted here of their GPUs (Table 8): a
-# driver, cuDNN's workspaces and what the allocator keeps are not tensors.
+# Shares of the memory that tensors may take. MIRA's runs took 1.3 times what is counted here of their GPUs (Table 8):
+# a driver, cuDNN's workspaces and what the allocator keeps are not tensors.
 CPU_SHARE, GPU_SHARE = 0.9, 0.75
 
 
 @dataclass(frozen=True)
 class Machine:
-    """One device, or several of a kind that share the run."""
+    """A frozen dataclass that says whether a run fits one kind of device, and how long it takes there."""
 
     name: str
     memory: int
-    """Bytes; of each GPU, or of the machine whose CPU all ranks share."""
+    """Memory in bytes: of each GPU, or of the machine whose CPU all ranks share."""
     usable: int
-    """What of them a device's tensors may take."""
+    """Bytes of it that the tensors of one device may take."""
     fits: bool
+    """Whether the run can be trained there."""
     micro_batch_size: int | None = None
-    """The largest that fits, where the run as it is does not."""
-    lacks: str = ""
-    """The precision that it does not have."""
+    """The largest micro-batch size that fits, if the run as it is does not."""
+    missing_precision: str = ""
+    """The run's precision, if the device does not have it."""
     seconds: tuple[float, float] | None = None
-    """Of the run, from and to; None where it does not fit, or nothing is known of such a run there."""
+    """Shortest and longest time of the run; None if it does not fit, or nothing is known of such a run there."""
     timing: Timing | None = None
-    """What was measured, on this machine."""
+    """Measured times; of this machine only."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will cost."""
+    """A frozen dataclass that holds what a run will cost."""
 
     recipe: Recipe
     data: str
     images: int
-    """Of the data set."""
+    """Number of images in the data set."""
     opened: bool
-    """Whether the images were; else some were made up to measure with."""
+    """Whether the images were opened; else random ones were measured with."""
     devices: int
     cost: Cost
-    """Of a step, on each device."""
+    """Cost of a step, on each device."""
     here: Machine | None
-    """This machine; None where the run was planned for GPUs by name."""
+    """This machine; None if the run was planned for GPUs by name."""
     gpus: tuple[Machine, ...]
+    """The GPUs that were named, or all kinds that are known."""
     reached: tuple[Utilization, ...]
-    """The runs by which the time on GPUs is told."""
+    """The papers' runs whose utilization the times on GPUs are computed from."""
 
     @property
     def steps_per_epoch(self) -> int:
+        """Steps of an epoch."""
         return self.images // self.recipe.batch_size
 
     @property
     def steps(self) -> int:
+        """Steps of the run."""
         return self.recipe.steps(self.images)
 
     @property
     def flops(self) -> float:
-        """Of the run, on all devices."""
+        """FLOPs of the run, on all devices."""
         return self.cost.flops * self.devices * self.steps
 
     @property
@@ -88,83 +94,146 @@ class Plan:
 
 def plan(
     *,
-    data: str | Path | None = None,
-    method: str | None = None,
-    data_dir: str | Path | None = None,
-    classes: str | Path | None = None,
-    subset: str | Path | None = None,
+    data: str | PathLike[str] | None = None,
+    data_dir: str | PathLike[str] | None = None,
     download: bool = False,
-    images: int | None = None,
+    classes: str | PathLike[str] | None = None,
+    subset: str | PathLike[str] | None = None,
+    method: str | None = None,
     recipe: str | None = None,
+    seed: int | None = None,
+    backbone: str | None = None,
+    views: str | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    micro_batch_size: int | None = None,
+    learning_rate: float | None = None,
+    precision: str | None = None,
+    overrides: Sequence[str] = (),
     device: str = "auto",
     devices: int = 1,
     workers: int | None = None,
+    images: int | None = None,
     gpu: Sequence[str] = (),
-    **changes: Any,
 ) -> Plan:
-    """What :func:`infomax.pretrain` with the same words will cost; see docs/reference/plan.md. Writes nothing.
+    """Computes what :func:`infomax.pretrain` with the same words will cost, as ``infomax plan`` does. Writes nothing.
 
     Args:
-        data, method, data_dir, classes, subset, download, recipe, device, devices, workers: As there. Of the papers'
-            data sets the number of images is known where they are not at hand.
-        images: Plan for so many images, and open none.
-        gpu: Plan for these kinds of GPU, of ``infomax.planning.gpus.GPUS``, and measure nothing here. Without any, the run is
-            planned for this machine, and the time on all kinds is told beside.
-        changes: To the recipe, as ``epochs`` or ``micro_batch_size``; see :func:`infomax.recipes.customise.customise`.
+        data: Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
+            of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed.
+            Default: the recipe's data set, or digits.
+        data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
+            ~/.cache/infomax/data.
+        download: Fetch a named data set that is not there.
+        classes: Text file with the classes to keep, one on each line. Default: all.
+        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
+            all.
+        method: Method to train with. Default: the recipe's, or mira.
+        recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
+            corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
+            and the machine.
+        seed: Seed of the weights, the order of the images and the views. Default: the recipe's.
+        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
+            recipe's.
+        views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
+            NAME:G+L has G global crops and L local ones. Default: the recipe's.
+        image_size: Side of the global crops, in pixels. Default: the recipe's.
+        epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
+            the recipe's.
+        batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
+        micro_batch_size: Images that go through the network at once, on each device. The gradient is exactly that of
+            the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
+        learning_rate: Peak learning rate. Default: the recipe's.
+        precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
+        overrides: Any setting of the recipe as key=value, as method.beta=0.5 or optimizer.weight_decay=0.
+        device: Kind of device; auto takes the GPU if there is one.
+        devices: GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would.
+            Under torchrun or srun, leave it out.
+        workers: Processes that decode image files, for each device. Default: one a core, at most 8.
+        images: Number of images to plan for; none are opened then. A paper's data set need not be there anyway.
+            Default: those of the data.
+        gpu: Kinds of GPU to plan for, as A100 or RTX-4090; nothing is measured here then. Without any, the plan is for
+            this machine.
+
+    Returns:
+        The plan; ``misfits`` has the machines that the run does not fit.
 
     Raises:
         ValueError: if what is asked for is not possible.
+
+    Example:
+        >>> planned = infomax.plan(data="imagenet", recipe="mira/imagenet_100", gpu=["A100"])  # doctest: +SKIP
+        >>> planned.steps, planned.flops, planned.gpus[0].seconds  # doctest: +SKIP
     """
-    for name in gpu:
+    return make_plan(pick(PlanOptions, locals()))
+
+
+def make_plan(options: PlanOptions) -> Plan:
+    """Computes what a run will cost; see :func:`plan` for what it returns and raises."""
+    for name in options.gpu:
         choose("--gpu", name, GPUS)
-    check_count("--devices", devices, low=1)
-    kind = "cuda" if gpu else choose_device(device)
-    known_recipe = recipe is not None
-    choice = registry.parse_recipe_choice(recipe, method)
-    recipe, method = choice.recipe, choice.method or registry.DEFAULT_METHOD
-    where = DataLocation(
-        str(data or choice.data), *(None if x is None else str(x) for x in (data_dir, classes, subset))
-    )
-    source = _open(where, download) if images is None else None
+    check_count("--devices", options.devices, low=1)
+    device = "cuda" if options.gpu else choose_device(options.device)
+    source, data, images = _find_images(options)
     if source is not None:
-        images, name = len(source.pretraining), source.name
-        chosen = plan_for(source, method, recipe, gpu=kind == "cuda", changes=changes)
+        recipe = choose_recipe(options, source, gpu=device == "cuda")
     else:
-        known, side = NOMINAL_SIZES.get(where.data, (0, changes.get("image_size") or 224))
-        images, name = known if images is None else images, where.data if data or known_recipe else "images"
-        check_count("--images", images, low=2)
-        choose("--method", method, registry.METHODS)
-        best = registry.default_recipe_name(method, data=name, side=side, gpu=kind == "cuda")
-        chosen = customise(registry.get_recipe(method, recipe or best), **changes)
-    check_batch(chosen, images=images, data=name, world=devices)
-    steps = chosen.steps(images)
+        recipe = _choose_recipe_unseen(options, data, gpu=device == "cuda")
+    check_batch(recipe, images=images, data=data, world_size=options.devices)
+    steps = recipe.steps(images)
+    here = None
+    if not options.gpu:
+        here = _on_this_machine(recipe, steps, options, device_of(device, 0), source)
+    asked = bool(options.gpu)
     return Plan(
-        recipe=chosen,
-        data=name,
+        recipe=recipe,
+        data=data,
         images=images,
         opened=source is not None,
-        devices=devices,
-        cost=count(chosen, ranks=devices, device=kind),
-        here=None if gpu else _here(chosen, steps, devices, device_of(kind, 0), source, workers),
-        gpus=tuple(_on_gpu(name, chosen, steps, devices, asked=bool(gpu)) for name in gpu or GPUS),
-        reached=_alike(chosen),
+        devices=options.devices,
+        cost=count(recipe, ranks=options.devices, device=device),
+        here=here,
+        gpus=tuple(_on_gpu(name, recipe, steps, options.devices, asked=asked) for name in options.gpu or GPUS),
+        reached=_alike(recipe),
     )
 
 
-def _open(where: DataLocation, download: bool) -> Source | None:
-    """The images; None where they are not here, but known."""
+def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
+    """Returns the images if they are opened, the name of the data set, and the number of images."""
+    location = options.location(parse_recipe_choice(options.recipe, options.method).data)
+    source = _open(location, options.download) if options.images is None else None
+    if source is not None:
+        return source, source.name, len(source.pretraining)
+    images = NOMINAL_SIZES[location.data][0] if options.images is None else options.images
+    check_count("--images", images, low=2)
+    return None, location.data if options.data or options.recipe else "images", images
+
+
+def _choose_recipe_unseen(options: PlanOptions, data: str, *, gpu: bool) -> Recipe:
+    """Returns the recipe for images that are not opened, whose size is known or taken for that of the views."""
+    choice = parse_recipe_choice(options.recipe, options.method)
+    method = choose("--method", choice.method or DEFAULT_METHOD, METHODS)
+    _, side = NOMINAL_SIZES.get(data, (0, options.image_size or 224))
+    name = choice.recipe or default_recipe_name(method, data=data, side=side, gpu=gpu)
+    return customise(get_recipe(method, name), **options.changes())
+
+
+def _open(location: DataLocation, download: bool) -> Source | None:
+    """Opens the images; None if they are not here, but their number is known."""
     try:
-        return where.open(download=download)
+        return location.open(download=download)
     except ValueError:
-        if where.data in NOMINAL_SIZES and not (download or where.data_dir or where.classes or where.subset):
+        if location.data in NOMINAL_SIZES and not (download or location.data_dir or location.classes or location.subset):
             return None
         raise
 
 
-def _here(
-    recipe: Recipe, steps: int, devices: int, device: torch.device, source: Source | None, workers: int | None
+def _on_this_machine(
+    recipe: Recipe, steps: int, options: PlanOptions, device: torch.device, source: Source | None
 ) -> Machine:
-    """This machine: its CPU, or GPUs like the first one."""
+    """Measures the run on this machine: on its CPU, or on GPUs like the first one."""
+    devices = options.devices
     cost = count(recipe, ranks=devices, device=device.type)
     if device.type == "cuda":
         name, memory, ranks = torch.cuda.get_device_name(device), _gpu_memory(device), 1
@@ -173,22 +242,31 @@ def _here(
         name, memory, ranks = "this CPU", _memory(), devices
         usable = int(CPU_SHARE * memory) // ranks
     if cost.memory.peak > usable:
-        part = _largest_part(recipe, devices, device.type, usable)
-        return Machine(name, memory, usable, fits=False, micro_batch_size=part)
-    timing = time_steps(recipe, cost, device=device, source=source, workers=workers)
+        micro_batch_size = _largest_micro_batch(recipe, devices, device.type, usable)
+        return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
+    timing = time_steps(recipe, cost, device=device, source=source, workers=options.workers)
     # Ranks that share a CPU come each after the other: their steps were measured with all of its cores.
     seconds = steps * timing.each * ranks + timing.scoring
     return Machine(name, memory, usable, fits=True, seconds=(seconds, seconds), timing=timing)
 
 
 def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, asked: bool) -> Machine:
+    """Computes the run's time on a kind of GPU.
+
+    Args:
+        name: Name of the GPU.
+        recipe: The recipe with all changes.
+        steps: Steps of the run.
+        devices: Number of GPUs.
+        asked: Whether the user named this GPU, and so wants to know a micro-batch size that fits.
+    """
     cost, gpu = count(recipe, ranks=devices, device="cuda"), GPUS[name]
     memory, usable = gpu.gigabytes * 10**9, int(GPU_SHARE * gpu.gigabytes * 10**9)
     if cost.memory.peak > usable:
-        part = _largest_part(recipe, devices, "cuda", usable) if asked else None
-        return Machine(name, memory, usable, fits=False, micro_batch_size=part)
+        micro_batch_size = _largest_micro_batch(recipe, devices, "cuda", usable) if asked else None
+        return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
     if recipe.precision == "bf16" and not gpu.bf16:
-        return Machine(name, memory, usable, fits=False, lacks="bf16")
+        return Machine(name, memory, usable, fits=False, missing_precision="bf16")
     peak, runs = gpu.peak(recipe.precision), _alike(recipe)
     if peak is None or not runs:
         return Machine(name, memory, usable, fits=True)
@@ -197,28 +275,31 @@ def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, asked: bool)
 
 
 def _alike(recipe: Recipe) -> tuple[Utilization, ...]:
-    """Runs of the papers that say how long this one takes on a GPU: none in float64, nor of a network that leaves a GPU
-    waiting for its next operation."""
+    """Returns the papers' runs that tell how long this one takes on a GPU.
+
+    There are none in float64, nor of the small network, which leaves a GPU waiting for its next operation.
+    """
     return () if recipe.precision == "64" or recipe.encoder.backbone == "small" else reached(recipe.precision)
 
 
-def _largest_part(recipe: Recipe, devices: int, device: str, memory: int) -> int | None:
-    """The largest ``micro_batch_size`` whose step takes so many bytes at most; None if none does."""
+def _largest_micro_batch(recipe: Recipe, devices: int, device: str, memory: int) -> int | None:
+    """Returns the largest ``micro_batch_size`` whose step takes at most ``memory`` bytes; None if none does."""
     share = recipe.batch_size // devices
-    parts = [n for n in range(2, share + 1) if recipe.batch_size % (devices * n) == 0]
+    sizes = [size for size in range(2, share + 1) if recipe.batch_size % (devices * size) == 0]
 
-    def too_much(part: int) -> bool:
-        return count(replace(recipe, micro_batch_size=part), ranks=devices, device=device).memory.peak > memory
+    def too_large(size: int) -> bool:
+        return count(replace(recipe, micro_batch_size=size), ranks=devices, device=device).memory.peak > memory
 
-    return parts[fitting - 1] if (fitting := bisect_left(parts, True, key=too_much)) else None
+    return sizes[fitting - 1] if (fitting := bisect_left(sizes, True, key=too_large)) else None
 
 
 def _gpu_memory(device: torch.device) -> int:
+    """Returns the memory of a GPU, in bytes."""
     return torch.cuda.get_device_properties(device).total_memory
 
 
 def _memory() -> int:
-    """Bytes of this machine that the process may use."""
+    """Returns the memory of this machine that the process may use, in bytes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # no control group, or one without a limit
         memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -41,8 +41,8 @@ def misfit(planned: Plan) -> str:
     """What to do about machines that the run was planned for and does not fit; empty if there are none."""
     lines, needed = [], _si(planned.cost.memory.peak)
     for machine in planned.misfits:
-        if machine.lacks:
-            lines.append(f"{machine.name} has no {machine.lacks}; --precision 16 or 32 may do")
+        if machine.missing_precision:
+            lines.append(f"{machine.name} has no {machine.missing_precision}; --precision 16 or 32 may do")
             continue
         cure = "no --micro-batch-size helps: lower --image-size, or take a smaller --backbone"
         if machine.micro_batch_size is not None:
@@ -67,8 +67,8 @@ def _measured(machine: Machine, planned: Plan) -> str:
 
 def _row(machine: Machine) -> list[str]:
     time = "not known"
-    if machine.lacks:
-        time = f"has no {machine.lacks}"
+    if machine.missing_precision:
+        time = f"has no {machine.missing_precision}"
     elif not machine.fits:
         time = "does not fit"
     elif machine.seconds is not None:

@@ -8,11 +8,14 @@ the command's options of these classes.
 import ast
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from os import PathLike, fspath
+from pathlib import Path
 from textwrap import dedent
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Options = TypeVar("Options")
 
@@ -72,16 +75,23 @@ def _field_texts(cls: type) -> dict[str, str]:
     """Returns the string below each field, by the field's name; a subclass's replaces that of its base."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
+        if dataclasses.is_dataclass(base):
+            texts |= _texts_in_body(base)
+    return texts
+
+
+@cache
+def _texts_in_body(cls: type) -> dict[str, str]:
+    """Returns the string below each field in the body of the class itself, without those of its bases."""
+    texts: dict[str, str] = {}
+    (definition,) = ast.parse(dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    body = definition.body
+    for statement, following in zip(body, [*body[1:], None], strict=True):
+        if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
             continue
-        (definition,) = ast.parse(dedent(inspect.getsource(base))).body
-        assert isinstance(definition, ast.ClassDef)
-        body = definition.body
-        for statement, following in zip(body, [*body[1:], None], strict=True):
-            if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
-                continue
-            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                texts[statement.target.id] = " ".join(str(following.value.value).split())
+        if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            texts[statement.target.id] = " ".join(str(following.value.value).split())
     return texts
 
 
@@ -91,9 +101,25 @@ def option_names(cls: type) -> tuple[str, ...]:
 
 
 def pick(cls: type[Options], values: Mapping[str, Any]) -> Options:
-    """Builds an options object from those of the values that are fields of the class."""
-    names = option_names(cls)
-    return cls(**{name: value for name, value in values.items() if name in names})
+    """Builds an options object from those of the values that are fields of the class.
+
+    A path becomes text if the field holds text, text becomes a path if it holds a path, and any sequence becomes a tuple.
+    """
+    fields = {field.name: field.type for field in option_fields(cls)}
+    return cls(**{name: _as_field(fields[name], value) for name, value in values.items() if name in fields})
+
+
+def _as_field(hint: Any, value: Any) -> Any:
+    """Returns a value as a field of this type holds it; what cannot be converted is left for later checks."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    kinds = tuple(get_origin(kind) or kind for kind in kinds)
+    if tuple in kinds and isinstance(value, Sequence):
+        return tuple(value)
+    if isinstance(value, PathLike) and str in kinds:
+        return fspath(value)
+    if isinstance(value, str | PathLike) and Path in kinds:
+        return Path(value)
+    return value
 
 
 def to_argv(options: Any) -> list[str]:

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +27,19 @@ from infomax.runtime.signals import Interruption
 from infomax.training.engine import Engine
 from infomax.training.metrics_log import Reporter
 from infomax.training.online_evaluation import online_scores
+from infomax.training.options import LaunchOptions
 from infomax.training.replay import capture
 
 SAVE_SHARE, SAVE_EVERY = 0.01, 10.0  # of the time at most, and seconds at least between two
 
 
-@dataclass(frozen=True)
-class Launch:
-    """How a run is carried out: what a user decides about the machine, and nothing that decides the result."""
-
-    device: str
-    world: int
-    workers: int | None
-    deterministic: bool
-    compile: bool
-    skip_nonfinite: int
-    skip_unreadable: float
-    quiet: bool
-
-    def torch_device(self, local_rank: int) -> torch.device:
-        """That one rank computes on."""
-        return device_of(self.device, local_rank)
-
-
-def train(run: Run, launch: Launch, local_rank: int = 0, source: Source | None = None) -> None:
+def train(run: Run, launch: LaunchOptions, local_rank: int = 0, source: Source | None = None) -> None:
     """Train a run to its end, from its last checkpoint if it has one; on every rank.
 
     Args:
         source: The run's data, where they are open already.
     """
-    device = launch.torch_device(local_rank)
+    device = device_of(launch.device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     # Random layers are seeded step by step; the user's own numbers stay as they were.
@@ -89,7 +72,7 @@ def _open_alike(run: Run, device: torch.device) -> Source:
 
 
 class _Training:
-    def __init__(self, run: Run, launch: Launch, device: torch.device, source: Source):
+    def __init__(self, run: Run, launch: LaunchOptions, device: torch.device, source: Source):
         self.run, self.launch, self.device = run, launch, device
         self.recipe = recipe = run.recipe
         self.images: Images | Stream = source.pretraining

@@ -1,40 +1,27 @@
-"""Pretraining: what is asked for is checked, a run folder made, and its recipe trained by one process or many."""
+"""Pretraining: a run folder is made of the options, and its recipe is trained by one process or many."""
 
-import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Any
+from os import PathLike
 
-import torch
-
-from infomax.data.images import first_readable
-from infomax.data.preview import draw_views
-from infomax.data.sources.location import DataLocation
-from infomax.data.splits import Source, preview_images
-from infomax.recipes import registry
-from infomax.recipes.building import build_method
-from infomax.recipes.customise import customise
-from infomax.recipes.schema import Recipe
-from infomax.runs import run_folder
 from infomax.runs.run_folder import Run
-from infomax.runtime.checks import check_count, check_number, choose, choose_device
 from infomax.runtime.collectives import broadcast_from_rank0, process_group
-from infomax.runtime.files import write_atomic
-from infomax.runtime.ranks import RankInfo, rank_from_environment, run_ranks
-from infomax.training.loop import Launch, train
+from infomax.runtime.options import pick
+from infomax.runtime.ranks import device_of, rank_from_environment, run_ranks
+from infomax.training.loop import train
+from infomax.training.options import LaunchOptions, PretrainOptions
+from infomax.training.prepare import launch_options, prepare_run
 
 
 def pretrain(
     *,
-    data: str | Path | None = None,
-    method: str | None = None,
-    out: str | Path,
-    data_dir: str | Path | None = None,
-    classes: str | Path | None = None,
-    subset: str | Path | None = None,
+    data: str | PathLike[str] | None = None,
+    data_dir: str | PathLike[str] | None = None,
     download: bool = False,
+    classes: str | PathLike[str] | None = None,
+    subset: str | PathLike[str] | None = None,
+    method: str | None = None,
     recipe: str | None = None,
+    seed: int | None = None,
     backbone: str | None = None,
     views: str | None = None,
     image_size: int | None = None,
@@ -42,7 +29,6 @@ def pretrain(
     batch_size: int | None = None,
     micro_batch_size: int | None = None,
     learning_rate: float | None = None,
-    seed: int | None = None,
     precision: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
@@ -52,39 +38,61 @@ def pretrain(
     compile: bool = False,  # noqa: A002 - the word of the command
     skip_nonfinite: int = 0,
     skip_unreadable: float = 0.01,
+    out: str | PathLike[str],
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Run:
-    """Train an encoder without labels; the words are those of ``infomax pretrain``.
+    """Trains an encoder without labels, as ``infomax pretrain`` does with the same words.
 
     With ``devices`` above 1, and under torchrun or srun, each process computes its share of every batch, and all
-    together exactly what one would; see docs/reference/training.md. In a script, ``devices`` needs ``if __name__ == "__main__"``.
+    together exactly what one would. In a script, ``devices`` needs ``if __name__ == "__main__"``.
 
     Args:
-        data: A folder of images, or any other source (docs/reference/data-sources.md); by default the data set of the recipe, else
-            ``digits``.
-        method: ``mira`` (the default), ``corinfomax``, ``carl`` or ``mveb``.
-        out: The run folder to make; see docs/reference/run-folder.md.
-        data_dir, classes, subset: Where named data sets are, and what to keep of the images; see
-            :class:`infomax.data.sources.location.DataLocation`.
-        download: Fetch a named data set that is not in ``data_dir``.
-        recipe: Name of the recipe to start from, as ``mira/cifar10`` or, with ``method``, ``cifar10``; by default one
-            that suits the images and the machine.
-        backbone, views, image_size, epochs, batch_size, micro_batch_size, learning_rate, seed, precision: Changes to the
-            recipe.
-        overrides: Further changes, as ``key=value``; see :func:`infomax.recipes.customise.customise`.
-        device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
-        devices: Processes to train with, one a GPU or sharing the CPU.
-        workers: Processes that decode image files, for each device; None takes one a core, at most 8.
-        deterministic: Use only operations that give the same bits each time, on GPUs too.
-        compile: Fuse the operations of a step by torch.compile; on one device alone.
-        skip_nonfinite: BatchSchedule with an infinite or NaN loss or gradient to leave out before the run stops.
-        skip_unreadable: Share of the images that may be damaged or missing before the run stops.
-        resume: Continue the run in ``out``; what else is given must agree with it. Start it, if ``data`` is given and
-            ``out`` is not there yet.
-        overwrite: Replace the run in ``out``.
-        quiet: No progress bar.
+        data: Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
+            of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed.
+            Default: the recipe's data set, or digits.
+        data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
+            ~/.cache/infomax/data.
+        download: Fetch a named data set that is not there.
+        classes: Text file with the classes to keep, one on each line. Default: all.
+        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
+            all.
+        method: Method to train with. Default: the recipe's, or mira.
+        recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
+            corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
+            and the machine.
+        seed: Seed of the weights, the order of the images and the views. Default: the recipe's.
+        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
+            recipe's.
+        views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
+            NAME:G+L has G global crops and L local ones. Default: the recipe's.
+        image_size: Side of the global crops, in pixels. Default: the recipe's.
+        epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
+            the recipe's.
+        batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
+        micro_batch_size: Images that go through the network at once, on each device. The gradient is exactly that of
+            the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
+        learning_rate: Peak learning rate. Default: the recipe's.
+        precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
+        overrides: Any setting of the recipe as key=value, as method.beta=0.5 or optimizer.weight_decay=0.
+        device: Kind of device; auto takes the GPU if there is one.
+        devices: GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would.
+            Under torchrun or srun, leave it out.
+        workers: Processes that decode image files, for each device. Default: one a core, at most 8.
+        deterministic: The same bits each time on a GPU too, by slower operations. On a CPU they are so anyway.
+        compile: Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one
+            device alone.
+        skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
+        skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
+        out: Run folder to make.
+        resume: Continue the run in the folder out, from the step that it was saved at; other options must agree with
+            it. If data is given, the run is rank_info if it is not there yet.
+        overwrite: Replace the run in the folder out.
+        quiet: Print no progress bar.
+
+    Returns:
+        The run folder; ``infomax.load(run)`` is its encoder.
 
     Raises:
         ValueError: if anything asked for is not possible, before anything is written; or later, naming a file, if too
@@ -93,200 +101,35 @@ def pretrain(
             to see why.
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. What was trained is saved.
         infomax.runtime.failures.MachineError: if memory, a worker or another rank is lost. What was trained is saved.
+
+    Example:
+        >>> run = infomax.pretrain(data="digits", method="carl", epochs=1, out="runs/digits")  # doctest: +SKIP
+        >>> infomax.load(run)(images).shape  # doctest: +SKIP
+        torch.Size([16, 128])
     """
-    if not (resume and (Path(out) / "config.json").exists() and "/" not in str(recipe)):  # else the run says which
-        choice = registry.parse_recipe_choice(recipe, method)
-        recipe, method = choice.recipe, choice.method
-    changes = {
-        "backbone": backbone,
-        "views": views,
-        "image_size": image_size,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "micro_batch_size": micro_batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        "precision": precision,
-        "overrides": overrides,
-    }
-    device = choose_device(device)
-    check_count("--devices", devices, low=1)
-    if workers is not None:
-        check_count("--workers", workers, low=0)
-    check_count("--skip-nonfinite", skip_nonfinite, low=0)
-    check_number("--skip-unreadable", skip_unreadable, low=0, high=1, open_high=False)
+    return run_pretraining(pick(PretrainOptions, locals()))
+
+
+def run_pretraining(options: PretrainOptions) -> Run:
+    """Trains a run to its end; see :func:`pretrain` for what it returns and raises."""
     rank_info = rank_from_environment()
-    if rank_info is not None and devices not in (1, rank_info.world_size):
-        raise ValueError(
-            f"--devices {devices}, but torchrun or srun started {rank_info.world_size} processes; leave it out"
-        )
-    world = rank_info.world_size if rank_info is not None else devices
-    if compile and world > 1:
-        raise ValueError(f"--compile is for one device, not {world}")
-    if compile and deterministic:
-        raise ValueError(
-            "--compile chooses kernels by their speed, and cannot be --deterministic: leave out one of them"
-        )
-    launch = Launch(device, world, workers, deterministic, compile, skip_nonfinite, skip_unreadable, quiet)
-
-    given = {"data": data, "data_dir": data_dir, "classes": classes, "subset": subset}
-    location = {name: str(value) for name, value in given.items() if value is not None}
-
-    def prepare() -> tuple[Run, Source]:
-        return _prepare(location, method, Path(out), recipe, changes, launch, download, resume, overwrite)
-
     if rank_info is not None:
-        with process_group(rank_info.rank, rank_info.world_size, device=launch.torch_device(rank_info.local_rank)):
-            run = broadcast_from_rank0(lambda: prepare()[0])  # each rank opens the data itself
+        launch = launch_options(options)
+        with process_group(rank_info.rank, rank_info.world_size, device=device_of(launch.device, rank_info.local_rank)):
+            run = broadcast_from_rank0(lambda: prepare_run(options).run)  # each rank opens the images itself
             train(run, launch, rank_info.local_rank)
-    elif devices > 1:
-        run, _ = prepare()
-        run_ranks(_train_rank, devices, run, launch)
+        return run
+    prepared = prepare_run(options)
+    if prepared.launch.world_size > 1:
+        run_ranks(_train_rank, prepared.launch.world_size, prepared.run, prepared.launch)
     else:
-        run, source = prepare()
-        train(run, launch, source=source)
-    return run
+        train(prepared.run, prepared.launch, source=prepared.source)
+    return prepared.run
 
 
-def _train_rank(run: Run, launch: Launch) -> None:
-    """What each process of several does on this machine."""
-    rank_info: Any = rank_from_environment()
-    assert isinstance(rank_info, RankInfo)
-    with process_group(rank_info.rank, rank_info.world_size, device=launch.torch_device(rank_info.local_rank)):
+def _train_rank(run: Run, launch: LaunchOptions) -> None:
+    """Trains as one of several processes on this machine."""
+    rank_info = rank_from_environment()
+    assert rank_info is not None
+    with process_group(rank_info.rank, rank_info.world_size, device=device_of(launch.device, rank_info.local_rank)):
         train(run, launch, rank_info.local_rank)
-
-
-def _prepare(
-    location: dict[str, str],
-    method: str | None,
-    out: Path,
-    recipe: str | None,
-    changes: dict[str, Any],
-    launch: Launch,
-    download: bool = False,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> tuple[Run, Source]:
-    """The folder of a new run, or the one to go on with, and its data; nothing is written before all is possible."""
-    old = None
-    if resume:
-        if overwrite:
-            raise ValueError("--resume continues a run and --overwrite replaces it; give one of them")
-        if not location or (out / "config.json").exists():
-            old = Run(out)
-    if old is not None:
-        _check_same(old, location=location, method=method, recipe=recipe, changes=changes)
-        plan, where = old.recipe, old.location
-        if "pipe:" in where.data and "data" not in location:
-            raise ValueError(f"--resume: {out} has its images from a command; to allow it, say --data '{where.data}'")
-        source = where.open(download=download)
-    else:
-        run_folder.check_output_folder(out, overwrite=overwrite)
-        where = DataLocation(**{"data": registry.parse_recipe_choice(recipe, method).data, **location})
-        source = where.open(download=download)
-        plan = plan_for(source, method or registry.DEFAULT_METHOD, recipe, gpu=launch.device == "cuda", changes=changes)
-    _check_possible(plan, source, out, launch)
-    where = replace(where, data=source.name).resolved()  # shards are counted once
-    train = source.pretraining
-    found = {name: value for name, value in asdict(where).items() if value is not None}
-    images = {**found, "images": len(train), "fingerprint": train.fingerprint()}
-    gpu = torch.cuda.get_device_name() if launch.device == "cuda" and launch.world == 1 else None
-    options = {"device": launch.device, "gpu": gpu, "devices": launch.world, "workers": launch.workers}
-    options["compile"] = launch.compile
-    if old is None:
-        picture = _picture(source, plan)
-        run = run_folder.create_run_folder(out, plan, data=images, launch=options, overwrite=overwrite)
-        write_atomic(run.path / "views.png", picture)
-    else:
-        run = old
-        run.note_resumption(images, options)
-    if not launch.quiet:
-        encoder = f"{plan.encoder.backbone} encoder at {plan.views.global_crops[0].size} pixels"
-        machine = {"cpu": "the CPU", "cuda": gpu or "GPUs"}[launch.device]
-        machine = machine if launch.world == 1 else f"{launch.world} ranks on {machine}"
-        extent = f"{len(train)} images, {plan.epochs} epochs on {machine}"
-        print(f"{plan.method.name}, recipe {plan.name}: {encoder}, {extent}", file=sys.stderr)
-    return run, source
-
-
-def plan_for(source: Source, method: str, recipe: str | None, *, gpu: bool, changes: dict[str, Any]) -> Recipe:
-    """The recipe to follow: the named one or the one that suits the images, with the user's changes."""
-    choose("--method", method, registry.METHODS)
-    side = min(first_readable(preview_images(source), 0)[1].size)
-    name = recipe or registry.default_recipe_name(method, data=source.name, side=side, gpu=gpu)
-    return customise(registry.get_recipe(method, name), **changes)
-
-
-def picture_of_views(
-    where: DataLocation, method: str | None, *, recipe: str | None = None, download: bool = False, **changes: Any
-) -> bytes:
-    """A PNG of some images and the views that a run of these settings would make of them; see :func:`pretrain`."""
-    choice = registry.parse_recipe_choice(recipe, method)
-    source = where.open(download=download)
-    plan = plan_for(
-        source,
-        choice.method or registry.DEFAULT_METHOD,
-        choice.recipe,
-        gpu=choose_device("auto") == "cuda",
-        changes=changes,
-    )
-    return _picture(source, plan)
-
-
-def _picture(source: Source, plan: Recipe) -> bytes:
-    title = f"{plan.method.name}, recipe {plan.name}: {source.name}"
-    return draw_views(preview_images(source), plan.views, seed=plan.seed, title=title)
-
-
-def _check_possible(plan: Recipe, source: Source, out: Path, launch: Launch) -> None:
-    """Refuse what the method, these images or this machine cannot do."""
-    with torch.device("meta"):  # no memory, no numbers: its settings alone are tried
-        build_method(plan)
-    check_batch(plan, images=len(source.pretraining), data=source.name, world=launch.world)
-    if (
-        launch.device == "cuda"
-        and launch.world > (gpus := torch.cuda.device_count())
-        and rank_from_environment() is None
-    ):
-        raise ValueError(f"--devices {launch.world}: there are {gpus} GPUs here")
-    for folder in source.folders:
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"--out {out} is inside --data {source.name}, whose images are trained on; choose another")
-
-
-def check_batch(plan: Recipe, *, images: int, data: str, world: int) -> None:
-    """Refuse a batch that the images are too few for, or that so many ranks cannot share."""
-    if images < plan.batch_size:
-        raise ValueError(
-            f"a step takes {plan.batch_size} images, which is more than the {images} images of {data}; "
-            f"give a --batch-size of at most {images}"
-        )
-    if plan.batch_size < 2 * world:
-        raise ValueError(f"--batch-size {plan.batch_size} leaves less than 2 images to each of {world} devices")
-    if plan.micro_batch_size is not None and plan.batch_size % (world * plan.micro_batch_size):
-        raise ValueError(
-            f"--batch-size {plan.batch_size} must be a multiple of --micro-batch-size {plan.micro_batch_size} times "
-            f"{world} devices, {world * plan.micro_batch_size}"
-        )
-
-
-def _check_same(
-    run: Run, *, location: dict[str, str], method: str | None, recipe: str | None, changes: dict[str, Any]
-) -> None:
-    """Refuse to continue a run as another one."""
-    plan = run.recipe
-    asked = customise(plan, **changes)
-    lines = run_folder.recipe_differences(plan, asked)
-    there = asdict(run.location)
-    asked_for = asdict(DataLocation(**{"data": there["data"], **location}).resolved())
-    if "#" not in asked_for["data"]:  # shards whose images were counted when the run was started
-        there["data"] = there["data"].partition("#")[0]
-    for word, new, old in (
-        *((name, asked_for[name], there[name]) for name in location),
-        ("method", method, plan.method.name),
-        ("recipe", recipe, plan.name),
-    ):
-        if new is not None and new != old:
-            lines.append(f"{word}: {old} there, {new} asked for")
-    if lines:
-        raise ValueError(f"--resume: {run.path} was started otherwise: {'; '.join(lines)}")

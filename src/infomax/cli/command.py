@@ -1,0 +1,38 @@
+"""A command of ``infomax``: its name, its options and the function that carries it out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Any
+
+from tyro.conf import subcommand
+
+from infomax.cli.command_class import command_class
+from infomax.runtime.options import pick
+
+
+@dataclass(frozen=True)
+class Command:
+    """A frozen dataclass that describes one command."""
+
+    name: str
+    options: type
+    """The options class."""
+    description: str
+    """What ``--help`` says of the command."""
+    function: Callable[[Any], None]
+    """Takes the options and prints what comes out."""
+
+    @cached_property
+    def parsed_class(self) -> type:
+        """The dataclass that the parser fills."""
+        return command_class(self.name.title().replace("-", ""), self.options, description=self.description)
+
+    @property
+    def subcommand(self) -> Any:
+        """The parser's type for the command."""
+        return Annotated[self.parsed_class, subcommand(self.name, description=self.description)]
+
+    def run(self, parsed: Any) -> None:
+        """Carries out the command with the options that the parser has filled."""
+        self.function(pick(self.options, vars(parsed)))

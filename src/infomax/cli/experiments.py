@@ -1,0 +1,108 @@
+"""The commands about recipes and several runs: recipes, sweep and demo."""
+
+from itertools import count
+from pathlib import Path
+
+from infomax.cli.command import Command
+from infomax.experiments.options import DemoOptions, SweepOptions
+from infomax.reporting.options import RecipeListOptions
+from infomax.runtime.failures import MachineError
+
+
+def recipes(options: RecipeListOptions) -> None:
+    """Carries out ``infomax recipes``."""
+    from infomax.reporting.recipe_list import as_list, in_full, listed
+
+    found = listed(options.names, paper=options.paper, data=options.data, hours=options.hours, gpu=options.gpu)
+    if len(found) == 1 and options.names:
+        print(in_full(found[0], options.overrides))
+        return
+    if options.overrides:
+        raise ValueError("--set is for one recipe; give its name, as mira/cifar10")
+    print(as_list(found, gpu=options.gpu))
+
+
+def sweep(options: SweepOptions) -> None:
+    """Carries out ``infomax sweep``."""
+    from infomax.experiments import sweep_runner
+    from infomax.experiments.sweep import sweep
+    from infomax.experiments.sweep_results import figure, places, sweep_table
+    from infomax.runtime.options import option_names, pick, to_argv
+    from infomax.training.options import DataOptions, PretrainOptions, RecipeChangeOptions
+
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} must be a folder")
+    train = {name: value for name, value in vars(options).items() if name in option_names(PretrainOptions)}
+    common = to_argv(pick(RecipeChangeOptions, train)) + [
+        word for word in to_argv(DataOptions(data=options.data, classes=options.classes, subset=options.subset))
+    ]
+    words = to_argv(pick(PretrainOptions, {**train, "out": options.out}))
+    words = words[: words.index("--out")] + words[words.index("--out") + 2 :]
+    one = sweep(
+        options.what,
+        options.out,
+        vary=options.vary,
+        seeds=options.seeds,
+        evaluate=options.evaluate,
+        options=options.changes(),
+        train=words,
+    )
+    if options.commands:
+        print("\n".join(sweep_runner.commands(one)))
+        return
+    failed = []
+    try:
+        failed = sweep_runner.run(one)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; the same command goes on") from None
+    finally:
+        if any(place.scores for place in places(one)):
+            sweep_runner.write(one, figure(one, common))
+            print(sweep_table(one, common).text())
+            print(f"{options.out} has sweep.json with all runs, and sweep.png")
+    if failed:
+        raise MachineError("; ".join(failed))
+
+
+def demo(options: DemoOptions) -> None:
+    """Carries out ``infomax demo``."""
+    from infomax.experiments.demo import demo, demo_table
+
+    out = options.out or _free_folder(Path("runs/demo"))
+    if out.exists():
+        raise ValueError(f"--out {out} exists; choose another, or leave --out away")
+    rows = []
+    for row in demo(out):
+        rows.append(row)
+        if "run" in row:
+            print(f"{row['name']}: {row['seconds']:.0f} s, 1-label k-NN accuracy {row['knn_1']:.1%}, in {row['run']}")
+    print(f"\n{demo_table(rows).text()}")
+
+
+def _free_folder(first: Path) -> Path:
+    """Returns the first of ``runs/demo``, ``runs/demo-2``, ... that does not exist."""
+    if not first.exists():
+        return first
+    return next(path for i in count(2) if not (path := first.with_name(f"{first.name}-{i}")).exists())
+
+
+COMMANDS = (
+    Command(
+        "demo",
+        DemoOptions,
+        "Train all methods on handwritten digits, in minutes on a CPU, and compare what they learned.",
+        demo,
+    ),
+    Command(
+        "recipes",
+        RecipeListOptions,
+        "List the recipes, with what the papers report of them and what they cost; or print one in full.",
+        recipes,
+    ),
+    Command(
+        "sweep",
+        SweepOptions,
+        "Train and evaluate several recipes or values, with several seeds, and compare them with what a paper prints.",
+        sweep,
+    ),
+)

@@ -1,0 +1,39 @@
+"""Options of sweeps and the demo, shared by the command and Python."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from infomax.runtime.options import Shown
+from infomax.training.options import DataOptions, ExecutionOptions, MachineOptions, RecipeChangeOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions(ExecutionOptions, MachineOptions, RecipeChangeOptions, DataOptions):
+    """A frozen dataclass that holds all options of ``infomax sweep`` and :func:`infomax.sweep`."""
+
+    what: Annotated[tuple[str, ...], Shown(metavar="TABLE|RECIPE [RECIPE ...]", positional=True)]
+    """A published table, as mira-14, for all recipes with a number in it (infomax report --table list names them); or
+    recipes, as carl/small, or patterns of their names, as 'carl/stl10*'."""
+    out: Annotated[Path, Shown(metavar="DIR")]
+    """Folder for all runs, the table and its figure. The same command goes on if it was stopped."""
+    vary: Annotated[tuple[str, ...], Shown(metavar="KEY=VALUE,VALUE", repeatable=True)] = ()
+    """Values of a setting to try with each recipe, as method.prototypes=100,300,1000."""
+    seeds: Annotated[int, Shown(metavar="N")] = 1
+    """Number of runs of each recipe, with the seeds from 0 up."""
+    evaluate: Annotated[
+        tuple[str, ...], Shown(metavar="WORDS", repeatable=True, default="as the table was measured, else knn")
+    ] = ()
+    """How to evaluate each run, by the words of infomax evaluate, as 'linear --probe mira'."""
+    commands: bool = False
+    """Only list the commands that are left, one line for each run, instead of carrying them out; for a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """A frozen dataclass that holds all options of ``infomax demo``."""
+
+    out: Annotated[
+        Path | None, Shown(metavar="PATH", default="runs/demo, or the first free one of runs/demo-2, ...")
+    ] = None
+    """Folder for the run folders, one for each method."""

@@ -1,0 +1,27 @@
+"""Options of lists of recipes."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from infomax.recipes.registry import METHODS
+from infomax.runtime.options import Shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeListOptions:
+    """A frozen dataclass that holds all options of ``infomax recipes``."""
+
+    names: Annotated[tuple[str, ...], Shown(metavar="[NAME ...]", positional=True)] = ()
+    """Recipes, or patterns of their names, as 'mveb/imagenet*'."""
+    paper: Annotated[
+        str | None, Shown(metavar="|".join(name for name, spec in METHODS.items() if spec.paper), default="all")
+    ] = None
+    """List the recipes of this paper."""
+    data: Annotated[str | None, Shown(metavar="NAME", default="all")] = None
+    """List the recipes for this data set."""
+    hours: Annotated[float | None, Shown(metavar="X", default="all")] = None
+    """List the recipes whose arithmetic one GPU is likely to do in so many hours."""
+    gpu: Annotated[str, Shown(metavar="NAME")] = "A100"
+    """Kind of GPU for the hours."""
+    overrides: Annotated[tuple[str, ...], Shown(name="set", metavar="KEY=VALUE", repeatable=True)] = ()
+    """Changes to the one recipe that is printed; they are marked."""

@@ -1,0 +1,176 @@
+"""Options of a training, shared by the command, Python, plans, pictures of views and sweeps.
+
+In: nothing but plain values; no torch, so that ``--help`` and mistakes are quick. Out: frozen dataclasses.
+:mod:`infomax.training.prepare` makes a run of them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from infomax.recipes.registry import DEFAULT_METHOD, METHODS
+from infomax.runtime.options import Shown, option_names
+
+if TYPE_CHECKING:
+    from infomax.data.sources.location import DataLocation
+
+RECIPES_OWN = "the recipe's"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """A frozen dataclass that says which images are meant."""
+
+    data: Annotated[str | None, Shown(metavar="DIR|FILE|NAME", default="the recipe's data set, or digits")] = None
+    """Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt of
+    paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed."""
+    data_dir: Annotated[str | None, Shown(metavar="DIR", default="INFOMAX_DATA, or ~/.cache/infomax/data")] = None
+    """Folder that holds the data sets that are given by name."""
+    download: bool = False
+    """Fetch a named data set that is not there."""
+    classes: Annotated[str | None, Shown(metavar="FILE", default="all")] = None
+    """Text file with the classes to keep, one on each line."""
+    subset: Annotated[str | None, Shown(metavar="FILE", default="all")] = None
+    """Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt."""
+
+    def given_location(self) -> dict[str, str]:
+        """Returns the parts of the images' location that are given, by their names."""
+        parts = {"data": self.data, "data_dir": self.data_dir, "classes": self.classes, "subset": self.subset}
+        return {name: value for name, value in parts.items() if value is not None}
+
+    def location(self, default: str) -> "DataLocation":
+        """Returns where the images are.
+
+        Args:
+            default: Name of the data set if none is given.
+        """
+        from infomax.data.sources.location import DataLocation
+
+        return DataLocation(**{"data": default, **self.given_location()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeNameOptions:
+    """A frozen dataclass that says which recipe a training starts from."""
+
+    method: Annotated[str | None, Shown(metavar="|".join(METHODS), default=f"the recipe's, or {DEFAULT_METHOD}")] = None
+    """Method to train with."""
+    recipe: Annotated[str | None, Shown(metavar="NAME", default="one that suits the images and the machine")] = None
+    """Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
+    corinfomax/cifar10, most of which need a GPU. infomax recipes lists them."""
+    seed: Annotated[int | None, Shown(metavar="N", default=RECIPES_OWN)] = None
+    """Seed of the weights, the order of the images and the views."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeChangeOptions:
+    """A frozen dataclass that holds changes to a recipe; None leaves the recipe's own value."""
+
+    backbone: Annotated[str | None, Shown(metavar="NAME", default=RECIPES_OWN)] = None
+    """Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small."""
+    views: Annotated[str | None, Shown(metavar="NAME", default=RECIPES_OWN)] = None
+    """Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops. NAME:G+L has
+    G global crops and L local ones."""
+    image_size: Annotated[int | None, Shown(metavar="PIXELS", default=RECIPES_OWN)] = None
+    """Side of the global crops, in pixels."""
+    epochs: Annotated[int | None, Shown(metavar="N", default=RECIPES_OWN)] = None
+    """Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them."""
+    batch_size: Annotated[int | None, Shown(metavar="N", default=RECIPES_OWN)] = None
+    """Images of a step, over all devices. The learning rate is not changed with it."""
+    micro_batch_size: Annotated[int | None, Shown(metavar="N", default="all at once")] = None
+    """Images that go through the network at once, on each device. The gradient is exactly that of the whole batch,
+    with BatchNorm in groups of N; memory is that of N images."""
+    learning_rate: Annotated[float | None, Shown(metavar="X", default=RECIPES_OWN)] = None
+    """Peak learning rate."""
+    precision: Annotated[str | None, Shown(metavar="64|32|bf16|16", default=RECIPES_OWN)] = None
+    """Precision of the networks; the losses are computed in full."""
+    overrides: Annotated[tuple[str, ...], Shown(name="set", metavar="KEY=VALUE", repeatable=True)] = ()
+    """Any setting of the recipe as key=value, as method.beta=0.5 or optimizer.weight_decay=0."""
+
+    def changes(self) -> dict[str, Any]:
+        """Returns the changes by the names of :func:`infomax.recipes.customise.customise`."""
+        return {name: getattr(self, name) for name in option_names(RecipeChangeOptions)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeOptions(RecipeChangeOptions, RecipeNameOptions, DataOptions):
+    """A frozen dataclass that holds all that decides the result of a training."""
+
+    def changes(self) -> dict[str, Any]:
+        """Returns the changes to the recipe, the seed among them."""
+        return {**super().changes(), "seed": self.seed}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineOptions:
+    """A frozen dataclass that says what a run computes on."""
+
+    device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
+    """Kind of device; auto takes the GPU if there is one."""
+    devices: Annotated[int, Shown(metavar="N")] = 1
+    """GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would. Under
+    torchrun or srun, leave it out."""
+    workers: Annotated[int | None, Shown(metavar="N", default="one a core, at most 8")] = None
+    """Processes that decode image files, for each device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions:
+    """A frozen dataclass that says how a training is carried out: how fast, and what it puts up with."""
+
+    deterministic: bool = False
+    """The same bits each time on a GPU too, by slower operations. On a CPU they are so anyway."""
+    compile: bool = False
+    """Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one device
+    alone."""
+    skip_nonfinite: Annotated[int, Shown(metavar="N")] = 0
+    """Steps with an infinite or NaN loss or gradient to leave out before the run stops."""
+    skip_unreadable: Annotated[float, Shown(metavar="SHARE")] = 0.01
+    """Share of the images, from 0 to 1, that may be damaged or missing before the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(ExecutionOptions, MachineOptions, RecipeOptions):
+    """A frozen dataclass that holds all options of ``infomax pretrain`` and :func:`infomax.pretrain`."""
+
+    out: Annotated[Path, Shown(metavar="DIR")]
+    """Run folder to make."""
+    resume: bool = False
+    """Continue the run in the folder out, from the step that it was saved at; other options must agree with it. If data
+    is given, the run is started if it is not there yet."""
+    overwrite: bool = False
+    """Replace the run in the folder out."""
+    quiet: bool = False
+    """Print no progress bar."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewsOptions(RecipeOptions):
+    """A frozen dataclass that holds all options of ``infomax views`` and :func:`infomax.views`."""
+
+    out: Annotated[Path | None, Shown(metavar="FILE", default="views.png for the command, none for Python")] = None
+    """PNG file to write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """A frozen dataclass that holds all options of ``infomax replay``."""
+
+    folder: Annotated[Path, Shown(metavar="FOLDER", positional=True)]
+    """What a run left of a failed step, as runs/a/nonfinite/step-00000123."""
+    device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
+    """Kind of device; auto takes the GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions(ExecutionOptions):
+    """A frozen dataclass that says how one run is carried out, once the machine is known. It decides no result."""
+
+    device: str
+    """``cpu`` or ``cuda``."""
+    world_size: int = 1
+    """Number of ranks."""
+    workers: int | None = None
+    """Processes that decode image files, for each rank; None takes one a core, at most 8."""
+    quiet: bool = False
+    """Whether nothing is printed."""

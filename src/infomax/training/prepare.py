@@ -1,0 +1,239 @@
+"""Makes a run of its options: checks that it is possible, opens the images, and makes or resumes the run folder."""
+
+import sys
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from infomax.data.images import first_readable
+from infomax.data.preview import draw_views
+from infomax.data.sources.location import DataLocation
+from infomax.data.splits import Source, preview_images
+from infomax.recipes.building import build_method
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import (
+    DEFAULT_METHOD,
+    METHODS,
+    RecipeChoice,
+    default_recipe_name,
+    get_recipe,
+    parse_recipe_choice,
+)
+from infomax.recipes.schema import Recipe
+from infomax.runs.run_folder import Run, check_output_folder, create_run_folder, recipe_differences
+from infomax.runtime.checks import check_count, check_number, choose, choose_device
+from infomax.runtime.files import write_atomic
+from infomax.runtime.options import option_names
+from infomax.runtime.ranks import rank_from_environment
+from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A frozen dataclass that holds all that a training starts with."""
+
+    run: Run
+    """The run folder, new or to be resumed."""
+    source: Source
+    """The images, opened."""
+    launch: LaunchOptions
+    """How the run is carried out on this machine."""
+
+
+def prepare_run(options: PretrainOptions) -> PreparedRun:
+    """Opens the images and makes the run folder, or takes the one to resume.
+
+    Nothing is written before all is known to be possible.
+
+    Raises:
+        ValueError: if anything asked for is not possible, or a run to be resumed was started otherwise.
+    """
+    choice = _parse_choice(options)
+    launch = launch_options(options)
+    resumed = _run_to_resume(options)
+    if resumed is None:
+        check_output_folder(options.out, overwrite=options.overwrite)
+        location = options.location(choice.data)
+        source = location.open(download=options.download)
+        recipe = choose_recipe(options, source, gpu=launch.device == "cuda")
+    else:
+        _check_same_run(resumed, choice, options)
+        recipe, location = resumed.recipe, resumed.location
+        if "pipe:" in location.data and options.data is None:
+            raise ValueError(
+                f"--resume: {options.out} has its images from a command; to allow it, say --data '{location.data}'"
+            )
+        source = location.open(download=options.download)
+    _check_possible(recipe, source, options, launch)
+    images = _describe_images(location, source)
+    gpu = torch.cuda.get_device_name() if launch.device == "cuda" and launch.world_size == 1 else None
+    machine = {
+        "device": launch.device,
+        "gpu": gpu,
+        "devices": launch.world_size,
+        "workers": launch.workers,
+        "compile": launch.compile,
+    }
+    if resumed is None:
+        picture = picture_of_views(source, recipe)
+        run = create_run_folder(options.out, recipe, data=images, launch=machine, overwrite=options.overwrite)
+        write_atomic(run.path / "views.png", picture)
+    else:
+        run = resumed
+        run.note_resumption(images, machine)
+    if not launch.quiet:
+        print(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
+    return PreparedRun(run, source, launch)
+
+
+def launch_options(options: PretrainOptions) -> LaunchOptions:
+    """Returns how a run is carried out on this machine, or by the ranks that torchrun or srun started.
+
+    Raises:
+        ValueError: if a number is out of range, or options exclude each other.
+    """
+    device = choose_device(options.device)
+    check_count("--devices", options.devices, low=1)
+    if options.workers is not None:
+        check_count("--workers", options.workers, low=0)
+    check_count("--skip-nonfinite", options.skip_nonfinite, low=0)
+    check_number("--skip-unreadable", options.skip_unreadable, low=0, high=1, open_high=False)
+    rank_info = rank_from_environment()
+    if rank_info is not None and options.devices not in (1, rank_info.world_size):
+        raise ValueError(
+            f"--devices {options.devices}, but torchrun or srun started {rank_info.world_size} processes; leave it out"
+        )
+    world_size = rank_info.world_size if rank_info is not None else options.devices
+    if options.compile and world_size > 1:
+        raise ValueError(f"--compile is for one device, not {world_size}")
+    if options.compile and options.deterministic:
+        raise ValueError(
+            "--compile chooses kernels by their speed, and cannot be --deterministic: leave out one of them"
+        )
+    execution = {name: getattr(options, name) for name in option_names(ExecutionOptions)}
+    return LaunchOptions(
+        device=device, world_size=world_size, workers=options.workers, quiet=options.quiet, **execution
+    )
+
+
+def choose_recipe(options: RecipeOptions, source: Source, *, gpu: bool) -> Recipe:
+    """Returns the recipe to train by: the named one, or the one that suits the images, with the user's changes.
+
+    Args:
+        options: What the user asked for.
+        source: The images.
+        gpu: Whether the run is for a GPU.
+
+    Raises:
+        ValueError: if there is no such method or recipe, or it cannot be changed so.
+    """
+    choice = parse_recipe_choice(options.recipe, options.method)
+    method = choose("--method", choice.method or DEFAULT_METHOD, METHODS)
+    side = min(first_readable(preview_images(source), 0)[1].size)
+    name = choice.recipe or default_recipe_name(method, data=source.name, side=side, gpu=gpu)
+    return customise(get_recipe(method, name), **options.changes())
+
+
+def picture_of_views(source: Source, recipe: Recipe) -> bytes:
+    """Returns a PNG of some images beside the views that a recipe makes of them."""
+    title = f"{recipe.method.name}, recipe {recipe.name}: {source.name}"
+    return draw_views(preview_images(source), recipe.views, seed=recipe.seed, title=title)
+
+
+def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> None:
+    """Checks that there are enough images for a batch, and that the ranks can share it.
+
+    Args:
+        recipe: The recipe with all changes.
+        images: Number of images in the data set.
+        data: Name of the data set, for the message.
+        world_size: Number of ranks.
+
+    Raises:
+        ValueError: if the batch is larger than the data set, or cannot be shared.
+    """
+    if images < recipe.batch_size:
+        raise ValueError(
+            f"a step takes {recipe.batch_size} images, which is more than the {images} images of {data}; "
+            f"give a --batch-size of at most {images}"
+        )
+    if recipe.batch_size < 2 * world_size:
+        raise ValueError(f"--batch-size {recipe.batch_size} leaves less than 2 images to each of {world_size} devices")
+    if recipe.micro_batch_size is not None and recipe.batch_size % (world_size * recipe.micro_batch_size):
+        raise ValueError(
+            f"--batch-size {recipe.batch_size} must be a multiple of --micro-batch-size {recipe.micro_batch_size} times "
+            f"{world_size} devices, {world_size * recipe.micro_batch_size}"
+        )
+
+
+def _parse_choice(options: PretrainOptions) -> RecipeChoice:
+    """Returns the method and recipe that the user named."""
+    started = options.resume and (options.out / "config.json").exists()
+    if started and "/" not in (options.recipe or ""):  # the run says of which method its recipe is
+        return RecipeChoice(options.method, options.recipe, "digits")
+    return parse_recipe_choice(options.recipe, options.method)
+
+
+def _run_to_resume(options: PretrainOptions) -> Run | None:
+    """Returns the run to go on with; None if a new one is started."""
+    if not options.resume:
+        return None
+    if options.overwrite:
+        raise ValueError("--resume continues a run and --overwrite replaces it; give one of them")
+    if options.given_location() and not (options.out / "config.json").exists():
+        return None  # where the images are is known, so the run can be started
+    return Run(options.out)
+
+
+def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, launch: LaunchOptions) -> None:
+    """Checks what the method, these images and this machine can do; raises ValueError if they cannot do it."""
+    with torch.device("meta"):  # no memory, no numbers: its settings alone are tried
+        build_method(recipe)
+    check_batch(recipe, images=len(source.pretraining), data=source.name, world_size=launch.world_size)
+    if launch.device == "cuda" and rank_from_environment() is None:
+        gpus = torch.cuda.device_count()
+        if launch.world_size > gpus:
+            raise ValueError(f"--devices {launch.world_size}: there are {gpus} GPUs here")
+    for folder in source.folders:
+        if options.out.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(
+                f"--out {options.out} is inside --data {source.name}, whose images are trained on; choose another"
+            )
+
+
+def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
+    """Returns what ``config.json`` holds of the images: where they are, how many, and their fingerprint."""
+    images = source.pretraining
+    located = replace(location, data=source.name).resolved()  # the source's name has the count of shards
+    parts = {name: value for name, value in asdict(located).items() if value is not None}
+    return {**parts, "images": len(images), "fingerprint": images.fingerprint()}
+
+
+def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str | None) -> str:
+    """Returns one line on what is trained, on what."""
+    encoder = f"{recipe.encoder.backbone} encoder at {recipe.views.global_crops[0].size} pixels"
+    machine = {"cpu": "the CPU", "cuda": gpu or "GPUs"}[launch.device]
+    if launch.world_size > 1:
+        machine = f"{launch.world_size} ranks on {machine}"
+    extent = f"{images} images, {recipe.epochs} epochs on {machine}"
+    return f"{recipe.method.name}, recipe {recipe.name}: {encoder}, {extent}"
+
+
+def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) -> None:
+    """Checks that a run to be resumed was started with these options; raises ValueError with what differs."""
+    recipe = run.recipe
+    differences = recipe_differences(recipe, customise(recipe, **options.changes()))
+    given, before = options.given_location(), asdict(run.location)
+    now = asdict(DataLocation(**{"data": before["data"], **given}).resolved())
+    if "#" not in now["data"]:  # shards whose images were counted when the run was started
+        before["data"] = before["data"].partition("#")[0]
+    for name, new, old in (
+        *((name, now[name], before[name]) for name in given),
+        ("method", choice.method, recipe.method.name),
+        ("recipe", choice.recipe, recipe.name),
+    ):
+        if new is not None and new != old:
+            differences.append(f"{name}: {old} there, {new} asked for")
+    if differences:
+        raise ValueError(f"--resume: {run.path} was started otherwise: {'; '.join(differences)}")

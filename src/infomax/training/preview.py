@@ -1,0 +1,93 @@
+"""Shows the views that a run would be trained on."""
+
+import io
+from collections.abc import Sequence
+from os import PathLike
+
+from PIL import Image
+
+from infomax.recipes.registry import parse_recipe_choice
+from infomax.runtime.checks import choose_device
+from infomax.runtime.files import write_atomic
+from infomax.runtime.options import pick
+from infomax.training.options import ViewsOptions
+from infomax.training.prepare import choose_recipe, picture_of_views
+
+
+def views(
+    *,
+    data: str | PathLike[str] | None = None,
+    data_dir: str | PathLike[str] | None = None,
+    download: bool = False,
+    classes: str | PathLike[str] | None = None,
+    subset: str | PathLike[str] | None = None,
+    method: str | None = None,
+    recipe: str | None = None,
+    seed: int | None = None,
+    backbone: str | None = None,
+    views: str | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    micro_batch_size: int | None = None,
+    learning_rate: float | None = None,
+    precision: str | None = None,
+    overrides: Sequence[str] = (),
+    out: str | PathLike[str] | None = None,
+) -> Image.Image:
+    """Draws some images beside the views that a run with the same words is trained on, as ``infomax views`` does.
+
+    Args:
+        data: Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
+            of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed.
+            Default: the recipe's data set, or digits.
+        data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
+            ~/.cache/infomax/data.
+        download: Fetch a named data set that is not there.
+        classes: Text file with the classes to keep, one on each line. Default: all.
+        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
+            all.
+        method: Method to train with. Default: the recipe's, or mira.
+        recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
+            corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
+            and the machine.
+        seed: Seed of the weights, the order of the images and the views. Default: the recipe's.
+        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
+            recipe's.
+        views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
+            NAME:G+L has G global crops and L local ones. Default: the recipe's.
+        image_size: Side of the global crops, in pixels. Default: the recipe's.
+        epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
+            the recipe's.
+        batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
+        micro_batch_size: Images that go through the network at once, on each device. The gradient is exactly that of
+            the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
+        learning_rate: Peak learning rate. Default: the recipe's.
+        precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
+        overrides: Any setting of the recipe as key=value, as method.beta=0.5 or optimizer.weight_decay=0.
+        out: PNG file to write. Default: views.png for the command, none for Python.
+
+    Returns:
+        The picture: a row for each image, which stands first, with its views in the first epoch beside it.
+
+    Raises:
+        ValueError: if anything asked for is not possible, or ``out`` is not a file to write.
+
+    Example:
+        >>> infomax.views(data="digits", views="dino", image_size=32).show()  # doctest: +SKIP
+    """
+    return draw_views_of_run(pick(ViewsOptions, locals()))
+
+
+def draw_views_of_run(options: ViewsOptions) -> Image.Image:
+    """Draws the views of a run; see :func:`views` for what it returns and raises."""
+    out = options.out
+    if out is not None and (not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents)):
+        raise ValueError(f"--out {out} must be a file to write")
+    location = options.location(parse_recipe_choice(options.recipe, options.method).data)
+    source = location.open(download=options.download)
+    png = picture_of_views(source, choose_recipe(options, source, gpu=choose_device("auto") == "cuda"))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, png)
+    return Image.open(io.BytesIO(png))

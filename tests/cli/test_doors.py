@@ -1,0 +1,85 @@
+"""A function of Python, its options class and its command have the same words, defaults and documentation."""
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from os import PathLike
+from typing import get_args
+
+import pytest
+from PIL import Image
+
+import infomax
+from infomax import cli
+from infomax.planning.options import PlanOptions
+from infomax.runtime.options import option_fields
+from infomax.training.options import PretrainOptions, ViewsOptions
+
+DOORS = {
+    "pretrain": (infomax.pretrain, PretrainOptions),
+    "plan": (infomax.plan, PlanOptions),
+    "views": (infomax.views, ViewsOptions),
+}
+
+
+def documented_arguments(function) -> dict[str, str]:
+    """The texts below ``Args:`` by the names of the arguments, each in one line."""
+    text = re.search(r"\nArgs:\n(.*?)\n\n", inspect.getdoc(function) or "", re.S)
+    assert text is not None
+    items = re.findall(r"^    (\w+): (.*?)(?=^    \w|\Z)", text[1] + "\n", re.S | re.M)
+    return {name: " ".join(words.split()) for name, words in items}
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_names_and_defaults_are_those_of_the_options_and_of_the_command(name):
+    function, options = DOORS[name]
+    parameters = {key: parameter.default for key, parameter in inspect.signature(function).parameters.items()}
+    described = {field.name: field.default for field in option_fields(options)}
+    parameters = {
+        key: MISSING if default is inspect.Parameter.empty else default for key, default in parameters.items()
+    }
+    assert parameters == described
+    assert list(parameters) == list(described)
+    assert cli.COMMANDS[name].options is options
+    assert {field.name: field.default for field in fields(cli.COMMANDS[name].parsed_class)} == described
+    assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(function).parameters.values())
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_each_argument_is_documented_as_the_command_explains_it(name):
+    function, options = DOORS[name]
+    texts = {
+        field.name: field.text + (f" Default: {field.shown.default}." if field.shown.default else "")
+        for field in option_fields(options)
+    }
+    assert all(field.text for field in option_fields(options))
+    assert documented_arguments(function) == texts
+    for part in ("Returns:", "Raises:", "Example:"):
+        assert f"\n{part}\n" in inspect.getdoc(function)
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_types_are_those_of_the_options_or_wider(name):
+    function, options = DOORS[name]
+    signature = inspect.signature(function)
+    for field in option_fields(options):
+        accepted, own = signature.parameters[field.name].annotation, field.type
+        if accepted == own:
+            continue
+        if getattr(own, "__origin__", None) is tuple:
+            assert accepted == Sequence[get_args(own)[0]]
+        else:  # a path, or the name of something that may be a path
+            assert accepted in (str | PathLike[str], str | PathLike[str] | None)
+
+
+def test_a_picture_of_views_is_returned_and_written_only_if_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    picture = infomax.views(data="digits", recipe="carl/digits", views="dino:2+1", image_size=16)
+    assert isinstance(picture, Image.Image)
+    assert not list(tmp_path.iterdir())
+    again = infomax.views(
+        data="digits", recipe="carl/digits", views="dino:2+1", image_size=16, out=tmp_path / "new" / "a.png"
+    )
+    with Image.open(tmp_path / "new" / "a.png") as written:
+        assert written.tobytes() == picture.tobytes() == again.tobytes()
