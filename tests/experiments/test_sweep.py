@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from io import BytesIO
+from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
@@ -18,6 +19,8 @@ from infomax.experiments.sweep_results import figure, places, sweep_table
 from infomax.experiments.sweep_runner import commands
 from infomax.runs.run_folder import Run, create_run_folder
 from infomax.runtime.json_lines import append_json_line
+from infomax.runtime.options import to_argv
+from infomax.training.options import PretrainOptions
 
 NO_CHANGES = {"overrides": ()}
 VALUES = ("--vary", "batch_size=128")
@@ -225,6 +228,14 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
         assert [list(t.judging) for t in trials if t.member.experiment.name == recipe] == [names]
     assert len(trials) == 1  # of Table 1 one number of CARL's can be read
     assert set(PROBES) == set(probes.PROBES)
+
+
+def test_options_are_words_again():
+    options = PretrainOptions(
+        out=Path("x"), workers=0, skip_unreadable=0.0, device="auto", download=True, overrides=("a=1", "b=2")
+    )
+    words = ["--download", "--set", "a=1", "--set", "b=2", "--workers", "0", "--skip-unreadable", "0.0", "--out", "x"]
+    assert to_argv(options) == words
 
 
 def test_values_of_ones_own_have_no_number_in_the_paper(tmp_path, monkeypatch):

@@ -33,9 +33,8 @@ def sweep(options: SweepOptions) -> None:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} must be a folder")
     train = {name: value for name, value in vars(options).items() if name in option_names(PretrainOptions)}
-    common = to_argv(pick(RecipeChangeOptions, train)) + [
-        word for word in to_argv(DataOptions(data=options.data, classes=options.classes, subset=options.subset))
-    ]
+    images = DataOptions(data=options.data, classes=options.classes, subset=options.subset)
+    common = [*to_argv(pick(RecipeChangeOptions, train)), *to_argv(images)]
     words = to_argv(pick(PretrainOptions, {**train, "out": options.out}))
     words = words[: words.index("--out")] + words[words.index("--out") + 2 :]
     one = sweep(
