@@ -224,7 +224,9 @@ def _open(location: DataLocation, download: bool) -> Source | None:
     try:
         return location.open(download=download)
     except ValueError:
-        if location.data in NOMINAL_SIZES and not (download or location.data_dir or location.classes or location.subset):
+        if location.data in NOMINAL_SIZES and not (
+            download or location.data_dir or location.classes or location.subset
+        ):
             return None
         raise
 
