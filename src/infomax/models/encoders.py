@@ -1,4 +1,4 @@
-"""Encoders: images to features. ResNets and a vision transformer through timm, and a small network for a CPU."""
+"""Encoders map images to features: ResNets and a vision transformer by timm, and a small network for a CPU."""
 
 import hashlib
 import json
@@ -21,20 +21,20 @@ from infomax.nn.blocks import Chain
 from infomax.runtime.checks import choose
 from infomax.runtime.files import write_atomic
 
-# timm alone would take a name from the network.
 BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small")
+"""The names that :func:`build_encoder` takes."""
 
 
 class Encoder(nn.Module):
-    """A backbone without its classifier: normalised images [B, 3, H, W] to features [B, width].
+    """A module that maps normalised images [B, 3, H, W] to features [B, width]: a backbone without its classifier.
 
     Args:
-        backbone: A module that maps images to features.
-        width: Of the features.
+        backbone: The module that maps images to features.
+        width: The width of the features.
     """
 
     architecture = ""
-    """What its modules do not show of it, where it comes from another library."""
+    """The name or configuration that tells apart encoders of another library whose modules look the same."""
     preprocessing: Preprocessing
     """Says how an image becomes the encoder's input. Only an encoder that was loaded has this attribute."""
 
@@ -48,7 +48,7 @@ class Encoder(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """A residual block: two 3x3 convolutions, and a shortcut beside them."""
 
     def __init__(self, width_in: int, width: int, stride: int):
         super().__init__()
@@ -60,12 +60,19 @@ class _Block(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(width_in, width, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(self.conv1(x)), inplace=True)
-        return F.relu(self.norm2(self.conv2(inner)) + self.shortcut(x), inplace=True)
+        hidden = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x), inplace=True)
 
 
 def _small(stem: str) -> tuple[nn.Module, int]:
-    """A residual network for images of 8 to 64 pixels that a CPU trains in minutes: a stem and three blocks."""
+    """Builds a residual network for images of 8 to 64 pixels, which a CPU trains in minutes: a stem and three blocks.
+
+    Args:
+        stem: ``cifar`` keeps the size of the images in the first convolution; any other halves it.
+
+    Returns:
+        The network, and the width of its features.
+    """
     width = 32
     stride = 1 if stem == "cifar" else 2
     layers = [nn.Conv2d(3, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -74,7 +81,8 @@ def _small(stem: str) -> tuple[nn.Module, int]:
 
 
 def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -> tuple[nn.Module, int]:
-    import timm  # with torchvision behind it, three times as long to import as torch
+    """Builds a ResNet by timm, with its arguments as in :func:`build_encoder`; returns it and its features' width."""
+    import timm  # with the torchvision that it imports, it takes three times as long to import as torch
 
     network: Any = timm.create_model(name, num_classes=0, zero_init_last=zero_init_residual)
     if stem == "cifar":
@@ -85,22 +93,25 @@ def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -
 
 
 def _vit_small() -> tuple[nn.Module, int]:
-    """ViT-S/16 as MoCo v3 trains it (Chen, Xie, He 2021): 12 heads, positions as sines that stay as they are, and a
-    projection of the patches that stays as it was drawn, which keeps the training stable."""
+    """Builds ViT-S/16 as MoCo v3 trains it (Chen, Xie, He 2021); returns it and its features' width.
+
+    It has 12 heads, and fixed positions of sines and cosines. The projection of the patches keeps its initial weights,
+    which makes training stable.
+    """
     import timm
 
-    shape = {"num_heads": 12, "dynamic_img_size": True, "weight_init": "moco"}
-    network: Any = timm.create_model("vit_small_patch16_224", num_classes=0, **shape)
+    options = {"num_heads": 12, "dynamic_img_size": True, "weight_init": "moco"}
+    network: Any = timm.create_model("vit_small_patch16_224", num_classes=0, **options)
     width, patches = network.embed_dim, network.patch_embed
     bound = math.sqrt(6 / (patches.proj.weight[0].numel() + width))
     nn.init.uniform_(patches.proj.weight, -bound, bound)
     nn.init.zeros_(patches.proj.bias)
     side = patches.grid_size[0]
-    waves = torch.arange(side)[:, None] / 10000 ** (torch.arange(width // 4) / (width // 4))
-    waves = torch.cat([waves.sin(), waves.cos()], 1)
-    across, down = waves.repeat(side, 1), waves.repeat_interleave(side, 0)
-    with torch.no_grad():  # the class token has no place
-        network.pos_embed.copy_(F.pad(torch.cat([across, down], 1), (0, 0, 1, 0)))
+    angles = torch.arange(side)[:, None] / 10000 ** (torch.arange(width // 4) / (width // 4))
+    waves = torch.cat([angles.sin(), angles.cos()], 1)
+    columns, rows = waves.repeat(side, 1), waves.repeat_interleave(side, 0)
+    with torch.no_grad():  # the class token, which comes first, has no position
+        network.pos_embed.copy_(F.pad(torch.cat([columns, rows], 1), (0, 0, 1, 0)))
     for frozen in (network.pos_embed, *patches.parameters()):
         frozen.requires_grad_(False)
     return network, network.num_features
@@ -109,16 +120,24 @@ def _vit_small() -> tuple[nn.Module, int]:
 def build_encoder(
     backbone: str, *, stem: str, stem_padding: int = 1, zero_init_residual: bool = True, seed: int
 ) -> Encoder:
-    """An untrained encoder; the same arguments give the same weights, and the global random state is left alone.
+    """Builds an untrained encoder.
+
+    The same arguments give the same weights. The global random state stays as it is.
 
     Args:
         backbone: ``small``; ``resnet18``, ``resnet34``, ``resnet50`` or ``resnet101``, with timm's parameter names,
             which are torchvision's too; or ``vit_small``, with timm's.
-        stem: ``imagenet`` shrinks the image at once (7x7 convolution of stride 2 and max-pooling; a stride of 2 in the
-            small encoder); ``cifar`` keeps its size (3x3 convolution of stride 1, no pooling).
-        stem_padding: Of the ResNets' CIFAR stem, in pixels; 2 in the official MIRA code, 1 elsewhere.
+        stem: ``imagenet`` shrinks the image at once, by a 7x7 convolution of stride 2 and max-pooling, or by a stride
+            of 2 in the small encoder. ``cifar`` keeps its size, by a 3x3 convolution of stride 1 and no pooling.
+        stem_padding: The padding of the ResNets' CIFAR stem in pixels; 2 in the official MIRA code, 1 elsewhere.
         zero_init_residual: Whether each residual branch of a ResNet starts at zero.
-        seed: Of the initial weights.
+        seed: The seed of the initial weights.
+
+    Returns:
+        The encoder, in training mode on the CPU.
+
+    Raises:
+        ValueError: If ``backbone`` is none of these names; timm alone would fetch a model of that name.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs' generators too
@@ -132,27 +151,39 @@ def build_encoder(
 def save_encoder(
     encoder: Encoder, settings: dict[str, Any], preprocessing: Preprocessing, folder: Path, *, steps: int | None = None
 ) -> None:
-    """Write ``encoder.safetensors`` and ``encoder.json``: all that :func:`load_encoder` needs.
+    """Writes ``encoder.safetensors`` and ``encoder.json``, which are all that :func:`load_encoder` needs.
 
     Args:
-        settings: The arguments of :func:`build_encoder`.
-        preprocessing: How an image becomes the encoder's input.
-        steps: That it was trained for.
+        encoder: The encoder to save.
+        settings: The arguments of :func:`build_encoder` that it was built with.
+        preprocessing: The preprocessing that makes an image the encoder's input.
+        folder: The folder to write to, which must exist.
+        steps: The number of steps that it was trained for; None leaves it out.
     """
-    about = {"encoder": settings, "preprocessing": asdict(preprocessing), **({} if steps is None else {"steps": steps})}
+    description = {
+        "encoder": settings,
+        "preprocessing": asdict(preprocessing),
+        **({} if steps is None else {"steps": steps}),
+    }
     weights = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
     for name, content in (
         ("encoder.safetensors", safetensors.torch.save(weights)),
-        ("encoder.json", json.dumps(about, indent=1).encode()),
+        ("encoder.json", json.dumps(description, indent=1).encode()),
     ):
         write_atomic(folder / name, content)
 
 
 def untrained_encoder(folder: str | PathLike[str]) -> Encoder:
-    """The encoder of a run folder as it was before the training, in evaluation mode on the CPU.
+    """Builds the encoder of a run folder as it was before the training.
+
+    Args:
+        folder: A folder with an ``encoder.json``.
+
+    Returns:
+        The encoder, in evaluation mode on the CPU, with its ``preprocessing``.
 
     Raises:
-        ValueError: if ``folder`` holds no encoder.
+        ValueError: If ``folder`` holds no encoder.
     """
     try:
         description = json.loads((Path(folder) / "encoder.json").read_text())
@@ -164,10 +195,16 @@ def untrained_encoder(folder: str | PathLike[str]) -> Encoder:
 
 
 def load_encoder(folder: str | PathLike[str]) -> Encoder:
-    """The trained encoder of a run folder, in evaluation mode on the CPU; its ``preprocessing`` says what it takes.
+    """Loads the trained encoder of a run folder, with all of its weights.
+
+    Args:
+        folder: A folder with an ``encoder.json`` and an ``encoder.safetensors``.
+
+    Returns:
+        The encoder, in evaluation mode on the CPU, with its ``preprocessing``.
 
     Raises:
-        ValueError: if ``folder`` holds no encoder, or its weights do not fit it; never loads a part of them.
+        ValueError: If ``folder`` holds no encoder, or the weights do not fit it.
     """
     encoder = untrained_encoder(folder)
     file = Path(folder) / "encoder.safetensors"
@@ -179,11 +216,15 @@ def load_encoder(folder: str | PathLike[str]) -> Encoder:
 
 
 def fingerprint(encoder: Encoder) -> str:
-    """12 hexadecimal digits of the encoder's architecture and of every bit of its weights; the same in any process."""
-    modules = re.sub(r" at 0x[0-9a-f]+", "", repr(encoder))  # of functions, which lie elsewhere in each process
-    told = hashlib.sha256(modules.encode() + encoder.architecture.encode())
+    """Returns 12 hexadecimal digits that identify the encoder's architecture and every bit of its weights.
+
+    They are the same in every process.
+    """
+    # The repr of a function holds its address, which differs from process to process.
+    modules = re.sub(r" at 0x[0-9a-f]+", "", repr(encoder))
+    digest = hashlib.sha256(modules.encode() + encoder.architecture.encode())
     for name, value in encoder.state_dict().items():
         value = value.detach().cpu().contiguous()
-        told.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        told.update(value.reshape(-1).view(torch.uint8).numpy())
-    return told.hexdigest()[:12]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:12]
