@@ -1,4 +1,4 @@
-"""Several processes of one program, for tests. Forked: a spawned process would import everything again."""
+"""Runs a function on several ranks for tests. They are forked, because a spawned process would import everything again."""
 
 import os
 import socket
@@ -12,29 +12,31 @@ import torch.multiprocessing as mp
 from infomax.runtime.collectives import process_group
 
 
-def _work(rank: int, world: int, port: int, results: Any, function: Callable[..., Any], args: tuple) -> None:
+def _run_rank(rank: int, world_size: int, port: int, results: Any, function: Callable[..., Any], args: tuple) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
-    with process_group(rank, world, device=torch.device("cpu")):
+    with process_group(rank, world_size, device=torch.device("cpu")):
         results.put((rank, function(*args)))
 
 
-def on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """What ``function(*args)``, which must be of plain values, returns on each of ``world`` ranks."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+def on_ranks(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Calls ``function(*args)`` on each rank, and returns its results, which must be plain values, in rank order."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     context = mp.get_context("fork")
     results = context.SimpleQueue()
     processes = [
-        context.Process(target=_work, args=(rank, world, port, results, function, args)) for rank in range(world)
+        context.Process(target=_run_rank, args=(rank, world_size, port, results, function, args))
+        for rank in range(world_size)
     ]
     for process in processes:
         process.start()
-    out = {}
-    while len(out) < world:
+    result_of_rank = {}
+    while len(result_of_rank) < world_size:
         while not results.empty():
-            out |= [results.get()]
+            rank, result = results.get()
+            result_of_rank[rank] = result
         if any(process.exitcode for process in processes):
             for process in processes:
                 process.kill()
@@ -42,4 +44,4 @@ def on_ranks(world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
         time.sleep(0.01)
     for process in processes:
         process.join(timeout=60)
-    return [out[rank] for rank in range(world)]
+    return [result_of_rank[rank] for rank in range(world_size)]

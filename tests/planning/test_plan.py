@@ -28,7 +28,7 @@ from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, experiments, get_recipe
 from infomax.recipes.schema import Recipe
 from infomax.reporting.plan_text import misfit, text
-from infomax.runtime.collectives import Traffic, simulated_ranks, world_size
+from infomax.runtime.collectives import TrafficCounter, simulated_ranks, world_size
 from infomax.runtime.options import option_names
 from infomax.training.engine import Engine
 from infomax.training.options import PretrainOptions
@@ -217,9 +217,9 @@ def test_batch_norm_over_gpus_gathers_its_statistics():
     assert count(recipe, ranks=4, device="cuda").sent.norms == received + summed
 
 
-def test_a_rehearsal_ends_with_its_block():
+def test_simulated_ranks_end_with_their_block():
     def fail() -> None:
-        with simulated_ranks(Traffic(4)):
+        with simulated_ranks(TrafficCounter(4)):
             raise ValueError(f"{world_size()} ranks")
 
     with pytest.raises(ValueError, match="4 ranks"):

@@ -1,4 +1,4 @@
-"""Two and three processes against one, in float64, with uneven batches and data whose order matters."""
+"""Compares two and three ranks with one process, in float64, on uneven batches of rows whose order matters."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from infomax.runtime.collectives import gather, global_logmeanexp, global_mean, 
 from ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
-WORLDS = {2: [9, 4], 3: [5, 2, 6]}  # rows a rank
+ROWS_OF_RANKS = {2: [9, 4], 3: [5, 2, 6]}  # by world size
 
 
 def unit(x: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def unit(x: Tensor) -> Tensor:
 
 def corinfomax(x: Tensor, y: Tensor) -> Tensor:
     loss = CorInfoMaxLoss(6, attraction=3.0, forgetting=0.3).double()
-    loss(x, y)  # the second step has statistics of the first behind it
+    loss(x, y)  # so that the step below starts from the statistics of a first one
     return loss(x, y)
 
 
@@ -45,7 +45,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def rows() -> tuple[Tensor, Tensor]:
-    """13 samples that differ in scale and grow along the batch, so that a wrong order or weight shows."""
+    """Returns two views of 13 samples whose scale grows along the batch, so that a wrong order or weight shows."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(13, 6, generator=generator, dtype=torch.float64) * torch.linspace(0.2, 2, 13).view(-1, 1)
     return x, (x + 0.3 * torch.randn(13, 6, generator=generator, dtype=torch.float64)).flip(1)
@@ -59,35 +59,35 @@ def value_and_gradients(name: str, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor
     return value.detach(), torch.cat([g if g is not None else zero for g in (x.grad, y.grad)], dim=1)
 
 
-def work() -> dict:
-    """On one rank."""
-    sizes = WORLDS[world_size()]
+def values_on_this_rank() -> dict:
+    """Computes each loss and its gradients from this rank's rows."""
+    sizes = ROWS_OF_RANKS[world_size()]
     mine = slice(sum(sizes[: rank()]), sum(sizes[: rank() + 1]))
     x, y = rows()
     out = {}
     for name in LOSSES:
         value, gradients = value_and_gradients(name, x[mine], y[mine])
-        # What DistributedDataParallel gives a parameter is the mean over ranks of what each rank's rows send to it.
+        # DistributedDataParallel averages gradients over ranks, so one rank contributes its gradient over world_size.
         out[name] = (float(value), (gradients / world_size()).tolist())
-    everyone, where = gather(x[mine])
-    out["gather"] = bool(torch.equal(everyone, x) and torch.equal(everyone[where], x[mine]))
+    all_rows, own_rows = gather(x[mine])
+    out["gather"] = bool(torch.equal(all_rows, x) and torch.equal(all_rows[own_rows], x[mine]))
     return out
 
 
-@pytest.fixture(scope="module", params=WORLDS)
-def ranks(request) -> list[dict]:
-    """What each rank computed."""
-    return on_ranks(request.param, work)
+@pytest.fixture(scope="module", params=ROWS_OF_RANKS)
+def results_of_ranks(request) -> list[dict]:
+    """Returns what each rank computed."""
+    return on_ranks(request.param, values_on_this_rank)
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_many_ranks_equal_one(ranks, name):
+def test_many_ranks_equal_one(results_of_ranks, name):
     value, gradients = value_and_gradients(name, *rows())
-    for said in ranks:
-        assert said[name][0] == pytest.approx(float(value), rel=1e-11, abs=1e-11)
-    together = torch.tensor([row for said in ranks for row in said[name][1]], dtype=torch.float64)
+    for result in results_of_ranks:
+        assert result[name][0] == pytest.approx(float(value), rel=1e-11, abs=1e-11)
+    together = torch.tensor([row for result in results_of_ranks for row in result[name][1]], dtype=torch.float64)
     torch.testing.assert_close(together, gradients, rtol=1e-9, atol=1e-11)
 
 
-def test_gather_keeps_the_order_of_ranks_of_unequal_length(ranks):
-    assert all(said["gather"] for said in ranks)
+def test_gather_keeps_the_order_of_ranks_of_unequal_length(results_of_ranks):
+    assert all(result["gather"] for result in results_of_ranks)

@@ -24,7 +24,7 @@ from infomax.methods.base import Progress, Views
 from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm
 from infomax.recipes.building import AUTOCAST, build_method, build_optimizer
 from infomax.recipes.schema import OptimizerSettings, Recipe
-from infomax.runtime.collectives import Traffic, average_in_place, simulated_ranks
+from infomax.runtime.collectives import TrafficCounter, average_in_place, simulated_ranks
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class _Step:
         self.images = -(-recipe.batch_size // ranks)
         self.part = recipe.micro_batch_size or self.images
         self.weights, self.activations = live.now, 0
-        self.norms, self.loss = Traffic(ranks), Traffic(ranks)
+        self.norms, self.loss = TrafficCounter(ranks), TrafficCounter(ranks)
         self.spent: dict[str, int] = {}
         self.outputs: tuple[tuple[tuple[int, ...], ...], ...] = ()
 
@@ -190,8 +190,8 @@ class _Step:
             if not layer.training:
                 return
             channels: int = layer.num_features
-            self.norms.gathered += 4 * (2 * channels + 1) * self.ranks
-            self.norms.reduced += 4 * 2 * channels * output.requires_grad
+            self.norms.gathered_bytes += 4 * (2 * channels + 1) * self.ranks
+            self.norms.reduced_bytes += 4 * 2 * channels * output.requires_grad
 
         for layer in batch_norms(self.method):
             layer.register_forward_hook(note)
@@ -213,7 +213,11 @@ class _Step:
             loss=self.spent["loss"],
             encode=self.spent["encode"],
             memory=memory,
-            sent=CommunicationBytes(Traffic(self.ranks, reduced=gradients).sent, self.norms.sent, self.loss.sent),
+            sent=CommunicationBytes(
+                gradients=TrafficCounter(self.ranks, reduced_bytes=gradients).sent_bytes,
+                norms=self.norms.sent_bytes,
+                loss=self.loss.sent_bytes,
+            ),
             outputs=self.outputs,
         )
 

@@ -1,4 +1,4 @@
-"""Checks of what a user asked for, and the failure that is no one's mistake."""
+"""Checks of the values that a user gives; each error names the argument, the value and what would be right."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,41 +7,69 @@ from numbers import Integral, Real
 from typing import Any
 
 
-def choose(what: str, name: Any, choices: Iterable[str]) -> str:
-    """``name``, if it is one of the choices.
+def choose(argument: str, value: Any, choices: Iterable[str]) -> str:
+    """Returns ``value`` if it is one of the choices.
+
+    Args:
+        argument: Name of the argument for the message, as ``--method`` or ``the recipe for mira``.
+        value: What the user gave.
+        choices: All values that are allowed.
 
     Raises:
-        ValueError: naming ``what``, the choices and the nearest of them.
+        ValueError: if it is none of them; the message lists the choices and suggests the nearest one.
     """
     choices = list(choices)
-    if name not in choices:
-        near = get_close_matches(str(name), choices, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{what} must be one of {', '.join(choices)}, but is {name!r}{hint}")
-    return name
+    if value not in choices:
+        nearest = get_close_matches(str(value), choices, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ValueError(f"{argument} must be one of {', '.join(choices)}, but is {value!r}{hint}")
+    return value
 
 
 def check_number(
-    name: str, value: Any, *, low: float, high: float = float("inf"), open_low: bool = False, open_high: bool = True
+    argument: str, value: Any, *, low: float, high: float = float("inf"), open_low: bool = False, open_high: bool = True
 ) -> None:
-    """Refuse a number outside the interval from ``low`` to ``high``; NaN is outside every interval."""
+    """Checks that a value is a number in the interval from ``low`` to ``high``; NaN and infinity never are.
+
+    Args:
+        argument: Name of the argument for the message.
+        value: What the user gave.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        open_low: Whether ``low`` itself is outside.
+        open_high: Whether ``high`` itself is outside.
+
+    Raises:
+        ValueError: if it is not; the message shows the interval.
+    """
     inside = isinstance(value, Real) and not isinstance(value, bool) and isfinite(value)
     if inside:
         x = float(value)
         inside = (x > low if open_low else x >= low) and (x < high if open_high else x <= high)
     if not inside:
         interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
-        raise ValueError(f"{name} must be a number in {interval}, but is {value!r}")
+        raise ValueError(f"{argument} must be a number in {interval}, but is {value!r}")
 
 
-def check_count(name: str, value: Any, *, low: int) -> None:
-    """Refuse what is not a whole number of at least ``low``."""
+def check_count(argument: str, value: Any, *, low: int) -> None:
+    """Checks that a value is an integer of at least ``low``; True and False are not integers here.
+
+    Raises:
+        ValueError: if it is not.
+    """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name} must be a whole number of at least {low}, but is {value!r}")
+        raise ValueError(f"{argument} must be a whole number of at least {low}, but is {value!r}")
 
 
 def choose_device(device: str) -> str:
-    """``cpu`` or ``cuda``; ``auto`` takes the GPU if there is one."""
+    """Returns the kind of device to compute on, ``cpu`` or ``cuda``.
+
+    Args:
+        device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
+
+    Raises:
+        ValueError: if it is none of these, or ``cuda`` without a GPU.
+    """
     import torch
 
     choose("--device", device, ("auto", "cpu", "cuda"))

@@ -1,8 +1,9 @@
-"""Sums, maxima and gathers over the global batch; the identity on one process. The only file with collectives.
+"""Sums, maxima and gathers over the global batch, which change nothing in a single process. The only file with collectives.
 
-Convention: each rank passes its own rows, every rank computes the same global loss, and the backward pass of a sum is
-a sum. Gradients averaged over ranks, as DistributedDataParallel does, are then exactly those of one process that holds
-the whole batch, also when ranks hold different numbers of rows.
+The global batch is the rows of all ranks together. Each rank passes its own rows, every rank computes the same global
+loss, and the backward pass of a sum over ranks is again a sum over ranks. Gradients averaged over ranks, as
+DistributedDataParallel does, are then exactly those of one process that holds the whole batch, also if ranks hold
+different numbers of rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,33 +20,32 @@ T = TypeVar("T")
 
 
 @dataclass
-class Traffic:
-    """What the collectives of one of ``ranks`` ranks leave with it, in bytes."""
+class TrafficCounter:
+    """A dataclass that counts the bytes of the collectives that one of ``world_size`` ranks takes part in."""
 
-    ranks: int
-    reduced: int = 0
-    """By all-reduce."""
-    gathered: int = 0
-    """By all-gather, its own share included."""
+    world_size: int
+    reduced_bytes: int = 0
+    """Size of the tensors that were summed by all-reduce."""
+    gathered_bytes: int = 0
+    """Size of the results of all-gather, the rank's own share included."""
 
     @property
-    def sent(self) -> int:
-        """Bytes that the rank sends, where the ranks stand in a ring: a sum goes round twice, a gather once."""
-        return (2 * self.reduced + self.gathered) * (self.ranks - 1) // self.ranks
+    def sent_bytes(self) -> int:
+        """Returns the bytes that the rank sends if ranks form a ring, which a sum passes twice and a gather once."""
+        return (2 * self.reduced_bytes + self.gathered_bytes) * (self.world_size - 1) // self.world_size
 
 
-_simulated: Traffic | None = None
+_simulated: TrafficCounter | None = None
 
 
 @contextmanager
-def simulated_ranks(traffic: Traffic) -> Iterator[None]:
-    """Act as the first of ``traffic.ranks`` ranks, of which there is no other, and add to it what would pass.
+def simulated_ranks(counter: TrafficCounter) -> Iterator[None]:
+    """Acts as the first of ``counter.world_size`` ranks without any other process, and counts the bytes in ``counter``.
 
-    A sum is then this rank's part of it, and what is gathered its own rows as often as there are ranks: shapes are
-    right, and numbers are not.
+    A sum returns this rank's share of it, and a gather repeats this rank's rows: shapes are right, numbers are not.
     """
     global _simulated
-    _simulated = traffic
+    _simulated = counter
     try:
         yield
     finally:
@@ -53,55 +53,58 @@ def simulated_ranks(traffic: Traffic) -> Iterator[None]:
 
 
 def _all_reduce(x: Tensor, *operation: Any) -> None:
-    """In place; the sum, where no other operation is named."""
+    """Replaces ``x`` by its sum over ranks, or by the result of another operation, such as ``ReduceOp.MAX``."""
     if _simulated is None:
         dist.all_reduce(x, *operation)
     else:
-        _simulated.reduced += x.nbytes
+        _simulated.reduced_bytes += x.nbytes
 
 
 def _all_gather(x: Tensor) -> list[Tensor]:
-    """``x`` of every rank, all of one shape."""
+    """Returns the ``x`` of every rank, in rank order; all must have the same shape."""
     if _simulated is None:
         parts = [torch.empty_like(x) for _ in range(world_size())]
         dist.all_gather(parts, x)
         return parts
-    _simulated.gathered += x.nbytes * _simulated.ranks
-    return [x.clone() for _ in range(_simulated.ranks)]
+    _simulated.gathered_bytes += x.nbytes * _simulated.world_size
+    return [x.clone() for _ in range(_simulated.world_size)]
 
 
 def world_size() -> int:
-    """Number of ranks; 1 where no process group is up."""
+    """Returns the number of ranks; 1 without a process group."""
     if _simulated is not None:
-        return _simulated.ranks
+        return _simulated.world_size
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Returns this process's rank, from 0; 0 without a process group."""
     return dist.get_rank() if world_size() > 1 and _simulated is None else 0
 
 
 @contextmanager
-def process_group(rank: int, world: int, *, device: torch.device) -> Iterator[None]:
-    """Join the ranks that MASTER_ADDR and MASTER_PORT name, by NCCL on GPUs and gloo on CPUs, and leave them after."""
+def process_group(rank: int, world_size: int, *, device: torch.device) -> Iterator[None]:
+    """Joins the ranks that MASTER_ADDR and MASTER_PORT name, and leaves them at the end.
+
+    Ranks communicate by NCCL if ``device`` is a GPU, and by gloo if it is the CPU.
+    """
     backend = "nccl" if device.type == "cuda" else "gloo"
     if backend == "nccl":
-        torch.cuda.set_device(device)  # what is sent as bytes goes through the current device
-    dist.init_process_group(backend, rank=rank, world_size=world, device_id=device if backend == "nccl" else None)
+        torch.cuda.set_device(device)  # collectives of Python objects go through the current device
+    dist.init_process_group(backend, rank=rank, world_size=world_size, device_id=device if backend == "nccl" else None)
     try:
         yield
-    except SystemExit:  # all ranks stop at the same step
+    except SystemExit:  # all ranks stop after the same step, so all reach this barrier
         dist.barrier()
         dist.destroy_process_group()
         raise
-    # After any other error there may be nobody to take leave of, for which NCCL would wait.
-    dist.barrier()  # a rank that leaves early would take the others' connections with it
+    # After any other error this is skipped: other ranks may be gone, and NCCL would wait for them.
+    dist.barrier()  # a rank that left early would close connections that the others still use
     dist.destroy_process_group()
 
 
 def broadcast_from_rank0(make: Callable[[], T]) -> T:
-    """What ``make`` returns or raises on the first rank, on every rank; the others do not call it."""
+    """Calls ``make`` on the first rank alone; every rank then returns its result or raises its exception."""
     if world_size() == 1:
         return make()
     outcome: list[Any] = [None, None]
@@ -117,19 +120,19 @@ def broadcast_from_rank0(make: Callable[[], T]) -> T:
 
 
 def barrier() -> None:
-    """Wait until every rank has come here."""
+    """Waits until every rank has called this function."""
     if world_size() > 1:
         dist.barrier()
 
 
 def all_ranks_max(number: int, device: torch.device) -> int:
-    """The largest of the ranks' numbers."""
+    """Returns the largest of the numbers that the ranks pass."""
     return number if world_size() == 1 else int(global_max(torch.tensor(number, device=device)))
 
 
 @torch.no_grad()
 def average_in_place(tensors: list[Tensor]) -> None:
-    """Replace each tensor by its mean over ranks, in one collective."""
+    """Replaces each tensor by its mean over ranks, with one collective for all of them."""
     if world_size() == 1 or not tensors:
         return
     flat = global_sum(torch.cat([x.flatten() for x in tensors])) / world_size()
@@ -138,6 +141,8 @@ def average_in_place(tensors: list[Tensor]) -> None:
 
 
 class _Sum(torch.autograd.Function):
+    """The sum over ranks; its backward pass sums the ranks' gradients, because each rank's loss uses the same sum."""
+
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         x = x.clone(memory_format=torch.contiguous_format)
@@ -153,14 +158,14 @@ class _Sum(torch.autograd.Function):
 
 
 def global_sum(x: Tensor) -> Tensor:
-    """Elementwise sum of ``x`` over ranks; differentiable."""
+    """Sums ``x`` elementwise over ranks; differentiable. All ranks pass tensors of the same shape."""
     if world_size() == 1:
         return x
     return _Sum.apply(x)  # pyrefly: ignore[bad-return]
 
 
 def global_max(x: Tensor) -> Tensor:
-    """Elementwise maximum of ``x`` over ranks; no gradient."""
+    """Returns the elementwise maximum of ``x`` over ranks, without gradient; all ranks pass the same shape."""
     if world_size() == 1:
         return x.detach()
     x = x.detach().clone(memory_format=torch.contiguous_format)
@@ -169,14 +174,17 @@ def global_max(x: Tensor) -> Tensor:
 
 
 def global_count(x: Tensor) -> int:
-    """Number of rows of ``x`` over all ranks."""
+    """Returns the number of rows in the global batch: the sum over ranks of ``len(x)``."""
     if world_size() == 1:
         return len(x)
     return int(global_sum(torch.tensor(len(x), device=x.device)))
 
 
 def global_quotient(total: Tensor, count: int) -> Tensor:
-    """Sum of ``total`` over ranks divided by that of ``count``, in one collective; differentiable."""
+    """Divides the sum of ``total`` over ranks by the sum of ``count`` over ranks, with one collective.
+
+    The result is differentiable in ``total``, which has the same shape on all ranks.
+    """
     if world_size() == 1:
         return total / count
     sums = global_sum(torch.cat([total.flatten(), total.new_tensor([count])]))
@@ -184,12 +192,12 @@ def global_quotient(total: Tensor, count: int) -> Tensor:
 
 
 def global_mean(x: Tensor) -> Tensor:
-    """Mean over the rows of the global batch; differentiable."""
+    """Returns the mean over the rows of the global batch, of shape ``x.shape[1:]``; differentiable."""
     return x.mean(0) if world_size() == 1 else global_quotient(x.sum(0), len(x))
 
 
 def global_means(xs: list[Tensor]) -> list[Tensor]:
-    """:func:`global_mean` of several tensors with the same rows, in one collective."""
+    """Returns the :func:`global_mean` of each tensor, with one collective; all have the same number of rows on a rank."""
     if world_size() == 1:
         return [x.mean(0) for x in xs]
     means = global_quotient(torch.cat([x.sum(0).flatten() for x in xs]), len(xs[0]))
@@ -198,31 +206,35 @@ def global_means(xs: list[Tensor]) -> list[Tensor]:
 
 
 def global_logmeanexp(x: Tensor) -> Tensor:
-    """``log(mean(exp(x)))`` over the rows of the global batch, without overflow; differentiable."""
+    """Computes ``log(mean(exp(x)))`` over the rows of the global batch, without overflow; differentiable."""
     shift = global_max(x.amax(0))
     return shift + global_mean((x - shift).exp()).log()
 
 
 def row_counts(x: Tensor) -> list[int]:
-    """Number of rows of ``x`` on each rank."""
+    """Returns the number of rows of ``x`` on each rank, in rank order."""
     if world_size() == 1:
         return [len(x)]
     return [int(count) for count in _all_gather(torch.tensor([len(x)], device=x.device))]
 
 
-def gather(x: Tensor, sizes: list[int] | None = None) -> tuple[Tensor, slice]:
-    """The rows of every rank in rank order, and where this rank's rows are among them; no gradient.
+def gather(x: Tensor, counts: list[int] | None = None) -> tuple[Tensor, slice]:
+    """Gathers the rows of every rank, without gradient.
 
     Args:
-        sizes: What :func:`row_counts` says, where it is known.
+        x: This rank's rows; ranks may hold different numbers of them.
+        counts: The result of :func:`row_counts`, to spare its collective if it was called before.
+
+    Returns:
+        The rows of the global batch in rank order, and the slice of it that holds this rank's rows.
     """
     x = x.detach()
     if world_size() == 1:
         return x, slice(0, len(x))
-    # Ranks may hold different numbers of rows, which all_gather does not allow: pad to the longest, then cut.
-    sizes = sizes or row_counts(x)
-    padded = x.new_zeros(max(sizes), *x.shape[1:])
+    # all_gather needs the same number of rows on every rank: pad to the largest number, then cut.
+    counts = counts or row_counts(x)
+    padded = x.new_zeros(max(counts), *x.shape[1:])
     padded[: len(x)] = x
     parts = _all_gather(padded)
-    start = sum(sizes[: rank()])
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)]), slice(start, start + len(x))
+    start = sum(counts[: rank()])
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]), slice(start, start + len(x))

@@ -1,4 +1,4 @@
-"""Files that are either the old ones or the new ones, whatever happens while they are written."""
+"""Writes files atomically, and names the cache folder."""
 
 import os
 import tempfile
@@ -6,13 +6,15 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: ``infomax`` below ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Returns the folder for files that can be computed again: ``infomax`` below ``XDG_CACHE_HOME`` or ``~/.cache``."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home if os.path.isabs(home) else tempfile.gettempdir()) / "infomax"
 
 
 def write_atomic(file: Path, content: bytes) -> None:
-    """Write beside the place, make sure that it reached the disk, and move it there.
+    """Writes a file so that at any time it has either its old content or all of the new one.
+
+    The content is first written to a hidden file beside it, forced to the disk, and then moved.
 
     Raises:
         OSError: if it could not be written; ``file`` is then as it was.
@@ -24,7 +26,7 @@ def write_atomic(file: Path, content: bytes) -> None:
             out.flush()
             os.fsync(out.fileno())
         partial.replace(file)
-        folder = os.open(file.parent, os.O_RDONLY)  # the move too has to reach the disk
+        folder = os.open(file.parent, os.O_RDONLY)  # the move is stored in the folder, which has to reach the disk too
         os.fsync(folder)
         os.close(folder)
     except OSError:

@@ -1,4 +1,4 @@
-"""Files with one JSON object a line, which survive a full disk or a lost machine."""
+"""Reads and appends to files with one JSON object a line, also after a full disk or a lost machine cut a line short."""
 
 import json
 import os
@@ -7,18 +7,21 @@ from typing import Any
 
 
 def append_json_line(file: Path, row: dict[str, Any]) -> None:
-    """Add one line of JSON to a file."""
+    """Adds one line of JSON to a file, and makes the file if it does not exist.
+
+    If the last line was cut short, a line break goes before the new one.
+    """
     with file.open("ab+") as lines:
-        torn = lines.tell() > 0 and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n"
-        lines.write((("\n" if torn else "") + json.dumps(row) + "\n").encode())
+        is_cut = lines.tell() > 0 and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n"
+        lines.write((("\n" if is_cut else "") + json.dumps(row) + "\n").encode())
 
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of JSON in a file, but those that were cut off."""
+    """Reads the lines of JSON in a file, oldest first, and leaves out lines that were cut short."""
     rows = []
     for line in file.read_text().splitlines(keepends=True):
         try:
             rows += [json.loads(line)] if line.endswith("\n") else []
-        except json.JSONDecodeError:  # and went on after the disk had room again
+        except json.JSONDecodeError:  # a line that a full disk cut short, and that append_json_line ended later
             continue
     return rows

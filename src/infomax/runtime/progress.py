@@ -1,27 +1,32 @@
-"""A progress bar, for a terminal and for a log file."""
+"""Makes progress bars that suit a terminal and a log file."""
 
 import sys
 
 from tqdm import tqdm
 
 
-def progress_bar(what: str, total: int, *, done: int = 0, unit: str = "images", quiet: bool = False) -> tqdm:
-    """A bar on the standard error; in a file, which keeps every line, one every ten seconds at most.
+def progress_bar(task: str, total: int, *, done: int = 0, unit: str = "images", quiet: bool = False) -> tqdm:
+    """Returns a progress bar on the standard error.
+
+    It is drawn up to ten times a second in a terminal, and every ten seconds if the standard error is a file, which keeps
+    every line.
 
     Args:
-        what: Is being done.
-        done: Of ``total``, before now.
-        quiet: No bar.
+        task: The word or two in front of the bar.
+        total: Number of units in all.
+        done: Number of units that were done before now.
+        unit: Name of a unit, in the plural.
+        quiet: Whether to show no bar.
     """
-    every = 0.1 if sys.stderr.isatty() else 10  # seconds
-    form = "{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left, {rate_fmt}{postfix}"
+    seconds_between_updates = 0.1 if sys.stderr.isatty() else 10
+    layout = "{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left, {rate_fmt}{postfix}"
     return tqdm(
-        desc=what,
+        desc=task,
         total=total,
         initial=done,
         unit=f" {unit}",
         disable=quiet or done >= total,
         dynamic_ncols=True,
-        mininterval=every,
-        bar_format=form,
+        mininterval=seconds_between_updates,
+        bar_format=layout,
     )
