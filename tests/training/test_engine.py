@@ -59,7 +59,7 @@ def images() -> ArrayImages:
 
 def parts_of(engine, step):
     plan = engine.recipe
-    where = {"rank": rank(), "world": world_size(), "part": plan.micro_batch_size}
+    where = {"rank": rank(), "world_size": world_size(), "micro_batch_size": plan.micro_batch_size}
     steps = range(step, step + 1)
     return list(
         training_batches(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **where)

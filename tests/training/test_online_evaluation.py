@@ -93,7 +93,7 @@ def listening(plan, known=None) -> tuple[Engine, OnlineProbe]:
 
 
 def parts_of(plan, step):
-    where = {"rank": rank(), "world": world_size(), "part": plan.micro_batch_size}
+    where = {"rank": rank(), "world_size": world_size(), "micro_batch_size": plan.micro_batch_size}
     steps = range(step, step + 1)
     return list(
         training_batches(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **where)
