@@ -218,6 +218,7 @@ def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypat
     assert "images/4.png cannot be read as an image" in last
 
 
+@pytest.mark.process
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
     words = (
         "pretrain",
@@ -251,6 +252,7 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.process
 def test_demo_at_toy_size(tmp_path):
     rows = list(demo(tmp_path / "demo", epochs=1, quiet=True))
     assert [row["name"] for row in rows] == ["raw pixels", "untrained encoder", "mira", "corinfomax", "carl", "mveb"]

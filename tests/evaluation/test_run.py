@@ -131,6 +131,7 @@ def test_finetune_by_a_setting_and_by_a_search(infomax, trained):
     assert (row["protocol"], len(row["tried"])) == ("transfer-finetune", 2)
 
 
+@pytest.mark.process
 def test_ranks_share_an_evaluation_and_one_of_them_tells(trained, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

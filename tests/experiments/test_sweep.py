@@ -91,6 +91,7 @@ def test_what_is_impossible_is_refused_before_anything_runs(tmp_path, what, chan
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.process
 def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
     out = tmp_path / "out"
     done = infomax(*SHORT, *VALUES, "--out", str(out))
@@ -132,6 +133,7 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
     assert left.stdout.strip() == f"infomax evaluate knn {out / runs[0]} --alone"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_an_interrupted_sweep_goes_on(tmp_path, kind, code):
     out = tmp_path / "out"
@@ -157,6 +159,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path, kind, code):
     assert "going on from step" in done.stderr
 
 
+@pytest.mark.process
 def test_a_run_that_fails_does_not_stop_the_others_and_a_refused_one_does(tmp_path):
     out = tmp_path / "out"
     hot = ["--set", "optimizer.learning_rate=1e30", "--set", "optimizer.momentum=0"]
@@ -183,6 +186,7 @@ def test_a_run_on_other_images_is_not_taken(tmp_path):
             sweep(["carl/digits"], tmp_path, options=NO_CHANGES, train=words)
 
 
+@pytest.mark.process
 def test_what_no_method_can_do_is_refused_before_the_first_run(tmp_path):
     done = infomax("sweep", "mira/digits", "--vary", "method.beta=0.5,1.5", "--out", str(tmp_path / "out"))
     assert done.returncode == 2

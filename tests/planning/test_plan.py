@@ -120,7 +120,10 @@ def most_bytes(recipe: Recipe) -> int:
     return sum(x.nbytes for x in there) + int(np.cumsum(changes).max())
 
 
-@pytest.mark.parametrize(("batch", "part", "precision"), [(64, None, "32"), (128, 32, "32"), (64, None, "bf16")])
+@pytest.mark.parametrize(
+    ("batch", "part", "precision"),
+    [(64, None, "32"), (128, 32, "32"), (64, None, "bf16"), (64, None, "16"), (64, None, "64")],
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_memory_is_that_of_a_real_step(method, batch, part, precision):
     recipe = small(method, batch, part, precision)

@@ -163,6 +163,7 @@ def together(tmp_path_factory):
     return results
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", PLANS)
 def test_many_ranks_equal_one(alone, together, name):
     """Loss, the gradient of every parameter, and the state after four steps; on every rank of 2 and of 4."""
@@ -349,6 +350,7 @@ def graphs(monkeypatch):
 GRAPHS = {"mira-multi-crop": 10, "corinfomax-norm": 4, "carl": 4, "mveb-multi-crop": 8, "joint": 4}
 
 
+@pytest.mark.process
 @compiling
 @pytest.mark.parametrize("variant", GRAPHS)
 def test_one_graph_of_each_size_serves_all_steps_and_computes_the_same(variant, graphs):
@@ -364,6 +366,7 @@ def test_one_graph_of_each_size_serves_all_steps_and_computes_the_same(variant, 
         assert graphs == [0] * GRAPHS[variant]
 
 
+@pytest.mark.process
 @compiling
 def test_parts_of_a_step_have_two_graphs_of_each_network(graphs):
     """With a gradient and without; views are made in the same precision in both passes."""
@@ -372,6 +375,7 @@ def test_parts_of_a_step_have_two_graphs_of_each_network(graphs):
     assert graphs == [0] * (GRAPHS["mira-multi-crop"] + 3)  # student: two sizes of encoder, one of head
 
 
+@pytest.mark.process
 @compiling
 @pytest.mark.parametrize("backbone", ["resnet18", "vit_small"])
 def test_each_encoder_is_one_graph(backbone, graphs):

@@ -111,6 +111,7 @@ def newest_step(out) -> str:
     return next((file.name[:13] for file in checkpoints.list_checkpoints(out / "checkpoints")), "")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(arrays, folder, tmp_path, method):
     """SIGKILL at least five times for each method, 20 in all: within steps, checkpoints, scores and start-up."""
@@ -154,6 +155,7 @@ def started(tmp_path):
     return lambda: Run(tmp_path / "run").read_rows("metrics.jsonl")
 
 
+@pytest.mark.process
 def test_sigterm_saves_and_exits_with_0(tmp_path):
     process = start(tmp_path, *LONG)
     wait_for(started(tmp_path), process)
@@ -164,6 +166,7 @@ def test_sigterm_saves_and_exits_with_0(tmp_path):
     assert "Traceback" not in err
 
 
+@pytest.mark.process
 def test_slurm_requeues_before_its_time_is_up(tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/scontrol").write_text(f"#!/bin/sh\necho $* > {tmp_path}/told\n")
@@ -184,6 +187,7 @@ def prepared(out, data, method, **changes) -> Run:
     return prepare_run(pick(PretrainOptions, {"data": data, "method": method, "out": out, **machine, **changes})).run
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("worlds", [(2, 1), (2, 4)])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
@@ -203,6 +207,7 @@ def test_a_run_goes_on_with_other_numbers_of_ranks(arrays, tmp_path, method, wor
         torch.testing.assert_close(ends[0]["method"][name], tensor, rtol=1e-6, atol=1e-8, msg=name)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("world", [3])
 def test_many_ranks_go_on_with_the_same_bits(arrays, tmp_path, world):
     straight, run = (prepared(tmp_path / name, arrays, "carl", precision="32") for name in "ab")
@@ -219,6 +224,7 @@ def ranks_of(process) -> list[int]:
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_that_dies_ends_the_others_with_its_reason(tmp_path, victim):
     process = start(tmp_path, *LONG, "--devices", "2")
@@ -233,6 +239,7 @@ def test_a_rank_that_dies_ends_the_others_with_its_reason(tmp_path, victim):
     assert last(tmp_path / "run")["step"] > 0  # the other one saved what it had
 
 
+@pytest.mark.process
 def test_ranks_do_not_outlive_the_process_that_waits_for_them(tmp_path):
     process = start(tmp_path, *LONG, "--devices", "2")
     wait_for(started(tmp_path), process)
@@ -246,6 +253,7 @@ def test_ranks_do_not_outlive_the_process_that_waits_for_them(tmp_path):
     assert last(tmp_path / "run")["step"] > 0
 
 
+@pytest.mark.process
 def test_a_signal_to_the_whole_group_is_one_wish_to_stop(folder, tmp_path):
     """As SLURM, systemd and torchrun send it: to the command, its ranks and their workers at once, and again."""
     words = ("--data", str(folder), "--batch-size", "16", "--workers", "1", "--devices", "2")
@@ -258,6 +266,7 @@ def test_a_signal_to_the_whole_group_is_one_wish_to_stop(folder, tmp_path):
     assert f"stopped at step {last(tmp_path / 'run')['step']};" in err
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_to_many_ranks_saves_and_ends_them_all(tmp_path, number, code):
     process = start(tmp_path, *LONG, "--devices", "2")
@@ -270,6 +279,7 @@ def test_a_signal_to_many_ranks_saves_and_ends_them_all(tmp_path, number, code):
     assert last(tmp_path / "run")["step"] > 0
 
 
+@pytest.mark.process
 def test_torchrun_starts_the_ranks(tmp_path):
     words = ("--out", "run", "--epochs", "1", "--image-size", "8", "--method", "carl", "--precision", "64")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
@@ -338,6 +348,7 @@ def on_a_small_disk(out, data, result):
         result.write_text(str(error))
 
 
+@pytest.mark.process
 def test_a_full_disk_costs_no_training_before_its_end(arrays, tmp_path):
     process = mp.get_context("fork").Process(target=on_a_small_disk, args=(tmp_path / "run", arrays, tmp_path / "said"))
     process.start()
@@ -385,6 +396,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith("infomax: [Errno")
 
 
+@pytest.mark.process
 def test_a_data_set_that_vanishes_loses_nothing(folder, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
@@ -428,6 +440,7 @@ def test_a_damaged_image_is_skipped_counted_and_named(folder, tmp_path, capsys):
         go(tmp_path / "none", images, skip_unreadable=0)
 
 
+@pytest.mark.process
 def test_a_worker_that_is_killed_is_explained_and_loses_nothing(folder, tmp_path, monkeypatch):
     step = Engine.step
 
@@ -459,6 +472,7 @@ def with_little_memory(out, data, result):
         result.write_text(str(error))
 
 
+@pytest.mark.process
 def test_too_little_memory_says_which_options_to_lower(arrays, tmp_path):
     target = (tmp_path / "run", arrays, tmp_path / "said")
     process = mp.get_context("fork").Process(target=with_little_memory, args=target)
@@ -537,6 +551,7 @@ def test_deterministic_mode_is_on_for_the_run_alone(arrays, tmp_path, monkeypatc
     assert not differing(*map(last, runs))
 
 
+@pytest.mark.process
 def test_what_is_compiled_are_the_steps(tmp_path, monkeypatch):
     """Not the scoring, whose batches are of other sizes; and what is saved is as without, but for rounding."""
     compiled, sizes = torch.compile, set()

@@ -312,6 +312,7 @@ def test_a_resumed_run_has_the_same_head_to_the_bit(arrays, tmp_path):
     assert len(scores(straight)) == 4
 
 
+@pytest.mark.process
 def test_a_run_goes_on_with_other_numbers_of_ranks(arrays, tmp_path):
     straight, moved = (prepared(tmp_path / name, arrays / "toy.npz", precision="64") for name in "ab")
     train_until(straight)

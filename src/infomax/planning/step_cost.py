@@ -104,7 +104,7 @@ def count(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> Cost:
         method = synchronise_batch_norm(method, torch.device(device))
     flops = FlopCounterMode(display=False, custom_mapping=FACTORISATIONS)
     shapes = _Shapes(allow_non_fake_inputs=True)
-    with warnings.catch_warnings(action="ignore"), shapes, flops, _Live() as live:
+    with warnings.catch_warnings(action="ignore"), shapes, flops, _Live(device) as live:
         step = _Step(recipe, method.to_empty(device="cpu"), ranks, flops, live)
         if together and device == "cuda":
             step.synchronise_batch_norm()
@@ -242,16 +242,19 @@ class _Shapes(FakeTensorMode):
 class _Live(TorchDispatchMode):
     """Bytes of all tensors that were made since and are still there, and the most there have been at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
         self.now = self.most = 0
         self._known: set[int] = set()
+        self._device = device
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for x in tree_leaves(made):
             if isinstance(x, Tensor):
                 self._note(x.untyped_storage())
+        if self._device == "cpu":
+            self.most = max(self.most, self.now + _unfolded_bytes(func, args, made))
         return made
 
     def _note(self, storage: torch.UntypedStorage) -> None:
@@ -264,6 +267,29 @@ class _Live(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._known.remove(key)
         self.now -= size
+
+
+def _unfolded_bytes(func: Any, args: Sequence[Any], result: Any) -> int:
+    """Returns the bytes that a CPU takes for a moment to multiply a convolution's unfolded input as a matrix.
+
+    oneDNN convolves without them, but not all types of numbers: float32 always, bfloat16 if the processor has
+    instructions for it (AVX-512, AMX), float16 on few processors, float64 never. For the others torch copies the
+    neighbourhood of each pixel, of the whole batch at once. We ask torch which of the two it would choose for these
+    arguments, because its choice follows ``ONEDNN_MAX_CPU_ISA`` as well; the flags of ``torch.cpu`` do not.
+    """
+    if func is torch.ops.aten.convolution.default:
+        output, (x, weight, bias), settings, bias_sizes = result, args[:3], args[3:9], None
+    elif func is torch.ops.aten.convolution_backward.default:
+        output, x, weight, bias, settings, bias_sizes = *args[:3], None, args[4:10], args[3]
+    else:
+        return 0
+    stride, padding, _, _, _, groups = settings
+    choice = torch._C._select_conv_backend(x, weight, bias, *settings, bias_sizes)
+    is_matrix_already = prod(weight.shape[2:]) == prod(stride) == 1 and not any(padding)
+    if choice.name != "Slow2d" or is_matrix_already:
+        return 0
+    pixels, neighbours = len(output) * prod(output.shape[2:]), x.shape[1] // groups * prod(weight.shape[2:])
+    return pixels * neighbours * x.element_size()
 
 
 def _cholesky(shape: Sequence[int], *_: Any, **__: Any) -> int:
