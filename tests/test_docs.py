@@ -114,7 +114,8 @@ def test_functions_that_contributing_names_are_in_their_files():
     assert len(rows) > 30
     missing = []
     for file, cell in rows:
-        source = (ROOT / "src" / "infomax" / file).read_text()
+        path = ROOT / "src" / "infomax" / file
+        source = path.read_text() if path.exists() else ""
         for name in re.findall(r"`(\w+)`", cell):
             if not re.search(rf"^ *(?:(?:def|class) {name}\b|{name}\b(?::[^=]+)? = )", source, re.M):
                 missing.append(f"{file}: {name}")
