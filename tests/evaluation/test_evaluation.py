@@ -17,7 +17,7 @@ from infomax.evaluation.linear import FEW_PENALTY, linear_scores
 from infomax.evaluation.protocols import cluster, few, knn, linear
 from infomax.evaluation.representations import EvaluationOptions, Features, compare_features
 from infomax.evaluation.scores import top_k
-from infomax.features.extraction import embed, extract, pixels, recalibrate_batch_norm
+from infomax.features.extraction import embed, extract_features, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import build_encoder, save_encoder
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
@@ -102,10 +102,10 @@ def test_features_are_those_of_the_encoder_in_evaluation_mode_and_leave_it_as_it
     images = open_source("digits").test
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     index = np.arange(300)
-    features = extract(encoder, images, index, Preprocessing(resize=16, size=16))
+    features = extract_features(encoder, images, index, Preprocessing(resize=16, size=16))
     assert encoder.training
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
-    alone = extract(encoder, images, index[290:291], Preprocessing(resize=16, size=16))
+    alone = extract_features(encoder, images, index[290:291], Preprocessing(resize=16, size=16))
     torch.testing.assert_close(features[290:291], alone)
 
 
@@ -113,7 +113,7 @@ def test_pixels_of_large_images_are_averaged():
     checker = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     images = ArrayImages(np.repeat(checker[None, ..., None], 3, axis=3), None, [])
     how = Preprocessing(resize=64, size=64, mean=(0, 0, 0), std=(1, 1, 1))
-    (x,) = pixels(images, np.arange(1), how)
+    (x,) = pixel_batches(images, np.arange(1), how)
     assert x.shape == (1, 3 * 32 * 32)
     torch.testing.assert_close(x, torch.full_like(x, 0.5))
 
@@ -127,7 +127,9 @@ def test_the_three_representations_are_what_they_say(folder):
     digits = open_source("digits")
     how = Preprocessing(resize=16, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
     part = LabelledImages(digits.train, np.arange(1438), digits.train.labels)
-    again = extract(recalibrate_batch_norm(build_encoder(**SETTINGS), part, how), digits.test, np.arange(359), how)
+    again = extract_features(
+        recalibrate_batch_norm(build_encoder(**SETTINGS), part, how), digits.test, np.arange(359), how
+    )
     torch.testing.assert_close(untrained.test, again)
 
 

@@ -20,7 +20,7 @@ from infomax.evaluation.clusters import compare
 from infomax.evaluation.prototypes import prototype_row
 from infomax.evaluation.run import evaluate
 from infomax.features import extraction as features
-from infomax.features.extraction import extract
+from infomax.features.extraction import extract_features
 from infomax.models.encoders import build_encoder, load_encoder
 from infomax.papers import published
 from infomax.recipes.building import build_method
@@ -72,7 +72,7 @@ def test_the_clusters_of_a_method_are_its_own(trained):
     method.load_state_dict(checkpoints.load(checkpoints.newest_readable(trained / "a" / "checkpoints"))["method"])
     method.eval()
     encoder = load_encoder(trained / "a")
-    x = extract(encoder, source.test, np.arange(len(source.test)), encoder.preprocessing)
+    x = extract_features(encoder, source.test, np.arange(len(source.test)), encoder.preprocessing)
     with torch.no_grad():
         teacher = method.teacher.module
         found = method.prototypes(teacher[1](x)).argmax(1)

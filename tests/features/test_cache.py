@@ -14,13 +14,13 @@ from infomax.data.images import ArrayImages, FileImages, Subset
 from infomax.data.sources.location import open_source
 from infomax.features import cache
 from infomax.features.cache import cached_features, features_folder
-from infomax.features.extraction import encoded, extract
+from infomax.features.extraction import encode_batches, extract_features
 from infomax.models.encoders import build_encoder, fingerprint
 from infomax.runtime.collectives import rank
 from ranks import on_ranks
 
 HOW = Preprocessing(resize=16, size=16)
-true_encoded, test_cache = encoded, sys.modules[__name__]
+original_encode_batches, test_cache = encode_batches, sys.modules[__name__]
 ENCODER = build_encoder("small", stem="imagenet", seed=0)
 
 
@@ -33,13 +33,13 @@ def apart(tmp_path, monkeypatch):
 def counted(monkeypatch):
     """How many images were encoded."""
     seen = []
-    monkeypatch.setattr(test_cache, "encoded", counting(seen))
+    monkeypatch.setattr(test_cache, "encode_batches", counting(seen))
     return seen
 
 
 def counting(seen):
     def encode(*args, **kwargs):
-        for part in true_encoded(*args, **kwargs):
+        for part in original_encode_batches(*args, **kwargs):
             seen.append(len(part))
             yield part
 
@@ -58,7 +58,7 @@ def folder(tmp_path):
 
 def features(images, encoder=ENCODER, how=HOW, **options):
     return cached_features(
-        lambda images, index: test_cache.encoded(encoder, images, index, how, workers=0),
+        lambda images, index: test_cache.encode_batches(encoder, images, index, how, workers=0),
         f"{fingerprint(encoder)} {how}",
         images,
         **options,
@@ -70,7 +70,7 @@ def test_features_are_computed_once_and_are_those_of_the_encoder(folder, counted
     assert sum(counted) == 7
     assert torch.equal(features(folder), first)
     assert sum(counted) == 7
-    assert torch.equal(first, extract(ENCODER, folder, np.arange(7), HOW, workers=0))
+    assert torch.equal(first, extract_features(ENCODER, folder, np.arange(7), HOW, workers=0))
 
 
 def test_whatever_decides_them_makes_them_new(folder, counted):
@@ -91,7 +91,7 @@ def test_whatever_decides_them_makes_them_new(folder, counted):
     os.utime(path, ns=(1, 1))
     changed = features(folder)
     assert sum(counted) == 42
-    torch.testing.assert_close(changed[3], extract(ENCODER, folder, np.array([3]), HOW, workers=0)[0])
+    torch.testing.assert_close(changed[3], extract_features(ENCODER, folder, np.array([3]), HOW, workers=0)[0])
 
 
 def test_one_changed_pixel_of_an_array_makes_its_features_new(counted):
@@ -107,19 +107,19 @@ def test_an_interrupted_computation_goes_on(monkeypatch, counted):
     images = open_source("digits").train
 
     def failing(*args, **kwargs):
-        for number, part in enumerate(true_encoded(*args, **kwargs)):
+        for number, part in enumerate(original_encode_batches(*args, **kwargs)):
             if number == 3:
                 raise KeyboardInterrupt
             yield part
 
     with monkeypatch.context() as patch:
-        patch.setattr(test_cache, "encoded", failing)
+        patch.setattr(test_cache, "encode_batches", failing)
         with pytest.raises(KeyboardInterrupt):
             features(images)
     before = sum(counted)
     whole = features(images)
     assert sum(counted) - before == 1438 - 512  # one piece of two batches was whole
-    torch.testing.assert_close(whole, extract(ENCODER, images, np.arange(1438), HOW))
+    torch.testing.assert_close(whole, extract_features(ENCODER, images, np.arange(1438), HOW))
 
 
 def test_a_subset_uses_what_is_there_of_the_whole(folder, counted, monkeypatch):
@@ -161,7 +161,7 @@ def test_without_a_cache_nothing_is_kept_or_used(folder, counted):
 def of_rank(root, names, late):
     images = FileImages(root, names, None, [])
     seen = []
-    test_cache.encoded, cache.CHUNK = counting(seen), 2
+    test_cache.encode_batches, cache.CHUNK = counting(seen), 2
     if rank() == late:
         time.sleep(0.5)  # the other one has written by then
     made = features(images)
@@ -173,7 +173,7 @@ def of_rank(root, names, late):
 def test_ranks_share_the_work_and_none_is_done_twice(folder, late):
     found = on_ranks(2, of_rank, folder.root, list(folder.files), late)
     assert [count for count, *_ in found] == [4, 3]  # pieces of 2, 2, 2 and 1
-    expected = extract(ENCODER, folder, np.arange(7), HOW, workers=0)
+    expected = extract_features(ENCODER, folder, np.arange(7), HOW, workers=0)
     for _, made, some in found:
         torch.testing.assert_close(torch.tensor(made), expected, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(torch.tensor(some), expected[[0, 3]], rtol=1e-5, atol=1e-5)

@@ -18,7 +18,7 @@ from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source
 from infomax.data.streams import Stream
 from infomax.evaluation.knn_vote import knn_scores
-from infomax.features.extraction import extract
+from infomax.features.extraction import extract_features
 from infomax.methods.base import Progress, Views
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, get_recipe
@@ -361,11 +361,11 @@ def test_at_the_end_all_test_images_are_classified_and_before_a_share(arrays, tm
     assert [7 * score for score in of_seven] == pytest.approx([round(7 * score) for score in of_seven])
     head, source, encoder = last(run)["probe"], open_source(str(arrays / "toy.npz")), infomax.load(run)
     train, test, how = source.train, source.test, encoder.preprocessing
-    features = extract(encoder, test, np.arange(30), how)
+    features = extract_features(encoder, test, np.arange(30), how)
     found = (features @ head["weight"].T + head["bias"]).argmax(1).numpy() == test.labels
     assert scores(run)[-1]["linear_top1"] == pytest.approx(found.mean())
     assert 0.5 < found.mean() < 1
-    seven, bank = [0, 4, 9, 14, 19, 24, 29], extract(encoder, train, np.arange(50), how)
+    seven, bank = [0, 4, 9, 14, 19, 24, 29], extract_features(encoder, train, np.arange(50), how)
     votes = knn_scores(bank, torch.from_numpy(train.labels), features[seven], classes=2).argmax(1).numpy()
     assert scores(run)[-1]["knn_top1"] == pytest.approx((votes == test.labels[seven]).mean())
 

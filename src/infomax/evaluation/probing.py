@@ -24,7 +24,7 @@ from infomax.evaluation.probes import PROBES, LinearProbes, Probe, held_out, tra
 from infomax.evaluation.representations import EvaluationOptions, Representation, labelled, represent
 from infomax.evaluation.scores import hits, judge
 from infomax.evaluation.unfinished import Unfinished, hash_labelled_images
-from infomax.features.extraction import extract
+from infomax.features.extraction import extract_features
 from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.collectives import all_ranks_max, rank, world_size
 from infomax.runtime.files import cache_folder
@@ -197,7 +197,7 @@ class _Probing:
             features = self.what.features(self.images)[rows]
         else:
             where = {"device": self.device, "workers": self.how.workers}
-            features = extract(self.encoder, self.images, rows, self.encoder.preprocessing, **where)
+            features = extract_features(self.encoder, self.images, rows, self.encoder.preprocessing, **where)
         scores = heads.scores(features.to(self.device).float())[:, len(self.rates) :].cpu()
         labels = torch.from_numpy(self.labels[rows])
         return [float(hits(scores[:, i], labels).float().mean()) for i in range(len(self.rates))]

@@ -18,7 +18,7 @@ from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.data.streams import Stream
 from infomax.features.cache import Encode, cached_features
-from infomax.features.extraction import encoded, pixels, recalibrate_batch_norm
+from infomax.features.extraction import encode_batches, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import Encoder, fingerprint, untrained_encoder
 from infomax.models.pretrained import open_encoder
 from infomax.runtime.checks import choose_device
@@ -94,7 +94,7 @@ def _of_encoder(name: str, network: Encoder, preprocessing: Preprocessing, how: 
     identity = fingerprint(network)
 
     def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
-        return encoded(network, images, index, preprocessing, device=how.torch_device, workers=how.workers)
+        return encode_batches(network, images, index, preprocessing, device=how.torch_device, workers=how.workers)
 
     return Representation(name, identity, _kept(encode, f"{identity} {preprocessing}", how), network)
 
@@ -117,7 +117,7 @@ def references(
     preprocessing = first.encoder.preprocessing
 
     def raw(images: Images, index: np.ndarray) -> Iterator[Tensor]:
-        return pixels(images, index, preprocessing, workers=how.workers)
+        return pixel_batches(images, index, preprocessing, workers=how.workers)
 
     others = [Representation("raw pixels", "", _kept(raw, f"pixels {preprocessing}", how))]
     if is_run(encoder):
@@ -131,7 +131,9 @@ def references(
             return recalibrate_batch_norm(network, some, preprocessing, device=how.torch_device, workers=how.workers)
 
         def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
-            yield from encoded(settled(), images, index, preprocessing, device=how.torch_device, workers=how.workers)
+            yield from encode_batches(
+                settled(), images, index, preprocessing, device=how.torch_device, workers=how.workers
+            )
 
         others.insert(0, Representation("untrained encoder", identity, _kept(encode, identity, how)))
     return others

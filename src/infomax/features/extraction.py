@@ -1,4 +1,4 @@
-"""Images to features: of an encoder, and of none."""
+"""Computes features of images by an encoder, or takes the pixels themselves as features."""
 
 import math
 from collections.abc import Iterator
@@ -19,57 +19,68 @@ from infomax.data.streams import Stream
 from infomax.models.encoders import Encoder
 from infomax.runtime.checks import choose_device
 
-PIXEL_SIDE = 32
+PIXEL_SIDE = 32  # largest side of an image whose pixels are features
 
 
-def encoded(
+def encode_batches(
     encoder: Encoder,
     images: Images,
     index: np.ndarray,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     *,
     device: torch.device | str = "cpu",
     workers: int | None = None,
     lenient: bool = False,
 ) -> Iterator[Float[Tensor, "b d"]]:
-    """Features of the images at ``index``, some at a time, on the CPU. The encoder is left as it was found.
+    """Yields the features of the images at ``index``, batch by batch, in float32 on the CPU.
+
+    The encoder computes in evaluation mode on ``device``. At the end it is back in its mode and on its device.
 
     Args:
+        encoder: Maps images [b, 3, size, size] to features [b, d].
+        images: All images.
+        index: Numbers of the images to encode, in the order of the result.
+        preprocessing: How an image becomes the encoder's input.
+        device: Where the encoder computes.
+        workers: Number of processes that decode image files; None takes one for each core, at most 8.
         lenient: As in :func:`infomax.data.loading.evaluation.evaluation_batches`.
     """
-    training, home = encoder.training, next(encoder.parameters()).device
+    was_training, previous_device = encoder.training, next(encoder.parameters()).device
     encoder.eval().to(device)
     try:
         dtype = next(encoder.parameters()).dtype
-        for batch in evaluation_batches(images, index, how, workers=workers, lenient=lenient):
+        for batch in evaluation_batches(images, index, preprocessing, workers=workers, lenient=lenient):
             with torch.no_grad():
-                made = encoder(batch.to(device, dtype)).float().cpu()
-            yield made
+                features = encoder(batch.to(device, dtype)).float().cpu()
+            yield features
     finally:
-        encoder.train(training).to(home)
+        encoder.train(was_training).to(previous_device)
 
 
-def extract(
+def extract_features(
     encoder: Encoder,
     images: Images,
     index: np.ndarray,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     *,
     device: torch.device | str = "cpu",
     workers: int | None = None,
     lenient: bool = False,
 ) -> Float[Tensor, "n d"]:
-    """All that :func:`encoded` gives, in the order of ``index``."""
-    return torch.cat(list(encoded(encoder, images, index, how, device=device, workers=workers, lenient=lenient)))
+    """Returns the features of the images at ``index`` in one tensor, in that order; see :func:`encode_batches`."""
+    batches = encode_batches(encoder, images, index, preprocessing, device=device, workers=workers, lenient=lenient)
+    return torch.cat(list(batches))
 
 
-def pixels(
-    images: Images, index: np.ndarray, how: Preprocessing, *, workers: int | None = None
+def pixel_batches(
+    images: Images, index: np.ndarray, preprocessing: Preprocessing, *, workers: int | None = None
 ) -> Iterator[Float[Tensor, "b d"]]:
-    """The preprocessed images themselves, as rows, some at a time; larger ones are first averaged down to at most 32
-    pixels a side."""
-    shrink = math.ceil(how.size / PIXEL_SIDE)
-    for batch in evaluation_batches(images, index, how, workers=workers):
+    """Yields the preprocessed images at ``index`` as rows of pixels, batch by batch.
+
+    An image of more than 32 pixels a side is averaged down first, to at most 32.
+    """
+    shrink = math.ceil(preprocessing.size / PIXEL_SIDE)
+    for batch in evaluation_batches(images, index, preprocessing, workers=workers):
         yield F.avg_pool2d(batch, shrink).flatten(1)
 
 
@@ -77,22 +88,23 @@ def pixels(
 def recalibrate_batch_norm(
     encoder: Encoder,
     part: LabelledImages,
-    how: Preprocessing,
+    preprocessing: Preprocessing,
     *,
     device: torch.device | str = "cpu",
     workers: int | None = None,
 ) -> Encoder:
-    """``encoder`` with BatchNorm's statistics set to those of these images; its weights stay.
+    """Sets the statistics of BatchNorm to those of the images of ``part``, and returns the encoder on the CPU.
 
-    Without it an untrained encoder would be judged with statistics that were never measured, a weaker opponent.
+    The weights stay as they are. Without it an untrained encoder would be evaluated with statistics that were never
+    measured, and would be a weaker baseline than it is.
     """
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
-            module.momentum = None  # a plain average over batches
+            module.momentum = None  # makes torch average plainly over batches
     encoder.train().to(device)
-    for batch in evaluation_batches(part.images, part.index, how, workers=workers):
-        if len(batch) > 1:  # one image has no statistics where the network has shrunk it to one pixel
+    for batch in evaluation_batches(part.images, part.index, preprocessing, workers=workers):
+        if len(batch) > 1:  # a single image has no variance in a layer that has shrunk it to one pixel
             encoder(batch.to(device))
     return encoder.eval().cpu()
 
@@ -104,13 +116,19 @@ def embed(
     device: str = "auto",
     workers: int | None = None,
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
-    """Features of all images of ``data``, and the name of each image.
+    """Computes the features of all images of ``data``, and returns them with the name of each image.
 
-    A name is the file's, relative to ``data``, or the image's number in its array. Where ``data`` has a test split, its
-    images follow those to train on.
+    A name is the file's path relative to ``data``, or the image's number in its array. If ``data`` has a test split, its
+    images follow the training images.
 
     Args:
-        encoder: A run folder, or what else :func:`infomax.models.pretrained.open_encoder` takes.
+        encoder: A run folder, or anything else that :func:`infomax.models.pretrained.open_encoder` takes.
+        data: What ``--data`` takes, or an opened source.
+        device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
+        workers: Number of processes that decode image files; None takes one for each core, at most 8.
+
+    Raises:
+        ValueError: if ``data`` is a stream, whose images have no numbers.
     """
     from infomax.models.pretrained import open_encoder
 
@@ -120,10 +138,12 @@ def embed(
         raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
     splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}
     features = [
-        extract(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
+        extract_features(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
         for images in splits.values()
     ]
-    numbered = len(splits) > 1 and isinstance(source.train, ArrayImages)  # two arrays count from 0 each
+    numbered = len(splits) > 1 and isinstance(
+        source.train, ArrayImages
+    )  # both arrays count from 0, so names need the split
     names = [
         f"{split}/{images.name(i)}" if numbered else images.name(i)
         for split, images in splits.items()

@@ -15,7 +15,7 @@ from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.probes import LinearProbes, Probe
 from infomax.evaluation.scores import hits, top_k
-from infomax.features.extraction import extract
+from infomax.features.extraction import extract_features
 from infomax.methods.base import Progress
 from infomax.models.encoders import Encoder
 from infomax.nn.schedules import cosine
@@ -116,7 +116,9 @@ class OnlineScores:
         # With fewer images than ranks each takes all, and knows them several times over: no vote changes.
         share = np.array_split(part.index, world_size())[rank()] if len(part.index) >= world_size() else part.index
         how = self.recipe.preprocessing
-        features = extract(encoder, part.images, share, how, device=self.device, workers=self.workers, lenient=True)
+        features = extract_features(
+            encoder, part.images, share, how, device=self.device, workers=self.workers, lenient=True
+        )
         return gather(features.to(self.device))[0].cpu()[: len(part.index)]
 
     def state(self) -> dict[str, Any]:
