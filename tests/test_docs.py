@@ -13,15 +13,26 @@ import infomax
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-specification = importlib.util.spec_from_file_location("results", ROOT / "docs" / "results.py")
-results = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(results)
+
+def script(name):
+    """Returns a script of docs/ as a module."""
+    specification = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+results, reference = script("results"), script("reference")
 
 
 @pytest.mark.parametrize("name", results.TABLES)
 def test_tables_are_those_of_the_kept_results(name):
     page, table = results.TABLES[name]
     assert table() in page.read_text(), "run: python docs/results.py tables"
+
+
+def test_the_page_of_options_is_that_of_the_options_classes():
+    assert reference.PAGE.read_text() == reference.options_page(), "run: python docs/reference.py"
 
 
 def test_the_demo_clearly_beats_its_references_where_labels_are_few():

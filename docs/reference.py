@@ -1,0 +1,54 @@
+"""Writes docs/reference/options.md from the options classes: python docs/reference.py"""
+
+from dataclasses import MISSING
+from pathlib import Path
+
+from infomax.cli import COMMANDS
+from infomax.runtime.options import OptionField, option_fields
+
+PAGE = Path(__file__).parent / "reference" / "options.md"
+INTRODUCTION = """# Options
+
+Each option of the commands, with its default and the commands that take it, as `infomax COMMAND --help` shows them. In
+Python the names are the same with underscores: `--batch-size 64` is `batch_size=64`, and `--set KEY=VALUE` is
+`overrides=["KEY=VALUE"]`. `python docs/reference.py` writes this page from the options classes.
+
+| option | default | | commands |
+|---|---|---|---|
+"""
+
+
+def default_text(field: OptionField) -> str:
+    """Returns what the table says of an option's default."""
+    if field.shown.default is not None:
+        return field.shown.default
+    if field.default is MISSING:
+        return "required"
+    if field.default is False:
+        return "off"
+    if field.default is None or field.default == ():
+        return "none"
+    return " ".join(map(str, field.default)) if isinstance(field.default, tuple) else str(field.default)
+
+
+def option_cells(field: OptionField) -> tuple[str, str, str]:
+    """Returns the first three cells of an option's row."""
+    value = field.shown.metavar or ""
+    word = value if field.shown.positional else f"{field.word} {value}".strip()
+    text = field.text + (" May be repeated." if field.shown.repeatable else "")
+    return f"`{word}`", default_text(field), text
+
+
+def options_page() -> str:
+    """Returns the text of docs/reference/options.md; an option that several commands share is one row."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for command in COMMANDS.values():
+        for field in option_fields(command.options):
+            rows.setdefault(option_cells(field), []).append(command.name)
+    lines = [[*cells, ", ".join(names)] for cells, names in sorted(rows.items(), key=lambda row: row[0][0].lower())]
+    escaped = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
+    return INTRODUCTION + "".join(f"| {line} |\n" for line in escaped)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(options_page())
