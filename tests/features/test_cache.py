@@ -1,4 +1,4 @@
-"""Features on disk: computed once, found again, and computed anew when anything that they depend on changes."""
+"""Cached features are computed once, read again, and computed anew if anything that they depend on changes."""
 
 import os
 import sys
@@ -19,28 +19,30 @@ from infomax.models.encoders import build_encoder, fingerprint
 from infomax.runtime.collectives import rank
 from ranks import on_ranks
 
-HOW = Preprocessing(resize=16, size=16)
+PREPROCESSING = Preprocessing(resize=16, size=16)
 original_encode_batches, test_cache = encode_batches, sys.modules[__name__]
 ENCODER = build_encoder("small", stem="imagenet", seed=0)
 
 
 @pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
+def own_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 @pytest.fixture
-def counted(monkeypatch):
-    """How many images were encoded."""
-    seen = []
-    monkeypatch.setattr(test_cache, "encode_batches", counting(seen))
-    return seen
+def encoded_counts(monkeypatch):
+    """Collects the number of images of each batch that is encoded."""
+    counts = []
+    monkeypatch.setattr(test_cache, "encode_batches", counting(counts))
+    return counts
 
 
-def counting(seen):
+def counting(counts):
+    """Returns ``encode_batches`` with a list that the number of images of each batch is added to."""
+
     def encode(*args, **kwargs):
         for part in original_encode_batches(*args, **kwargs):
-            seen.append(len(part))
+            counts.append(len(part))
             yield part
 
     return encode
@@ -56,53 +58,55 @@ def folder(tmp_path):
     return open_source(str(tmp_path / "images")).train
 
 
-def features(images, encoder=ENCODER, how=HOW, **options):
+def features(images, encoder=ENCODER, preprocessing=PREPROCESSING, **options):
     return cached_features(
-        lambda images, index: test_cache.encode_batches(encoder, images, index, how, workers=0),
-        f"{fingerprint(encoder)} {how}",
+        lambda images, index: test_cache.encode_batches(encoder, images, index, preprocessing, workers=0),
+        f"{fingerprint(encoder)} {preprocessing}",
         images,
         **options,
     )
 
 
-def test_features_are_computed_once_and_are_those_of_the_encoder(folder, counted):
+def test_features_are_computed_once_and_are_those_of_the_encoder(folder, encoded_counts):
     first = features(folder)
-    assert sum(counted) == 7
+    assert sum(encoded_counts) == 7
     assert torch.equal(features(folder), first)
-    assert sum(counted) == 7
-    assert torch.equal(first, extract_features(ENCODER, folder, np.arange(7), HOW, workers=0))
+    assert sum(encoded_counts) == 7
+    assert torch.equal(first, extract_features(ENCODER, folder, np.arange(7), PREPROCESSING, workers=0))
 
 
-def test_whatever_decides_them_makes_them_new(folder, counted):
+def test_whatever_decides_them_makes_them_new(folder, encoded_counts):
     features(folder)
     other = build_encoder("small", stem="imagenet", seed=1)
     features(folder, other)
-    assert sum(counted) == 14
+    assert sum(encoded_counts) == 14
     with torch.no_grad():  # one number of one statistic
         other.backbone[1].running_mean[0] += 1e-3
     features(folder, other)
-    assert sum(counted) == 21
-    features(folder, how=Preprocessing(resize=18, size=16))
-    assert sum(counted) == 28
+    assert sum(encoded_counts) == 21
+    features(folder, preprocessing=Preprocessing(resize=18, size=16))
+    assert sum(encoded_counts) == 28
     features(folder, dtype=torch.float16)
-    assert sum(counted) == 35
+    assert sum(encoded_counts) == 35
     path = folder.root / folder.files[3]
     Image.new("RGB", (20, 20)).save(path)
     os.utime(path, ns=(1, 1))
     changed = features(folder)
-    assert sum(counted) == 42
-    torch.testing.assert_close(changed[3], extract_features(ENCODER, folder, np.array([3]), HOW, workers=0)[0])
+    assert sum(encoded_counts) == 42
+    torch.testing.assert_close(
+        changed[3], extract_features(ENCODER, folder, np.array([3]), PREPROCESSING, workers=0)[0]
+    )
 
 
-def test_one_changed_pixel_of_an_array_makes_its_features_new(counted):
+def test_one_changed_pixel_of_an_array_makes_its_features_new(encoded_counts):
     pixels = np.random.default_rng(0).integers(0, 255, (5, 16, 16, 3), np.uint8)
     features(ArrayImages(pixels, None, []))
     pixels[4, 3, 2, 1] ^= 1
     features(ArrayImages(pixels, None, []))
-    assert sum(counted) == 10
+    assert sum(encoded_counts) == 10
 
 
-def test_an_interrupted_computation_goes_on(monkeypatch, counted):
+def test_an_interrupted_computation_goes_on(monkeypatch, encoded_counts):
     monkeypatch.setattr(cache, "CHUNK", 512)
     images = open_source("digits").train
 
@@ -116,22 +120,22 @@ def test_an_interrupted_computation_goes_on(monkeypatch, counted):
         patch.setattr(test_cache, "encode_batches", failing)
         with pytest.raises(KeyboardInterrupt):
             features(images)
-    before = sum(counted)
+    before = sum(encoded_counts)
     whole = features(images)
-    assert sum(counted) - before == 1438 - 512  # one piece of two batches was whole
-    torch.testing.assert_close(whole, extract_features(ENCODER, images, np.arange(1438), HOW))
+    assert sum(encoded_counts) - before == 1438 - 512  # one file of two batches was complete
+    torch.testing.assert_close(whole, extract_features(ENCODER, images, np.arange(1438), PREPROCESSING))
 
 
-def test_a_subset_uses_what_is_there_of_the_whole(folder, counted, monkeypatch):
+def test_a_subset_uses_the_cached_features_of_its_data_set(folder, encoded_counts, monkeypatch):
     monkeypatch.setattr(cache, "CHUNK", 3)
-    some = Subset(folder, np.array([1, 2, 5]), None, [])
-    alone = features(some)
-    assert sum(counted) == 3
+    subset = Subset(folder, np.array([1, 2, 5]), None, [])
+    alone = features(subset)
+    assert sum(encoded_counts) == 3
     whole = features(folder)
     torch.testing.assert_close(whole[[1, 2, 5]], alone)
-    again = Subset(folder, np.array([0, 6]), None, [])
-    assert torch.equal(features(again), whole[[0, 6]])
-    assert sum(counted) == 3 + 7
+    other_subset = Subset(folder, np.array([0, 6]), None, [])
+    assert torch.equal(features(other_subset), whole[[0, 6]])
+    assert sum(encoded_counts) == 3 + 7
 
 
 def test_half_precision_halves_the_files_and_refuses_what_it_cannot_hold(folder):
@@ -147,10 +151,10 @@ def test_half_precision_halves_the_files_and_refuses_what_it_cannot_hold(folder)
         features(folder, large, dtype=torch.float16)
 
 
-def test_without_a_cache_nothing_is_kept_or_used(folder, counted):
+def test_without_a_cache_nothing_is_kept_or_used(folder, encoded_counts):
     features(folder)
     features(folder, keep=False)
-    assert sum(counted) == 14
+    assert sum(encoded_counts) == 14
     files = list(features_folder().rglob("*.npy"))
     assert len(files) == 1
     files[0].write_bytes(b"torn")
@@ -158,22 +162,22 @@ def test_without_a_cache_nothing_is_kept_or_used(folder, counted):
         features(folder)
 
 
-def of_rank(root, names, late):
+def features_on_a_rank(root, names, late_rank):
     images = FileImages(root, names, None, [])
-    seen = []
-    test_cache.encode_batches, cache.CHUNK = counting(seen), 2
-    if rank() == late:
-        time.sleep(0.5)  # the other one has written by then
-    made = features(images)
-    some = features(Subset(images, np.array([0, 3]), None, []))
-    return sum(seen), made.tolist(), some.tolist()
+    counts = []
+    test_cache.encode_batches, cache.CHUNK = counting(counts), 2
+    if rank() == late_rank:
+        time.sleep(0.5)  # the other rank has written its files by then
+    all_features = features(images)
+    subset_features = features(Subset(images, np.array([0, 3]), None, []))
+    return sum(counts), all_features.tolist(), subset_features.tolist()
 
 
-@pytest.mark.parametrize("late", [0, 1])
-def test_ranks_share_the_work_and_none_is_done_twice(folder, late):
-    found = on_ranks(2, of_rank, folder.root, list(folder.files), late)
-    assert [count for count, *_ in found] == [4, 3]  # pieces of 2, 2, 2 and 1
-    expected = extract_features(ENCODER, folder, np.arange(7), HOW, workers=0)
-    for _, made, some in found:
-        torch.testing.assert_close(torch.tensor(made), expected, rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(torch.tensor(some), expected[[0, 3]], rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize("late_rank", [0, 1])
+def test_ranks_share_the_work_and_none_is_done_twice(folder, late_rank):
+    results = on_ranks(2, features_on_a_rank, folder.root, list(folder.files), late_rank)
+    assert [count for count, *_ in results] == [4, 3]  # files of 2, 2, 2 and 1 images
+    expected = extract_features(ENCODER, folder, np.arange(7), PREPROCESSING, workers=0)
+    for _, all_features, subset_features in results:
+        torch.testing.assert_close(torch.tensor(all_features), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(subset_features), expected[[0, 3]], rtol=1e-5, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Features that are computed once: kept on disk by what they were computed from."""
+"""Caches features on disk, in files named by a hash of the encoder, the preprocessing and the images."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -16,13 +16,13 @@ from infomax.runtime.collectives import barrier, broadcast_from_rank0, rank, wor
 from infomax.runtime.files import cache_folder, write_atomic
 from infomax.runtime.progress import progress_bar
 
-CHUNK = 16 * BATCH_SIZE  # images whose features are one file: what an interrupted process loses at most
+CHUNK = 16 * BATCH_SIZE  # images whose features are one file, the most that an interrupted process has to compute again
 Encode = Callable[[Images, np.ndarray], Iterator[Tensor]]
-"""Features of the images at some index, some at a time, on the CPU."""
+"""A function that yields the features of the images at an index, batch by batch, on the CPU."""
 
 
 def features_folder() -> Path:
-    """Where features are kept: ``features`` in the cache folder. It may be removed at any time."""
+    """Returns the folder of cached features: ``features`` in the cache folder. It may be deleted at any time."""
     return cache_folder() / "features"
 
 
@@ -35,18 +35,20 @@ def cached_features(
     keep: bool = True,
     quiet: bool = True,
 ) -> Float[Tensor, "n d"]:
-    """Features of all ``images``, in their order, on the CPU: from disk where they are there already.
+    """Returns the features of all ``images``, in their order, on the CPU; those in the cache are not computed again.
 
-    They are kept some thousand images a file, whose name is a hash of what made them, the precision and the images
-    themselves (pixels; or names, sizes and times of change of files), so that what changed is computed anew and what
-    was interrupted goes on. On several ranks each computes a share, none twice; the folder is then theirs together.
+    A file holds the features of some thousand images. Its name is a hash of ``identity``, ``dtype`` and these images
+    (their pixels; or their names, sizes and times of change), so that features of changed images are computed anew, and
+    an interrupted computation goes on. On several ranks each computes a share of the missing files, and all read them
+    from the folder, which they must share.
 
     Args:
         encode: Computes what is missing.
-        identity: Of all that decides what ``encode`` makes of an image.
-        dtype: float32, or float16 at half the memory.
-        keep: Whether to keep them, and to use what was kept.
-        quiet: No progress bar.
+        identity: A text that differs if ``encode`` would compute other features.
+        images: The images.
+        dtype: float32, or float16 for files and memory of half the size.
+        keep: Whether to read from the cache and write to it.
+        quiet: Whether to show no progress bar.
 
     Raises:
         ValueError: if an image cannot be read, if features are infinite or NaN, or if ranks do not share the folder.
@@ -54,50 +56,61 @@ def cached_features(
     if world_size() > 1 and not keep:
         raise ValueError("--no-cache: several ranks pass features to each other through the cache; leave it out")
     folder = features_folder() / hashlib.sha256(f"{identity} {dtype}".encode()).hexdigest()[:16]
-    whole = _pieces(images.base, folder, images.index) if keep and isinstance(images, Subset) else []
-    if whole and broadcast_from_rank0(
-        lambda: all(file.is_file() for file, _ in whole)
-    ):  # of the whole data set, before
-        return _together([(file, rows % CHUNK) for file, rows in whole], {}, images)
-    pieces = _pieces(images, folder, np.arange(len(images)))
-    # What is missing is seen by one rank, before any of them writes.
-    missing = broadcast_from_rank0(lambda: [i for i, (file, _) in enumerate(pieces) if not (keep and file.is_file())])
-    mine = [pieces[i] for i in missing[rank() :: world_size()]]
-    if keep and mine:
+    if keep and isinstance(images, Subset):  # the features of the data set that it is a part of may be there
+        base_chunks = _chunks(images.base, folder, images.index)
+        if base_chunks and broadcast_from_rank0(lambda: all(file.is_file() for file, _ in base_chunks)):
+            return _concatenate([(file, index % CHUNK) for file, index in base_chunks], {}, images)
+    chunks = _chunks(images, folder, np.arange(len(images)))
+    # One rank lists the missing files for all, before any rank writes one.
+    missing = broadcast_from_rank0(lambda: [i for i, (file, _) in enumerate(chunks) if not (keep and file.is_file())])
+    own_chunks = [chunks[i] for i in missing[rank() :: world_size()]]
+    if keep and own_chunks:
         folder.mkdir(parents=True, exist_ok=True)
-    made: dict[Path, Tensor] = {}
-    with progress_bar("features", sum(len(rows) for _, rows in mine), quiet=quiet or rank() > 0) as bar:
-        chunks = _chunks(encode, images, [rows for _, rows in mine], dtype, bar.update)
-        for (file, _), chunk in zip(mine, chunks, strict=True):
+    computed: dict[Path, Tensor] = {}
+    with progress_bar("features", sum(len(index) for _, index in own_chunks), quiet=quiet or rank() > 0) as bar:
+        chunk_features = _encode_chunks(encode, images, [index for _, index in own_chunks], dtype, bar.update)
+        for (file, _), features in zip(own_chunks, chunk_features, strict=True):
             if not keep:
-                made[file] = chunk
+                computed[file] = features
                 continue
             content = BytesIO()
-            np.save(content, chunk.numpy())
+            np.save(content, features.numpy())
             write_atomic(file, content.getvalue())
-    barrier()  # and have written theirs
-    return _together([(file, slice(None)) for file, _ in pieces], made, images)
+    barrier()  # the other ranks have now written their files
+    return _concatenate([(file, slice(None)) for file, _ in chunks], computed, images)
 
 
-def _pieces(images: Images, folder: Path, index: np.ndarray) -> list[tuple[Path, np.ndarray]]:
-    """The files that hold the features of the images at ``index``, which rises, and which of these each holds."""
-    pieces = []
+def _chunks(images: Images, folder: Path, index: np.ndarray) -> list[tuple[Path, np.ndarray]]:
+    """Returns the files that hold the features of the images at ``index``, each with the part of the index it holds.
+
+    Args:
+        images: All images; file i holds those from i * CHUNK on.
+        folder: The folder of the files.
+        index: Numbers of images, in rising order.
+    """
+    chunks = []
     for start in range(0, len(images), CHUNK):
         first, last = np.searchsorted(index, (start, start + CHUNK))
         if first < last:
             state = images.state(np.arange(start, min(start + CHUNK, len(images))))
-            pieces.append((folder / f"{state[:32]}.npy", index[first:last]))
-    return pieces
+            chunks.append((folder / f"{state[:32]}.npy", index[first:last]))
+    return chunks
 
 
-def _together(
-    pieces: list[tuple[Path, np.ndarray | slice]], made: dict[Path, Tensor], images: Images
+def _concatenate(
+    chunks: list[tuple[Path, np.ndarray | slice]], computed: dict[Path, Tensor], images: Images
 ) -> Float[Tensor, "n d"]:
-    """Some rows of each piece, in one tensor that is filled piece by piece."""
+    """Returns the given rows of all files in one tensor, with at most one file's features in memory beside it.
+
+    Args:
+        chunks: Files, and the rows to take of each.
+        computed: Features that are in memory instead of a file; they are removed from it.
+        images: The images, one for each row of the result.
+    """
     out, done = torch.empty(0), 0
-    for file, rows in pieces:
-        part = made.pop(file)[rows] if file in made else torch.from_numpy(_load(file, images)[rows].copy())
-        if not done:
+    for file, rows in chunks:
+        part = computed.pop(file)[rows] if file in computed else torch.from_numpy(_load(file, images)[rows].copy())
+        if not done:  # the number of features is first known here
             out = torch.empty(len(images), part.shape[1], dtype=part.dtype)
         out[done : done + len(part)] = part
         done += len(part)
@@ -114,26 +127,37 @@ def _load(file: Path, images: Images) -> np.ndarray:
         ) from error
 
 
-def _chunks(
-    encode: Encode, images: Images, wanted: list[np.ndarray], dtype: torch.dtype, count: Callable[[int], object]
+def _encode_chunks(
+    encode: Encode,
+    images: Images,
+    chunk_indices: list[np.ndarray],
+    dtype: torch.dtype,
+    report_done: Callable[[int], object],
 ) -> Iterator[Float[Tensor, "n d"]]:
-    """The features of the images at each of the wanted rows.
+    """Yields the features of the images of each chunk. All chunks are encoded in one go, so that batches stay full.
 
     Args:
-        count: Is told how many are done.
+        encode: Computes the features.
+        images: All images.
+        chunk_indices: Numbers of the images of each chunk.
+        dtype: Type of the result.
+        report_done: Is called with the number of images of each batch after it is encoded.
+
+    Raises:
+        ValueError: naming the first image whose features are infinite or NaN in ``dtype``.
     """
-    if not wanted:
+    if not chunk_indices:
         return
-    index, done, ready = np.concatenate(wanted), 0, torch.empty(0)
-    for part in encode(images, index):
-        half = part.to(dtype)
-        if not half.isfinite().all():
-            name = images.name(int(index[done + int((~half.isfinite().all(1)).nonzero()[0])]))
-            limit = "; --feature-precision 32 may hold them" if part.isfinite().all() else ""
-            raise ValueError(f"the encoder's features of image {name} are infinite or NaN{limit}")
-        done += len(part)
-        count(len(part))
-        ready = torch.cat([ready.to(dtype), half]) if len(ready) else half
-        while wanted and len(ready) >= len(wanted[0]):
-            yield ready[: len(wanted[0])]
-            ready = ready[len(wanted.pop(0)) :]
+    index, done, ready = np.concatenate(chunk_indices), 0, torch.empty(0)
+    for batch in encode(images, index):
+        converted = batch.to(dtype)
+        if not converted.isfinite().all():
+            name = images.name(int(index[done + int((~converted.isfinite().all(1)).nonzero()[0])]))
+            cure = "; --feature-precision 32 may hold them" if batch.isfinite().all() else ""
+            raise ValueError(f"the encoder's features of image {name} are infinite or NaN{cure}")
+        done += len(batch)
+        report_done(len(batch))
+        ready = torch.cat([ready.to(dtype), converted]) if len(ready) else converted
+        while chunk_indices and len(ready) >= len(chunk_indices[0]):
+            yield ready[: len(chunk_indices[0])]
+            ready = ready[len(chunk_indices.pop(0)) :]
