@@ -3,20 +3,16 @@
 import doctest
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
+import infomax
+
+SOURCE = Path(infomax.__file__).parent
+FILES = [SOURCE / "functional.py", *sorted(SOURCE.glob("methods/*.py")), *sorted(SOURCE.glob("nn/*.py"))]
 MODULES = [
-    "infomax.functional",
-    "infomax.methods.base",
-    "infomax.methods.carl",
-    "infomax.methods.corinfomax",
-    "infomax.methods.mira",
-    "infomax.methods.mveb",
-    "infomax.nn.batch_norm",
-    "infomax.nn.blocks",
-    "infomax.nn.optimizers",
-    "infomax.nn.schedules",
+    ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts) for file in FILES if file.name != "__init__.py"
 ]
 PUBLIC_EQUATIONS = [
     "infomax.functional.ld_entropy",

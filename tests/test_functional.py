@@ -15,13 +15,13 @@ EPSILONS = [1e-8, 1e-2, 0.5]  # large values show where epsilon enters
 
 
 def samples(count, dim, seed=0):
-    """Correlated, not centred."""
+    """Draws samples that are correlated and not centred."""
     rng = np.random.default_rng(seed)
     return rng.normal(size=(count, dim)) @ rng.normal(size=(dim, dim)) + rng.normal(size=dim)
 
 
 def correlated_pair(count=40, dims=(3, 5), noise=0.5, seed=0):
-    """Different dimensions on purpose: a transpose in the wrong place then fails."""
+    """Draws two variables of different dimensions, so that a transpose in the wrong place fails."""
     x = samples(count, dims[0], seed)
     rng = np.random.default_rng(seed + 1)
     return x, x @ rng.normal(size=dims) + noise * rng.normal(size=(count, dims[1])) + 2.0
@@ -42,13 +42,13 @@ def logdet(matrix):
 
 
 def conditional_logdet(x, y, epsilon):
-    """log det of Eq. A.3: error covariance of the best affine estimate of x from y."""
+    """Computes log det of Eq. A.3, the error covariance of the best affine estimate of x from y."""
     cross = covariance(x, y)
     return logdet(regularised(x, epsilon) - cross @ np.linalg.inv(regularised(y, epsilon)) @ cross.T)
 
 
 def one_sided(x, y, epsilon):
-    """Eq. A.4."""
+    """Computes Eq. A.4."""
     return 0.5 * (logdet(regularised(x, epsilon)) - conditional_logdet(x, y, epsilon))
 
 
@@ -57,19 +57,19 @@ def one_sided_swapped(x, y, epsilon):
 
 
 def symmetric(x, y, epsilon):
-    """Eqs. 1 and A.5."""
+    """Computes Eqs. 1 and A.5."""
     marginal = logdet(regularised(x, epsilon)) + logdet(regularised(y, epsilon))
     return 0.25 * (marginal - conditional_logdet(x, y, epsilon) - conditional_logdet(y, x, epsilon))
 
 
 def joint(x, y, epsilon):
-    """h(x) + h(y) - h(x, y), by the Schur complement."""
+    """Computes h(x) + h(y) - h(x, y) by the joint covariance."""
     both = regularised(np.concatenate([x, y], axis=1), epsilon)
     return 0.5 * (logdet(regularised(x, epsilon)) + logdet(regularised(y, epsilon)) - logdet(both))
 
 
 def canonical(x, y):
-    """-1/2 sum log(1 - rho^2) over the canonical correlations: the limit of epsilon -> 0."""
+    """Computes -1/2 sum log(1 - rho^2) over the canonical correlations: the limit of epsilon -> 0."""
     bases = [np.linalg.qr(z - z.mean(axis=0))[0] for z in (x, y)]
     correlations = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
     return -0.5 * np.log1p(-(correlations**2)).sum()
@@ -190,13 +190,13 @@ def test_information_of_a_variable_with_itself_is_limited_by_epsilon(epsilon, to
 @pytest.mark.parametrize("shape", [(40, 3, 5), (8, 2, 2), (6, 4, 5), (2, 1, 3), (100, 8, 1)])
 @pytest.mark.parametrize("noise", [0.1, 10.0])
 def test_information_is_not_negative(shape, noise):
-    """Lemma 1. Includes joint covariances without full rank."""
+    """Lemma 1 holds also for joint covariances without full rank."""
     for seed in range(4):
         assert information_of(*correlated_pair(shape[0], shape[1:], noise, seed)) > -1e-9
 
 
 def test_information_of_uncorrelated_variables_is_zero():
-    """Lemma 1; the residual of a regression on x is uncorrelated with x, exactly and not just in the limit."""
+    """Lemma 1 holds exactly for the residual of a regression on x, which is uncorrelated with x."""
     x, y = correlated_pair()
     design = np.column_stack([np.ones(len(x)), x])
     residual = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
@@ -220,7 +220,7 @@ def test_information_grows_as_the_noise_shrinks():
     assert all(after > before + 0.1 for before, after in pairwise(values))
 
 
-# ---------------------------------------------------------------- what all of them promise: gradient, dtype, errors
+# ---------------------------------------------------------------- the promises of all measures: gradient, dtype, errors
 
 
 def inputs_of(function, dtype=torch.float64):

@@ -1,4 +1,4 @@
-"""Mathematics that methods share: input checks, full precision, cross-entropy, log-determinants, information."""
+"""Provides mathematics that methods share: input checks, full precision, cross-entropy, information measures."""
 
 import functools
 from collections.abc import Callable, Iterator

@@ -167,8 +167,9 @@ def test_symmetrised_stop_gradient_has_half_the_full_gradient():
     def symmetrised(a, b):
         return (consistency_loss(a, b.detach()) + consistency_loss(b, a.detach())) / 2
 
-    for half, full in zip(gradients(symmetrised, z1, z2), gradients(consistency_loss, z1, z2), strict=True):
-        torch.testing.assert_close(half, full / 2, rtol=1e-12, atol=1e-16)
+    both_roles, plain = gradients(symmetrised, z1, z2), gradients(consistency_loss, z1, z2)
+    for actual, expected in zip(both_roles, plain, strict=True):
+        torch.testing.assert_close(actual, expected / 2, rtol=1e-12, atol=1e-16)
 
 
 def test_a_uniform_positive_teaches_nothing():
@@ -255,31 +256,32 @@ def test_kl_weight_may_rise_or_stay_constant():
     assert kl_weight(5, start=2.0, end=2.0, epochs=10) == 2.0
 
 
-# Both losses at once, as the method computes them: a closed form, in blocks of rows
+# The method computes both losses together, by a closed form in blocks of rows
 
 
-def losses_by_definition(views, full):
-    """Each view is the anchor to each full one but itself, whose assignment is then constant."""
-    pairs = [(x, views[m].detach()) for c, x in enumerate(views) for m in range(full) if m != c]
+def losses_by_definition(views, global_crops):
+    """Computes both losses pair by pair: each view is the anchor to each global crop but itself, which is constant."""
+    pairs = [(x, views[m].detach()) for c, x in enumerate(views) for m in range(global_crops) if m != c]
     consistency = torch.stack([consistency_loss(x, y) for x, y in pairs]).mean()
     return consistency, torch.stack([uniformity_loss(x) for x in views]).mean()
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1000.0])
-@pytest.mark.parametrize(("views", "full"), [(2, 2), (3, 2), (4, 3)])
-def test_the_methods_form_is_the_definition(views, full, scale):
-    """Logits of a thousand too, where all probabilities but one underflow, and a prototype that nobody uses."""
-    given = [logits(seed, scale) for seed in range(views)]
-    for x in given:
+@pytest.mark.parametrize(("views", "global_crops"), [(2, 2), (3, 2), (4, 3)])
+def test_the_methods_form_is_the_definition(views, global_crops, scale):
+    """Logits of a thousand, where all probabilities but one underflow, and an unused prototype change nothing."""
+    all_logits = [logits(seed, scale) for seed in range(views)]
+    for x in all_logits:
         x[:, 3] = -3000.0
     with patch.object(carl, "row_blocks", lambda *xs: zip(*(x.split(5) for x in xs), strict=True)):
-        for part in range(2):
-            (want, got) = ([x.clone().requires_grad_() for x in given] for _ in range(2))
-            expected, found = losses_by_definition(want, full)[part], carl._losses(got, full)[part]
-            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        for loss in range(2):
+            expected_leaves, leaves = ([x.clone().requires_grad_() for x in all_logits] for _ in range(2))
+            expected = losses_by_definition(expected_leaves, global_crops)[loss]
+            actual = carl._losses(leaves, global_crops)[loss]
+            torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
             expected.backward()
-            found.backward()
-            for x, y in zip(got, want, strict=True):
+            actual.backward()
+            for x, y in zip(leaves, expected_leaves, strict=True):
                 torch.testing.assert_close(x.grad, y.grad, rtol=1e-9, atol=1e-14)
 
 

@@ -37,7 +37,7 @@ def assert_same_state(left, right):
 
 
 class Branch:
-    """Eq. 7 for one view: identity covariance and zero mean at first; the updated mean centres the batch."""
+    """Applies Eq. 7 to one view, from identity covariance and zero mean; the updated mean centres the batch."""
 
     def __init__(self, dim, forgetting):
         self.mean, self.covariance, self.forgetting = np.zeros(dim), np.eye(dim), forgetting
@@ -56,13 +56,13 @@ class Branch:
         return value
 
     def log_det_gradient(self, z, epsilon=EPSILON):
-        """The derivative of log det(R + eps I): (A.6) with its factor 2 and the path through the mean."""
+        """Returns the derivative of log det(R + eps I): (A.6) with its factor 2 and the path through the mean."""
         keep = self.forgetting
         inner = (z - self.mean) - keep * (1 - keep) * (z.mean(0) - self.previous_mean)
         return 2 * self.a6(inner, epsilon)
 
     def a6(self, centred, epsilon=EPSILON):
-        """(A.6) as it is printed, for rows that are already centred."""
+        """Returns (A.6) as it is printed, for rows that are already centred."""
         weight = (1 - self.forgetting) / len(centred)
         return weight * np.linalg.solve(self.covariance + epsilon * np.eye(len(self.mean)), centred.T).T
 
@@ -74,7 +74,7 @@ def reference_loss(branches, z1, z2, attraction, epsilon=EPSILON):
 
 
 def warm_up(loss, dim, forgetting=0.01):
-    """Move the loss and two reference branches through the same two batches."""
+    """Moves the loss and two reference branches through the same two batches."""
     branches = [Branch(dim, forgetting) for _ in range(2)]
     for step in range(2):
         batch = views(4 * dim, dim, step)
@@ -302,7 +302,7 @@ def test_casting_a_model_keeps_the_state_in_double(cast):
 
 
 def long_memory(batches, dim, forgetting):
-    """log det(R + eps I) and its gradient from a QR of the stacked rows: R itself is never formed, nor its rounding."""
+    """Computes log det(R + eps I) and its gradient by a QR of the stacked rows, which has no rounding of R."""
     rows = [math.sqrt(forgetting ** len(batches)) * np.eye(dim), math.sqrt(EPSILON) * np.eye(dim)]
     mean = np.zeros(dim)
     for age, z in zip(reversed(range(len(batches))), batches, strict=True):

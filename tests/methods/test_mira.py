@@ -26,7 +26,7 @@ UNCONVERGED = pytest.mark.filterwarnings("ignore::UserWarning")  # for tests tha
 
 
 def clustered_logits(batch, clusters, seed=0):
-    """Cosines of long-tailed clusters with correlated prototypes. Random logits hide errors: their w_bar is uniform."""
+    """Returns cosines of long-tailed clusters; random logits hide errors, because their w_bar is uniform."""
     rng = np.random.default_rng(seed)
     prototypes = rng.normal(size=(clusters, 16)) + rng.normal(size=16)
     frequency = np.arange(1, clusters + 1) ** -1.5
@@ -37,7 +37,7 @@ def clustered_logits(batch, clusters, seed=0):
 
 
 def eq7_literal(logits, temperature, beta, iterations):
-    """Eq. 7 from u = 1, `iterations` more of it, then Eq. 5, with powers of probabilities exactly as printed."""
+    """Applies Eq. 7 from u = 1, `iterations` times more, then Eq. 5, with powers of probabilities as printed."""
     powers = softmax(logits / temperature, axis=1) ** (1 / (1 - beta))
     u = np.ones(logits.shape[1])
     for _ in range(1 + iterations):
@@ -47,7 +47,7 @@ def eq7_literal(logits, temperature, beta, iterations):
 
 
 def eq7_log_domain(logits, temperature, beta, iterations):
-    """The same for logits whose probabilities underflow."""
+    """Applies Eqs. 7 and 5 as above to logits whose probabilities underflow."""
     log_powers = log_softmax(logits / (temperature * (1 - beta)), axis=1)
     log_u = np.zeros(logits.shape[1])
     for _ in range(1 + iterations):
@@ -57,7 +57,7 @@ def eq7_log_domain(logits, temperature, beta, iterations):
 
 
 def dual_newton(logits, temperature, beta):
-    """Minimise Eq. 4 without Eq. 7: Newton for a = log w_bar(a), the stationary point of the K-dimensional dual."""
+    """Minimises Eq. 4 without Eq. 7: Newton for a = log w_bar(a), the stationary point of the K-dimensional dual."""
     log_p = log_softmax(logits / temperature, axis=1)
     ratio, log_batch = beta / (1 - beta), np.log(len(logits))
 
@@ -82,7 +82,7 @@ def dual_newton(logits, temperature, beta):
 
 
 def convex_solver(logits, temperature, beta):
-    """Minimise Eq. 4 over all of W with a general exponential-cone solver (objective times B, for conditioning)."""
+    """Minimises Eq. 4 over all of W with a general exponential-cone solver (objective times B, for conditioning)."""
     batch, clusters = logits.shape
     w = cp.Variable((batch, clusters))
     cross_entropy = -cp.sum(cp.multiply(w, log_softmax(logits / temperature, axis=1)))
@@ -94,7 +94,7 @@ def convex_solver(logits, temperature, beta):
 
 
 def published_pseudo_code(logits, temperature, beta, iterations):
-    """The paper's Algorithm 1 with its exponent -beta inside the loop (and the keepdim it needs to run at all)."""
+    """Runs the paper's Algorithm 1 with its exponent -beta inside the loop, and the keepdim that it needs to run."""
     k = softmax(logits / temperature / (1 - beta), axis=1)
     v = k.mean(axis=0) ** (1 - beta)
     for _ in range(iterations):
@@ -104,13 +104,13 @@ def published_pseudo_code(logits, temperature, beta, iterations):
 
 
 def kkt_residual(w, logits, temperature, beta):
-    """Eq. 13: (1-beta) log w_ij - log p_ij + beta log w_bar_j is the same number for all j of a row i."""
+    """Measures Eq. 13: (1-beta) log w_ij - log p_ij + beta log w_bar_j is the same number for all j of a row i."""
     log_p = log_softmax(logits / temperature, axis=1)
     return np.ptp((1 - beta) * np.log(w) - log_p + beta * np.log(w.mean(axis=0)), axis=1).max()
 
 
 def objective(w, logits, beta):
-    """Eq. 4 at the default temperature."""
+    """Computes Eq. 4 at the default temperature."""
     batch = len(w)
     log_p = log_softmax(logits / TEMPERATURE, axis=1)
     w_bar = w.mean(axis=0)
@@ -118,7 +118,7 @@ def objective(w, logits, beta):
 
 
 def mutual_information(w):
-    """Eq. 2."""
+    """Computes Eq. 2."""
     return entr(w.mean(axis=0)).sum() - entr(w).sum() / len(w)
 
 
@@ -252,16 +252,16 @@ def test_without_a_number_of_iterations_the_optimum_is_reached(logits, beta):
     beta=st.sampled_from([0.3, 2 / 3, 0.9]),
 )
 def test_the_limit_of_any_small_problem_is_a_fixed_point(logits, size, beta):
-    """For logits far beyond cosines too: acceleration is proven near the fixed point alone."""
-    found = targets_of(size * logits, beta=beta, iterations=None)
-    marginal = np.maximum(found.mean(axis=0), 1e-300)  # log w_bar = log u, from which Eq. 5 has to give w again
+    """It also holds for logits far beyond cosines; acceleration is proven near the fixed point alone."""
+    targets = targets_of(size * logits, beta=beta, iterations=None)
+    marginal = np.maximum(targets.mean(axis=0), 1e-300)  # log w_bar = log u, from which Eq. 5 has to give w again
     log_w = (log_softmax(size * logits / TEMPERATURE, axis=1) - beta * np.log(marginal)) / (1 - beta)
-    np.testing.assert_allclose(found, softmax(log_w, axis=1), rtol=0, atol=1e-9)
+    np.testing.assert_allclose(targets, softmax(log_w, axis=1), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 12), (torch.float64, 27)])
 def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
-    """Which reach the optimum less closely; plain ones of the same number by far."""
+    """The thirty reach the optimum less closely, and as many plain iterations as the limit takes much less closely."""
     logits = torch.from_numpy(clustered_logits(256, 40))
     optimum = dual_newton(logits.numpy(), TEMPERATURE, 2 / 3)
 
@@ -276,7 +276,7 @@ def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
         assert reached < distance(spy.call_count) / 10
 
 
-def test_where_acceleration_may_fail_a_number_is_asked_for():
+def test_a_beta_for_which_acceleration_may_fail_needs_a_number_of_iterations():
     with pytest.raises(
         ValueError, match=r"iterations must be given, as iterations=30, if beta is above 0.9: it is 0.95"
     ):
@@ -306,9 +306,9 @@ def test_any_small_problem_follows_eq7(logits, beta):
 
 @pytest.mark.parametrize(("beta", "iterations"), [(0.9, 30), (0.99, 30), (2 / 3, 1), (2 / 3, 0)])
 def test_warns_when_the_iterations_cannot_have_converged(beta, iterations):
-    with pytest.warns(UserWarning, match="iterations") as told:
+    with pytest.warns(UserWarning, match="iterations") as caught:
         assign(torch.from_numpy(clustered_logits(8, 3)), beta=beta, iterations=iterations)
-    assert told[0].filename == __file__
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(("beta", "iterations"), [(2 / 3, 30), (0.75, 30), (0.9, 400), (0.0, 1)])
@@ -363,7 +363,7 @@ def test_duplicating_the_batch_changes_nothing(logits, beta):
     ],
 )
 def test_every_exponent_range_follows_eq7(logits, temperature, dtype, beta, tolerance):
-    """Exponents from 6 to 20 000 nats: whichever form computes the targets, wherever it switches, they are right."""
+    """Exponents of 6 to 20 000 nats give the right targets, whichever form computes them and wherever it switches."""
     rounded = torch.from_numpy(logits).to(dtype)
     targets = assign(rounded, temperature=temperature, beta=beta, iterations=30)
     expected = eq7_log_domain(rounded.double().numpy(), temperature, beta, 30)

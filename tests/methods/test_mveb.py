@@ -26,14 +26,14 @@ def sphere(samples, dim, seed=0):
 
 
 def cluster(samples, dim, spread, seed=0):
-    """Rows around the last axis; spread is the standard deviation of every coordinate before normalisation."""
+    """Returns rows around the last axis; spread is the standard deviation of every coordinate before normalisation."""
     axis = torch.zeros(dim, dtype=torch.float64)
     axis[-1] = 1
     return normalize(axis + spread * gaussian(samples, dim, seed=seed), dim=1)
 
 
 def von_mises_fisher(samples, concentration, seed=0):
-    """Draws on the two-sphere around the last axis, by inverting the distribution of the height."""
+    """Draws points on the two-sphere around the last axis, by inverting the distribution of the height."""
     rng = np.random.default_rng(seed)
     uniform, angle = rng.random(samples), 2 * np.pi * rng.random(samples)
     height = 1 + np.log(uniform + (1 - uniform) * np.exp(-2 * concentration)) / concentration
@@ -50,13 +50,13 @@ def kernel(x, y, bandwidth):
 
 
 def closed_form(z, eta, bandwidth):
-    """-(K + eta I)^-1 diag(K 1) Z / Delta, which is Eq. 26 with the kernel's gradient written out."""
+    """Computes -(K + eta I)^-1 diag(K 1) Z / Delta, which is Eq. 26 with the kernel's gradient written out."""
     k = kernel(z, z, bandwidth).numpy()
     return torch.tensor(-np.linalg.solve(k + eta * np.eye(len(z)), k.sum(1, keepdims=True) * z.numpy()) / bandwidth)
 
 
 def double_sum(z, eta, bandwidth, argument):
-    """Eq. 26 from the [M, M, D] derivatives of the kernel in its first (0) or second (1) argument."""
+    """Computes Eq. 26 from the [M, M, D] derivatives of the kernel in its first (0) or second (1) argument."""
     samples, dim = z.shape
     derivatives = torch.zeros(samples, samples, dim, dtype=z.dtype)
     for i in range(samples):
@@ -68,7 +68,7 @@ def double_sum(z, eta, bandwidth, argument):
 
 
 def official_bandwidth(z):
-    """The floor(M^2 / 2)-th largest of all M^2 cosine distances, the M zeros of the diagonal included."""
+    """Returns the floor(M^2 / 2)-th largest of all M^2 cosine distances, the M zeros of the diagonal included."""
     distances = np.sort(1 - z.numpy() @ z.numpy().T, axis=None)[::-1]
     return max(float(distances[len(z) ** 2 // 2 - 1]), 0.1)
 
@@ -228,7 +228,7 @@ def test_common_force_on_uniform_embeddings_fades_with_their_number():
 
 
 def precise_tangent(z, eta, bandwidth):
-    """The closed form by a Cholesky solve in extended precision, with distances that do not cancel."""
+    """Computes the closed form by a Cholesky solve in extended precision, with distances that do not cancel."""
     x = z.numpy().astype(np.longdouble)
     x /= np.sqrt((x**2).sum(1, keepdims=True))
     k = np.exp((1 - ((x[:, None] - x[None]) ** 2).sum(2) / 2) / np.longdouble(bandwidth))
@@ -318,7 +318,7 @@ def test_projecting_the_score_on_the_sphere_changes_no_parameter_gradient():
 
 
 def climb(z, direction, steps=120):
-    """Entropy ascent (+1) or descent (-1) on the sphere, in steps of one length."""
+    """Moves embeddings up (+1) or down (-1) the entropy on the sphere, in steps of one length."""
     for _ in range(steps):
         force = tangent(direction * surrogate_gradient(z), z)
         z = normalize(z + 0.1 * force / force.norm(dim=1).max(), dim=1)

@@ -23,7 +23,7 @@ CIFAR = Preprocessing(resize=32, size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD, bi
 
 
 def used(model: nn.Module) -> nn.Module:
-    """The model with BatchNorm statistics and residual branches that matter."""
+    """Gives the model BatchNorm statistics and residual branches that matter."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.running_mean, std=0.1)
@@ -58,11 +58,12 @@ def same_features(encoder, source, size=32) -> bool:
 
 
 def message(name) -> str:
-    with pytest.raises(ValueError, match=re.escape(str(name).partition("#")[0])) as refused:
+    """Returns the one-line message of the error that opening an encoder raises."""
+    with pytest.raises(ValueError, match=re.escape(str(name).partition("#")[0])) as raised:
         open_encoder(name)
-    told = str(refused.value)
-    assert "\n" not in told
-    return told
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
 
 
 # Run folders
@@ -79,7 +80,7 @@ def test_a_run_folder(tmp_path):
     assert "does not fit" in message(tmp_path)
 
 
-def test_what_is_nothing_is_refused(tmp_path):
+def test_a_name_of_no_encoder_is_refused(tmp_path):
     assert "want a run folder, a checkpoint file of a ResNet, timm:NAME" in message(tmp_path / "absent.pth")
     assert "want a run folder" in message("time:resnet18")
     assert "not a run folder" in message(tmp_path)
@@ -144,9 +145,9 @@ def test_one_of_two_encoders_must_be_chosen(tmp_path):
     query, key = resnet(seed=1), resnet(seed=2)
     weights = below("module.encoder_q.", query.state_dict()) | below("module.encoder_k.", key.state_dict())
     file = written(tmp_path / "file.pth", {"state_dict": weights | {"module.queue": torch.zeros(2)}})
-    told = message(file)
-    assert "'state_dict.module.encoder_q.', 'state_dict.module.encoder_k.'" in told
-    assert f"as {file}#state_dict.module.encoder_q." in told
+    ambiguous = message(file)
+    assert "'state_dict.module.encoder_q.', 'state_dict.module.encoder_k.'" in ambiguous
+    assert f"as {file}#state_dict.module.encoder_q." in ambiguous
     assert "choose one" in message(f"{file}#module.")
     assert "choose one" in message(f"{file}#teacher.")
     assert same_features(open_encoder(f"{file}#encoder_q"), query)
@@ -169,7 +170,7 @@ def damaged(change):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "text"),
     [
         (lambda w: w.pop("conv1.weight"), "1 missing (conv1.weight)"),
         (
@@ -187,8 +188,8 @@ def damaged(change):
         (lambda w: w.clear(), "no tensors"),
     ],
 )
-def test_what_does_not_fit_is_named_and_not_loaded(tmp_path, change, told):
-    assert told in message(written(tmp_path / "file.pth", damaged(change)))
+def test_weights_that_do_not_fit_are_named_and_not_loaded(tmp_path, change, text):
+    assert text in message(written(tmp_path / "file.pth", damaged(change)))
 
 
 class Code:
@@ -250,7 +251,7 @@ def test_a_transformer_of_timm(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """An empty cache of Hugging Face's hub, and no network."""
+    """Provides an empty cache of Hugging Face's hub, without a network."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return tmp_path
@@ -271,9 +272,9 @@ def test_timms_own_weights(hub):
 
 
 def test_timm_without_a_network_or_a_model(hub):
-    told = message("timm:resnet18")
-    assert "could not be fetched" in told
-    assert "timm:resnet18@FILE takes them" in told
+    not_fetched = message("timm:resnet18")
+    assert "could not be fetched" in not_fetched
+    assert "timm:resnet18@FILE takes them" in not_fetched
     assert "no timm model resnet5O; near are resnet50" in message("timm:resnet5O")
     assert "near are resnet18.a1_in1k" in message("timm:resnet18.a1_in1")
 
@@ -332,7 +333,7 @@ def test_torchvision_without_a_network_or_a_model(tmp_path, monkeypatch):
 
 
 def hugging_face(tmp_path, model: str, processor: dict, **settings):
-    """A tiny model of transformers and its folder."""
+    """Saves a tiny model of transformers; returns it and the name of its folder."""
     transformers = pytest.importorskip("transformers")
     extra = {"add_pooling_layer": False} if settings.pop("no_pooler", False) else {}
     source = getattr(transformers, f"{model}Model")(getattr(transformers, f"{model}Config")(**settings), **extra)
@@ -461,24 +462,24 @@ def test_the_global_random_state_is_left_alone(tmp_path):
 
 def test_the_fingerprint_is_of_the_weights_and_the_modules(tmp_path):
     encoder = build_encoder("small", stem="cifar", seed=3)
-    told = fingerprint(encoder)
-    assert len(told) == 12
-    assert int(told, 16) >= 0
+    expected = fingerprint(encoder)
+    assert len(expected) == 12
+    assert int(expected, 16) >= 0
     code = "from infomax.models.encoders import build_encoder as b, fingerprint as f; "
     code += "print(f(b('small', stem='cifar', seed=3)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == told
+    assert done.stdout.strip() == expected
 
     def flipped(name):
         other = build_encoder("small", stem="cifar", seed=3)
-        assert fingerprint(other) == told
+        assert fingerprint(other) == expected
         other.state_dict()[name].reshape(-1).view(torch.uint8)[-1] ^= 128  # the sign, of zeros too
         return fingerprint(other)
 
-    assert told not in [flipped(name) for name in encoder.state_dict()]
+    assert expected not in [flipped(name) for name in encoder.state_dict()]
     strided = build_encoder("small", stem="imagenet", seed=3)  # the same weights
-    assert fingerprint(strided) != told
-    assert fingerprint(encoder.to(memory_format=torch.channels_last)) == told
+    assert fingerprint(strided) != expected
+    assert fingerprint(encoder.to(memory_format=torch.channels_last)) == expected
 
 
 def test_functions_in_a_module_have_no_place_in_the_fingerprint():

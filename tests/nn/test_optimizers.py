@@ -46,7 +46,7 @@ def test_a_zero_norm_takes_no_ratio(zero):
 
 
 def by_hand(parameters: list[torch.Tensor], gradients: list[torch.Tensor], averages: list[torch.Tensor]) -> None:
-    """One step with learning rate 0.3, momentum 0.9 and decay 0.01."""
+    """Makes one step with learning rate 0.3, momentum 0.9 and decay 0.01."""
     for p, g, average in zip(parameters, gradients, averages, strict=True):
         update = g
         if p.ndim > 1:
@@ -111,7 +111,7 @@ def test_a_step_does_not_wait_for_the_gpu():
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_groups_spare_biases_and_norms_unless_told():
+def test_biases_and_norms_do_not_decay_unless_decay_all():
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(2, 2))
     module[2].weight.requires_grad_(False)
     decayed, spared = parameter_groups(module, 0.1, decay_all=False)

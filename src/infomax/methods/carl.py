@@ -199,7 +199,7 @@ def kl_weight(epoch: float, *, start: float, end: float, epochs: float) -> float
 
 
 class Carl(Method):
-    """A method: CARL's encoder, its projector and its assigner, shared by all views.
+    """A method that trains CARL's encoder, projector and assigner, which all views share.
 
     The loss is Eq. 7 averaged over both roles of the two views, each time with the other view's assignment held
     constant, plus the uniformity loss averaged over the views (docs/decisions.md, carl-symmetric). If there are more

@@ -183,7 +183,7 @@ class CorInfoMaxLoss(nn.Module):
 
 
 class CorInfoMax(Method):
-    """A method: CorInfoMax's encoder and projector, shared by both branches, and its loss.
+    """A method that trains CorInfoMax's encoder and projector, which both branches share.
 
     If there are more than two global crops, every other one belongs to the same branch, whose covariance is that of all
     their embeddings. Local crops enter the distance alone (docs/decisions.md, corinfomax-crops).

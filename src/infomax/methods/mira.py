@@ -262,7 +262,7 @@ def _swapped_prediction_loss(student_logits: Sequence[Tensor], targets: Sequence
 
 
 class Mira(Method):
-    """A method: MIRA's student, its prototypes, and the EMA teacher that makes the targets.
+    """A method that trains MIRA's student and its prototypes, to predict the targets of an EMA teacher.
 
     Args:
         encoder: The encoder to train; it maps images to features.

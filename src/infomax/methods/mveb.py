@@ -217,7 +217,7 @@ def _check_embeddings(name: str, z: Tensor, *, min_rows: int) -> None:
 
 
 class Mveb(Method):
-    """A method: MVEB's online branch, which is trained, and its target branch, which is an EMA teacher or the same.
+    """A method that trains MVEB's online branch; its target branch is an EMA teacher, or shares the online weights.
 
     Args:
         encoder: The encoder to train; it maps images to features.

@@ -267,4 +267,4 @@ def _hugging_face_preprocessing(config: dict[str, Any]) -> Preprocessing:
 
 
 OPENERS = {"timm": _open_timm, "torchvision": _open_torchvision, "hf": _open_hugging_face}
-"""The function that opens each kind of name, ``KIND:NAME``."""
+"""Maps each kind of name, ``KIND:NAME``, to the function that opens it."""

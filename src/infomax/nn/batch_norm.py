@@ -1,4 +1,4 @@
-"""BatchNorm over the batch of all ranks, and its running statistics over a step that is made in microbatches."""
+"""Makes BatchNorm take the batch of all ranks, and averages its running statistics over microbatches."""
 
 import torch
 from jaxtyping import Float
@@ -62,7 +62,7 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
 
 
 class RunningStatistics:
-    """The running statistics of BatchNorm layers over one step that is made in microbatches.
+    """An object that averages the running statistics of BatchNorm layers over the microbatches of one step.
 
     Each microbatch starts from the statistics of the step before. The statistics of the step are the mean over its
     microbatches, which is what microbatches of one size on as many ranks would give. It does not matter how often a

@@ -1,4 +1,4 @@
-"""Blocks that methods share by composition: projector, L2 normalisation, prototypes, EMA teacher."""
+"""Provides blocks that methods share by composition: projector, L2 normalisation, prototypes, EMA teacher."""
 
 import copy
 from itertools import pairwise

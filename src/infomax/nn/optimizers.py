@@ -1,4 +1,4 @@
-"""Optimisers and the parameter groups that they take."""
+"""Provides optimisers, and divides parameters into the groups that they take."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 
 class Lars(Optimizer):
-    """An optimiser: SGD with momentum that scales the steps of matrices by their own norm (You, Gitman, Ginsburg 2017).
+    """An optimiser that scales SGD's steps of matrices by their own norm (LARS; You, Gitman, Ginsburg 2017).
 
     A parameter p with two dimensions or more and gradient g has the update ``u = g + weight_decay p``, scaled by
     ``trust |p| / |u|``, or by 1 if one of the norms is zero. Each step moves p by ``-lr m``, where m is

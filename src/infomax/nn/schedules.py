@@ -1,4 +1,4 @@
-"""Schedules: pure functions of the progress of a run, which is the share of it that is done, in [0, 1]."""
+"""Provides schedules: pure functions of the progress of a run, which is the share of it that is done, in [0, 1]."""
 
 from math import cos, pi
 
