@@ -66,7 +66,7 @@ def _carried_out(words: Sequence[str]) -> tuple[int, int]:
         process.send_signal(number)
 
     with subprocess.Popen(
-        [sys.executable, "-m", "infomax", *words],
+        [sys.executable, "-P", "-m", "infomax", *words],
         stdout=subprocess.DEVNULL,
         process_group=0,  # else Ctrl-C would reach it twice, which means at once
     ) as process:
