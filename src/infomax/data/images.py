@@ -15,8 +15,9 @@ from jaxtyping import Int, UInt8
 from PIL import Image, ImageOps
 
 LARGE = 2**28  # bytes; the fingerprint of an array of this size or more reads 1,000 of its images only
+MAX_TRIES = 20  # images that are tried until one can be decoded
 DivisorChooser = Callable[[int, int], int]
-"""A function from an image's width and height to 1, 2, 4 or 8: a JPEG is decoded at this fraction of its size."""
+"""A function from an image's width and height to 1, 2, 4 or 8: both sides are divided by it when a JPEG is decoded."""
 
 
 class Images(ABC):
@@ -67,8 +68,8 @@ class Images(ABC):
 
         Args:
             index: Index of the image.
-            choose_divisor: Called with the width and height of a JPEG before it is decoded. It returns 1, 2, 4 or 8,
-                and the JPEG is decoded at this fraction of its size, if the decoder can. None decodes it in full.
+            choose_divisor: Called with the width and height of a JPEG before it is decoded. If it returns 2, 4 or 8, it
+                is decoded at 1/2, 1/4 or 1/8 of its size, which takes less time. None decodes it in full.
 
         Raises:
             ValueError: naming the image, if it cannot be decoded.
@@ -247,7 +248,7 @@ def decode(file: Path | BytesIO, name: str, choose_divisor: DivisorChooser | Non
     Args:
         file: Path of the encoded image, or its bytes.
         name: The image's name in an error.
-        choose_divisor: Returns the fraction of its size at which a JPEG is decoded.
+        choose_divisor: Chooses by how much the sides of a JPEG are divided; see :meth:`Images.open`.
 
     Raises:
         ValueError: naming the image, if it cannot be decoded.
@@ -286,15 +287,15 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def first_readable(images: Images, start: int) -> tuple[int, Image.Image]:
-    """Returns the first image that can be decoded and its index, from ``start`` on, in at most 20 tries.
+    """Returns the index and the pixels of the first image from ``start`` on that can be decoded.
 
-    After the last image the search goes on with the first.
+    After the last image the search goes on with the first; at most :data:`MAX_TRIES` images are tried.
 
     Raises:
         ValueError: naming the image at ``start``, if none can be decoded.
     """
     first_error = None
-    for index in range(start, start + 20):
+    for index in range(start, start + MAX_TRIES):
         try:
             return index % len(images), images.open(index % len(images))
         except ValueError as error:

@@ -127,7 +127,7 @@ class Preprocessing:
         fields = dict(values)
         for name in ("mean", "std"):
             if name in fields:
-                fields[name] = tuple(fields[name])  # JSON knows lists alone
+                fields[name] = tuple(fields[name])  # JSON has lists, but no tuples
         return cls(**fields)
 
 
