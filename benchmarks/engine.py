@@ -41,7 +41,7 @@ from infomax.recipes.schema import Recipe
 from infomax.runs import run_folder as runs
 from infomax.runtime.collectives import process_group
 from infomax.training.engine import Engine
-from infomax.training.loop import _Training
+from infomax.training.loop import TrainingLoop, train_step
 from infomax.training.options import LaunchOptions
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "engine.json"
@@ -207,11 +207,10 @@ def bare(recipe: Recipe, pixels: np.ndarray, method: Method) -> Iterator[None]:
         yield
 
 
-def trained(training: _Training) -> Iterator[None]:
+def trained(training: TrainingLoop) -> Iterator[None]:
     """All that a run does at a step: the loader, the engine, the checks, the reports."""
-    for parts, waited in training.batches():
-        loss, norm = training.engine.step(parts)
-        training.after(loss, norm, waited)
+    for microbatches in training.batches():
+        training.train_or_skip(microbatches)
         yield
 
 
@@ -228,7 +227,7 @@ def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
                 run = runs.create_run_folder(
                     Path(folder, "run"), recipe, data={"data": data}, launch={}, overwrite=False
                 )
-                training: Any = _Training(run, launch, CPU, open_source(data))
+                training: Any = TrainingLoop(run, launch, CPU, open_source(data))
                 alone: Any = build_method(recipe).to(memory_format=torch.channels_last)
                 row = compared(partial(next, trained(training)), partial(next, bare(recipe, pixels, alone)), count)
                 training.reporter.close()
@@ -253,7 +252,7 @@ def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:
         split, eight = engine_and_parts(method, batch, batch // 8, name)
         whole, one = engine_and_parts(method, batch, None, name)
         row = {"recipe": name, "backbone": split.recipe.encoder.backbone, "method": method, "threads": threads}
-        seconds = compared(partial(split.step, eight), partial(whole.step, one), times)
+        seconds = compared(partial(train_step, split, eight), partial(train_step, whole, one), times)
         yield {**row, "batch": batch, "micro_batch_size": batch // 8, **seconds}
 
 
@@ -278,10 +277,10 @@ def _peak(method: str, batch: int, part: int | None) -> int:
 
     torch.set_num_threads(1)
     engine, given = engine_and_parts(method, batch, part)
-    engine.step([given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
+    train_step(engine, [given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
     Path("/proc/self/clear_refs").write_text("5")  # the highest starts anew from what is resident now
     before = resident("VmRSS")
-    engine.step(given)
+    train_step(engine, given)
     return resident("VmHWM") - before
 
 

@@ -40,6 +40,7 @@ from infomax.recipes.schema import Recipe
 from infomax.runs import run_folder as runs
 from infomax.runs.run_folder import Run
 from infomax.training.engine import Engine
+from infomax.training.loop import train_step
 
 PARTS = ("bounds", "steps", "losses", "clock", "compiled")
 OUT = Path(__file__).parents[1] / "docs" / "results" / "gpu.json"
@@ -125,10 +126,9 @@ def steps_of(recipe: Recipe, compiled: bool) -> Iterator[None]:
     batches = BatchPrefetcher(
         training_batches(ArrayImages(pixels, None, []), recipe.views, **how), DEVICE, engine.make_views
     )
-    engine.meanwhile = batches.prefetch
     for batch in batches:
         try:
-            engine.step([batch])
+            train_step(engine, [batch], prefetcher=batches)
         except FloatingPointError:  # noise may be too hard at a rate that has no time to warm up
             engine.skip()
         yield

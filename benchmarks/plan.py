@@ -27,6 +27,7 @@ from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, get_recipe
 from infomax.runs import run_folder as runs
 from infomax.training.engine import Engine
+from infomax.training.loop import train_step
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "plan.json"
 NOISE = np.random.default_rng(0).integers(0, 256, (2560, 32, 32, 3), np.uint8)  # images
@@ -97,10 +98,10 @@ def _rise(method: str, images: int, part: int | None) -> int:
     given = list(
         training_batches(pixels, recipe.views, batch_size=images, seed=0, steps=range(1), micro_batch_size=part)
     )
-    engine.step([given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
+    train_step(engine, [given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
     Path("/proc/self/clear_refs").write_text("5")  # the highest starts anew from what is resident now
     before = resident("VmRSS")
-    engine.step(given)
+    train_step(engine, given)
     return resident("VmHWM") - before
 
 

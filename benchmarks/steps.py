@@ -34,6 +34,7 @@ from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, get_recipe
 from infomax.recipes.schema import Recipe
 from infomax.training.engine import Engine
+from infomax.training.loop import train_step
 
 STAGES = ("wait", "views", "forward", "loss", "backward", "optimiser", "EMA", "rest")
 KIN = {"mira": "SwAV", "corinfomax": "VICReg", "carl": "SwAV", "mveb": "BYOL"}
@@ -100,12 +101,12 @@ def ours(recipe: Recipe, watch: Watch | None = None) -> Iterator[None]:
         watch.around(engine.method, "target", "forward", "forward")
         watch.around(engine.method, "after_backward", "backward", "rest")
         watch.around(engine.optimizer, "step", "rest", "optimiser")
-        watch.around(engine.method, "advance", "rest", "EMA")
+        watch.around(engine.method, "after_step", "rest", "EMA")
     while True:
         batch = next(batches)
         if watch:
             watch.mark("wait")
-        engine.step([batch])
+        train_step(engine, [batch])
         if watch:
             watch.mark("rest")
         yield

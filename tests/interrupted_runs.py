@@ -9,7 +9,6 @@ import torch
 
 from infomax.runs.run_folder import Run
 from infomax.training import loop
-from infomax.training.engine import Engine
 from infomax.training.options import LaunchOptions
 
 LAUNCH = LaunchOptions(device="cpu", workers=0, quiet=True)
@@ -17,21 +16,21 @@ LAUNCH = LaunchOptions(device="cpu", workers=0, quiet=True)
 
 def train_until(run: Run, stop: int | None = None) -> None:
     """Trains on each rank, and receives SIGTERM after the step ``stop``."""
-    step = Engine.step
+    train_step = loop.train_step
 
-    def and_end(self, parts):
-        done = step(self, parts)
-        if self.steps_done == stop:
+    def train_step_then_terminate(engine, microbatches, **owned):
+        step = train_step(engine, microbatches, **owned)
+        if engine.steps_done == stop:
             os.kill(os.getpid(), signal.SIGTERM)
-        return done
+        return step
 
-    Engine.step = and_end
+    loop.train_step = train_step_then_terminate
     try:
         loop.train(run, LAUNCH)
     except SystemExit:  # as SIGTERM ends a process
         pass
     finally:
-        Engine.step = step
+        loop.train_step = train_step
 
 
 def differing(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

@@ -31,6 +31,7 @@ from infomax.reporting.plan_text import misfit, text
 from infomax.runtime.collectives import TrafficCounter, simulated_ranks, world_size
 from infomax.runtime.options import option_names
 from infomax.training.engine import Engine
+from infomax.training.loop import train_step
 from infomax.training.options import PretrainOptions
 from ranks import on_ranks
 
@@ -109,12 +110,12 @@ def test_factorisations_are_counted():
 def most_bytes(recipe: Recipe) -> int:
     """Of all tensors at once during a real step, by what torch asks its allocator for."""
     engine, parts = Engine(recipe, steps_per_epoch=10, device=CPU), given(recipe, recipe.batch_size)
-    engine.step(parts)
+    train_step(engine, parts)
     engine.optimizer.zero_grad()
     momentum = [x for state in engine.optimizer.state.values() for x in state.values() if isinstance(x, Tensor)]
     there = [*engine.method.parameters(), *engine.method.buffers(), *momentum, *(x for p in parts for x in p.images)]
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        engine.step(parts)
+        train_step(engine, parts)
     events = [event for event in profiled.profiler.kineto_results.events() if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return sum(x.nbytes for x in there) + int(np.cumsum(changes).max())
@@ -192,7 +193,7 @@ def sent(method: str, part: int | None) -> dict[str, int]:
 
     engine.online.register_comm_hook(None, gradients)
     with patch.multiple(dist, all_reduce=reduce, all_gather=gather):
-        engine.step(given(engine.recipe, 32))
+        train_step(engine, given(engine.recipe, 32))
     return bytes_of
 
 
@@ -373,9 +374,9 @@ def test_a_plan_for_a_gpu_that_is_here(quick, method, part):
     assert planned.here.seconds[0] > 0
     engine = Engine(planned.recipe, steps_per_epoch=10, device=torch.device("cuda"))
     parts = given(planned.recipe, 1024)
-    engine.step(parts)
+    train_step(engine, parts)
     torch.cuda.reset_peak_memory_stats()
-    engine.step(parts)
+    train_step(engine, parts)
     assert torch.cuda.max_memory_allocated() == pytest.approx(planned.cost.memory.peak, rel=0.2)
 
 

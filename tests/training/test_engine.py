@@ -19,6 +19,7 @@ from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
 from infomax.runtime.collectives import rank, world_size
 from infomax.training.engine import Engine
+from infomax.training.loop import train_step
 from ranks import on_ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
@@ -78,8 +79,9 @@ def run(plan, start=None, stop=STEPS, *, compiled=False):
         engine.load(start)
     said = []
     while engine.steps_done < stop:
-        loss, norm = engine.step(parts_of(engine, engine.steps_done))
-        said.append((float(loss.total.detach()), norm, *(float(term) for term in loss.terms.values())))
+        step = train_step(engine, parts_of(engine, engine.steps_done))
+        terms = (float(term) for term in step.loss.terms.values())
+        said.append((float(step.loss.total.detach()), step.gradient_norm, *terms))
     gradients = {n: p.grad for n, p in engine.method.named_parameters() if p.grad is not None}
     return said, gradients, copy.deepcopy(engine.state())
 
@@ -215,8 +217,8 @@ def test_state_advances_once_a_step_whatever_the_parts(variant):
     one = recipe(variant, batch_size=3)
     split, single = made(plan), made(one)
     (part,) = parts_of(single, 0)
-    split.step([part] * 4)
-    single.step([part])
+    train_step(split, [part] * 4)
+    train_step(single, [part])
     buffers = dict(single.method.named_buffers())
     for name, buffer in split.method.named_buffers():
         if "running" in name or "tracked" in name:
@@ -231,7 +233,7 @@ def fail_on_one_rank():
     if rank() == world_size() - 1:
         engine.views = lambda part: views(part)._replace(global_crops=[x * torch.nan for x in views(part).global_crops])
     try:
-        engine.step(parts_of(engine, 0))
+        train_step(engine, parts_of(engine, 0))
     except FloatingPointError as error:
         return str(error)
 
@@ -247,11 +249,11 @@ def test_a_failed_step_under_float16_can_be_left_out():
     views, scale = engine.views, engine.scaler.get_scale()
     engine.views = lambda part: views(part)._replace(global_crops=[x * torch.nan for x in views(part).global_crops])
     with pytest.raises(FloatingPointError, match="loss became nan"):
-        engine.step([part])
+        train_step(engine, [part])
     engine.skip()
     assert engine.scaler.get_scale() == scale
     engine.views = views
-    engine.step(parts_of(engine, 1))
+    train_step(engine, parts_of(engine, 1))
     assert engine.steps_done == 2
 
 
@@ -259,14 +261,14 @@ def test_a_gradient_that_no_scale_makes_finite_stops_the_run():
     engine = made(recipe("carl", precision="16"))
     next(engine.method.assigner.parameters()).register_hook(lambda gradient: gradient * torch.nan)
     for step in range(16):  # from 2^16 halved to 1
-        engine.step(parts_of(engine, step % 8))
+        train_step(engine, parts_of(engine, step % 8))
     with pytest.raises(FloatingPointError, match="gradient's norm became nan"):
-        engine.step(parts_of(engine, 0))
+        train_step(engine, parts_of(engine, 0))
 
 
 def test_any_seed_will_do():
     engine = made(recipe("carl", seed=2**40 + 20261121))
-    engine.step(parts_of(engine, 0))
+    train_step(engine, parts_of(engine, 0))
 
 
 def test_a_failed_step_changes_nothing():
@@ -281,7 +283,7 @@ def test_a_failed_step_changes_nothing():
         old = weight[0, 0].item()
         weight[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match="step 3"):
-        engine.step([part])
+        train_step(engine, [part])
     with torch.no_grad():
         weight[0, 0] = old
     after = engine.state()
@@ -362,7 +364,7 @@ def test_one_graph_of_each_size_serves_all_steps_and_computes_the_same(variant, 
     engine = made(recipe(variant), compiled=True)
     for step in (0, LENGTH // 12 + 1):  # another epoch, and with it another weight in CARL's loss
         engine.steps_done = step
-        engine.step(parts_of(engine, step))
+        train_step(engine, parts_of(engine, step))
         assert graphs == [0] * GRAPHS[variant]
 
 
@@ -381,7 +383,7 @@ def test_parts_of_a_step_have_two_graphs_of_each_network(graphs):
 def test_each_encoder_is_one_graph(backbone, graphs):
     plan = recipe("carl", backbone=backbone, image_size=32, batch_size=2, precision="32")
     engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
-    engine.step(parts_of(engine, 0))
+    train_step(engine, parts_of(engine, 0))
     assert graphs == [0] * 3  # float32 views are a CPU's own
 
 
@@ -393,7 +395,7 @@ def test_views_are_made_without_autocast(precision, monkeypatch):
     monkeypatch.setattr(
         engine, "make_views", lambda part: (seen.append(torch.is_autocast_enabled("cpu")), views(part))[1]
     )
-    engine.step(parts_of(engine, 0))
+    train_step(engine, parts_of(engine, 0))
     assert seen == [False] * 5
 
 
@@ -406,7 +408,7 @@ def test_compiled_steps_are_the_same_but_for_rounding(variant):
         (want, *_), *_ = run(plan, stop=1)[0]
         engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
         expected = run(plan, stop=1)[1]
-        loss, _ = engine.step(parts_of(engine, 0))
+        loss = train_step(engine, parts_of(engine, 0)).loss
         assert float(loss.total.detach()) == pytest.approx(want, rel=1e-9)
         for name, p in engine.method.named_parameters():
             if p.grad is not None:
@@ -425,7 +427,7 @@ def test_one_kernel_updates_as_many_do(name):
         for step in range(10):
             if step == 2 and fused == "resumed":
                 engine.load(run(plan, stop=2)[2])
-            engine.step(parts_of(engine, step))
+            train_step(engine, parts_of(engine, step))
         assert engine.optimizer.param_groups[0]["fused"] == bool(fused)
         states.append(engine.state()["method"])
     for state in states[1:]:
@@ -440,11 +442,11 @@ def test_one_kernel_leaves_out_a_step_whose_gradient_float16_cannot_hold():
     weight = next(engine.method.assigner.parameters())
     hook = weight.register_hook(lambda gradient: gradient * torch.inf)
     before, scale = copy.deepcopy(engine.state()["method"]), engine.scaler.get_scale()
-    engine.step(parts_of(engine, 0))
+    train_step(engine, parts_of(engine, 0))
     assert torch.equal(engine.method.assigner.weight, before["assigner.weight"])
     assert engine.scaler.get_scale() == scale / 2
     hook.remove()
-    engine.step(parts_of(engine, 1))
+    train_step(engine, parts_of(engine, 1))
     assert not torch.equal(engine.method.assigner.weight, before["assigner.weight"])
 
 
@@ -461,9 +463,9 @@ def test_a_gpu_computes_what_the_cpu_does(variant, precision):
     for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
         (want, *_), *_ = run(plan, stop=1)[0]
         engine = Engine(replace(plan, precision=precision), steps_per_epoch=4, device=torch.device("cuda"))
-        loss, norm = engine.step(parts_of(engine, 0))
-        assert float(loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
-        assert np.isfinite(norm) or precision == "16"  # the scaler may have to find its scale first
+        step = train_step(engine, parts_of(engine, 0))
+        assert float(step.loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
+        assert np.isfinite(step.gradient_norm) or precision == "16"  # the scaler may have to find its scale first
 
 
 @pytest.mark.gpu
@@ -477,9 +479,9 @@ def test_a_gpu_computes_what_the_cpu_does_when_compiled_too(variant, precision):
         (want, *_), *_ = run(plan, stop=1)[0]
         plan = replace(plan, precision=precision)
         engine = Engine(plan, steps_per_epoch=4, device=torch.device("cuda"), compiled=True)
-        loss, _ = engine.step(parts_of(engine, 0))
+        loss = train_step(engine, parts_of(engine, 0)).loss
         assert float(loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
-        engine.step(parts_of(engine, 1))
+        train_step(engine, parts_of(engine, 1))
 
 
 @pytest.mark.gpu
@@ -493,7 +495,7 @@ def test_deterministic_mode_gives_the_same_bits_twice_on_a_gpu(variant, tmp_path
         for _ in range(2):
             engine = Engine(recipe(variant, precision="bf16"), steps_per_epoch=4, device=torch.device("cuda"))
             for step in range(3):
-                engine.step(parts_of(engine, step))
+                train_step(engine, parts_of(engine, step))
             states.append(engine.state()["method"])
         assert not [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
     finally:
@@ -529,40 +531,74 @@ class Waits(TorchDispatchMode):
 def test_a_step_waits_for_the_device_once(variant):
     """Before the weights change, to see that loss and gradient are numbers; that wait does not pass through here."""
     engine = Engine(recipe(variant), steps_per_epoch=LENGTH // 12, device=torch.device("cpu"))
-    engine.step(parts_of(engine, 0))  # the optimiser makes its state in the first one
+    train_step(engine, parts_of(engine, 0))  # the optimiser makes its state in the first one
     parts = parts_of(engine, 1)
     with Waits() as waits:
-        engine.step(parts)
+        train_step(engine, parts)
     assert waits.met == []
 
 
-def test_what_is_done_meanwhile_comes_between_the_gradient_and_the_update():
+def test_weights_change_when_the_block_of_a_step_is_left():
+    """Within it the gradient is there; the block may read the loss, or leave that to the engine."""
     engine = made(recipe("carl"))
     before = {name: p.detach().clone() for name, p in engine.method.named_parameters()}
-    seen = []
+    for number in range(2):
+        with engine.step(parts_of(engine, number)) as step:
+            assert all(p.grad is not None for p in engine.trained)
+            assert all(torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
+            assert engine.steps_done == step.progress.step == number
+            if number == 0:
+                step.check_finite()
+        assert any(not torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
+        assert np.isfinite(step.gradient_norm)
+        before = {name: p.detach().clone() for name, p in engine.method.named_parameters()}
 
-    def meanwhile():
-        seen.append(all(p.grad is not None for p in engine.trained))
-        assert all(torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
 
-    engine.meanwhile = meanwhile
-    engine.step(parts_of(engine, 0))
-    assert seen == [True]
-    assert any(not torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
+def test_the_loss_is_checked_before_the_weights_change_whatever_the_block_does():
+    engine = made(recipe("carl"))
+    views = engine.views
+    engine.views = lambda part: views(part)._replace(global_crops=[x * torch.nan for x in views(part).global_crops])
+    before, ends = copy.deepcopy(engine.state()), []
+
+    def take_step(check):
+        with engine.step(parts_of(engine, 0)) as step:
+            if check:
+                step.check_finite()
+            ends.append(check)
+
+    for check in (True, False):
+        with pytest.raises(FloatingPointError, match="loss became nan at step 1"):
+            take_step(check)
+    assert ends == [False]
+    assert engine.steps_done == 0
+    assert all(torch.equal(x, engine.state()["method"][name]) for name, x in before["method"].items())
 
 
-def test_what_fails_meanwhile_leaves_everything_as_it_was():
-    engine = made(recipe("corinfomax-norm"))
-    engine.step(parts_of(engine, 0))
-    before = copy.deepcopy(engine.state())
-
-    def failing():
+class FailingPrefetcher:
+    def prefetch(self):
         raise OSError("no images")
 
-    engine.meanwhile = failing
+
+def test_a_prefetcher_that_fails_leaves_everything_as_it_was():
+    engine = made(recipe("corinfomax-norm"))
+    train_step(engine, parts_of(engine, 0))
+    before = copy.deepcopy(engine.state())
     with pytest.raises(OSError, match="no images"):
-        engine.step(parts_of(engine, 1))
-    assert engine.whole
+        train_step(engine, parts_of(engine, 1), prefetcher=FailingPrefetcher())
+    assert engine.weights_consistent
     after = engine.state()
     assert after["step"] == 1
     assert all(torch.equal(x, after["method"][name]) for name, x in before["method"].items())
+
+
+def test_weights_are_not_consistent_if_the_optimiser_fails_between_them(monkeypatch):
+    engine = made(recipe("carl"))
+
+    def fail(*_):
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(engine.optimizer, "step", fail)
+    with pytest.raises(RuntimeError, match="gone"):
+        train_step(engine, parts_of(engine, 0))
+    assert not engine.weights_consistent
+    assert engine.steps_done == 0

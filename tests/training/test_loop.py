@@ -442,7 +442,7 @@ def test_a_damaged_image_is_skipped_counted_and_named(folder, tmp_path, capsys):
 
 @pytest.mark.process
 def test_a_worker_that_is_killed_is_explained_and_loses_nothing(folder, tmp_path, monkeypatch):
-    step = Engine.step
+    train_step = training.train_step
 
     def slowly(event):  # so that a worker which looks whether to end is sure to be killed with the lock in its hands
         with event._cond:
@@ -451,13 +451,13 @@ def test_a_worker_that_is_killed_is_explained_and_loses_nothing(folder, tmp_path
 
     monkeypatch.setattr(multiprocessing.synchronize.Event, "is_set", slowly)
 
-    def and_kill(self, parts):
-        if self.steps_done == 5:
+    def kill_workers(engine, microbatches, **owned):
+        if engine.steps_done == 5:
             for worker in mp.active_children():
                 os.kill(worker.pid, signal.SIGKILL)
-        return step(self, parts)
+        return train_step(engine, microbatches, **owned)
 
-    monkeypatch.setattr(Engine, "step", and_kill)
+    monkeypatch.setattr(training, "train_step", kill_workers)
     with pytest.raises(MachineError, match=r"lower --workers .*Step \d+ is saved, and --resume goes on"):
         go(tmp_path / "run", folder, workers=2, epochs=50)
     assert last(tmp_path / "run")["step"] >= 5
@@ -539,12 +539,13 @@ def test_replay_names_the_layer(arrays, tmp_path, monkeypatch):
 
 
 def test_deterministic_mode_is_on_for_the_run_alone(arrays, tmp_path, monkeypatch):
-    step, seen = Engine.step, []
-    monkeypatch.setattr(
-        Engine,
-        "step",
-        lambda self, parts: (seen.append(torch.are_deterministic_algorithms_enabled()), step(self, parts))[1],
-    )
+    train_step, seen = training.train_step, []
+
+    def note_mode(*args, **owned):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return train_step(*args, **owned)
+
+    monkeypatch.setattr(training, "train_step", note_mode)
     runs = [go(tmp_path / name, arrays, deterministic=True) for name in "ab"]
     assert seen == [True] * 24
     assert not torch.are_deterministic_algorithms_enabled()
@@ -573,10 +574,10 @@ def test_what_is_compiled_are_the_steps(tmp_path, monkeypatch):
 
 
 def test_a_compiler_that_fails_is_told_of(tmp_path, monkeypatch):
-    def failing(self):
+    def fail(*_, **__):
         raise torch._dynamo.exc.BackendCompilerFailed(print, RuntimeError("no compiler"), [])
 
-    monkeypatch.setattr(Engine, "step", lambda self, parts: failing(self))
+    monkeypatch.setattr(Engine, "backward", fail)
     with pytest.raises(MachineError, match="torch.compile failed: leave out --compile"):
         pretrain(data="digits", method="mira", epochs=1, device="cpu", quiet=True, compile=True, out=tmp_path / "run")
 

@@ -27,9 +27,10 @@ from infomax.runtime import checkpoints
 from infomax.runtime.collectives import rank, world_size
 from infomax.runtime.options import pick
 from infomax.training import loop as training
-from infomax.training import online_evaluation as online
+from infomax.training import online_evaluation as evaluation
 from infomax.training.engine import Engine
-from infomax.training.online_evaluation import OnlineProbe, online_scores
+from infomax.training.loop import train_step
+from infomax.training.online_evaluation import OnlineEvaluation, OnlineProbe, online_evaluation
 from infomax.training.options import PretrainOptions
 from infomax.training.prepare import prepare_run
 from infomax.training.pretrain import pretrain
@@ -83,13 +84,19 @@ def made(plan) -> Engine:
     return Engine(plan, steps_per_epoch=LENGTH // plan.batch_size, device=CPU)
 
 
-def listening(plan, known=None) -> tuple[Engine, OnlineProbe]:
+def with_probe(plan, known=None) -> tuple[Engine, OnlineEvaluation]:
+    """An engine, and a probe that may see the labels of the ``known`` images; scores are of no matter here."""
     engine, data = made(plan), images()
     known = np.arange(LENGTH) if known is None else known
+    labelled = LabelledImages(data, known, data.labels[known])
     width = engine.method.eval_encoder.width
-    probe = OnlineProbe(LabelledImages(data, known, data.labels[known]), plan, width=width, device=CPU)
-    engine.listener = probe.learn
-    return engine, probe
+    online = OnlineEvaluation(labelled, labelled, plan, width=width, device=CPU, probe=True, workers=0)
+    return engine, online
+
+
+def evaluation_of(source, engine):
+    width = engine.method.eval_encoder.width
+    return online_evaluation(source, engine.recipe, width=width, device=CPU, workers=0)
 
 
 def parts_of(plan, step):
@@ -119,7 +126,8 @@ def features_of_full_views(engine, parts):
 def test_the_head_is_a_linear_layer_that_sgd_trains_on_each_full_view(variant):
     plan = recipe(**VARIANTS[variant])
     known = np.flatnonzero(np.arange(LENGTH) % 7)  # the others are to be tested on
-    engine, probe = listening(plan, known)
+    engine, online = with_probe(plan, known)
+    probe = online.probe
     layer = nn.Linear(engine.method.eval_encoder.width, CLASSES)
     layer.load_state_dict({"weight": probe.heads.weight.clone(), "bias": probe.heads.bias.clone()})
     sgd, total = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.9), engine.total_steps
@@ -131,7 +139,7 @@ def test_the_head_is_a_linear_layer_that_sgd_trains_on_each_full_view(variant):
             for view in views:
                 x.append(view[torch.from_numpy(learnt)].float())
                 y.append(torch.from_numpy(images().labels[index[learnt]]))
-        engine.step(parts)
+        train_step(engine, parts, online=online)
         assert len(torch.cat(x)) < 2 * plan.batch_size  # some were left out
         sgd.param_groups[0]["lr"] = 0.1 * (1 + np.cos(np.pi * step / total)) / 2
         sgd.zero_grad()
@@ -145,10 +153,12 @@ def test_the_head_is_a_linear_layer_that_sgd_trains_on_each_full_view(variant):
 @pytest.mark.parametrize("variant", ["mira", "carl", "parts"])
 def test_features_are_float32_without_a_graph(variant, precision):
     plan = recipe(**VARIANTS[variant], precision=precision)
-    engine, seen = made(plan), []
-    engine.listener = lambda parts, features, progress: seen.append(features)
-    engine.step(parts_of(plan, 0))
-    for x in seen[0]:
+    engine = made(plan)
+    with engine.step(parts_of(plan, 0)) as step:
+        assert step.features == []
+    with engine.step(parts_of(plan, 1), keep_features=True) as step:
+        assert len(step.features) == len(parts_of(plan, 1))
+    for x in step.features:
         assert x.dtype == torch.float32
         assert not x.requires_grad
         assert len(x) == 2 * (plan.micro_batch_size or 12)
@@ -159,15 +169,15 @@ def test_the_training_has_the_same_bits_with_a_head_and_without(variant):
     """Weights, statistics, optimiser, loss, and the random numbers that come after."""
     plan = recipe(**VARIANTS[variant], precision="32")
     ends = []
-    for engine in (made(plan), listening(plan)[0]):
-        losses = [engine.step(parts_of(plan, step))[0].total.detach() for step in range(4)]
+    for engine, online in ((made(plan), None), with_probe(plan)):
+        losses = [train_step(engine, parts_of(plan, step), online=online).loss.total.detach() for step in range(4)]
         ends.append({"losses": losses, "random": torch.get_rng_state(), **engine.state()})
     assert not differing(*ends)
 
 
 def test_a_head_draws_its_weights_from_the_seed_alone():
     before = torch.get_rng_state()
-    first, again, other = (listening(recipe("carl", seed=seed))[1].heads.weight for seed in (2**40, 2**40, 3))
+    first, again, other = (with_probe(recipe("carl", seed=seed))[1].probe.heads.weight for seed in (2**40, 2**40, 3))
     made(recipe("carl"))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, again)
@@ -177,38 +187,37 @@ def test_a_head_draws_its_weights_from_the_seed_alone():
 @pytest.mark.parametrize("micro_batch_size", [None, 4])
 def test_nothing_is_learnt_from_a_step_that_fails(micro_batch_size):
     plan = recipe("mveb", micro_batch_size=micro_batch_size)
-    engine, probe = listening(plan)
-    engine.step(parts_of(plan, 0))
-    before, views, told = copy.deepcopy(probe.heads.state()), engine.views, []
+    engine, online = with_probe(plan)
+    probe = online.probe
+    train_step(engine, parts_of(plan, 0), online=online)
+    before, views = copy.deepcopy(probe.heads.state()), engine.views
     engine.views = lambda part: Views([x * torch.nan for x in views(part).global_crops], [])
     with pytest.raises(FloatingPointError):
-        engine.step(parts_of(plan, 1))
+        train_step(engine, parts_of(plan, 1), online=online)
     engine.skip()
     assert not differing(before, probe.heads.state())
     engine.views = views
-    learn = engine.listener
-    engine.listener = lambda *told_now: (told.append(told_now), learn(*told_now))
-    engine.step(parts_of(plan, 2))
-    assert [len(x) for x in told[0][1]] == [2 * len(part.index) for part in parts_of(plan, 2)]
-    assert told[0][2].step == 2
+    step = train_step(engine, parts_of(plan, 2), online=online)
+    assert [len(x) for x in step.features] == [2 * len(part.index) for part in parts_of(plan, 2)]
+    assert step.progress.step == 2
     assert differing(before, probe.heads.state())
     assert probe.heads.weight.isfinite().all()
 
 
-def test_a_head_that_cannot_learn_leaves_the_step_undone():
+def test_a_head_that_cannot_learn_leaves_the_step_undone(monkeypatch):
     """As where another rank is gone: what is then saved is of one step, the weights and the head."""
     plan = recipe("corinfomax")
-    engine, _ = listening(plan)
-    engine.step(parts_of(plan, 0))
+    engine, online = with_probe(plan)
+    train_step(engine, parts_of(plan, 0), online=online)
     before = copy.deepcopy(engine.state())
 
-    def fail(*told):
+    def fail(*_):
         raise RuntimeError("another rank is gone")
 
-    engine.listener = fail
+    monkeypatch.setattr(online.probe, "learn", fail)
     with pytest.raises(RuntimeError, match="gone"):
-        engine.step(parts_of(plan, 1))
-    assert engine.whole
+        train_step(engine, parts_of(plan, 1), online=online)
+    assert engine.weights_consistent
     assert {name.rpartition(".")[2] for name in differing(before, engine.state())} <= {"lr"}  # set anew at each step
 
 
@@ -229,10 +238,10 @@ def test_stand_ins_and_images_to_test_on_are_not_learnt_from():
 
 
 def on_each_rank(plan):
-    engine, probe = listening(plan)
+    engine, online = with_probe(plan)
     for step in range(4):
-        engine.step(parts_of(plan, step))
-    return {name: x.tolist() for name, x in probe.heads.state().items()}
+        train_step(engine, parts_of(plan, step), online=online)
+    return {name: x.tolist() for name, x in online.probe.heads.state().items()}
 
 
 @pytest.mark.parametrize("variant", ["mira", "uneven", "parts"])
@@ -355,7 +364,7 @@ def put_back(run, state, head):
 
 
 def test_at_the_end_all_test_images_are_classified_and_before_a_share(arrays, tmp_path, monkeypatch):
-    monkeypatch.setattr(online, "QUERIES", 7)
+    monkeypatch.setattr(evaluation, "MAX_QUERIES", 7)
     run = go(tmp_path / "run", arrays / "toy.npz")
     of_seven = [row["linear_top1"] for row in scores(run)[:-1]] + [row["knn_top1"] for row in scores(run)]
     assert [7 * score for score in of_seven] == pytest.approx([round(7 * score) for score in of_seven])
@@ -373,12 +382,11 @@ def test_at_the_end_all_test_images_are_classified_and_before_a_share(arrays, tm
 def test_without_a_test_split_no_image_is_both_learnt_from_and_classified(arrays):
     plan = recipe("carl")
     engine = made(plan)
-    scored = online_scores(open_source(str(arrays / "one.npz")), engine, workers=0)
+    scored = evaluation_of(open_source(str(arrays / "one.npz")), engine)
     tested = scored.test.index
     assert len(tested) == 10
     assert (scored.probe.labels[tested] == -1).all()
     assert (np.delete(scored.probe.labels, tested) >= 0).all()
-    assert engine.listener == scored.probe.learn
 
 
 class _Stream(Stream):
@@ -403,10 +411,10 @@ def test_there_is_no_head_without_one_label_for_each_image(kind):
         "several labels": lambda: Source("x", replace(data, labels=np.eye(3, dtype=int)[data.labels]), data),
         "images apart": lambda: Source("x", data, data, unlabelled=replace(data, labels=None)),
     }[kind]()
-    scored = online_scores(source, engine, workers=0)
-    assert engine.listener is None
+    scored = evaluation_of(source, engine)
     assert (scored is None) == (kind != "images apart")
     if scored is not None:  # k-NN remains
+        assert scored.probe is None
         assert scored.score(engine.method.eval_encoder.float(), 2).keys() == {"knn_top1"}
         assert scored.state() == {}
         assert scored.load({})
@@ -421,23 +429,23 @@ def test_a_damaged_image_is_classified_by_none_and_learnt_by_none(tmp_path, monk
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / str(i % 2) / f"{i:02d}.png")
     (tmp_path / "images" / "1" / "03.png").write_bytes(b"torn")
     (torn,) = (i for i, x in enumerate(open_source(str(tmp_path / "images")).train.files) if x.endswith("03.png"))
-    step = online.LinearProbes.step
+    step = evaluation.LinearProbes.step
 
     def recorded(self, x, labels, counts, share):
         assert len(x) == len(labels) == len(counts) == 2 * 16
         learnt.add(int(counts.sum()))
         step(self, x, labels, counts, share)
 
-    monkeypatch.setattr(online.LinearProbes, "step", recorded)
+    monkeypatch.setattr(evaluation.LinearProbes, "step", recorded)
     batches = []
-    note = training._Training.note_unreadable
+    note = training.TrainingLoop.note_unreadable
     monkeypatch.setattr(
-        training._Training, "note_unreadable", lambda self, part: (batches.append(part), note(self, part))[1]
+        training.TrainingLoop, "note_unreadable", lambda self, part: (batches.append(part), note(self, part))[1]
     )
     run = go(tmp_path / "run", tmp_path / "images", skip_unreadable=0.1, epochs=2)
     assert scores(run)[-1]["linear_top1"] >= 0
     source = open_source(str(tmp_path / "images"))
-    held = online.labelled_splits(source)[1].index
+    held = evaluation.labelled_splits(source)[1].index
     want = {2 * int((~np.isin(part.index, [*held, torn])).sum()) for part in batches}
     assert learnt == want
     assert any(torn in part.index for part in batches)

@@ -20,7 +20,8 @@ from infomax.planning.step_cost import Cost
 from infomax.recipes.schema import Recipe
 from infomax.runtime.determinism import deterministic_mode
 from infomax.training.engine import Engine
-from infomax.training.online_evaluation import online_scores
+from infomax.training.loop import train_step
+from infomax.training.online_evaluation import online_evaluation
 
 SECONDS = 5.0  # that steps are measured for, after a first one; and again that images are read for
 LONGEST = 3.0  # seconds of a step that is measured as it is; a longer one is put together from smaller ones
@@ -68,7 +69,10 @@ class _Measured:
     def __init__(self, recipe: Recipe, cost: Cost, device: torch.device, source: Source | None, workers: int | None):
         self.recipe, self.cost, self.device, self.source, self.workers = recipe, cost, device, source, workers
         self.engine = Engine(recipe, steps_per_epoch=10**6, device=device)  # at its start throughout
-        self.scores = None if source is None else online_scores(source, self.engine, workers=workers)
+        self.online = None
+        if source is not None:
+            width = self.engine.method.eval_encoder.width
+            self.online = online_evaluation(source, recipe, width=width, device=device, workers=workers)
 
     def timing(self) -> Timing:
         images = self.cost.images
@@ -109,7 +113,6 @@ class _Measured:
         while made < 3 or seconds < SECONDS:
             seconds += self.seconds_of(step)
             made += 1
-        self.engine.meanwhile = None
         return made, seconds / made
 
     def stepper(self, rows: int) -> Callable[[], None]:
@@ -118,11 +121,10 @@ class _Measured:
         parts = self.parts(rows, part)
         make = self.engine.make_views if self.recipe.micro_batch_size is None else None
         batches = BatchPrefetcher(cycle(parts), self.device, make)
-        self.engine.meanwhile = batches.prefetch
 
         def step() -> None:
             try:
-                self.engine.step(list(islice(batches, len(parts))))
+                train_step(self.engine, list(islice(batches, len(parts))), prefetcher=batches, online=self.online)
             except FloatingPointError:  # the images may be made up, and the steps are too few for a warm-up
                 self.engine.skip()
 
@@ -198,8 +200,8 @@ class _Measured:
 
     def scored(self) -> int:
         """Images that the representation is scored on during the run, each as often as it is."""
-        if self.scores is None:
+        if self.online is None:
             return 0
-        times = -(-self.recipe.epochs // self.scores.every)
-        few, last = len(self.scores.queries.index), len(self.scores.test.index)
-        return times * (len(self.scores.known.index) + few) + (last - few if self.scores.probe is not None else 0)
+        times = -(-self.recipe.epochs // self.online.epochs_between)
+        few, last = len(self.online.queries.index), len(self.online.test.index)
+        return times * (len(self.online.bank.index) + few) + (last - few if self.online.probe is not None else 0)

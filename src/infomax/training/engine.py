@@ -1,17 +1,23 @@
-"""One step of training, exact on any number of ranks and for batches that do not fit the device.
+"""The training engine: a recipe's method, its optimiser, and one optimiser step at a time.
 
-Until the optimiser's step nothing has changed but buffers, which are put back if the step fails; so a failed step can
-be skipped, saved or replayed. Everything else that a step depends on is a function of the recipe and the step's number.
+A step is exact on any number of ranks, and for batches that do not fit the device: they go through the networks in
+microbatches. Before the optimiser's update, nothing but buffers has changed (BatchNorm's running statistics, running
+covariances). They are put back if the step fails, so that a failed step can be skipped, saved or replayed. Everything
+else that a step depends on follows from the recipe and the step's number.
+
+The engine knows neither the data loader nor the online evaluation. Whoever owns it acts between the two halves of a
+step; see :meth:`Engine.step` and :func:`infomax.training.loop.train_step`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
-from math import isfinite
+from math import isfinite, nan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 
 from infomax.data.augmentation.make_views import make_views
@@ -25,13 +31,56 @@ from infomax.recipes.building import AUTOCAST, build_method, build_optimizer, le
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import average_in_place, rank, world_size
 
-GRAPHS = 64  # that torch.compile may make of modules; three for each size of views are usual
-Listener = Callable[[Sequence[Batch], Sequence[Tensor], Progress], None]
-"""Given the parts of a step, and of each the features of its full views, one view's rows after another's."""
+MAX_GRAPHS = 64  # that torch.compile may make of modules; three for each size of views are usual
 
 
-class _Online(nn.Module):
-    """What DistributedDataParallel wraps: the trained branch without the loss."""
+class Step:
+    """One optimiser step that is under way: the gradient is computed, and the weights have not changed yet."""
+
+    progress: Progress
+    """The position of this step in the run."""
+    loss: Loss
+    """The loss of the global batch, on the device."""
+    features: list[Tensor]
+    """One tensor [views * B, width] for each microbatch: the evaluated encoder's features of the global crops.
+
+    The rows of one view come after those of another. They are float32 and have no graph. The list is empty unless
+    :meth:`Engine.step` was asked to keep features.
+    """
+    gradient_norm: float
+    """The gradient's L2 norm before clipping; NaN until :meth:`check_finite` has read it from the device."""
+
+    def __init__(
+        self, progress: Progress, loss: Loss, features: list[Tensor], gradient_norm: Tensor, scaler: GradScaler
+    ):
+        self.progress, self.loss, self.features, self.gradient_norm = progress, loss, features, nan
+        self._loss_and_norm = torch.stack([loss.total.detach().double(), gradient_norm.double()])
+        self._scaler, self._checked = scaler, False
+
+    def check_finite(self) -> None:
+        """Waits for the device, and checks the loss and the gradient. This is the only wait of a step.
+
+        A second call does nothing. Under float16 an infinite gradient is no error while the loss can be scaled less:
+        the scaler then leaves the weights as they are, and scales the loss less from the next step on.
+
+        Raises:
+            FloatingPointError: if the loss or the gradient is infinite or NaN.
+        """
+        if self._checked:
+            return
+        loss, norm = self._loss_and_norm.tolist()
+        if not isfinite(loss):
+            raise FloatingPointError(f"the loss became {loss} at step {self.progress.step + 1}")
+        if not isfinite(norm) and not self._can_scale_less():
+            raise FloatingPointError(f"the gradient's norm became {norm} at step {self.progress.step + 1}")
+        self.gradient_norm, self._checked = norm, True
+
+    def _can_scale_less(self) -> bool:
+        return self._scaler.is_enabled() and self._scaler.get_scale() > 1
+
+
+class _TrainedBranch(nn.Module):
+    """The trained branch without the loss: what DistributedDataParallel wraps."""
 
     def __init__(self, method: Method):
         super().__init__()
@@ -42,12 +91,13 @@ class _Online(nn.Module):
 
 
 class Engine:
-    """A recipe's method, its optimiser, and how far they are.
+    """Trains a recipe's method, one optimiser step at a time, on one rank of a run.
 
     Args:
-        steps_per_epoch: Of the data set at the recipe's batch size.
-        device: Where this rank computes.
-        compiled: Whether torch.compile fuses the operations of networks, loss and views; what they give then differs by
+        recipe: Decides the method, the optimiser, the views, the precision and the microbatches.
+        steps_per_epoch: Number of steps that the data set gives at the recipe's batch size.
+        device: The device that this rank computes on.
+        compiled: Whether torch.compile fuses the operations of networks, loss and views. Results then differ by
             rounding.
     """
 
@@ -55,125 +105,138 @@ class Engine:
         self.recipe, self.device = recipe, device
         self.steps_per_epoch, self.total_steps = steps_per_epoch, recipe.epochs * steps_per_epoch
         self.steps_done = 0
-        self.whole = True
-        """Whether nothing but buffers has changed since the last step's end."""
-        self.listener: Listener | None = None
-        """Called in each step that does not fail, before the weights change, with features that it computes anyway."""
-        self.meanwhile: Callable[[], None] | None = None
-        """Called in each step before the device is waited for: for what the host has to do for the next one."""
-        self.features: list[Tensor] = []
-        """Of the last step, for the listener."""
+        self.weights_consistent = True
+        """Whether all weights belong to one step; False while the optimiser is changing them, and if that fails."""
         method: Any = build_method(recipe).to(device).to(memory_format=torch.channels_last)  # twice as fast on a CPU
         if world_size() > 1 and recipe.micro_batch_size is None:
             method = synchronise_batch_norm(method, device)
         self.method: Method = method
         self.compiled = compiled
-        self.compute_loss, self.fused_views = self.method.compute_loss, None
+        self.compute_loss: Callable[..., Loss] = self.method.compute_loss
+        self.fused_views: Callable[..., Tensor] | None = None
         if compiled:
-            how: dict[str, Any] = {"fullgraph": True, "dynamic": False}  # for each size of views as it is
-            self.compute_loss, self.fused_views = (
-                torch.compile(self.compute_loss, **how),
-                torch.compile(make_views_fused, **how),
-            )
-            for part in self.method.modules():
-                if isinstance(part, Encoder):
-                    part.backbone.compile(**how)  # inside of what hooks see
-                elif isinstance(part, (Chain, Prototypes)):
-                    part.compile(**how)
-            # Of all modules together; one that comes too late would not be compiled.
-            torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
-        self.online = online = _Online(self.method)
-        if world_size() > 1:
-            # Buffers are equal on all ranks; torch has renamed the switch. Looking for unused parameters, of which
-            # there are none, keeps gradients from being put together otherwise after a process's first step: a run that
-            # is resumed then adds them up in the same order. GPUs, whose bits differ anyway, are spared it.
-            words = signature(DistributedDataParallel).parameters
-            switch = "forward_sync_buffers" if "forward_sync_buffers" in words else "broadcast_buffers"
-            settings: dict[str, Any] = {switch: False, "find_unused_parameters": device.type == "cpu"}
-            self.online = DistributedDataParallel(online, **settings)
+            self._compile()
+        self.online = self._trained_branch()
         self.optimizer = build_optimizer(self.method, recipe.optimizer, fused=device.type == "cuda")
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "16")
+        self.scaler = GradScaler(device.type, enabled=recipe.precision == "16")
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.norms = batch_norms(self.method)
 
+    def _compile(self) -> None:
+        compile_kwargs: dict[str, Any] = {"fullgraph": True, "dynamic": False}  # one graph for each size of views
+        self.compute_loss = torch.compile(self.compute_loss, **compile_kwargs)
+        self.fused_views = torch.compile(make_views_fused, **compile_kwargs)
+        for module in self.method.modules():
+            if isinstance(module, Encoder):
+                module.backbone.compile(**compile_kwargs)  # below the encoder, so that its forward hooks still run
+            elif isinstance(module, (Chain, Prototypes)):
+                module.compile(**compile_kwargs)
+        # The limit is for all modules together. A graph beyond it would not be compiled.
+        torch._dynamo.config.recompile_limit = max(MAX_GRAPHS, torch._dynamo.config.recompile_limit)
+
+    def _trained_branch(self) -> nn.Module:
+        branch = _TrainedBranch(self.method)
+        if world_size() == 1:
+            return branch
+        # Buffers are equal on all ranks, so they need not be sent; torch has renamed that switch. Looking for unused
+        # parameters, of which there are none, keeps torch from changing how gradients are grouped after a process's
+        # first step: a run that is resumed then adds them up in the same order. GPUs, whose bits differ anyway, are
+        # spared the search.
+        parameters = signature(DistributedDataParallel).parameters
+        switch = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
+        ddp_kwargs: dict[str, Any] = {switch: False, "find_unused_parameters": self.device.type == "cpu"}
+        return DistributedDataParallel(branch, **ddp_kwargs)
+
     def progress(self, step: int) -> Progress:
-        """At the start of a step, counted from 0."""
+        """Returns the position in the run at the start of a step, counted from 0."""
         return Progress(step=step, total_steps=self.total_steps, epoch=step // self.steps_per_epoch)
 
-    def step(self, parts: Sequence[Batch]) -> tuple[Loss, float]:
-        """Train on one global batch, of which ``parts`` is this rank's share; the loss and the gradient's L2 norm.
+    @contextmanager
+    def step(self, microbatches: Sequence[Batch], *, keep_features: bool = False) -> Generator[Step]:
+        """Trains on one global batch: computes its gradient, yields, and then updates the weights.
+
+        Within the ``with`` block the weights have not changed yet, and on a GPU the device is still computing. If the
+        block raises, the step is undone: buffers are put back, and everything but the gradients is as before. If it
+        ends without :meth:`Step.check_finite`, that is called.
+
+        Args:
+            microbatches: This rank's share of the global batch.
+            keep_features: Whether :attr:`Step.features` are kept.
 
         Raises:
-            FloatingPointError: if the loss or the gradient is infinite or NaN; everything is then as before the step,
-                but for the gradients.
+            FloatingPointError: if the loss or the gradient is infinite or NaN. The step is then undone.
         """
         progress = self.progress(self.steps_done)
         rate = learning_rate(self.recipe.optimizer, progress, epochs=self.recipe.epochs)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self._buffers_kept_on_failure():
-            loss = self.backward(parts)
+        with self._buffers_restored_on_failure():
+            features: list[Tensor] = []
+            loss = self.backward(microbatches, features if keep_features else None)
             self.method.after_backward(progress)
             self.scaler.unscale_(self.optimizer)
-            norm = self._clip()
-            told = torch.stack([loss.total.detach().double(), norm.double()])
-            if self.meanwhile is not None:
-                self.meanwhile()
-            # One wait for the device, before anything is changed. Under float16 the scaler deals with infinite
-            # gradients: it skips the step and scales less from then on.
-            value, length = told.tolist()
-            if not isfinite(value) or not (isfinite(length) or self._can_scale_less()):
-                what = f"loss became {value}" if not isfinite(value) else f"gradient's norm became {length}"
-                raise FloatingPointError(f"the {what} at step {self.steps_done + 1}")
-            if self.recipe.micro_batch_size is not None:
+            norm = self._clip_gradient()
+            if self.recipe.micro_batch_size is not None:  # each rank has counted its own images alone
                 average_in_place([x for n in self.norms for x in (n.running_mean, n.running_var) if x is not None])
-            if self.listener is not None:  # before the weights change: where it fails, both are one step behind
-                self.listener(parts, self.features, progress)
-            self.whole = False
+            step = Step(progress, loss, features, norm, self.scaler)
+            yield step
+            step.check_finite()
+            self.weights_consistent = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.method.after_step(self.progress(self.steps_done + 1))
         self.steps_done += 1
-        self.whole = True
-        return loss, length
+        self.weights_consistent = True
 
     def skip(self) -> None:
-        """Leave the step out that has just failed: schedules and data go on, weights stay."""
+        """Leaves out the step that has just failed: schedules and data go on, weights stay."""
         if self.scaler.is_enabled():
             self.scaler.update(self.scaler.get_scale())  # forgets what it saw in the failed step
         self.steps_done += 1
 
-    def backward(self, parts: Sequence[Batch]) -> Loss:
-        """The loss of this step's batch, and its gradient in place, averaged over ranks.
+    def backward(self, microbatches: Sequence[Batch], features: list[Tensor] | None = None) -> Loss:
+        """Computes this step's loss and its gradient, averaged over ranks; the gradient is left in the parameters.
+
+        Args:
+            microbatches: This rank's share of the global batch.
+            features: A list to append each microbatch's :attr:`Step.features` to; None keeps none.
 
         Raises:
-            FloatingPointError: if the loss cannot be computed because the outputs are no numbers.
+            FloatingPointError: if the loss cannot be computed because the networks' outputs are NaN or infinite.
         """
         self.optimizer.zero_grad()
-        self.features = []
-        return self._whole(parts[0]) if len(parts) == 1 else self._in_parts(parts)
+        if len(microbatches) == 1:
+            return self._backward_at_once(microbatches[0], features)
+        return self._backward_in_microbatches(microbatches, features)
 
-    def _whole(self, part: Batch) -> Loss:
-        views = self.views(part)
-        with self._forward(), self._listened(views):
+    def _backward_at_once(self, batch: Batch, features: list[Tensor] | None) -> Loss:
+        views = self.views(batch)
+        with self._forward_mode(), self._features_kept(views, features):
             online, target = self.online(views), self.method.target(views)
         return self._loss(online, target)
 
-    def _in_parts(self, parts: Sequence[Batch]) -> Loss:
-        """First the outputs of all parts, without a graph but for the last; then the loss of all and its gradient at
-        the outputs; then the other parts again, to take that gradient further. Views are made twice, for they may not
-        fit either."""
+    def _backward_in_microbatches(self, microbatches: Sequence[Batch], features: list[Tensor] | None) -> Loss:
+        """Computes the exact gradient of the whole batch while only one microbatch is in memory with its graph.
+
+        1. All microbatches pass the networks, without a graph except for the last one. Their outputs are kept.
+        2. The loss of all outputs gives its gradient with respect to each output.
+        3. The last microbatch, and then each other one, which passes the trained branch again with a graph, takes that
+           gradient further to the parameters.
+
+        Views are made twice, for the views of all microbatches may not fit either.
+        """
         statistics = RunningStatistics(self.norms)
         outputs: list[list[Tensor]] = []
         targets: list[list[Tensor]] = []
-        for number, part in enumerate(parts):
-            views = self.views(part)
+        for number, batch in enumerate(microbatches):
+            views = self.views(batch)
             statistics.before_microbatch()
-            with torch.set_grad_enabled(number == len(parts) - 1), self._forward(number), self._listened(views):
+            is_last = number == len(microbatches) - 1
+            with torch.set_grad_enabled(is_last), self._forward_mode(number), self._features_kept(views, features):
                 outputs.append(self.method.online(views))
                 targets.append(self.method.target(views))
             statistics.after_microbatch()
-        with_graph, sizes = outputs[-1], [len(part[0]) for part in outputs]
+        with_graph, sizes = outputs[-1], [len(views[0]) for views in outputs]
         leaves = [torch.cat([x.detach() for x in view]).requires_grad_() for view in zip(*outputs, strict=True)]
         target = [torch.cat(view) for view in zip(*targets, strict=True)]
         del views, outputs, targets  # pyrefly: ignore[unbound-name]
@@ -181,90 +244,101 @@ class Engine:
         gradients = list(zip(*(leaf.grad.split(sizes) for leaf in leaves), strict=True))  # pyrefly: ignore
         torch.autograd.backward(with_graph, gradients[-1])
         del with_graph
-        for number, part in enumerate(parts[:-1]):
-            last = number == len(parts) - 2  # then DistributedDataParallel averages what all parts have added up to
-            with nullcontext() if last or world_size() == 1 else self.online.no_sync():  # pyrefly: ignore
-                views = self.views(part)
-                with self._forward(number):
+        for number, batch in enumerate(microbatches[:-1]):
+            is_last = number == len(microbatches) - 2  # then DistributedDataParallel averages the sum of all gradients
+            with nullcontext() if is_last or world_size() == 1 else self.online.no_sync():  # pyrefly: ignore
+                views = self.views(batch)
+                with self._forward_mode(number):
                     again = self.online(views)
                 torch.autograd.backward(again, gradients[number])
         statistics.set_to_mean()
         return loss
 
     def _loss(self, online: list[Tensor], target: list[Tensor]) -> Loss:
-        """The loss, and its backward pass to where ``online`` comes from."""
-        numbers: Any = self.method.schedule_values(self.progress(self.steps_done))
-        if self.compiled:  # which would begin anew for other numbers
-            numbers = to_device(torch.tensor(numbers, dtype=torch.float64), self.device)
+        """Computes the loss, and its gradient as far back as ``online`` has a graph."""
+        schedule_values: Any = self.method.schedule_values(self.progress(self.steps_done))
+        if self.compiled:  # Python numbers would be constants of the graph, and other values would compile a new one
+            schedule_values = to_device(torch.tensor(schedule_values, dtype=torch.float64), self.device)
         try:
-            loss = self.compute_loss(online, target, numbers)
+            loss = self.compute_loss(online, target, schedule_values)
         except (torch.linalg.LinAlgError, ValueError) as error:  # a matrix of NaN cannot be factorised
-            what = f"the loss could not be computed at step {self.steps_done + 1}"
-            raise FloatingPointError(f"{what} ({error})") from error
+            message = f"the loss could not be computed at step {self.steps_done + 1}"
+            raise FloatingPointError(f"{message} ({error})") from error
         self.scaler.scale(loss.total).backward()
         return loss
 
     @torch.no_grad()
-    def views(self, part: Batch) -> Views:
-        """The views of some images, on the device; the same ones each time."""
-        made = self.make_views(part) if part.views is None else part.views
-        full = len(self.recipe.views.global_crops)
-        return Views(global_crops=made[:full], local_crops=made[full:])
+    def views(self, batch: Batch) -> Views:
+        """Returns the views of a batch on the device; they are the same each time."""
+        views = self.make_views(batch) if batch.views is None else batch.views
+        count = len(self.recipe.views.global_crops)
+        return Views(global_crops=views[:count], local_crops=views[count:])
 
     @torch.no_grad()
-    def make_views(self, part: Batch) -> list[Tensor]:
-        """The views in the precision that the networks compute in."""
-        images = part.images
+    def make_views(self, batch: Batch) -> list[Tensor]:
+        """Makes the views of a batch, each [B, 3, side, side], in the precision that the networks compute in."""
+        images = batch.images
         images = images.to(self.device) if isinstance(images, Tensor) else [crops.to(self.device) for crops in images]
-        dtype = torch.float64 if self.recipe.precision == "64" else AUTOCAST.get(self.recipe.precision, torch.float32)
-        how: dict[str, Any] = {"seed": self.recipe.seed, "epoch": part.epoch, "index": part.index, "dtype": dtype}
-        how["fused_views"] = self.fused_views
-        return make_views(images, self.recipe.views, **how)
+        return make_views(
+            images,
+            self.recipe.views,
+            seed=self.recipe.seed,
+            epoch=batch.epoch,
+            index=batch.index,
+            dtype=torch.float64 if self.recipe.precision == "64" else self._autocast_dtype or torch.float32,
+            fused_views=self.fused_views,
+        )
+
+    @property
+    def _autocast_dtype(self) -> torch.dtype | None:
+        return AUTOCAST.get(self.recipe.precision)
 
     @contextmanager
-    def _forward(self, part: int = 0) -> Iterator[None]:
-        """Half precision where asked for, and random layers that draw the same numbers when a part is run again."""
-        half = AUTOCAST.get(self.recipe.precision)
-        cast: AbstractContextManager = torch.autocast(self.device.type, half) if half else nullcontext()
-        torch.manual_seed((self.recipe.seed * 2**44 + self.steps_done * 2**20 + rank() * 2**10 + part) % 2**63)
-        with cast:
+    def _forward_mode(self, number: int = 0) -> Generator[None]:
+        """Sets half precision if the recipe has it, and seeds random layers by the step and the microbatch's number.
+
+        A microbatch that passes the networks again so draws the same random numbers.
+        """
+        autocast: AbstractContextManager = nullcontext()
+        if self._autocast_dtype is not None:
+            autocast = torch.autocast(self.device.type, self._autocast_dtype)
+        torch.manual_seed((self.recipe.seed * 2**44 + self.steps_done * 2**20 + rank() * 2**10 + number) % 2**63)
+        with autocast:
             yield
 
     @contextmanager
-    def _listened(self, views: Views) -> Iterator[None]:
-        """Keep what the representation makes of the full views; if it sees the local ones too, they come after."""
-        if self.listener is None:
+    def _features_kept(self, views: Views, features: list[Tensor] | None) -> Generator[None]:
+        """Appends to ``features`` what the evaluated encoder computes for the global crops; local ones come after."""
+        if features is None:
             yield
             return
-        made: list[Tensor] = []
-        hook = self.method.eval_encoder.register_forward_hook(lambda _, images, output: made.append(output.detach()))
+        outputs: list[Tensor] = []
+        hook = self.method.eval_encoder.register_forward_hook(lambda _, images, output: outputs.append(output.detach()))
         with hook:
             yield
-        self.features.append(torch.cat(made)[: sum(map(len, views.global_crops))].float())
+        features.append(torch.cat(outputs)[: sum(map(len, views.global_crops))].float())
 
     @contextmanager
-    def _buffers_kept_on_failure(self) -> Iterator[None]:
+    def _buffers_restored_on_failure(self) -> Generator[None]:
         buffers = list(self.method.buffers())
-        kept = [torch.empty_like(x) for x in buffers]
-        copy_tensors(source=buffers, destination=kept)
+        copies = [torch.empty_like(x) for x in buffers]
+        copy_tensors(source=buffers, destination=copies)
         try:
             yield
         except BaseException:
-            copy_tensors(source=kept, destination=buffers)
+            copy_tensors(source=copies, destination=buffers)
             raise
 
-    def _can_scale_less(self) -> bool:
-        return self.scaler.is_enabled() and self.scaler.get_scale() > 1
-
-    def _clip(self) -> Tensor:
-        gradients = [p.grad for p in self.trained if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+    def _clip_gradient(self) -> Tensor:
+        """Limits the gradient to the recipe's norm, if it has one; returns the norm before that."""
+        with_gradient = [p for p in self.trained if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in with_gradient if p.grad is not None])
         if (limit := self.recipe.optimizer.clip_norm) is not None:
-            nn.utils.clip_grads_with_norm_([p for p in self.trained if p.grad is not None], limit, norm)
+            nn.utils.clip_grads_with_norm_(with_gradient, limit, norm)
         return norm
 
     def state(self) -> dict[str, Any]:
-        """All that a later process needs to go on, whatever its number of ranks."""
+        """Returns all that a later process needs to go on, on any number of ranks."""
         return {
             "step": self.steps_done,
             "method": self.method.state_dict(),
@@ -273,19 +347,19 @@ class Engine:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state.
+        """Goes on from a state that :meth:`state` returned.
 
         Raises:
-            ValueError: if it is that of another method, encoder or optimiser.
+            ValueError: if it belongs to another method, encoder or optimiser.
         """
         try:
             self.method.load_state_dict(state["method"])
             optimizer = state["optimizer"]
-            if "fused" in self.optimizer.defaults:  # by one kernel or by many, as this device has it
+            if "fused" in self.optimizer.defaults:  # one kernel or many: this device decides, not the one that saved
                 groups = [{**group, "fused": self.optimizer.defaults["fused"]} for group in optimizer["param_groups"]]
                 optimizer = {**optimizer, "param_groups": groups}
             self.optimizer.load_state_dict(optimizer)
             self.scaler.load_state_dict(state["scaler"])
             self.steps_done = int(state["step"])
-        except Exception as error:  # of whatever a file from elsewhere may hold
+        except Exception as error:  # of any kind: the file may come from elsewhere
             raise ValueError(f"the checkpoint does not fit the recipe: {error}") from error

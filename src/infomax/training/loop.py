@@ -3,11 +3,10 @@
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,9 +23,9 @@ from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warni
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.ranks import device_of
 from infomax.runtime.signals import Interruption
-from infomax.training.engine import Engine
+from infomax.training.engine import Engine, Step
 from infomax.training.metrics_log import Reporter
-from infomax.training.online_evaluation import online_scores
+from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
 from infomax.training.options import LaunchOptions
 from infomax.training.replay import capture
 
@@ -50,7 +49,7 @@ def train(run: Run, launch: LaunchOptions, local_rank: int = 0, source: Source |
         deterministic_mode(launch.deterministic),
         Interruption() as interruption,
     ):
-        _Training(run, launch, device, source or _open_alike(run, device)).loop(interruption)
+        TrainingLoop(run, launch, device, source or _open_alike(run, device)).run_to_end(interruption)
 
 
 def _open_alike(run: Run, device: torch.device) -> Source:
@@ -71,7 +70,47 @@ def _open_alike(run: Run, device: torch.device) -> Source:
     return source
 
 
-class _Training:
+def train_step(
+    engine: Engine,
+    microbatches: Sequence[Batch],
+    *,
+    prefetcher: BatchPrefetcher | None = None,
+    online: OnlineEvaluation | None = None,
+) -> Step:
+    """Trains on one global batch, prepares the next one meanwhile, and lets the online probe learn from it.
+
+    Args:
+        engine: The engine, whose weights change at the end.
+        microbatches: This rank's share of the global batch.
+        prefetcher: Where the batches come from, if it is to prefetch.
+        online: The online evaluation, if there is any.
+
+    Raises:
+        FloatingPointError: if the loss or the gradient is infinite or NaN. The step is then undone; the probe has not
+            learned from it.
+    """
+    probe = None if online is None else online.probe
+    with engine.step(microbatches, keep_features=probe is not None) as step:
+        if prefetcher is not None:
+            prefetcher.prefetch()  # the host works while the device computes this step
+        step.check_finite()
+        if probe is not None:  # before the weights change: if learning fails, both are one step behind
+            probe.learn(microbatches, step.features, step.progress)
+    return step
+
+
+class TrainingLoop:
+    """Trains one run on one rank, from its last checkpoint to its end.
+
+    It owns the engine, the prefetcher, the online evaluation and, on the first rank, the metrics log.
+
+    Args:
+        run: The run folder.
+        launch: What a user decides about the machine.
+        device: The device that this rank computes on.
+        source: The run's data.
+    """
+
     def __init__(self, run: Run, launch: LaunchOptions, device: torch.device, source: Source):
         self.run, self.launch, self.device = run, launch, device
         self.recipe = recipe = run.recipe
@@ -79,13 +118,15 @@ class _Training:
         steps = len(self.images) // recipe.batch_size
         self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile)
         newest = broadcast_from_rank0(lambda: checkpoints.newest_readable(run.path / "checkpoints"))
-        self.scores = online_scores(source, self.engine, workers=launch.workers)
+        width = self.engine.method.eval_encoder.width
+        self.online = online_evaluation(source, recipe, width=width, device=device, workers=launch.workers)
         seconds, self.skipped, anew = 0.0, 0, False
         if newest is not None:
             state = checkpoints.load(newest)
             self.engine.load(state)
             seconds, self.skipped = state["seconds"], state["skipped"]
-            anew = self.scores is not None and not self.scores.load(state)
+            anew = self.online is not None and not self.online.load(state)
+        self.prefetcher = self._prefetcher()
         self.saved_at = time.perf_counter()
         self.began = self.saved_at - seconds  # as if it had not been interrupted
         self.saved_step, self.save_cost = self.engine.steps_done, 0.0
@@ -103,23 +144,18 @@ class _Training:
             if anew and step < total:
                 self.say("linear_top1 starts anew: the checkpoint has no classifier of these classes")
 
-    def loop(self, interruption: Interruption) -> None:
-        """All steps that are left."""
+    def run_to_end(self, interruption: Interruption) -> None:
+        """Makes all steps that are left."""
         try:
-            for parts, waited in self.batches():
-                try:
-                    loss, norm = self.engine.step(parts)
-                except FloatingPointError as error:
-                    self.skip_or_capture(error, parts)
-                else:
-                    self.after(loss, norm, waited)
+            for microbatches in self.batches():
+                self.train_or_skip(microbatches)
                 if signal := all_ranks_max(interruption.signal, self.device):  # ranks end at the same step, and alike
                     self.save()
                     self.say(f"stopped at step {self.engine.steps_done}; --resume goes on from there")
                     interruption.end(signal)
                 if time.perf_counter() - self.saved_at > max(SAVE_EVERY, self.save_cost / SAVE_SHARE):
                     self.save(may_fail=True)
-                del parts  # or they would be kept until the next ones are there
+                del microbatches  # or they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:
                 self.save()
             elif rank() == 0:  # a finished run, whose encoder may be of an earlier step
@@ -140,53 +176,63 @@ class _Training:
             if self.reporter is not None:
                 self.reporter.close()
 
-    def batches(self) -> Iterator[tuple[list[Batch], float]]:
-        """The parts of each step that is left, and the seconds that they were waited for."""
+    def _prefetcher(self) -> BatchPrefetcher:
+        """Returns the microbatches of all steps that are left."""
         recipe, engine = self.recipe, self.engine
-        steps = range(engine.steps_done, engine.total_steps)
-        share = recipe.batch_size // world_size()
-        read = training_batches(
+        batches = training_batches(
             self.images,
             recipe.views,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
-            steps=steps,
+            steps=range(engine.steps_done, engine.total_steps),
             micro_batch_size=recipe.micro_batch_size,
             rank=rank(),
             world_size=world_size(),
             workers=self.launch.workers,
             device=self.device,
         )
-        # The views of parts are made twice, when each is due: kept, they would take the memory that parts are to spare.
-        ready = BatchPrefetcher(read, self.device, None if recipe.micro_batch_size else engine.make_views)
-        engine.meanwhile = ready.prefetch
-        try:
-            for _ in steps:
-                parts = [next(ready) for _ in range(share // recipe.micro_batch_size if recipe.micro_batch_size else 1)]
-                for part in parts:
-                    self.note_unreadable(part)
-                yield parts, ready.pop_wait_seconds()
-                del parts
-        finally:  # a way back to the engine would keep it, and the threads of ranks, until the process ends
-            engine.meanwhile = None
+        # The views of microbatches are made twice, when each is due: kept, they would take the memory that microbatches
+        # are to spare.
+        return BatchPrefetcher(batches, self.device, None if recipe.micro_batch_size else engine.make_views)
 
-    def after(self, loss: Any, norm: float, waited: float) -> None:
-        """Report a step, and score the representation where it ends an epoch."""
+    def batches(self) -> Iterator[list[Batch]]:
+        """Yields this rank's microbatches of each step that is left."""
+        share, micro_batch_size = self.recipe.batch_size // world_size(), self.recipe.micro_batch_size
+        count = share // micro_batch_size if micro_batch_size else 1
+        for _ in range(self.engine.steps_done, self.engine.total_steps):
+            microbatches = [next(self.prefetcher) for _ in range(count)]
+            for batch in microbatches:
+                self.note_unreadable(batch)
+            yield microbatches
+            del microbatches
+
+    def train_or_skip(self, microbatches: list[Batch]) -> None:
+        """Makes one step and reports it; a step with an infinite or NaN loss is skipped, if that is allowed."""
+        waited = self.prefetcher.pop_wait_seconds()
+        try:
+            step = train_step(self.engine, microbatches, prefetcher=self.prefetcher, online=self.online)
+        except FloatingPointError as error:
+            self.skip_or_capture(error, microbatches)
+        else:
+            self.report(step, waited)
+
+    def report(self, step: Step, waited: float) -> None:
+        """Reports a step, and scores the encoder if the step ends an epoch that is due for it."""
         engine = self.engine
-        step, epoch = engine.steps_done, (engine.steps_done - 1) // engine.steps_per_epoch
-        ends_epoch = step % engine.steps_per_epoch == 0
+        ends_epoch = engine.steps_done % engine.steps_per_epoch == 0
+        epoch = step.progress.epoch
         if self.reporter is not None:
             rate = engine.optimizer.param_groups[0]["lr"]
-            self.reporter.step_done(step, epoch, loss, norm, rate, waited=waited, due=ends_epoch)
-        if ends_epoch and self.scores is not None and self.scores.due(epoch + 1):
+            self.reporter.step_done(step, rate, waited=waited, due=ends_epoch)
+        if ends_epoch and self.online is not None and self.online.is_due(epoch + 1):
             # Nothing is compiled for batches of other sizes, nor is what compiles imported in vain.
             with torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext():
-                accuracies = self.scores.score(engine.method.eval_encoder, epoch + 1)
+                accuracies = self.online.score(engine.method.eval_encoder, epoch + 1)
             if self.reporter is not None:
-                self.reporter.record({"step": step, "epoch": epoch, **accuracies})
+                self.reporter.record({"step": engine.steps_done, "epoch": epoch, **accuracies})
                 self.reporter.begin_interval()
 
-    def skip_or_capture(self, error: FloatingPointError, parts: list[Batch]) -> None:
+    def skip_or_capture(self, error: FloatingPointError, microbatches: list[Batch]) -> None:
         """Leave a failed step out, if that many may be; otherwise keep all that it takes to see why, and stop."""
         engine, allowed = self.engine, self.launch.skip_nonfinite
         if self.skipped < allowed:
@@ -195,7 +241,7 @@ class _Training:
             engine.skip()
             return
         try:
-            folder = capture(self.run, engine, parts, str(error), self.images)
+            folder = capture(self.run, engine, microbatches, str(error), self.images)
         except OSError as failure:
             raise FloatingPointError(f"{error}; what led to it could not be kept: {failure}") from error
         raise FloatingPointError(
@@ -225,8 +271,8 @@ class _Training:
         if rank() > 0 and not rescuing:
             self.saved_step, self.saved_at = engine.steps_done, start
             return
-        online = self.scores.state() if self.scores is not None else {}
-        state = {**engine.state(), **online, "seconds": start - self.began, "skipped": self.skipped}
+        probe = self.online.state() if self.online is not None else {}
+        state = {**engine.state(), **probe, "seconds": start - self.began, "skipped": self.skipped}
         folder = self.run.path / "checkpoints"
         try:
             checkpoints.save(folder, state)
@@ -251,7 +297,7 @@ class _Training:
 
     def rescue(self) -> None:
         """After a failure of the machine: keep what was computed, if it is whole, on the first rank that is left."""
-        if not self.engine.whole:
+        if not self.engine.weights_consistent:
             return
         time.sleep(min(rank(), 10))  # seconds; the ranks before have then saved, if they live
         newest = next(iter(checkpoints.list_checkpoints(self.run.path / "checkpoints")), None)

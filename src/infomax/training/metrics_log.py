@@ -9,9 +9,9 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from infomax.methods.base import Loss
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run
+from infomax.training.engine import Step
 
 LOG_EVERY = 20  # steps
 HIDDEN = ("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm")  # in the bar
@@ -51,10 +51,9 @@ class Reporter:
         """Start to measure speed; what was done before, as scoring and saving, does not count."""
         self.since, self.steps, self.waited = time.perf_counter(), 0, 0.0
 
-    def step_done(
-        self, step: int, epoch: int, loss: Loss, norm: float, rate: float, *, waited: float, due: bool
-    ) -> None:
-        """Count a step, and write a row about it where one is due, at the end of an epoch or every 20 steps."""
+    def step_done(self, done: Step, learning_rate: float, *, waited: float, due: bool) -> None:
+        """Counts a step, and writes a row about it if one is due: at the end of an epoch and every 20 steps."""
+        step, loss, norm = done.progress.step + 1, done.loss, done.gradient_norm
         self.steps, self.waited = self.steps + 1, self.waited + waited
         self.bar.update(1)
         if not due and step % LOG_EVERY:
@@ -62,11 +61,11 @@ class Reporter:
         elapsed = time.perf_counter() - self.since
         row = {
             "step": step,
-            "epoch": epoch,
+            "epoch": done.progress.epoch,
             "loss": float(loss.total.detach()),
             **{name: float(value) for name, value in loss.terms.items()},
             **({"gradient_norm": norm} if math.isfinite(norm) else {}),  # float16 may have to scale less first
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "images_per_second": self.steps * self.recipe.batch_size / elapsed,
             "waiting": self.waited / elapsed,
             "seconds": time.perf_counter() - self.began,

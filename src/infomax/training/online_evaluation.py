@@ -1,6 +1,6 @@
-"""How good the representation is while it is being trained: by k-NN, and by a linear classifier that learns beside it.
+"""Online evaluation: scores the encoder during training, by k-NN and by a linear probe that learns along with it.
 
-Neither changes anything of the training: the classifier learns from features that are computed anyway.
+Neither changes the training: the probe learns from features that a step computes anyway, and has its own random numbers.
 """
 
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from infomax.data.loading.workers import Batch
@@ -21,9 +22,9 @@ from infomax.models.encoders import Encoder
 from infomax.nn.schedules import cosine
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import gather, rank, world_size
-from infomax.training.engine import Engine
 
-KNN_BANK, QUERIES, TIMES = 10_000, 2_000, 10  # images at most, and scores during a run
+MAX_KNN_BANK, MAX_QUERIES = 10_000, 2_000  # images
+EVALUATIONS = 10  # during a run, at most
 LEARNING_RATE = 0.1
 CHUNK = 8192  # images that are classified at once
 
@@ -31,108 +32,140 @@ CHUNK = 8192  # images that are classified at once
 class OnlineProbe:
     """The linear classifier of MIRA's appendix: one step of SGD with each step of the training, on the same images.
 
-    The learning rate falls from 0.1 along a cosine, step by step, to the end of the run; momentum is 0.9, and nothing
-    decays. Each full view is an example. Images that are to be tested on are left out, though their views are trained
-    on without labels; and so are images that another one stands in for.
+    The learning rate falls from 0.1 along a cosine, step by step, to the end of the run. Momentum is 0.9, and there is
+    no weight decay. Each global crop is an example. Two kinds of images are left out, though their views are trained on
+    without labels: those that the probe is tested on, and those that stand in for an unreadable image.
 
     Args:
-        known: The images whose labels it may see, of those that are trained on.
-        width: Of the features.
+        labelled: The images whose labels the probe may see, among the images that are trained on.
+        recipe: Decides the number of steps, the batch size and the seed.
+        width: Number of features of an image.
+        device: The device that the probe is trained on.
     """
 
-    def __init__(self, known: LabelledImages, recipe: Recipe, *, width: int, device: torch.device):
+    def __init__(self, labelled: LabelledImages, recipe: Recipe, *, width: int, device: torch.device):
         self.device = device
-        self.labels = np.full(len(known.images), -1)
-        self.labels[known.index] = known.labels
-        how = Probe(epochs=recipe.epochs, batch_size=recipe.batch_size, learning_rate=LEARNING_RATE)
-        seed = recipe.seed + 2  # not the numbers of the encoder or of the method again
-        self.heads = LinearProbes(width, len(known.images.classes), [LEARNING_RATE], how, seed=seed, device=device)
+        self.labels = np.full(len(labelled.images), -1)
+        self.labels[labelled.index] = labelled.labels
+        settings = Probe(epochs=recipe.epochs, batch_size=recipe.batch_size, learning_rate=LEARNING_RATE)
+        seed = recipe.seed + 2  # other random numbers than those of the encoder (seed) and of the method (seed + 1)
+        classes = len(labelled.images.classes)
+        self.heads = LinearProbes(width, classes, [LEARNING_RATE], settings, seed=seed, device=device)
 
-    def learn(self, parts: Sequence[Batch], features: Sequence[Tensor], progress: Progress) -> None:
-        """One step, on the global batch; an :data:`infomax.training.engine.Listener`."""
+    def learn(
+        self, microbatches: Sequence[Batch], features: Sequence[Float[Tensor, "n d"]], progress: Progress
+    ) -> None:
+        """Makes one step of SGD on the global batch; on each rank, with that rank's share.
+
+        Args:
+            microbatches: The images of this step.
+            features: Their features, one tensor [views * B, width] a microbatch; see
+                :attr:`infomax.training.engine.Step.features`.
+            progress: The position of this step in the run.
+        """
         labels = []
-        for part, made in zip(parts, features, strict=True):
-            seen = np.where(np.isin(part.index, list(part.unreadable)), -1, self.labels[part.index])
-            labels.append(np.tile(seen, len(made) // len(seen)))  # once for each view
-        true = torch.from_numpy(np.concatenate(labels)).to(self.device)
-        counts = (true >= 0).float().unsqueeze(1)
-        self.heads.step(torch.cat(list(features)), true.clamp_min(0), counts, cosine(1.0, 0.0, progress.fraction))
+        for batch, rows in zip(microbatches, features, strict=True):
+            of_images = np.where(np.isin(batch.index, list(batch.unreadable)), -1, self.labels[batch.index])
+            labels.append(np.tile(of_images, len(rows) // len(of_images)))  # once for each view
+        targets = torch.from_numpy(np.concatenate(labels)).to(self.device)
+        counts = (targets >= 0).float().unsqueeze(1)
+        self.heads.step(torch.cat(list(features)), targets.clamp_min(0), counts, cosine(1.0, 0.0, progress.fraction))
 
-    def accuracy(self, features: Tensor, labels: np.ndarray) -> float:
-        """Top-1."""
+    def accuracy(self, features: Float[Tensor, "n d"], labels: np.ndarray) -> float:
+        """Returns the top-1 accuracy, from 0 to 1."""
         chunks = zip(features.split(CHUNK), torch.from_numpy(labels).split(CHUNK), strict=True)
-        found = [hits(self.heads.scores(x.to(self.device))[:, 0].cpu(), true) for x, true in chunks]
-        return float(torch.cat(found).float().mean())
+        correct = [hits(self.heads.scores(x.to(self.device))[:, 0].cpu(), targets) for x, targets in chunks]
+        return float(torch.cat(correct).float().mean())
 
     def load(self, state: dict[str, Tensor]) -> bool:
-        """Go on from a state; False, and nothing is done, if it is that of other features or classes, or none."""
+        """Goes on from a state; returns False, and changes nothing, if the state has other shapes or is empty."""
         if {name: x.shape for name, x in state.items()} != {name: x.shape for name, x in self.heads.state().items()}:
             return False
         self.heads.load(state)
         return True
 
 
-class OnlineScores:
-    """Scores the representation about ten times during a run, where there are labels to do it with.
-
-    Each rank computes the features of its share of the images.
+class OnlineEvaluation:
+    """Scores the encoder about ten times during a run. Each rank computes the features of its share of the images.
 
     Args:
-        known: To classify by.
-        test: To classify.
-        engine: To whose steps the linear classifier listens.
-        probe: Whether there is one: the images of ``known`` must be those that are trained on.
+        labelled: The labelled images to classify by.
+        test: The labelled images to classify.
+        recipe: The recipe of the run.
+        width: Number of features of an image.
+        device: The device that this rank computes on.
+        probe: Whether a linear probe learns during the run: the images of ``labelled`` must then be those that are
+            trained on.
+        workers: Number of processes that decode image files; None takes one for each core, at most 8.
     """
 
     def __init__(
-        self, known: LabelledImages, test: LabelledImages, engine: Engine, *, probe: bool, workers: int | None
+        self,
+        labelled: LabelledImages,
+        test: LabelledImages,
+        recipe: Recipe,
+        *,
+        width: int,
+        device: torch.device,
+        probe: bool,
+        workers: int | None,
     ):
-        self.known, self.test, self.workers = known.subsample(KNN_BANK), test, workers
-        self.queries = test.subsample(QUERIES)
-        self.recipe, self.device = engine.recipe, engine.device
-        self.every = -(-self.recipe.epochs // TIMES)
-        self.probe = None
-        if probe:
-            width = engine.method.eval_encoder.width
-            self.probe = OnlineProbe(known, self.recipe, width=width, device=self.device)
-            engine.listener = self.probe.learn
+        self.bank, self.test, self.workers = labelled.subsample(MAX_KNN_BANK), test, workers
+        self.queries = test.subsample(MAX_QUERIES)
+        self.recipe, self.device = recipe, device
+        self.epochs_between = -(-recipe.epochs // EVALUATIONS)
+        self.probe = OnlineProbe(labelled, recipe, width=width, device=device) if probe else None
 
-    def due(self, epochs_done: int) -> bool:
-        """Whether the end of this epoch is a time to score."""
-        return epochs_done % self.every == 0 or epochs_done == self.recipe.epochs
+    def is_due(self, epochs_done: int) -> bool:
+        """Returns whether the encoder is to be scored at the end of this epoch."""
+        return epochs_done % self.epochs_between == 0 or epochs_done == self.recipe.epochs
 
     def score(self, encoder: Encoder, epochs_done: int) -> dict[str, float]:
-        """Top-1 accuracies by name: on 2,000 test images at most, but at the end the linear classifier's on all."""
-        known, last = self._features(encoder, self.known), epochs_done == self.recipe.epochs
-        test = self.test if last and self.probe is not None else self.queries
+        """Returns top-1 accuracies, from 0 to 1, by name.
+
+        At most 2,000 test images are classified; at the end of the run the probe classifies all of them.
+        """
+        bank, is_last = self._features(encoder, self.bank), epochs_done == self.recipe.epochs
+        test = self.test if is_last and self.probe is not None else self.queries
         features = self._features(encoder, test)
         queries = features[np.searchsorted(test.index, self.queries.index)]
-        labels, true = torch.from_numpy(self.known.labels), torch.from_numpy(self.queries.labels)
-        votes = knn_scores(known, labels, queries, classes=len(self.known.images.classes))
+        bank_labels, targets = torch.from_numpy(self.bank.labels), torch.from_numpy(self.queries.labels)
+        votes = knn_scores(bank, bank_labels, queries, classes=len(self.bank.images.classes))
         linear = {} if self.probe is None else {"linear_top1": self.probe.accuracy(features, test.labels)}
-        return {"knn_top1": top_k(votes, true), **linear}
+        return {"knn_top1": top_k(votes, targets), **linear}
 
-    def _features(self, encoder: Encoder, part: LabelledImages) -> Tensor:
-        # With fewer images than ranks each takes all, and knows them several times over: no vote changes.
-        share = np.array_split(part.index, world_size())[rank()] if len(part.index) >= world_size() else part.index
-        how = self.recipe.preprocessing
+    def _features(self, encoder: Encoder, labelled: LabelledImages) -> Tensor:
+        # If there are fewer images than ranks, each rank takes all of them. The bank then holds each image several
+        # times, which changes no vote.
+        index = labelled.index
+        share = np.array_split(index, world_size())[rank()] if len(index) >= world_size() else index
+        preprocessing = self.recipe.preprocessing
         features = extract_features(
-            encoder, part.images, share, how, device=self.device, workers=self.workers, lenient=True
+            encoder, labelled.images, share, preprocessing, device=self.device, workers=self.workers, lenient=True
         )
-        return gather(features.to(self.device))[0].cpu()[: len(part.index)]
+        return gather(features.to(self.device))[0].cpu()[: len(index)]
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint is to hold of it."""
+        """Returns what a checkpoint is to hold of the probe."""
         return {} if self.probe is None else {"probe": self.probe.heads.state()}
 
     def load(self, state: dict[str, Any]) -> bool:
-        """Go on from a checkpoint; False if the linear classifier starts anew, as from one that was written without."""
+        """Goes on from a checkpoint; returns False if the probe starts anew, because the checkpoint has none that fits."""
         return self.probe is None or self.probe.load(state.get("probe", {}))
 
 
-def online_scores(source: Source, engine: Engine, *, workers: int | None) -> OnlineScores | None:
-    """What a run on this source can be scored by; None where it has no labels, or several for an image."""
+def online_evaluation(
+    source: Source, recipe: Recipe, *, width: int, device: torch.device, workers: int | None
+) -> OnlineEvaluation | None:
+    """Returns the online evaluation of a run on this source; None if its images have no labels, or several each.
+
+    Args:
+        source: The data of the run.
+        recipe, width, device, workers: As :class:`OnlineEvaluation` takes them.
+    """
     splits = labelled_splits(source)
     if splits is None:
         return None
-    return OnlineScores(*splits, engine, probe=source.pretraining is source.train, workers=workers)
+    labelled, test = splits
+    probe = source.pretraining is source.train
+    return OnlineEvaluation(labelled, test, recipe, width=width, device=device, probe=probe, workers=workers)
