@@ -1,4 +1,4 @@
-"""Runs a function on several ranks for tests. They are forked, because a spawned process would import everything again."""
+"""Runs a function on several ranks for tests, in forked processes, as spawned ones would import everything again."""
 
 import os
 import socket

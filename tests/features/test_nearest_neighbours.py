@@ -1,4 +1,4 @@
-"""The search for neighbours and their vote against brute force in float64, on each way that the search can take."""
+"""Compares the search for neighbours and their vote with brute force in float64, for each of the search's algorithms."""
 
 import numpy as np
 import pytest
@@ -11,22 +11,22 @@ from infomax.features.nearest_neighbours import nearest
 
 
 @pytest.fixture(params=["plain", "float32", "integers"])
-def way(request, monkeypatch):
-    """Small sets are searched as large ones are, in tiles of 40 rows: 32 at once, and 8 more."""
+def algorithm(request, monkeypatch):
+    """Lets small sets be searched as large ones are, in tiles of 40 rows, which is one step of 32 and 8 more."""
     if request.param == "integers" and not knn._has_integers():
         pytest.skip("no instructions for products of integers")
-    take(request.param, monkeypatch)
+    set_algorithm(request.param, monkeypatch)
     return request.param
 
 
-def take(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(knn, "PLAIN", 2**62 if way == "plain" else 0)
+def set_algorithm(algorithm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(knn, "PLAIN_PAIRS", 2**62 if algorithm == "plain" else 0)
     monkeypatch.setattr(knn, "TILE", 40)
-    monkeypatch.setattr(knn, "_has_integers", lambda: way == "integers")
+    monkeypatch.setattr(knn, "_has_integers", lambda: algorithm == "integers")
 
 
 def features(kind: str, n: int, d: int, seed: int) -> Tensor:
-    """Noise; or ten clusters, not negative; or one number that is most of every row and the same in all."""
+    """Returns noise; or ten clusters without negative entries; or rows that are mostly one large equal entry."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, d, generator=generator)
     if kind == "clusters":
@@ -43,7 +43,7 @@ def cosines(bank: Tensor, queries: Tensor) -> Tensor:
 
 
 def check(bank: Tensor, queries: Tensor, k: int, similarity: Tensor, index: Tensor, truth: Tensor | None = None):
-    """That these are the k highest cosines, falling, and the rows that have them, each once."""
+    """Checks that these are the k highest cosines, in falling order, and the rows that have them, each row once."""
     truth = cosines(bank, queries) if truth is None else truth
     assert similarity.dtype == torch.float32
     assert index.dtype == torch.int64
@@ -55,42 +55,42 @@ def check(bank: Tensor, queries: Tensor, k: int, similarity: Tensor, index: Tens
 
 @pytest.mark.parametrize("kind", ["noise", "clusters", "collapsed"])
 @pytest.mark.parametrize(("n", "m", "d", "k"), [(333, 67, 37, 20), (1000, 40, 512, 5), (95, 40, 1000, 95)])
-def test_nearest_equals_brute_force(way, kind, n, m, d, k):
-    """No size is a multiple of a tile's; also all of the bank."""
+def test_nearest_equals_brute_force(algorithm, kind, n, m, d, k):
+    """No size is a multiple of a tile's; the last one asks for all rows of the bank."""
     bank, queries = features(kind, n, d, 1), features(kind, m, d, 2)
     check(bank, queries, k, *nearest(bank, queries, k))
 
 
 @pytest.mark.parametrize("bank_dtype", [torch.float16, torch.float64, torch.bfloat16])
-def test_cosines_are_of_the_numbers_that_are_given(way, bank_dtype):
-    """Not of their copies in another type; nor do lengths, or what lies between two rows, matter."""
+def test_cosines_are_those_of_the_tensors_in_their_own_type(algorithm, bank_dtype):
+    """Lengths of rows and the memory layout do not matter."""
     bank = (features("clusters", 200, 60, 1) * torch.logspace(-2, 2, 200).unsqueeze(1)).to(bank_dtype)
     queries = features("clusters", 40, 60, 2)
-    for given in (bank, bank.repeat_interleave(2, 0)[::2], bank.T.contiguous().T):
-        check(bank, queries, 7, *nearest(given, queries, 7))
+    for same_bank in (bank, bank.repeat_interleave(2, 0)[::2], bank.T.contiguous().T):
+        check(bank, queries, 7, *nearest(same_bank, queries, 7))
     check(bank, queries, 7, *nearest(*(x.clone().requires_grad_() for x in (bank, queries)), 7))
 
 
 @pytest.mark.parametrize("memory", [1, 30_000])
-def test_memory_does_not_change_the_result(way, memory):
+def test_memory_does_not_change_the_result(algorithm, memory):
     bank, queries = features("clusters", 700, 50, 1), features("clusters", 100, 50, 2)
-    found, few = nearest(bank, queries, 9), nearest(bank, queries, 9, memory=memory)
-    check(bank, queries, 9, *few)
-    assert way == "plain" or all(torch.equal(a, b) for a, b in zip(found, few, strict=True))
+    result, with_little = nearest(bank, queries, 9), nearest(bank, queries, 9, memory=memory)
+    check(bank, queries, 9, *with_little)
+    assert algorithm == "plain" or all(torch.equal(a, b) for a, b in zip(result, with_little, strict=True))
 
 
-def test_memory_decides_the_sizes_of_the_parts(way, monkeypatch):
+def test_memory_decides_the_sizes_of_the_parts(algorithm, monkeypatch):
     sizes, rows = [], knn._rows
     monkeypatch.setattr(knn, "_rows", lambda part: (sizes.append(len(part)), rows(part))[1])
     bank, queries = features("noise", 700, 50, 1), features("noise", 400, 50, 2)
     nearest(bank, queries, 9)
-    together = len(sizes)
+    number_of_large_parts = len(sizes)
     nearest(bank, queries, 9, memory=50_000)
-    assert len(sizes) - together > together + 2
-    assert max(sizes[together:]) < 150
+    assert len(sizes) - number_of_large_parts > number_of_large_parts + 2
+    assert max(sizes[number_of_large_parts:]) < 150
 
 
-def test_leave_one_out(way):
+def test_leave_one_out(algorithm):
     bank = features("clusters", 150, 20, 1)
     truth = cosines(bank, bank).fill_diagonal_(-torch.inf)
     for memory in (1, 2**30):
@@ -102,18 +102,18 @@ def test_leave_one_out(way):
         nearest(bank, bank[1:], 10, leave_one_out=True)
 
 
-def test_of_equal_rows_the_first_ones_are_found(way):
-    """Four copies of each row, in other tiles and parts of the bank, of which the last place has room for two."""
-    few, queries = features("noise", 90, 24, 1), features("noise", 40, 24, 2)
-    similarity, index = nearest(few.repeat(4, 1), queries, 10, memory=8000)
-    check(few, queries, 3, similarity[:, ::4], index[:, ::4] % 90)
-    if way != "plain":
+def test_equal_rows_come_in_the_order_of_their_numbers(algorithm):
+    """The bank holds four copies of each row, in other tiles and parts; the last neighbour has room for two of its four."""
+    distinct, queries = features("noise", 90, 24, 1), features("noise", 40, 24, 2)
+    similarity, index = nearest(distinct.repeat(4, 1), queries, 10, memory=8000)
+    check(distinct, queries, 3, similarity[:, ::4], index[:, ::4] % 90)
+    if algorithm != "plain":
         torch.testing.assert_close(index[:, :8].reshape(-1, 2, 4).diff(dim=2), torch.full((40, 2, 3), 90))
         assert (index[:, 8:] // 90 == torch.arange(2)).all()
         assert torch.equal(similarity[:, :4], similarity[:, :1].expand(-1, 4))
 
 
-def test_rows_that_are_nothing_have_cosine_0(way):
+def test_rows_that_are_zero_or_not_finite_have_cosine_0(algorithm):
     bank, queries = features("noise", 60, 12, 1), features("noise", 40, 12, 2)
     bank[5], bank[6, 3], bank[7, 0], queries[1], queries[2, 2] = 0, torch.inf, torch.nan, 0, torch.nan
     truth = cosines(bank, queries)
@@ -121,21 +121,21 @@ def test_rows_that_are_nothing_have_cosine_0(way):
     check(bank, queries, 40, *nearest(bank, queries, 40), truth)
 
 
-def test_both_compiled_ways_find_the_same(monkeypatch):
+def test_both_compiled_algorithms_have_the_same_result(monkeypatch):
     if not knn._has_integers():
         pytest.skip("no instructions for products of integers")
     bank, queries = features("clusters", 500, 300, 1), features("clusters", 90, 300, 2)
-    found = []
-    for which in ("float32", "integers"):
-        take(which, monkeypatch)
+    results = []
+    for algorithm in ("float32", "integers"):
+        set_algorithm(algorithm, monkeypatch)
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            found.append(nearest(bank, queries, 15))
-    assert all(torch.equal(x, y) for one in found[1:] for x, y in zip(found[0], one, strict=True))
+            results.append(nearest(bank, queries, 15))
+    assert all(torch.equal(x, y) for other in results[1:] for x, y in zip(results[0], other, strict=True))
 
 
-def turned(x: Tensor, wide: int) -> Tensor:
-    """The Hadamard transform of rows with zeros beside: of all numbers whose places differ by 16, 32, and so on."""
+def hadamard(x: Tensor, wide: int) -> Tensor:
+    """Returns the Hadamard transform, over entries at distance 16, 32 and so on, of rows padded with zeros."""
     x, half = torch.nn.functional.pad(x, (0, wide - x.shape[1])), 16
     while wide % (2 * half) == 0:
         left, right = x.view(len(x), -1, 2, half).unbind(2)
@@ -144,34 +144,34 @@ def turned(x: Tensor, wide: int) -> Tensor:
 
 
 @pytest.mark.parametrize("d", [60, 200, 512])
-def test_what_is_left_out_cannot_be_a_neighbour(d, monkeypatch):
-    """The products that are looked through are above the cosines by what Cauchy and Schwarz ask for, and not by more.
+def test_a_skipped_row_cannot_be_a_neighbour(d, monkeypatch):
+    """The products plus their bound are above the cosines by as much as Cauchy and Schwarz ask for, and not by much more.
 
-    Only some bank made for the purpose would show that less is too little.
+    Comparing neighbours would not show a bound that is too small, unless the bank were made for that purpose.
     """
     if not knn._has_integers():
         pytest.skip("no instructions for products of integers")
-    seen, compiled = [], knn._kernel
-    take("integers", monkeypatch)
+    scanned, compiled = [], knn._kernel
+    set_algorithm("integers", monkeypatch)
     monkeypatch.setattr(knn, "TILE", 100)
 
     def kernel(function):
         if function is knn._scan:
-            return lambda *given: (seen.append([np.copy(x) for x in given]), compiled(function)(*given))
+            return lambda *arguments: (scanned.append([np.copy(x) for x in arguments]), compiled(function)(*arguments))
         return compiled(function)
 
     monkeypatch.setattr(knn, "_kernel", kernel)
     bank, queries = features("clusters", 100, d, 1), features("clusters", 100, d, 2)
     nearest(bank, queries, 5)
-    ((by, plus, _, _, _, _, product, scale, lift, *_),) = seen
-    highest = torch.from_numpy(product.astype(float) * by * scale[:, None] + plus + lift[:, None])
+    ((scales, plus, _, _, _, _, product, query_scales, lift, *_),) = scanned
+    highest = torch.from_numpy(product.astype(float) * scales * query_scales[:, None] + plus + lift[:, None])
     b, q = (x.double() / x.double().norm(dim=1, keepdim=True) for x in (bank, queries))
     mean, (rows, inverse) = b.mean(0), knn._rows(bank)
     rests, near = [], []
-    for x, given in ((b, bank), (q, queries)):
-        coded = knn._coded(*knn._rows(given), inverse @ rows / 100, map)
+    for x, original in ((b, bank), (q, queries)):
+        coded = knn._code_rows(*knn._rows(original), inverse @ rows / 100, map)
         near.append(coded.codes * torch.from_numpy(coded.scale).double().unsqueeze(1))
-        rests.append((turned(x - mean, near[-1].shape[1]) - near[-1]).norm(dim=1))
+        rests.append((hadamard(x - mean, near[-1].shape[1]) - near[-1]).norm(dim=1))
     expected = rests[1].unsqueeze(1) * (b - mean).norm(dim=1) + near[1].norm(dim=1).unsqueeze(1) * rests[0]
     error = near[1] @ near[0].T + (q @ mean).unsqueeze(1) + b @ mean - mean @ mean - q @ b.T
     assert (error.abs() <= expected).all()
@@ -180,21 +180,21 @@ def test_what_is_left_out_cannot_be_a_neighbour(d, monkeypatch):
     assert above.max() < 1.2 * expected.max() + 1e-3 < 0.03
 
 
-def test_the_way_is_chosen_by_size(monkeypatch):
-    monkeypatch.setattr(knn, "_compiled", lambda *_: taken.append("compiled"))
-    monkeypatch.setattr(knn, "_plain", lambda *_: taken.append("plain"))
-    taken: list[str] = []
+def test_the_algorithm_is_chosen_by_size(monkeypatch):
+    monkeypatch.setattr(knn, "_search_compiled", lambda *_: chosen.append("compiled"))
+    monkeypatch.setattr(knn, "_search_plain", lambda *_: chosen.append("plain"))
+    chosen: list[str] = []
     for n, m in ((2**15, 512), (2**15 + 1, 512), (2**17, 511)):
         nearest(torch.empty(n, 1), torch.empty(m, 1), 1)
-    assert taken == ["plain", "compiled", "plain"]
+    assert chosen == ["plain", "compiled", "plain"]
 
 
-def test_a_large_set_as_it_is():
+def test_a_large_set_with_the_real_sizes():
     bank, queries = features("clusters", 20_011, 24, 1), features("clusters", 1030, 24, 2)
     check(bank, queries, 20, *nearest(bank, queries, 20))
 
 
-def test_several_votes_from_one_search(way):
+def test_several_votes_from_one_search(algorithm):
     bank, queries = features("clusters", 400, 30, 1), features("clusters", 50, 30, 2)
     labels = torch.arange(400) % 7
     truth, (similarity, index) = cosines(bank, queries), nearest(bank, queries, 30)
@@ -217,16 +217,16 @@ def test_of_equal_scores_the_first_class_wins():
     assert scores.argmax(1)[0] == 1
 
 
-@pytest.mark.parametrize(("n", "found"), [(0, 0), (1, 1), (5, 5), (30, 20)])
-def test_a_bank_smaller_than_k_votes_whole(n, found):
+@pytest.mark.parametrize(("n", "neighbours"), [(0, 0), (1, 1), (5, 5), (30, 20)])
+def test_a_bank_smaller_than_k_votes_whole(n, neighbours):
     bank, queries = features("noise", n, 6, 1), features("noise", 1, 6, 2)
     similarity, index = nearest(bank, queries, 20)
-    check(bank, queries, found, similarity, index)
+    check(bank, queries, neighbours, similarity, index)
     labels = torch.zeros(n, dtype=torch.int64)
     assert (knn_scores(bank, labels, queries, classes=3)[0] > 0).tolist() == [n > 0, False, False]
 
 
-def test_no_neighbour_is_none():
+def test_k_of_0_is_refused():
     with pytest.raises(ValueError, match="k must be at least 1, but is 0"):
         nearest(torch.ones(2, 2), torch.ones(2, 2), 0)
 

@@ -123,7 +123,7 @@ def _load(file: Path, images: Images) -> np.ndarray:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"features of {len(images)} images: {file} cannot be read ({error}); remove it to compute it anew, and "
-            "where there are several ranks let XDG_CACHE_HOME name a folder that they share"
+            "if there are several ranks let XDG_CACHE_HOME name a folder that they share"
         ) from error
 
 

@@ -118,8 +118,8 @@ def embed(
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
     """Computes the features of all images of ``data``, and returns them with the name of each image.
 
-    A name is the file's path relative to ``data``, or the image's number in its array. If ``data`` has a test split, its
-    images follow the training images.
+    A name is the file's path relative to ``data``, or the image's number in its array. If ``data`` has a test split,
+    its images follow the training images.
 
     Args:
         encoder: A run folder, or anything else that :func:`infomax.models.pretrained.open_encoder` takes.

@@ -1,8 +1,8 @@
 """The tables that the four papers print, read from one TOML file a paper, to be shown beside our own results.
 
-Each file holds the paper's results and those of the methods that it compares with. One ``[[tables]]`` is one table of the
-paper, or the numbers of one section of its text. A key of the table holds for all of its columns; if it is a list, it has
-one entry for each column. A key of a row holds for that row.
+Each file holds the paper's results and those of the methods that it compares with. One ``[[tables]]`` is one table of
+the paper, or the numbers of one section of its text. A key of the table holds for all of its columns; if it is a list,
+it has one entry for each column. A key of a row holds for that row.
 
 ==========  ============================================================================================================
 columns     what the paper's header says

@@ -1,4 +1,4 @@
-"""Sums, maxima and gathers over the global batch, which change nothing in a single process. The only file with collectives.
+"""Sums, maxima and gathers over the global batch; no other file has collectives. They change nothing on a single rank.
 
 The global batch is the rows of all ranks together. Each rank passes its own rows, every rank computes the same global
 loss, and the backward pass of a sum over ranks is again a sum over ranks. Gradients averaged over ranks, as
@@ -197,7 +197,7 @@ def global_mean(x: Tensor) -> Tensor:
 
 
 def global_means(xs: list[Tensor]) -> list[Tensor]:
-    """Returns the :func:`global_mean` of each tensor, with one collective; all have the same number of rows on a rank."""
+    """Returns the :func:`global_mean` of each tensor, with one collective; on a rank all have as many rows."""
     if world_size() == 1:
         return [x.mean(0) for x in xs]
     means = global_quotient(torch.cat([x.sum(0).flatten() for x in xs]), len(xs[0]))

@@ -25,8 +25,8 @@ def quiet_compiler_warnings(enabled: bool) -> Iterator[None]:
 def deterministic_mode(enabled: bool) -> Iterator[None]:
     """Uses only operations that give the same bits each time, if ``enabled``, and restores torch's settings at the end.
 
-    If not ``enabled``, a GPU's fastest convolutions are used. cuDNN finds them by trying all of them for each input size,
-    which pays because a run has few sizes.
+    If not ``enabled``, a GPU's fastest convolutions are used. cuDNN finds them by trying all of them for each input
+    size, which pays because a run has few sizes.
     """
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = not enabled

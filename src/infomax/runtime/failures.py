@@ -23,6 +23,6 @@ def describe_machine_failure(error: Exception, cure: str) -> str | None:
     # A DataLoader also raises RuntimeError for an error inside of a worker's own code, which is not the machine's.
     worker_died = isinstance(error, RuntimeError) and "DataLoader worker" in text and "Error in DataLoader" not in text
     if worker_died or isinstance(error, (ConnectionError, EOFError)):  # a worker's pipe breaks if the worker is killed
-        reason = "a process that reads images was ended, as the system does where memory is short: lower --workers"
+        reason = "a process that reads images was ended, as the system does if memory is short: lower --workers"
         return f"{reason} ({text})"
     return None

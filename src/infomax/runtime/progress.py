@@ -8,8 +8,8 @@ from tqdm import tqdm
 def progress_bar(task: str, total: int, *, done: int = 0, unit: str = "images", quiet: bool = False) -> tqdm:
     """Returns a progress bar on the standard error.
 
-    It is drawn up to ten times a second in a terminal, and every ten seconds if the standard error is a file, which keeps
-    every line.
+    It is drawn up to ten times a second in a terminal, and every ten seconds if the standard error is a file, which
+    keeps every line.
 
     Args:
         task: The word or two in front of the bar.

@@ -27,7 +27,7 @@ ReportedErrors = dict[int, tuple[type[Exception], str]]
 
 @dataclass(frozen=True)
 class RankInfo:
-    """A frozen dataclass that holds this process's rank, the number of ranks, and its rank among those on its machine."""
+    """A frozen dataclass that holds a process's rank, the number of ranks, and its rank among those of its machine."""
 
     rank: int
     world_size: int

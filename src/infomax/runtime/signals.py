@@ -1,4 +1,4 @@
-"""Signals that end a run: Ctrl-C, SIGTERM and SLURM's warning. A handler notes them; loops ask for them between steps."""
+"""Signals that end a run: Ctrl-C, SIGTERM and SLURM's warning. A handler notes them, and loops stop between steps."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ from infomax.runtime.failures import MachineError
 class Interruption:
     """A context manager that notes the first signal to end, so that a loop can stop after the step it is in.
 
-    It handles Ctrl-C (SIGINT), SIGTERM and, under SLURM, SIGUSR1, the warning before a job's time is up. A second Ctrl-C
-    raises ``KeyboardInterrupt`` at once. Other signals are ignored after the first one, because the same signal may come
-    twice: to the process itself and from its parent.
+    It handles Ctrl-C (SIGINT), SIGTERM and, under SLURM, SIGUSR1, the warning before a job's time is up. A second
+    Ctrl-C raises ``KeyboardInterrupt`` at once. Other signals are ignored after the first one, because the same signal
+    may come twice: to the process itself and from its parent.
 
     Attributes:
         signal: Number of the first signal that came; 0 if none came yet.
