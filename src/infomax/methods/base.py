@@ -20,7 +20,7 @@ How one training step goes
 8. ``method.after_step(next_progress)`` updates the EMA teacher.
 
 Until step 7 nothing has changed but buffers, and the engine puts these back if the loss or the gradient is NaN or
-infinite. Between runs, evaluation uses :attr:`Method.eval_encoder` and, if there are prototypes,
+infinite. Evaluation, during a run and after it, uses :attr:`Method.eval_encoder` and, if there are prototypes,
 :meth:`Method.cluster_logits`.
 
 Where the needs of a new method go
@@ -41,7 +41,8 @@ Where the needs of a new method go
 * Learning rates and weight decays by parameter group: not the method's concern.
   :func:`infomax.nn.optimizers.parameter_groups` divides the parameters, and :mod:`infomax.recipes.building` sets the
   rates. A scheduled weight decay would stand beside ``learning_rate`` there.
-* A number of views other than two: :attr:`Method.global_crop_count`, which may be 1, and the lists in :class:`Views`.
+* One view, or any other number of them: :attr:`Method.global_crop_count` and the lists in :class:`Views`. A recipe's
+  set of views may have one global crop; only ``--views NAME:G+L`` asks for two.
 * Masks: what is drawn from torch's generator in :meth:`Method.online` is drawn alike when a microbatch passes again,
   because the engine seeds that generator for each step and microbatch. Masks that the teacher must see too would be a
   field of :class:`Views`.
@@ -65,8 +66,8 @@ from infomax.models.encoders import Encoder
 class Views(NamedTuple):
     """A named tuple that holds normalised images, one tensor [B, 3, side, side] a view.
 
-    There are two or more global crops and any number of smaller local crops. Each view is compared with every global
-    crop but itself: of two global crops, each is compared with the other.
+    There may be any number of smaller local crops. The methods here need two or more global crops, and compare each
+    view with every global crop but itself: of two global crops, each is compared with the other.
     """
 
     global_crops: list[Tensor]
