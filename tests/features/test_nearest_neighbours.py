@@ -1,4 +1,4 @@
-"""Compares the search for neighbours and their vote with brute force in float64, for each of the search's algorithms."""
+"""Compares the search for neighbours and their vote with brute force in float64, for each algorithm of the search."""
 
 import numpy as np
 import pytest
@@ -103,7 +103,7 @@ def test_leave_one_out(algorithm):
 
 
 def test_equal_rows_come_in_the_order_of_their_numbers(algorithm):
-    """The bank holds four copies of each row, in other tiles and parts; the last neighbour has room for two of its four."""
+    """The bank holds four copies of each row, in several tiles and parts; the last two neighbours are two of four copies."""
     distinct, queries = features("noise", 90, 24, 1), features("noise", 40, 24, 2)
     similarity, index = nearest(distinct.repeat(4, 1), queries, 10, memory=8000)
     check(distinct, queries, 3, similarity[:, ::4], index[:, ::4] % 90)
@@ -145,7 +145,7 @@ def hadamard(x: Tensor, wide: int) -> Tensor:
 
 @pytest.mark.parametrize("d", [60, 200, 512])
 def test_a_skipped_row_cannot_be_a_neighbour(d, monkeypatch):
-    """The products plus their bound are above the cosines by as much as Cauchy and Schwarz ask for, and not by much more.
+    """The products plus their bound exceed the cosines by what Cauchy and Schwarz ask for, and not by much more.
 
     Comparing neighbours would not show a bound that is too small, unless the bank were made for that purpose.
     """

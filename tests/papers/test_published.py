@@ -1,4 +1,4 @@
-"""Published results: what the papers' tables say of each other, and numbers read from the papers once more."""
+"""Checks published results against each other, and against numbers that were read from the papers a second time."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from infomax.data.sources.named import NAMED_DATASETS
-from infomax.papers.published import DATA, METRICS, PROTOCOLS, Conditions, find, table, tables
+from infomax.papers.published import DATA, METRICS, PROTOCOLS, Conditions, find_numbers, table, tables
 from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mveb import MvebSettings
@@ -25,7 +25,7 @@ IDS = (
 
 
 def rows(name, **conditions):
-    """The table's rows of these conditions, by method, as dictionaries from column to value."""
+    """Returns the table's rows with these conditions: a dictionary from column to value for each method."""
     t = table(name)
     return {
         row.method: dict(zip((c.name for c in t.columns), row.values, strict=True))
@@ -34,12 +34,12 @@ def rows(name, **conditions):
     }
 
 
-def shared(one, other):
-    """Pairs of numbers that two tables should have in common: of columns and methods of the same names."""
-    for method in one.keys() & other.keys():
-        for column in one[method].keys() & other[method].keys():
-            if None not in (one[method][column], other[method][column]):
-                yield f"{method}, {column}", one[method][column], other[method][column]
+def shared(first, second):
+    """Yields the numbers that two tables should have in common, because method and column have the same names."""
+    for method in first.keys() & second.keys():
+        for column in first[method].keys() & second[method].keys():
+            if None not in (first[method][column], second[method][column]):
+                yield f"{method}, {column}", first[method][column], second[method][column]
 
 
 def test_every_table_is_there():
@@ -54,13 +54,16 @@ def test_names_of_data_sets_are_the_librarys():
 
 
 def test_names_of_conditions_are_the_recipes():
-    """A number of one of our methods can be laid beside the recipe that would give it."""
+    """The number of a method of ours can be compared with a recipe by the names of its settings."""
     settings = {"MIRA": MiraSettings(), "CorInfoMax": CorInfoMaxSettings(), "MVEB": MvebSettings()}
-    own = {"dimension", "prototypes", "iterations", "attraction", "entropy_weight"}
-    used = {(n.row.method, name) for n in find() for name in own if getattr(n.conditions, name) is not None} - {
-        ("VICReg", "dimension")
-    }
-    assert {name for _, name in used} == own
+    method_settings = {"dimension", "prototypes", "iterations", "attraction", "entropy_weight"}
+    used = {
+        (n.row.method, name)
+        for n in find_numbers()
+        for name in method_settings
+        if getattr(n.conditions, name) is not None
+    } - {("VICReg", "dimension")}
+    assert {name for _, name in used} == method_settings
     for method, name in used:
         assert hasattr(settings[method], name), (method, name)
 
@@ -76,30 +79,30 @@ def test_printed_averages_are_the_rows_means(name):
 def test_mveb_quotes_the_transfer_results_that_mira_quotes():
     pairs = list(shared(rows("mira-5"), rows("mveb-4-linear")))
     assert len(pairs) == 5 * 11
-    for where, fine, coarse in pairs:
-        assert abs(fine - coarse) <= 0.05 + 1e-9, where
+    for cell, fine, coarse in pairs:
+        assert abs(fine - coarse) <= 0.05 + 1e-9, cell
 
 
 def test_mveb_quotes_the_few_label_results_that_mira_quotes():
     mveb = {m: {c.replace("Top ", "Top-"): v for c, v in row.items()} for m, row in rows("mveb-3").items()}
     pairs = list(shared(rows("mira-4"), mveb))
     assert len(pairs) == 4 * 4
-    for where, one, other in pairs:
-        assert one == other, where
+    for cell, in_first, in_second in pairs:
+        assert in_first == in_second, cell
 
 
 def test_both_quote_solo_learn_alike_on_cifar():
     pairs = [p for p in shared(rows("mira-7"), rows("corinfomax-10")) if "CIFAR" in p[0]]
     assert len(pairs) == 5 * 4
-    for where, one, other in pairs:
-        assert one == other, where
+    for cell, in_first, in_second in pairs:
+        assert in_first == in_second, cell
 
 
 def test_corinfomax_quotes_the_best_of_its_sources():
     names = {"CIFAR-10": "CIFAR-10 Top-1", "CIFAR-100": "CIFAR-100 Top-1", "IN-100 ResNet-18": "ImageNet-100 Top-1"}
     first = {m: {names.get(c, c): v for c, v in row.items()} for m, row in rows("corinfomax-1").items()}
     first["MoCo v2+"], first["W-MSE"] = first["MoCo v2"], first["W-MSE 2"]
-    below = [(where, one, other) for where, one, other in shared(first, rows("corinfomax-10")) if one < other]
+    below = [pair for pair in shared(first, rows("corinfomax-10")) if pair[1] < pair[2]]
     assert below == [("SimCLR, ImageNet-100 Top-1", 77.04, 77.48)]  # as printed, against its caption
     assert len(list(shared(first, rows("corinfomax-10")))) == 8 * 3
 
@@ -108,9 +111,9 @@ def test_sensitivities_of_corinfomax_pass_through_its_best_run():
     best = rows("corinfomax-1")["CorInfoMax"]["CIFAR-100"]
     paper = {"attraction": 1000, "batch_size": 512, "learning_rate": 0.5, "dimension": 128}
     for number, (name, value) in zip((4, 5, 6, 7), paper.items(), strict=True):
-        found = [n for n in find(method="CorInfoMax", data="cifar100") if n.table.id == f"corinfomax-{number}"]
-        at = {getattr(n.conditions, name): n.value for n in found}
-        assert at[value] == best == max(at.values())
+        sweep = [n for n in find_numbers(method="CorInfoMax", data="cifar100") if n.table.id == f"corinfomax-{number}"]
+        value_at = {getattr(n.conditions, name): n.value for n in sweep}
+        assert value_at[value] == best == max(value_at.values())
 
 
 def test_the_same_run_has_the_same_number_in_each_table():
@@ -143,10 +146,10 @@ def test_differences_that_the_papers_state_in_words():
     assert knn["MIRA"]["100%"] - knn["DINO"]["100%"] == pytest.approx(1.2)
     assert knn["MIRA"]["10%"] - knn["DINO"]["10%"] == pytest.approx(1.4)
     transfer = rows("mira-5")
-    rest = [row for method, row in transfer.items() if method not in ("MIRA", "Supervised")]
-    won = [c for c, value in transfer["MIRA"].items() if value > max(row[c] for row in rest) and c != "avg."]
+    others = [row for method, row in transfer.items() if method not in ("MIRA", "Supervised")]
+    won = [c for c, value in transfer["MIRA"].items() if value > max(row[c] for row in others) and c != "avg."]
     assert len(won) == 9
-    assert transfer["MIRA"]["avg."] - max(row["avg."] for row in rest) == pytest.approx(0.9, abs=0.05)
+    assert transfer["MIRA"]["avg."] - max(row["avg."] for row in others) == pytest.approx(0.9, abs=0.05)
     multi = rows("mveb-1", multi_crop=True)
     assert multi["MVEB"]["Top-1"] - multi["UniGrad"]["Top-1"] == pytest.approx(1.4)
     assert multi["MVEB"]["Top-1"] > rows("mveb-text-6.2")["Supervised"]["Top-1"]
@@ -154,7 +157,7 @@ def test_differences_that_the_papers_state_in_words():
 
 
 def test_spread_is_around_the_single_runs():
-    """Tables 10 and 11 repeat evaluations of Tables 2, 4 and 5."""
+    """MIRA's Tables 10 and 11 repeat evaluations of its Tables 2, 4 and 5."""
     means = {**rows("mira-10")["MIRA"], **rows("mira-11")["MIRA"]}
     linear, few, transfer = rows("mira-2")["MIRA"], rows("mira-4")["MIRA"], rows("mira-5")["MIRA"]
     single = {**{f"Linear {c}": v for c, v in linear.items()}, **{f"Semi {c}": v for c, v in few.items()}, **transfer}
@@ -163,8 +166,8 @@ def test_spread_is_around_the_single_runs():
     assert means["Cars"] == pytest.approx(single["Cars"] - 0.41)
 
 
-def test_more_is_better_where_it_must_be():
-    """The five best contain the best; a looser overlap finds more; more labels help."""
+def test_looser_metrics_and_more_labels_have_higher_numbers():
+    """Top-5 contains top-1; a lower overlap finds more objects; more labels help."""
     rank = {"mask_ap50": 2, "mask_ap75": 1, "mask_ap": 0, "box_ap50": 2, "box_ap75": 1, "box_ap": 0}
     rank |= {"top1": 0, "top5": 1}
     share = {"1percent": 0, "10percent": 1, "": 2}
@@ -192,13 +195,13 @@ def test_more_is_better_where_it_must_be():
     ],
 )
 def test_numbers_are_plausible(metric, low, high):
-    numbers = [n for n in find(metric=metric) if n.conditions.entropy_weight is None]  # the collapsed run
+    numbers = [n for n in find_numbers(metric=metric) if n.conditions.entropy_weight is None]  # the collapsed run
     assert numbers
     for n in numbers:
         assert low < n.value < high, (n.table.id, n.column.name, n.row.method)
 
 
-# Read from the papers, not from published.toml.
+# Read from the papers, not from the TOML files.
 @pytest.mark.parametrize(
     ("name", "method", "column", "conditions", "value"),
     [
@@ -238,7 +241,7 @@ def test_a_number_of_the_papers(name, method, column, conditions, value):
     [("MIRA", "ccbb842ba93c"), ("CorInfoMax", "6dcfd76cfd86"), ("CARL", "53bb47e57045"), ("MVEB", "3cefb8078909")],
 )
 def test_no_number_changes_unnoticed(paper, digest):
-    """All were compared with the papers; who corrects one changes the digest too."""
+    """All numbers were compared with the papers; a correction has to change the digest too."""
     numbers = [[t.id, [(row.values, row.deviations) for row in t.rows]] for t in tables() if t.paper == paper]
     assert hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:12] == digest
 
@@ -257,33 +260,33 @@ def test_metrics_of_transfer_are_those_of_the_data_sets():
                 assert c.metric == ("mean_per_class" if c.data in means else "map11" if c.data == "voc2007" else "top1")
 
 
-def test_find_joins_what_row_and_column_say():
-    (n,) = [n for n in find(method="MIRA", data="voc2007") if n.deviation is not None]
+def test_numbers_have_the_conditions_of_row_and_column():
+    (n,) = [n for n in find_numbers(method="MIRA", data="voc2007") if n.deviation is not None]
     assert (n.table.id, n.value, n.deviation, n.column.metric) == ("mira-11", 84.1, 0, "map11")
     assert (n.conditions.backbone, n.conditions.epochs, n.conditions.runs) == ("resnet50", 400, 4)
-    carl = find(method="CARL", protocol="linear", data="cifar100", metric="top1", subset="")
+    carl = find_numbers(method="CARL", protocol="linear", data="cifar100", metric="top1", subset="")
     assert [(n.value, n.deviation, n.conditions.epochs) for n in carl] == [(46.23, 0.64, 200)]
-    assert {n.column.subset for n in find(protocol="finetune")} == {"1percent", "10percent"}
-    assert [n.value for n in find(protocol="knn", method="MIRA", subset="1percent")][:3] == [47.8, 47.8, 48.2]
-    assert find(data="photographs of mine") == find(protocol="detection", data="cifar10") == ()
+    assert {n.column.subset for n in find_numbers(protocol="finetune")} == {"1percent", "10percent"}
+    assert [n.value for n in find_numbers(protocol="knn", method="MIRA", subset="1percent")][:3] == [47.8, 47.8, 48.2]
+    assert find_numbers(data="photographs of mine") == find_numbers(protocol="detection", data="cifar10") == ()
 
 
-def test_row_and_column_never_both_say_a_condition():
-    for n in find():
-        said = [{k for k, v in vars(c).items() if v is not None} for c in (n.column.conditions, n.row.conditions)]
-        assert not set.intersection(*said), n.table.id
-        assert {k for k, v in vars(n.conditions).items() if v is not None} == set.union(*said)
+def test_row_and_column_never_set_the_same_condition():
+    for n in find_numbers():
+        names = [{k for k, v in vars(c).items() if v is not None} for c in (n.column.conditions, n.row.conditions)]
+        assert not set.intersection(*names), n.table.id
+        assert {k for k, v in vars(n.conditions).items() if v is not None} == set.union(*names)
 
 
-def test_a_wrong_name_is_told_the_right_ones():
+def test_a_wrong_name_is_answered_with_the_right_ones():
     with pytest.raises(ValueError, match="mira-1, .*, mveb-text-7.6, but is 'mira5'; did you mean mira-5?"):
         table("mira5")
     with pytest.raises(ValueError, match="did you mean linear?"):
-        find(protocol="linaer")
+        find_numbers(protocol="linaer")
     with pytest.raises(ValueError, match="did you mean Barlow Twins?"):
-        find(method="BarlowTwins")
+        find_numbers(method="BarlowTwins")
     with pytest.raises(ValueError, match="subset must be one of"):
-        find(subset="100percent")
+        find_numbers(subset="100percent")
 
 
 def test_a_table_that_does_not_fit_is_refused():

@@ -17,7 +17,7 @@ from infomax import cli
 from infomax.data.loading.workers import Batch
 from infomax.data.sources.location import open_source
 from infomax.data.sources.named import NOMINAL_SIZES
-from infomax.papers.published import find
+from infomax.papers.published import find_numbers
 from infomax.planning import step_time as timing
 from infomax.planning.gpus import GPUS, Gpu
 from infomax.planning.options import PlanOptions
@@ -159,7 +159,7 @@ def test_memory_is_most_of_what_the_paper_reports():
     tensors = count(customise(get_recipe("mira", "imagenet_100"), precision="16"), ranks=16, device="cuda")
     (reported,) = (
         number.value
-        for number in find(method="MIRA", metric="gigabytes")
+        for number in find_numbers(method="MIRA", metric="gigabytes")
         if number.conditions.hardware == "16 A100" and number.conditions.moving_average
     )
     assert 0.7 < tensors.memory.peak * 16 / (reported * 1e9) < 1
@@ -262,7 +262,9 @@ def test_a_data_set_of_the_papers_need_not_be_here(tmp_path, monkeypatch):
 )
 def test_an_epoch_of_a_papers_run_takes_the_papers_time(recipe, metric, seconds):
     one = experiments()[recipe]
-    number = next(n for n in (*one.numbers(), *find(method="MVEB", metric="hours")) if n.column.metric == metric)
+    number = next(
+        n for n in (*one.numbers(), *find_numbers(method="MVEB", metric="hours")) if n.column.metric == metric
+    )
     images, how = NOMINAL_SIZES[one.data][0], number.conditions
     *devices, kind = re.fullmatch(r"(?:(\d+) )?(.+)", how.hardware).groups()
     ranks, kind = int(devices[0] or 1), kind.replace(" ", "-")

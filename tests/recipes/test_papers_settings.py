@@ -8,7 +8,7 @@ from unittest.mock import ANY
 
 import pytest
 
-from infomax.papers.published import find, table
+from infomax.papers.published import find_numbers, table
 from infomax.recipes.registry import experiments
 from infomax.recipes.schema import flat_settings
 
@@ -288,7 +288,7 @@ def test_results_are_those_of_the_recipe(name):
 @pytest.mark.parametrize("method", ["MIRA", "CorInfoMax", "CARL", "MVEB"])
 def test_every_linear_result_is_of_one_recipe(method):
     claimed = Counter((n.table.id, n.column.name, n.row) for one in experiments().values() for n in one.numbers())
-    found = [(n.table.id, n.column.name, n.row) for n in find(method=method, protocol="linear")]
+    found = [(n.table.id, n.column.name, n.row) for n in find_numbers(method=method, protocol="linear")]
     assert len(found) >= {"MIRA": 40, "CorInfoMax": 26, "CARL": 1, "MVEB": 19}[method]
     assert [(*number, claimed[number]) for number in found if claimed[number] != 1] == []
 

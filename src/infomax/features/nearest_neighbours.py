@@ -5,10 +5,10 @@ in two steps; the second makes the result exact although the first is not:
 
 1. All products of queries and bank rows are computed from integers of 8 bits, if the processor has instructions for
    them. A row x is coded as integers c and a scale a, so that x is about a c. By Cauchy and Schwarz, ``q . x`` differs
-   from ``a_q a_x (c_q . c_x)`` by at most ``|q - a_q c_q| |x| + |a_q c_q| |x - a_x c_x|``. Two transformations make this
-   bound small and do not change the neighbours: the bank's mean is subtracted first, and a Hadamard transform spreads
-   large entries over the row. On other processors the products are computed in float32, and only rounding has to be
-   bounded.
+   from ``a_q a_x (c_q . c_x)`` by at most ``|q - a_q c_q| |x| + |a_q c_q| |x - a_x c_x|``. Two transformations make
+   this bound small and do not change the neighbours: the bank's mean is subtracted first, and a Hadamard transform
+   spreads large entries over the row. On other processors the products are computed in float32, and only rounding has
+   to be bounded.
 2. A loop goes over the products while they are in the processor's cache. If a product plus its bound reaches the k-th
    best cosine so far, which is rare, the cosine itself is computed in float32 and inserted.
 """

@@ -1,4 +1,4 @@
-"""The tables that the four papers print, read from one TOML file a paper, to be shown beside our own results.
+"""Reads the tables that the four papers print, from one TOML file a paper, to show them beside our own results.
 
 Each file holds the paper's results and those of the methods that it compares with. One ``[[tables]]`` is one table of
 the paper, or the numbers of one section of its text. A key of the table holds for all of its columns; if it is a list,
@@ -10,15 +10,15 @@ protocol    ``linear``: a linear classifier on frozen features; ``knn``: weighte
             ``finetune``: all weights, on a share of the labels; ``transfer``: logistic regression on frozen features;
             ``transfer-finetune``: all weights; ``detection``, ``segmentation``: Mask R-CNN; ``speed``, ``other``: no
             accuracy
-probe       how the paper's own linear classifier was trained, as ``infomax evaluate linear --probe`` names it
+probe       the name of ``infomax evaluate linear --probe`` that trains a linear classifier as the paper did
 data        the data set as the library names it; ``average``: the mean of the row's other numbers
-subset      the share of the labelled images, if it is not all of them; for ``knn`` the share of those searched
+subset      the share of the training labels that is used, if it is not all; for ``knn`` the share that is searched
 values      as printed, accuracies in per cent; ``"-"`` if the paper has no number, or the copy that was read lost it
 deviation   standard deviations over ``runs`` runs
 uncertain   why these numbers may be misread or stand in the wrong row or column
 ==========  ============================================================================================================
 
-The other keys are fields of :class:`Conditions`. Names of methods are spelt alike across papers.
+The other keys are fields of :class:`Conditions`. A method's name is spelt in the same way in all files.
 """
 
 import tomllib
@@ -48,29 +48,36 @@ METRICS = (*PER_CENT, "seconds_per_epoch", "minutes_per_epoch", "hours", "gigaby
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """How a number came about, as far as its table says it; None where the table's text says it, or nothing does."""
+    """A frozen dataclass that holds the settings a number was measured with, as far as its row and column say them.
+
+    A field is None if only the paper's text says it, or if nothing does.
+    """
 
     backbone: str | None = None
     epochs: int | None = None
-    """Of pretraining."""
+    """Epochs of pretraining."""
     batch_size: int | None = None
     learning_rate: float | None = None
     multi_crop: bool | None = None
-    """Whether there were small crops beside the large ones."""
+    """Whether there were local crops beside the global ones."""
     crops: str | None = None
-    """Numbers and sides of the crops."""
+    """Numbers and sides of the crops in pixels, as ``2x224+6x96``."""
     moving_average: bool | None = None
-    """Whether the targets come from a moving average of the weights."""
+    """Whether the targets come from an EMA of the weights."""
     dimension: int | None = None
-    """Of the projector's output."""
+    """Number of outputs of the projector."""
     prototypes: int | None = None
+    """Number of prototypes (MIRA)."""
     iterations: int | None = None
+    """Fixed-point iterations of the assignment (MIRA)."""
     attraction: float | None = None
+    """alpha, the weight of the distance between the views (CorInfoMax)."""
     entropy_weight: float | None = None
+    """beta, the weight of the entropy of the embeddings (MVEB)."""
     million_parameters: float | None = None
     hardware: str | None = None
     runs: int | None = None
-    """How many runs the number is the mean of."""
+    """Number of runs that the printed number is the mean of."""
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(Conditions).items():
@@ -79,21 +86,22 @@ class Conditions:
                 raise ValueError(f"{name} must be {kind}, but is {value!r}")
 
     def __or__(self, nearer: "Conditions") -> "Conditions":
+        """Returns these conditions with those of ``nearer``, as a row's, in place of them if they are not None."""
         return replace(self, **{name: value for name, value in vars(nearer).items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """What was measured, and what a table's columns vary."""
+    """A frozen dataclass that holds what a column of a table measures, and the conditions it adds to each row."""
 
     name: str
     protocol: str
     data: str
     metric: str
     subset: str = ""
-    """Of the labelled images; none means all of them."""
+    """Share of the labelled images: ``1percent``, ``10percent``, or an empty text for all of them."""
     probe: str = ""
-    """How the paper's own linear classifier was trained, by the names of ``infomax evaluate linear --probe``."""
+    """Name of ``infomax evaluate linear --probe`` that trains as the paper did; empty if there is none."""
     conditions: Conditions
 
     def __post_init__(self) -> None:
@@ -105,45 +113,45 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method's numbers, one for each column; None where there is none."""
+    """A frozen dataclass that holds one method's numbers, one for each column; None if the paper has no number."""
 
     method: str
     values: tuple[float | None, ...]
     deviations: tuple[float | None, ...]
-    """Standard deviations."""
+    """Standard deviation of each number over runs; None if the paper has none."""
     uncertain: str = ""
-    """Why the numbers may be misread or misplaced; empty where they are certain."""
+    """Reason why the numbers may be misread or misplaced; empty if they are certain."""
     conditions: Conditions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """One table of a paper, or the numbers of one section of its text."""
+    """A frozen dataclass that holds one table of a paper, or the numbers of one section of its text."""
 
     id: str
     paper: str
     number: str
     title: str
     setting: str
-    """What its rows share."""
+    """Text on the setting that all rows share."""
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
     def __post_init__(self) -> None:
         choose("paper", self.paper, PAPERS)
         for row in self.rows:
-            where = f"{self.id}, {row.method}"
+            row_name = f"{self.id}, {row.method}"
             if not len(row.values) == len(row.deviations) == len(self.columns):
-                raise ValueError(f"{where}: {len(self.columns)} columns need as many values, not {len(row.values)}")
+                raise ValueError(f"{row_name}: {len(self.columns)} columns need as many values, not {len(row.values)}")
             for column, value, deviation in zip(self.columns, row.values, row.deviations, strict=True):
-                top = 100 if column.metric in PER_CENT else float("inf")
-                if value is not None and not 0 <= value <= top:
-                    raise ValueError(f"{where}: {column.metric} must be from 0 to {top}, but is {value}")
+                highest = 100 if column.metric in PER_CENT else float("inf")
+                if value is not None and not 0 <= value <= highest:
+                    raise ValueError(f"{row_name}: {column.metric} must be from 0 to {highest}, but is {value}")
                 if deviation is not None and (value is None or not 0 <= deviation <= value):
-                    raise ValueError(f"{where}: {deviation} is no standard deviation of {value}")
+                    raise ValueError(f"{row_name}: {deviation} is no standard deviation of {value}")
 
     def numbers(self) -> "tuple[Number, ...]":
-        """All that are there, row by row."""
+        """Returns all numbers of the table, row by row, without the cells that have none."""
         return tuple(
             Number(table=self, column=column, row=row, value=value, deviation=deviation)
             for row in self.rows
@@ -154,39 +162,39 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """One published number and where it stands."""
+    """A frozen dataclass that holds one published number with its table, column and row."""
 
     table: Table
     column: Column
     row: Row
     value: float
-    """As printed: accuracies in per cent."""
+    """The number as printed; accuracies in per cent."""
     deviation: float | None
 
     @property
     def conditions(self) -> Conditions:
-        """Those of the column and of the row."""
+        """Returns the conditions of the column and of the row together."""
         return self.column.conditions | self.row.conditions
 
 
 @cache
 def tables() -> tuple[Table, ...]:
-    """All tables, paper by paper."""
+    """Returns all tables, in the order of the papers and of their tables."""
     texts = [files("infomax.papers").joinpath(f"{paper.lower()}.toml").read_text(encoding="utf-8") for paper in PAPERS]
     return tuple(_table(raw) for text in texts for raw in tomllib.loads(text)["tables"])
 
 
 def table(name: str) -> Table:
-    """The table of this id, as in ``mira-5``.
+    """Returns the table with this id, as ``mira-5``.
 
     Raises:
-        ValueError: naming the ids, if none is this.
+        ValueError: if there is none; the message lists the ids.
     """
     by_id = {table.id: table for table in tables()}
     return by_id[choose("the published table", name, by_id)]
 
 
-def find(
+def find_numbers(
     *,
     method: str | None = None,
     protocol: str | None = None,
@@ -194,22 +202,25 @@ def find(
     metric: str | None = None,
     subset: str | None = None,
 ) -> tuple[Number, ...]:
-    """The numbers of this method, protocol, data set, metric and subset, table by table; of any, where it is None.
+    """Returns the published numbers that fit all arguments, table by table; an argument that is None fits all.
 
     Args:
-        data: May be any name; of most there is no number.
-        subset: Of the labelled images: 1percent, 10percent, or an empty text for all of them.
+        method: Name of a method in any table.
+        protocol: One of :data:`PROTOCOLS`.
+        data: Name of a data set; it may be any name, and for most there is no number.
+        metric: One of :data:`METRICS`.
+        subset: Share of the labelled images: ``1percent``, ``10percent``, or an empty text for all of them.
 
     Raises:
-        ValueError: naming what there is, if one of the others is unknown.
+        ValueError: if the method, protocol, metric or subset is unknown; the message lists those there are.
     """
     methods = dict.fromkeys(row.method for table in tables() for row in table.rows)
-    known = {"method": methods, "protocol": PROTOCOLS, "metric": METRICS, "subset": SUBSETS}
+    allowed_values = {"method": methods, "protocol": PROTOCOLS, "metric": METRICS, "subset": SUBSETS}
     wanted = {"method": method, "protocol": protocol, "metric": metric, "subset": subset, "data": data}
     wanted = {name: value for name, value in wanted.items() if value is not None}
-    for name, names in known.items():
+    for name, choices in allowed_values.items():
         if name in wanted:
-            choose(name, wanted[name], names)
+            choose(name, wanted[name], choices)
     return tuple(
         number
         for table in tables()
@@ -219,15 +230,15 @@ def find(
 
 
 def _table(raw: dict[str, Any]) -> Table:
-    about = {key: raw.pop(key) for key in ("id", "paper", "number", "title", "setting")}
+    texts = {key: raw.pop(key) for key in ("id", "paper", "number", "title", "setting")}
     names, rows = raw.pop("columns"), raw.pop("rows")
     columns: list[dict[str, Any]] = [{"name": name} for name in names]
-    for key, given in raw.items():
-        entries = given if isinstance(given, list) else [given] * len(names)
+    for key, value in raw.items():  # a list has one entry for each column, another value holds for all columns
+        entries = value if isinstance(value, list) else [value] * len(names)
         for column, entry in zip(columns, entries, strict=True):
             column[key] = entry
     return Table(
-        **about, columns=tuple(_column(**column) for column in columns), rows=tuple(_row(**row) for row in rows)
+        **texts, columns=tuple(_column(**column) for column in columns), rows=tuple(_row(**row) for row in rows)
     )
 
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 
-from infomax.papers.published import Number, find
+from infomax.papers.published import Number, find_numbers
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.registry import experiments
 
@@ -67,7 +67,7 @@ def reached(precision: str) -> tuple[Utilization, ...]:
     the recipes.
     """
     timed = [(one, number) for one in experiments().values() for number in one.numbers()]
-    timed += [(experiments()[LONGER], number) for number in find(method="MVEB", metric="hours")]
+    timed += [(experiments()[LONGER], number) for number in find_numbers(method="MVEB", metric="hours")]
     return tuple(
         _reached(one, number)
         for one, number in timed
