@@ -25,9 +25,9 @@ from infomax.data.images import ArrayImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchSchedule
 from infomax.data.splits import Source
+from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.probes import PROBES, LinearProbes, train_heads
 from infomax.evaluation.probing import probe
-from infomax.evaluation.representations import EvaluationOptions
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.runs import run_folder as runs
 
@@ -78,7 +78,12 @@ def by_features(folder: Path, source: Source, device: torch.device) -> float:
     start = time.perf_counter()
     with patch.dict("os.environ", XDG_CACHE_HOME=tempfile.mkdtemp(dir=folder)):
         probe(
-            folder, source, name=PROBE, no_augmentation=True, epochs=EPOCHS, how=EvaluationOptions(device=device.type)
+            folder,
+            source,
+            name=PROBE,
+            no_augmentation=True,
+            epochs=EPOCHS,
+            evaluation=EvaluationOptions(device=device.type),
         )
     return time.perf_counter() - start
 

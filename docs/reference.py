@@ -4,6 +4,8 @@ from dataclasses import MISSING
 from pathlib import Path
 
 from infomax.cli import COMMANDS
+from infomax.cli.evaluate import option_classes
+from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.options import OptionField, option_fields
 
 PAGE = Path(__file__).parent / "reference" / "options.md"
@@ -39,12 +41,25 @@ def option_cells(field: OptionField) -> tuple[str, str, str]:
     return f"`{word}`", default_text(field), text
 
 
+def evaluation_options() -> dict[tuple[str, str, str], list[str]]:
+    """Returns the options of ``infomax evaluate``, each with the names of the protocols that take it."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for protocol in PROTOCOLS.values():
+        fields = {field.name: field for cls in option_classes(protocol) for field in option_fields(cls)}
+        for field in fields.values():
+            rows.setdefault(option_cells(field), []).append(protocol.name)
+    return rows
+
+
 def options_page() -> str:
     """Returns the text of docs/reference/options.md; an option that several commands share is one row."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for command in COMMANDS.values():
         for field in option_fields(command.options):
             rows.setdefault(option_cells(field), []).append(command.name)
+    for cells, protocols in evaluation_options().items():
+        every = len(protocols) == len(PROTOCOLS)
+        rows.setdefault(cells, []).extend(["evaluate"] if every else [f"evaluate {name}" for name in protocols])
     lines = [[*cells, ", ".join(names)] for cells, names in sorted(rows.items(), key=lambda row: row[0][0].lower())]
     escaped = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
     return INTRODUCTION + "".join(f"| {line} |\n" for line in escaped)

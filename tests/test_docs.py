@@ -86,10 +86,9 @@ def code(page):
 def test_commands_in_the_text_parse(page):
     """Each `infomax ...` line names a command and options that exist."""
     from infomax import cli
-    from infomax.cli.evaluate import PROTOCOLS
 
     kinds = {name: command.parsed_class for name, command in cli.COMMANDS.items()}
-    kinds |= {kind.__name__.lower(): kind for kind in (cli.Report, *PROTOCOLS)}
+    kinds |= {protocol.name: parsed_class for parsed_class, protocol in cli.evaluate.PROTOCOL_CLASSES.items()}
     for line in re.findall(r"^(?:uv run |torchrun .* |srun )?infomax (.+)$", code(page), re.M):
         words = line.split("#")[0].split()
         name = words[1] if words[0] == "evaluate" else words[0]

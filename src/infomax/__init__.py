@@ -8,25 +8,29 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infomax.evaluation.run import evaluate as evaluate
     from infomax.features.extraction import embed as embed
     from infomax.models.encoders import Encoder as Encoder
     from infomax.models.encoders import load_encoder as load
     from infomax.planning.plan import plan as plan
+    from infomax.reporting.comparison import report as report
     from infomax.runs.run_folder import Run as Run
     from infomax.training.pretrain import pretrain as pretrain
     from infomax.training.preview import views as views
 
     __version__: str
 
-__all__ = ["Encoder", "Run", "embed", "load", "plan", "pretrain", "views"]
+__all__ = ["Encoder", "Run", "embed", "evaluate", "load", "plan", "pretrain", "report", "views"]
 
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
     "embed": ("features.extraction", "embed"),
+    "evaluate": ("evaluation.run", "evaluate"),
     "load": ("models.encoders", "load_encoder"),
     "plan": ("planning.plan", "plan"),
     "pretrain": ("training.pretrain", "pretrain"),
+    "report": ("reporting.comparison", "report"),
     "views": ("training.preview", "views"),
 }
 """The module and the attribute that each public name stands for."""

@@ -13,6 +13,7 @@ import pytest
 from command import run_command
 from infomax import cli
 from infomax.cli import experiments
+from infomax.evaluation.protocols import PROTOCOLS
 from infomax.experiments.demo import demo
 from infomax.runs.run_folder import Run
 from infomax.runtime.options import option_fields
@@ -28,10 +29,9 @@ def infomax(monkeypatch, capsys):
     [
         (),
         ("evaluate",),
-        ("report",),
     ]
     + [(name,) for name in cli.COMMANDS]
-    + [("evaluate", kind.__name__.lower()) for kind in cli.PROTOCOLS],
+    + [("evaluate", name) for name in PROTOCOLS],
 )
 def test_help_is_there_for_every_command(infomax, words):
     code, out, _ = infomax(*words, "--help")

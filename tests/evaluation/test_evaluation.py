@@ -14,8 +14,9 @@ from infomax.evaluation.clusters import compare
 from infomax.evaluation.few_shot import few_shot_scores
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import FEW_PENALTY, linear_scores
-from infomax.evaluation.protocols import cluster, few, knn, linear
-from infomax.evaluation.representations import EvaluationOptions, Features, compare_features
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.representations import Features, compare_features
+from infomax.evaluation.run import evaluate
 from infomax.evaluation.scores import top_k
 from infomax.features.extraction import embed, extract_features, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import build_encoder, save_encoder
@@ -144,68 +145,68 @@ def test_the_untrained_encoder_has_the_statistics_of_the_images_and_untouched_we
     assert not settled.training
 
 
-@pytest.mark.parametrize("protocol", [knn, linear])
+@pytest.mark.parametrize("protocol", ["knn", "linear"])
 def test_protocols_give_a_row_for_each_representation(folder, protocol):
-    rows = list(protocol(folder, "digits"))
-    assert [row["representation"] for row in rows] == ["trained encoder", "untrained encoder", "raw pixels"]
+    rows = evaluate(protocol, folder, data="digits")
+    assert [row.representation for row in rows] == ["trained encoder", "untrained encoder", "raw pixels"]
     for row in rows:
-        assert (row["labelled_images"], row["test_images"]) == (1438, 359)
-        assert 0.3 < row["top1"] <= row["top5"] <= 1
-    assert rows[2]["top1"] > 0.93  # digits are easy for pixels when all labels are there
+        assert (row.labelled_images, row.test_images) == (1438, 359)
+        assert 0.3 < row.top1 <= row.top5 <= 1
+    assert rows[2].top1 > 0.93  # digits are easy for pixels when all labels are there
 
 
 def test_one_search_gives_all_settings_of_knn(folder):
-    rows = list(knn(folder, "digits", k=(1, 20), temperature=(0.07, 0.5), how=EvaluationOptions(alone=True)))
-    assert [(row["k"], row["temperature"]) for row in rows] == [(1, 0.07), (1, 0.5), (20, 0.07), (20, 0.5)]
-    (one,) = knn(folder, "digits", k=(20,), temperature=(0.5,), how=EvaluationOptions(alone=True))
-    assert one["top1"] == rows[3]["top1"]
-    assert rows[0]["top1"] == rows[1]["top1"]  # one neighbour decides, whatever its weight
+    rows = evaluate("knn", folder, data="digits", k=(1, 20), temperature=(0.07, 0.5), no_baselines=True)
+    assert [(row.k, row.temperature) for row in rows] == [(1, 0.07), (1, 0.5), (20, 0.07), (20, 0.5)]
+    (one,) = evaluate("knn", folder, data="digits", k=(20,), temperature=(0.5,), no_baselines=True)
+    assert one.top1 == rows[3].top1
+    assert rows[0].top1 == rows[1].top1  # one neighbour decides, whatever its weight
 
 
 def test_leave_one_out_judges_the_training_images(folder):
-    (row,) = knn(folder, "digits", k=(1,), leave_one_out=True, how=EvaluationOptions(alone=True))
-    assert row["test_images"] == 1438
+    (row,) = evaluate("knn", folder, data="digits", k=(1,), leave_one_out=True, no_baselines=True)
+    assert row.test_images == 1438
     features = next(compare_features(folder, "digits"))
     x = features.train / features.train.norm(dim=1, keepdim=True)
     cosine = (x @ x.T).fill_diagonal_(-2)
     expected = (features.train_labels[cosine.argmax(1)] == features.train_labels).float().mean()
-    assert row["top1"] == pytest.approx(float(expected), abs=1e-3)
+    assert row.top1 == pytest.approx(float(expected), abs=1e-3)
 
 
 def test_few_and_cluster_give_rows_for_each_representation(folder):
-    rows = list(few(folder, "digits", labels=(1, 5), draws=3))
+    rows = evaluate("few-shot", folder, data="digits", labels=(1, 5), draws=3)
     assert len(rows) == 3 * 2 * 2
-    assert rows[0]["labelled_images"] == 10
-    assert rows[0]["interval"][0] < rows[0]["top1"] < rows[0]["interval"][1]
-    rows = list(cluster(folder, "digits"))
-    assert [row["representation"] for row in rows] == ["trained encoder", "untrained encoder", "raw pixels"]
-    assert rows[2]["clusters"] == 10
-    assert rows[2]["nmi"] > 0.6
+    assert rows[0].labelled_images == 10
+    assert rows[0].interval[0] < rows[0].top1 < rows[0].interval[1]
+    rows = evaluate("cluster", folder, data="digits")
+    assert [row.representation for row in rows] == ["trained encoder", "untrained encoder", "raw pixels"]
+    assert rows[2].clusters == 10
+    assert rows[2].nmi > 0.6
     with pytest.raises(ValueError, match="--clusters must be at most the number of test images, 359"):
-        list(cluster(folder, "digits", clusters=400))
+        evaluate("cluster", folder, data="digits", clusters=400)
 
 
 def test_features_in_half_precision_score_alike(folder):
-    (half,) = knn(folder, "digits", how=EvaluationOptions(alone=True, feature_precision="16"))
-    (full,) = knn(folder, "digits", how=EvaluationOptions(alone=True))
-    assert half["top1"] == pytest.approx(full["top1"], abs=0.01)
+    (half,) = evaluate("knn", folder, data="digits", no_baselines=True, feature_precision="16")
+    (full,) = evaluate("knn", folder, data="digits", no_baselines=True)
+    assert half.top1 == pytest.approx(full.top1, abs=0.01)
     with pytest.raises(ValueError, match="--feature-precision must be 32 or 16, but is '8'"):
         EvaluationOptions(feature_precision="8")
 
 
 def test_knn_refuses_impossible_settings(folder):
     with pytest.raises(ValueError, match="--k must be a whole number of at least 1"):
-        list(knn(folder, "digits", k=(5, 0)))
+        evaluate("knn", folder, data="digits", k=(5, 0))
     with pytest.raises(ValueError, match="--temperature must be a number in"):
-        list(knn(folder, "digits", temperature=(0,)))
+        evaluate("knn", folder, data="digits", temperature=(0,))
     with pytest.raises(ValueError, match="want at least one value"):
-        list(knn(folder, "digits", k=()))
+        evaluate("knn", folder, data="digits", k=())
 
 
 def test_images_without_labels_cannot_be_judged_by(folder, tmp_path):
     np.savez(tmp_path / "x.npz", images=np.zeros((5, 8, 8), np.uint8))
     with pytest.raises(ValueError, match="has no labels"):
-        list(knn(folder, str(tmp_path / "x.npz")))
+        evaluate("knn", folder, data=str(tmp_path / "x.npz"))
 
 
 def test_labels_of_a_class_that_only_the_test_split_has(folder):

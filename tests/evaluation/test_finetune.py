@@ -23,7 +23,9 @@ from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation import search, tuning
 from infomax.evaluation.finetune import SETTINGS, finetune
-from infomax.evaluation.representations import EvaluationOptions, Representation
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.protocols.finetune import FinetuneOptions
+from infomax.evaluation.representations import Representation
 from infomax.evaluation.scores import mean_average_precision, top_k
 from infomax.evaluation.search import GRID, ORDER, TRANSFER, choose_best, of_pair, together, transfer_finetune
 from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_scores
@@ -198,18 +200,18 @@ def test_the_caller_keeps_encoder_mode_and_random_numbers(digits, pretrained):
 
 
 def test_a_row_says_what_was_done(digits, pretrained):
-    row = finetune(pretrained, digits, setting="mveb-1", epochs=2, batch_size=500, how=HOW)
-    assert row["protocol"] == "finetune"
-    assert (row["setting"], row["epochs"], row["steps"], row["seed"]) == ("mveb-1", 2, 2, 0)
-    assert (row["batch_size"], row["batch_size_asked_for"]) == (200, 500)
-    assert (row["labelled_images"], row["test_images"], row["classes"]) == (200, 90, 10)
-    assert row["encoder"] == fingerprint(pretrained.encoder)
+    row = finetune(pretrained, digits, setting="mveb-1", epochs=2, batch_size=500, evaluation=HOW)
+    assert row.protocol == "finetune"
+    assert (row.setting, row.epochs, row.steps, row.seed) == ("mveb-1", 2, 2, 0)
+    assert (row.batch_size, row.batch_size_asked_for) == (200, 500)
+    assert (row.labelled_images, row.test_images, row.classes) == (200, 90, 10)
+    assert row.encoder == fingerprint(pretrained.encoder)
     test = all_of(digits.test)
     model = tune(pretrained.encoder, all_of(digits.train), replace(SETTINGS["mveb-1"], epochs=2))
     scores = class_scores(model, test, Compute())
-    assert row["top1"] == pytest.approx(top_k(scores, torch.from_numpy(test.labels)))
-    assert row["top5"] == pytest.approx(top_k(scores, torch.from_numpy(test.labels), 5))
-    assert row["interval"][0] <= row["top1"] <= row["interval"][1]
+    assert row.top1 == pytest.approx(top_k(scores, torch.from_numpy(test.labels)))
+    assert row.top5 == pytest.approx(top_k(scores, torch.from_numpy(test.labels), 5))
+    assert row.interval[0] <= row.top1 <= row.interval[1]
 
 
 def test_images_are_classified_as_they_are_and_by_running_statistics(digits, pretrained):
@@ -223,9 +225,9 @@ def test_images_are_classified_as_they_are_and_by_running_statistics(digits, pre
 
 
 def test_few_digits_are_learned(digits, pretrained):
-    row = finetune(pretrained, digits, setting=replace(BY_STEP, steps=60), how=HOW)
-    assert row["top1"] > 0.5  # by chance a tenth
-    assert "batch_size_asked_for" not in row
+    row = finetune(pretrained, digits, setting=replace(BY_STEP, steps=60), evaluation=HOW)
+    assert row.top1 > 0.5  # by chance a tenth
+    assert row.batch_size_asked_for is None
 
 
 def test_bf16_is_near(digits, pretrained):
@@ -248,7 +250,7 @@ def test_bf16_is_near(digits, pretrained):
 )
 def test_mistakes_are_named(digits, pretrained, words, message):
     with pytest.raises(ValueError, match=message):
-        finetune(pretrained, digits, how=HOW, **words)
+        finetune(pretrained, digits, evaluation=HOW, **words)
 
 
 def test_settings_that_make_no_sense_are_refused():
@@ -355,7 +357,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(digits, tmp_path):
 
 def test_what_is_finished_is_kept_and_its_checkpoints_are_not(digits, pretrained, tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "SAVE_EVERY", 0.0)
-    words = {"setting": replace(BY_STEP, steps=3), "work": tmp_path / "work", "how": HOW}
+    words = {"setting": replace(BY_STEP, steps=3), "work": tmp_path / "work", "evaluation": HOW}
     row = finetune(pretrained, digits, **words)
     assert {file.name for file in (tmp_path / "work").iterdir()} == {"settings.json", "finished.jsonl"}
     monkeypatch.setattr(FineTuner, "run", None)
@@ -363,17 +365,17 @@ def test_what_is_finished_is_kept_and_its_checkpoints_are_not(digits, pretrained
 
 
 def test_a_torn_line_is_computed_again(digits, pretrained, tmp_path):
-    words = {"setting": replace(BY_STEP, steps=2), "work": tmp_path / "work", "how": HOW}
+    words = {"setting": replace(BY_STEP, steps=2), "work": tmp_path / "work", "evaluation": HOW}
     row = finetune(pretrained, digits, **words)
     kept = tmp_path / "work/finished.jsonl"
     kept.write_text(kept.read_text()[:-9])
     again = finetune(pretrained, digits, **words)
-    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in row.items() if k != "seconds"}
+    assert replace(again, seconds=0.0) == replace(row, seconds=0.0)
     assert finetune(pretrained, digits, **words) == again
 
 
 def test_a_folder_of_other_work_is_refused(digits, pretrained, tmp_path):
-    words = {"setting": replace(BY_STEP, steps=2), "work": tmp_path / "work", "how": HOW}
+    words = {"setting": replace(BY_STEP, steps=2), "work": tmp_path / "work", "evaluation": HOW}
     finetune(pretrained, digits, **words)
     with pytest.raises(ValueError, match="begun with other settings: seed was 0, is 1. Name another folder"):
         finetune(pretrained, digits, seed=1, **words)
@@ -391,11 +393,11 @@ def test_a_folder_of_other_work_is_refused(digits, pretrained, tmp_path):
 def test_without_a_folder_the_cache_is_used(digits, pretrained, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     words = {"setting": replace(BY_STEP, steps=2)}
-    row = finetune(pretrained, digits, how=replace(HOW, no_cache=False), **words)
+    row = finetune(pretrained, digits, evaluation=replace(HOW, no_cache=False), **words)
     assert len(list((tmp_path / "infomax/unfinished").iterdir())) == 1
-    other = finetune(pretrained, digits, seed=1, how=replace(HOW, no_cache=False), **words)
+    other = finetune(pretrained, digits, seed=1, evaluation=replace(HOW, no_cache=False), **words)
     assert len(list((tmp_path / "infomax/unfinished").iterdir())) == 2
-    assert row["seed"] != other["seed"]
+    assert row.seed != other.seed
 
 
 # The search
@@ -427,50 +429,51 @@ def test_the_first_best_pair_of_the_grid_is_chosen():
         choose_best([tried[2]])
 
 
-QUICK = {"steps": 12, "budget": 3, "how": HOW}
+QUICK = {"steps": 12, "budget": 3, "evaluation": HOW}
 
 
 def bare(row):
     """Without what a clock says."""
-    tried = [{k: v for k, v in pair.items() if k != "seconds"} for pair in row["tried"]]
-    return {**{k: v for k, v in row.items() if k != "seconds"}, "tried": tried}
+    values = row.to_json()
+    tried = [{k: v for k, v in pair.items() if k != "seconds"} for pair in values["tried"]]
+    return {**{k: v for k, v in values.items() if k != "seconds"}, "tried": tried}
 
 
 def test_the_best_pair_is_trained_again_from_the_first_weights_on_both_splits(digits, pretrained):
-    (row,) = transfer_finetune(pretrained, digits, **QUICK)
-    assert [(pair["learning_rate"], pair["weight_decay"]) for pair in row["tried"]] == list(ORDER[:3])
-    best = max(row["tried"], key=lambda pair: pair["validation"])
-    assert row["learning_rate"] == best["learning_rate"]
-    assert row["validation"] == best["validation"]
-    assert (row["train_images"], row["validation_images"], row["test_images"]) == (200, 60, 90)
-    assert (row["steps"], row["batch_size"], row["grid"], row["metric"]) == (12, 64, 20, "top1")
-    pair = of_pair(replace(TRANSFER, steps=12), "own", row["learning_rate"], row["weight_decay"])
+    row = transfer_finetune(pretrained, digits, **QUICK)
+    assert [(pair["learning_rate"], pair["weight_decay"]) for pair in row.tried] == list(ORDER[:3])
+    best = max(row.tried, key=lambda pair: pair["validation"])
+    assert row.learning_rate == best["learning_rate"]
+    assert row.validation == best["validation"]
+    assert (row.train_images, row.validation_images, row.test_images) == (200, 60, 90)
+    assert (row.steps, row.batch_size, row.grid, row.metric) == (12, 64, 20, "top1")
+    pair = of_pair(replace(TRANSFER, steps=12), "own", row.learning_rate, row.weight_decay)
     train, val, test = all_of(digits.train), all_of(digits.val), all_of(digits.test)
 
     def accuracy(train, test):
         scores = class_scores(tune(pretrained.encoder, train, pair), test, Compute())
         return top_k(scores, torch.from_numpy(test.labels))
 
-    assert row["validation"] == pytest.approx(accuracy(train, val))
+    assert row.validation == pytest.approx(accuracy(train, val))
     both = ArrayImages(
         np.concatenate([digits.train.pixels, digits.val.pixels]),
         np.concatenate([digits.train.labels, digits.val.labels]),
         digits.train.classes,
     )
-    assert row["top1"] == pytest.approx(accuracy(all_of(both), test))
+    assert row.top1 == pytest.approx(accuracy(all_of(both), test))
 
 
 def test_the_test_images_do_not_choose(digits, pretrained):
-    (row,) = transfer_finetune(pretrained, digits, **QUICK)
+    row = transfer_finetune(pretrained, digits, **QUICK)
     labels = np.random.default_rng(0).permutation(digits.test.labels)
     mixed = replace(digits, test=ArrayImages(digits.test.pixels, labels, digits.test.classes))
-    (other,) = transfer_finetune(pretrained, mixed, **QUICK)
+    other = transfer_finetune(pretrained, mixed, **QUICK)
     assert bare(other)["tried"] == bare(row)["tried"]
-    assert (other["learning_rate"], other["weight_decay"]) == (row["learning_rate"], row["weight_decay"])
-    assert other["top1"] < row["top1"]
+    assert (other.learning_rate, other.weight_decay) == (row.learning_rate, row.weight_decay)
+    assert other.top1 < row.top1
     labels = np.random.default_rng(0).permutation(digits.val.labels)
     mixed = replace(digits, val=ArrayImages(digits.val.pixels, labels, digits.val.classes))
-    assert bare(transfer_finetune(pretrained, mixed, **QUICK)[0])["tried"] != bare(row)["tried"]
+    assert bare(transfer_finetune(pretrained, mixed, **QUICK))["tried"] != bare(row)["tried"]
 
 
 def test_finished_pairs_are_not_tried_again(digits, pretrained, tmp_path, monkeypatch):
@@ -486,34 +489,34 @@ def test_finished_pairs_are_not_tried_again(digits, pretrained, tmp_path, monkey
     words = {**QUICK, "steps": 6, "work": tmp_path / "work"}
     with pytest.raises(KeyboardInterrupt):
         transfer_finetune(pretrained, digits, **words)
-    (row,) = transfer_finetune(pretrained, digits, **words)
+    row = transfer_finetune(pretrained, digits, **words)
     assert [name.split("-")[0] for name in names] == ["trial", "trial", "trial", "trial", "best"]
     assert names[1] == names[2]
-    assert transfer_finetune(pretrained, digits, **words) == [row]
+    assert transfer_finetune(pretrained, digits, **words) == row
     assert len(names) == 5
-    (larger,) = transfer_finetune(pretrained, digits, **{**words, "budget": 4})
+    larger = transfer_finetune(pretrained, digits, **{**words, "budget": 4})
     assert names[5] == f"trial-{ORDER[3][0]:g}-0"
-    assert larger["tried"][:3] == row["tried"]
-    assert bare(row) == bare(transfer_finetune(pretrained, digits, **{**words, "work": None})[0])
+    assert larger.tried[:3] == row.tried
+    assert bare(row) == bare(transfer_finetune(pretrained, digits, **{**words, "work": None}))
 
 
 def test_images_of_several_classes_are_judged_by_average_precision(digits, pretrained):
     source = Source("shown", several(digits.train), several(digits.test), several(digits.val))
-    (row,) = transfer_finetune(pretrained, source, steps=40, budget=1, how=HOW)
-    assert row["metric"] == "map11"
-    pair = of_pair(replace(TRANSFER, steps=40), "own", row["learning_rate"], 0.0)
+    row = transfer_finetune(pretrained, source, steps=40, budget=1, evaluation=HOW)
+    assert row.metric == "map11"
+    pair = of_pair(replace(TRANSFER, steps=40), "own", row.learning_rate, 0.0)
     both = together(all_of(source.train), all_of(source.val))
     scores = class_scores(tune(pretrained.encoder, both, pair), all_of(source.test), Compute())
     assert scores.shape == (90, 12)
     wanted = mean_average_precision(scores.double().numpy(), source.test.labels)
-    assert row["map11"] == pytest.approx(wanted)
+    assert row.map11 == pytest.approx(wanted)
     chance = mean_average_precision(np.random.default_rng(0).random((90, 12)), source.test.labels)
     assert wanted > chance + 0.1
 
 
 def test_a_fifth_validates_where_there_is_no_split_for_it(digits, pretrained):
-    (row,) = transfer_finetune(pretrained, replace(digits, val=None), steps=2, budget=1, how=HOW)
-    assert (row["train_images"], row["validation_images"]) == (160, 40)
+    row = transfer_finetune(pretrained, replace(digits, val=None), steps=2, budget=1, evaluation=HOW)
+    assert (row.train_images, row.validation_images) == (160, 40)
 
 
 def test_a_pair_that_diverges_is_worst_and_the_search_goes_on(digits, pretrained, tmp_path, monkeypatch):
@@ -521,11 +524,11 @@ def test_a_pair_that_diverges_is_worst_and_the_search_goes_on(digits, pretrained
     monkeypatch.setattr(search, "GRID", pairs)
     monkeypatch.setattr(search, "ORDER", pairs)
     words = {**QUICK, "work": tmp_path / "work"}
-    (row,) = transfer_finetune(pretrained, digits, **words)
-    assert [pair["diverged"] for pair in row["tried"]] == [True, False]
-    assert row["tried"][0]["validation"] is None
-    assert row["learning_rate"] == 0.01
-    assert transfer_finetune(pretrained, digits, **words) == [row]
+    row = transfer_finetune(pretrained, digits, **words)
+    assert [pair["diverged"] for pair in row.tried] == [True, False]
+    assert row.tried[0]["validation"] is None
+    assert row.learning_rate == 0.01
+    assert transfer_finetune(pretrained, digits, **words) == row
     with pytest.raises(FloatingPointError, match="diverged with each of 1 pairs"):
         transfer_finetune(pretrained, digits, **{**words, "budget": 1})
 
@@ -533,21 +536,21 @@ def test_a_pair_that_diverges_is_worst_and_the_search_goes_on(digits, pretrained
 def test_a_single_run_that_diverges_says_so(digits, pretrained):
     diverging = replace(COSINE, head_rate=1e30, backbone_rate=1e30)
     with pytest.raises(FloatingPointError, match="cosine: the loss became infinite or NaN by step 15 of 15; smaller"):
-        finetune(pretrained, digits, setting=diverging, how=HOW)
+        finetune(pretrained, digits, setting=diverging, evaluation=HOW)
     with pytest.raises(FloatingPointError, match="class scores became infinite or NaN"):
-        finetune(pretrained, digits, setting=replace(diverging, epochs=1, batch_size=200), how=HOW)
+        finetune(pretrained, digits, setting=replace(diverging, epochs=1, batch_size=200), evaluation=HOW)
 
 
 def test_what_the_search_refuses(digits, pretrained):
     with pytest.raises(ValueError, match="--budget must be a whole number of at least 1, but is 0"):
-        transfer_finetune(pretrained, digits, budget=0, how=HOW)
+        transfer_finetune(pretrained, digits, budget=0, evaluation=HOW)
     with pytest.raises(ValueError, match="--epochs 3 is not for --setting transfer"):
-        transfer_finetune(pretrained, digits, epochs=3, how=HOW)
+        FinetuneOptions(setting="transfer", epochs=3)
     with pytest.raises(ValueError, match=r"two splits must have labels of one kind, but have \[200, 12\] and \[60\]"):
-        transfer_finetune(pretrained, replace(digits, train=several(digits.train)), budget=1, how=HOW)
+        transfer_finetune(pretrained, replace(digits, train=several(digits.train)), budget=1, evaluation=HOW)
     both = {"train": several(digits.train), "val": several(digits.val)}
     with pytest.raises(ValueError, match="--metric map11 takes a 1 or 0 for each class"):
-        transfer_finetune(pretrained, replace(digits, **both), budget=1, how=HOW)
+        transfer_finetune(pretrained, replace(digits, **both), budget=1, evaluation=HOW)
 
 
 def test_two_splits_are_joined(tmp_path, digits):

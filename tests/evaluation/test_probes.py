@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.sources.location import open_source
 from infomax.evaluation import probing
+from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.probes import PROBES, TRUST, LinearProbes, Probe, held_out, train_heads
 from infomax.evaluation.probing import probe
-from infomax.evaluation.representations import EvaluationOptions, labelled, represent
+from infomax.evaluation.representations import labelled, represent
 from infomax.features.extraction import recalibrate_batch_norm
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.runtime.collectives import rank, world_size
@@ -100,33 +101,33 @@ def folder(tmp_path_factory):
 
 def test_a_probe_learns_with_and_without_augmentation(folder):
     for alone in (True, False):
-        (row,) = probe(folder, "digits", name="corinfomax", learning_rates=[0.5], no_augmentation=alone, epochs=3)
-        assert row["top1"] > 0.35  # of ten classes
-        assert (row["labelled_images"], row["test_images"], row["epochs"]) == (1438, 359, 3)
-        assert row["interval"][0] < row["top1"] < row["interval"][1]
-        assert "held_out_top1" not in row
+        row = probe(folder, "digits", name="corinfomax", learning_rates=[0.5], no_augmentation=alone, epochs=3)
+        assert row.top1 > 0.35  # of ten classes
+        assert (row.labelled_images, row.test_images, row.epochs) == (1438, 359, 3)
+        assert row.interval[0] < row.top1 < row.interval[1]
+        assert row.held_out_top1 is None
 
 
 def test_the_learning_rate_is_chosen_without_the_test_images(folder, monkeypatch):
     source = open_source("digits")
     rates = [1e-5, 0.5, 1e4]
-    (row,) = probe(folder, source, name="corinfomax", learning_rates=rates, no_augmentation=True, epochs=3)
-    assert row["learning_rate"] == 0.5
-    assert row["learning_rates"] == rates
+    row = probe(folder, source, name="corinfomax", learning_rates=rates, no_augmentation=True, epochs=3)
+    assert row.learning_rate == 0.5
+    assert row.learning_rates == tuple(rates)
     shuffled = replace(source.test, labels=np.random.default_rng(0).permutation(source.test.labels))
     other = replace(source, test=shuffled)
-    (again,) = probe(folder, other, name="corinfomax", learning_rates=rates, no_augmentation=True, epochs=3)
-    assert again["learning_rate"] == 0.5
-    assert again["held_out_top1"] == row["held_out_top1"]
-    assert again["top1"] < 0.3
-    (alone,) = probe(folder, source, name="corinfomax", learning_rates=[0.5], no_augmentation=True, epochs=3)
-    assert row["top1"] == alone["top1"]  # the head that is reported has seen all training images
+    again = probe(folder, other, name="corinfomax", learning_rates=rates, no_augmentation=True, epochs=3)
+    assert again.learning_rate == 0.5
+    assert again.held_out_top1 == row.held_out_top1
+    assert again.top1 < 0.3
+    alone = probe(folder, source, name="corinfomax", learning_rates=[0.5], no_augmentation=True, epochs=3)
+    assert row.top1 == alone.top1  # the head that is reported has seen all training images
 
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_an_interrupted_probe_goes_on(folder, monkeypatch, alone):
     how = {"name": "carl", "learning_rates": [0.1, 1.0], "no_augmentation": alone, "epochs": 3, "batch_size": 100}
-    (whole,) = probe(folder, "digits", **how)
+    whole = probe(folder, "digits", **how)
     monkeypatch.setattr(probing, "SAVE_EVERY", 0.0)
     step, count = LinearProbes.step, []
 
@@ -140,10 +141,10 @@ def test_an_interrupted_probe_goes_on(folder, monkeypatch, alone):
     with pytest.raises(KeyboardInterrupt):
         probe(folder, "digits", **how)
     monkeypatch.setattr(LinearProbes, "step", lambda self, *args: (count.append(1), step(self, *args))[1])
-    (resumed,) = probe(folder, "digits", **how)
+    resumed = probe(folder, "digits", **how)
     assert len(count) == 20 + 3 * 14 - 19
     for key in ("top1", "held_out_top1", "learning_rate", "interval"):
-        assert resumed[key] == whole[key]
+        assert getattr(resumed, key) == getattr(whole, key)
     assert not list(probing.cache_folder().glob("unfinished/*"))
 
 
@@ -197,8 +198,9 @@ def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_gpu_trains_the_same_probe(folder, alone):
     words = {"name": "corinfomax", "learning_rates": [0.1, 0.5], "no_augmentation": alone, "epochs": 2}
-    (here,), (there,) = (
-        probe(folder, "digits", **words, how=EvaluationOptions(device=d, no_cache=True)) for d in ("cpu", "cuda")
+    here, there = (
+        probe(folder, "digits", **words, evaluation=EvaluationOptions(device=device, no_cache=True))
+        for device in ("cpu", "cuda")
     )
-    assert there["top1"] == pytest.approx(here["top1"], abs=0.02)
-    assert there["held_out_top1"] == pytest.approx(here["held_out_top1"], abs=0.02)
+    assert there.top1 == pytest.approx(here.top1, abs=0.02)
+    assert there.held_out_top1 == pytest.approx(here.held_out_top1, abs=0.02)

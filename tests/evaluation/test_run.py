@@ -9,22 +9,29 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas
 import pytest
 import torch
 
 from command import run_command
 from data.layouts import LAYOUTS
+from infomax.data.images import ArrayImages
 from infomax.data.sources.location import open_source
-from infomax.evaluation import run as judging
+from infomax.data.splits import Source
 from infomax.evaluation.clusters import compare
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.protocols import PROTOCOLS
+from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
+from infomax.evaluation.protocols.linear import LinearRow
 from infomax.evaluation.prototypes import prototype_row
+from infomax.evaluation.results import append_result, read_results
 from infomax.evaluation.run import evaluate
 from infomax.features import extraction as features
 from infomax.features.extraction import extract_features
 from infomax.models.encoders import build_encoder, load_encoder
 from infomax.papers import published
 from infomax.recipes.building import build_method
-from infomax.reporting.comparison import Result, _varied, compared
+from infomax.reporting.comparison import Result, report, varied_conditions
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.training.pretrain import pretrain
@@ -50,10 +57,10 @@ def last(folder, count=1):
     return Run(folder).read_rows("results.jsonl")[-count:]
 
 
-def test_few_and_cluster(infomax, trained):
-    code, out, _ = infomax("evaluate", "few", "a", "--labels", "1", "--draws", "3", "--alone")
+def test_few_shot_and_cluster(infomax, trained):
+    code, out, _ = infomax("evaluate", "few-shot", "a", "--labels", "1", "--draws", "3", "--no-baselines")
     assert code == 0
-    assert "few labels, labels a class 1 of digits in 10 classes; scores in %" in out
+    assert "few-shot, labels a class 1: 10 labelled and 359 test images of digits in 10 classes; scores in %" in out
     assert [row["classifier"] for row in last(trained / "a", 2)] == ["knn", "linear"]
     code, out, _ = infomax("evaluate", "cluster", "a")
     assert code == 0
@@ -61,7 +68,7 @@ def test_few_and_cluster(infomax, trained):
     assert [row["representation"] for row in rows][-1] == "its prototypes"
     assert rows[-1]["clusters"] == 12
     assert 0 <= rows[-1]["nmi"] <= 1
-    assert infomax("evaluate", "cluster", "b", "--alone")[0] == 0
+    assert infomax("evaluate", "cluster", "b", "--no-baselines")[0] == 0
     assert last(trained / "b")[0]["representation"] == "trained encoder"  # no prototypes
 
 
@@ -78,7 +85,7 @@ def test_the_clusters_of_a_method_are_its_own(trained):
         found = method.prototypes(teacher[1](x)).argmax(1)
     expected = compare(found.numpy(), source.test.labels)
     row = prototype_row(trained / "a", source)
-    assert {key: row[key] for key in expected} == expected
+    assert {key: getattr(row, key) for key in expected} == expected
 
 
 def test_a_checkpoint_file_needs_data_and_keeps_its_results_here(infomax, trained):
@@ -158,15 +165,20 @@ def test_ranks_share_an_evaluation_and_one_of_them_tells(trained, tmp_path):
     assert json.loads(line)["test_images"] == 359
 
 
-def result(folder, **row):
-    common = {
-        "representation": "trained encoder",
-        "metric": "top1",
-        "interval": [0.9, 0.94],
-        "encoder": "0",
-        "top5": 1.0,
-    }
-    Run(folder).append_row("results.jsonl", {**common, **row})
+COMMON = {
+    "representation": "trained encoder",
+    "metric": "top1",
+    "interval": (0.9, 0.94),
+    "encoder": "0",
+    "top5": 1.0,
+    "classes": 10,
+    "test_images": 100,
+    "seconds": 1.0,
+}
+
+
+def result(folder, row_class, **fields):
+    append_result(folder / "results.jsonl", row_class(**{**COMMON, **fields}))
 
 
 def test_a_report_has_the_papers_tables_with_our_line(infomax, trained, tmp_path):
@@ -174,9 +186,9 @@ def test_a_report_has_the_papers_tables_with_our_line(infomax, trained, tmp_path
     folder.mkdir()
     config = json.loads((trained / "a" / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config))
-    result(folder, protocol="linear", data="cifar10", top1=0.9123)
-    result(folder, protocol="linear", data="cifar10", top1=0.9234)  # measured again: the last counts
-    result(folder, protocol="knn", data="digits", top1=0.5, k=20, leave_one_out=False)
+    result(folder, LinearRow, data="cifar10", top1=0.9123)
+    result(folder, LinearRow, data="cifar10", top1=0.9234)  # measured again: the last counts
+    result(folder, KnnRow, data="digits", top1=0.5, k=20, temperature=0.07)
     code, out, _ = infomax("report", str(folder))
     assert code == 0
     table = out[out.index("MIRA, Table 7") :]
@@ -198,16 +210,21 @@ def test_a_report_prefers_the_papers_own_way_and_names_others(trained, tmp_path)
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "config.json").write_text((trained / "a" / "config.json").read_text())
-    result(folder, protocol="linear", data="cifar10", top1=0.7, probe="mira")
-    result(folder, protocol="linear", data="cifar10", top1=0.2)
-    result(folder, protocol="knn", data="imagenet", top1=0.6, k=20, temperature=0.07)
-    result(folder, protocol="knn", data="imagenet", top1=0.4, k=200, temperature=0.1)
-    said = compared([folder], "mira-7").splitlines()
-    assert [line.split()[-2:] for line in said if line.startswith("ours:")] == [["70.0", "100.0"]]
-    assert not any("probe" in line or "logistic" in line for line in said if line.startswith("ours:"))
-    (line,) = [line for line in compared([folder], "corinfomax-1").splitlines() if line.startswith("ours:")]
+    result(folder, LinearRow, data="cifar10", top1=0.7, probe="mira")
+    result(folder, LinearRow, data="cifar10", top1=0.2)
+    result(folder, KnnRow, data="imagenet", top1=0.6, k=20, temperature=0.07)
+    result(folder, KnnRow, data="imagenet", top1=0.4, k=200, temperature=0.1)
+
+    def ours(table):
+        return [line for line in str(report(folder, table=table)).splitlines() if line.startswith("ours:")]
+
+    (line,) = ours("mira-7")
+    assert line.split()[-2:] == ["70.0", "100.0"]
+    assert "probe" not in line
+    assert "logistic" not in line
+    (line,) = ours("corinfomax-1")
     assert ", mira " in line
-    (line,) = [line for line in compared([folder], "mira-3").splitlines() if line.startswith("ours:")]
+    (line,) = ours("mira-3")
     assert "60.0" in line
     assert "40.0" not in line
 
@@ -218,7 +235,7 @@ def test_what_a_run_was_trained_on_is_what_it_is_judged_by(infomax, trained):
     small = ["method.hidden=16", "method.prototypes=12"]
     where = {"classes": str(trained / "three.txt")}
     pretrain(data="digits", **where, method="mira", out=trained / "c", epochs=1, overrides=small, quiet=True)
-    code, out, _ = infomax("evaluate", "knn", "c", "--alone")
+    code, out, _ = infomax("evaluate", "knn", "c", "--no-baselines")
     assert code == 0
     assert "in 3 classes" in out
     (row,) = last(trained / "c")
@@ -250,45 +267,94 @@ def test_a_column_of_other_conditions_is_not_ours(trained, tmp_path):
     table = published.table("mira-1")
     column = table.columns[0]
     assert column.conditions.epochs == 100
-    assert _varied(table, column) == {"epochs"}
-    row = {"protocol": "linear", "data": "imagenet", "top1": 0.7}
+    assert varied_conditions(table, column) == {"epochs"}
+    row = LinearRow(**{**COMMON, "data": "imagenet", "top1": 0.7})
     own = replace(column.conditions, backbone="resnet18")
 
     def fits(row, conditions):
-        return Result("x", row, conditions).fits(column, _varied(table, column))
+        return Result("x", row, conditions).fits(column, varied_conditions(table, column))
 
     assert fits(row, own)
-    assert Result("x", row, own).unlike(column) == [("backbone", "resnet18")]  # which our line says
+    assert Result("x", row, own).differences(column) == [("backbone", "resnet18")]  # which our line says
     assert not fits(row, replace(own, epochs=200))
     assert fits(row, None)  # of an encoder from elsewhere nothing is known
-    assert not fits({**row, "subset_file": "lists/1percent.txt"}, own)
-    assert not fits({**row, "classes_file": "ten.txt"}, own)
-    assert not fits({**row, "leave_one_out": True}, own)
+    assert not fits(replace(row, subset_file="lists/1percent.txt"), own)
+    assert not fits(replace(row, classes_file="ten.txt"), own)
+
+
+def test_a_column_of_k_nn_takes_the_published_k_and_temperature_alone():
+    column = published.table("mira-3").columns[0]
+    row = KnnRow(
+        **{**COMMON, "data": column.data, "subset_file": column.subset or None, "top1": 0.7}, k=20, temperature=0.07
+    )
+    assert row.fits(column)
+    assert not replace(row, k=200).fits(column)
+    assert not replace(row, temperature=0.1).fits(column)
+    assert not replace(row, leave_one_out=True).fits(column)
 
 
 def test_the_report_refuses_what_has_no_results(trained, tmp_path):
     (tmp_path / "none.jsonl").write_text("")
     with pytest.raises(ValueError, match="none.jsonl has no results yet; infomax evaluate adds them"):
-        compared([tmp_path / "none.jsonl"], None)
+        report(tmp_path / "none.jsonl")
 
 
 def test_a_result_is_kept_before_the_next_is_computed(trained, tmp_path, monkeypatch):
     """An interruption in the second data set loses nothing of the first."""
 
-    def rows(*_):
-        yield {
-            "protocol": "transfer",
-            "data": "first",
-            "representation": "x",
-            "test_images": 1,
-            "classes": 2,
-            "top1": 0.5,
-        }
+    def interrupted(encoder, source, options, evaluation):
+        yield LinearRow(**{**COMMON, "data": "first", "top1": 0.5})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(judging, "_rows", rows)
-    words = {"data": None, "data_dir": None, "classes": None, "subset": None, "device": "cpu", "workers": None}
-    words |= {"feature_precision": "32", "no_cache": False, "download": False, "named": None}
+    monkeypatch.setitem(PROTOCOLS, "linear", replace(PROTOCOLS["linear"], run=interrupted))
     with pytest.raises(KeyboardInterrupt):
-        evaluate("transfer", encoder=str(trained / "a"), out=tmp_path / "kept.jsonl", **words)
-    assert json.loads((tmp_path / "kept.jsonl").read_text())["data"] == "first"
+        evaluate("linear", trained / "a", out=tmp_path / "kept.jsonl")
+    (row,) = read_results(tmp_path / "kept.jsonl")
+    assert row.data == "first"
+    assert row.trained_steps == 5
+
+
+def test_python_gives_the_rows_that_the_command_keeps(infomax, trained, tmp_path):
+    """By a name or by options, and the rows of a run stand in its results.jsonl; the hash tells evaluations apart."""
+    assert infomax("evaluate", "knn", "a", "--k", "1", "5", "--no-baselines")[0] == 0
+    kept = read_results(trained / "a" / "results.jsonl")[-2:]
+    named = evaluate("knn", trained / "a", k=[1, 5], no_baselines=True)
+    by_options = evaluate(KnnOptions(k=(1, 5)), trained / "a", no_baselines=True, out=tmp_path / "mine.jsonl")
+    assert read_results(trained / "a" / "results.jsonl")[-2:] == named
+    assert read_results(tmp_path / "mine.jsonl") == by_options
+    assert [row.k for row in named] == [1, 5]
+    for rows in (named, by_options):
+        assert [replace(row, seconds=0, command=None) for row in kept] == [replace(row, seconds=0) for row in rows]
+    assert kept[0].command == "infomax evaluate knn a --k 1 5 --no-baselines"
+    (other,) = evaluate("knn", trained / "a", k=(1,), no_baselines=True, out=tmp_path / "mine.jsonl")
+    assert other.evaluation != named[0].evaluation
+    frame = pandas.DataFrame(named)
+    assert list(frame["top1"]) == [row.top1 for row in named]
+
+
+def test_python_keeps_rows_of_another_encoder_if_it_is_told_where(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {f"module.backbone.{name}": value for name, value in resnet().items()}}, "weights.pth")
+    images = ArrayImages(np.zeros((12, 8, 8, 3), np.uint8), np.arange(12) % 2, ["0", "1"])
+    rows = evaluate("knn", "weights.pth", data=Source("blank", images), k=(1,))
+    assert [row.representation for row in rows] == ["weights.pth", "raw pixels"]
+    assert [file.name for file in tmp_path.iterdir()] == ["weights.pth"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"protocol": "knnn"}, "the protocol must be one of knn, .*, but is 'knnn'; did you mean knn?"),
+        ({"protocol": EvaluationOptions()}, "must be a name or one of KnnOptions, LinearOptions, .*, but is Eval"),
+        ({"kk": 3}, "the option of knn must be one of k, temperature, leave_one_out, but is 'kk'; did you mean k"),
+        ({"k": 20}, "k must be several values, as .20,., but is 20"),
+        ({"k": (0,)}, "--k must be a whole number of at least 1"),
+        ({"device": "tpu"}, "--device must be one of auto, cpu, cuda"),
+        ({"out": "no/file"}, "--out no/file must be a file that can be written"),
+    ],
+)
+def test_mistakes_in_python_are_one_line(trained, words, message):
+    words = {"protocol": "knn", "encoder": trained / "a", **words}
+    with pytest.raises(ValueError, match=message) as error:
+        evaluate(words.pop("protocol"), words.pop("encoder"), **words)
+    assert "\n" not in str(error.value)

@@ -12,8 +12,9 @@ from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Subset
 from infomax.data.sources.location import open_source
 from infomax.data.splits import Source
-from infomax.evaluation.representations import EvaluationOptions
-from infomax.evaluation.transfer import PENALTIES, TRANSFER_SETS, metric_of, parts, score, to_transfer, transfer
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.protocols.transfer import TRANSFER_SETS
+from infomax.evaluation.transfer import PENALTIES, metric_of, parts, score, to_transfer, transfer
 from infomax.models.encoders import build_encoder, save_encoder
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
@@ -41,13 +42,13 @@ def test_each_of_the_eleven_goes_from_its_files_to_its_metric(name, folder, tmp_
     if not own:
         assert len(split.val.index) == len(source.train) // 5
         assert not set(split.val.index) & set(split.train.index)
-    (row,) = transfer(folder, source, how=EvaluationOptions(workers=0))
+    row = transfer(folder, source, evaluation=EvaluationOptions(workers=0))
     expected = {"aircraft": "mean_per_class", "caltech101": "mean_per_class", "flowers": "mean_per_class"}
     expected |= {"pets": "mean_per_class", "voc2007": "map11"}
-    assert row["metric"] == expected.get(name, "top1")
-    assert 0 <= row[row["metric"]] <= 1
-    assert row["test_images"] == len(source.test)
-    assert row["penalty"] in PENALTIES
+    assert row.metric == expected.get(name, "top1")
+    assert 0 <= row.score <= 1
+    assert row.test_images == len(source.test)
+    assert row.penalty in PENALTIES
 
 
 def repeated(images):
@@ -87,22 +88,22 @@ def test_the_penalty_is_chosen_on_validation_and_fitted_to_both(folder):
     """Shuffling the test labels changes neither the choice nor the classifier; the classifier is scikit-learn's."""
     source = Source("made", made(150, 0), made(80, 1), val=made(60, 2))
     what = to_transfer(folder, EvaluationOptions())
-    (row,) = transfer(what, source)
+    row = transfer(what, source)
     worse = replace(source, test=replace(source.test, labels=np.random.default_rng(0).permutation(source.test.labels)))
-    (other,) = transfer(what, worse)
-    assert (row["penalty"], row["validation"]) == (other["penalty"], other["validation"])
-    assert row["top1"] > other["top1"] + 0.2
+    other = transfer(what, worse)
+    assert (row.penalty, row.validation) == (other.penalty, other.validation)
+    assert row.top1 > other.top1 + 0.2
     x = {name: what.features(getattr(source, name)).double().numpy() for name in ("train", "val", "test")}
     y = {name: getattr(source, name).labels for name in ("train", "val", "test")}
     found = []
     for penalty in PENALTIES:
         model = LogisticRegression(C=1 / penalty, tol=1e-8, max_iter=5000).fit(x["train"], y["train"])
         found.append((model.predict(x["val"]) == y["val"]).mean())
-    assert row["validation"] == pytest.approx(max(found), abs=1.5 / 60)
-    assert found[PENALTIES.index(row["penalty"])] >= max(found) - 1.5 / 60
+    assert row.validation == pytest.approx(max(found), abs=1.5 / 60)
+    assert found[PENALTIES.index(row.penalty)] >= max(found) - 1.5 / 60
     both = np.concatenate([x["train"], x["val"]]), np.concatenate([y["train"], y["val"]])
-    model = LogisticRegression(C=1 / row["penalty"], tol=1e-8, max_iter=5000).fit(*both)
-    assert row["top1"] == pytest.approx((model.predict(x["test"]) == y["test"]).mean(), abs=1.1 / 80)
+    model = LogisticRegression(C=1 / row.penalty, tol=1e-8, max_iter=5000).fit(*both)
+    assert row.top1 == pytest.approx((model.predict(x["test"]) == y["test"]).mean(), abs=1.1 / 80)
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -110,14 +111,14 @@ def test_as_published_stops_early_and_says_so(folder, several, monkeypatch):
     source = Source("made", made(80, 0, several), made(60, 1, several), val=made(40, 2, several))
     assert metric_of(source) == ("map11" if several else "top1")
     what, few = to_transfer(folder, EvaluationOptions()), [1e-6, 1e-1, 1e2]
-    (exact,) = transfer(what, source, penalties=few)
-    (early,) = transfer(what, source, penalties=few, as_published=True)
-    assert (exact["solver"], early["solver"]) == ("exact", "scikit-learn")
-    assert exact["converged"]
-    assert early[early["metric"]] == pytest.approx(exact[exact["metric"]], abs=0.12)
+    exact = transfer(what, source, penalties=few)
+    early = transfer(what, source, penalties=few, as_published=True)
+    assert (exact.solver, early.solver) == ("exact", "scikit-learn")
+    assert exact.converged
+    assert early.score == pytest.approx(exact.score, abs=0.12)
     monkeypatch.setattr("infomax.evaluation.transfer.MOST_ITERATIONS", 3)
-    (earlier,) = transfer(what, source, penalties=few, as_published=True)
-    assert not earlier["converged"]
+    earlier = transfer(what, source, penalties=few, as_published=True)
+    assert not earlier.converged
 
 
 def test_two_classes_as_published(folder):
@@ -126,9 +127,9 @@ def test_two_classes_as_published(folder):
         return replace(images, labels=(images.labels > 2).astype(np.int64), classes=["a", "b"])
 
     source = Source("made", two(80, 0), two(60, 1), val=two(40, 2))
-    (exact,) = transfer(folder, source, penalties=[1.0])
-    (early,) = transfer(folder, source, penalties=[0.5], as_published=True)  # one plane, of which half is each class's
-    assert early["top1"] == pytest.approx(exact["top1"], abs=0.04)
+    exact = transfer(folder, source, penalties=[1.0])
+    early = transfer(folder, source, penalties=[0.5], as_published=True)  # one plane, of which half is each class's
+    assert early.top1 == pytest.approx(exact.top1, abs=0.04)
 
 
 def test_images_are_shown_whole_but_for_what_is_not_square(folder):

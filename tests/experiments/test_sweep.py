@@ -56,7 +56,7 @@ def test_names_patterns_and_values_are_combined(tmp_path):
         "pretrain --recipe mira/small --seed 0 --data images --views byol --set epochs=2 --set batch_"
     )
     assert " --data images" in commands(one)[0]
-    assert commands(one)[0].endswith(f" && infomax evaluate knn {one.trials[0].folder} --alone")
+    assert commands(one)[0].endswith(f" && infomax evaluate knn {one.trials[0].folder} --no-baselines")
     data = [t.training[t.training.index("--data") + 1] for t in sweep(["carl/*"], tmp_path, options=NO_CHANGES).trials]
     assert data == ["digits", "digits", "cifar10", "cifar100", "cifar10", "cifar100", *["stl10"] * 3]
 
@@ -118,7 +118,7 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
     other = infomax(*SHORT, "--vary", "batch_size=128", "--out", str(out), "--set", "optimizer.momentum=0.5")
     assert other.returncode == 2
     assert "is of another sweep: optimizer.momentum: 0.9 there, 0.5 asked for" in other.stderr
-    by_hand = infomax("evaluate", "knn", str(out / runs[0]), "--k", "1", "--alone")  # is not the sweep's
+    by_hand = infomax("evaluate", "knn", str(out / runs[0]), "--k", "1", "--no-baselines")  # is not the sweep's
     assert by_hand.returncode == 0
     before = {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")}
     again = infomax(*SHORT, *VALUES, "--out", str(out))
@@ -130,7 +130,7 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
 
     os.remove(out / runs[0] / "results.jsonl")  # judged again, not trained again
     left = infomax(*SHORT, *VALUES, "--out", str(out), "--commands")
-    assert left.stdout.strip() == f"infomax evaluate knn {out / runs[0]} --alone"
+    assert left.stdout.strip() == f"infomax evaluate knn {out / runs[0]} --no-baselines"
 
 
 @pytest.mark.process
@@ -200,7 +200,7 @@ def test_a_half_trained_encoder_is_no_result(tmp_path):
     one = sweep(["carl/digits"], tmp_path, options=NO_CHANGES)
     (trial,) = one.trials
     create_run_folder(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
-    row = {"command": f"infomax evaluate knn {trial.folder} --alone", "top1": 0.5}
+    row = {"command": f"infomax evaluate knn {trial.folder} --no-baselines", "top1": 0.5}
     for steps, whole in ((5, False), (600, True)):
         (trial.folder / "encoder.json").write_text(json.dumps({"steps": steps}))
         append_json_line(trial.folder / "results.jsonl", {**row, "trained_steps": 5})
@@ -218,10 +218,10 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
     (line,) = commands(one)
     folder = tmp_path / "carl-small-seed0"
     assert line.split(" && ")[1:] == [
-        f"infomax evaluate knn {folder} --alone --device cpu --workers 0 --k 5",
-        f"infomax evaluate knn {folder} --alone --device cpu --workers 0 --k 200",
+        f"infomax evaluate knn {folder} --no-baselines --device cpu --workers 0 --k 5",
+        f"infomax evaluate knn {folder} --no-baselines --device cpu --workers 0 --k 200",
         f"infomax evaluate finetune {folder} --device cpu --workers 0 --setting mira-10",
-        f"infomax evaluate linear {folder} --alone --device cpu --workers 0 --probe carl",
+        f"infomax evaluate linear {folder} --no-baselines --device cpu --workers 0 --probe carl",
     ]
     for table, recipe, names in (
         ("corinfomax-1", "corinfomax/imagenet", ["linear --probe corinfomax-imagenet"]),

@@ -12,7 +12,7 @@ import infomax
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.loading.training import training_batches
 from infomax.data.sources.location import open_source
-from infomax.evaluation.protocols import knn
+from infomax.evaluation.run import evaluate
 from infomax.methods.base import Progress
 from infomax.recipes.building import build_method, build_optimizer, learning_rate
 from infomax.recipes.customise import customise
@@ -270,7 +270,7 @@ def test_a_run_can_be_judged_from_another_folder(toy, tmp_path, monkeypatch):
     data = run.config["data"]
     assert data == str(tmp_path / "toy.npz")
     monkeypatch.chdir("/")
-    assert len(list(knn(tmp_path / "run", data))) == 3
+    assert len(evaluate("knn", tmp_path / "run", data=data)) == 3
 
 
 def test_config_is_plain_json(toy, tmp_path):

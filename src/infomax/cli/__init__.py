@@ -6,21 +6,18 @@ packages below. No torch is imported before there is something to compute.
 
 import os
 import sys
-from dataclasses import asdict
-from functools import partial, reduce
+from functools import reduce
 from operator import or_
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from infomax.cli import experiments, train
-from infomax.cli.evaluate import PROTOCOLS, Evaluate, Report
-from infomax.evaluation import run as judging
+from infomax.cli import evaluate, experiments, train
 from infomax.runtime.failures import MachineError
 
-COMMANDS = {command.name: command for command in (*experiments.COMMANDS, *train.COMMANDS)}
-"""All commands by name, in the order of ``--help``."""
+COMMANDS = {command.name: command for command in (*experiments.COMMANDS, *train.COMMANDS, *evaluate.COMMANDS)}
+"""All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol."""
 NO_ACCUMULATION = (
     "these losses compare the images of a whole batch, so gradients added up over small batches would be those of "
     "another loss; --micro-batch-size N takes --batch-size images through the device N at a time, with the exact "
@@ -35,15 +32,11 @@ def main() -> None:
         if word.startswith("--") and "accum" in word:
             _fail(f"{word}: {NO_ACCUMULATION}", code=2)
     config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
-    kinds = [*(command.subcommand for command in COMMANDS.values()), Evaluate, Annotated[Report, subcommand("report")]]
+    kinds = [*(command.subcommand for command in COMMANDS.values()), evaluate.Evaluate]
     parsed: Any = tyro.cli(reduce(or_, kinds), prog="infomax", description=ABOUT, config=config)
-    actions = {
-        **{kind: partial(judging.evaluate, kind.__name__.lower()) for kind in PROTOCOLS},
-        Report: judging.report,
-    }
     try:
-        if type(parsed) in actions:
-            actions[type(parsed)](**asdict(parsed))
+        if (protocol := evaluate.PROTOCOL_CLASSES.get(type(parsed))) is not None:
+            evaluate.evaluate(protocol, vars(parsed))
         else:
             next(command for command in COMMANDS.values() if command.parsed_class is type(parsed)).run(parsed)
     except ValueError as error:

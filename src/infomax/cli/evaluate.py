@@ -1,138 +1,121 @@
-"""The words of the commands that judge encoders."""
+"""The command ``infomax evaluate``, with a subcommand for each protocol, and ``infomax report``."""
 
-from dataclasses import dataclass
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from tyro.conf import Positional, arg, subcommand
+from tyro.conf import subcommand
 
-from infomax.cli.options import Device, Images, Seed, Workers, option
+from infomax.cli.command import Command
+from infomax.cli.command_class import command_class
+from infomax.evaluation.options import BaselineOptions, ComputeOptions, EvaluationData, EvaluationOptions
+from infomax.evaluation.protocol import Protocol
+from infomax.evaluation.protocols import PROTOCOLS
+from infomax.evaluation.result_row import ResultRow
+from infomax.reporting.options import ReportOptions
+from infomax.runtime.options import Shown, pick
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Judge(Images):
-    encoder: Annotated[Positional[str | None], option(str, "ENCODER", "what --encoder says")] = None
+class EncoderOptions:
+    """A frozen dataclass that says which encoder is evaluated, and where its results are kept."""
+
+    encoder: Annotated[str | None, Shown(metavar="ENCODER", default="what --encoder says", positional=True)] = None
     """A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of a ResNet."""
-    named: Annotated[str | None, arg(name="encoder", constructor=str, metavar="ENCODER", help_behavior_hint="")] = None
-    """The same, as an option."""
-    data: Annotated[str | None, option(str, "DIR|FILE|NAME", "what the run was trained on")] = None
-    """Images with labels: a sub-folder for each class, arrays of labels, or a data set's name."""
-    out: Annotated[Path | None, option(Path, "FILE", "the run's results.jsonl, or one in this folder")] = None
-    """Where a line is added for each result."""
-    device: Device = "auto"
-    """auto takes the GPU if there is one."""
-    workers: Workers = None
-    """Processes that decode image files."""
-    feature_precision: Annotated[str, arg(metavar="32|16")] = "32"
-    """Of the features; 16 takes half the memory and disk."""
-    no_cache: bool = False
-    """Neither keep features on disk nor use those that are there."""
+    named: Annotated[str | None, Shown(name="encoder", metavar="ENCODER", default="the first word")] = None
+    """The encoder, as an option instead of the first word."""
+    out: Annotated[Path | None, Shown(metavar="FILE", default="the run's results.jsonl, or one in this folder")] = None
+    """File that a line is added to for each result."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Compare(_Judge):
-    alone: bool = False
-    """Leave out what the encoder must beat: itself untrained, and the raw pixels."""
+def option_classes(protocol: Protocol) -> tuple[type, ...]:
+    """Returns the classes with the options of ``infomax evaluate`` for a protocol."""
+    baselines = (BaselineOptions,) if protocol.baselines else ()
+    return (EncoderOptions, protocol.data, ComputeOptions, *baselines, protocol.options)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Knn(_Compare):
-    """Weighted vote of the k nearest neighbours, by cosine, as in MIRA's Table 3."""
-
-    k: Annotated[tuple[int, ...], arg(metavar="N [N ...]")] = (20,)
-    """Neighbours that vote; several are judged from one search."""
-    temperature: Annotated[tuple[float, ...], arg(metavar="T [T ...]")] = (0.07,)
-    """A neighbour's vote weighs exp(cosine / T)."""
-    leave_one_out: bool = False
-    """Classify each training image by the others, instead of the test images."""
+PROTOCOL_CLASSES = {
+    command_class(protocol.options.__name__.removesuffix("Options"), *option_classes(protocol)): protocol
+    for protocol in PROTOCOLS.values()
+}
+"""The protocols by the classes that the parser fills."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Linear(_Compare):
-    """A linear classifier on the frozen features: solved to its optimum, or trained as a paper trains its own."""
+def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
+    """Carries out ``infomax evaluate``: keeps each result as soon as it is known, and prints them all at the end.
 
-    probe: Annotated[str | None, option(str, "NAME", "logistic regression, its penalty chosen on a fifth")] = None
-    """mira, mira-lars, corinfomax, corinfomax-imagenet, carl or mveb. These judge the encoder alone."""
-    learning_rate: Annotated[
-        tuple[float, ...], arg(metavar="X [X ...]", help_behavior_hint="(default: the probe's)")
-    ] = ()
-    """Several are trained in one pass, and one is chosen on a tenth of the training images."""
-    epochs: Annotated[int | None, option(int, "N", "the probe's")] = None
-    batch_size: Annotated[int | None, option(int, "N", "the probe's")] = None
-    no_augmentation: bool = False
-    """Train the probe on features that are computed once, not on random crops: about a hundred times faster."""
-    seed: Seed = 0
-    """Of the probe."""
+    Args:
+        protocol: The protocol.
+        values: The options of the command by name.
 
+    Raises:
+        ValueError: if an option is impossible.
+        MachineError: if memory or a process was lost.
+    """
+    from infomax.evaluation.run import launched_ranks, prepare_evaluation
+    from infomax.runtime.ranks import rank_from_environment
 
-@dataclass(frozen=True, kw_only=True)
-class Few(_Compare):
-    """k-NN and a linear classifier with a few labels of each class, over many draws of which images have them."""
-
-    labels: Annotated[tuple[int, ...], arg(metavar="N [N ...]")] = (1, 5, 10)
-    """Of each class."""
-    draws: Annotated[int, arg(metavar="N")] = 20
-    """The interval is that of the mean over them."""
-    seed: Seed = 0
-    """Of the draws."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cluster(_Compare):
-    """Clusters of the test images beside their classes: k-means on the features, and a run's own prototypes."""
-
-    clusters: Annotated[int | None, option(int, "N", "the number of classes")] = None
-    """For k-means."""
-    seed: Seed = 0
-    """Of its starts."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transfer(_Judge):
-    """A linear classifier on frozen features of other data sets, as in MIRA's Table 5 and MVEB's Table 4."""
-
-    data: Annotated[str | None, option(str, "NAME,NAME|DIR", "those of the 11 that are in --data-dir")] = None
-    """Data sets by name with commas between: aircraft, caltech101, cars, cifar10, cifar100, dtd, flowers, food101,
-    pets, sun397, voc2007; or any images with labels."""
-    as_published: bool = False
-    """Solve with scikit-learn and stop it after 100 iterations, as the published results were; much slower."""
+    words = pick(EncoderOptions, values)
+    if (encoder := words.encoder or words.named) is None or (words.encoder and words.named):
+        raise ValueError(
+            "one encoder is wanted: a run folder, timm:NAME, torchvision:NAME, hf:NAME or a checkpoint file"
+        )
+    out = words.out
+    if out is None and not (Path(encoder) / "config.json").is_file():
+        out = Path("results.jsonl")
+    options, location = pick(protocol.options, values), pick(EvaluationData, values)
+    evaluation = pick(EvaluationOptions, {**values, "quiet": False})
+    request = prepare_evaluation(protocol, options, encoder, location, evaluation, out=out)
+    info, rows = rank_from_environment(), []
+    first = info is None or info.rank == 0
+    try:
+        with launched_ranks(evaluation) as own:
+            opened, missing = request.open_data()
+            if first:
+                _print_missing(protocol, missing, [data.source.name for data in opened], options)
+            command = shlex.join(["infomax", *sys.argv[1:]])
+            for row in replace(request, evaluation=own).rows(opened, command=command):
+                rows.append(row)
+    finally:  # what was found before an interruption or a failure is shown
+        if rows and first:
+            _print_rows(protocol, rows, list(request.limits.values()))
+            if request.run is not None:
+                print(f"trained by {request.run.recipe_title}")
+            print(f"added to {request.out}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finetune(_Judge):
-    """Train encoder and classifier together, on few labels (--subset) or on another data set."""
-
-    setting: Annotated[str, arg(metavar="NAME")] = "mira-10"
-    """mira-1, mira-10, corinfomax-1, corinfomax-10, mveb-1 or mveb-10, for 1 and 10 % of ImageNet's labels; or
-    transfer, MVEB's Table 4: 20 pairs of learning rate and weight decay, one chosen on validation images, on --data
-    as for infomax evaluate transfer."""
-    epochs: Annotated[int | None, option(int, "N", "the setting's")] = None
-    steps: Annotated[int | None, option(int, "N", "5000")] = None
-    """Of each run of transfer."""
-    batch_size: Annotated[int | None, option(int, "N", "the setting's")] = None
-    budget: Annotated[int | None, option(int, "N", "all 20")] = None
-    """Pairs that transfer tries."""
-    seed: Seed = 0
-    """Of the classifier, the order of the images and their crops."""
+def _print_missing(protocol: Protocol, missing: list[str], opened: list[str], options: Any) -> None:
+    if missing:
+        print(f"left out: {', '.join(sorted({*protocol.default_data(options)} - {*opened}))}")
+        for reason in missing:
+            print(f"  {reason}", file=sys.stderr)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
-    """Results beside the published ones."""
+def _print_rows(protocol: Protocol, rows: list[ResultRow], limits: list[str]) -> None:
+    from infomax.reporting.results import results_table
 
-    results: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN|FILE [RUN|FILE ...]")] = ()
-    """Run folders, or files of results."""
-    table: Annotated[str | None, option(str, "ID", "all with a column for one of the results")] = None
-    """One table of a paper, as mira-5; list names them all."""
+    print(results_table(protocol.title, rows, limits=limits).text())
 
 
-Evaluate = Annotated[
-    Annotated[Knn, subcommand("knn")]
-    | Annotated[Linear, subcommand("linear")]
-    | Annotated[Few, subcommand("few")]
-    | Annotated[Cluster, subcommand("cluster")]
-    | Annotated[Finetune, subcommand("finetune")]
-    | Annotated[Transfer, subcommand("transfer")],
-    subcommand("evaluate", description="Judge an encoder by one of the papers' protocols."),
+def report(options: ReportOptions) -> None:
+    """Carries out ``infomax report``."""
+    from infomax.reporting.comparison import list_published_tables, report
+
+    if options.table == "list":
+        print(list_published_tables())
+        return
+    print(report(*options.results, table=options.table))
+
+
+_SUBCOMMANDS: list[Any] = [
+    Annotated[parsed_class, subcommand(protocol.name)] for parsed_class, protocol in PROTOCOL_CLASSES.items()
 ]
-PROTOCOLS = (Knn, Linear, Few, Cluster, Finetune, Transfer)
+_ANY_PROTOCOL: Any = reduce(or_, _SUBCOMMANDS)
+Evaluate: Any = Annotated[_ANY_PROTOCOL, subcommand("evaluate", description="Evaluate an encoder by a protocol.")]
+"""The parser's type of ``infomax evaluate``."""
+COMMANDS = (Command("report", ReportOptions, "Show results beside the published ones.", report),)

@@ -24,11 +24,12 @@ def recipes(options: RecipeListOptions) -> None:
 
 def sweep(options: SweepOptions) -> None:
     """Carries out ``infomax sweep``."""
+    from infomax.data.options import DataOptions
     from infomax.experiments import sweep_runner
     from infomax.experiments.sweep import sweep
     from infomax.experiments.sweep_results import figure, places, sweep_table
     from infomax.runtime.options import option_names, pick, to_argv
-    from infomax.training.options import DataOptions, PretrainOptions, RecipeChangeOptions
+    from infomax.training.options import PretrainOptions, RecipeChangeOptions
 
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} must be a folder")

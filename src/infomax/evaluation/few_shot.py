@@ -45,5 +45,5 @@ def few_shot_scores(
             "labelled_images": len(chosen),  # pyrefly: ignore[unbound-name]
             "metric": "top1",
             "top1": mean,
-            "interval": [mean - half, mean + half],
+            "interval": (mean - half, mean + half),
         }

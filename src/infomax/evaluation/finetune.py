@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from infomax.data.splits import LabelledImages, Source
-from infomax.evaluation.representations import EvaluationOptions, Representation, labelled, represent
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.protocols.finetune import FinetuneRow
+from infomax.evaluation.representations import Representation, labelled, represent
 from infomax.evaluation.scores import METRICS, judge
 from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_count, class_scores
 from infomax.evaluation.unfinished import Unfinished, hash_labelled_images
@@ -49,48 +51,53 @@ def finetune(
     seed: int = 0,
     precision: str = "32",
     work: Path | None = None,
-    how: EvaluationOptions | None = None,
-) -> Row:
-    """One row: top-1 and top-5 accuracy on the test images after the last epoch of fine-tuning on the training images.
+    evaluation: EvaluationOptions | None = None,
+) -> FinetuneRow:
+    """Fine-tunes an encoder with a classifier on all training images, and returns the accuracy on the test images.
 
-    All of these are taken: to give it few labels, let ``data`` have few. An epoch takes whole batches alone, and leaves
-    out some other images each time.
+    The accuracy is that after the last epoch. To fine-tune on few labels, let ``data`` have few. An epoch takes whole
+    batches alone, and leaves out some other images each time.
 
     Args:
-        setting: Of :data:`SETTINGS`, or one's own.
+        encoder: Name of the encoder, or the encoder itself.
+        data: Name of the labelled images, or the images themselves.
+        setting: One of :data:`SETTINGS`, or a setting of one's own.
         epochs: None takes the setting's.
         batch_size: None takes the setting's, or all images if they are fewer.
         seed: Of the classifier's first weights, the order of the images and their crops.
         precision: ``32``, or ``bf16`` by autocast.
         work: A folder from which the same call goes on after its process was killed, to the same bits on a CPU, and
-            which keeps the row; None takes one in the cache folder, if ``how`` lets anything be kept.
+            which keeps the row; None takes one in the cache folder, unless ``no_cache`` forbids it.
+        evaluation: Device, workers and cache.
 
     Raises:
         ValueError: if there is no such setting, the images do not suit it, or ``work`` belongs to something else.
         FloatingPointError: if the training diverges.
     """
-    how = how or EvaluationOptions()
+    evaluation = evaluation or EvaluationOptions()
     chosen = setting if isinstance(setting, FineTuning) else SETTINGS[choose("--setting", setting, SETTINGS)]
     given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
     chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
     source, train, test = labelled(data)
-    what = encoder if isinstance(encoder, Representation) else represent(encoder, how)
-    job = FineTuneJob(what, chosen, {"train": train, "test": test}, "top1", seed, precision, work, how)
-    return {
-        "protocol": "finetune",
-        "data": source.name,
-        "representation": what.name,
-        "setting": chosen.name,
-        "epochs": chosen.epochs,
-        "backbone_rate": chosen.backbone_rate,
-        "head_rate": chosen.head_rate,
-        "schedule": chosen.schedule,
-        "weight_decay": chosen.weight_decay,
-        **job.judged("train", "test", chosen),
-        "labelled_images": len(train.index),
-        "test_images": len(test.index),
-        **job.common,
-    }
+    representation = encoder if isinstance(encoder, Representation) else represent(encoder, evaluation)
+    job = FineTuneJob(representation, chosen, {"train": train, "test": test}, "top1", seed, precision, work, evaluation)
+    return FinetuneRow.from_json(
+        {
+            "protocol": "finetune",
+            "data": source.name,
+            "representation": representation.name,
+            "setting": chosen.name,
+            "epochs": chosen.epochs,
+            "backbone_rate": chosen.backbone_rate,
+            "head_rate": chosen.head_rate,
+            "schedule": chosen.schedule,
+            "weight_decay": chosen.weight_decay,
+            **job.judged("train", "test", chosen),
+            "labelled_images": len(train.index),
+            "test_images": len(test.index),
+            **job.common,
+        }
+    )
 
 
 class FineTuneJob:

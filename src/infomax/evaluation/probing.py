@@ -20,8 +20,10 @@ from infomax.data.augmentation.views import supervised_crops
 from infomax.data.images import Images
 from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, training_batches
 from infomax.data.splits import LabelledImages, Source
+from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.probes import PROBES, LinearProbes, Probe, held_out, train_heads
-from infomax.evaluation.representations import EvaluationOptions, Representation, labelled, represent
+from infomax.evaluation.protocols.linear import LinearRow
+from infomax.evaluation.representations import Representation, labelled, represent
 from infomax.evaluation.scores import hits, judge
 from infomax.evaluation.unfinished import Unfinished, hash_labelled_images
 from infomax.features.extraction import extract_features
@@ -44,15 +46,17 @@ def probe(
     epochs: int | None = None,
     batch_size: int | None = None,
     seed: int = 0,
-    how: EvaluationOptions | None = None,
-) -> list[dict[str, Any]]:
-    """Linear evaluation as a paper does it; one row, of the last epoch.
+    evaluation: EvaluationOptions | None = None,
+) -> LinearRow:
+    """Evaluates an encoder by a linear classifier as a paper does it; the row is that of the last epoch.
 
-    What was trained is kept for a minute's work at most to be lost: the same call again goes on. On several ranks each
-    takes a share of every batch.
+    What was trained is saved every minute: the same call again goes on from there. On several ranks each takes a share
+    of every batch.
 
     Args:
-        name: Of :data:`infomax.evaluation.probes.PROBES`.
+        encoder: Name of the encoder; see :func:`infomax.models.pretrained.open_encoder`.
+        data: Name of the labelled images, or the images themselves.
+        name: One of :data:`infomax.evaluation.probes.PROBES`.
         learning_rates: All trained in one pass, and one chosen by a tenth of the training images; None takes the
             probe's own.
         no_augmentation: Train on features that are computed once, of the images as they are tested, instead of on
@@ -60,48 +64,47 @@ def probe(
         epochs: None takes the probe's own; a schedule by drops keeps its proportions.
         batch_size: None takes the probe's own, or all images if they are fewer.
         seed: Of the first weights, the order of the images and their crops.
+        evaluation: Device, workers and cache.
     """
-    how = how or EvaluationOptions()
+    evaluation = evaluation or EvaluationOptions()
     settings = _settings(name, epochs, batch_size)
     rates = list(learning_rates) if learning_rates is not None else [settings.learning_rate]
     for rate in rates:
         check_number("--learning-rate", rate, low=0, open_low=True)
     check_count("--seed", seed, low=0)
     source, train, test = labelled(data)
-    what = represent(encoder, how)
+    representation = represent(encoder, evaluation)
     images = train.selected_images
     settings = replace(settings, batch_size=min(settings.batch_size, len(images)))
     start = time.perf_counter()
-    run = _Probing(what, settings, rates, images, train, seed, no_augmentation, how)
+    run = _Probing(representation, settings, rates, images, train, seed, no_augmentation, evaluation)
     heads = run.train()
     best, held_accuracy = 0, None
     if run.held is not None:
-        found = run.accuracies(heads)
-        best = int(np.argmax(found))
-        held_accuracy = found[best]
-    features = what.of(test)
+        accuracies = run.accuracies(heads)
+        best = int(np.argmax(accuracies))
+        held_accuracy = accuracies[best]
+    features = representation.of(test)
     scores = torch.cat([heads.scores(x.to(run.device).float())[:, best].cpu() for x in features.split(8192)])
-    return [
-        {
-            "protocol": "linear",
-            "data": source.name,
-            "representation": what.name,
-            "probe": name,
-            "learning_rate": rates[best],
-            **({"learning_rates": rates, "held_out_top1": held_accuracy} if held_accuracy is not None else {}),
-            "augmentation": not no_augmentation,
-            "epochs": settings.epochs,
-            "batch_size": settings.batch_size,
-            "steps": run.steps,
-            "seed": seed,
-            **judge(scores, torch.from_numpy(test.labels)),
-            "classes": len(train.images.classes),
-            "labelled_images": len(images),
-            "test_images": len(test.labels),
-            "encoder": what.identity,
-            "seconds": round(time.perf_counter() - start, 3),
-        }
-    ]
+    return LinearRow(
+        data=source.name,
+        representation=representation.name,
+        probe=name,
+        learning_rate=rates[best],
+        learning_rates=tuple(rates) if held_accuracy is not None else None,
+        held_out_top1=held_accuracy,
+        augmentation=not no_augmentation,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        steps=run.steps,
+        seed=seed,
+        **judge(scores, torch.from_numpy(test.labels)),
+        classes=len(train.images.classes),
+        labelled_images=len(images),
+        test_images=len(test.labels),
+        encoder=representation.identity,
+        seconds=round(time.perf_counter() - start, 3),
+    )
 
 
 def _settings(name: str, epochs: int | None, batch_size: int | None) -> Probe:

@@ -3,48 +3,46 @@
 import time
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from infomax.data.splits import Source
 from infomax.evaluation.clusters import compare
-from infomax.evaluation.representations import EvaluationOptions, is_run, labelled, represent
-from infomax.recipes.building import build_method
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.protocols.cluster import ClusterRow
+from infomax.evaluation.representations import is_run, labelled, represent
 from infomax.runs.run_folder import Run
-from infomax.runtime import checkpoints
+from infomax.runs.trained_method import load_trained_method
 
 
 @torch.no_grad()
 def prototype_row(
-    encoder: str | PathLike[str], source: Source, *, how: EvaluationOptions | None = None
-) -> dict[str, Any] | None:
-    """How well the run's own clusters of the test images agree with their classes; None without prototypes.
+    encoder: str | PathLike[str], source: Source, evaluation: EvaluationOptions | None = None
+) -> ClusterRow | None:
+    """Returns how well the run's own clusters of the test images agree with their classes; None without prototypes.
 
     An image's cluster is the prototype that its projection is assigned to with the highest probability.
 
     Args:
         encoder: A run folder with a checkpoint; of any other encoder nothing is known but its features.
+        source: The labelled images.
+        evaluation: Device, workers and cache.
     """
-    if not is_run(encoder) or (newest := checkpoints.newest_readable(Path(encoder) / "checkpoints")) is None:
+    if not is_run(encoder) or (method := load_trained_method(Run(Path(encoder)))) is None:
         return None
     start = time.perf_counter()
-    method = build_method(Run(Path(encoder)).recipe)
-    method.load_state_dict(checkpoints.load(newest)["method"])
-    method.eval()
     _, train, test = labelled(source)
-    what = represent(encoder, how or EvaluationOptions())
-    logits = method.cluster_logits(what.of(test).to(next(method.parameters()).dtype))
+    representation = represent(encoder, evaluation or EvaluationOptions())
+    logits = method.cluster_logits(representation.of(test).to(next(method.parameters()).dtype))
     if logits is None:
         return None
-    return {
-        "protocol": "cluster",
-        "data": source.name,
-        "representation": "its prototypes",
-        "clusters": logits.shape[1],
+    return ClusterRow(
+        data=source.name,
+        representation="its prototypes",
+        clusters=logits.shape[1],
         **compare(logits.argmax(1).numpy(), test.labels),
-        "classes": len(train.images.classes),
-        "test_images": len(test.labels),
-        "encoder": what.identity,
-        "seconds": round(time.perf_counter() - start, 3),
-    }
+        classes=len(train.images.classes),
+        test_images=len(test.labels),
+        encoder=representation.identity,
+        seconds=round(time.perf_counter() - start, 3),
+    )

@@ -1,11 +1,13 @@
-"""What is judged: an encoder, and beside it what it must beat."""
+"""Representations of images: that of an encoder, and its baselines, the untrained encoder and the raw pixels."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,131 +19,120 @@ from infomax.data.images import Images
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.data.streams import Stream
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.result_row import ResultRow
 from infomax.features.cache import Encode, cached_features
 from infomax.features.extraction import encode_batches, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import Encoder, fingerprint, untrained_encoder
 from infomax.models.pretrained import open_encoder
-from infomax.runtime.checks import choose_device
 
-SETTLING = 10_000  # images that set an untrained encoder's BatchNorm statistics
-PRECISIONS = {"32": torch.float32, "16": torch.float16}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """How encoders are judged, whatever the protocol: nothing that decides a result but by rounding."""
-
-    device: str = "auto"
-    """``auto`` takes the GPU if there is one."""
-    workers: int | None = None
-    """Processes that decode image files; None takes one a core, at most 8."""
-    feature_precision: str = "32"
-    """``32``, or ``16`` at half the memory and disk."""
-    no_cache: bool = False
-    """Neither keep features on disk nor use those that are there."""
-    alone: bool = False
-    """Judge the encoder without what it must beat beside it."""
-    quiet: bool = True
-    """No progress bars."""
-
-    def __post_init__(self) -> None:
-        if self.feature_precision not in PRECISIONS:
-            raise ValueError(f"--feature-precision must be 32 or 16, but is {self.feature_precision!r}")
-
-    @property
-    def torch_device(self) -> torch.device:
-        return torch.device(choose_device(self.device))
+RECALIBRATION_IMAGES = 10_000
+"""Images that set the BatchNorm statistics of an untrained encoder."""
+DTYPES = {"32": torch.float32, "16": torch.float16}
+"""Types of features, by the names of :data:`infomax.evaluation.options.PRECISIONS`."""
+Row = TypeVar("Row", bound=ResultRow)
 
 
 @dataclass(frozen=True)
 class Representation:
-    """A way from images to vectors."""
+    """A frozen dataclass that holds a way from images to vectors."""
 
     name: str
     identity: str
     """Hash of the encoder's architecture and weights; empty for raw pixels."""
     features: Callable[[Images], Float[Tensor, "n d"]]
-    """Of all of some images, on the CPU."""
+    """Computes the features of all of some images, on the CPU."""
     encoder: Encoder | None = field(default=None, repr=False)
 
     def of(self, part: LabelledImages) -> Float[Tensor, "n d"]:
-        """Features of the images of a part, in its order."""
-        every = self.features(part.images)
-        return every if len(every) == len(part.index) else every[part.index]
+        """Returns the features of the images of a part, in its order."""
+        features = self.features(part.images)
+        return features if len(features) == len(part.index) else features[part.index]
 
 
 def represent(
-    encoder: str | PathLike[str], how: EvaluationOptions, change: Callable[[Preprocessing], Preprocessing] | None = None
+    encoder: str | PathLike[str],
+    evaluation: EvaluationOptions,
+    change: Callable[[Preprocessing], Preprocessing] | None = None,
 ) -> Representation:
-    """An encoder by its name; see :func:`infomax.models.pretrained.open_encoder`.
+    """Opens an encoder by its name; see :func:`infomax.models.pretrained.open_encoder`.
 
     Args:
-        change: Of what it was meant to be shown, for a protocol that says otherwise.
+        encoder: Name of the encoder.
+        evaluation: Device, workers and cache of its features.
+        change: Returns another preprocessing than the encoder's own, for a protocol that prescribes one.
     """
     network = open_encoder(encoder)
     if change is not None:
         network.preprocessing = change(network.preprocessing)
     name = "trained encoder" if is_run(encoder) else fspath(encoder)
-    return _of_encoder(name, network, network.preprocessing, how)
+    return _of_encoder(name, network, network.preprocessing, evaluation)
 
 
 def is_run(encoder: str | PathLike[str]) -> bool:
-    """Whether this is a run folder, whose encoder is also known untrained."""
+    """Returns whether this is a run folder, whose encoder is also known untrained."""
     return (Path(encoder) / "encoder.json").is_file()
 
 
-def _of_encoder(name: str, network: Encoder, preprocessing: Preprocessing, how: EvaluationOptions) -> Representation:
+def _of_encoder(
+    name: str, network: Encoder, preprocessing: Preprocessing, evaluation: EvaluationOptions
+) -> Representation:
     identity = fingerprint(network)
+    device, workers = evaluation.torch_device, evaluation.workers
 
     def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
-        return encode_batches(network, images, index, preprocessing, device=how.torch_device, workers=how.workers)
+        return encode_batches(network, images, index, preprocessing, device=device, workers=workers)
 
-    return Representation(name, identity, _kept(encode, f"{identity} {preprocessing}", how), network)
-
-
-def _kept(encode: Encode, identity: str, how: EvaluationOptions) -> Callable[[Images], Tensor]:
-    dtype, keep = PRECISIONS[how.feature_precision], not how.no_cache
-    return partial(cached_features, encode, identity, dtype=dtype, keep=keep, quiet=how.quiet)
+    return Representation(name, identity, _cached(encode, f"{identity} {preprocessing}", evaluation), network)
 
 
-def references(
-    encoder: str | PathLike[str], first: Representation, part: LabelledImages, how: EvaluationOptions
+def _cached(encode: Encode, identity: str, evaluation: EvaluationOptions) -> Callable[[Images], Tensor]:
+    dtype, keep = DTYPES[evaluation.feature_precision], not evaluation.no_cache
+    return partial(cached_features, encode, identity, dtype=dtype, keep=keep, quiet=evaluation.quiet)
+
+
+def baselines(
+    encoder: str | PathLike[str], trained: Representation, part: LabelledImages, evaluation: EvaluationOptions
 ) -> list[Representation]:
-    """What an encoder must beat: itself untrained, where that is known, and the pixels themselves.
+    """Returns what an encoder must beat: the untrained encoder, if the encoder is a run's, and the raw pixels.
 
     Args:
-        first: The encoder.
+        encoder: Name of the encoder.
+        trained: The encoder itself.
         part: Images to set the untrained encoder's BatchNorm statistics by.
+        evaluation: Device, workers and cache of their features.
     """
-    assert first.encoder is not None
-    preprocessing = first.encoder.preprocessing
+    assert trained.encoder is not None
+    preprocessing = trained.encoder.preprocessing
+    device, workers = evaluation.torch_device, evaluation.workers
 
     def raw(images: Images, index: np.ndarray) -> Iterator[Tensor]:
-        return pixel_batches(images, index, preprocessing, workers=how.workers)
+        return pixel_batches(images, index, preprocessing, workers=workers)
 
-    others = [Representation("raw pixels", "", _kept(raw, f"pixels {preprocessing}", how))]
+    representations = [Representation("raw pixels", "", _cached(raw, f"pixels {preprocessing}", evaluation))]
     if is_run(encoder):
-        network, some = untrained_encoder(encoder), part.subsample(SETTLING)
-        # Known by what its statistics come from, not by their last bits, which differ between machines.
-        known = f"{fingerprint(network)} {preprocessing} {some.images.state(some.index)}"
-        identity = hashlib.sha256(known.encode()).hexdigest()[:12]
+        network, sample = untrained_encoder(encoder), part.subsample(RECALIBRATION_IMAGES)
+        # The identity names what the statistics come from, not their last bits, which differ between machines.
+        specification = f"{fingerprint(network)} {preprocessing} {sample.images.state(sample.index)}"
+        identity = hashlib.sha256(specification.encode()).hexdigest()[:12]
 
         @cache
-        def settled() -> Encoder:
-            return recalibrate_batch_norm(network, some, preprocessing, device=how.torch_device, workers=how.workers)
+        def recalibrated() -> Encoder:
+            return recalibrate_batch_norm(network, sample, preprocessing, device=device, workers=workers)
 
         def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
-            yield from encode_batches(
-                settled(), images, index, preprocessing, device=how.torch_device, workers=how.workers
-            )
+            yield from encode_batches(recalibrated(), images, index, preprocessing, device=device, workers=workers)
 
-        others.insert(0, Representation("untrained encoder", identity, _kept(encode, identity, how)))
-    return others
+        representations.insert(0, Representation("untrained encoder", identity, _cached(encode, identity, evaluation)))
+    return representations
 
 
 @dataclass(frozen=True)
 class Features:
-    """One representation of the images to classify by and of those to classify, on the CPU."""
+    """A frozen dataclass that holds one representation of the images to classify by and of those to classify.
+
+    All of it is on the CPU. A split that was not asked for has no features, but its labels.
+    """
 
     name: str
     train: Float[Tensor, "n d"]
@@ -150,11 +141,11 @@ class Features:
     test_labels: Int[Tensor, " m"]
     classes: int
     encoder: str = ""
-    """Its identity."""
+    """Hash of the encoder's architecture and weights; empty for raw pixels."""
 
 
 def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages, LabelledImages]:
-    """A data set, its images to classify by, and those to classify.
+    """Returns a data set, its images to classify by, and those to classify.
 
     Raises:
         ValueError: if the images have no labels, one for each.
@@ -179,43 +170,85 @@ def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages
 def compare_features(
     encoder: str | PathLike[str],
     data: str | PathLike[str] | Source,
-    how: EvaluationOptions | None = None,
+    evaluation: EvaluationOptions | None = None,
     *,
     splits: Sequence[str] = ("train", "test"),
 ) -> Iterator[Features]:
-    """An encoder's features of labelled images, and those of what it must beat, one representation after another.
+    """Yields the features of labelled images: those of an encoder, then those of each of its baselines.
 
     Args:
-        splits: Those that are needed; the others have no features.
+        encoder: Name of the encoder.
+        data: Name of the labelled images, or the images themselves.
+        evaluation: Device, workers and cache, and whether there are baselines.
+        splits: Names of the splits that are needed, ``train``, ``test`` or both.
 
     Raises:
         ValueError: if the images have no labels, or there is no such encoder.
     """
-    how = how or EvaluationOptions()
+    evaluation = evaluation or EvaluationOptions()
     _, train, test = labelled(data)
-    first = represent(encoder, how)
-    yield _features(first, train, test, splits)
-    for other in [] if how.alone else references(encoder, first, train, how):
-        yield _features(other, train, test, splits)
+    trained = represent(encoder, evaluation)
+    yield _features(trained, train, test, splits)
+    for baseline in [] if evaluation.no_baselines else baselines(encoder, trained, train, evaluation):
+        yield _features(baseline, train, test, splits)
 
 
-def _features(what: Representation, train: LabelledImages, test: LabelledImages, splits: Sequence[str]) -> Features:
-    whole: dict[int, Tensor] = {}  # of a data set that both parts are of, once
+def _features(
+    representation: Representation, train: LabelledImages, test: LabelledImages, splits: Sequence[str]
+) -> Features:
+    computed: dict[int, Tensor] = {}  # features of a data set that both parts belong to are computed once
 
     def of(name: str, part: LabelledImages) -> Tensor:
         if name not in splits:
             return torch.empty(0, 0)
-        if id(part.images) not in whole:
-            whole[id(part.images)] = what.features(part.images)
-        every = whole[id(part.images)]
-        return every if len(every) == len(part.index) else every[part.index]
+        if id(part.images) not in computed:
+            computed[id(part.images)] = representation.features(part.images)
+        features = computed[id(part.images)]
+        return features if len(features) == len(part.index) else features[part.index]
 
     return Features(
-        what.name,
+        representation.name,
         of("train", train),
         torch.from_numpy(train.labels),
         of("test", test),
         torch.from_numpy(test.labels),
         len(train.images.classes),
-        what.identity,
+        representation.identity,
     )
+
+
+def evaluate_representations(
+    row: type[Row],
+    score: Callable[[Features], Iterable[dict[str, Any]]],
+    encoder: str | PathLike[str],
+    source: Source,
+    evaluation: EvaluationOptions,
+    *,
+    splits: Sequence[str] = ("train", "test"),
+) -> Iterator[Row]:
+    """Yields the rows of a protocol on frozen features, for an encoder and its baselines.
+
+    Args:
+        row: Class of the rows.
+        score: Yields, of the features of one representation, the fields of each row that the protocol alone knows:
+            its conditions, its scores and the name of the metric.
+        encoder: Name of the encoder.
+        source: The labelled images.
+        evaluation: Device, workers and cache, and whether there are baselines.
+        splits: Names of the splits that are needed, ``train``, ``test`` or both.
+    """
+    for features in compare_features(encoder, source, evaluation, splits=splits):
+        common: dict[str, Any] = {
+            "data": source.name,
+            "representation": features.name,
+            "classes": features.classes,
+            "labelled_images": len(features.train) if "train" in splits else None,
+            "test_images": len(features.test),
+            "encoder": features.encoder,
+        }
+        start = time.perf_counter()
+        for values in score(features):
+            fields: dict[str, Any] = {**common, **values, "seconds": round(time.perf_counter() - start, 3)}
+            yield row(**fields)
+            start = time.perf_counter()
+        del features  # its memory is free before the next ones are computed

@@ -1,193 +1,329 @@
-"""What the commands that judge encoders do and print, by the words of their options."""
+"""Evaluates an encoder by a protocol and keeps the rows: what the command ``infomax evaluate`` and Python share."""
 
 import os
-import shlex
-import sys
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from infomax.runtime.failures import MachineError
-
-Row = dict[str, Any]
+from infomax.data.sources.location import DataLocation
+from infomax.data.sources.named import NAMED_DATASETS
+from infomax.data.splits import Source
+from infomax.evaluation.options import EvaluationData, EvaluationOptions
+from infomax.evaluation.protocol import Protocol, ProtocolOptions
+from infomax.evaluation.protocols import PROTOCOLS
+from infomax.evaluation.result_row import ResultRow
+from infomax.evaluation.results import append_result
+from infomax.runs.run_folder import Run
+from infomax.runtime.checks import choose
+from infomax.runtime.failures import MachineError, describe_machine_failure
+from infomax.runtime.identity import specification_hash
+from infomax.runtime.options import option_fields
 
 
 def evaluate(
-    protocol: str,
+    protocol: str | ProtocolOptions,
+    encoder: str | PathLike[str],
     *,
-    encoder: str | None,
-    named: str | None,
-    out: Path | None,
-    download: bool,
-    device: str,
-    workers: int | None,
-    feature_precision: str,
-    no_cache: bool,
-    alone: bool = False,
+    data: str | PathLike[str] | Source | None = None,
+    data_dir: str | PathLike[str] | None = None,
+    download: bool = False,
+    classes: str | PathLike[str] | None = None,
+    subset: str | PathLike[str] | None = None,
+    out: str | PathLike[str] | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    feature_precision: str = "32",
+    no_cache: bool = False,
+    no_baselines: bool = False,
+    quiet: bool = True,
     **options: Any,
-) -> None:
-    """``infomax evaluate``: each result is kept as soon as it is known, then all are printed."""
-    from infomax.evaluation.representations import EvaluationOptions
-    from infomax.reporting.comparison import told as told_rows
-    from infomax.runs.run_folder import Run
-    from infomax.runtime.collectives import process_group, rank
-    from infomax.runtime.failures import describe_machine_failure
-    from infomax.runtime.json_lines import append_json_line
-    from infomax.runtime.ranks import device_of, rank_from_environment
+) -> list[ResultRow]:
+    """Evaluates an encoder by a protocol and returns the rows, as ``infomax evaluate`` does.
 
-    if (name := encoder or named) is None or (encoder and named):
-        raise ValueError(
-            "one encoder is wanted: a run folder, timm:NAME, torchvision:NAME, hf:NAME or a checkpoint file"
-        )
-    run = Run(Path(name)) if (Path(name) / "config.json").is_file() else None
-    if out is None:
-        out = (run.path if run is not None else Path()) / "results.jsonl"
-    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise ValueError(f"--out {out} must be a file that can be written, in a folder that is there")
-    how = EvaluationOptions(
+    Args:
+        protocol: Name of a protocol, as ``knn``, or its options, as ``KnnOptions(k=(1, 20))``;
+            ``infomax.evaluation.protocols.PROTOCOLS`` has all protocols.
+        encoder: A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of a ResNet.
+        data: Images with labels: a sub-folder for each class, arrays of labels, or a data set's name. Default: what
+            the run was trained on. A :class:`~infomax.data.splits.Source` holds the images themselves.
+        data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
+            ~/.cache/infomax/data.
+        download: Fetch a named data set that is not there.
+        classes: Text file with the classes to keep, one on each line. Default: all.
+        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
+            all.
+        out: File that a line is added to for each result. Default: the run's results.jsonl; rows of another encoder
+            are not kept.
+        device: Kind of device; auto takes the GPU if there is one.
+        workers: Processes that decode image files. Default: one a core, at most 8.
+        feature_precision: Bits of a number of a feature; 16 takes half the memory and disk.
+        no_cache: Neither keep features on disk nor use those that are there.
+        no_baselines: Evaluate the encoder alone, without its baselines: the untrained encoder and the raw pixels.
+        quiet: Show no progress bars.
+        options: The protocol's own options by name, as ``k=(1, 20)``; ``infomax evaluate PROTOCOL --help`` lists them.
+
+    Returns:
+        A row for each result, of the protocol's own class, with scores as shares from 0 to 1. The rows are flat
+        dataclasses: ``pandas.DataFrame(rows)`` makes a frame of them.
+
+    Raises:
+        ValueError: if there is no such protocol, option, encoder or data set, in one line that says what there is.
+        FloatingPointError: if a fine-tuning diverges.
+        MachineError: if memory or a process was lost; the rows before are kept.
+
+    Example:
+        >>> import infomax
+        >>> rows = infomax.evaluate("knn", "runs/a", data="digits", k=(1, 20))  # doctest: +SKIP
+        >>> rows[0].representation, rows[0].k, rows[0].top1  # doctest: +SKIP
+        ('trained encoder', 1, 0.9610027670860291)
+    """
+    chosen, chosen_options = choose_protocol(protocol, options)
+    location = EvaluationData(
+        data=None if data is None or isinstance(data, Source) else fspath(data),
+        data_dir=None if data_dir is None else fspath(data_dir),
+        download=download,
+        classes=None if classes is None else fspath(classes),
+        subset=None if subset is None else fspath(subset),
+    )
+    evaluation = EvaluationOptions(
         device=device,
         workers=workers,
         feature_precision=feature_precision,
         no_cache=no_cache,
-        alone=alone,
-        quiet=False,
+        no_baselines=no_baselines,
+        quiet=quiet,
     )
-    where = location(options)
-    if where.data is None and protocol != "transfer" and options.get("setting") != "transfer":
+    request = prepare_evaluation(
+        chosen,
+        chosen_options,
+        encoder,
+        location,
+        evaluation,
+        out=None if out is None else Path(out),
+        source=data if isinstance(data, Source) else None,
+    )
+    opened, missing = request.open_data()
+    for reason in missing:
+        warnings.warn(f"left out: {reason}", stacklevel=2)
+    return list(request.rows(opened))
+
+
+def choose_protocol(protocol: str | ProtocolOptions, options: dict[str, Any]) -> tuple[Protocol, ProtocolOptions]:
+    """Returns a protocol and its options.
+
+    Args:
+        protocol: Name of the protocol, or its options.
+        options: Options by name; they replace those in ``protocol``. A list counts as a tuple.
+
+    Raises:
+        ValueError: if there is no such protocol or option, naming the nearest one, or a value is impossible.
+    """
+    if isinstance(protocol, str):
+        chosen = PROTOCOLS[choose("the protocol", protocol, PROTOCOLS)]
+    else:
+        chosen = next((known for known in PROTOCOLS.values() if type(protocol) is known.options), None)
+        if chosen is None:
+            names = ", ".join(known.options.__name__ for known in PROTOCOLS.values())
+            raise ValueError(f"the protocol must be a name or one of {names}, but is {protocol!r}")
+    defaults = {field.name: field.default for field in option_fields(chosen.options)}
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        choose(f"the option of {chosen.name}", name, defaults)
+        if isinstance(defaults[name], tuple) and not isinstance(value, list | tuple):
+            raise ValueError(f"{name} must be several values, as ({value!r},), but is {value!r}")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return chosen, chosen.options(**values) if isinstance(protocol, str) else replace(protocol, **values)
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """A frozen dataclass that holds the images of one data set, and where they are."""
+
+    source: Source
+    location: DataLocation | None
+    """None if the images were given themselves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRequest:
+    """A frozen dataclass that holds one evaluation that is possible, as far as that is known before it starts."""
+
+    protocol: Protocol
+    options: ProtocolOptions
+    encoder: str
+    run: Run | None
+    """The run folder, if the encoder is a run's."""
+    location: EvaluationData
+    """The images; ``data`` is None if ``source`` is given or the protocol's own data sets are taken."""
+    source: Source | None
+    evaluation: EvaluationOptions
+    out: Path | None
+    """File that rows are added to."""
+
+    @property
+    def limits(self) -> dict[str, str]:
+        """The files that say which classes and images are kept, by the fields of a row."""
+        files = {"classes_file": self.location.classes, "subset_file": self.location.subset}
+        return {name: file for name, file in files.items() if file is not None}
+
+    def open_data(self) -> tuple[list[OpenedData], list[str]]:
+        """Opens the data sets before anything is computed.
+
+        Returns:
+            The data sets, and for each one of the protocol's own that is not there the reason.
+
+        Raises:
+            ValueError: if a data set that was named, or every one of the protocol's own, is not there.
+        """
+        if self.source is not None:
+            return [OpenedData(self.source, None)], []
+        names = self.protocol.default_data(self.options)
+        if (data := self.location.data) is not None:
+            wanted = data.split(",") if names else [data]
+            if not set(wanted) <= {*NAMED_DATASETS, "digits"}:
+                wanted = [data]  # folders, which may have commas between them too
+            return [self._open(name) for name in wanted], []
+        opened, missing = [], []
+        for name in names:
+            try:
+                opened.append(self._open(name))
+            except ValueError as error:
+                missing.append(str(error))
+        if not opened:
+            raise ValueError(f"none of the {len(names)} data sets is there: {missing[0]}")
+        return opened, missing
+
+    def _open(self, data: str) -> OpenedData:
+        location = DataLocation(data, self.location.data_dir, self.location.classes, self.location.subset)
+        with _machine_failures_described():
+            return OpenedData(location.open(download=self.location.download), location)
+
+    def rows(self, opened: Sequence[OpenedData], *, command: str | None = None) -> Iterator[ResultRow]:
+        """Evaluates the encoder on each data set, and yields a row as soon as it is computed and kept.
+
+        On several ranks each of them yields the rows, and the first one keeps them.
+
+        Args:
+            opened: The data sets of :meth:`open_data`.
+            command: The command that asked for it, if one did.
+
+        Raises:
+            MachineError: if memory or a process was lost.
+        """
+        from infomax.runtime.collectives import rank
+
+        for data in opened:
+            computed = self.protocol.run(self.encoder, data.source, self.options, self.evaluation)
+            while True:
+                with _machine_failures_described():
+                    row = next(computed, None)
+                if row is None:
+                    break
+                row = replace(row, **self._origin(row, data), command=command)
+                if self.out is not None and rank() == 0:
+                    append_result(self.out, row)
+                yield row
+
+    def _origin(self, row: ResultRow, data: OpenedData) -> dict[str, Any]:
+        """Returns the fields of a row that say where it came from."""
+        place = data.source.name if data.location is None else data.location
+        evaluation = evaluation_hash(self.options, place, self.evaluation.feature_precision)
+        fields: dict[str, Any] = {**self.limits, "evaluation": evaluation}
+        if self.run is not None and row.representation == "trained encoder":
+            fields |= {"recipe": self.run.recipe_title, "trained_steps": self.run.trained_steps}
+        return fields
+
+
+def evaluation_hash(options: ProtocolOptions, data: DataLocation | str, feature_precision: str) -> str:
+    """Returns the hash of all that decides the results of an encoder, but the encoder itself.
+
+    Rows of one encoder with the same hash and the same conditions measure the same.
+
+    Args:
+        options: The protocol's options.
+        data: Where the images are; or a name, if they were given themselves.
+        feature_precision: Bits of a number of a feature, ``32`` or ``16``.
+    """
+    place = data if isinstance(data, str) else data.resolved()
+    return specification_hash({"options": options, "data": place, "feature_precision": feature_precision})
+
+
+def prepare_evaluation(
+    protocol: Protocol,
+    options: ProtocolOptions,
+    encoder: str | PathLike[str],
+    location: EvaluationData,
+    evaluation: EvaluationOptions,
+    *,
+    out: Path | None = None,
+    source: Source | None = None,
+) -> EvaluationRequest:
+    """Checks an evaluation and completes what was not said: the images of a run, and its file of results.
+
+    Args:
+        protocol: The protocol.
+        options: The protocol's options.
+        encoder: Name of the encoder.
+        location: The images, as far as they are said.
+        evaluation: Device, workers and cache, and whether there are baselines.
+        out: File to add rows to; None takes that of a run folder, and none for another encoder.
+        source: The images themselves.
+
+    Raises:
+        ValueError: if no images are named, or ``out`` cannot be written.
+    """
+    name = fspath(encoder)
+    run = Run(Path(name)) if (Path(name) / "config.json").is_file() else None
+    if out is None and run is not None:
+        out = run.path / "results.jsonl"
+    if out is not None and (out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK)):
+        raise ValueError(f"--out {out} must be a file that can be written, in a folder that is there")
+    if source is None and location.data is None and not protocol.default_data(options):
         if run is None:
             raise ValueError(f"--data is wanted: {name} is not a run folder, which would say what it was trained on")
-        given = {key: value for key, value in vars(where).items() if value is not None}
-        where = replace(run.location, **given)
-    limits = {f"{key}_file": file for key in ("classes", "subset") if (file := getattr(where, key)) is not None}
-    rank_info = rank_from_environment()
-    if rank_info is not None and rank_info.rank > 0:
-        how = replace(how, quiet=True)
-    rows: list[Row] = []
+        given = {key: value for key, value in vars(location).items() if value is not None}
+        location = replace(location, **{**vars(run.location), **given})
+    return EvaluationRequest(
+        protocol=protocol,
+        options=options,
+        encoder=name,
+        run=run,
+        location=location,
+        source=source,
+        evaluation=evaluation,
+        out=out,
+    )
 
-    def judged() -> None:
-        try:
-            for row in _rows(protocol, name, where, download, how, options):
-                rows.append(row)
-                if rank() == 0:
-                    append_json_line(out, {**row, **limits, **_origin(row, run)})
-        except Exception as error:
-            told = describe_machine_failure(error, "--feature-precision 16, or a smaller --batch-size, takes less")
-            if told is None:
-                raise
-            raise MachineError(f"{told}. What was computed is kept, and the same command goes on") from error
 
+@contextmanager
+def _machine_failures_described() -> Generator[None]:
     try:
-        if rank_info is None:
-            judged()
-        else:
-            with process_group(
-                rank_info.rank, rank_info.world_size, device=device_of(how.torch_device.type, rank_info.local_rank)
-            ):
-                judged()
-    finally:
-        if rows and (rank_info is None or rank_info.rank == 0):
-            print(told_rows(protocol, rows, limits))
-            if run is not None:
-                print(f"trained by {run.recipe_title}")
-            print(f"added to {out}")
+        yield
+    except Exception as error:
+        cure = "--feature-precision 16, or a smaller --batch-size, takes less"
+        if (failure := describe_machine_failure(error, cure)) is None:
+            raise
+        raise MachineError(f"{failure}. What was computed is kept, and the same command goes on") from error
 
 
-def location(options: dict[str, Any]) -> Any:
-    """Takes where the images are out of the options."""
-    from infomax.data.sources.location import DataLocation
+@contextmanager
+def launched_ranks(evaluation: EvaluationOptions) -> Generator[EvaluationOptions]:
+    """Joins the ranks that torchrun or srun started, if they did, until the block ends.
 
-    return DataLocation(**{name: options.pop(name) for name in ("data", "data_dir", "classes", "subset")})
+    Yields:
+        The options for this rank; only the first one shows progress bars.
+    """
+    from infomax.runtime.collectives import process_group
+    from infomax.runtime.ranks import device_of, rank_from_environment
 
-
-def _origin(row: Row, run: Any) -> Row:
-    """The command, and of a run's own encoder what it is."""
-    own = run is not None and row["representation"] == "trained encoder"
-    origin = {"recipe": run.recipe_title, "trained_steps": run.trained_steps} if own else {}
-    return {**origin, "command": shlex.join(["infomax", *sys.argv[1:]])}
-
-
-def _rows(protocol: str, name: str, where: Any, download: bool, how: Any, options: dict[str, Any]) -> Iterable[Row]:
-    """What a protocol finds, as it finds it."""
-    if protocol == "transfer" or options.get("setting") == "transfer":
-        return _transfers(protocol, name, where, download, how, options)
-    return _protocols()[protocol](name, where.open(download=download), how=how, **options)
-
-
-def _protocols() -> dict[str, Callable[..., Iterable[Row]]]:
-    """By the name of each; torch is imported with them."""
-    from infomax.evaluation import protocols
-    from infomax.evaluation.finetune import finetune
-    from infomax.evaluation.prototypes import prototype_row
-
-    def cluster(name: str, source: Any, *, how: Any, **options: Any) -> Iterable[Row]:
-        yield from protocols.cluster(name, source, how=how, **options)
-        if (row := prototype_row(name, source, how=how)) is not None:
-            yield row
-
-    def tuned(name: str, source: Any, *, steps: int | None, budget: int | None, **options: Any) -> Iterable[Row]:
-        for word, value in (("--steps", steps), ("--budget", budget)):
-            if value is not None:
-                raise ValueError(f"{word} {value} is for --setting transfer")
-        yield finetune(name, source, **options)
-
-    return {"knn": protocols.knn, "linear": _linear, "few": protocols.few, "cluster": cluster, "finetune": tuned}
-
-
-def _linear(name: str, source: Any, *, how: Any, probe: str | None, **options: Any) -> Iterable[Row]:
-    """Solved to the optimum, or trained as a paper trains it."""
-    from infomax.evaluation import protocols
-    from infomax.evaluation.probing import probe as trained
-
-    if probe is None:
-        unset = {"learning_rate": (), "no_augmentation": False, "seed": 0}
-        for word, value in options.items():
-            if value != unset.get(word):
-                raise ValueError(f"--{word.replace('_', '-')} is for a trained classifier; name it with --probe")
-        return protocols.linear(name, source, how=how)
-    rates = options.pop("learning_rate") or None
-    return trained(name, source, name=probe, learning_rates=rates, how=how, **options)
-
-
-def _transfers(
-    protocol: str, name: str, where: Any, download: bool, how: Any, options: dict[str, Any]
-) -> Iterable[Row]:
-    """A row for each data set; all are opened before the first is computed."""
-    from infomax.data.sources.named import NAMED_DATASETS
-    from infomax.evaluation.search import transfer_finetune
-    from infomax.evaluation.transfer import TRANSFER_SETS, to_transfer, transfer
-    from infomax.runtime.collectives import rank
-
-    if protocol == "finetune" and options["epochs"] is not None:
-        raise ValueError(f"--epochs {options['epochs']} is not for --setting transfer, whose runs have --steps")
-    wanted = where.data.split(",") if where.data else list(TRANSFER_SETS)
-    if not set(wanted) <= {*NAMED_DATASETS, "digits"}:
-        wanted = [where.data]  # folders, which may have commas between them too
-    sources, missing = [], []
-    for data in wanted:
-        try:
-            sources.append(replace(where, data=data).open(download=download))
-        except ValueError as error:
-            if where.data is not None:
-                raise
-            missing.append(str(error))
-    if not sources:
-        raise ValueError(f"none of the {len(TRANSFER_SETS)} data sets is there: {missing[0]}")
-    if missing and rank() == 0:
-        print(f"left out: {', '.join(sorted({*wanted} - {s.name for s in sources}))}")
-        for reason in missing:
-            print(f"  {reason}", file=sys.stderr)
-    what = to_transfer(name, how)
-    for source in sources:
-        if protocol == "transfer":
-            yield from transfer(what, source, how=how, **options)
-        else:
-            words = {key: value for key, value in options.items() if key != "setting"}
-            yield from transfer_finetune(what, source, how=how, **words)
-
-
-def report(*, results: tuple[Path, ...], table: str | None) -> None:
-    """``infomax report``."""
-    from infomax.reporting.comparison import compared
-
-    print(compared(results, table))
+    info = rank_from_environment()
+    if info is None:
+        yield evaluation
+        return
+    device = device_of(evaluation.torch_device.type, info.local_rank)
+    with process_group(info.rank, info.world_size, device=device):
+        yield replace(evaluation, quiet=evaluation.quiet or info.rank > 0)

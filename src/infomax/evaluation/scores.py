@@ -1,6 +1,7 @@
 """Class scores to the numbers that are reported, and how sure they are."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -49,7 +50,7 @@ def mean_average_precision(scores: np.ndarray, labels: Int[np.ndarray, "m classe
     return float(np.mean([average_precision(scores[:, c], labels[:, c]) for c in shown])) if len(shown) else 0.0
 
 
-def interval(statistic: Callable[[np.ndarray], float], rows: int) -> list[float]:
+def interval(statistic: Callable[[np.ndarray], float], rows: int) -> tuple[float, float]:
     """The 95 % interval of a statistic by the bootstrap: its 2.5 and 97.5 percentiles over 1,000 redrawn test sets.
 
     It tells how far another test set of this size would move the number, not another run of the training.
@@ -61,13 +62,13 @@ def interval(statistic: Callable[[np.ndarray], float], rows: int) -> list[float]
     draw = np.random.default_rng(0)
     values = [statistic(draw.integers(rows, size=rows)) for _ in range(RESAMPLES)]
     low, high = np.percentile(values, [2.5, 97.5])
-    return [float(low), float(high)]
+    return float(low), float(high)
 
 
 METRICS = ("top1", "mean_per_class", "map11")
 
 
-def judge(scores: Tensor, labels: Tensor, metric: str = "top1") -> dict[str, object]:
+def judge(scores: Tensor, labels: Tensor, metric: str = "top1") -> dict[str, Any]:
     """What a row of results says of class scores: the metric, its 95 % interval, and with top-1 also top-5.
 
     Args:

@@ -19,7 +19,9 @@ from infomax.data.images import ArrayImages, Images
 from infomax.data.sources.joined import JoinedImages
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.finetune import FineTuneJob, Row
-from infomax.evaluation.representations import EvaluationOptions, Representation
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.protocols.finetune import TransferFinetuneRow
+from infomax.evaluation.representations import Representation
 from infomax.evaluation.transfer import metric_of, parts, to_transfer
 from infomax.evaluation.tuning import FineTuning
 from infomax.runtime.checks import check_count
@@ -50,53 +52,52 @@ def transfer_finetune(
     steps: int | None = None,
     batch_size: int | None = None,
     budget: int | None = None,
-    epochs: int | None = None,
     seed: int = 0,
     precision: str = "32",
     work: Path | None = None,
-    how: EvaluationOptions | None = None,
-) -> list[Row]:
-    """One row: the metric of the data set on its test images, of the pair that is best on the validation images.
+    evaluation: EvaluationOptions | None = None,
+) -> TransferFinetuneRow:
+    """Fine-tunes an encoder on a data set by the best pair of learning rate and weight decay, and returns its score.
+
+    The score is the metric of the data set on its test images; the pair is the best one on the validation images.
 
     Of equally good pairs that with the larger learning rate counts, then that with the smaller decay. A pair whose
     training diverges is worse than any other. Images to classify are resized until their shorter side is that of the
-    encoder's input. Where an image shows several classes, each has a binary cross-entropy of its own.
+    encoder's input. If images show several classes, each class has a binary cross-entropy of its own.
 
     Args:
-        encoder: Its name, or what :func:`infomax.evaluation.transfer.to_transfer` made of it, for several data sets.
+        encoder: Name of the encoder, or what :func:`infomax.evaluation.transfer.to_transfer` made of it, for several data sets.
         steps: Of each fine-tuning; None takes 5,000.
         batch_size: None takes 64, or all training images if they are fewer.
         budget: Try only so many of the 20 pairs, the first in :data:`ORDER`; None tries all.
-        epochs: Must be left out: steps are counted here.
         seed: Of the classifier's first weights, the order of the images and their crops; the same for all pairs.
         precision: ``32``, or ``bf16`` by autocast.
         work: As in :func:`infomax.evaluation.finetune.finetune`; it keeps each pair, and serves a larger budget too.
+        evaluation: Device, workers and cache.
 
     Raises:
         ValueError: if the images do not suit it, or ``work`` belongs to something else.
         FloatingPointError: if all pairs diverge, or the best one does on training and validation images together.
     """
-    how = how or EvaluationOptions()
-    if epochs is not None:
-        raise ValueError(f"--epochs {epochs} is not for --setting transfer, whose runs have --steps")
+    evaluation = evaluation or EvaluationOptions()
     if budget is not None:
         check_count("--budget", budget, low=1)
     given: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
     setting = replace(TRANSFER, **{key: value for key, value in given.items() if value is not None})
-    what = encoder if isinstance(encoder, Representation) else to_transfer(encoder, how)
+    representation = encoder if isinstance(encoder, Representation) else to_transfer(encoder, evaluation)
     split, metric = parts(source), metric_of(source)
     both = together(split.train, split.val)
     named = {"train": split.train, "val": split.val, "trainval": both, "test": split.test}
-    job = FineTuneJob(what, setting, named, metric, seed, precision, work, how)
+    job = FineTuneJob(representation, setting, named, metric, seed, precision, work, evaluation)
     tried = [_try(job, setting, *pair) for pair in ORDER[:budget]]
     best = choose_best(tried)
     rate, decay = best["learning_rate"], best["weight_decay"]
     final = job.judged("trainval", "test", of_pair(setting, "best", rate, decay))
-    return [
+    return TransferFinetuneRow.from_json(
         {
             "protocol": "transfer-finetune",
             "data": source.name,
-            "representation": what.name,
+            "representation": representation.name,
             "setting": setting.name,
             "learning_rate": rate,
             "weight_decay": decay,
@@ -110,7 +111,7 @@ def transfer_finetune(
             **job.common,
             "seconds": round(final["seconds"] + sum(trial["seconds"] for trial in tried), 3),
         }
-    ]
+    )
 
 
 def of_pair(setting: FineTuning, stage: str, rate: float, decay: float) -> FineTuning:

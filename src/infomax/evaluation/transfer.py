@@ -20,22 +20,11 @@ from torch import Tensor
 from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.data.streams import Stream
 from infomax.evaluation.logistic import logistic_path
-from infomax.evaluation.representations import EvaluationOptions, Representation, represent
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.protocols.transfer import TransferRow
+from infomax.evaluation.representations import Representation, represent
 from infomax.evaluation.scores import hits, judge, mean_average_precision, mean_per_class
 
-TRANSFER_SETS = (
-    "aircraft",
-    "caltech101",
-    "cars",
-    "cifar10",
-    "cifar100",
-    "dtd",
-    "flowers",
-    "food101",
-    "pets",
-    "sun397",
-    "voc2007",
-)
 METRIC = dict.fromkeys(("aircraft", "caltech101", "flowers", "pets"), "mean_per_class") | {"voc2007": "map11"}
 MOST_ITERATIONS = 100  # scikit-learn's own limit
 Solution = tuple[Float[Tensor, "classes d"], Float[Tensor, " classes"], bool]
@@ -103,60 +92,61 @@ def transfer(
     *,
     penalties: Sequence[float] = PENALTIES,
     as_published: bool = False,
-    how: EvaluationOptions | None = None,
-) -> list[dict[str, Any]]:
-    """One row: the test score of the classifier whose penalty is best on the validation images.
+    evaluation: EvaluationOptions | None = None,
+) -> TransferRow:
+    """Returns the test score of the linear classifier whose penalty is best on the validation images.
 
     Images are resized until their shorter side is that of the encoder's input, and the centre is cropped.
 
     Args:
-        encoder: Its name, or what :func:`to_transfer` made of it, for several data sets.
+        encoder: Name of the encoder, or what :func:`to_transfer` made of it, for several data sets.
+        source: The data set.
         penalties: On half the sum of squared weights, beside the sum of cross-entropies; of equally good ones the first
             is taken.
         as_published: Solve with scikit-learn as the published results were, from weak to strong penalty, each from the
-            solution before, stopped after 100 iterations: slower, and short of the optimum where penalties are weak.
+            solution before, stopped after 100 iterations: slower, and short of the optimum if penalties are weak.
+        evaluation: Device, workers and cache.
     """
-    how = how or EvaluationOptions()
-    what = encoder if isinstance(encoder, Representation) else to_transfer(encoder, how)
+    evaluation = evaluation or EvaluationOptions()
+    representation = encoder if isinstance(encoder, Representation) else to_transfer(encoder, evaluation)
     split, metric = parts(source), metric_of(source)
     start = time.perf_counter()
-    train, val, test = (_features(what, part, how) for part in (split.train, split.val, split.test))
-    labels = [torch.from_numpy(part.labels).to(how.torch_device) for part in (split.train, split.val)]
+    train, val, test = (_features(representation, part, evaluation) for part in (split.train, split.val, split.test))
+    labels = [torch.from_numpy(part.labels).to(evaluation.torch_device) for part in (split.train, split.val)]
     classes = len(split.train.images.classes)
     solve = _stopped_early if as_published else _exact
     path = solve(train, labels[0], classes=classes, penalties=penalties)
-    found = [score(val.to(weight.dtype) @ weight.T + bias, split.val.labels, metric) for weight, bias, _ in path]
-    best = int(np.argmax(found))
+    scores = [score(val.to(weight.dtype) @ weight.T + bias, split.val.labels, metric) for weight, bias, _ in path]
+    best = int(np.argmax(scores))
     both = torch.cat([train, val]), torch.cat(labels)
     weight, bias, converged = solve(*both, classes=classes, penalties=[penalties[best]])[0]
-    return [
-        {
-            "protocol": "transfer",
-            "data": source.name,
-            "representation": what.name,
-            "penalty": penalties[best],
-            "penalties": [min(penalties), max(penalties), len(penalties)],
-            "validation": found[best],
-            **judge((test.to(weight.dtype) @ weight.T + bias).cpu(), torch.from_numpy(split.test.labels), metric),
-            "classes": classes,
-            "train_images": len(train),
-            "validation_images": len(val),
-            "test_images": len(test),
-            "solver": "scikit-learn" if as_published else "exact",
-            "converged": converged and all(done for *_, done in path),
-            "encoder": what.identity,
-            "seconds": round(time.perf_counter() - start, 3),
-        }
-    ]
+    return TransferRow(
+        data=source.name,
+        representation=representation.name,
+        penalty=penalties[best],
+        penalties=(min(penalties), max(penalties), len(penalties)),
+        validation=scores[best],
+        **judge((test.to(weight.dtype) @ weight.T + bias).cpu(), torch.from_numpy(split.test.labels), metric),
+        classes=classes,
+        train_images=len(train),
+        validation_images=len(val),
+        test_images=len(test),
+        solver="scikit-learn" if as_published else "exact",
+        converged=converged and all(done for *_, done in path),
+        encoder=representation.identity,
+        seconds=round(time.perf_counter() - start, 3),
+    )
 
 
-def to_transfer(encoder: str | PathLike[str], how: EvaluationOptions) -> Representation:
-    """An encoder that is shown the whole shorter side of an image, as these protocols do."""
-    return represent(encoder, how, change=lambda usual: replace(usual, resize=usual.size))
+def to_transfer(encoder: str | PathLike[str], evaluation: EvaluationOptions) -> Representation:
+    """Opens an encoder that is shown the whole shorter side of an image, as these protocols do."""
+    return represent(encoder, evaluation, change=lambda usual: replace(usual, resize=usual.size))
 
 
-def _features(what: Representation, part: LabelledImages, how: EvaluationOptions) -> Float[Tensor, "n d"]:
-    return what.of(part).to(how.torch_device).float()
+def _features(
+    representation: Representation, part: LabelledImages, evaluation: EvaluationOptions
+) -> Float[Tensor, "n d"]:
+    return representation.of(part).to(evaluation.torch_device).float()
 
 
 def _exact(x: Tensor, labels: Tensor, *, classes: int, penalties: Sequence[float]) -> list[Solution]:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from infomax.data.options import DataOptions
 from infomax.runtime.options import Shown
-from infomax.training.options import DataOptions, ExecutionOptions, MachineOptions, RecipeChangeOptions
+from infomax.training.options import ExecutionOptions, MachineOptions, RecipeChangeOptions
 
 
 @dataclass(frozen=True, kw_only=True)

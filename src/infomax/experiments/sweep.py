@@ -20,7 +20,7 @@ from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, recipe_differences
 from infomax.runtime.checks import check_count, choose
 
-PROTOCOLS = ("knn", "linear", "few", "cluster", "finetune")
+PROTOCOLS = ("knn", "linear", "few-shot", "cluster", "finetune")
 PROBES = sorted({column.probe for one in published.tables() for column in one.columns if column.probe})
 
 
@@ -208,7 +208,7 @@ def _trial(out: Path, member: Member, recipe: Recipe, train: Sequence[str], prot
     judging = {}
     for words in protocols:
         protocol, *rest = shlex.split(words)
-        alone = [] if protocol == "finetune" else ["--alone"]
+        alone = [] if protocol == "finetune" else ["--no-baselines"]
         judging[words] = ["evaluate", protocol, str(folder), *alone, *machine, *rest]
     return Trial(member, recipe, folder, [*command, "--out", str(folder), "--resume"], judging)
 

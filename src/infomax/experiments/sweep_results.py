@@ -10,7 +10,7 @@ from typing import Any
 from infomax.experiments.sweep import Member, Sweep
 from infomax.papers import published
 from infomax.papers.published import Column, Number
-from infomax.reporting.comparison import printed, said
+from infomax.reporting.comparison import format_condition, format_published
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 
 SCORES = {"top1": "top-1", "nmi": "NMI"}
@@ -43,7 +43,7 @@ class RankInfo:
     @property
     def theirs(self) -> Cell:
         """The paper's number."""
-        return EMPTY if self.paper is None else Cell(printed(self.paper, self.deviation), self.paper)
+        return EMPTY if self.paper is None else Cell(format_published(self.paper, self.deviation), self.paper)
 
 
 def _shown(value: float, deviation: float | None) -> Cell:
@@ -60,7 +60,10 @@ def _of_table(sweep: Sweep, one: published.Table) -> list[RankInfo]:
     pairs.sort(key=lambda pair: (one.rows.index(pair[0].row), one.columns.index(pair[0].column)))
     found = []
     for number, member in pairs:
-        row = [number.row.method, *(said(k, v) for k, v in vars(number.row.conditions).items() if v is not None)]
+        row = [
+            number.row.method,
+            *(format_condition(k, v) for k, v in vars(number.row.conditions).items() if v is not None),
+        ]
         scores = _scores(sweep, member, number.column)
         found.append(RankInfo(", ".join(row), number.column.name, scores, number.value, number.deviation))
     return _placed_by_table(found, [number for number, _ in pairs])

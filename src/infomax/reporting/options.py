@@ -1,6 +1,7 @@
-"""Options of lists of recipes."""
+"""Options of reports and of lists of recipes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 from infomax.recipes.registry import METHODS
@@ -25,3 +26,13 @@ class RecipeListOptions:
     """Kind of GPU for the hours."""
     overrides: Annotated[tuple[str, ...], Shown(name="set", metavar="KEY=VALUE", repeatable=True)] = ()
     """Changes to the one recipe that is printed; they are marked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """A frozen dataclass that holds all options of ``infomax report``."""
+
+    results: Annotated[tuple[Path, ...], Shown(metavar="RUN|FILE [RUN|FILE ...]", positional=True)] = ()
+    """Run folders, or files of results."""
+    table: Annotated[str | None, Shown(metavar="ID", default="all with a column for one of the results")] = None
+    """Show this table of a paper alone, as mira-5; list names all tables."""

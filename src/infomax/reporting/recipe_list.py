@@ -9,7 +9,7 @@ from infomax.recipes import registry
 from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import flat_settings
-from infomax.reporting.comparison import printed
+from infomax.reporting.comparison import format_published
 from infomax.reporting.tables import make_table
 from infomax.runtime.checks import check_number, choose
 
@@ -56,7 +56,7 @@ def as_list(found: Sequence[Experiment], *, gpu: str) -> str:
         times = train_hours(experiment, gpu)
         time = "" if times is None else " to ".join(dict.fromkeys(f"{x:.2g}" if x < 10 else f"{x:.0f}" for x in times))
         where = f"{main.table.paper} {main.table.number}" if main else ""
-        score = printed(main.value, main.deviation) + "?" * bool(main.row.uncertain) if main else ""
+        score = format_published(main.value, main.deviation) + "?" * bool(main.row.uncertain) if main else ""
         extent = (str(recipe.epochs), str(recipe.batch_size))
         rows.append(
             [experiment.name, experiment.data or "any", recipe.encoder.backbone, *extent, cost, time, score, where]
@@ -89,7 +89,7 @@ def in_full(experiment: Experiment, overrides: Sequence[str]) -> str:
     if (main := experiment.main) is not None and main.column.probe:
         judge += f" --probe {main.column.probe}"
     numbers = [
-        f"  {n.table.paper}, {n.table.number}: {n.column.name} {printed(n.value, n.deviation)}"
+        f"  {n.table.paper}, {n.table.number}: {n.column.name} {format_published(n.value, n.deviation)}"
         + (f" (uncertain: {n.row.uncertain})" if n.row.uncertain else "")
         for n in experiment.numbers()
     ]

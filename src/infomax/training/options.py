@@ -6,47 +6,13 @@ In: nothing but plain values; no torch, so that ``--help`` and mistakes are quic
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+from infomax.data.options import DataOptions
 from infomax.recipes.registry import DEFAULT_METHOD, METHODS
 from infomax.runtime.options import Shown, option_names
 
-if TYPE_CHECKING:
-    from infomax.data.sources.location import DataLocation
-
 RECIPES_OWN = "the recipe's"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """A frozen dataclass that says which images are meant."""
-
-    data: Annotated[str | None, Shown(metavar="DIR|FILE|NAME", default="the recipe's data set, or digits")] = None
-    """Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt of
-    paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed."""
-    data_dir: Annotated[str | None, Shown(metavar="DIR", default="INFOMAX_DATA, or ~/.cache/infomax/data")] = None
-    """Folder that holds the data sets that are given by name."""
-    download: bool = False
-    """Fetch a named data set that is not there."""
-    classes: Annotated[str | None, Shown(metavar="FILE", default="all")] = None
-    """Text file with the classes to keep, one on each line."""
-    subset: Annotated[str | None, Shown(metavar="FILE", default="all")] = None
-    """Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt."""
-
-    def given_location(self) -> dict[str, str]:
-        """Returns the parts of the images' location that are given, by their names."""
-        parts = {"data": self.data, "data_dir": self.data_dir, "classes": self.classes, "subset": self.subset}
-        return {name: value for name, value in parts.items() if value is not None}
-
-    def location(self, default: str) -> "DataLocation":
-        """Returns where the images are.
-
-        Args:
-            default: Name of the data set if none is given.
-        """
-        from infomax.data.sources.location import DataLocation
-
-        return DataLocation(**{"data": default, **self.given_location()})
 
 
 @dataclass(frozen=True, kw_only=True)

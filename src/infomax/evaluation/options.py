@@ -1,0 +1,62 @@
+"""Options that all protocols share: which images, on which device, how features are kept. Torch is not imported."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from infomax.data.options import DataOptions
+from infomax.runtime.checks import choose_device
+from infomax.runtime.options import Shown
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("32", "16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationData(DataOptions):
+    """A frozen dataclass that says which labelled images an encoder is evaluated on."""
+
+    data: Annotated[str | None, Shown(metavar="DIR|FILE|NAME", default="what the run was trained on")] = None
+    """Images with labels: a sub-folder for each class, arrays of labels, or a data set's name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions:
+    """A frozen dataclass that says what an evaluation computes on. It decides no result but by rounding."""
+
+    device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
+    """Kind of device; auto takes the GPU if there is one."""
+    workers: Annotated[int | None, Shown(metavar="N", default="one a core, at most 8")] = None
+    """Processes that decode image files."""
+    feature_precision: Annotated[str, Shown(metavar="32|16")] = "32"
+    """Bits of a number of a feature; 16 takes half the memory and disk."""
+    no_cache: bool = False
+    """Neither keep features on disk nor use those that are there."""
+
+    def __post_init__(self) -> None:
+        if self.feature_precision not in PRECISIONS:
+            raise ValueError(f"--feature-precision must be 32 or 16, but is {self.feature_precision!r}")
+
+    @property
+    def torch_device(self) -> "torch.device":
+        """The device as torch names it."""
+        import torch
+
+        return torch.device(choose_device(self.device))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineOptions:
+    """A frozen dataclass that says whether an encoder is compared with its baselines."""
+
+    no_baselines: bool = False
+    """Evaluate the encoder alone, without its baselines: the untrained encoder and the raw pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions(ComputeOptions, BaselineOptions):
+    """A frozen dataclass that holds what all protocols are told, beside the encoder, the images and their own options."""
+
+    quiet: bool = True
+    """Show no progress bars."""

@@ -1,0 +1,98 @@
+"""Transfer: a linear classifier on frozen features of other data sets (MIRA's Table 5, MVEB's Table 4)."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from infomax.evaluation.options import EvaluationData, EvaluationOptions
+from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
+from infomax.evaluation.result_row import ResultRow, Score
+from infomax.runtime.options import Shown
+
+if TYPE_CHECKING:
+    from infomax.data.splits import Source
+
+TRANSFER_SETS = (
+    "aircraft",
+    "caltech101",
+    "cars",
+    "cifar10",
+    "cifar100",
+    "dtd",
+    "flowers",
+    "food101",
+    "pets",
+    "sun397",
+    "voc2007",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferData(EvaluationData):
+    """A frozen dataclass that says to which data sets an encoder is transferred."""
+
+    data: Annotated[str | None, Shown(metavar="NAME,NAME|DIR", default="those of the 11 that are in --data-dir")] = None
+    """Data sets by name with commas between: aircraft, caltech101, cars, cifar10, cifar100, dtd, flowers, food101,
+    pets, sun397, voc2007; or any images with labels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferOptions(ProtocolOptions):
+    """Classifies frozen features of other data sets by a linear classifier, as in MIRA's Table 5 and MVEB's Table 4."""
+
+    as_published: bool = False
+    """Solve with scikit-learn and stop it after 100 iterations, as the published results were; much slower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferScores(ResultRow):
+    """A frozen dataclass that holds a result by the metric of the data set, and the images it was chosen by."""
+
+    validation: float
+    """The metric on the validation images, by which the settings were chosen."""
+    train_images: int
+    validation_images: int
+    top1: Annotated[float | None, Score("top-1")] = None
+    mean_per_class: Annotated[float | None, Score("per class")] = None
+    map11: Annotated[float | None, Score("mAP")] = None
+    top5: Annotated[float | None, Score("top-5")] = None
+
+    @property
+    def image_counts(self) -> dict[str, int]:
+        """Numbers of images by the word for them; those to train on are labelled."""
+        return {"labelled": self.train_images, "test": self.test_images}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRow(TransferScores):
+    """A frozen dataclass that holds the score of the penalty that is best on the validation images."""
+
+    protocol: str = "transfer"
+    penalty: float
+    """On half the sum of squared weights, beside the sum of cross-entropies."""
+    penalties: tuple[float, float, int]
+    """The least and the largest that were tried, and how many."""
+    solver: str
+    """``exact`` or ``scikit-learn``."""
+    converged: bool
+    """Whether the solver came to the optimum with every penalty."""
+
+
+def run(
+    encoder: EncoderName, source: "Source", options: TransferOptions, evaluation: EvaluationOptions
+) -> Iterator[TransferRow]:
+    """Yields the row of one data set; see :func:`infomax.evaluation.transfer.transfer`."""
+    from infomax.evaluation.transfer import transfer
+
+    yield transfer(encoder, source, as_published=options.as_published, evaluation=evaluation)
+
+
+PROTOCOL = Protocol(
+    name="transfer",
+    title="transfer by a linear classifier",
+    options=TransferOptions,
+    rows=(TransferRow,),
+    run=run,
+    data=TransferData,
+    default_data=lambda _: TRANSFER_SETS,
+)

@@ -1,0 +1,205 @@
+"""The row of a result: what was measured, under which conditions, and where it came from.
+
+A protocol has its own row class, with a field for each of its conditions and scores. What a table shows of a row follows
+from the fields: one marked :class:`Condition` is a column that tells rows apart, one marked :class:`Score` a column of
+results; the others are kept in the file alone. Rows are flat: ``pandas.DataFrame(rows)`` makes a frame of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Self, Union, get_args, get_origin, get_type_hints, is_typeddict
+
+if TYPE_CHECKING:
+    from infomax.papers.published import Column
+
+SUBSETS = {"1percent", "10percent"}
+"""Names of files with a share of ImageNet's labels, as the published tables call these shares."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A frozen dataclass that marks a field as a condition, which tells the rows of one evaluation apart."""
+
+    label: str
+    """Name of the column, as ``k``."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A frozen dataclass that marks a field as a score: a share from 0 to 1, or an interval of shares."""
+
+    label: str
+    """Name of the column, as ``top-1``."""
+
+
+@dataclass(frozen=True)
+class RowField:
+    """A frozen dataclass that describes one field of a row class."""
+
+    name: str
+    type: Any
+    """Without ``Annotated``."""
+    required: bool
+    mark: Condition | Score | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """A frozen dataclass that holds one result. Protocols inherit from it, and set ``protocol`` to their own name.
+
+    Shares are from 0 to 1. A field that is None does not apply to the result, and is left out of the file.
+    """
+
+    protocol: str
+    """Name by which the row's class is found again."""
+    data: Annotated[str, Condition("data")]
+    """Name of the data set."""
+    representation: str
+    """``trained encoder`` for that of a run folder, the name of another encoder, or the name of a baseline."""
+    encoder: str
+    """Hash of the encoder's architecture and weights; empty for raw pixels."""
+    metric: str
+    """Name of the field with the main score."""
+    interval: Annotated[tuple[float, float] | None, Score("95 %")] = None
+    """The 95 % interval of the main score."""
+    classes: int
+    """Number of classes."""
+    labelled_images: int | None = None
+    """Number of labelled images that are classified by."""
+    test_images: int
+    """Number of images that are classified."""
+    seconds: float
+    """Time that it took to compute the result."""
+    recipe: str | None = None
+    """Recipe by which the run's encoder was trained, with the settings that were changed."""
+    trained_steps: int | None = None
+    """Steps that the run's encoder was trained for."""
+    command: str | None = None
+    """The command that computed the result."""
+    classes_file: str | None = None
+    """File with the classes that were kept."""
+    subset_file: str | None = None
+    """File with the labelled images that were kept."""
+    evaluation: str | None = None
+    """Hash of the protocol's options, the images' location and the features' precision; see
+    :func:`infomax.evaluation.run.evaluation_hash`."""
+
+    @property
+    def score(self) -> float:
+        """The main score, from 0 to 1."""
+        return getattr(self, self.metric)
+
+    @property
+    def variant(self) -> str:
+        """Name of the way in which a classifier was trained, if the protocol has several; else empty."""
+        return ""
+
+    @property
+    def image_counts(self) -> dict[str, int]:
+        """Numbers of images by the word for them, as far as they are known."""
+        counts = {"labelled": self.labelled_images, "test": self.test_images}
+        return {word: count for word, count in counts.items() if count is not None}
+
+    @property
+    def subset(self) -> str:
+        """The share of the labelled images, as the published tables call it; empty if it is none of theirs."""
+        stem = Path(self.subset_file or "").stem
+        return stem if stem in SUBSETS else ""
+
+    def fits(self, column: "Column") -> bool:
+        """Returns whether a column of a published table measures what this row does.
+
+        The conditions of pretraining are compared elsewhere. A protocol with conditions of its own, as the number of
+        neighbours, overrides this method and calls it.
+        """
+        own = (self.protocol, self.data, self.subset)
+        if own != (column.protocol, column.data, column.subset) or self.classes_file is not None:
+            return False
+        return getattr(self, column.metric, None) is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as plain values for a line of JSON; those that are None are left out."""
+        return {name: _plain(value) for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], *, where: str = "the row") -> Self:
+        """Builds a row from what :meth:`to_json` gave.
+
+        Args:
+            values: Fields by name.
+            where: Words for the row in an error's message, as its file and number.
+
+        Raises:
+            ValueError: naming the key, if one is missing, unknown or of another type.
+        """
+        known = {field.name: field for field in row_fields(cls)}
+        for key in values:
+            if key not in known:
+                near = get_close_matches(key, known, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{where}: {key!r} is no key of a {cls.__name__}{hint}")
+        parsed = {}
+        for name, field in known.items():
+            if name not in values:
+                if field.required:
+                    raise ValueError(f"{where}: the key {name!r} of a {cls.__name__} is missing")
+                continue
+            try:
+                parsed[name] = _parse(values[name], field.type)
+            except TypeError:
+                wanted = getattr(field.type, "__name__", None) if isinstance(field.type, type) else None
+                message = f"the key {name!r} must be {wanted or field.type}, but is {values[name]!r}"
+                raise ValueError(f"{where}: {message}") from None
+        return cls(**parsed)
+
+
+@cache
+def row_fields(cls: type[ResultRow]) -> tuple[RowField, ...]:
+    """Returns the fields of a row class in their order, those of :class:`ResultRow` first."""
+    hints = get_type_hints(cls, include_extras=True)
+    described = []
+    for field in fields(cls):
+        hint, mark = hints[field.name], None
+        if get_origin(hint) is Annotated:
+            hint, *notes = get_args(hint)
+            mark = next((note for note in notes if isinstance(note, Condition | Score)), None)
+        required = field.default is MISSING and field.default_factory is MISSING
+        described.append(RowField(field.name, hint, required, mark))
+    return tuple(described)
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _parse(value: Any, hint: Any) -> Any:
+    """Returns a value of JSON as a field of this type holds it.
+
+    Raises:
+        TypeError: if it is of another type.
+    """
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        if value is None and NoneType in arguments:
+            return None
+        (hint,) = (kind for kind in arguments if kind is not NoneType)
+        return _parse(value, hint)
+    if origin is tuple:
+        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
+        if not isinstance(value, list | tuple) or len(value) != len(kinds):
+            raise TypeError
+        return tuple(_parse(item, kind) for item, kind in zip(value, kinds, strict=True))
+    if is_typeddict(hint):
+        kinds = get_type_hints(hint)
+        if not isinstance(value, dict) or value.keys() != kinds.keys():
+            raise TypeError
+        return {key: _parse(value[key], kind) for key, kind in kinds.items()}
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise TypeError
+    return value

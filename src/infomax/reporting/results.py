@@ -1,0 +1,96 @@
+"""Rows of results as a table, whose columns follow from the classes of the rows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from infomax.evaluation.result_row import Condition, ResultRow, RowField, Score, row_fields
+from infomax.reporting.tables import EMPTY, Cell, Table, make_table
+
+
+def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str] = ()) -> Table:
+    """Makes the table of the rows of one evaluation; its title says what they have in common.
+
+    Args:
+        title: Name of the protocol.
+        rows: The rows, at least one.
+        limits: Files that say which classes and images were kept.
+    """
+    first, shared = rows[0], shared_conditions(rows)
+    words = [title]
+    for field in _marked(rows, Condition):
+        value = getattr(first, field.name, None)
+        if field.name in shared and field.name != "data" and value not in (None, False):
+            words.append(_label(field) if value is True else f"{_label(field)} {value}")
+    head = ", ".join(words)
+    if "data" in shared:
+        same = {key: n for key, n in first.image_counts.items() if all(row.image_counts.get(key) == n for row in rows)}
+        counts = " and ".join(f"{count} {word}" for word, count in same.items())
+        head += f": {counts} images of {first.data}" if counts else f" of {first.data}"
+        head += f" in {first.classes} classes" + "".join(f", those of {file}" for file in limits)
+    return rows_table(rows, [row.representation for row in rows], hidden=shared, title=f"{head}; scores in %")
+
+
+def shared_conditions(rows: Sequence[ResultRow]) -> set[str]:
+    """Returns the names of the conditions that are the same in all rows."""
+    names = [field.name for field in _marked(rows, Condition)]
+    return {name for name in names if all(getattr(row, name, None) == getattr(rows[0], name, None) for row in rows)}
+
+
+def rows_table(rows: Sequence[ResultRow], names: Sequence[str], *, hidden: set[str], title: str) -> Table:
+    """Makes a table with a line for each row: its conditions, but the hidden ones, and its scores.
+
+    Args:
+        rows: The rows.
+        names: A name for each row.
+        hidden: Names of conditions that have no column.
+        title: Lines above the table.
+    """
+    conditions = [field for field in _marked(rows, Condition) if field.name not in hidden and _has(rows, field)]
+    scores = [field for field in _marked(rows, Score) if _has(rows, field)]
+    lines = [
+        [
+            name,
+            *(_condition_cell(getattr(row, field.name, None)) for field in conditions),
+            *(_score_cell(getattr(row, field.name, None)) for field in scores),
+        ]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    return make_table(["", *map(_label, conditions), *map(_label, scores)], lines, title=title)
+
+
+def _marked(rows: Sequence[ResultRow], mark: type[Condition] | type[Score]) -> list[RowField]:
+    """Returns the marked fields of all rows in the order of their columns.
+
+    The data set is the last condition. The interval stands behind the last score that is the metric of a row.
+    """
+    classes = dict.fromkeys(type(row) for row in rows)
+    named = {field.name: field for cls in classes for field in row_fields(cls) if isinstance(field.mark, mark)}
+    last = named.pop("data" if mark is Condition else "interval", None)
+    ordered = list(named.values())
+    if last is not None:
+        metrics = {row.metric for row in rows}
+        places = [index for index, field in enumerate(ordered, start=1) if field.name in metrics]
+        ordered.insert(len(ordered) if mark is Condition else max(places, default=len(ordered)), last)
+    return ordered
+
+
+def _has(rows: Sequence[ResultRow], field: RowField) -> bool:
+    return any(getattr(row, field.name, None) is not None for row in rows)
+
+
+def _label(field: RowField) -> str:
+    assert field.mark is not None
+    return field.mark.label
+
+
+def _condition_cell(value: Any) -> Cell:
+    return EMPTY if value is None else Cell(str(value))
+
+
+def _score_cell(value: float | tuple[float, float] | None) -> Cell:
+    if value is None:
+        return EMPTY
+    if isinstance(value, tuple):
+        low, high = value
+        return Cell(f"{100 * low:.1f} to {100 * high:.1f}")
+    return Cell.per_cent(value)
