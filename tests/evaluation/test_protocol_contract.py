@@ -300,7 +300,7 @@ def test_a_protocol_of_another_package_is_a_protocol_like_any(package):
     )
     assert re.search(r"^raw pixels +\d+\.\d +\d+\.\d to \d+\.\d +\d+\.\d$", done.stdout, re.M)
     done = started(package, "-m", "infomax", "report", "mine.jsonl")
-    assert re.search(r"^trained encoder +2\.0 +\d+\.\d", done.stdout, re.M), done.stderr
+    assert re.search(r"^mine.jsonl +2\.0 +\d+\.\d", done.stdout, re.M), done.stderr
     script = (
         "import infomax\n"
         "rows = infomax.evaluate('nearest-mean', 'encoder', data='digits', device='cpu', no_baselines=True, power=2.0)\n"
