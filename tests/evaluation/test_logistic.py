@@ -1,4 +1,4 @@
-"""A path of logistic regressions against scikit-learn's Newton solver, which shares no step with it."""
+"""Compares a path of logistic regressions with scikit-learn's Newton solver, which works in another way."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ PRECISE = 2e-4  # tolerance, for an excess of about its square, up to a factor o
 
 
 def problem(n, d, classes, signal, dtype=torch.float64, seed=0):
-    """Features as of a network's last ReLU: not negative, with few large variances and many small ones."""
+    """Returns features like those of a network's last ReLU: not negative, with few large variances and many small ones."""
     rng = np.random.default_rng(seed)
     labels, spectrum = np.arange(n) % classes, (1 + np.arange(d)) ** -0.7
     latent = (signal * rng.standard_normal((classes, d))[labels] + rng.standard_normal((n, d))) * spectrum
@@ -31,7 +31,7 @@ def problem(n, d, classes, signal, dtype=torch.float64, seed=0):
 
 
 def objective(x, labels, weight, bias, penalty):
-    """In float64, by torch's losses."""
+    """Computes the objective and the logits in float64, by torch's losses."""
     logits = x.double() @ weight.double().T + bias.double()
     if labels.ndim == 1:
         loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -41,7 +41,7 @@ def objective(x, labels, weight, bias, penalty):
 
 
 def reference(x, labels, penalty):
-    """Weight and bias of scikit-learn, to its last digits."""
+    """Returns weight and bias of scikit-learn, solved to the last digits."""
     fit = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-10, max_iter=1000)
     fit.fit(x.double().numpy(), labels.numpy())
     return torch.from_numpy(fit.coef_), torch.from_numpy(fit.intercept_)
@@ -49,7 +49,7 @@ def reference(x, labels, penalty):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_optimum_is_scikit_learns(shape, dtype):
+def test_the_optimum_is_that_of_scikit_learn(shape, dtype):
     x, labels = problem(*shape, dtype)
     fits = logistic_path(x, labels, classes=shape[2], penalties=GRID, tolerance=PRECISE)
     assert [fit.penalty for fit in fits] == GRID
@@ -57,73 +57,76 @@ def test_the_optimum_is_scikit_learns(shape, dtype):
     for fit in fits[::11]:
         weight, bias = reference(x, labels, fit.penalty)
         best, logits = objective(x, labels, weight, bias, fit.penalty)
-        got, scores = objective(x, labels, fit.weight, fit.bias, fit.penalty)
-        assert got == pytest.approx(best, rel=1e-6)
+        loss, scores = objective(x, labels, fit.weight, fit.bias, fit.penalty)
+        assert loss == pytest.approx(best, rel=1e-6)
         assert fit.loss == pytest.approx(best, rel=3e-6)
         assert torch.equal(scores.argmax(1), logits.argmax(1))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", [(200, 30), (60, 90), (500, 280)])
-def test_indicators_are_problems_of_their_own(shape, dtype):
+def test_each_binary_label_is_a_problem_of_its_own(shape, dtype):
     x, _ = problem(*shape, 4, 0.5, dtype)
     noisy = x[:, :3] + x.std() * torch.randn(len(x), 3, generator=torch.Generator().manual_seed(0))
     labels = (noisy > noisy.quantile(torch.tensor(0.8, dtype=dtype))).long()
     fits = logistic_path(x, labels, classes=3, penalties=GRID[::4], tolerance=PRECISE)
     assert all(fit.converged for fit in fits)
     for fit in fits[::3]:
-        each = [reference(x, labels[:, k], fit.penalty) for k in range(3)]
-        weight, bias = (torch.cat(parts) for parts in zip(*each, strict=True))
+        solutions = [reference(x, labels[:, k], fit.penalty) for k in range(3)]
+        weight, bias = (torch.cat(parts) for parts in zip(*solutions, strict=True))
         best, logits = objective(x, labels, weight, bias, fit.penalty)
-        got, scores = objective(x, labels, fit.weight, fit.bias, fit.penalty)
-        assert got == pytest.approx(best, rel=1e-6)
+        loss, scores = objective(x, labels, fit.weight, fit.bias, fit.penalty)
+        assert loss == pytest.approx(best, rel=1e-6)
         assert fit.loss == pytest.approx(best, rel=3e-6)
         assert torch.equal(scores > 0, logits > 0)
 
 
-def test_the_norm_tells_the_excess():
-    """Its square is the relative excess within a small factor, at any tolerance."""
+def test_the_squared_norm_is_about_the_excess_loss():
+    """It is the relative excess within a small factor, at any tolerance."""
     x, labels = problem(300, 40, 5, 0.4)
     exact = logistic_path(x, labels, classes=5, penalties=GRID[::6], tolerance=1e-5)
-    blind = 300 * np.log(5)
+    intercept_loss = 300 * np.log(5)
     for tolerance in (1e-1, 1e-2, 1e-3):
         fits = logistic_path(x, labels, classes=5, penalties=GRID[::6], tolerance=tolerance)
         for fit, best in zip(fits, exact, strict=True):
-            excess = (fit.loss - best.loss) / min(best.loss, blind - best.loss)
+            excess = (fit.loss - best.loss) / min(best.loss, intercept_loss - best.loss)
             assert 0.1 * fit.gradient_norm**2 < excess < 20 * fit.gradient_norm**2
 
 
 def test_any_order_of_penalties():
     x, labels = problem(80, 20, 3, 0.3)
-    given = [1.0, 1e3, 1e-2, 1.0]
-    fits = logistic_path(x, labels, classes=3, penalties=given, tolerance=PRECISE)
-    assert [fit.penalty for fit in fits] == given
+    penalties = [1.0, 1e3, 1e-2, 1.0]
+    fits = logistic_path(x, labels, classes=3, penalties=penalties, tolerance=PRECISE)
+    assert [fit.penalty for fit in fits] == penalties
     for fit in fits:
         alone = logistic_path(x, labels, classes=3, penalties=[fit.penalty], tolerance=PRECISE)[0]
         assert alone.loss == pytest.approx(fit.loss, rel=1e-6)
     assert logistic_path(x, labels, classes=3, penalties=[]) == []
 
 
-def test_the_path_spares_most_of_the_work():
-    """Of what each penalty costs alone: combinations of solutions start the next, and L-BFGS's memory carries over."""
+def test_a_path_takes_far_less_work_than_its_penalties_alone():
+    """Combinations of solutions start the next penalty, and the pairs of L-BFGS are kept."""
     x, labels = problem(300, 40, 5, 0.4)
     path = logistic_path(x, labels, classes=5, penalties=GRID)
     alone = [logistic_path(x, labels, classes=5, penalties=[penalty])[0] for penalty in GRID[::4]]
     assert sum(fit.evaluations for fit in path[::4]) < 0.3 * sum(fit.evaluations for fit in alone)
     x, labels = problem(60, 100, 4, 0.4)
     path = logistic_path(x, labels, classes=4, penalties=GRID)
-    assert sum(fit.evaluations for fit in path) < 3 * len(GRID)  # 93; 203 where each starts at the last solution
+    assert sum(fit.evaluations for fit in path) < 3 * len(
+        GRID
+    )  # 93; it would be 203 if each started at the last solution
 
 
 def test_steps_in_the_leading_axes_spare_gradients(monkeypatch):
     x, labels = problem(1000, 400, 10, 0.3, torch.float32)
-    few = sum(fit.evaluations for fit in logistic_path(x, labels, classes=10, penalties=GRID))  # 90, and 107 without
-    monkeypatch.setattr(logistic, "LEADING", 101)  # no small part of so few columns
-    assert sum(fit.evaluations for fit in logistic_path(x, labels, classes=10, penalties=GRID)) > 1.1 * few
+    with_leading_steps = sum(fit.evaluations for fit in logistic_path(x, labels, classes=10, penalties=GRID))  # 90
+    monkeypatch.setattr(logistic, "LEADING", 101)  # too large a part of the columns
+    without = sum(fit.evaluations for fit in logistic_path(x, labels, classes=10, penalties=GRID))  # 107
+    assert without > 1.1 * with_leading_steps
 
 
 def test_losses_keep_their_digits():
-    """Also of images that are all but certain, or certain and wrong; in float32, against float64."""
+    """Losses in float32 agree with float64 for images whose class is almost certain, or certain and wrong."""
     for size in (1e-3, 1.0, 30.0, 3e4):
         logits = size * torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
         right = logits.argmax(1)
@@ -136,7 +139,7 @@ def test_losses_keep_their_digits():
             torch.testing.assert_close(residual.double(), derivative, rtol=1e-4, atol=1e-14)
 
 
-def test_too_few_evaluations_are_told():
+def test_too_few_evaluations_are_reported():
     x, labels = problem(300, 40, 5, 0.1)
     fit, *_ = logistic_path(x, labels, classes=5, penalties=[1e-6], max_evaluations=3)
     assert not fit.converged
@@ -147,16 +150,16 @@ def test_too_few_evaluations_are_told():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_scale_and_offset_of_the_features_change_nothing_else(dtype):
-    """x a and lambda a^2 are the same problem, wherever the origin is."""
+    """Features a x + b with penalty a^2 lambda are the same problem as x with lambda."""
     x, labels = problem(80, 20, 3, 0.3, dtype)
-    one = logistic_path(x, labels, classes=3, penalties=[1e-1, 1e-3], tolerance=PRECISE)
-    other = logistic_path(1e3 * x + 5e3, labels, classes=3, penalties=[1e5, 1e3], tolerance=PRECISE)
-    for a, b in zip(one, other, strict=True):
+    original = logistic_path(x, labels, classes=3, penalties=[1e-1, 1e-3], tolerance=PRECISE)
+    scaled = logistic_path(1e3 * x + 5e3, labels, classes=3, penalties=[1e5, 1e3], tolerance=PRECISE)
+    for a, b in zip(original, scaled, strict=True):
         assert a.loss == pytest.approx(b.loss, rel=1e-5)
 
 
 def test_small_features_in_float32():
-    """Where strong penalties leave next to nothing of the data's curvature, which weak ones then need."""
+    """Strong penalties hide almost all of the data's curvature, which weak penalties then need."""
     x, labels = problem(150, 128, 5, 0.4)
     x = 0.01 * x / x.std() + 0.016
     fits = logistic_path(x.float(), labels, classes=5, penalties=GRID)
@@ -168,7 +171,7 @@ def test_small_features_in_float32():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_features_that_tell_nothing_leave_the_classes_shares(dtype):
+def test_constant_features_give_the_shares_of_the_classes(dtype):
     labels = torch.tensor([0] * 6 + [1] * 3 + [2] * 1)
     for x in (torch.ones(10, 4, dtype=dtype), torch.zeros(10, 30, dtype=dtype)):
         for fit in logistic_path(x, labels, classes=3, penalties=[1.0, 1e-6], tolerance=1e-3):
@@ -197,9 +200,9 @@ def test_penalties_must_be_positive():
 def test_the_same_on_a_gpu(dtype, indicators):
     x, labels = problem(300, 40, 5, 0.4, dtype)
     labels = F.one_hot(labels) if indicators else labels
-    here = logistic_path(x, labels, classes=5, penalties=GRID, tolerance=PRECISE)
-    there = logistic_path(x.cuda(), labels.cuda(), classes=5, penalties=GRID, tolerance=PRECISE)
-    for a, b in zip(here, there, strict=True):
+    on_cpu = logistic_path(x, labels, classes=5, penalties=GRID, tolerance=PRECISE)
+    on_gpu = logistic_path(x.cuda(), labels.cuda(), classes=5, penalties=GRID, tolerance=PRECISE)
+    for a, b in zip(on_cpu, on_gpu, strict=True):
         assert b.weight.is_cuda
         assert b.converged
         assert b.loss == pytest.approx(a.loss, rel=1e-6)
