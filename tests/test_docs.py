@@ -1,5 +1,6 @@
 """README and docs tell the truth of the commit they are in."""
 
+import ast
 import importlib
 import importlib.util
 import re
@@ -130,3 +131,15 @@ def test_functions_that_contributing_names_are_in_their_files():
             if not re.search(rf"^ *(?:(?:def|class) {name}\b|{name}\b(?::[^=]+)? = )", source, re.M):
                 missing.append(f"{file}: {name}")
     assert missing == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_in_the_text_imports_names_that_exist(page):
+    """Each Python block is Python, and what it imports from infomax, or names as infomax.x, is there."""
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("infomax"):
+                module = importlib.import_module(node.module)
+                assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "infomax":
+                assert hasattr(infomax, node.attr), node.attr
