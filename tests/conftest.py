@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures that all tests use: one thread, a cache folder of their own, a fixed seed."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Small tensors are slower on many threads, and sums come out the same whatever the machine."""
+    """Sets one thread: small tensors are faster so, and sums have the same bits on every machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -14,8 +14,8 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def remembered_apart(tmp_path_factory):
-    """What folders hold is remembered below the tests' own, also by the processes that they start."""
+def own_cache_folder(tmp_path_factory):
+    """Sets a cache folder for the tests and the processes that they start, apart from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield

@@ -22,7 +22,7 @@ PRECISE = 2e-4  # tolerance, for an excess of about its square, up to a factor o
 
 
 def problem(n, d, classes, signal, dtype=torch.float64, seed=0):
-    """Returns features like those of a network's last ReLU: not negative, with few large variances and many small ones."""
+    """Returns features like those of a last ReLU: not negative, with few large variances and many small ones."""
     rng = np.random.default_rng(seed)
     labels, spectrum = np.arange(n) % classes, (1 + np.arange(d)) ** -0.7
     latent = (signal * rng.standard_normal((classes, d))[labels] + rng.standard_normal((n, d))) * spectrum

@@ -1,4 +1,4 @@
-"""Opening somebody's file never runs what is in it, and never writes outside its folder."""
+"""Checks that opening a file of somebody else never runs code from it and never writes outside its folder."""
 
 import hashlib
 import io
@@ -20,7 +20,7 @@ from infomax.training.replay import replay
 
 
 class Exploit:
-    """Unpickled, it makes a file: what stands here for anything that somebody's code could do."""
+    """An object that makes a folder when it is unpickled, in place of anything that hostile code could do."""
 
     def __init__(self, mark):
         self.mark = str(mark)
@@ -31,10 +31,10 @@ class Exploit:
 
 @pytest.fixture
 def mark(tmp_path):
-    """What exploits would make; shown to work first."""
-    file = tmp_path / "shown"
-    pickle.loads(pickle.dumps(Exploit(file)))
-    assert file.exists()
+    """Yields the folder that an exploit would make, after showing that an exploit works; checks that none was run."""
+    shown_to_work = tmp_path / "shown"
+    pickle.loads(pickle.dumps(Exploit(shown_to_work)))
+    assert shown_to_work.exists()
     yield tmp_path / "hacked"
     assert not (tmp_path / "hacked").exists()
 
@@ -46,8 +46,8 @@ def run(tmp_path) -> Run:
     )
 
 
-def put(folder, content: bytes):
-    """A checkpoint later than any, whose name fits its content."""
+def put_checkpoint(folder, content: bytes):
+    """Writes a checkpoint with a later step than any other, and with the right hash in its name."""
     (folder / f"step-99999999-{hashlib.sha256(content).hexdigest()[:8]}.ckpt").write_bytes(content)
 
 
@@ -55,13 +55,13 @@ def put(folder, content: bytes):
 def test_a_checkpoint_with_code_is_refused_and_the_one_before_it_used(run, mark, capsys, archive):
     buffer = io.BytesIO()
     torch.save({"step": Exploit(mark)}, buffer, _use_new_zipfile_serialization=archive)
-    put(run.path / "checkpoints", buffer.getvalue())
-    put(run.path / "checkpoints", pickle.dumps(Exploit(mark)))
+    put_checkpoint(run.path / "checkpoints", buffer.getvalue())
+    put_checkpoint(run.path / "checkpoints", pickle.dumps(Exploit(mark)))
     pretrain(out=run.path, resume=True, quiet=True)
     assert capsys.readouterr().err.count("nothing of it was run") == 2
 
 
-def test_a_kept_step_with_code_is_refused(tmp_path, mark, run):
+def test_a_captured_step_with_code_is_refused(tmp_path, mark, run):
     folder = run.path / "nonfinite" / "step-00000001"
     folder.mkdir(parents=True)
     report = {

@@ -206,7 +206,8 @@ class _Problem:
     def curvature(self, residual: Float[Tensor, "n c"]) -> tuple[Float[Tensor, " c"], Tensor | None]:
         """Returns eigenvalues and eigenvectors [c, c] of the loss's second derivatives in the logits.
 
-        The derivatives are averaged over images. The eigenvectors are None for binary losses, whose second derivatives are diagonal.
+        The derivatives are averaged over images. The eigenvectors are None for binary losses, whose second derivatives
+        are diagonal.
         """
         if self.binary:
             values, vectors = (residual.abs() * (1 - residual.abs())).mean(0), None
@@ -220,7 +221,7 @@ class _Problem:
 
 
 class _Solver:
-    """Solves one penalty after another by preconditioned L-BFGS, and keeps pairs and preconditioner in between.
+    """Solves one penalty after another by preconditioned L-BFGS, which keeps its pairs.
 
     Attributes:
         pairs: Steps, the changes along them of the gradient without penalty, and of the gradient with penalty.
