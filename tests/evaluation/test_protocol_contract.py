@@ -17,7 +17,6 @@ import pytest
 import infomax as library
 from infomax.cli.evaluate import EncoderOptions, option_classes
 from infomax.data.augmentation.views import Preprocessing
-from infomax.evaluation import protocols
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import ENTRY_POINTS, PROTOCOLS, protocol_of, row_classes
@@ -28,6 +27,7 @@ from infomax.models.encoders import build_encoder, save_encoder
 from infomax.papers import published
 from infomax.reporting.results import results_table
 from infomax.runtime.options import option_fields
+from infomax.runtime.plugins import installed, registry
 
 ROWS = [row for protocol in PROTOCOLS.values() for row in protocol.rows]
 # CONTRIBUTING names the number of these lines.
@@ -252,11 +252,11 @@ def test_a_protocol_without_rows_of_its_own_is_refused():
 def test_a_broken_package_is_left_out_with_a_warning():
     entries = [EntryPoint("toy", "no_such_package:PROTOCOL", ENTRY_POINTS), EntryPoint("pi", "math:pi", ENTRY_POINTS)]
     with pytest.warns(UserWarning, match="is left out") as warned:
-        assert list(protocols._installed(entries)) == []
+        assert list(installed(Protocol, "protocol", entries)) == []
     assert "the protocol toy (no_such_package:PROTOCOL) is left out: No module" in str(warned[0].message)
     assert "the protocol pi (math:pi) is left out: it is a float, not a Protocol" in str(warned[1].message)
     with pytest.raises(ValueError, match="two protocols are named knn"):
-        protocols._by_name([PROTOCOLS["knn"], PROTOCOLS["knn"]])
+        registry(Protocol, "protocol", [PROTOCOLS["knn"], PROTOCOLS["knn"]], ENTRY_POINTS)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 import infomax as library
-from infomax.recipes import registry
 from infomax.recipes.cpu import digits_recipe
 from infomax.recipes.experiment import Experiments
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.registry import ENTRY_POINTS, METHODS
 from infomax.recipes.schema import MethodSettings, OptimizerSettings
+from infomax.runtime.plugins import installed, registry
 
 SETTINGS = '''
 """Settings and recipes of the toy method."""
@@ -175,14 +175,13 @@ def test_a_specification_that_contradicts_itself_is_refused():
 def test_a_package_that_cannot_be_loaded_is_left_out_with_a_warning(value, message):
     entry = EntryPoint(name="broken", value=value, group=ENTRY_POINTS)
     with pytest.warns(UserWarning, match=rf"the method broken \({value}\) is left out: {message}"):
-        assert list(registry._installed([entry])) == []
+        assert list(installed(MethodSpec, "method", [entry])) == []
 
 
 def test_two_methods_of_one_name_are_refused():
+    spec = MethodSpec(settings=OwnSettings, recipes=own_recipes(), default_for_large_images="tiny")
     with pytest.raises(ValueError, match="two methods are named own"):
-        registry._by_name(
-            [MethodSpec(settings=OwnSettings, recipes=own_recipes(), default_for_large_images="tiny")] * 2
-        )
+        registry(MethodSpec, "method", [spec, spec], ENTRY_POINTS)
 
 
 def test_no_other_file_lists_the_methods():

@@ -1,10 +1,7 @@
 """All methods and their recipes, found by name."""
 
-import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from infomax.recipes import carl, corinfomax, mira, mveb
@@ -12,46 +9,22 @@ from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import Recipe, from_json
 from infomax.runtime.checks import choose
+from infomax.runtime.plugins import registry
 
 ENTRY_POINTS = "infomax.methods"
 """Group of entry points by which another package adds a method; each names a :class:`MethodSpec`."""
 
 
-def _installed(entries: Iterable[EntryPoint]) -> Iterator[MethodSpec]:
-    """Yields the methods of other packages; one that cannot be loaded is left out with a warning."""
-    for entry in entries:
-        try:
-            spec = entry.load()
-            if not isinstance(spec, MethodSpec):
-                raise TypeError(f"it is a {type(spec).__name__}, not a MethodSpec")
-        except Exception as error:  # a package's fault must not stop the commands that do not need it
-            warnings.warn(f"the method {entry.name} ({entry.value}) is left out: {error}", stacklevel=2)
-        else:
-            yield spec
-
-
-def _by_name(specs: Iterable[MethodSpec]) -> dict[str, MethodSpec]:
-    """Returns the methods by their names.
-
-    Raises:
-        ValueError: if two methods have one name.
-    """
-    methods: dict[str, MethodSpec] = {}
-    for spec in specs:
-        if spec.name in methods:
-            raise ValueError(f"two methods are named {spec.name}: uninstall one of the packages that bring them")
-        methods[spec.name] = spec
-    return methods
-
-
-METHODS = _by_name(
+METHODS = registry(
+    MethodSpec,
+    "method",
     [
         mira.METHOD,
         corinfomax.METHOD,
         carl.METHOD,
         mveb.METHOD,
-        *_installed(entry_points(group=ENTRY_POINTS)),
-    ]
+    ],
+    ENTRY_POINTS,
 )
 """All methods by name; the first one is the default."""
 DEFAULT_METHOD = next(iter(METHODS))
