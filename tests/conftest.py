@@ -14,7 +14,7 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_cache_folder(tmp_path_factory):
+def session_cache_folder(tmp_path_factory):
     """Sets a cache folder for the tests and the processes that they start, apart from the user's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
