@@ -1,4 +1,4 @@
-"""Metrics and their intervals against independent computations."""
+"""Compares metrics and their intervals with independent computations."""
 
 import numpy as np
 import pytest
@@ -10,13 +10,14 @@ from infomax.evaluation.scores import average_precision, interval, judge, mean_p
 
 def test_mean_per_class_is_the_mean_of_recalls():
     rng = np.random.default_rng(0)
-    labels, found = rng.integers(5, size=200), rng.integers(5, size=200)
-    labels[labels == 3] = found[found == 3] = 2  # a class without a row
-    assert mean_per_class(labels == found, labels) == pytest.approx(balanced_accuracy_score(labels, found), abs=1e-12)
+    labels, predicted = rng.integers(5, size=200), rng.integers(5, size=200)
+    labels[labels == 3] = predicted[predicted == 3] = 2  # a class without a row
+    expected = balanced_accuracy_score(labels, predicted)
+    assert mean_per_class(labels == predicted, labels) == pytest.approx(expected, abs=1e-12)
 
 
 def eleven_points(scores, positive):
-    """By the definition, threshold by threshold."""
+    """Computes VOC2007's average precision by its definition, threshold by threshold."""
     precision, recall = [], []
     for threshold in np.unique(scores):
         taken = scores >= threshold
@@ -30,7 +31,7 @@ def eleven_points(scores, positive):
 @pytest.mark.parametrize("seed", range(5))
 def test_average_precision_by_its_definition(seed):
     rng = np.random.default_rng(seed)
-    scores, positive = rng.normal(size=60).round(1), rng.random(60) < 0.2  # rounded: many are equal
+    scores, positive = rng.normal(size=60).round(1), rng.random(60) < 0.2  # rounded, so that many are equal
     assert average_precision(scores, positive) == pytest.approx(eleven_points(scores, positive), abs=1e-12)
 
 
@@ -41,16 +42,16 @@ def test_average_precision_of_a_perfect_a_reversed_and_an_absent_class():
     assert average_precision(np.arange(6.0), np.zeros(6, bool)) == 0.0
 
 
-def test_the_interval_is_that_of_a_share():
-    """Of 400 rows, of which 30 % hit, the standard error is 2.29 %."""
+def test_the_interval_is_that_of_a_binomial_share():
+    """The share of hits in 400 rows with a probability of 30 % has a standard error of 2.29 %."""
     hit = np.arange(400) < 120
     low, high = interval(lambda rows: float(hit[rows].mean()), 400)
     assert low == pytest.approx(0.3 - 1.96 * 0.0229, abs=0.005)
     assert high == pytest.approx(0.3 + 1.96 * 0.0229, abs=0.005)
-    assert interval(lambda rows: float(hit[rows].mean()), 400) == [low, high]
+    assert interval(lambda rows: float(hit[rows].mean()), 400) == (low, high)
 
 
-def test_judge_says_each_metric():
+def test_judge_returns_the_fields_of_each_metric():
     scores = torch.tensor([[3.0, 1, 0], [0, 2, 1], [1, 2, 0], [0, 1, 2]])
     labels = torch.tensor([0, 1, 0, 2])
     row = judge(scores, labels)
@@ -60,8 +61,8 @@ def test_judge_says_each_metric():
     assert row["mean_per_class"] == pytest.approx((0.5 + 1 + 1) / 3)
     shown = torch.tensor([[1, 0, 0], [0, 1, 1], [1, 0, 0], [0, 0, 1]])
     row = judge(scores, shown, "map11")
-    mine = [eleven_points(scores[:, c].numpy(), shown[:, c].numpy().astype(bool)) for c in range(3)]
-    assert row["map11"] == pytest.approx(np.mean(mine))
+    by_definition = [eleven_points(scores[:, c].numpy(), shown[:, c].numpy().astype(bool)) for c in range(3)]
+    assert row["map11"] == pytest.approx(np.mean(by_definition))
     assert row["map11"] > 0.5
 
 
