@@ -27,7 +27,7 @@ from infomax.planning.step_time import time_steps
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, experiments, get_recipe
 from infomax.recipes.schema import Recipe
-from infomax.reporting.plan_text import misfit, text
+from infomax.reporting.plan_text import misfit_text, plan_text
 from infomax.runtime.collectives import TrafficCounter, simulated_ranks, world_size
 from infomax.runtime.options import option_names
 from infomax.training.engine import Engine
@@ -238,7 +238,7 @@ def test_steps_and_images():
     planned = plan(images=1000, recipe="small", epochs=3, gpu=["A100"])
     assert (planned.steps_per_epoch, planned.steps, planned.here) == (3, 9, None)
     assert planned.flops == 9 * count(planned.recipe, device="cuda").flops
-    assert "9: 3 epochs of 3; 2,304 images" in text(planned)
+    assert "9: 3 epochs of 3; 2,304 images" in plan_text(planned)
 
 
 def test_a_data_set_of_the_papers_need_not_be_here(tmp_path, monkeypatch):
@@ -296,7 +296,7 @@ def test_devices_share_the_run():
     assert four.gpus[0].seconds == pytest.approx([x / 4 for x in one.gpus[0].seconds], rel=1e-3)
     assert four.cost.images == 64
     assert four.cost.memory.peak < one.cost.memory.peak
-    assert "by each of 4 devices" in text(four)
+    assert "by each of 4 devices" in plan_text(four)
 
 
 def test_a_run_that_does_not_fit_is_told_what_does(monkeypatch):
@@ -307,29 +307,29 @@ def test_a_run_that_does_not_fit_is_told_what_does(monkeypatch):
     part = machine.micro_batch_size
     peaks = [count(replace(planned.recipe, micro_batch_size=n), device="cuda").memory.peak for n in (part, 2 * part)]
     assert peaks[0] <= machine.usable < peaks[1]
-    assert f"--micro-batch-size {part}, the largest that fits" in misfit(planned)
-    assert "does not fit" in text(planned)
+    assert f"--micro-batch-size {part}, the largest that fits" in misfit_text(planned)
+    assert "does not fit" in plan_text(planned)
     fitting = plan(images=9999, recipe="small", batch_size=4096, micro_batch_size=part, gpu=["T4"])
-    assert not misfit(fitting)
+    assert not misfit_text(fitting)
 
 
 def test_a_run_that_fits_in_no_parts(monkeypatch):
     monkeypatch.setitem(GPUS, "T4", Gpu(0, 8.1, 65))
-    assert "no --micro-batch-size helps" in misfit(plan(images=999, recipe="small", gpu=["T4"]))
+    assert "no --micro-batch-size helps" in misfit_text(plan(images=999, recipe="small", gpu=["T4"]))
 
 
 def test_this_machine_may_be_too_small(monkeypatch):
     monkeypatch.setattr("infomax.planning.plan._memory", lambda: 50_000_000)
     planned = plan(images=999, recipe="small", device="cpu")
     assert planned.here.seconds is None
-    assert "this CPU is too small" in misfit(planned)
+    assert "this CPU is too small" in misfit_text(planned)
 
 
 def test_bfloat16_is_not_for_every_gpu():
     planned = plan(images=999, method="carl", recipe="cifar10", precision="bf16", gpu=["T4", "A100"])
     assert [machine.seconds is None for machine in planned.gpus] == [True, False]
-    assert "has no bf16" in text(planned)
-    assert misfit(planned) == "T4 has no bf16; --precision 16 or 32 may do"
+    assert "has no bf16" in plan_text(planned)
+    assert misfit_text(planned) == "T4 has no bf16; --precision 16 or 32 may do"
 
 
 # This machine
@@ -343,7 +343,7 @@ def test_a_plan_for_this_machine(quick):
     assert timed.reading == 0
     assert timed.scoring > 0
     assert planned.here.seconds[0] == planned.steps * timed.each + timed.scoring
-    assert "measured on 3 of them" in text(planned) or timed.steps > 3
+    assert "measured on 3 of them" in plan_text(planned) or timed.steps > 3
 
 
 def test_a_long_step_is_put_together_from_short_ones(quick, monkeypatch):

@@ -24,11 +24,11 @@ def pretrain(options: PretrainOptions) -> None:
 def plan(options: PlanOptions) -> None:
     """Carries out ``infomax plan``; a run that does not fit fails here instead of later."""
     from infomax.planning.plan import make_plan
-    from infomax.reporting.plan_text import misfit, text
+    from infomax.reporting.plan_text import misfit_text, plan_text
 
     planned = make_plan(options)
-    print(text(planned), flush=True)
-    if warning := misfit(planned):
+    print(plan_text(planned), flush=True)
+    if warning := misfit_text(planned):
         raise MachineError(warning)
 
 

@@ -1,44 +1,44 @@
-"""A plan for a terminal."""
+"""Formats a plan as text for a terminal."""
 
 from infomax.planning.plan import Machine, Plan
 from infomax.reporting.tables import make_table
 
 
-def text(planned: Plan) -> str:
-    """The plan for a terminal."""
+def plan_text(planned: Plan) -> str:
+    """Formats a plan: what is trained, what it costs, and how long it takes here and on GPUs."""
     recipe, cost, memory, sent = planned.recipe, planned.cost, planned.cost.memory, planned.cost.sent
     per_image = cost.flops / cost.images
     views = f"{len(recipe.views.global_crops)} views of {recipe.views.global_crops[0].size} pixels"
     if recipe.views.local_crops:
         views += f" and {len(recipe.views.local_crops)} of {recipe.views.local_crops[0].size}"
-    held = {"weights": memory.weights, "gradients": memory.gradients, "optimiser": memory.optimizer}
-    held[f"{cost.part} images on their way"] = memory.activations
+    tensors = {"weights": memory.weights, "gradients": memory.gradients, "optimiser": memory.optimizer}
+    tensors[f"{cost.part} images on their way"] = memory.activations
     rows = {
         "recipe": f"{recipe.method.name}, {recipe.name}: {recipe.encoder.backbone}, {views}, "
         f"{recipe.batch_size} images a step, precision {recipe.precision}",
-        "data": f"{planned.data}, {planned.images:,} images" + ("" if planned.opened else ", which were not looked at"),
+        "data": f"{planned.data}, {planned.images:,} images" + ("" if planned.opened else ", which were not opened"),
         "steps": f"{planned.steps:,}: {recipe.epochs} epochs of {planned.steps_per_epoch:,}; "
         f"{planned.steps * recipe.batch_size:,} images",
         "FLOPs": f"{_si(planned.flops)}: {_si(per_image)} an image, {_si(cost.flops)} a step on each device",
-        "memory": f"{_si(memory.peak)}B on each device at most: {_listed(held)}",
+        "memory": f"{_si(memory.peak)}B on each device at most: {_format_sizes(tensors)}",
         "sent": f"{_si(sent.total)}B a step by each of {planned.devices} devices: "
-        f"{_listed({'gradients': sent.gradients, 'BatchNorm': sent.norms, 'loss': sent.loss})}",
+        f"{_format_sizes({'gradients': sent.gradients, 'BatchNorm': sent.norms, 'loss': sent.loss})}",
     }
     if planned.devices == 1:
         del rows["sent"]
     if planned.here is not None:
-        rows[planned.here.name] = _measured(planned.here, planned)
+        rows[planned.here.name] = _format_measured(planned.here, planned)
     width = max(map(len, rows)) + 2
     lines = [f"{name:{width}}{value}" for name, value in rows.items()]
     if planned.here is None or any(gpu.seconds for gpu in planned.gpus):
-        cells = [_row(gpu) for gpu in planned.gpus]
+        cells = [_machine_row(gpu) for gpu in planned.gpus]
         columns = [f"on {planned.devices}", "memory", "time"]
         lines += ["", make_table(columns, cells, notes=_source_of_times(planned)).text()]
     return "\n".join(lines)
 
 
-def misfit(planned: Plan) -> str:
-    """What to do about machines that the run was planned for and does not fit; empty if there are none."""
+def misfit_text(planned: Plan) -> str:
+    """Formats what to do about the machines that the run does not fit; empty if it fits all it was planned for."""
     lines, needed = [], _si(planned.cost.memory.peak)
     for machine in planned.misfits:
         if machine.missing_precision:
@@ -46,26 +46,31 @@ def misfit(planned: Plan) -> str:
             continue
         cure = "no --micro-batch-size helps: lower --image-size, or take a smaller --backbone"
         if machine.micro_batch_size is not None:
-            cure = f"--micro-batch-size {machine.micro_batch_size}, the largest that fits, keeps the gradient of the whole batch"
+            cure = (
+                f"--micro-batch-size {machine.micro_batch_size}, the largest that fits, keeps the gradient of the whole "
+                "batch"
+            )
         room = f"of its {_si(machine.memory)}B about {_si(machine.usable)}B can hold them"
         lines.append(f"{machine.name} is too small: {needed}B of tensors, and {room}; {cure}")
     return ". ".join(lines)
 
 
-def _measured(machine: Machine, planned: Plan) -> str:
+def _format_measured(machine: Machine, planned: Plan) -> str:
+    """Formats the time on this machine, and how it was measured."""
     timing, cost = machine.timing, planned.cost
     if timing is None or machine.seconds is None:
         return f"does not fit its {_si(machine.memory)}B"
-    each = f"{_duration(timing.each)} a step"
-    how = f"measured on {timing.steps} of them"
+    step = f"{_duration(timing.each)} a step"
+    measurement = f"measured on {timing.steps} of them"
     if timing.images < cost.images:
-        how = f"put together from {timing.steps} steps of {timing.images} images and the loss of {cost.images}"
+        measurement = f"put together from {timing.steps} steps of {timing.images} images and the loss of {cost.images}"
     reading = f", {_duration(timing.reading)} to read its images" if timing.reading else ""
     scoring = f"; {_duration(timing.scoring)} for the scores on the way" if timing.scoring else ""
-    return f"{_duration(machine.seconds[0])}: {each}, {how}{reading}{scoring}"
+    return f"{_duration(machine.seconds[0])}: {step}, {measurement}{reading}{scoring}"
 
 
-def _row(machine: Machine) -> list[str]:
+def _machine_row(machine: Machine) -> list[str]:
+    """Returns a row of the table of GPUs: name, memory and time."""
     time = "not known"
     if machine.missing_precision:
         time = f"has no {machine.missing_precision}"
@@ -78,6 +83,7 @@ def _row(machine: Machine) -> list[str]:
 
 
 def _source_of_times(planned: Plan) -> list[str]:
+    """Returns a note on what the times on GPUs are computed from."""
     if planned.recipe.encoder.backbone == "small":
         return ["A GPU waits for a network as small as this: how long it takes there is not known."]
     if not planned.reached:
@@ -92,17 +98,19 @@ def _source_of_times(planned: Plan) -> list[str]:
     ]
 
 
-def _listed(parts: dict[str, int]) -> str:
+def _format_sizes(parts: dict[str, int]) -> str:
+    """Formats sizes in bytes by their names."""
     return ", ".join(f"{name} {_si(size)}B" for name, size in parts.items())
 
 
 def _si(x: float) -> str:
-    """Three digits and a prefix, as in 4.1 G."""
+    """Formats a number with three digits and a prefix, as 4.1 G."""
     power = min(max(int(f"{x:.2e}".split("e")[1]) // 3, 0), 7)
     return f"{x / 1000**power:.3g} {' kMGTPEZ'[power]}".rstrip() + ("" if power else " ")
 
 
 def _duration(seconds: float) -> str:
+    """Formats a time in the largest unit that it fills."""
     for unit, size in (("days", 2 * 86400), ("h", 3600), ("min", 60), ("s", 1)):
         if seconds >= size:
             return f"{seconds / (86400 if unit == 'days' else size):.3g} {unit}"
