@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from infomax.evaluation.run import evaluate as evaluate
+    from infomax.experiments.sweep_runner import sweep as sweep
     from infomax.features.extraction import embed as embed
     from infomax.models.encoders import Encoder as Encoder
     from infomax.models.encoders import load_encoder as load
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Encoder", "Run", "embed", "evaluate", "load", "plan", "pretrain", "report", "views"]
+__all__ = ["Encoder", "Run", "embed", "evaluate", "load", "plan", "pretrain", "report", "sweep", "views"]
 
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
@@ -31,6 +32,7 @@ _HOME = {
     "plan": ("planning.plan", "plan"),
     "pretrain": ("training.pretrain", "pretrain"),
     "report": ("reporting.comparison", "report"),
+    "sweep": ("experiments.sweep_runner", "sweep"),
     "views": ("training.preview", "views"),
 }
 """The module and the attribute that each public name stands for."""

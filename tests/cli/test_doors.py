@@ -12,6 +12,7 @@ from PIL import Image
 
 import infomax
 from infomax import cli
+from infomax.experiments.options import SweepOptions
 from infomax.planning.options import PlanOptions
 from infomax.runtime.options import option_fields
 from infomax.training.options import PretrainOptions, ViewsOptions
@@ -20,6 +21,7 @@ DOORS = {
     "pretrain": (infomax.pretrain, PretrainOptions),
     "plan": (infomax.plan, PlanOptions),
     "views": (infomax.views, ViewsOptions),
+    "sweep": (infomax.sweep, SweepOptions),
 }
 
 
@@ -40,10 +42,12 @@ def test_names_and_defaults_are_those_of_the_options_and_of_the_command(name):
         key: MISSING if default is inspect.Parameter.empty else default for key, default in parameters.items()
     }
     assert parameters == described
-    assert list(parameters) == list(described)
+    positional = [field.name for field in option_fields(options) if field.shown.positional]
+    assert list(parameters) == [*positional, *(key for key in described if key not in positional)]
     assert cli.COMMANDS[name].options is options
     assert {field.name: field.default for field in fields(cli.COMMANDS[name].parsed_class)} == described
-    assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(function).parameters.values())
+    for key, parameter in inspect.signature(function).parameters.items():
+        assert parameter.kind is (parameter.POSITIONAL_OR_KEYWORD if key in positional else parameter.KEYWORD_ONLY)
 
 
 @pytest.mark.parametrize("name", DOORS)

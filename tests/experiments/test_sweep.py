@@ -1,4 +1,4 @@
-"""Sweeps: which runs there are, that done ones are not done again, and what is told of them."""
+"""Sweeps: which runs there are, that done ones are not done again, and their table and figure."""
 
 import json
 import os
@@ -11,18 +11,20 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
+from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
+from infomax.evaluation.results import append_result
 from PIL import Image
 
-from infomax.evaluation import probes
-from infomax.experiments.sweep import PROBES, Trial, sweep
-from infomax.experiments.sweep_results import figure, places, sweep_table
-from infomax.experiments.sweep_runner import commands
+import infomax as library
+from infomax.data.sources.location import DataLocation
+from infomax.evaluation.run import evaluation_hash
+from infomax.experiments.options import SweepOptions
+from infomax.experiments.sweep import Sweep, SweepRun, define_sweep
+from infomax.experiments.sweep_results import collect_results
 from infomax.runs.run_folder import Run, create_run_folder
-from infomax.runtime.json_lines import append_json_line
-from infomax.runtime.options import to_argv
+from infomax.runtime.options import pick, to_argv
 from infomax.training.options import PretrainOptions
 
-NO_CHANGES = {"overrides": ()}
 VALUES = ("--vary", "batch_size=128")
 SHORT = ["sweep", "carl/digits", "--epochs", "1", "--seeds", "2"]
 
@@ -31,33 +33,44 @@ def infomax(*words, **options):
     return subprocess.run([sys.executable, "-m", "infomax", *words], capture_output=True, text=True, **options)
 
 
+def sweep(what, out, **options) -> Sweep:
+    return define_sweep(pick(SweepOptions, {"what": what, "out": out, **options}))
+
+
+def knn_row(top1: float, **fields) -> KnnRow:
+    """A result of a trained encoder."""
+    counts = {"classes": 10, "labelled_images": 1438, "test_images": 359, "seconds": 0.1}
+    names = {"data": "digits", "representation": "trained encoder", "encoder": "abc", "metric": "top1"}
+    return KnnRow(**names, **counts, k=20, temperature=0.07, top1=top1, top5=1.0, **fields)
+
+
 def test_a_table_stands_for_the_recipes_with_a_number_in_it(tmp_path):
-    one = sweep(["mira-14"], tmp_path, seeds=2, options=NO_CHANGES)
-    prototypes = sorted(member.experiment.recipe().method.prototypes for member in one.members)
+    planned = sweep(["mira-14"], tmp_path, seeds=2)
+    prototypes = sorted(variant.experiment.recipe().method.prototypes for variant in planned.variants)
     assert prototypes == [300, 1000, 3000, 10000, 30000]
-    assert len({trial.folder for trial in one.trials}) == 10
-    assert one.protocols == ["linear --probe mira-lars", "knn"]
-    assert [trial.seed for trial in one.trials] == [0] * 5 + [1] * 5
+    assert len({run.folder for run in planned.runs}) == len({run.specification.hash for run in planned.runs}) == 10
+    assert [evaluation.words for evaluation in planned.evaluations] == ["linear --probe mira-lars", "knn"]
+    assert [run.seed for run in planned.runs] == [0] * 5 + [1] * 5
 
 
 def test_names_patterns_and_values_are_combined(tmp_path):
-    one = sweep(
+    planned = sweep(
         ["carl/stl10*", "mira/small"],
         tmp_path,
         vary=["epochs=1,2", "batch_size=64,128,256"],
-        options=NO_CHANGES,
-        train=["--data", "images", "--views", "byol"],
+        data="images",
+        views="byol",
     )
-    assert len(one.members) == 4 * 6
-    trial = one.trials[-1]
-    assert trial.folder.name == "mira-small-epochs=2-batch_size=256-seed0"
-    told = " ".join(trial.training)
-    assert told.startswith(
-        "pretrain --recipe mira/small --seed 0 --data images --views byol --set epochs=2 --set batch_"
+    assert len(planned.variants) == 4 * 6
+    run = planned.runs[-1]
+    assert run.folder.name == "mira-small-epochs=2-batch_size=256-seed0"
+    assert " ".join(run.training_argv) == (
+        "pretrain --data images --recipe mira/small --seed 0 --views byol --set epochs=2 --set batch_size=256 "
+        f"--out {run.folder} --resume"
     )
-    assert " --data images" in commands(one)[0]
-    assert commands(one)[0].endswith(f" && infomax evaluate knn {one.trials[0].folder} --no-baselines")
-    data = [t.training[t.training.index("--data") + 1] for t in sweep(["carl/*"], tmp_path, options=NO_CHANGES).trials]
+    assert " --data images" in planned.commands()[0]
+    assert planned.commands()[0].endswith(f" && infomax evaluate knn {planned.runs[0].folder} --no-baselines")
+    data = [run.options.data for run in sweep(["carl/*"], tmp_path).runs]
     assert data == ["digits", "digits", "cifar10", "cifar100", "cifar10", "cifar100", *["stl10"] * 3]
 
 
@@ -65,19 +78,22 @@ def test_names_patterns_and_values_are_combined(tmp_path):
     ("what", "changes", "message"),
     [
         (["mira-144"], {}, "the published table must be one of .*did you mean mira-14"),
-        (["mira-13"], {}, "mira-13 has no linear or k-NN result"),
+        (["mira-13"], {}, "mira-13 has no number that infomax evaluate measures with all labels"),
         (["mveb-text-6.2"], {}, "has no number that a recipe would give"),
         (["mira/imagenet_1000"], {}, "did you mean imagenet_100"),
         (["mira/small"], {"vary": ["method.prototypes"]}, "want KEY=VALUE,VALUE"),
         (["mira/small"], {"vary": ["method.prototypes=1,,2"]}, "want KEY=VALUE,VALUE"),
         (["mira/small"], {"vary": ["method.prototips=1"]}, "did you mean prototypes"),
         (["mira/small"], {"vary": ["name=1"]}, "--set name: the setting must be one of method, encoder"),
-        (["mira/small"], {"options": {"overrides": (), "epochs": 0}}, "epochs must be at least 1"),
+        (["mira/small"], {"epochs": 0}, "epochs must be at least 1"),
         (["mira/small"], {"seeds": 0}, "--seeds must be a whole number of at least 1"),
         (["mira/small"], {"evaluate": ["lineal"]}, "did you mean linear"),
         (["mira/small"], {"evaluate": ["linear --probe mirra"]}, "did you mean mira"),
         (["mira/small"], {"evaluate": ["linear 'x"]}, "--evaluate linear 'x: No closing quotation"),
-        (["mira/small"], {"options": {"overrides": ("seed=3",)}}, "--seeds N has the seeds from 0 up"),
+        (["mira/small"], {"evaluate": ["linear --prob mira"]}, "there is no option --prob; did you mean --probe"),
+        (["mira/small"], {"evaluate": ["knn --k five"]}, "--evaluate knn --k five: --k must be a whole number"),
+        (["mira/small"], {"evaluate": ["transfer"]}, "--evaluate must be one of knn, linear"),
+        (["mira/small"], {"overrides": ["seed=3"]}, "--seeds N has the seeds from 0 up"),
         (["mira/small"], {"vary": ["seed=1,2"]}, "--seeds N has the seeds from 0 up"),
         (["mira/small"], {"vary": ["epochs=1,1"]}, "--vary gives a value twice"),
         (["mira-14"], {"vary": ["epochs=1,2"]}, "mira-14 says itself what varies"),
@@ -87,7 +103,7 @@ def test_names_patterns_and_values_are_combined(tmp_path):
 )
 def test_what_is_impossible_is_refused_before_anything_runs(tmp_path, what, changes, message):
     with pytest.raises(ValueError, match=message):
-        sweep(what, tmp_path / "out", **{"options": NO_CHANGES, **changes})
+        sweep(what, tmp_path / "out", **changes)
     assert not list(tmp_path.iterdir())
 
 
@@ -174,16 +190,17 @@ def test_a_run_that_fails_does_not_stop_the_others_and_a_refused_one_does(tmp_pa
 
 
 def test_a_run_on_other_images_is_not_taken(tmp_path):
-    (trial,) = sweep(["carl/digits"], tmp_path, options=NO_CHANGES).trials
-    create_run_folder(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
-    assert sweep(["carl/digits"], tmp_path, options=NO_CHANGES).trials == [trial]
+    (run,) = sweep(["carl/digits"], tmp_path).runs
+    recipe = run.specification.recipe
+    create_run_folder(run.folder, recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    assert sweep(["carl/digits"], tmp_path).runs == (run,)
     (tmp_path / "some.txt").write_text("0\n")
-    for words, message in (
-        (["--data", "cifar10"], "data: digits there, cifar10 asked for"),
-        (["--subset", str(tmp_path / "some.txt")], "subset: none there, .*some.txt asked for"),
+    for options, message in (
+        ({"data": "cifar10"}, "data: digits there, cifar10 asked for"),
+        ({"subset": tmp_path / "some.txt"}, "subset: none there, .*some.txt asked for"),
     ):
         with pytest.raises(ValueError, match=message):
-            sweep(["carl/digits"], tmp_path, options=NO_CHANGES, train=words)
+            sweep(["carl/digits"], tmp_path, **options)
 
 
 @pytest.mark.process
@@ -197,30 +214,45 @@ def test_what_no_method_can_do_is_refused_before_the_first_run(tmp_path):
 
 
 def test_a_half_trained_encoder_is_no_result(tmp_path):
-    one = sweep(["carl/digits"], tmp_path, options=NO_CHANGES)
-    (trial,) = one.trials
-    create_run_folder(trial.folder, trial.recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
-    row = {"command": f"infomax evaluate knn {trial.folder} --no-baselines", "top1": 0.5}
+    (run,) = sweep(["carl/digits"], tmp_path).runs
+    recipe, (evaluation,) = run.specification.recipe, run.evaluations
+    create_run_folder(run.folder, recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    known_by = evaluation_hash(KnnOptions(), DataLocation("digits"), "32")
     for steps, whole in ((5, False), (600, True)):
-        (trial.folder / "encoder.json").write_text(json.dumps({"steps": steps}))
-        append_json_line(trial.folder / "results.jsonl", {**row, "trained_steps": 5})
-        assert not trial.row("knn")
-        assert trial.trained == whole
-    append_json_line(trial.folder / "results.jsonl", {**row, "trained_steps": 600})
-    assert trial.row("knn")["top1"] == 0.5
-    assert not trial.left
+        (run.folder / "encoder.json").write_text(json.dumps({"steps": steps}))
+        append_result(run.folder / "results.jsonl", knn_row(0.4, evaluation=known_by, trained_steps=5))
+        assert run.result(evaluation) is None
+        assert run.trained == whole
+    append_result(run.folder / "results.jsonl", knn_row(0.5, evaluation=known_by, trained_steps=600))
+    assert run.result(evaluation).top1 == 0.5
+    assert not run.remaining
+
+
+def test_results_are_known_by_what_was_evaluated_and_not_by_the_words_of_a_command(tmp_path):
+    first, second = (sweep(["carl/digits"], tmp_path, evaluate=[words]) for words in ("knn --k 20", "knn --device cpu"))
+    (run,), (other,) = first.runs, second.runs
+    recipe = run.specification.recipe
+    create_run_folder(run.folder, recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    (run.folder / "encoder.json").write_text(json.dumps({"steps": 600}))
+    known_by = evaluation_hash(KnnOptions(k=(20,)), DataLocation("digits"), "32")
+    append_result(run.folder / "results.jsonl", knn_row(0.5, evaluation=known_by, trained_steps=600, command="python"))
+    assert run.result(run.evaluations[0]).top1 == other.result(other.evaluations[0]).top1 == 0.5
+    for words in ("knn --k 5", "knn --feature-precision 16", "knn --classes some.txt", "linear"):
+        (run,) = sweep(["carl/digits"], tmp_path, evaluate=[words]).runs
+        assert run.result(run.evaluations[0]) is None
+    same = sweep(["carl/digits"], tmp_path, evaluate=["knn", "knn --k 20", "knn --temperature 0.07"])
+    assert [evaluation.words for evaluation in same.evaluations] == ["knn"]
 
 
 def test_each_protocol_and_option_reaches_its_command(tmp_path):
-    words = ["--data", "a b", "--device", "cpu", "--workers", "0"]
-    judged = ["knn --k 5", "knn --k 200", "finetune --setting mira-10", "linear --probe carl"]
-    one = sweep(["carl/small"], tmp_path, options=NO_CHANGES, train=words, evaluate=judged)
-    (line,) = commands(one)
+    words = ["knn --k 5", "knn --k 200", "finetune --setting mira-1", "linear --probe carl"]
+    planned = sweep(["carl/small"], tmp_path, data="a b", device="cpu", workers=0, evaluate=words)
+    (line,) = planned.commands()
     folder = tmp_path / "carl-small-seed0"
     assert line.split(" && ")[1:] == [
         f"infomax evaluate knn {folder} --no-baselines --device cpu --workers 0 --k 5",
         f"infomax evaluate knn {folder} --no-baselines --device cpu --workers 0 --k 200",
-        f"infomax evaluate finetune {folder} --device cpu --workers 0 --setting mira-10",
+        f"infomax evaluate finetune {folder} --device cpu --workers 0 --setting mira-1",
         f"infomax evaluate linear {folder} --no-baselines --device cpu --workers 0 --probe carl",
     ]
     for table, recipe, names in (
@@ -228,10 +260,10 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
         ("corinfomax-1", "corinfomax/cifar10", ["linear --probe corinfomax"]),
         ("carl-1", "carl/cifar100", ["linear --probe carl"]),
     ):
-        trials = sweep([table], tmp_path, options=NO_CHANGES).trials
-        assert [list(t.judging) for t in trials if t.member.experiment.name == recipe] == [names]
-    assert len(trials) == 1  # of Table 1 one number of CARL's can be read
-    assert set(PROBES) == set(probes.PROBES)
+        runs = sweep([table], tmp_path).runs
+        (own,) = ([e.words for e in run.evaluations] for run in runs if run.variant.experiment.name == recipe)
+        assert own == names
+    assert len(runs) == 1  # of Table 1 one number of CARL's can be read
 
 
 def test_options_are_words_again():
@@ -243,31 +275,31 @@ def test_options_are_words_again():
 
 
 def test_values_of_ones_own_have_no_number_in_the_paper(tmp_path, monkeypatch):
-    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": 0.5})
-    judged = ["linear --probe corinfomax", "linear"]
-    one = sweep(["corinfomax/cifar100"], tmp_path, options=NO_CHANGES, evaluate=judged)
-    assert [place.paper for place in places(one)] == [71.61, None]
+    monkeypatch.setattr(SweepRun, "result", lambda self, evaluation: knn_row(0.5))
+    words = ["linear --probe corinfomax", "linear"]
+    cells = collect_results(sweep(["corinfomax/cifar100"], tmp_path, evaluate=words)).cells
+    assert [cell.paper for cell in cells] == [71.61, None]
     vary = ["method.attraction=125,2000"]
-    one = sweep(["corinfomax/cifar100"], tmp_path, options=NO_CHANGES, evaluate=judged, vary=vary)
-    assert {place.paper for place in places(one)} == {None}
-    assert {place.position for place in places(one)} == {125, 2000}
+    cells = collect_results(sweep(["corinfomax/cifar100"], tmp_path, evaluate=words, vary=vary)).cells
+    assert {cell.paper for cell in cells} == {None}
+    assert {cell.position for cell in cells} == {125, 2000}
 
 
 def test_numbers_stand_beside_the_papers(tmp_path, monkeypatch):
-    one = sweep(["mira-15"], tmp_path, seeds=2, options=NO_CHANGES)
-    scores = {trial.folder.name: 0.5 + 0.01 * i for i, trial in enumerate(one.trials)}
-    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": scores[self.folder.name]})
-    found = {(place.line, place.column): place for place in places(one)}
-    place = found["MIRA, 400 epochs", "3it"]
+    planned = sweep(["mira-15"], tmp_path, seeds=2)
+    scores = {run.folder.name: 0.5 + 0.01 * i for i, run in enumerate(planned.runs)}
+    monkeypatch.setattr(SweepRun, "result", lambda self, evaluation: knn_row(scores[self.folder.name]))
+    result = collect_results(planned)
+    (cell,) = (cell for cell in result.cells if (cell.line, cell.column) == ("MIRA, 400 epochs", "3it"))
     own = [100 * scores[f"mira-imagenet_400_iterations_3-seed{seed}"] for seed in (0, 1)]
-    assert place.scores == pytest.approx(own)
-    assert (place.paper, place.ours.text) == (72.6, f"{mean(own):.2f} ± {stdev(own):.2f}")
-    lines = [line.split() for line in sweep_table(one, []).text().splitlines()]
+    assert cell.scores == pytest.approx(own)
+    assert (cell.paper, cell.ours.text) == (72.6, f"{mean(own):.2f} ± {stdev(own):.2f}")
+    lines = [line.split() for line in result.table().text().splitlines()]
     assert ["MIRA,", "400", "epochs:", "paper", "72.7", "72.6", "72.9"] in lines
 
 
 @pytest.mark.parametrize(
-    ("table", "along", "positions"),
+    ("table", "varied", "positions"),
     [
         ("mira-14", "prototypes", {300, 1000, 3000, 10000, 30000}),
         ("corinfomax-6", "learning_rate", {0.25, 0.5, 1.0}),
@@ -275,9 +307,20 @@ def test_numbers_stand_beside_the_papers(tmp_path, monkeypatch):
         ("corinfomax-1", "", {None}),
     ],
 )
-def test_a_figure_follows_the_number_that_its_table_varies(tmp_path, monkeypatch, table, along, positions):
-    one = sweep([table], tmp_path, options=NO_CHANGES)
-    monkeypatch.setattr(Trial, "row", lambda self, protocol: {"top1": 0.5})
-    assert {place.position for place in places(one)} == positions
-    assert {place.along for place in places(one)} == {along}
-    assert Image.open(BytesIO(figure(one, ["--epochs", "3"]))).width > 500
+def test_a_figure_follows_the_number_that_its_table_varies(tmp_path, monkeypatch, table, varied, positions):
+    planned = sweep([table], tmp_path, epochs=3)
+    monkeypatch.setattr(SweepRun, "result", lambda self, evaluation: knn_row(0.5))
+    result = collect_results(planned)
+    assert {cell.position for cell in result.cells} == positions
+    assert {cell.varied for cell in result.cells} == {varied}
+    assert Image.open(BytesIO(result.figure())).width > 500
+
+
+def test_the_function_returns_runs_and_cells(tmp_path):
+    result = library.sweep(["carl/digits"], out=tmp_path / "out", seeds=2, epochs=1, commands=True)
+    assert not list(tmp_path.iterdir())
+    assert [run.folder.name for run in result.runs] == ["carl-digits-seed0", "carl-digits-seed1"]
+    assert [(cell.line, cell.column, cell.scores) for cell in result.cells] == [("carl/digits", "knn, top-1", ())]
+    assert len(result.commands) == 2
+    assert result.table().text().endswith("ours: with --epochs 1")
+    assert not result.has_scores

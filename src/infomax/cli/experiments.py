@@ -23,45 +23,27 @@ def recipes(options: RecipeListOptions) -> None:
 
 
 def sweep(options: SweepOptions) -> None:
-    """Carries out ``infomax sweep``."""
-    from infomax.data.options import DataOptions
-    from infomax.experiments import sweep_runner
-    from infomax.experiments.sweep import sweep
-    from infomax.experiments.sweep_results import figure, places, sweep_table
-    from infomax.runtime.options import option_names, pick, to_argv
-    from infomax.training.options import PretrainOptions, RecipeChangeOptions
+    """Carries out ``infomax sweep``; what was measured before an interruption is shown."""
+    from infomax.experiments.sweep import define_sweep
+    from infomax.experiments.sweep_results import collect_results
+    from infomax.experiments.sweep_runner import run_sweep
 
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"--out {options.out} must be a folder")
-    train = {name: value for name, value in vars(options).items() if name in option_names(PretrainOptions)}
-    images = DataOptions(data=options.data, classes=options.classes, subset=options.subset)
-    common = [*to_argv(pick(RecipeChangeOptions, train)), *to_argv(images)]
-    words = to_argv(pick(PretrainOptions, {**train, "out": options.out}))
-    words = words[: words.index("--out")] + words[words.index("--out") + 2 :]
-    one = sweep(
-        options.what,
-        options.out,
-        vary=options.vary,
-        seeds=options.seeds,
-        evaluate=options.evaluate,
-        options=options.changes(),
-        train=words,
-    )
+    planned = define_sweep(options)
     if options.commands:
-        print("\n".join(sweep_runner.commands(one)))
+        print("\n".join(planned.commands()))
         return
-    failed = []
+    failures = []
     try:
-        failed = sweep_runner.run(one)
+        failures = run_sweep(planned)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("; the same command goes on") from None
     finally:
-        if any(place.scores for place in places(one)):
-            sweep_runner.write(one, figure(one, common))
-            print(sweep_table(one, common).text())
+        result = collect_results(planned, failures)
+        if result.has_scores:
+            print(result.table().text())
             print(f"{options.out} has sweep.json with all runs, and sweep.png")
-    if failed:
-        raise MachineError("; ".join(failed))
+    if failures:
+        raise MachineError("; ".join(failures))
 
 
 def demo(options: DemoOptions) -> None:

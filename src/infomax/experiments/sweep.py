@@ -1,16 +1,27 @@
-"""Sweeps: several recipes or values and several seeds, one run after another; what is done is not done again."""
+"""Sweeps: several recipes or values and several seeds, one run after another; what is done is not done again.
+
+A run is known by the frozen specification of its training, and an evaluation by that of its protocol: never by the text
+of a command. The commands that carry them out are made of the same options.
+"""
 
 import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from infomax.data.sources.location import DataLocation
+from infomax.evaluation.options import BaselineOptions, ComputeOptions, EvaluationData
+from infomax.evaluation.protocol import Protocol, ProtocolOptions
+from infomax.evaluation.protocols import PROTOCOLS
+from infomax.evaluation.result_row import ResultRow
+from infomax.evaluation.results import read_results
+from infomax.evaluation.run import evaluation_hash
+from infomax.experiments.options import SweepOptions
 from infomax.papers import published
 from infomax.papers.published import Table
 from infomax.recipes import registry
@@ -19,153 +30,207 @@ from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, recipe_differences
 from infomax.runtime.checks import check_count, choose
-
-PROTOCOLS = ("knn", "linear", "few-shot", "cluster", "finetune")
-PROBES = sorted({column.probe for one in published.tables() for column in one.columns if column.probe})
+from infomax.runtime.identity import specification_hash
+from infomax.runtime.options import from_argv, pick, to_argv
+from infomax.training.options import PretrainOptions
 
 
 @dataclass(frozen=True)
-class Member:
-    """A recipe of a sweep, with the values that the sweep gives to some of its settings."""
+class Variant:
+    """A frozen dataclass that holds a recipe of a sweep, with the values that the sweep gives to some settings."""
 
     experiment: Experiment
     values: tuple[tuple[str, str], ...] = ()
+    """Pairs of key and value."""
 
     @property
     def label(self) -> str:
-        """As ``mira/cifar10, prototypes=300``."""
-        return ", ".join([self.experiment.name, *self.changes])
+        """The variant in words, as ``mira/cifar10, prototypes=300``."""
+        return ", ".join([self.experiment.name, *self.overrides])
 
     @property
-    def changes(self) -> list[str]:
+    def overrides(self) -> tuple[str, ...]:
         """The values, as ``--set`` takes them."""
-        return [f"{key}={value}" for key, value in self.values]
+        return tuple(f"{key}={value}" for key, value in self.values)
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One run of a sweep and what it is judged by: commands of ``infomax``, each a list of words."""
+class Evaluation:
+    """A frozen dataclass that holds how all runs of a sweep are evaluated."""
 
-    member: Member
+    protocol: Protocol
+    options: ProtocolOptions
+    data: EvaluationData
+    compute: ComputeOptions
+    """How it is carried out; of this the precision of the features alone decides a result."""
+    words: str = field(compare=False)
+    """The evaluation as the user names it, as ``linear --probe mira``."""
+
+    def hashes(self, run: Run) -> set[str]:
+        """Returns the hashes of this evaluation of a run; one for each data set."""
+        given = {name: value for name, value in vars(self.data).items() if value is not None}
+        location = DataLocation(
+            **{name: value for name, value in {**vars(run.location), **given}.items() if name != "download"}
+        )
+        names = self.protocol.default_data(self.options)
+        data = (self.data.data.split(",") if self.data.data else names) if names else [location.data]
+        return {
+            evaluation_hash(self.options, replace(location, data=name), self.compute.feature_precision) for name in data
+        }
+
+    def argv(self, run_folder: Path) -> list[str]:
+        """Returns the words of the command that evaluates a run."""
+        baselines = to_argv(BaselineOptions(no_baselines=True)) if self.protocol.baselines else []
+        parts = (self.compute, self.data, self.options)
+        return [
+            "evaluate",
+            self.protocol.name,
+            str(run_folder),
+            *baselines,
+            *(w for part in parts for w in to_argv(part)),
+        ]
+
+
+@dataclass(frozen=True)
+class TrainingSpecification:
+    """A frozen dataclass that holds all that decides the encoder of one run."""
+
     recipe: Recipe
-    folder: Path
-    training: list[str]
-    judging: dict[str, list[str]]
-    """By what the user calls them, as ``linear --probe mira``."""
+    data: str
+    classes: str | None
+    subset: str | None
+
+    @property
+    def hash(self) -> str:
+        """16 hexadecimal digits that are equal for equal specifications."""
+        return specification_hash(self)
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """A frozen dataclass that holds one run of a sweep: what is trained, how, and how it is evaluated."""
+
+    variant: Variant
+    specification: TrainingSpecification
+    options: PretrainOptions
+    """Options of the training: those that decide its result, and those of the machine."""
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.options.out
 
     @property
     def seed(self) -> int:
-        return self.recipe.seed
+        """Seed of the run."""
+        return self.specification.recipe.seed
 
     @property
     def trained(self) -> bool:
-        """Whether its encoder is that of the last step."""
+        """Whether the encoder in the folder is that of the last step."""
         return (self.folder / "config.json").is_file() and Run(self.folder).finished
 
     @property
-    def left(self) -> list[list[str]]:
-        """The commands that have not been done."""
-        training = [] if self.trained else [self.training]
-        return training + [words for name, words in self.judging.items() if not self.row(name)]
+    def training_argv(self) -> list[str]:
+        """The words of the command that trains it."""
+        return ["pretrain", *to_argv(self.options)]
 
-    def row(self, protocol: str) -> dict[str, Any]:
-        """What this protocol found of the trained run; empty if it was not asked by the very command."""
-        if protocol not in self.judging or not self.trained:
-            return {}
-        command, steps = shlex.join(["infomax", *self.judging[protocol]]), Run(self.folder).trained_steps
-        rows = Run(self.folder).read_rows("results.jsonl")
-        own = [row for row in rows if row.get("command") == command and row.get("trained_steps") == steps]
-        return own[-1] if own else {}
+    @property
+    def remaining(self) -> list[list[str]]:
+        """The words of the commands that have not been carried out."""
+        training = [] if self.trained else [self.training_argv]
+        return training + [e.argv(self.folder) for e in self.evaluations if self.result(e) is None]
+
+    def result(self, evaluation: Evaluation) -> ResultRow | None:
+        """Returns the last result of the trained encoder by this evaluation; None if there is none yet."""
+        if evaluation not in self.evaluations or not self.trained:
+            return None
+        run = Run(self.folder)
+        file, steps, hashes = run.path / "results.jsonl", run.trained_steps, evaluation.hashes(run)
+        rows = read_results(file) if file.is_file() else []
+        own = [row for row in rows if row.evaluation in hashes and row.trained_steps == steps]
+        return own[-1] if own else None
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs of a sweep, and the published table that it is about, if it is about one."""
+    """A frozen dataclass that holds all runs of a sweep, and the published table that it is about, if there is one."""
 
     out: Path
-    members: list[Member]
-    protocols: list[str]
-    """All that runs are judged by, as ``linear --probe mira``."""
-    trials: list[Trial]
+    variants: tuple[Variant, ...]
+    evaluations: tuple[Evaluation, ...]
+    """All evaluations that any run has."""
+    runs: tuple[SweepRun, ...]
     table: Table | None
+    changes: tuple[str, ...]
+    """What all runs have that their recipes have not, as words of the command."""
 
-    def of(self, member: Member) -> list[Trial]:
-        return [trial for trial in self.trials if trial.member is member]
+    def runs_of(self, variant: Variant) -> list[SweepRun]:
+        """Returns the runs of a variant, one for each seed."""
+        return [run for run in self.runs if run.variant is variant]
+
+    def commands(self) -> list[str]:
+        """Returns a line of the shell for each run that is not done, which trains and evaluates it."""
+        remaining = [run.remaining for run in self.runs]
+        return [" && ".join(shlex.join(["infomax", *argv]) for argv in commands) for commands in remaining if commands]
 
 
-def sweep(
-    what: Sequence[str],
-    out: Path,
-    *,
-    vary: Sequence[str] = (),
-    seeds: int = 1,
-    evaluate: Sequence[str] = (),
-    options: dict[str, Any],
-    train: Sequence[str] = (),
-) -> Sweep:
-    """The runs of a sweep, all of whose settings are possible.
-
-    Args:
-        what: The id of a published table, for all recipes that have a number in it; or names of recipes, or patterns of
-            names, as ``mira/imagenet_100_prototypes_*``.
-        out: The folder for all run folders.
-        vary: ``KEY=VALUE,VALUE``: each recipe with each of these values, and with all combinations where there are
-            several.
-        seeds: How many runs each recipe has, with the seeds from 0 up.
-        evaluate: Words of ``infomax evaluate`` without the encoder, as ``linear --probe mira``; by default those of the
-            table's columns, else ``knn``.
-        options: Changes to the recipes, by the words of :func:`infomax.recipes.customise.customise`.
-        train: The words of ``infomax pretrain`` that all runs have in common, these options among them.
+def define_sweep(options: SweepOptions) -> Sweep:
+    """Returns the runs of a sweep, all of whose settings are possible. Nothing is written.
 
     Raises:
-        ValueError: if there is no such table or recipe, or a recipe cannot be changed so.
+        ValueError: if there is no such table, recipe or protocol, a recipe cannot be changed so, or the folder has runs
+            of another sweep.
     """
-    check_count("--seeds", seeds, low=1)
-    experiments, one = _chosen(what)
-    if one and vary:
-        raise ValueError(f"--vary is for recipes; {one.id} says itself what varies")
-    members = [Member(experiment, values) for experiment in experiments for values in _values(vary)]
-    for words in evaluate:
-        _check_protocol(words)
-    trials = []
-    for seed, member in product(range(seeds), members):  # a seed of all, then the next one: cut short, it compares all
-        overrides = [*options["overrides"], *member.changes]
-        if any(override.partition("=")[0] == "seed" for override in overrides):
-            raise ValueError(
-                "--set seed and --vary seed would give all runs the same; --seeds N has the seeds from 0 up"
-            )
-        changes: dict[str, Any] = {**options, "overrides": overrides, "seed": seed}
-        recipe = customise(member.experiment.recipe(), **changes)
-        trials.append(_trial(out, member, recipe, train, evaluate or _protocols(member, one)))
-    if len({trial.folder for trial in trials}) < len(trials):
-        raise ValueError(f"--vary gives a value twice: {' '.join(vary)}")
-    for trial in trials:
-        _check_same(trial)
-    return Sweep(out, members, list(dict.fromkeys(name for trial in trials for name in trial.judging)), trials, one)
+    check_count("--seeds", options.seeds, low=1)
+    if options.out.exists() and not options.out.is_dir():
+        raise ValueError(f"--out {options.out} must be a folder")
+    experiments, table = _choose_experiments(options.what)
+    if table and options.vary:
+        raise ValueError(f"--vary is for recipes; {table.id} says itself what varies")
+    variants = tuple(Variant(experiment, values) for experiment in experiments for values in _combine(options.vary))
+    evaluations = tuple(dict.fromkeys(parse_evaluation(words, options) for words in options.evaluate))
+    runs = []
+    for seed, variant in product(range(options.seeds), variants):  # all variants of a seed before the next seed
+        runs.append(_define_run(options, variant, seed, evaluations or _published_evaluations(variant, table, options)))
+    if len({run.specification.hash for run in runs}) < len(runs):
+        raise ValueError(f"--vary gives a value twice: {' '.join(options.vary)}")
+    for run in runs:
+        _check_same_run(run)
+    used = tuple(dict.fromkeys(evaluation for run in runs for evaluation in run.evaluations))
+    return Sweep(options.out, variants, used, tuple(runs), table, _common_changes(options))
 
 
-def _chosen(what: Sequence[str]) -> tuple[list[Experiment], Table | None]:
-    """The recipes meant, and the table if it is one that names them."""
+def _common_changes(options: SweepOptions) -> tuple[str, ...]:
+    """Returns the words of all changes that the runs share, without those of the machine."""
+    common = {**options.changes(), "data": options.data, "classes": options.classes, "subset": options.subset}
+    words = to_argv(pick(PretrainOptions, {**common, "out": options.out}))
+    return tuple(words[: words.index("--out")])
+
+
+def _choose_experiments(what: Sequence[str]) -> tuple[list[Experiment], Table | None]:
+    """Returns the recipes that are meant, and the table if it is one that names them."""
     if not what:
         raise ValueError("a sweep is of a published table, as mira-14, or of recipes, as carl/small")
     everything = registry.experiments()
     if len(what) == 1 and "/" not in what[0]:
-        one = published.table(what[0])
-        found = [e for e in everything.values() if any(number.table is one for number in e.numbers())]
-        if not found:
-            raise ValueError(f"{one.id} has no number that a recipe would give")
-        return found, one
-    found = {}
+        table = published.table(what[0])
+        experiments = [e for e in everything.values() if any(number.table is table for number in e.numbers())]
+        if not experiments:
+            raise ValueError(f"{table.id} has no number that a recipe would give")
+        return experiments, table
+    chosen = {}
     for name in what:
         if "/" not in name:
             raise ValueError(f"a sweep is of one table, or of recipes with their methods, as mira/small, not {name!r}")
-        near = [key for key in everything if fnmatchcase(key, name)] or [registry.get_experiment(name).name]
-        found |= {key: everything[key] for key in near}
-    return list(found.values()), None
+        matching = [key for key in everything if fnmatchcase(key, name)] or [registry.get_experiment(name).name]
+        chosen |= {key: everything[key] for key in matching}
+    return list(chosen.values()), None
 
 
-def _values(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
-    """All combinations of the values, each as pairs of key and value."""
+def _combine(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
+    """Returns all combinations of the values, each as pairs of key and value."""
     axes = []
     for assignment in vary:
         key, equals, values = assignment.partition("=")
@@ -175,57 +240,94 @@ def _values(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     return list(product(*axes))
 
 
-def _check_protocol(words: str) -> None:
+def parse_evaluation(words: str, options: SweepOptions) -> Evaluation:
+    """Returns the evaluation that words of ``infomax evaluate`` stand for, without the encoder.
+
+    Args:
+        words: As ``linear --probe mira``.
+        options: The sweep's, whose device and workers are taken if the words name none.
+
+    Raises:
+        ValueError: if there is no such protocol or option.
+    """
     try:
-        name, *rest = shlex.split(words) or [""]
+        name, *argv = shlex.split(words) or [""]
     except ValueError as error:
         raise ValueError(f"--evaluate {words}: {error}") from None
-    choose("--evaluate", name, PROTOCOLS)
-    if "--probe" in rest[:-1]:
-        choose(f"--evaluate {words}: --probe", _after("--probe", rest), PROBES)
+    single = [key for key, protocol in PROTOCOLS.items() if not protocol.default_data(protocol.options())]
+    protocol = PROTOCOLS[choose("--evaluate", name, single)]
+    kinds = (protocol.options, protocol.data, ComputeOptions, *([BaselineOptions] if protocol.baselines else []))
+    try:
+        own, data, compute, *_ = from_argv(argv, *kinds)
+    except ValueError as error:
+        raise ValueError(f"--evaluate {words}: {error}") from None
+    return _complete(Evaluation(protocol, own, data, compute, words), options)
 
 
-def _protocols(member: Member, one: Table | None) -> list[str]:
-    """What is needed to fill the table's columns, as far as all labels of the pretraining data suffice."""
-    if one is None:
-        return ["knn"]
-    found = []
-    for column in (number.column for number in member.experiment.numbers() if number.table is one):
-        if column.protocol in ("linear", "knn") and not column.subset:
-            found.append(f"{column.protocol} --probe {column.probe}" if column.probe else column.protocol)
-    if not found:
-        raise ValueError(f"{one.id} has no linear or k-NN result; say with --evaluate how to judge the runs")
-    return list(dict.fromkeys(found))
+def _complete(evaluation: Evaluation, options: SweepOptions) -> Evaluation:
+    """Returns the evaluation on the sweep's device and with its workers, if it names none itself."""
+    compute = evaluation.compute
+    if compute.device == "auto":
+        compute = replace(compute, device=options.device)
+    if compute.workers is None:
+        compute = replace(compute, workers=options.workers)
+    return replace(evaluation, compute=compute)
 
 
-def _trial(out: Path, member: Member, recipe: Recipe, train: Sequence[str], protocols: Sequence[str]) -> Trial:
-    name = "-".join([member.experiment.name.replace("/", "-"), *member.changes, f"seed{recipe.seed}"])
-    folder = out / re.sub(r"[^\w.=+-]", "_", name)
-    sets = [word for change in member.changes for word in ("--set", change)]
-    data = [] if "--data" in train else ["--data", member.experiment.data or "digits"]
-    command = ["pretrain", "--recipe", member.experiment.name, "--seed", str(recipe.seed), *data, *train, *sets]
-    machine = [word for name in ("--device", "--workers") if name in train for word in (name, _after(name, train))]
-    judging = {}
-    for words in protocols:
-        protocol, *rest = shlex.split(words)
-        alone = [] if protocol == "finetune" else ["--no-baselines"]
-        judging[words] = ["evaluate", protocol, str(folder), *alone, *machine, *rest]
-    return Trial(member, recipe, folder, [*command, "--out", str(folder), "--resume"], judging)
+def _published_evaluations(variant: Variant, table: Table | None, options: SweepOptions) -> tuple[Evaluation, ...]:
+    """Returns the evaluations that measure the table's columns, as far as all labels of the pretraining data suffice."""
+    if table is None:
+        return (parse_evaluation("knn", options),)
+    evaluations: dict[Evaluation, None] = {}
+    for number in variant.experiment.numbers():
+        for protocol in PROTOCOLS.values():
+            own = protocol.options_for(number.column) if number.table is table else None
+            if own is not None:
+                words = " ".join([protocol.name, *to_argv(own)])
+                evaluation = Evaluation(protocol, own, protocol.data(), ComputeOptions(), words)
+                evaluations[_complete(evaluation, options)] = None
+    if not evaluations:
+        raise ValueError(
+            f"{table.id} has no number that infomax evaluate measures with all labels; say with --evaluate how to "
+            "evaluate the runs"
+        )
+    return tuple(evaluations)
 
 
-def _after(word: str, words: Sequence[str]) -> str:
-    return words[words.index(word) + 1]
+def _define_run(options: SweepOptions, variant: Variant, seed: int, evaluations: tuple[Evaluation, ...]) -> SweepRun:
+    """Returns the run of a variant with one seed."""
+    overrides = (*options.overrides, *variant.overrides)
+    if any(override.partition("=")[0] == "seed" for override in overrides):
+        raise ValueError("--set seed and --vary seed would give all runs the same; --seeds N has the seeds from 0 up")
+    recipe = customise(variant.experiment.recipe(), **{**options.changes(), "overrides": overrides}, seed=seed)
+    name = "-".join([variant.experiment.name.replace("/", "-"), *variant.overrides, f"seed{seed}"])
+    training: dict[str, Any] = {
+        **vars(options),
+        "data": options.data or variant.experiment.data or "digits",
+        "recipe": variant.experiment.name,
+        "seed": seed,
+        "overrides": overrides,
+        "out": options.out / re.sub(r"[^\w.=+-]", "_", name),
+        "resume": True,
+    }
+    train = pick(PretrainOptions, training)
+    assert train.data is not None
+    specification = TrainingSpecification(recipe, train.data, train.classes, train.subset)
+    return SweepRun(variant, specification, train, evaluations)
 
 
-def _check_same(trial: Trial) -> None:
-    """Refuse to take a run that is there for one of this sweep, if it was trained otherwise."""
-    if (trial.folder / "config.json").is_file():
-        run, words = Run(trial.folder), trial.training
-        lines = recipe_differences(run.recipe, trial.recipe)
-        where = {w: _after(f"--{w}", words) for w in ("data", "classes", "subset") if f"--{w}" in words}
-        there = {name: (getattr(run.location, name) or "none").partition("#")[0] for name in where}
-        with suppress(ValueError):  # where the images are not, runs that are done can still be drawn
-            where = vars(DataLocation(**where).resolved())
-        lines += [f"{name}: {old} there, {where[name]} asked for" for name, old in there.items() if old != where[name]]
-        if lines:
-            raise ValueError(f"--out: {trial.folder} is of another sweep: {'; '.join(lines)}; choose another folder")
+def _check_same_run(run: SweepRun) -> None:
+    """Checks that a run in the folder was trained as this sweep trains it; raises ValueError if not."""
+    if not (run.folder / "config.json").is_file():
+        return
+    there = Run(run.folder)
+    differences = recipe_differences(there.recipe, run.specification.recipe)
+    wanted = {name: value for name, value in run.options.given_location().items() if name != "data_dir"}
+    before = {name: (getattr(there.location, name) or "none").partition("#")[0] for name in wanted}
+    with suppress(ValueError):  # if the images are not here, runs that are done can still be drawn
+        wanted = vars(DataLocation(**wanted).resolved())
+    differences += [
+        f"{name}: {old} there, {wanted[name]} asked for" for name, old in before.items() if old != wanted[name]
+    ]
+    if differences:
+        raise ValueError(f"--out: {run.folder} is of another sweep: {'; '.join(differences)}; choose another folder")

@@ -1,44 +1,51 @@
-"""What a sweep found: means and deviations over seeds beside what the paper prints, as a table and as a figure."""
+"""Results of a sweep: means and deviations over seeds beside what the paper prints, as a table and as a figure."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import nan
 from statistics import mean, stdev
 from textwrap import wrap
 from typing import Any
 
-from infomax.experiments.sweep import Member, Sweep
+from infomax.evaluation.result_row import ResultRow, Score, row_fields
+from infomax.experiments.sweep import Evaluation, Sweep, SweepRun, Variant
 from infomax.papers import published
 from infomax.papers.published import Column, Number
 from infomax.reporting.comparison import format_condition, format_published
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
-
-SCORES = {"top1": "top-1", "nmi": "NMI"}
-"""What a protocol is summed up by where no table says it: the first of these that it has."""
+from infomax.runtime.options import option_names
 
 
 @dataclass(frozen=True)
-class RankInfo:
-    """One cell: what a member scored there with each seed, in per cent, and what the paper prints."""
+class SweepCell:
+    """A frozen dataclass that holds one cell of a sweep's table: our scores with each seed, and the paper's number."""
 
     line: str
+    """Name of the line: a row of the published table, or a variant."""
     column: str
+    """Name of the column: that of the published table, or an evaluation and its score."""
     scores: tuple[float, ...]
+    """Scores of the runs that are done, in per cent."""
     paper: float | None = None
+    """The paper's number, in per cent; None if it prints none."""
     deviation: float | None = None
+    """The paper's standard deviation, in per cent; None if it prints none."""
     position: float | None = None
-    """The value that the sweep varies, where that is one number."""
-    along: str = ""
-    """What that is the value of."""
+    """The value that the sweep varies, if it varies one number."""
+    varied: str = ""
+    """Name of the setting or condition that is varied."""
     curve: str = ""
-    """What those that differ in nothing but the position have in common."""
+    """Label of the curve that this point belongs to."""
 
     @property
     def ours(self) -> Cell:
         """Our mean over the seeds, with their standard deviation."""
         if not self.scores:
             return EMPTY
-        return _shown(mean(self.scores), stdev(self.scores) if len(self.scores) > 1 else None)
+        average = mean(self.scores)
+        spread = f" ± {stdev(self.scores):.2f}" if len(self.scores) > 1 else ""
+        return Cell(f"{average:.2f}{spread}", average)
 
     @property
     def theirs(self) -> Cell:
@@ -46,156 +53,225 @@ class RankInfo:
         return EMPTY if self.paper is None else Cell(format_published(self.paper, self.deviation), self.paper)
 
 
-def _shown(value: float, deviation: float | None) -> Cell:
-    return Cell(f"{value:.2f}" + (f" ± {deviation:.2f}" if deviation is not None else ""), value)
+@dataclass(frozen=True)
+class SweepResult:
+    """A frozen dataclass that holds what a sweep measured so far."""
+
+    runs: tuple[SweepRun, ...]
+    """All runs; ``run.result(evaluation)`` is a row of results, None if there is none yet."""
+    evaluations: tuple[Evaluation, ...]
+    """All evaluations that any run has."""
+    cells: tuple[SweepCell, ...]
+    """The cells of the table, line by line."""
+    title: str
+    """Title of the published table; empty if the sweep is of recipes."""
+    changes: tuple[str, ...]
+    """What all runs have that their recipes have not, as words of the command."""
+    failures: tuple[str, ...]
+    """A line for each run that failed."""
+    commands: tuple[str, ...]
+    """A line of the shell for each run that is not done."""
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether any run has been evaluated."""
+        return any(cell.scores for cell in self.cells)
+
+    def table(self) -> Table:
+        """Makes the table, in per cent, with each line of ours below the paper's."""
+        columns = list(dict.fromkeys(cell.column for cell in self.cells))
+        lines = []
+        for line in dict.fromkeys(cell.line for cell in self.cells):
+            cells = {cell.column: cell for cell in self.cells if cell.line == line}
+            if any(cell.paper is not None for cell in cells.values()):
+                lines.append([f"{line}: paper", *(cells[c].theirs if c in cells else EMPTY for c in columns)])
+            seeds = max(len(cell.scores) for cell in cells.values())
+            count = "no run yet" if seeds == 0 else f"{seeds} seed{'s' if seeds > 1 else ''}"
+            lines.append([f"{line}: ours, {count}", *(cells[c].ours if c in cells else EMPTY for c in columns)])
+        notes = [f"ours: with {' '.join(self.changes)}"] if self.changes else []
+        return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=self.title, notes=notes)
+
+    def figure(self) -> bytes:
+        """Draws a PNG: scores along the varied number, or as bars, with the deviation over seeds, beside the paper's."""
+        return draw_figure(self.cells, title=self.title, changes=self.changes)
 
 
-def places(sweep: Sweep) -> list[RankInfo]:
-    """The cells of the sweep's table that its members have, or those of a table with a line for each member."""
-    return _of_table(sweep, sweep.table) if sweep.table else _of_members(sweep)
+def collect_results(sweep: Sweep, failures: Sequence[str] = ()) -> SweepResult:
+    """Reads the results of all runs of a sweep, which may not all be there yet.
+
+    Args:
+        sweep: The sweep.
+        failures: A line for each run that failed.
+    """
+    table = sweep.table
+    return SweepResult(
+        runs=sweep.runs,
+        evaluations=sweep.evaluations,
+        cells=tuple(sweep_cells(sweep)),
+        title=f"{table.paper}, {table.number}: {table.title}" if table else "",
+        changes=sweep.changes,
+        failures=tuple(failures),
+        commands=tuple(sweep.commands()),
+    )
 
 
-def _of_table(sweep: Sweep, one: published.Table) -> list[RankInfo]:
-    pairs = [(number, m) for m in sweep.members for number in m.experiment.numbers() if number.table is one]
-    pairs.sort(key=lambda pair: (one.rows.index(pair[0].row), one.columns.index(pair[0].column)))
-    found = []
-    for number, member in pairs:
-        row = [
-            number.row.method,
-            *(format_condition(k, v) for k, v in vars(number.row.conditions).items() if v is not None),
-        ]
-        scores = _scores(sweep, member, number.column)
-        found.append(RankInfo(", ".join(row), number.column.name, scores, number.value, number.deviation))
-    return _placed_by_table(found, [number for number, _ in pairs])
+def sweep_cells(sweep: Sweep) -> list[SweepCell]:
+    """Returns the cells of the published table that the variants have, or of a table with a line for each variant."""
+    return _cells_of_table(sweep, sweep.table) if sweep.table else _cells_of_variants(sweep)
 
 
-def _placed_by_table(found: list[RankInfo], numbers: list[Number]) -> list[RankInfo]:
-    """With positions, if the table's own numbers differ in one number alone, beside what is measured."""
+def _cells_of_table(sweep: Sweep, table: published.Table) -> list[SweepCell]:
+    """Returns a cell for each number of the table that a variant reproduces."""
+    pairs = [(number, v) for v in sweep.variants for number in v.experiment.numbers() if number.table is table]
+    pairs.sort(key=lambda pair: (table.rows.index(pair[0].row), table.columns.index(pair[0].column)))
+    cells = []
+    for number, variant in pairs:
+        conditions = vars(number.row.conditions).items()
+        line = [number.row.method, *(format_condition(k, v) for k, v in conditions if v is not None)]
+        scores = _scores_for_column(sweep, variant, number.column)
+        cells.append(SweepCell(", ".join(line), number.column.name, scores, number.value, number.deviation))
+    return _with_varied_condition(cells, [number for number, _ in pairs])
+
+
+def _with_varied_condition(cells: list[SweepCell], numbers: list[Number]) -> list[SweepCell]:
+    """Adds positions to the cells if the table's own numbers differ in one numeric condition alone."""
     conditions = [vars(number.conditions) for number in numbers]
     varied = [name for name in conditions[0] if len({str(c[name]) for c in conditions}) > 1]
     if len(varied) != 1 or not all(type(c[varied[0]]) in (int, float) for c in conditions):
-        return found
+        return cells
     by_row = any(getattr(number.row.conditions, varied[0]) is not None for number in numbers)
     return [
-        replace(place, position=c[varied[0]], along=varied[0], curve=place.column if by_row else number.row.method)
-        for place, c, number in zip(found, conditions, numbers, strict=True)
+        replace(cell, position=c[varied[0]], varied=varied[0], curve=cell.column if by_row else number.row.method)
+        for cell, c, number in zip(cells, conditions, numbers, strict=True)
     ]
 
 
-def _of_members(sweep: Sweep) -> list[RankInfo]:
-    found = []
-    for member in sweep.members:
-        main = None if member.values else member.experiment.main  # other values have no number in the paper
-        for protocol in sweep.protocols:
-            rows = [trial.row(protocol) for trial in sweep.of(member)]
-            metric = next((m for m in SCORES if any(m in row for row in rows)), "top1")
-            scores = tuple(100 * row[metric] for row in rows if metric in row)
-            same = main is not None and protocol == f"linear --probe {main.column.probe}"
-            number = (main.value, main.deviation) if main is not None and same else (None, None)
-            place = RankInfo(member.label, f"{protocol}, {SCORES[metric]}", scores, *number)
-            found.append(_placed(place, member, f"{member.experiment.name}, {place.column}"))
-    return found
+def _cells_of_variants(sweep: Sweep) -> list[SweepCell]:
+    """Returns a cell for each variant and evaluation."""
+    cells = []
+    for variant in sweep.variants:
+        main = None if variant.values else variant.experiment.main  # the paper has no number of other values
+        for evaluation in sweep.evaluations:
+            rows = [row for run in sweep.runs_of(variant) if (row := run.result(evaluation)) is not None]
+            metric, label = _main_score(rows)
+            number = (main.value, main.deviation) if main and _measures(evaluation, main.column) else (None, None)
+            cell = SweepCell(variant.label, f"{evaluation.words}, {label}", _per_cent(rows, metric), *number)
+            cells.append(_with_varied_value(cell, variant))
+    return cells
 
 
-def _placed(place: RankInfo, member: Member, curve: str) -> RankInfo:
-    """With a position, if the sweep gives one value to each member and it is a number."""
+def _main_score(rows: Sequence[ResultRow]) -> tuple[str, str]:
+    """Returns the name and the label of the score that sums up an evaluation: top-1 if it has that."""
+    if not rows or hasattr(rows[0], "top1"):
+        return "top1", "top-1"
+    metric = rows[0].metric
+    marks = {field.name: field.mark for field in row_fields(type(rows[0]))}
+    mark = marks[metric]
+    return metric, mark.label if isinstance(mark, Score) else metric
+
+
+def _measures(evaluation: Evaluation, column: Column) -> bool:
+    """Returns whether an evaluation is that of a published column, by the paper's own classifier."""
+    unlimited = evaluation.data == evaluation.protocol.data()
+    return bool(column.probe) and unlimited and evaluation.protocol.options_for(column) == evaluation.options
+
+
+def _with_varied_value(cell: SweepCell, variant: Variant) -> SweepCell:
+    """Adds a position to the cell if the sweep gives one value to each variant and it is a number."""
     try:
-        ((key, value),) = member.values
-        return replace(place, position=float(value), along=key, curve=curve)
+        ((key, value),) = variant.values
+        return replace(cell, position=float(value), varied=key, curve=f"{variant.experiment.name}, {cell.column}")
     except ValueError:
-        return place
+        return cell
 
 
-def _scores(sweep: Sweep, member: Member, column: Column) -> tuple[float, ...]:
-    """Of the protocol by which the column was measured, or else of another one of its kind."""
-    kind = [name for trial in sweep.of(member) for name in trial.judging if name.split()[0] == column.protocol]
-    kind.sort(key=lambda name: f"--probe {column.probe}" not in name)
-    if not kind or column.subset:
+def _scores_for_column(sweep: Sweep, variant: Variant, column: Column) -> tuple[float, ...]:
+    """Returns the scores by the evaluation that measures the column, or else by another one of its protocol."""
+    runs = sweep.runs_of(variant)
+    evaluations = [
+        e for e in dict.fromkeys(e for run in runs for e in run.evaluations) if e.protocol.name == column.protocol
+    ]
+    if not evaluations or column.subset:
         return ()
-    rows = [trial.row(kind[0]) for trial in sweep.of(member)]
-    return tuple(100 * row[column.metric] for row in rows if column.metric in row)
+
+    def unlike(evaluation: Evaluation) -> list[bool]:
+        wanted, options = evaluation.protocol.options_for(column), evaluation.options
+        return [getattr(options, name) != getattr(wanted, name, None) for name in option_names(type(options))]
+
+    nearest = min(evaluations, key=unlike)  # an option counts more than those after it: the probe comes first
+    rows = [row for run in runs if (row := run.result(nearest)) is not None]
+    return _per_cent(rows, column.metric)
 
 
-def sweep_table(sweep: Sweep, changes: list[str]) -> Table:
-    """Makes the table of a sweep, in per cent, with each line of ours below the paper's.
+def _per_cent(rows: Sequence[ResultRow], metric: str) -> tuple[float, ...]:
+    """Returns the scores of the rows that have them."""
+    scores = [getattr(row, metric, None) for row in rows]
+    return tuple(100 * score for score in scores if score is not None)
+
+
+def draw_figure(cells: Sequence[SweepCell], *, title: str, changes: Sequence[str]) -> bytes:
+    """Draws a PNG: scores along the varied number, or as bars, with the deviation over seeds, beside the paper's.
 
     Args:
-        sweep: The sweep, whose runs may not all be there yet.
+        cells: The cells of the table.
+        title: Title of the figure.
         changes: What all runs have that their recipes have not, as words of the command.
-    """
-    found = places(sweep)
-    columns = list(dict.fromkeys(place.column for place in found))
-    lines = []
-    for line in dict.fromkeys(place.line for place in found):
-        cells = {place.column: place for place in found if place.line == line}
-        if any(place.paper is not None for place in cells.values()):
-            lines.append([f"{line}: paper", *(cells[c].theirs if c in cells else EMPTY for c in columns)])
-        seeds = max(len(place.scores) for place in cells.values())
-        count = "no run yet" if seeds == 0 else f"{seeds} seed{'s' if seeds > 1 else ''}"
-        lines.append([f"{line}: ours, {count}", *(cells[c].ours if c in cells else EMPTY for c in columns)])
-    title = f"{sweep.table.paper}, {sweep.table.number}: {sweep.table.title}" if sweep.table else ""
-    notes = [f"ours: with {' '.join(changes)}"] if changes else []
-    return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=title, notes=notes)
-
-
-def figure(sweep: Sweep, changes: list[str]) -> bytes:
-    """A PNG: scores along the varied number, or as bars, with the deviation over seeds; the paper's beside them.
-
-    Args:
-        changes: As for :func:`sweep_table`.
     """
     from matplotlib.figure import Figure
 
-    found = places(sweep)
-    along = all(place.position is not None for place in found)
-    drawn = Figure(figsize=(8, 4.2) if along else (8, 1.2 + 0.45 * len(found)), layout="constrained")
-    axes = drawn.subplots()
-    (_curves if along else _bars)(axes, found)
-    drawn.suptitle(
-        f"{sweep.table.paper}, {sweep.table.number}: {sweep.table.title}" if sweep.table else "", fontsize=10
-    )
+    curves = all(cell.position is not None for cell in cells)
+    figure = Figure(figsize=(8, 4.2) if curves else (8, 1.2 + 0.45 * len(cells)), layout="constrained")
+    axes = figure.subplots()
+    (_draw_curves if curves else _draw_bars)(axes, cells)
+    figure.suptitle(title, fontsize=10)
     if changes:
-        drawn.supxlabel("\n".join(wrap(f"ours: with {' '.join(changes)}", 110)), fontsize=8, x=0.01, ha="left")
-    drawn.legend(fontsize=8, frameon=False, loc="outside right upper")
+        figure.supxlabel("\n".join(wrap(f"ours: with {' '.join(changes)}", 110)), fontsize=8, x=0.01, ha="left")
+    figure.legend(fontsize=8, frameon=False, loc="outside right upper")
     axes.spines[["top", "right"]].set_visible(False)
     png = io.BytesIO()
-    drawn.savefig(png, format="png", dpi=150)
+    figure.savefig(png, format="png", dpi=150)
     return png.getvalue()
 
 
-def _curves(axes: Any, found: list[RankInfo]) -> None:
-    """One curve for ours and one for the paper's."""
-    for i, name in enumerate(dict.fromkeys(place.curve for place in found)):
-        for who, look in (("paper", "s--"), ("ours", "o-")):
-            points = sorted(_points([place for place in found if place.curve == name], who))
+def _draw_curves(axes: Any, cells: Sequence[SweepCell]) -> None:
+    """Draws one curve for ours and one for the paper's."""
+    for i, name in enumerate(dict.fromkeys(cell.curve for cell in cells)):
+        for origin, marker in (("paper", "s--"), ("ours", "o-")):
+            points = sorted(_points([cell for cell in cells if cell.curve == name], origin))
             if points:
-                where, values, errors = zip(*points, strict=True)
-                kind = {"color": f"C{i}", "alpha": 1.0 if who == "ours" else 0.5, "capsize": 3}
-                axes.errorbar(where, values, errors, fmt=look, label=f"{who}: {name}", **kind)
-    positions = sorted({place.position or 0.0 for place in found})
+                positions, values, errors = zip(*points, strict=True)
+                style = {"color": f"C{i}", "alpha": 1.0 if origin == "ours" else 0.5, "capsize": 3}
+                axes.errorbar(positions, values, errors, fmt=marker, label=f"{origin}: {name}", **style)
+    positions = sorted({cell.position or 0.0 for cell in cells})
     if positions[0] > 0 and positions[-1] / positions[0] >= 8:
         axes.set_xscale("log")
     axes.set_xticks(positions, [f"{x:g}" for x in positions])
     axes.minorticks_off()
-    axes.set_xlabel(found[0].along)
+    axes.set_xlabel(cells[0].varied)
     axes.set_ylabel("%")
 
 
-def _bars(axes: Any, found: list[RankInfo]) -> None:
-    """Two bars for each cell."""
-    for who, offset, color in (("paper", -0.2, "0.75"), ("ours", 0.2, "C0")):
-        if points := _points([replace(place, position=float(i)) for i, place in enumerate(found)], who):
-            where, values, errors = zip(*points, strict=True)
-            look = {"color": color, "label": who, "capsize": 2}
-            axes.barh([x + offset for x in where], values, 0.4, xerr=errors, **look)
-    axes.set_yticks(range(len(found)), [f"{place.line}, {place.column}" for place in found], fontsize=8)
+def _draw_bars(axes: Any, cells: Sequence[SweepCell]) -> None:
+    """Draws two bars for each cell."""
+    for origin, offset, color in (("paper", -0.2, "0.75"), ("ours", 0.2, "C0")):
+        if points := _points([replace(cell, position=float(i)) for i, cell in enumerate(cells)], origin):
+            positions, values, errors = zip(*points, strict=True)
+            style = {"color": color, "label": origin, "capsize": 2}
+            axes.barh([x + offset for x in positions], values, 0.4, xerr=errors, **style)
+    axes.set_yticks(range(len(cells)), [f"{cell.line}, {cell.column}" for cell in cells], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("%")
 
 
-def _points(found: list[RankInfo], who: str) -> list[tuple[float, float, float]]:
-    """Position, value and deviation, NaN where there is none, of what there is of ours, or of the paper's."""
-    if who == "paper":
-        return [(p.position or 0.0, p.paper, p.deviation or nan) for p in found if p.paper is not None]
-    spread = [(p, stdev(p.scores) if len(p.scores) > 1 else nan) for p in found if p.scores]
-    return [(p.position or 0.0, mean(p.scores), deviation) for p, deviation in spread]
+def _points(cells: Sequence[SweepCell], origin: str) -> list[tuple[float, float, float]]:
+    """Returns position, value and deviation of each cell that has a number.
+
+    Args:
+        cells: Cells with positions.
+        origin: ``paper`` or ``ours``. A deviation that is not known is NaN.
+    """
+    if origin == "paper":
+        return [(c.position or 0.0, c.paper, c.deviation or nan) for c in cells if c.paper is not None]
+    return [
+        (c.position or 0.0, mean(c.scores), stdev(c.scores) if len(c.scores) > 1 else nan) for c in cells if c.scores
+    ]

@@ -1,4 +1,4 @@
-"""Sweeps carried out, one run after another, each in a process of its own; and kept."""
+"""Carries out sweeps, one run after another, each in a process of its own, and keeps what they measured."""
 
 import json
 import shlex
@@ -6,108 +6,224 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings
 
-from infomax.experiments.sweep import Sweep
+from infomax.experiments.options import SweepOptions
+from infomax.experiments.sweep import Sweep, SweepRun, define_sweep
+from infomax.experiments.sweep_results import SweepResult, collect_results
 from infomax.runs.provenance import provenance
 from infomax.runs.run_folder import Run
 from infomax.runtime.files import write_atomic
+from infomax.runtime.options import pick
 
 
-def commands(sweep: Sweep) -> list[str]:
-    """A line of the shell for each run that is not done: to train and to judge it."""
-    left = [trial.left for trial in sweep.trials]
-    return [" && ".join(shlex.join(["infomax", *words]) for words in lines) for lines in left if lines]
+def sweep(
+    what: Sequence[str],
+    *,
+    data: str | PathLike[str] | None = None,
+    data_dir: str | PathLike[str] | None = None,
+    download: bool = False,
+    classes: str | PathLike[str] | None = None,
+    subset: str | PathLike[str] | None = None,
+    backbone: str | None = None,
+    views: str | None = None,
+    image_size: int | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    micro_batch_size: int | None = None,
+    learning_rate: float | None = None,
+    precision: str | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    devices: int = 1,
+    workers: int | None = None,
+    deterministic: bool = False,
+    compile: bool = False,  # noqa: A002 - the word of the command
+    skip_nonfinite: int = 0,
+    skip_unreadable: float = 0.01,
+    out: str | PathLike[str],
+    vary: Sequence[str] = (),
+    seeds: int = 1,
+    evaluate: Sequence[str] = (),
+    commands: bool = False,
+) -> SweepResult:
+    """Trains and evaluates several recipes or values with several seeds, as ``infomax sweep`` does.
 
+    Each training and evaluation is a process of its own. What is done already is not done again.
 
-def run(sweep: Sweep) -> list[str]:
-    """Train and judge one run after another, each in a process of its own; the runs that failed.
+    Args:
+        data: Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
+            of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed.
+            Default: the recipe's data set, or digits.
+        data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
+            ~/.cache/infomax/data.
+        download: Fetch a named data set that is not there.
+        classes: Text file with the classes to keep, one on each line. Default: all.
+        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
+            all.
+        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
+            recipe's.
+        views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
+            NAME:G+L has G global crops and L local ones. Default: the recipe's.
+        image_size: Side of the global crops, in pixels. Default: the recipe's.
+        epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
+            the recipe's.
+        batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
+        micro_batch_size: Images that go through the network at once, on each device. The gradient is exactly that of
+            the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
+        learning_rate: Peak learning rate. Default: the recipe's.
+        precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
+        overrides: Any setting of the recipe as key=value, as method.beta=0.5 or optimizer.weight_decay=0.
+        device: Kind of device; auto takes the GPU if there is one.
+        devices: GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would.
+            Under torchrun or srun, leave it out.
+        workers: Processes that decode image files, for each device. Default: one a core, at most 8.
+        deterministic: The same bits each time on a GPU too, by slower operations. On a CPU they are so anyway.
+        compile: Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one
+            device alone.
+        skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
+        skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
+        what: A published table, as mira-14, for all recipes with a number in it (infomax report --table list names
+            them); or recipes, as carl/small, or patterns of their names, as 'carl/stl10*'.
+        out: Folder for all runs, the table and its figure. The same command goes on if it was stopped.
+        vary: Values of a setting to try with each recipe, as method.prototypes=100,300,1000.
+        seeds: Number of runs of each recipe, with the seeds from 0 up.
+        evaluate: How to evaluate each run, by the words of infomax evaluate, as 'linear --probe mira'. Default: as the
+            table was measured, else knn.
+        commands: Only list the commands that are left, one line for each run, instead of carrying them out; for a
+            cluster.
+
+    Returns:
+        The runs and the cells of the table; ``result.table().text()`` is what the command prints.
 
     Raises:
-        ValueError: if a recipe is not possible, before anything runs; or if a run refuses what it is told.
-        KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; the run that it met is saved.
+        ValueError: if anything asked for is not possible, before anything runs; or if a run refuses its options.
+        KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. What was trained is saved.
+
+    Example:
+        >>> result = infomax.sweep(["carl/digits", "mira/digits"], out="runs/s", seeds=3)  # doctest: +SKIP
+        >>> [(cell.line, cell.scores) for cell in result.cells]  # doctest: +SKIP
     """
+    options = pick(SweepOptions, locals())
+    planned = define_sweep(options)
+    failures = [] if options.commands else run_sweep(planned)
+    return collect_results(planned, failures)
+
+
+def run_sweep(sweep: Sweep) -> list[str]:
+    """Trains and evaluates what is left of a sweep, and writes ``sweep.json`` and ``sweep.png`` at the end.
+
+    Returns:
+        A line for each run that failed.
+
+    Raises:
+        ValueError: if a recipe is not possible, before anything runs; or if a run refuses its options.
+        KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. The run that was interrupted is saved.
+    """
+    _check_settings(sweep)
+    sweep.out.mkdir(parents=True, exist_ok=True)
+    failures = []
+    try:
+        for number, run in enumerate(sweep.runs, start=1):
+            if failure := _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}"):
+                failures.append(failure)
+    finally:
+        write_results(sweep)
+    return failures
+
+
+def _check_settings(sweep: Sweep) -> None:
+    """Checks that the method of each run accepts its settings; raises ValueError if not."""
     import torch
 
     from infomax.recipes.building import build_method
 
-    with torch.device("meta"), catch_warnings(action="ignore"):  # no memory, no numbers: all settings are tried first
-        for trial in sweep.trials:
-            build_method(trial.recipe)
-    sweep.out.mkdir(parents=True, exist_ok=True)
-    failed = []
-    for number, trial in enumerate(sweep.trials, start=1):
-        for words in trial.left:
-            what = "training" if words is trial.training else " ".join(words[:2])
-            print(f"{number} of {len(sweep.trials)}: {trial.folder.name}, {what}", file=sys.stderr)
-            code, told = _carried_out(words)
-            if told == signal.SIGINT or code == 130:
-                raise KeyboardInterrupt
-            if told:
-                sys.exit(0)  # as a run ends that is told to
-            if code == 2:
-                raise ValueError(f"the command that was refused is: {shlex.join(['infomax', *words])}")
-            if code != 0 or not trial.trained:
-                how = f"ended with exit code {code}" if code else "was stopped"
-                failed.append(f"{trial.folder.name}: {what} {how}")
-                break
-    return failed
+    with torch.device("meta"), catch_warnings(action="ignore"):  # no memory and no numbers: the settings alone count
+        for run in sweep.runs:
+            build_method(run.specification.recipe)
 
 
-def _carried_out(words: Sequence[str]) -> tuple[int, int]:
-    """The exit code of a command in a process of its own, and the signal that came meanwhile, which it is sent too."""
-    told = 0
+def _carry_out(run: SweepRun, title: str) -> str:
+    """Trains and evaluates one run, and returns what failed; empty if nothing did."""
+    for argv in run.remaining:
+        training = argv[0] == "pretrain"
+        task = "training" if training else " ".join(argv[:2])
+        print(f"{title}, {task}", file=sys.stderr)
+        exit_code, received_signal = _run_command(argv)
+        if received_signal == signal.SIGINT or exit_code == 130:
+            raise KeyboardInterrupt
+        if received_signal:
+            sys.exit(0)  # SIGTERM ends a run with exit code 0 too
+        if exit_code == 2:
+            raise ValueError(f"the command that was refused is: {shlex.join(['infomax', *argv])}")
+        if exit_code != 0 or not run.trained:
+            ending = f"ended with exit code {exit_code}" if exit_code else "was stopped"
+            return f"{run.folder.name}: {task} {ending}"
+    return ""
 
-    def passed_on(number: int, _: Any) -> None:
-        nonlocal told
-        told = told or number
+
+def _run_command(argv: Sequence[str]) -> tuple[int, int]:
+    """Runs a command in a process of its own, and passes signals on to it.
+
+    Returns:
+        Its exit code, and the signal that this process received meanwhile; 0 if none.
+    """
+    received = 0
+
+    def pass_on(number: int, _: Any) -> None:
+        nonlocal received
+        received = received or number
         process.send_signal(number)
 
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "infomax", *words],
+        [sys.executable, "-P", "-m", "infomax", *argv],  # -P: no module of the current folder hides another
         stdout=subprocess.DEVNULL,
-        process_group=0,  # else Ctrl-C would reach it twice, which means at once
+        process_group=0,  # else Ctrl-C would reach it twice, which stops it without saving
     ) as process:
-        before = {number: signal.signal(number, passed_on) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            return process.wait(), told
+            return process.wait(), received
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
 
 
-def seconds_of(folder: Path) -> float:
-    """That the training took, without what it took to start it."""
+def training_seconds(folder: Path) -> float:
+    """Returns how long a run was trained, without what it took to start it."""
     rows = [row for row in Run(folder).read_rows("metrics.jsonl") if "seconds" in row]
     return round(rows[-1]["seconds"], 1) if rows else 0.0
 
 
-def write(sweep: Sweep, figure: bytes) -> None:
-    """``sweep.json`` and ``sweep.png``."""
-    content = {**provenance(), "runs": described(sweep)}
-    write_atomic(sweep.out / "sweep.json", json.dumps(content, indent=1).encode())
-    write_atomic(sweep.out / "sweep.png", figure)
+def write_results(sweep: Sweep) -> None:
+    """Writes ``sweep.json`` and ``sweep.png`` if any run has been evaluated."""
+    result = collect_results(sweep)
+    if result.has_scores:
+        content = {**provenance(), "runs": describe_runs(sweep)}
+        write_atomic(sweep.out / "sweep.json", json.dumps(content, indent=1).encode())
+        write_atomic(sweep.out / "sweep.png", result.figure())
 
 
-def described(sweep: Sweep) -> list[dict[str, Any]]:
-    """Each run with its command, where and of which commit it was trained, and its results; for a file."""
+def describe_runs(sweep: Sweep) -> list[dict[str, Any]]:
+    """Returns each run with its command, where and of which commit it was trained, and its results; for a file."""
     rows = []
-    for trial in sweep.trials:
-        if not (trial.folder / "config.json").is_file():
+    for run in sweep.runs:
+        if not (run.folder / "config.json").is_file():
             continue
-        config = json.loads((trial.folder / "config.json").read_text())
-        found = {name: trial.row(name) for name in trial.judging}
+        config = Run(run.folder).config
+        results = {evaluation.words: run.result(evaluation) for evaluation in run.evaluations}
         rows.append(
             {
-                "recipe": trial.member.experiment.name,
+                "recipe": run.variant.experiment.name,
                 "changes": config.get("changes", []),
-                "seed": trial.seed,
-                "command": shlex.join(["infomax", *trial.training]),
+                "seed": run.seed,
+                "specification": run.specification.hash,
+                "command": shlex.join(["infomax", *run.training_argv]),
                 **{key: config[key] for key in ("started", "commit", "machine", "versions", "data", "images")},
-                "training_seconds": seconds_of(trial.folder),
-                "results": {words: row for words, row in found.items() if row},
+                "training_seconds": training_seconds(run.folder),
+                "results": {words: row.to_json() for words, row in results.items() if row is not None},
             }
         )
     return rows

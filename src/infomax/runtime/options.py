@@ -10,11 +10,12 @@ import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 from textwrap import dedent
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Options = TypeVar("Options")
@@ -103,7 +104,8 @@ def option_names(cls: type) -> tuple[str, ...]:
 def pick(cls: type[Options], values: Mapping[str, Any]) -> Options:
     """Builds an options object from those of the values that are fields of the class.
 
-    A path becomes text if the field holds text, text becomes a path if it holds a path, and any sequence becomes a tuple.
+    A path becomes text if the field holds text, and text becomes a path if it holds a path. If the field holds several
+    values, any sequence becomes a tuple, and a single text a tuple of one.
     """
     fields = {field.name: field.type for field in option_fields(cls)}
     return cls(**{name: _as_field(fields[name], value) for name, value in values.items() if name in fields})
@@ -114,7 +116,7 @@ def _as_field(hint: Any, value: Any) -> Any:
     kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     kinds = tuple(get_origin(kind) or kind for kind in kinds)
     if tuple in kinds and isinstance(value, Sequence):
-        return tuple(value)
+        return (value,) if isinstance(value, str) else tuple(value)
     if isinstance(value, PathLike) and str in kinds:
         return fspath(value)
     if isinstance(value, str | PathLike) and Path in kinds:
@@ -139,3 +141,66 @@ def to_argv(options: Any) -> list[str]:
         else:
             words += [field.word, *values]
     return words
+
+
+def from_argv(words: Sequence[str], *classes: type) -> tuple[Any, ...]:
+    """Builds options objects of the words of a command, one of each class: the inverse of :func:`to_argv`.
+
+    Args:
+        words: Options and their values, as ``["--k", "5", "20"]``; nothing stands by its position.
+        classes: Options classes; no two have a field of one name.
+
+    Raises:
+        ValueError: if there is no such option, a value is missing or there are too many, or it is of another type.
+    """
+    fields = {field.word: field for cls in classes for field in option_fields(cls)}
+    values: dict[str, Any] = {}
+    for word, texts in _split_options(words):
+        if word not in fields:
+            near = get_close_matches(word, fields, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"there is no option {word}{hint}")
+        field = fields[word]
+        value = _parse_option(field, texts)
+        values[field.name] = (*values.get(field.name, ()), *value) if field.shown.repeatable else value
+    return tuple(pick(cls, values) for cls in classes)
+
+
+def _split_options(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Returns each option with the texts that follow it."""
+    options: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            options.append((name.replace("_", "-"), [value] if equals else []))
+        elif options:
+            options[-1][1].append(word)
+        else:
+            raise ValueError(f"{word!r} follows no option")
+    return options
+
+
+def _parse_option(field: OptionField, texts: list[str]) -> Any:
+    """Returns the value of an option."""
+    kinds = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else (field.type,)
+    (kind,) = (kind for kind in kinds if kind is not NoneType)
+    if kind is bool:
+        if texts:
+            raise ValueError(f"{field.word} takes no value, but is followed by {texts[0]!r}")
+        return True
+    if get_origin(kind) is tuple:
+        if not texts:
+            raise ValueError(f"{field.word} wants at least one value")
+        return tuple(_parse_text(field.word, get_args(kind)[0], text) for text in texts)
+    if len(texts) != 1:
+        raise ValueError(f"{field.word} wants one value, but is followed by {' '.join(texts) or 'none'}")
+    return _parse_text(field.word, kind, texts[0])
+
+
+def _parse_text(word: str, kind: Any, text: str) -> Any:
+    """Returns the value that a text stands for."""
+    try:
+        return kind(text)
+    except ValueError:
+        expected = {int: "a whole number", float: "a number"}.get(kind, f"a {kind.__name__}")
+        raise ValueError(f"{word} must be {expected}, but is {text!r}") from None
