@@ -1,4 +1,4 @@
-"""What a recipe stands for: its untrained method, its optimiser, and the learning rate at each step."""
+"""Builds what a recipe describes: the untrained method, the optimizer, and the learning rate of each step."""
 
 from dataclasses import asdict
 
@@ -14,21 +14,23 @@ AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 def build_method(recipe: Recipe) -> Method:
-    """The untrained method of a recipe; its seed decides the weights."""
+    """Builds the untrained method of a recipe; the recipe's seed decides the weights."""
     encoder = build_encoder(**asdict(recipe.encoder), seed=recipe.seed)
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(recipe.seed + 1)  # not the encoder's numbers again
+        torch.default_generator.manual_seed(recipe.seed + 1)  # not the numbers that the encoder was drawn with
         method = recipe.method.build(encoder)
     method.joint_forward, method.global_crop_count = recipe.joint_forward, len(recipe.views.global_crops)
     return method.double() if recipe.precision == "64" else method
 
 
 def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimiser of a recipe, over the trainable parameters of a method.
+    """Builds the optimizer of a recipe, over the trainable parameters of a method.
 
     Args:
-        fused: Whether Adam updates all parameters by one kernel, which is for GPUs; SGD and LARS have a few there. That
-            of SGD would need an average of each parameter from its first step on, but frozen ones have none.
+        method: The method to train.
+        settings: The optimizer's settings.
+        fused: Whether Adam updates all parameters by one kernel, which is for GPUs. SGD and LARS take a few kernels
+            there: a fused SGD needs a momentum of each parameter from its first step on, but frozen ones have none.
     """
     groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
     rate, momentum = settings.learning_rate, settings.momentum
@@ -41,7 +43,13 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
 
 
 def learning_rate(settings: OptimizerSettings, progress: Progress, *, epochs: int) -> float:
-    """Of the step that ``progress`` stands before."""
+    """Returns the learning rate of the next step.
+
+    Args:
+        settings: The optimizer's settings.
+        progress: The progress before the step.
+        epochs: Epochs of the whole run.
+    """
     common = {"peak": settings.learning_rate, "start": settings.warmup_start, "end": settings.end}
     if settings.per_epoch:
         warmup = settings.warmup_epochs

@@ -21,6 +21,8 @@ from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSet
 
 @dataclass(frozen=True, kw_only=True)
 class CarlSettings(MethodSettings):
+    """A frozen dataclass that holds the settings of CARL."""
+
     name = "carl"
 
     hidden: int = 512
@@ -32,7 +34,7 @@ class CarlSettings(MethodSettings):
     kl_start: float = 4.0
     """Weight of the uniformity loss at the start."""
     kl_end: float = 1.5
-    """The same from ``kl_epochs`` on."""
+    """Weight of the uniformity loss from ``kl_epochs`` on."""
     kl_epochs: int = 100
     """Epochs over which the weight falls."""
 
@@ -109,6 +111,7 @@ def stl10_constant_2() -> Recipe:
 
 
 def _cifar(mean: tuple[float, float, float], std: tuple[float, float, float], *, prototypes: int) -> Recipe:
+    """Returns a recipe with a ResNet-18 for a CIFAR data set with these means and deviations."""
     return Recipe(
         method=CarlSettings(prototypes=prototypes),
         encoder=EncoderSettings(backbone="resnet18", stem="imagenet", zero_init_residual=False),
@@ -121,6 +124,7 @@ def _cifar(mean: tuple[float, float, float], std: tuple[float, float, float], *,
 
 
 def _stl10(*, start: float, end: float) -> Recipe:
+    """Returns a recipe for STL-10 with a weight of the uniformity loss that goes from ``start`` to ``end``."""
     return replace(
         _cifar(CIFAR10_MEAN, CIFAR10_STD, prototypes=100),
         method=CarlSettings(kl_start=start, kl_end=end),

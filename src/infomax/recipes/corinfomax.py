@@ -20,6 +20,8 @@ from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSet
 
 @dataclass(frozen=True, kw_only=True)
 class CorInfoMaxSettings(MethodSettings):
+    """A frozen dataclass that holds the settings of CorInfoMax."""
+
     name = "corinfomax"
 
     hidden: int = 2048
@@ -29,11 +31,11 @@ class CorInfoMaxSettings(MethodSettings):
     projector_norm: bool = False
     """Whether the projector has BatchNorm."""
     attraction: float = 250.0
-    """alpha, the weight of the distance between the views."""
+    """Weight of the distance between the views, alpha."""
     forgetting: float = 0.01
-    """lambda, the share of the old covariance that is kept at each step, in [0, 1)."""
+    """Share of the old covariance that is kept at each step, lambda, in [0, 1)."""
     epsilon: float = 1e-8
-    """Added to the covariance's diagonal."""
+    """Number that is added to the covariance's diagonal."""
 
     def build(self, encoder):
         from infomax.methods.corinfomax import CorInfoMax
@@ -211,11 +213,12 @@ def imagenet() -> Recipe:
 
 
 def _wide(**settings: Any) -> CorInfoMaxSettings:
-    """Those of all data sets but CIFAR-10 and ImageNet."""
+    """Returns the settings of all data sets but CIFAR-10 and ImageNet."""
     return CorInfoMaxSettings(hidden=4096, dimension=settings.pop("dimension", 128), **settings)
 
 
 def _cifar10(**settings: Any) -> Recipe:
+    """Returns a recipe with a ResNet-18 for CIFAR-10."""
     return Recipe(
         method=CorInfoMaxSettings(**settings),
         encoder=EncoderSettings(backbone="resnet18", stem="cifar"),
@@ -228,6 +231,7 @@ def _cifar10(**settings: Any) -> Recipe:
 
 
 def _cifar100(**settings: Any) -> Recipe:
+    """Returns a recipe with a ResNet-18 for CIFAR-100."""
     return replace(
         _cifar10(),
         method=_wide(**{"attraction": 1000.0, **settings}),
@@ -237,6 +241,7 @@ def _cifar100(**settings: Any) -> Recipe:
 
 
 def _optimizer(learning_rate: float, end: float) -> OptimizerSettings:
+    """Returns SGD with a warm-up of 10 epochs and a rate that falls to ``end``."""
     return OptimizerSettings(
         name="sgd",
         learning_rate=learning_rate,

@@ -21,6 +21,8 @@ from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSet
 
 @dataclass(frozen=True, kw_only=True)
 class MiraSettings(MethodSettings):
+    """A frozen dataclass that holds the settings of MIRA."""
+
     name = "mira"
 
     hidden: int = 2048
@@ -30,15 +32,17 @@ class MiraSettings(MethodSettings):
     prototypes: int = 3000
     """Number of clusters."""
     student_temperature: float = 0.1
+    """Temperature of the student's cluster logits."""
     teacher_temperature: float = 0.225
+    """Temperature of the teacher's cluster logits, which the targets are made of."""
     beta: float = 2 / 3
-    """Weight of the mutual information in the targets, in [0, 1), at the end."""
+    """Weight of the mutual information in the targets at the end of the run, in [0, 1)."""
     beta_start: float = 0.7
-    """The same at the start."""
+    """Weight of the mutual information in the targets at the start of the run, in [0, 1)."""
     iterations: int | None = 30
-    """Of the fixed point that makes the targets; None goes to its limit, in fewer, accelerated ones."""
+    """Fixed-point iterations that make the targets; None goes to their limit, in fewer, accelerated ones."""
     momentum: float | None = 0.99
-    """Of the teacher at the start; None trains without a teacher."""
+    """Momentum of the EMA teacher at the start; None trains without a teacher."""
     freeze_prototypes_epochs: int = 1
     """Epochs at the start in which the prototypes stay as they were drawn."""
 
@@ -263,7 +267,7 @@ def imagenet_400_iterations_3() -> Recipe:
 
 
 def _cifar(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Recipe:
-    """ResNet-18 with two views of 32 pixels, by SGD."""
+    """Returns a recipe with a ResNet-18 and two views of 32 pixels, by SGD."""
     return Recipe(
         method=MiraSettings(),
         encoder=EncoderSettings(backbone="resnet18", stem="cifar", stem_padding=2),
@@ -276,7 +280,7 @@ def _cifar(mean: tuple[float, float, float], std: tuple[float, float, float]) ->
 
 
 def _imagenet(epochs: int, *, multi_crop: bool, **settings: Any) -> Recipe:
-    """ResNet-50 with a batch of 4096, by LARS."""
+    """Returns a recipe with a ResNet-50 and a batch of 4096, by LARS."""
     warmup = 5 if epochs <= 200 else 10
     lars = OptimizerSettings(name="lars", learning_rate=4.8, weight_decay=1e-6, warmup_epochs=warmup, warmup_start=0.3)
     full, local = dino(224, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
@@ -293,7 +297,7 @@ def _imagenet(epochs: int, *, multi_crop: bool, **settings: Any) -> Recipe:
 
 
 def _small_batch(**settings: Any) -> Recipe:
-    """ResNet-50 with a batch of 512, by SGD."""
+    """Returns a recipe with a ResNet-50 and a batch of 512, by SGD."""
     return replace(
         _imagenet(100, multi_crop=False, **settings),
         optimizer=OptimizerSettings(name="sgd", learning_rate=0.6, weight_decay=1e-4, warmup_epochs=5),

@@ -11,6 +11,8 @@ from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSet
 
 @dataclass(frozen=True, kw_only=True)
 class MvebSettings(MethodSettings):
+    """A frozen dataclass that holds the settings of MVEB."""
+
     name = "mveb"
 
     hidden: int = 2048
@@ -18,13 +20,13 @@ class MvebSettings(MethodSettings):
     dimension: int = 2048
     """Width of the projector's output."""
     entropy_weight: float = 0.01
-    """beta, the weight of the entropy of the embeddings."""
+    """Weight of the entropy of the embeddings, beta."""
     eta: float = 0.01
     """Ridge of the score estimator."""
     score_scope: str = "global"
-    """The samples that a score is estimated from: global, chunk:n or local."""
+    """Samples that a score is estimated from: global, chunk:n or local."""
     momentum: float | None = 0.996
-    """Of the target branch at the start; None shares the online weights."""
+    """Momentum of the EMA target branch at the start; None shares the online weights."""
 
     def build(self, encoder):
         from infomax.methods.mveb import Mveb
@@ -70,8 +72,8 @@ def cifar10() -> Recipe:
 def cifar10_speedrun() -> Recipe:
     """Ours, CIFAR-10 against the clock: the run of Sec. 7.6 in fewer epochs and half precision, with views of one size
     together and a rate that falls to 0. Cost: 0.0677 EFLOP. Decisions: mveb-speedrun."""
-    how = OptimizerSettings(name="adam", learning_rate=1e-3, warmup_epochs=5)
-    return replace(cifar10(), optimizer=how, epochs=150, precision="bf16", joint_forward=True)
+    adam = OptimizerSettings(name="adam", learning_rate=1e-3, warmup_epochs=5)
+    return replace(cifar10(), optimizer=adam, epochs=150, precision="bf16", joint_forward=True)
 
 
 @RECIPES.add(
@@ -188,7 +190,7 @@ def imagenet_entropy_0001() -> Recipe:
 
 
 def _imagenet(views: ViewSet) -> Recipe:
-    """ResNet-50 with a batch of 4096, by LARS, and a moving average as the target."""
+    """Returns a recipe with a ResNet-50, a batch of 4096, LARS, and a moving average as the target."""
     rate = 0.4 * 4096 / 256
     return Recipe(
         method=MvebSettings(score_scope="chunk:128"),
@@ -212,7 +214,7 @@ def _imagenet(views: ViewSet) -> Recipe:
 def _study(
     batch_size: int, *, momentum: float | None = None, rate: float = 0.05, entropy_weight: float = 0.01
 ) -> Recipe:
-    """The runs of Sec. 7: ResNet-50 for 100 epochs, two crops, a wide projector, by SGD."""
+    """Returns the recipe of a run of Sec. 7: ResNet-50 for 100 epochs, two crops, a wide projector, by SGD."""
     peak = rate * batch_size / 256
     return Recipe(
         method=MvebSettings(
