@@ -283,11 +283,11 @@ def _imagenet(epochs: int, *, multi_crop: bool, **settings: Any) -> Recipe:
     """Returns a recipe with a ResNet-50 and a batch of 4096, by LARS."""
     warmup = 5 if epochs <= 200 else 10
     lars = OptimizerSettings(name="lars", learning_rate=4.8, weight_decay=1e-6, warmup_epochs=warmup, warmup_start=0.3)
-    full, local = dino(224, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
+    global_crops, local_crops = dino(224, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))
     return Recipe(
         method=MiraSettings(**settings),
         encoder=EncoderSettings(backbone="resnet50", stem="imagenet"),
-        views=ViewSet(global_crops=full, local_crops=local if multi_crop else ()),
+        views=ViewSet(global_crops=global_crops, local_crops=local_crops if multi_crop else ()),
         preprocessing=Preprocessing(resize=256, size=224),
         optimizer=lars,
         batch_size=4096,

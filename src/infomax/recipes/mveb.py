@@ -86,8 +86,8 @@ def cifar10_speedrun() -> Recipe:
 def imagenet() -> Recipe:
     """The paper's main run: Table 1, with multi-crop, for many GPUs; also Tables 2 to 5. Paper: 76.9 % linear top-1.
     Cost: 94.4 EFLOP. Decisions: mveb-imagenet, mveb-scope."""
-    full, local = dino(224, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4))
-    return _imagenet(ViewSet(global_crops=full, local_crops=local))
+    global_crops, local_crops = dino(224, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4))
+    return _imagenet(ViewSet(global_crops=global_crops, local_crops=local_crops))
 
 
 @RECIPES.add("imagenet", 66.6, reported_in("mveb-1", multi_crop=False), reported_in("mveb-7", "ResNet-50 (23M)"))
