@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
-from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
-from infomax.evaluation.results import append_result
 from PIL import Image
 
 import infomax as library
 from infomax.data.sources.location import DataLocation
+from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
+from infomax.evaluation.results import append_result
 from infomax.evaluation.run import evaluation_hash
 from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import Sweep, SweepRun, define_sweep

@@ -125,6 +125,7 @@ def test_the_commands_name_the_method(infomax):
     assert "6: 2 epochs of 3" in planned
 
 
+@pytest.mark.process
 @pytest.mark.timeout(600)
 def test_the_method_is_trained_evaluated_and_swept(infomax, tmp_path):
     small = ("--epochs", "1", "--image-size", "8", "--set", "method.width=4", "--device", "cpu")

@@ -182,11 +182,8 @@ class EvaluationRequest:
         if self.source is not None:
             return [OpenedData(self.source, None)], []
         names = self.protocol.default_data(self.options)
-        if (data := self.location.data) is not None:
-            wanted = data.split(",") if names else [data]
-            if not set(wanted) <= {*NAMED_DATASETS, "digits"}:
-                wanted = [data]  # folders, which may have commas between them too
-            return [self._open(name) for name in wanted], []
+        if self.location.data is not None:
+            return [self._open(name) for name in split_data(self.location.data, several=bool(names))], []
         opened, missing = [], []
         for name in names:
             try:
@@ -236,6 +233,19 @@ class EvaluationRequest:
         if self.run is not None and row.representation == "trained encoder":
             fields |= {"recipe": self.run.recipe_title, "trained_steps": self.run.trained_steps}
         return fields
+
+
+def split_data(data: str, *, several: bool) -> list[str]:
+    """Returns the data sets that ``--data`` names, each as it names one.
+
+    Args:
+        data: Data sets by name with commas between, or any other images.
+        several: Whether the protocol takes several data sets.
+    """
+    names = data.split(",") if several else [data]
+    if set(names) <= {*NAMED_DATASETS, "digits"}:
+        return names
+    return [data]  # folders, which may have commas between them too
 
 
 def evaluation_hash(options: ProtocolOptions, data: DataLocation | str, feature_precision: str) -> str:

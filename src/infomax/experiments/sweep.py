@@ -20,7 +20,7 @@ from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import read_results
-from infomax.evaluation.run import evaluation_hash
+from infomax.evaluation.run import evaluation_hash, split_data
 from infomax.experiments.options import SweepOptions
 from infomax.papers import published
 from infomax.papers.published import Table
@@ -68,15 +68,16 @@ class Evaluation:
 
     def hashes(self, run: Run) -> set[str]:
         """Returns the hashes of this evaluation of a run; one for each data set."""
-        given = {name: value for name, value in vars(self.data).items() if value is not None}
-        location = DataLocation(
-            **{name: value for name, value in {**vars(run.location), **given}.items() if name != "download"}
-        )
-        names = self.protocol.default_data(self.options)
-        data = (self.data.data.split(",") if self.data.data else names) if names else [location.data]
-        return {
-            evaluation_hash(self.options, replace(location, data=name), self.compute.feature_precision) for name in data
-        }
+        given, names = self.data.given_location(), self.protocol.default_data(self.options)
+        if "data" in given:
+            data = split_data(given["data"], several=bool(names))
+        elif names:
+            data = list(names)
+        else:
+            given = {**vars(run.location), **given}
+            data = [given["data"]]
+        precision = self.compute.feature_precision
+        return {evaluation_hash(self.options, DataLocation(**{**given, "data": name}), precision) for name in data}
 
     def argv(self, run_folder: Path) -> list[str]:
         """Returns the words of the command that evaluates a run."""
@@ -299,7 +300,8 @@ def _define_run(options: SweepOptions, variant: Variant, seed: int, evaluations:
     overrides = (*options.overrides, *variant.overrides)
     if any(override.partition("=")[0] == "seed" for override in overrides):
         raise ValueError("--set seed and --vary seed would give all runs the same; --seeds N has the seeds from 0 up")
-    recipe = customise(variant.experiment.recipe(), **{**options.changes(), "overrides": overrides}, seed=seed)
+    changes: dict[str, Any] = {**options.changes(), "overrides": overrides, "seed": seed}
+    recipe = customise(variant.experiment.recipe(), **changes)
     name = "-".join([variant.experiment.name.replace("/", "-"), *variant.overrides, f"seed{seed}"])
     training: dict[str, Any] = {
         **vars(options),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
 from infomax.evaluation.result_row import Condition, ResultRow, Score
-from infomax.runtime.checks import check_count
+from infomax.runtime.checks import check_count, choose
 from infomax.runtime.options import Shown
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ class LinearOptions(ProtocolOptions):
 
     def __post_init__(self) -> None:
         check_count("--seed", self.seed, low=0)
-        if self.probe is None:
+        if self.probe is not None:
+            from infomax.papers.published import tables  # not before: it reads files
+
+            probes = {column.probe for table in tables() for column in table.columns if column.probe}
+            choose("--probe", self.probe, sorted(probes))
+        else:
             for name, unset in (
                 ("learning_rate", ()),
                 ("epochs", None),
