@@ -230,7 +230,7 @@ def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
                 training: Any = TrainingLoop(run, launch, CPU, open_source(data))
                 alone: Any = build_method(recipe).to(memory_format=torch.channels_last)
                 row = compared(partial(next, trained(training)), partial(next, bare(recipe, pixels, alone)), count)
-                training.reporter.close()
+                training.log.close()
             for mine, other in zip(training.engine.method.parameters(), alone.parameters(), strict=True):
                 assert torch.equal(mine, other), f"{method}, {name}: the two loops did not do the same"
             yield {"recipe": name, "method": method, "batch": recipe.batch_size, **row}

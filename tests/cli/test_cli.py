@@ -248,7 +248,7 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.strip().splitlines()[-1].endswith("infomax pretrain --out run --resume goes on")
-    assert re.search(r"stopped at step \d+; --resume goes on from there", err)
+    assert re.search(r"stopped at step \d+ of \d+; --resume goes on from there", err)
     assert "Traceback" not in err
 
 

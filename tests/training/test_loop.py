@@ -162,7 +162,7 @@ def test_sigterm_saves_and_exits_with_0(tmp_path):
     process.terminate()
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert f"stopped at step {last(tmp_path / 'run')['step']}; --resume goes on from there" in err
+    assert re.search(rf"stopped at step {last(tmp_path / 'run')['step']} of \d+; --resume goes on from there", err)
     assert "Traceback" not in err
 
 
@@ -263,7 +263,7 @@ def test_a_signal_to_the_whole_group_is_one_wish_to_stop(folder, tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert "Traceback" not in err
-    assert f"stopped at step {last(tmp_path / 'run')['step']};" in err
+    assert f"stopped at step {last(tmp_path / 'run')['step']} of " in err
 
 
 @pytest.mark.process

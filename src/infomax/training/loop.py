@@ -1,4 +1,8 @@
-"""The loop: data in, steps, measurements and checkpoints, on each rank of a run."""
+"""The training loop: takes batches, makes steps, scores the encoder, logs metrics and saves; on each rank of a run.
+
+The loop owns the engine, the prefetcher, the online evaluation and the metrics log, and passes each one's results on to
+the next. None of them knows another, except that a step's result is logged.
+"""
 
 import sys
 import tempfile
@@ -6,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,41 +27,53 @@ from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, ran
 from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warnings
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.ranks import device_of
+from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.signals import Interruption
 from infomax.training.engine import Engine, Step
-from infomax.training.metrics_log import Reporter
+from infomax.training.metrics_log import MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
 from infomax.training.options import LaunchOptions
 from infomax.training.replay import capture
 
-SAVE_SHARE, SAVE_EVERY = 0.01, 10.0  # of the time at most, and seconds at least between two
+SAVE_EVERY = 10.0  # seconds between two checkpoints, at least
+SAVE_SHARE = 0.01  # the share of the time that saving may take
 
 
 def train(run: Run, launch: LaunchOptions, local_rank: int = 0, source: Source | None = None) -> None:
-    """Train a run to its end, from its last checkpoint if it has one; on every rank.
+    """Trains a run to its end, from its last checkpoint if it has one. It is called on every rank.
 
     Args:
-        source: The run's data, where they are open already.
+        run: The run folder.
+        launch: What a user decides about the machine.
+        local_rank: This rank's number on its machine, from 0.
+        source: The run's data, if they are open already.
+
+    Raises:
+        ValueError: if the run's images are gone or changed, or too many of them cannot be read.
+        FloatingPointError: if more steps than allowed have an infinite or NaN loss or gradient.
+        MachineError: if memory, a worker process or another rank is lost.
+        KeyboardInterrupt: after Ctrl-C. What was trained is saved.
+        SystemExit: after SIGTERM or SLURM's warning. What was trained is saved.
     """
     device = device_of(launch.device, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # Random layers are seeded step by step; the user's own numbers stay as they were.
-    own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    # The engine seeds random layers at each step. The caller's random state stays as it was.
+    callers_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with (
-        own_numbers,
+        callers_random_state,
         quiet_compiler_warnings(launch.compile),
         deterministic_mode(launch.deterministic),
         Interruption() as interruption,
     ):
-        TrainingLoop(run, launch, device, source or _open_alike(run, device)).run_to_end(interruption)
+        TrainingLoop(run, launch, device, source or _open_run_data(run, device)).run_to_end(interruption)
 
 
-def _open_alike(run: Run, device: torch.device) -> Source:
-    """The run's data, on each rank of several.
+def _open_run_data(run: Run, device: torch.device) -> Source:
+    """Opens the run's data on each of several ranks.
 
     Raises:
-        ValueError: on all ranks, if one has not the images that the run was started with.
+        ValueError: on all ranks, if one of them does not have the images that the run was started with.
     """
     source, failure = None, ""
     try:
@@ -66,7 +83,7 @@ def _open_alike(run: Run, device: torch.device) -> Source:
     except (ValueError, OSError) as error:
         failure = str(error)
     if all_ranks_max(int(bool(failure)), device) or source is None:
-        raise ValueError(failure or "another rank has not the images of the run; its own message says more")
+        raise ValueError(failure or "another rank does not have the images of the run; its own message says more")
     return source
 
 
@@ -120,61 +137,76 @@ class TrainingLoop:
         newest = broadcast_from_rank0(lambda: checkpoints.newest_readable(run.path / "checkpoints"))
         width = self.engine.method.eval_encoder.width
         self.online = online_evaluation(source, recipe, width=width, device=device, workers=launch.workers)
-        seconds, self.skipped, anew = 0.0, 0, False
+        seconds, self.skipped, probe_is_new = 0.0, 0, False
         if newest is not None:
             state = checkpoints.load(newest)
             self.engine.load(state)
             seconds, self.skipped = state["seconds"], state["skipped"]
-            anew = self.online is not None and not self.online.load(state)
+            probe_is_new = self.online is not None and not self.online.load(state)
         self.prefetcher = self._prefetcher()
-        self.saved_at = time.perf_counter()
-        self.began = self.saved_at - seconds  # as if it had not been interrupted
-        self.saved_step, self.save_cost = self.engine.steps_done, 0.0
+        self.began = time.perf_counter() - seconds  # as if it had not been interrupted
+        self.saved_step = self.engine.steps_done
         self.unreadable: set[int] = set()
         self.named = {row["image"] for row in run.read_rows("unreadable.jsonl")}  # before it was resumed
-        self.reporter = None
+        self.log = None
         if rank() == 0:
             step, total = self.engine.steps_done, self.engine.total_steps
-            self.reporter = Reporter(
-                run, recipe, step=step, total_steps=total, began=self.began, quiet=launch.quiet or step == total
-            )
+            quiet = launch.quiet or step == total
+            self.log = MetricsLog(run, recipe, step=step, total_steps=total, began=self.began, quiet=quiet)
             if newest is not None and not launch.quiet:
-                where = f"step {step} of {total}, epoch {step / self.engine.steps_per_epoch:.2f} of {recipe.epochs}"
-                self.say(f"{run.path} is finished" if step == total else f"going on from {where}")
-            if anew and step < total:
+                position = f"step {step} of {total}, epoch {step / self.engine.steps_per_epoch:.2f} of {recipe.epochs}"
+                self.say(f"{run.path} is finished" if step == total else f"going on from {position}")
+            if probe_is_new and step < total:
                 self.say("linear_top1 starts anew: the checkpoint has no classifier of these classes")
 
     def run_to_end(self, interruption: Interruption) -> None:
-        """Makes all steps that are left."""
+        """Makes all steps that are left, and saves.
+
+        Args:
+            interruption: Notes the signals that are to stop the run.
+        """
         try:
-            for microbatches in self.batches():
-                self.train_or_skip(microbatches)
-                if signal := all_ranks_max(interruption.signal, self.device):  # ranks end at the same step, and alike
-                    self.save()
-                    self.say(f"stopped at step {self.engine.steps_done}; --resume goes on from there")
-                    interruption.end(signal)
-                if time.perf_counter() - self.saved_at > max(SAVE_EVERY, self.save_cost / SAVE_SHARE):
-                    self.save(may_fail=True)
-                del microbatches  # or they would be kept until the next ones are there
+            with self._resumable_loop(interruption) as loop:
+                for microbatches in self.batches():
+                    self.train_or_skip(microbatches)
+                    loop.step_done()
+                    del microbatches  # they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:
                 self.save()
-            elif rank() == 0:  # a finished run, whose encoder may be of an earlier step
+            elif rank() == 0:  # the run was finished before; its encoder's file may be of an earlier step
                 self.save_encoder()
         except Exception as error:
             for _ in range(10):
                 try:
                     self.rescue()
                     break
-                except RuntimeError as another:  # the end of one more worker, which a signal tells at any time
+                except RuntimeError as another:  # one more worker has ended: its signal comes at any time
                     self.say(str(another))
             cure = "lower --micro-batch-size (the gradient stays that of --batch-size), --image-size or --precision"
-            told = describe_machine_failure(error, cure)
-            if told is None:
+            description = describe_machine_failure(error, cure)
+            if description is None:
                 raise
-            raise MachineError(f"{told}. Step {self.saved_step} is saved, and --resume goes on from there") from error
+            raise MachineError(
+                f"{description}. Step {self.saved_step} is saved, and --resume goes on from there"
+            ) from error
         finally:
-            if self.reporter is not None:
-                self.reporter.close()
+            if self.log is not None:
+                self.log.close()
+
+    def _resumable_loop(self, interruption: Interruption) -> ResumableLoop:
+        return ResumableLoop(
+            steps=self.engine.total_steps,
+            done=self.engine.steps_done,
+            save=self.save,
+            try_to_save=partial(self.save, may_fail=True),
+            device=self.device,
+            save_every=SAVE_EVERY,
+            save_share=SAVE_SHARE,
+            bar=None if self.log is None else self.log.bar,
+            resume_hint="--resume goes on from there",
+            say=self.say,
+            interruption=interruption,
+        )
 
     def _prefetcher(self) -> BatchPrefetcher:
         """Returns the microbatches of all steps that are left."""
@@ -221,19 +253,23 @@ class TrainingLoop:
         engine = self.engine
         ends_epoch = engine.steps_done % engine.steps_per_epoch == 0
         epoch = step.progress.epoch
-        if self.reporter is not None:
+        if self.log is not None:
             rate = engine.optimizer.param_groups[0]["lr"]
-            self.reporter.step_done(step, rate, waited=waited, due=ends_epoch)
+            self.log.log_step(step, rate, waited=waited, due=ends_epoch)
         if ends_epoch and self.online is not None and self.online.is_due(epoch + 1):
             # Nothing is compiled for batches of other sizes, nor is what compiles imported in vain.
             with torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext():
                 accuracies = self.online.score(engine.method.eval_encoder, epoch + 1)
-            if self.reporter is not None:
-                self.reporter.record({"step": engine.steps_done, "epoch": epoch, **accuracies})
-                self.reporter.begin_interval()
+            if self.log is not None:
+                self.log.record({"step": engine.steps_done, "epoch": epoch, **accuracies})
+                self.log.begin_interval()
 
     def skip_or_capture(self, error: FloatingPointError, microbatches: list[Batch]) -> None:
-        """Leave a failed step out, if that many may be; otherwise keep all that it takes to see why, and stop."""
+        """Skips a failed step if that many may be skipped; otherwise keeps all that shows its cause, and stops.
+
+        Raises:
+            FloatingPointError: if no more steps may be skipped.
+        """
         engine, allowed = self.engine, self.launch.skip_nonfinite
         if self.skipped < allowed:
             self.skipped += 1
@@ -249,30 +285,44 @@ class TrainingLoop:
             "--learning-rate is the usual cure"
         ) from error
 
-    def note_unreadable(self, part: Batch) -> None:
-        """Name each image that another one stood in for, once; too many of them stop the run."""
-        for index in part.unreadable.keys() - self.unreadable:
+    def note_unreadable(self, batch: Batch) -> None:
+        """Names each image that another one stood in for, once.
+
+        Raises:
+            ValueError: if more images than allowed cannot be read.
+        """
+        for index in batch.unreadable.keys() - self.unreadable:
             self.unreadable.add(index)
-            self.say(f"skipped: {part.unreadable[index]}", from_each=True)
+            self.say(f"skipped: {batch.unreadable[index]}", from_every_rank=True)
             if (name := self.images.name(index)) not in self.named:
                 with suppress(OSError):  # a full disk
-                    self.run.append_row("unreadable.jsonl", {"image": name, "reason": part.unreadable[index]})
+                    self.run.append_row("unreadable.jsonl", {"image": name, "reason": batch.unreadable[index]})
         share = self.launch.skip_unreadable
         if self.unreadable and len(self.unreadable) > share * len(self.images):
             raise ValueError(
                 f"{len(self.unreadable)} of {len(self.images)} images cannot be read so far, and --skip-unreadable "
                 f"{share:g} is the share that may be left out; {self.run.path}/unreadable.jsonl names them. The last: "
-                f"{next(reversed(part.unreadable.values()), 'see there')}"
+                f"{next(reversed(batch.unreadable.values()), 'see there')}"
             )
 
     def save(self, *, may_fail: bool = False, rescuing: bool = False) -> None:
-        """A checkpoint and the encoder; on the first rank, for all ranks hold the same."""
-        start, engine = time.perf_counter(), self.engine
+        """Writes a checkpoint and the encoder. The first rank writes for all, which hold the same.
+
+        Args:
+            may_fail: Whether a disk error is said and survived. Otherwise the checkpoint is written to a temporary
+                folder.
+            rescuing: Whether another rank than the first may write.
+
+        Raises:
+            OSError: if the run folder cannot be written, unless ``may_fail``; it names the temporary folder.
+        """
+        engine = self.engine
         if rank() > 0 and not rescuing:
-            self.saved_step, self.saved_at = engine.steps_done, start
+            self.saved_step = engine.steps_done
             return
         probe = self.online.state() if self.online is not None else {}
-        state = {**engine.state(), **probe, "seconds": start - self.began, "skipped": self.skipped}
+        seconds = time.perf_counter() - self.began
+        state = {**engine.state(), **probe, "seconds": seconds, "skipped": self.skipped}
         folder = self.run.path / "checkpoints"
         try:
             checkpoints.save(folder, state)
@@ -284,32 +334,30 @@ class TrainingLoop:
                 self.saved_step = engine.steps_done
                 raise OSError(f"{error}; moved to {folder}, {elsewhere} lets --resume go on") from error
             self.say(f"cannot save, and trains on: {error}")
-        self.saved_at = time.perf_counter()
-        self.save_cost = self.saved_at - start
-        if self.reporter is not None:
-            self.reporter.begin_interval()
+        if self.log is not None:
+            self.log.begin_interval()
 
     def save_encoder(self) -> None:
-        """What ``infomax.load`` reads."""
+        """Writes the files that ``infomax.load`` reads."""
         settings = {**asdict(self.recipe.encoder), "seed": self.recipe.seed}
         encoder = self.engine.method.eval_encoder
         save_encoder(encoder, settings, self.recipe.preprocessing, self.run.path, steps=self.engine.steps_done)
 
     def rescue(self) -> None:
-        """After a failure of the machine: keep what was computed, if it is whole, on the first rank that is left."""
+        """Saves after a failure of the machine, on the first rank that is left, if all weights belong to one step."""
         if not self.engine.weights_consistent:
             return
-        time.sleep(min(rank(), 10))  # seconds; the ranks before have then saved, if they live
+        time.sleep(min(rank(), 10))  # seconds; the ranks before this one have then saved, if they live
         newest = next(iter(checkpoints.list_checkpoints(self.run.path / "checkpoints")), None)
         if self.engine.steps_done > (checkpoints.step_of(newest) if newest is not None else 0):
             try:
                 self.save(rescuing=True)
             except OSError as error:
-                self.say(f"cannot save: {error}", from_each=True)
+                self.say(f"cannot save: {error}", from_every_rank=True)
 
-    def say(self, line: str, *, from_each: bool = False) -> None:
-        """To the user, from the first rank or from each."""
-        if self.reporter is not None:
-            self.reporter.say(line)
-        elif from_each:
+    def say(self, line: str, *, from_every_rank: bool = False) -> None:
+        """Prints a line for the user, on the first rank or on every rank."""
+        if self.log is not None:
+            self.log.say(line)
+        elif from_every_rank:
             print(f"infomax: rank {rank()}: {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What is said while a run trains, and where it is written."""
+"""Training metrics: a progress bar, metrics.jsonl and TensorBoard."""
 
 import math
 import sys
@@ -14,15 +14,22 @@ from infomax.runs.run_folder import Run
 from infomax.training.engine import Step
 
 LOG_EVERY = 20  # steps
-HIDDEN = ("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm")  # in the bar
+NOT_IN_BAR = ("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm")
 
 
-class Reporter:
-    """The progress bar, ``metrics.jsonl`` and TensorBoard.
+class MetricsLog:
+    """Shows metrics in a progress bar, and writes them to ``metrics.jsonl`` and TensorBoard.
 
     Args:
-        step: That the run goes on from; later rows of ``metrics.jsonl`` are dropped, to be measured again.
-        began: When it would have begun had it not been interrupted, on the clock of ``time.perf_counter``.
+        run: The run folder.
+        recipe: The recipe of the run.
+        step: The step that the run goes on from. Later rows of ``metrics.jsonl`` are dropped: they are measured again.
+        total_steps: Number of steps of the run.
+        began: When the run would have begun had it not been interrupted, on the clock of ``time.perf_counter``.
+        quiet: Whether to show no bar.
+
+    Attributes:
+        bar: The progress bar. Whoever makes the steps moves it.
     """
 
     def __init__(self, run: Run, recipe: Recipe, *, step: int, total_steps: int, began: float, quiet: bool):
@@ -44,27 +51,36 @@ class Reporter:
 
     @cached_property
     def board(self) -> SummaryWriter | None:
-        """Made at the first row, so that a finished run gets no empty file."""
+        """The writer for TensorBoard. It is made at the first row, so that a finished run gets no empty file."""
         return SummaryWriter(self.run.path / "tensorboard", purge_step=self.first_step)
 
     def begin_interval(self) -> None:
-        """Start to measure speed; what was done before, as scoring and saving, does not count."""
+        """Starts to measure the speed; what was done before, as scoring and saving, does not count."""
         self.since, self.steps, self.waited = time.perf_counter(), 0, 0.0
 
-    def step_done(self, done: Step, learning_rate: float, *, waited: float, due: bool) -> None:
-        """Counts a step, and writes a row about it if one is due: at the end of an epoch and every 20 steps."""
-        step, loss, norm = done.progress.step + 1, done.loss, done.gradient_norm
+    def log_step(self, step: Step, learning_rate: float, *, waited: float, due: bool) -> None:
+        """Counts a step for the speed, and writes a row about every 20th step.
+
+        Args:
+            step: The step, whose loss and gradient are known to be finite.
+            learning_rate: The learning rate of this step.
+            waited: Seconds that this step waited for images.
+            due: Whether to write a row in any case, as at the end of an epoch.
+        """
+        number = step.progress.step + 1
         self.steps, self.waited = self.steps + 1, self.waited + waited
-        self.bar.update(1)
-        if not due and step % LOG_EVERY:
+        if not due and number % LOG_EVERY:
             return
+        norm = step.gradient_norm
         elapsed = time.perf_counter() - self.since
         row = {
-            "step": step,
-            "epoch": done.progress.epoch,
-            "loss": float(loss.total.detach()),
-            **{name: float(value) for name, value in loss.terms.items()},
-            **({"gradient_norm": norm} if math.isfinite(norm) else {}),  # float16 may have to scale less first
+            "step": number,
+            "epoch": step.progress.epoch,
+            "loss": float(step.loss.total.detach()),
+            **{name: float(value) for name, value in step.loss.terms.items()},
+            **(
+                {"gradient_norm": norm} if math.isfinite(norm) else {}
+            ),  # under float16 the scaler may have to scale less first
             "learning_rate": learning_rate,
             "images_per_second": self.steps * self.recipe.batch_size / elapsed,
             "waiting": self.waited / elapsed,
@@ -74,7 +90,7 @@ class Reporter:
         self.begin_interval()
 
     def record(self, row: dict[str, Any]) -> None:
-        """Write a row everywhere, and show it. A full disk costs the row, not the run."""
+        """Writes a row everywhere, and shows it in the bar. A full disk costs the row, not the run."""
         try:
             self.run.append_row("metrics.jsonl", row)
         except OSError as error:
@@ -83,19 +99,20 @@ class Reporter:
         try:
             for name in row.keys() - {"step", "epoch"} if board else ():
                 board.add_scalar(name, row[name], int(row["step"]))
-        except OSError as error:  # raised once by its thread, which then is gone
+        except OSError as error:  # the writer's thread raises it once and is then gone
             self.say(f"writes no more to TensorBoard: {error}")
             self.board = None
         self.row = {**self.row, **row}
-        shown = [f"{name} {value:.4g}" for name, value in self.row.items() if name not in HIDDEN]
+        shown = [f"{name} {value:.4g}" for name, value in self.row.items() if name not in NOT_IN_BAR]
         speed = f"{self.row.get('images_per_second', 0):.0f} images/s, {self.row.get('waiting', 0):.0%} waiting"
         self.bar.set_postfix_str(", ".join([*shown, speed]), refresh=False)
 
     def say(self, line: str) -> None:
-        """Print a line above the bar."""
+        """Prints a line above the bar."""
         self.bar.write(f"infomax: {line}", file=sys.stderr)
 
     def close(self) -> None:
+        """Closes the bar, and what is written to TensorBoard."""
         self.bar.close()
         if (board := vars(self).get("board")) is not None:
             try:
