@@ -103,7 +103,7 @@ def test_leave_one_out(algorithm):
 
 
 def test_equal_rows_come_in_the_order_of_their_numbers(algorithm):
-    """The bank holds four copies of each row, in several tiles and parts; the last two neighbours are two of four copies."""
+    """The bank holds four copies of each row, in several tiles and parts; the last two neighbours are two of four."""
     distinct, queries = features("noise", 90, 24, 1), features("noise", 40, 24, 2)
     similarity, index = nearest(distinct.repeat(4, 1), queries, 10, memory=8000)
     check(distinct, queries, 3, similarity[:, ::4], index[:, ::4] % 90)

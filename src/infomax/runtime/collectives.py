@@ -141,7 +141,7 @@ def average_in_place(tensors: list[Tensor]) -> None:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over ranks; its backward pass sums the ranks' gradients, because each rank's loss uses the same sum."""
+    """Sums over ranks; the backward pass sums the ranks' gradients, because each rank's loss uses the same sum."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 
 class MachineError(RuntimeError):
-    """The error of a failed machine, such as too little memory, a lost worker or a lost rank; no option was wrong."""
+    """An error that says how the machine failed, as by too little memory or a lost rank; no option was wrong."""
 
 
 def describe_machine_failure(error: Exception, cure: str) -> str | None:
