@@ -8,7 +8,7 @@ import pytest
 import tyro
 
 from infomax.cli.command_class import command_class
-from infomax.runtime.options import Shown, option_fields, option_names, pick, to_argv
+from infomax.runtime.options import Shown, from_argv, option_fields, option_names, pick, to_argv
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +79,55 @@ def test_help_shows_texts_names_and_defaults(capsys):
 
 def test_pick_takes_the_fields_of_the_class_alone():
     assert pick(DataWords, {"data": "x", "out": "y", "epochs": 3}) == DataWords(data="x")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeWords:
+    """Some options without a positional one."""
+
+    k: tuple[int, ...] = (20,)
+    rate: float | None = None
+    folder: Path | None = None
+    fast: bool = False
+    overrides: Annotated[tuple[str, ...], Shown(name="set", repeatable=True)] = ()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ProbeWords(),
+        ProbeWords(k=(1, 5), rate=0.5, folder=Path("a b"), fast=True, overrides=("a=1", "b=2,3")),
+        ProbeWords(rate=-1e-3),
+    ],
+)
+def test_options_are_built_of_words_without_a_parser(options):
+    assert from_argv(to_argv(options), ProbeWords) == (options,)
+
+
+def test_words_are_shared_out_to_several_classes():
+    options, data = from_argv(["--k=3", "--data", "x", "--rate", "2", "--download"], ProbeWords, DataWords)
+    assert options == ProbeWords(k=(3,), rate=2.0)
+    assert data == DataWords(data="x", download=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--rat", "1"], "there is no option --rat; did you mean --rate"),
+        (["1", "--rate"], "'1' follows no option"),
+        (["--rate"], "--rate wants one value, but is followed by none"),
+        (["--rate", "1", "2"], "--rate wants one value, but is followed by 1 2"),
+        (["--rate", "high"], "--rate must be a number, but is 'high'"),
+        (["--k", "1.5"], "--k must be a whole number, but is '1.5'"),
+        (["--k"], "--k wants at least one value"),
+        (["--fast", "yes"], "--fast takes no value, but is followed by 'yes'"),
+    ],
+)
+def test_words_that_stand_for_nothing_are_refused(words, message):
+    with pytest.raises(ValueError, match=message):
+        from_argv(words, ProbeWords)
+
+
+def test_values_from_python_become_what_the_field_holds():
+    words = pick(TrainWords, {"out": "a/b", "data": Path("x"), "k": [1, 2], "names": "alone"})
+    assert words == TrainWords(out=Path("a/b"), data="x", k=(1, 2), names=("alone",))

@@ -11,15 +11,15 @@ from infomax.runtime.failures import MachineError
 
 def recipes(options: RecipeListOptions) -> None:
     """Carries out ``infomax recipes``."""
-    from infomax.reporting.recipe_list import as_list, in_full, listed
+    from infomax.reporting.recipe_list import describe_recipe, find_recipes, recipe_table
 
-    found = listed(options.names, paper=options.paper, data=options.data, hours=options.hours, gpu=options.gpu)
-    if len(found) == 1 and options.names:
-        print(in_full(found[0], options.overrides))
+    experiments = find_recipes(options)
+    if len(experiments) == 1 and options.names:
+        print(describe_recipe(experiments[0], options.overrides))
         return
     if options.overrides:
         raise ValueError("--set is for one recipe; give its name, as mira/cifar10")
-    print(as_list(found, gpu=options.gpu))
+    print(recipe_table(experiments, gpu=options.gpu).text())
 
 
 def sweep(options: SweepOptions) -> None:

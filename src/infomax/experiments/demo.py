@@ -1,4 +1,4 @@
-"""The whole story on a laptop: all methods on the embedded digits, and what their encoders are worth."""
+"""The demo: trains all methods on the embedded digits, and evaluates their encoders."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,12 @@ from infomax.recipes.registry import METHODS
 from infomax.reporting.tables import Cell, Table, make_table
 from infomax.training.pretrain import pretrain
 
-FEW, DRAWS = (1, 5), 20
+LABELS = (1, 5)
+"""Labels a class of the few-shot scores."""
+DRAWS = 20
+"""Draws of which images have them."""
 RESULTS = "demo.jsonl"
-"""File in a run folder with the rows of the demo: the references, and the encoder of this run."""
+"""File in a run folder with the rows of the demo: the baselines, and the encoder of this run."""
 SCORES = {
     "knn_1": "1 label: kNN",
     "linear_1": "linear",
@@ -30,24 +33,29 @@ SCORES = {
 
 
 def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> Iterator[dict[str, Any]]:
-    """Train and judge each method in turn, in a run folder below ``out``; yields a row as each becomes known.
+    """Trains and evaluates each method in turn, and yields a row as soon as it is known.
 
-    The first two rows are the references, the raw pixels and the untrained encoder. A row holds the top-1 accuracy of
+    The first two rows are the baselines, the raw pixels and the untrained encoder. A row holds the top-1 accuracy of
     k-NN and of a linear classifier with one and five labels a class, averaged over draws, and with all labels.
+
+    Args:
+        out: Folder for the run folders, one for each method.
+        epochs: Epochs of each run; None takes those of the recipes.
+        quiet: Whether no progress bars are shown.
     """
     source = open_source("digits")
-    references: list[dict[str, Any]] = []
+    baselines: list[dict[str, Any]] = []
     for position, method in enumerate(METHODS):
         start = time.perf_counter()
         run = pretrain(data="digits", method=method, out=Path(out) / method, epochs=epochs, quiet=quiet)
         seconds = time.perf_counter() - start
         trained, untrained, pixels = compare_features(run.path, source)
-        if position == 0:  # the encoder's seed is the same in all runs, so one reference serves them all
-            references = [{"name": features.name, **_judge(features)} for features in (pixels, untrained)]
-            yield from references
-        for row in references:
+        if position == 0:  # the encoder's seed is the same in all runs, so the baselines of one serve them all
+            baselines = [{"name": features.name, **_evaluate(features)} for features in (pixels, untrained)]
+            yield from baselines
+        for row in baselines:
             run.append_row(RESULTS, row)
-        row = {"name": method, **_judge(trained), "seconds": seconds, "run": str(run.path)}
+        row = {"name": method, **_evaluate(trained), "seconds": seconds, "run": str(run.path)}
         run.append_row(RESULTS, row)
         yield row
 
@@ -66,9 +74,10 @@ def demo_table(rows: Sequence[dict[str, Any]]) -> Table:
     return make_table(["", *SCORES.values(), "seconds"], cells, title=title)
 
 
-def _judge(features: Features) -> dict[str, float]:
+def _evaluate(features: Features) -> dict[str, float]:
+    """Returns the scores of one representation."""
     scores: dict[str, float] = {}
-    for count in FEW:
+    for count in LABELS:
         for row in few_shot_scores(features, count, draws=DRAWS):
             scores[f"{row['classifier']}_{count}"] = row["top1"]
     classes = features.classes

@@ -45,6 +45,11 @@ def default_recipe_name(method: str, *, data: str, side: int, gpu: bool) -> str:
     return METHODS[choose("--method", method, METHODS)].default_recipe(data=data, side=side, gpu=gpu)
 
 
+def methods_with_papers() -> list[str]:
+    """Returns the names of the methods whose papers' tables are known."""
+    return [name for name, spec in METHODS.items() if spec.paper]
+
+
 def experiments() -> dict[str, Experiment]:
     """Returns all recipes of all methods by their full names, as ``mira/cifar10``."""
     return {experiment.name: experiment for spec in METHODS.values() for experiment in spec.recipes.values()}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from infomax.recipes.registry import METHODS
+from infomax.recipes.registry import methods_with_papers
 from infomax.runtime.options import Shown
 
 
@@ -14,9 +14,7 @@ class RecipeListOptions:
 
     names: Annotated[tuple[str, ...], Shown(metavar="[NAME ...]", positional=True)] = ()
     """Recipes, or patterns of their names, as 'mveb/imagenet*'."""
-    paper: Annotated[
-        str | None, Shown(metavar="|".join(name for name, spec in METHODS.items() if spec.paper), default="all")
-    ] = None
+    paper: Annotated[str | None, Shown(metavar="|".join(methods_with_papers()), default="all")] = None
     """List the recipes of this paper."""
     data: Annotated[str | None, Shown(metavar="NAME", default="all")] = None
     """List the recipes for this data set."""

@@ -1,4 +1,4 @@
-"""The recipes as text: a list of them, or one in full."""
+"""Makes lists of the recipes, and the full description of one."""
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -10,57 +10,48 @@ from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import flat_settings
 from infomax.reporting.comparison import format_published
-from infomax.reporting.tables import make_table
+from infomax.reporting.options import RecipeListOptions
+from infomax.reporting.tables import Table, make_table
 from infomax.runtime.checks import check_number, choose
 
 
-def listed(
-    names: Sequence[str], *, paper: str | None, data: str | None, hours: float | None, gpu: str
-) -> list[Experiment]:
-    """The recipes of these names or patterns, of this paper, for this data set; all, where nothing is asked for.
-
-    Args:
-        hours: Only those of a paper that one GPU of the kind ``gpu`` is likely to train in so many, at worst.
+def find_recipes(options: RecipeListOptions) -> list[Experiment]:
+    """Returns the recipes that have one of the names and pass all filters; all recipes if nothing is asked for.
 
     Raises:
-        ValueError: if a name or a filter fits none of all recipes, with what is near.
+        ValueError: if a name or a filter fits no recipe at all, naming the nearest one.
     """
-    found = list(registry.experiments().values())
-    if names:
-        wanted = {}
-        for name in names:
-            own = [e for e in found if fnmatchcase(e.name, name) or fnmatchcase(e.name.partition("/")[2], name)]
-            wanted |= {e.name: e for e in own or [registry.get_experiment(name)]}
-        found = list(wanted.values())
-    if paper is not None:
-        choose("--paper", paper.lower(), registry.METHODS)
-        found = [e for e in found if e.method == paper.lower()]
-    if data is not None:
-        choose("--data", data, sorted({e.data for e in registry.experiments().values() if e.data}))
-        found = [e for e in found if e.data == data]
-    choose("--gpu", gpu, GPUS)
-    if hours is not None:
-        check_number("--hours", hours, low=0, open_low=True)
-        found = [e for e in found if (times := train_hours(e, gpu)) is not None and times[1] <= hours]
-    if not found:
+    everything = registry.experiments()
+    experiments = list(everything.values())
+    if options.names:
+        named: dict[str, Experiment] = {}
+        for name in options.names:
+            matching = [e for e in experiments if fnmatchcase(e.name, name) or fnmatchcase(e.name.split("/")[1], name)]
+            named |= {e.name: e for e in matching or [registry.get_experiment(name)]}
+        experiments = list(named.values())
+    if options.paper is not None:
+        paper = choose("--paper", options.paper.lower(), registry.methods_with_papers())
+        experiments = [e for e in experiments if e.method == paper]
+    if options.data is not None:
+        choose("--data", options.data, sorted({e.data for e in everything.values() if e.data}))
+        experiments = [e for e in experiments if e.data == options.data]
+    choose("--gpu", options.gpu, GPUS)
+    if (limit := options.hours) is not None:
+        check_number("--hours", limit, low=0, open_low=True)
+        times = {e.name: train_hours(e, options.gpu) for e in experiments}
+        experiments = [e for e in experiments if (hours := times[e.name]) is not None and hours[1] <= limit]
+    if not experiments:
         raise ValueError("no recipe is all of that; infomax recipes alone lists them")
-    return found
+    return experiments
 
 
-def as_list(found: Sequence[Experiment], *, gpu: str) -> str:
-    """A line each: what it is, what the paper reports and what it costs, in hours of one GPU of this kind."""
-    rows = []
-    for experiment in found:
-        recipe, main = experiment.recipe(), experiment.main
-        cost = "" if experiment.exaflops is None else f"{experiment.exaflops:g}"
-        times = train_hours(experiment, gpu)
-        time = "" if times is None else " to ".join(dict.fromkeys(f"{x:.2g}" if x < 10 else f"{x:.0f}" for x in times))
-        where = f"{main.table.paper} {main.table.number}" if main else ""
-        score = format_published(main.value, main.deviation) + "?" * bool(main.row.uncertain) if main else ""
-        extent = (str(recipe.epochs), str(recipe.batch_size))
-        rows.append(
-            [experiment.name, experiment.data or "any", recipe.encoder.backbone, *extent, cost, time, score, where]
-        )
+def recipe_table(experiments: Sequence[Experiment], *, gpu: str) -> Table:
+    """Makes a table with a line for each recipe: what it is, what the paper reports, and what it costs.
+
+    Args:
+        experiments: The recipes.
+        gpu: Kind of GPU for the hours of one GPU.
+    """
     header = ["", "data", "encoder", "epochs", "batch", "EFLOP", f"h, 1 {gpu}", "linear top-1", "in"]
     notes = (
         "EFLOP: 1e18 floating-point operations of the whole training.",
@@ -68,26 +59,30 @@ def as_list(found: Sequence[Experiment], *, gpu: str) -> str:
         "Whether a run fits its memory says infomax plan.",
         "?: hard to read in the paper. infomax recipes NAME prints one in full.",
     )
-    return make_table(header, rows, notes=notes).text()
+    return make_table(header, [_recipe_row(experiment, gpu) for experiment in experiments], notes=notes)
 
 
-def in_full(experiment: Experiment, overrides: Sequence[str]) -> str:
-    """All settings of a recipe, what the paper reports of it, and the commands that make it.
+def _recipe_row(experiment: Experiment, gpu: str) -> list[str]:
+    """Returns the texts of a recipe's line."""
+    recipe, main = experiment.recipe(), experiment.main
+    cost = "" if experiment.exaflops is None else f"{experiment.exaflops:g}"
+    hours = train_hours(experiment, gpu) or ()
+    time = " to ".join(dict.fromkeys(f"{x:.2g}" if x < 10 else f"{x:.0f}" for x in hours))
+    source, score = "", ""
+    if main is not None:
+        source = f"{main.table.paper} {main.table.number}"
+        score = format_published(main.value, main.deviation) + ("?" if main.row.uncertain else "")
+    size = [recipe.encoder.backbone, str(recipe.epochs), str(recipe.batch_size)]
+    return [experiment.name, experiment.data or "any", *size, cost, time, score, source]
+
+
+def describe_recipe(experiment: Experiment, overrides: Sequence[str]) -> str:
+    """Returns all settings of a recipe, what the paper reports of it, and the commands that reproduce it.
 
     Args:
+        experiment: The recipe.
         overrides: Changes, as ``key=value``; they are marked.
     """
-    own = flat_settings(experiment.recipe())
-    changed = flat_settings(customise(experiment.recipe(), overrides=overrides))
-    width = max(map(len, changed))
-    told = [f"  {key.ljust(width)}  {_plain(value)}{_was(own[key], value)}" for key, value in changed.items()]
-    folder = f"runs/{experiment.name.replace('/', '-')}"
-    sets = "".join(f" --set {override}" for override in overrides)
-    data = f" --data {experiment.data}" if experiment.data else " --data DIR"
-    train = f"  infomax pretrain --recipe {experiment.name}{data}{sets} --out {folder}"
-    judge = f"  infomax evaluate linear {folder}"
-    if (main := experiment.main) is not None and main.column.probe:
-        judge += f" --probe {main.column.probe}"
     numbers = [
         f"  {n.table.paper}, {n.table.number}: {n.column.name} {format_published(n.value, n.deviation)}"
         + (f" (uncertain: {n.row.uncertain})" if n.row.uncertain else "")
@@ -95,20 +90,42 @@ def in_full(experiment: Experiment, overrides: Sequence[str]) -> str:
     ]
     blocks = [
         f"{experiment.name}: {experiment.about}",
-        "\n".join(["To reproduce it:" if numbers else "To train it:", train, judge]),
+        "\n".join(["To reproduce it:" if numbers else "To train it:", *_commands(experiment, overrides)]),
         "\n".join(["Published:", *numbers]) if numbers else "",
-        "\n".join(["Settings:", *told]),
+        "\n".join(["Settings:", *_settings_lines(experiment, overrides)]),
     ]
     return "\n\n".join(block for block in blocks if block)
 
 
-def _plain(value: object) -> str:
+def _commands(experiment: Experiment, overrides: Sequence[str]) -> list[str]:
+    """Returns the commands that train and evaluate a recipe."""
+    folder = f"runs/{experiment.name.replace('/', '-')}"
+    sets = "".join(f" --set {override}" for override in overrides)
+    data = f" --data {experiment.data}" if experiment.data else " --data DIR"
+    main = experiment.main
+    probe = f" --probe {main.column.probe}" if main is not None and main.column.probe else ""
+    return [
+        f"  infomax pretrain --recipe {experiment.name}{data}{sets} --out {folder}",
+        f"  infomax evaluate linear {folder}{probe}",
+    ]
+
+
+def _settings_lines(experiment: Experiment, overrides: Sequence[str]) -> list[str]:
+    """Returns a line for each setting, which marks those that the overrides change."""
+    before = flat_settings(experiment.recipe())
+    settings = flat_settings(customise(experiment.recipe(), overrides=overrides))
+    width = max(map(len, settings))
+    lines = []
+    for key, value in settings.items():
+        change = "" if before[key] == value else f"   (changed from {_format_value(before[key])})"
+        lines.append(f"  {key.ljust(width)}  {_format_value(value)}{change}")
+    return lines
+
+
+def _format_value(value: object) -> str:
+    """Formats the value of a setting, as ``--set`` takes it."""
     if isinstance(value, list | tuple):
-        return ",".join(map(_plain, value)) or "none"
+        return ",".join(map(_format_value, value)) or "none"
     if isinstance(value, bool | None):
         return str(value).lower()
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _was(old: object, new: object) -> str:
-    return "" if old == new else f"   (changed from {_plain(old)})"
