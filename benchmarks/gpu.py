@@ -32,7 +32,7 @@ from infomax.data.images import ArrayImages
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.methods.base import Progress
 from infomax.nn.blocks import l2_normalize
-from infomax.planning.step_cost import FACTORISATIONS, _Live, _Shapes, _Step, count
+from infomax.planning.step_cost import FACTORISATION_FLOPS, CountedStep, LiveBytes, ShapeOnlyTensors, count_step_cost
 from infomax.recipes.building import build_method
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
@@ -58,7 +58,7 @@ SHARES = {  # recipes, and how much of a step their losses are to take at most
     "ResNet-50, 224 pixels": (("mira/imagenet_100", "corinfomax/imagenet", "mveb/imagenet_two_crops"), 0.01),
 }
 H200 = {"bfloat16": 790e12, "float32": 67e12, "float64": 67e12, "memory": 4.3e12}  # the first and last as measured
-FORMULAS = flop_registry | {operation: shape_wrapper(formula) for operation, formula in FACTORISATIONS.items()}
+FORMULAS = flop_registry | {operation: shape_wrapper(formula) for operation, formula in FACTORISATION_FLOPS.items()}
 warnings.filterwarnings("ignore", "a batch of .* gives a poor covariance")  # no covariance matters here
 
 
@@ -93,9 +93,9 @@ def operations(recipe: Recipe) -> list[tuple[float, int, torch.dtype]]:
     """Of a step but for its views and its update, by tensors without numbers."""
     with torch.device("meta"):
         method: Any = build_method(recipe).to(memory_format=torch.channels_last)
-    shapes, flops = _Shapes(allow_non_fake_inputs=True), FlopCounterMode(display=False)
-    with shapes, flops, _Live() as live, Operations() as noted:
-        _Step(recipe, method.to_empty(device="cpu"), 1, flops, live).make(ahead=False)
+    fake_tensors, flops = ShapeOnlyTensors(allow_non_fake_inputs=True), FlopCounterMode(display=False)
+    with fake_tensors, flops, LiveBytes("cuda") as live, Operations() as noted:
+        CountedStep(recipe, method.to_empty(device="cpu"), 1, flops, live).run(prefetched=False)
     return noted.seen
 
 
@@ -167,7 +167,7 @@ def losses(quick: bool, steps: list[Row], compiled: bool = False) -> Iterator[Ro
             method, now = build_method(recipe).to(DEVICE), Progress(step=0, total_steps=100, epoch=0)
             online, target = (
                 [l2_normalize(torch.randn(recipe.batch_size, *shape, device=DEVICE)) for shape in branch]
-                for branch in count(recipe).outputs
+                for branch in count_step_cost(recipe).output_shapes
             )
             leaves, objective, numbers = (
                 [x.requires_grad_() for x in online],

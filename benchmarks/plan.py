@@ -22,7 +22,7 @@ from infomax import pretrain
 from infomax.data.images import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.planning.plan import plan
-from infomax.planning.step_cost import count
+from infomax.planning.step_cost import count_step_cost
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, get_recipe
 from infomax.runs import run_folder as runs
@@ -60,14 +60,20 @@ def time(quick: bool) -> Iterator[dict[str, Any]]:
         ]
         for number, (method, data, changes) in enumerate(cases):
             words = {**changes, "epochs": epochs[data], "data": data if data == "digits" else f"{place}/{data}"}
-            planned: Any = plan(method=method, device="cpu", **words).here
+            planned: Any = plan(method=method, device="cpu", **words).this_machine
             # The speed of a machine drifts, and a plan can but know that of its own seconds: one after the run too.
             run = pretrain(method=method, device="cpu", out=f"{place}/{number}", quiet=True, **words)
             real = [row for row in run.read_rows("metrics.jsonl") if "loss" in row][-1]["seconds"]
-            again: Any = plan(method=method, device="cpu", **words).here
+            again: Any = plan(method=method, device="cpu", **words).this_machine
             timed, both = planned.timing, [planned.seconds[0], again.seconds[0]]
             predicted = sum(both) / 2
-            row = {"method": method, **words, "data": data, "measured_images": timed.images, "step": timed.each}
+            row = {
+                "method": method,
+                **words,
+                "data": data,
+                "measured_images": timed.images,
+                "step": timed.seconds_per_step,
+            }
             yield {**row, "predictions": both, "predicted": predicted, "real": real, "ratio": predicted / real}
 
 
@@ -77,7 +83,7 @@ def memory() -> Iterator[dict[str, Any]]:
     for method in METHODS:
         for images, part in WHOLE_AND_PARTS:
             recipe = customise(get_recipe(method, "small"), batch_size=images, micro_batch_size=part)
-            counted = count(recipe).memory
+            counted = count_step_cost(recipe).memory
             with mp.get_context("spawn").Pool(1) as fresh:
                 real = fresh.apply(_rise, (method, images, part))
             predicted = counted.peak - counted.weights - counted.gradients - counted.optimizer

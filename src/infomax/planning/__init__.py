@@ -1,4 +1,4 @@
-"""What a run will cost, said before it starts: steps, FLOPs, memory, communication and time.
+"""Computes what a run will cost before it starts: steps, FLOPs, memory, communication and time.
 
 In: a recipe and a machine. Out: a :class:`~infomax.planning.plan.Plan`. It must not write anything.
 """

@@ -1,4 +1,4 @@
-"""Options of a plan, shared by the command and Python."""
+"""Holds the options of a plan, which the command and Python share."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -13,9 +13,9 @@ import torch
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.data.splits import Source
-from infomax.planning.gpus import GPUS, Utilization, reached
+from infomax.planning.gpus import GPUS, Utilization, papers_utilizations
 from infomax.planning.options import PlanOptions
-from infomax.planning.step_cost import Cost, count
+from infomax.planning.step_cost import StepCost, count_step_cost
 from infomax.planning.step_time import Timing, time_steps
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import DEFAULT_METHOD, METHODS, default_recipe_name, get_recipe, parse_recipe_choice
@@ -25,8 +25,8 @@ from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
 from infomax.training.prepare import check_batch, choose_recipe
 
-# Shares of the memory that tensors may take. MIRA's runs took 1.3 times what is counted here of their GPUs (Table 8):
-# a driver, cuDNN's workspaces and what the allocator keeps are not tensors.
+# Shares of the memory that tensors may take. MIRA's runs took 1.3 times the memory that is counted here (Table 8),
+# because the driver, cuDNN's workspaces and the allocator's reserve are not tensors.
 CPU_SHARE, GPU_SHARE = 0.9, 0.75
 
 
@@ -42,13 +42,13 @@ class Machine:
     fits: bool
     """Whether the run can be trained there."""
     micro_batch_size: int | None = None
-    """The largest micro-batch size that fits, if the run as it is does not."""
+    """The largest micro-batch size that fits; None if the run fits as it is, or no size does."""
     missing_precision: str = ""
-    """The run's precision, if the device does not have it."""
+    """The run's precision, if the device does not have it; else empty."""
     seconds: tuple[float, float] | None = None
-    """Shortest and longest time of the run; None if it does not fit, or nothing is known of such a run there."""
+    """Shortest and longest time of the run, in seconds; None if it does not fit, or its time there is not known."""
     timing: Timing | None = None
-    """Measured times; of this machine only."""
+    """Measured times; None for GPUs that are planned for by name."""
 
 
 @dataclass(frozen=True)
@@ -57,39 +57,43 @@ class Plan:
 
     recipe: Recipe
     data: str
+    """Name of the data set."""
     images: int
     """Number of images in the data set."""
     opened: bool
-    """Whether the images were opened; else random ones were measured with."""
+    """Whether the images were opened; if not, steps were measured with random ones."""
     devices: int
-    cost: Cost
-    """Cost of a step, on each device."""
-    here: Machine | None
+    """Number of devices that share the run."""
+    cost: StepCost
+    """Cost of a step for each device."""
+    this_machine: Machine | None
     """This machine; None if the run was planned for GPUs by name."""
     gpus: tuple[Machine, ...]
     """The GPUs that were named, or all kinds that are known."""
-    reached: tuple[Utilization, ...]
-    """The papers' runs whose utilization the times on GPUs are computed from."""
+    utilizations: tuple[Utilization, ...]
+    """Utilization of the papers' runs from which the times on GPUs are computed."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps of an epoch."""
+        """Number of steps of an epoch."""
         return self.images // self.recipe.batch_size
 
     @property
     def steps(self) -> int:
-        """Steps of the run."""
+        """Number of steps of the run."""
         return self.recipe.steps(self.images)
 
     @property
     def flops(self) -> float:
-        """FLOPs of the run, on all devices."""
+        """FLOPs of the run, on all devices together."""
         return self.cost.flops * self.devices * self.steps
 
     @property
     def misfits(self) -> tuple[Machine, ...]:
         """Machines that the run was planned for and does not fit."""
-        return tuple(machine for machine in ((self.here,) if self.here else self.gpus) if not machine.fits)
+        return tuple(
+            machine for machine in ((self.this_machine,) if self.this_machine else self.gpus) if not machine.fits
+        )
 
 
 def plan(
@@ -160,7 +164,7 @@ def plan(
         The plan; ``misfits`` has the machines that the run does not fit.
 
     Raises:
-        ValueError: if what is asked for is not possible.
+        ValueError: if an option has a value that is not possible, or the images cannot be opened.
 
     Example:
         >>> planned = infomax.plan(data="imagenet", recipe="mira/imagenet_100", gpu=["A100"])  # doctest: +SKIP
@@ -182,20 +186,20 @@ def make_plan(options: PlanOptions) -> Plan:
         recipe = _choose_recipe_unseen(options, data, gpu=device == "cuda")
     check_batch(recipe, images=images, data=data, world_size=options.devices)
     steps = recipe.steps(images)
-    here = None
+    this_machine = None
     if not options.gpu:
-        here = _on_this_machine(recipe, steps, options, device_of(device, 0), source)
-    asked = bool(options.gpu)
+        this_machine = _on_this_machine(recipe, steps, options, device_of(device, 0), source)
+    named = bool(options.gpu)
     return Plan(
         recipe=recipe,
         data=data,
         images=images,
         opened=source is not None,
         devices=options.devices,
-        cost=count(recipe, ranks=options.devices, device=device),
-        here=here,
-        gpus=tuple(_on_gpu(name, recipe, steps, options.devices, asked=asked) for name in options.gpu or GPUS),
-        reached=_alike(recipe),
+        cost=count_step_cost(recipe, ranks=options.devices, device=device),
+        this_machine=this_machine,
+        gpus=tuple(_on_gpu(name, recipe, steps, options.devices, named=named) for name in options.gpu or GPUS),
+        utilizations=_similar_runs(recipe),
     )
 
 
@@ -211,7 +215,7 @@ def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
 
 
 def _choose_recipe_unseen(options: PlanOptions, data: str, *, gpu: bool) -> Recipe:
-    """Returns the recipe for images that are not opened, whose size is known or taken for that of the views."""
+    """Returns the recipe for images that are not opened; an unknown image size is taken to be that of the views."""
     choice = parse_recipe_choice(options.recipe, options.method)
     method = choose("--method", choice.method or DEFAULT_METHOD, METHODS)
     _, side = NOMINAL_SIZES.get(data, (0, options.image_size or 224))
@@ -220,7 +224,11 @@ def _choose_recipe_unseen(options: PlanOptions, data: str, *, gpu: bool) -> Reci
 
 
 def _open(location: DataLocation, download: bool) -> Source | None:
-    """Opens the images; None if they are not here, but their number is known."""
+    """Returns the images; None if they are not on this machine, but their number is known.
+
+    Raises:
+        ValueError: if the images cannot be opened and their number is not known.
+    """
     try:
         return location.open(download=download)
     except ValueError:
@@ -234,9 +242,9 @@ def _open(location: DataLocation, download: bool) -> Source | None:
 def _on_this_machine(
     recipe: Recipe, steps: int, options: PlanOptions, device: torch.device, source: Source | None
 ) -> Machine:
-    """Measures the run on this machine: on its CPU, or on GPUs like the first one."""
+    """Measures the run on this machine: on its CPU, or on GPUs of the kind of its first one."""
     devices = options.devices
-    cost = count(recipe, ranks=devices, device=device.type)
+    cost = count_step_cost(recipe, ranks=devices, device=device.type)
     if device.type == "cuda":
         name, memory, ranks = torch.cuda.get_device_name(device), _gpu_memory(device), 1
         usable = int(GPU_SHARE * memory)
@@ -247,12 +255,12 @@ def _on_this_machine(
         micro_batch_size = _largest_micro_batch(recipe, devices, device.type, usable)
         return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
     timing = time_steps(recipe, cost, device=device, source=source, workers=options.workers)
-    # Ranks that share a CPU come each after the other: their steps were measured with all of its cores.
-    seconds = steps * timing.each * ranks + timing.scoring
+    # A step was measured with all cores of the CPU, so ranks that share it take their times one after the other.
+    seconds = steps * timing.seconds_per_step * ranks + timing.scoring_seconds
     return Machine(name, memory, usable, fits=True, seconds=(seconds, seconds), timing=timing)
 
 
-def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, asked: bool) -> Machine:
+def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, named: bool) -> Machine:
     """Computes the run's time on a kind of GPU.
 
     Args:
@@ -260,37 +268,42 @@ def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, asked: bool)
         recipe: The recipe with all changes.
         steps: Steps of the run.
         devices: Number of GPUs.
-        asked: Whether the user named this GPU, and so wants to know a micro-batch size that fits.
+        named: Whether the user named this GPU. Only then a micro-batch size that fits is searched for.
     """
-    cost, gpu = count(recipe, ranks=devices, device="cuda"), GPUS[name]
+    cost, gpu = count_step_cost(recipe, ranks=devices, device="cuda"), GPUS[name]
     memory, usable = gpu.gigabytes * 10**9, int(GPU_SHARE * gpu.gigabytes * 10**9)
     if cost.memory.peak > usable:
-        micro_batch_size = _largest_micro_batch(recipe, devices, "cuda", usable) if asked else None
+        micro_batch_size = _largest_micro_batch(recipe, devices, "cuda", usable) if named else None
         return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
-    if recipe.precision == "bf16" and not gpu.bf16:
+    if recipe.precision == "bf16" and not gpu.has_bf16:
         return Machine(name, memory, usable, fits=False, missing_precision="bf16")
-    peak, runs = gpu.peak(recipe.precision), _alike(recipe)
+    peak, runs = gpu.peak(recipe.precision), _similar_runs(recipe)
     if peak is None or not runs:
         return Machine(name, memory, usable, fits=True)
     seconds = sorted(steps * cost.flops / (peak * run.share) for run in runs)
     return Machine(name, memory, usable, fits=True, seconds=(seconds[0], seconds[-1]))
 
 
-def _alike(recipe: Recipe) -> tuple[Utilization, ...]:
-    """Returns the papers' runs that tell how long this one takes on a GPU.
+def _similar_runs(recipe: Recipe) -> tuple[Utilization, ...]:
+    """Returns the papers' runs whose utilization of a GPU this run is likely to have.
 
-    There are none in float64, nor of the small network, which leaves a GPU waiting for its next operation.
+    There are none in float64, and none with the small network, which computes so little that a GPU waits between its
+    operations.
     """
-    return () if recipe.precision == "64" or recipe.encoder.backbone == "small" else reached(recipe.precision)
+    if recipe.precision == "64" or recipe.encoder.backbone == "small":
+        return ()
+    return papers_utilizations(recipe.precision)
 
 
 def _largest_micro_batch(recipe: Recipe, devices: int, device: str, memory: int) -> int | None:
     """Returns the largest ``micro_batch_size`` whose step takes at most ``memory`` bytes; None if none does."""
-    share = recipe.batch_size // devices
-    sizes = [size for size in range(2, share + 1) if recipe.batch_size % (devices * size) == 0]
+    images = recipe.batch_size // devices
+    sizes = [size for size in range(2, images + 1) if recipe.batch_size % (devices * size) == 0]
 
     def too_large(size: int) -> bool:
-        return count(replace(recipe, micro_batch_size=size), ranks=devices, device=device).memory.peak > memory
+        return (
+            count_step_cost(replace(recipe, micro_batch_size=size), ranks=devices, device=device).memory.peak > memory
+        )
 
     return sizes[fitting - 1] if (fitting := bisect_left(sizes, True, key=too_large)) else None
 

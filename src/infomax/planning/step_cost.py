@@ -1,7 +1,7 @@
-"""What a step of a recipe takes, counted without computing it: FLOPs, memory, and what ranks send each other.
+"""Counts what a training step takes without computing it: FLOPs, memory, and bytes that ranks send each other.
 
-The recipe's method makes its step on tensors that have a shape and no numbers, and every operation that reaches torch
-is noted. So nothing here knows what a method, a layer or a loss does.
+The recipe's method makes its step on tensors that have a shape and no values, and every operation that reaches torch is
+counted. So this file need not know what a method, a layer or a loss does.
 """
 
 import warnings
@@ -26,246 +26,305 @@ from infomax.recipes.building import AUTOCAST, build_method, build_optimizer
 from infomax.recipes.schema import OptimizerSettings, Recipe
 from infomax.runtime.collectives import TrafficCounter, average_in_place, simulated_ranks
 
+Shapes = tuple[tuple[int, ...], ...]
+
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one rank holds during a step: of tensors, not of the libraries, the driver or a loader's workers."""
+    """A frozen dataclass that holds the bytes of tensors on one rank during a step.
+
+    Memory of libraries, of the driver and of the loader's workers is not in it.
+    """
 
     weights: int
-    """Parameters and buffers, those of a moving average too."""
+    """Parameters and buffers, those of the EMA teacher too."""
     gradients: int
-    """With the buckets that they are averaged over ranks in, where there are several."""
+    """Gradients, and with several ranks the buckets in which they are averaged."""
     optimizer: int
+    """State of the optimiser, as its momentum."""
     activations: int
-    """What the images that go through the networks at once leave for the backward pass; views and outputs are in it."""
+    """All that a microbatch keeps for its backward pass, with its views and outputs."""
     peak: int
-    """The most at any time: with what is there for a moment, as the matrices of a loss."""
+    """Largest number of bytes at any time, with those that exist only briefly, as the matrices of a loss."""
 
 
 @dataclass(frozen=True)
 class CommunicationBytes:
-    """Bytes that one rank sends in a step, where the ranks stand in a ring; but for single numbers."""
+    """A frozen dataclass that holds the bytes that one rank sends in a step if the ranks communicate in a ring.
+
+    Collectives of single numbers are not in it.
+    """
 
     gradients: int
+    """Average of the gradients."""
     norms: int
     """Statistics of BatchNorm."""
     loss: int
+    """Collectives of the loss."""
 
     @property
     def total(self) -> int:
+        """Bytes of all three."""
         return self.gradients + self.norms + self.loss
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of one step, on one of the ranks that share it. FLOPs are two for a product and its sum."""
+class StepCost:
+    """A frozen dataclass that holds the cost of one training step for one rank.
+
+    A multiplication with its addition counts as two FLOPs. FLOPs "per image" are those for all its views.
+    """
 
     images: int
     """The rank's share of the batch."""
-    part: int
-    """Images that go through the networks at once."""
-    online: float
-    """FLOPs of the trained branch's forward pass, an image with all its views."""
-    target: float
-    """The same of a teacher's."""
-    backward: float
-    """The same of the trained branch's backward pass."""
-    loss: int
-    """FLOPs of the loss and its gradient, a step."""
-    encode: float
-    """FLOPs of the encoder that is judged, an image."""
+    micro_batch_size: int
+    """Images that go through the networks at once on this rank."""
+    online_flops: float
+    """FLOPs of the online branch's forward pass, per image."""
+    target_flops: float
+    """FLOPs of the target branch, per image; 0 without a teacher."""
+    backward_flops: float
+    """FLOPs of the online branch's backward pass, per image."""
+    loss_flops: int
+    """FLOPs of the loss and its gradient, per step."""
+    encoder_flops: float
+    """FLOPs of the evaluated encoder, for one image of the preprocessing's size."""
     memory: Memory
-    sent: CommunicationBytes
-    outputs: tuple[tuple[tuple[int, ...], ...], ...]
-    """Of an image, the shapes of what the loss is given: of the trained branch, and of a teacher, a view each."""
+    communication: CommunicationBytes
+    output_shapes: tuple[Shapes, ...]
+    """Shapes of the loss's inputs without the batch dimension: of the online branch, and of the target branch. Each has
+    one shape per view."""
 
-    def networks(self, images: int, part: int) -> float:
-        """FLOPs of the networks, of so many images in parts. All parts but the last, which keeps its graph, pass the
-        trained branch twice."""
-        return images * (self.online + self.target + self.backward) + (images - part) * self.online
+    def network_flops(self, images: int, micro_batch_size: int) -> float:
+        """Returns the FLOPs of the networks for a step of another size.
+
+        All microbatches but the last pass the online branch twice, because only the last one keeps its graph until the
+        loss is known.
+
+        Args:
+            images: Images of the step.
+            micro_batch_size: Images that go through the networks at once.
+        """
+        passes_once = images * (self.online_flops + self.target_flops + self.backward_flops)
+        return passes_once + (images - micro_batch_size) * self.online_flops
 
     @property
     def flops(self) -> float:
-        """Of the step."""
-        return self.networks(self.images, self.part) + self.loss
+        """FLOPs of the whole step."""
+        return self.network_flops(self.images, self.micro_batch_size) + self.loss_flops
 
 
 @cache
-def count(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> Cost:
-    """What a step of a recipe takes on each of ``ranks`` ranks.
+def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> StepCost:
+    """Counts the cost of a recipe's step for each rank.
 
     Args:
-        device: ``cpu`` or ``cuda``: BatchNorm sees all ranks in different ways there, and a GPU has the next batch too.
+        recipe: The recipe.
+        ranks: Number of ranks that share the batch.
+        device: ``cpu`` or ``cuda``. The two synchronise BatchNorm in different ways, and a GPU holds the next batch
+            already.
     """
-    with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # which the run itself will give
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # the run itself will warn
         method: Any = build_method(recipe).to(memory_format=torch.channels_last)
-    together = ranks > 1 and recipe.micro_batch_size is None
-    if together and device == "cpu":
+    synchronised = ranks > 1 and recipe.micro_batch_size is None
+    if synchronised and device == "cpu":
         method = synchronise_batch_norm(method, torch.device(device))
-    flops = FlopCounterMode(display=False, custom_mapping=FACTORISATIONS)
-    shapes = _Shapes(allow_non_fake_inputs=True)
-    with warnings.catch_warnings(action="ignore"), shapes, flops, _Live(device) as live:
-        step = _Step(recipe, method.to_empty(device="cpu"), ranks, flops, live)
-        if together and device == "cuda":
-            step.synchronise_batch_norm()
-        step.make(ahead=device == "cuda")
+    flops = FlopCounterMode(display=False, custom_mapping=FACTORISATION_FLOPS)
+    fake_tensors = ShapeOnlyTensors(allow_non_fake_inputs=True)
+    with warnings.catch_warnings(action="ignore"), fake_tensors, flops, LiveBytes(device) as live:
+        step = CountedStep(recipe, method.to_empty(device="cpu"), ranks, flops, live)
+        if synchronised and device == "cuda":
+            step.count_sync_batch_norm()
+        step.run(prefetched=device == "cuda")
         return step.cost()
 
 
-class _Step:
-    """One step of a rank: what :class:`infomax.training.engine.Engine` does, in its order."""
+class CountedStep:
+    """One step of a rank that follows :class:`infomax.training.engine.Engine` operation by operation.
 
-    def __init__(self, recipe: Recipe, method: Any, ranks: int, flops: FlopCounterMode, live: "_Live"):
+    Args:
+        recipe: The recipe.
+        method: Its method, on tensors without values.
+        ranks: Number of ranks.
+        flops: Counter of FLOPs, which is active.
+        live: Counter of bytes, which is active.
+    """
+
+    def __init__(self, recipe: Recipe, method: Any, ranks: int, flops: FlopCounterMode, live: "LiveBytes"):
         self.recipe, self.method, self.ranks, self.flops, self.live = recipe, method, ranks, flops, live
         self.images = -(-recipe.batch_size // ranks)
-        self.part = recipe.micro_batch_size or self.images
-        self.weights, self.activations = live.now, 0
-        self.norms, self.loss = TrafficCounter(ranks), TrafficCounter(ranks)
-        self.spent: dict[str, int] = {}
-        self.outputs: tuple[tuple[tuple[int, ...], ...], ...] = ()
+        self.micro_batch_size = recipe.micro_batch_size or self.images
+        self.weight_bytes, self.activation_bytes = live.now, 0
+        self.norm_traffic, self.loss_traffic = TrafficCounter(ranks), TrafficCounter(ranks)
+        self.flops_by_stage: dict[str, int] = {}
+        self.output_shapes: tuple[Shapes, ...] = ()
 
-    def make(self, *, ahead: bool) -> None:
-        """The step, but for the optimiser's part of it.
+    def run(self, *, prefetched: bool) -> None:
+        """Runs the step up to the optimiser, which :meth:`cost` accounts for.
 
         Args:
-            ahead: Whether the views of the next batch are there too.
+            prefetched: Whether the views of the next batch are in memory too.
         """
-        parts, norms = self.part < self.images, batch_norms(self.method)
-        each = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
-        pixels = [torch.empty(self.images, view.size, view.size, 3, dtype=torch.uint8) for view in each]
-        another = self.views() if ahead and not parts else []
-        kept = [buffer.clone() for buffer in self.method.buffers()], RunningStatistics(norms) if parts else None
+        in_microbatches, norms = self.micro_batch_size < self.images, batch_norms(self.method)
+        crops = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
+        # These are not read. They are in memory during a real step, so they must be alive here.
+        pixels = [torch.empty(self.images, view.size, view.size, 3, dtype=torch.uint8) for view in crops]
+        next_views = self.empty_views() if prefetched and not in_microbatches else []
+        buffers = [buffer.clone() for buffer in self.method.buffers()]
+        statistics = RunningStatistics(norms) if in_microbatches else None
         online, target = self.forward()
-        self.activations = self.live.now - self.weights
-        self.outputs = tuple(tuple(tuple(x.shape[1:]) for x in branch) for branch in (online, target))
+        self.activation_bytes = self.live.now - self.weight_bytes
+        self.output_shapes = tuple(tuple(tuple(x.shape[1:]) for x in branch) for branch in (online, target))
         leaves, targets = [x.detach() for x in online], target
-        if parts:  # what was made of each part is there until it has been joined
-            each_part = [x.new_empty(self.images, *x.shape[1:]) for x in (*online, *target)]
-            joined = [x.clone() for x in each_part]
+        if in_microbatches:  # the outputs of each microbatch exist until they have been joined
+            separate = [x.new_empty(self.images, *x.shape[1:]) for x in (*online, *target)]
+            joined = [x.clone() for x in separate]
             leaves, targets = joined[: len(online)], joined[len(online) :]
-            del each_part
+            del separate
         for leaf in leaves:
             leaf.requires_grad_()
-        with simulated_ranks(self.loss), self.counted("loss"):
+        with simulated_ranks(self.loss_traffic), self.counting("loss"):
             self.method.loss(leaves, targets, Progress(step=0, total_steps=1, epoch=0)).total.backward()
-        gradients = [leaf.grad[: self.part] for leaf in leaves if leaf.grad is not None]
+        gradients = [leaf.grad[: self.micro_batch_size] for leaf in leaves if leaf.grad is not None]
         self.backward(online, gradients)
-        if parts:
+        if in_microbatches:
             online = self.forward()[0]
             self.backward(online, gradients)
-            with simulated_ranks(self.norms):
-                average_in_place([x for norm in norms for x in (norm.running_mean, norm.running_var) if x is not None])
-        del pixels, another, kept
+            with simulated_ranks(self.norm_traffic):
+                running = [x for norm in norms for x in (norm.running_mean, norm.running_var)]
+                average_in_place([x for x in running if x is not None])
+        del pixels, next_views, buffers, statistics
 
-    def views(self) -> list[Tensor]:
+    def empty_views(self) -> list[Tensor]:
+        """Returns the views of a microbatch, each [micro_batch_size, 3, side, side]."""
         dtype = torch.float64 if self.recipe.precision == "64" else AUTOCAST.get(self.recipe.precision, torch.float32)
-        each = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
-        return [torch.empty(self.part, 3, view.size, view.size, dtype=dtype) for view in each]
+        crops = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
+        return [torch.empty(self.micro_batch_size, 3, view.size, view.size, dtype=dtype) for view in crops]
 
     def forward(self) -> tuple[list[Tensor], list[Tensor]]:
-        made, full, half = self.views(), len(self.recipe.views.global_crops), AUTOCAST.get(self.recipe.precision)
-        views = Views(made[:full], made[full:])
-        with simulated_ranks(self.norms), torch.autocast("cpu", half) if half else nullcontext():
-            with self.counted("online"):
+        """Returns the outputs of the online and of the target branch for a microbatch."""
+        crops, global_crop_count = self.empty_views(), len(self.recipe.views.global_crops)
+        autocast_dtype = AUTOCAST.get(self.recipe.precision)
+        views = Views(crops[:global_crop_count], crops[global_crop_count:])
+        autocast = torch.autocast("cpu", autocast_dtype) if autocast_dtype else nullcontext()
+        with simulated_ranks(self.norm_traffic), autocast:
+            with self.counting("online"):
                 online = self.method.online(views)
-            with self.counted("target"):
+            with self.counting("target"):
                 return online, self.method.target(views)
 
     def backward(self, online: list[Tensor], gradients: list[Tensor]) -> None:
-        with simulated_ranks(self.norms), self.counted("backward"):
+        """Propagates the gradients of a microbatch's outputs to the weights."""
+        with simulated_ranks(self.norm_traffic), self.counting("backward"):
             torch.autograd.backward(online, gradients)
 
     @contextmanager
-    def counted(self, name: str) -> Iterator[None]:
-        """Keep the FLOPs of what is done the first time."""
+    def counting(self, stage: str) -> Iterator[None]:
+        """Stores the FLOPs of the block; if a stage runs more than once, those of its first time."""
         before = self.flops.get_total_flops()
         yield
-        self.spent.setdefault(name, self.flops.get_total_flops() - before)
+        self.flops_by_stage.setdefault(stage, self.flops.get_total_flops() - before)
 
-    def synchronise_batch_norm(self) -> None:
-        """Count what torch's SyncBatchNorm sends, which needs a GPU to be tried: mean, deviation and count of each
-        channel are gathered; backward, two sums of each are made."""
+    def count_sync_batch_norm(self) -> None:
+        """Counts the bytes that torch's SyncBatchNorm sends, because it does not run without a GPU.
 
-        def note(layer: Any, _: Any, output: Tensor) -> None:
+        The forward pass gathers mean, deviation and count of each channel; the backward pass sums two numbers per
+        channel.
+        """
+
+        def add_bytes(layer: Any, _: Any, output: Tensor) -> None:
             if not layer.training:
                 return
             channels: int = layer.num_features
-            self.norms.gathered_bytes += 4 * (2 * channels + 1) * self.ranks
-            self.norms.reduced_bytes += 4 * 2 * channels * output.requires_grad
+            self.norm_traffic.gathered_bytes += 4 * (2 * channels + 1) * self.ranks
+            self.norm_traffic.reduced_bytes += 4 * 2 * channels * output.requires_grad
 
         for layer in batch_norms(self.method):
-            layer.register_forward_hook(note)
+            layer.register_forward_hook(add_bytes)
 
-    def cost(self) -> Cost:
-        """All that was counted."""
+    def cost(self) -> StepCost:
+        """Returns all that was counted."""
         trained = [p for p in self.method.parameters() if p.requires_grad]
         gradients, side = sum(p.nbytes for p in trained), self.recipe.preprocessing.size
         buckets = gradients if self.ranks > 1 else 0
-        optimizer = round(gradients * _optimizer_share(self.recipe.optimizer))
-        most = max(self.live.most, self.weights + 2 * gradients)  # the optimiser's step needs as much again, on a GPU
-        memory = Memory(self.weights, gradients + buckets, optimizer, self.activations, most + buckets + optimizer)
-        with self.counted("encode"), torch.no_grad():
+        optimizer = round(gradients * _optimizer_bytes_per_byte(self.recipe.optimizer))
+        # The optimiser's update makes temporary tensors, on a GPU as large as all gradients.
+        peak = max(self.live.peak, self.weight_bytes + 2 * gradients) + buckets + optimizer
+        memory = Memory(self.weight_bytes, gradients + buckets, optimizer, self.activation_bytes, peak)
+        with self.counting("encoder"), torch.no_grad():
             self.method.eval_encoder.eval()(torch.empty(1, 3, side, side))
-        return Cost(
+        flops = self.flops_by_stage
+        return StepCost(
             images=self.images,
-            part=self.part,
-            **{name: self.spent[name] / self.part for name in ("online", "target", "backward")},
-            loss=self.spent["loss"],
-            encode=self.spent["encode"],
+            micro_batch_size=self.micro_batch_size,
+            online_flops=flops["online"] / self.micro_batch_size,
+            target_flops=flops["target"] / self.micro_batch_size,
+            backward_flops=flops["backward"] / self.micro_batch_size,
+            loss_flops=flops["loss"],
+            encoder_flops=flops["encoder"],
             memory=memory,
-            sent=CommunicationBytes(
+            communication=CommunicationBytes(
                 gradients=TrafficCounter(self.ranks, reduced_bytes=gradients).sent_bytes,
-                norms=self.norms.sent_bytes,
-                loss=self.loss.sent_bytes,
+                norms=self.norm_traffic.sent_bytes,
+                loss=self.loss_traffic.sent_bytes,
             ),
-            outputs=self.outputs,
+            output_shapes=self.output_shapes,
         )
 
 
-def _optimizer_share(settings: OptimizerSettings) -> float:
-    """Bytes that the optimiser keeps for each of a parameter, by a step of it."""
+def _optimizer_bytes_per_byte(settings: OptimizerSettings) -> float:
+    """Returns the bytes of the optimiser's state per byte of parameters, measured by one step on a small layer."""
     layer: Any = nn.Linear(256, 256)
     optimizer = build_optimizer(layer, settings)
     layer(torch.zeros(1, 256)).sum().backward()
     optimizer.step()
-    kept = sum(x.nbytes for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor))
-    return kept / sum(p.nbytes for p in layer.parameters())
+    state_bytes = sum(x.nbytes for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor))
+    return state_bytes / sum(p.nbytes for p in layer.parameters())
 
 
-class _Shapes(FakeTensorMode):
-    """Tensors of the CPU that have a shape and no numbers."""
+class ShapeOnlyTensors(FakeTensorMode):
+    """A mode in which tensors are on the CPU and have a shape but no values."""
 
-    # Where there is no GPU torch would feign one, and then no process that is forked could make a backward pass.
+    # Without a GPU torch would start a fake one, and forked processes could not run a backward pass any more.
     avoid_device_init = False
 
 
-class _Live(TorchDispatchMode):
-    """Bytes of all tensors that were made since and are still there, and the most there have been at once."""
+class LiveBytes(TorchDispatchMode):
+    """A mode that counts the bytes of all living tensors that were made in it.
+
+    Args:
+        device: ``cpu`` or ``cuda``; convolutions on a CPU may need temporary memory.
+
+    Attributes:
+        now: Bytes at present.
+        peak: Largest number of bytes until now.
+    """
 
     def __init__(self, device: str) -> None:
         super().__init__()
-        self.now = self.most = 0
-        self._known: set[int] = set()
+        self.now = self.peak = 0
+        self._living: set[int] = set()
         self._device = device
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for x in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for x in tree_leaves(result):
             if isinstance(x, Tensor):
-                self._note(x.untyped_storage())
+                self._add(x.untyped_storage())
         if self._device == "cpu":
-            self.most = max(self.most, self.now + _unfolded_bytes(func, args, made))
-        return made
+            self.peak = max(self.peak, self.now + _unfolded_bytes(func, args, result))
+        return result
 
-    def _note(self, storage: torch.UntypedStorage) -> None:
-        if (key := storage._cdata) not in self._known:
-            self._known.add(key)
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        """Counts a storage until it is freed; several tensors may share one."""
+        if (key := storage._cdata) not in self._living:
+            self._living.add(key)
             self.now += (size := storage.nbytes())
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._forget, key, size)
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._remove, key, size)
 
-    def _forget(self, key: int, size: int) -> None:
-        self._known.remove(key)
+    def _remove(self, key: int, size: int) -> None:
+        self._living.remove(key)
         self.now -= size
 
 
@@ -292,20 +351,24 @@ def _unfolded_bytes(func: Any, args: Sequence[Any], result: Any) -> int:
     return pixels * neighbours * x.element_size()
 
 
-def _cholesky(shape: Sequence[int], *_: Any, **__: Any) -> int:
+def _cholesky_flops(shape: Sequence[int], *_: Any, **__: Any) -> int:
+    """Returns the FLOPs of the Cholesky factors of matrices of this shape, [..., n, n]."""
     return prod(shape[:-2]) * shape[-1] ** 3 // 3
 
 
-def _cholesky_solve(right: Sequence[int], factor: Sequence[int], *_: Any, **__: Any) -> int:
+def _cholesky_solve_flops(right: Sequence[int], factor: Sequence[int], *_: Any, **__: Any) -> int:
+    """Returns the FLOPs of solving for right-hand sides of shape ``right``, [..., n, k], with factors [..., n, n]."""
     return 2 * prod(right) * factor[-1]
 
 
-def _cholesky_inverse(shape: Sequence[int], *_: Any, **__: Any) -> int:
+def _cholesky_inverse_flops(shape: Sequence[int], *_: Any, **__: Any) -> int:
+    """Returns the FLOPs of inverting matrices from their Cholesky factors, [..., n, n]."""
     return prod(shape[:-2]) * 2 * shape[-1] ** 3 // 3
 
 
-FACTORISATIONS = {  # which torch does not count
-    torch.ops.aten.linalg_cholesky_ex: _cholesky,
-    torch.ops.aten.cholesky_solve: _cholesky_solve,
-    torch.ops.aten.cholesky_inverse: _cholesky_inverse,
+FACTORISATION_FLOPS = {
+    torch.ops.aten.linalg_cholesky_ex: _cholesky_flops,
+    torch.ops.aten.cholesky_solve: _cholesky_solve_flops,
+    torch.ops.aten.cholesky_inverse: _cholesky_inverse_flops,
 }
+"""FLOPs of operations that torch's counter does not know."""

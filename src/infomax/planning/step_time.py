@@ -1,4 +1,4 @@
-"""How long a step of a recipe takes on this machine, by some seconds of steps of the engine itself."""
+"""Measures how long a step of a recipe takes on this machine, by some seconds of real training steps."""
 
 import time
 import warnings
@@ -16,192 +16,229 @@ from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import Source
 from infomax.nn.blocks import l2_normalize
-from infomax.planning.step_cost import Cost
+from infomax.planning.step_cost import Shapes, StepCost
 from infomax.recipes.schema import Recipe
 from infomax.runtime.determinism import deterministic_mode
 from infomax.training.engine import Engine
 from infomax.training.loop import train_step
 from infomax.training.online_evaluation import online_evaluation
 
-SECONDS = 5.0  # that steps are measured for, after a first one; and again that images are read for
-LONGEST = 3.0  # seconds of a step that is measured as it is; a longer one is put together from smaller ones
-FEWEST = 8  # images of the first step
+MEASURED_SECONDS = 5.0  # time for which steps are repeated after a first one, and time for which images are read
+LONGEST_STEP = 3.0  # seconds; the time of a longer step is extrapolated from a smaller one
+FIRST_STEP_IMAGES = 8
+MIN_STEPS = 3
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of what a run consists of, on one device."""
+    """A frozen dataclass that holds the measured times of a run on one device, in seconds."""
 
-    step: float
-    """Of a step, with its views."""
-    reading: float
-    """Of reading and decoding the images of a step, where they are files."""
-    scoring: float
-    """Of all the times that the representation is scored during the run."""
+    step_seconds: float
+    """Time of a step, with making its views."""
+    reading_seconds: float
+    """Time to read and decode the images of a step; 0 if they are not files."""
+    scoring_seconds: float
+    """Time of all evaluations of the encoder during the run together."""
     images: int
-    """Of the steps that were measured; if fewer than a step's, theirs was scaled by FLOPs, the loss's apart."""
+    """Images of each measured step. If these are fewer than those of the recipe's step, the time of the networks was
+    scaled by their FLOPs, and the loss was measured on its own."""
     steps: int
-    """That were measured."""
+    """Number of measured steps."""
     device: str
+    """``cpu`` or ``cuda``."""
 
     @property
-    def each(self) -> float:
-        """Seconds from step to step: on a CPU, workers and networks share the cores; a GPU works while they read."""
-        return self.step + self.reading if self.device == "cpu" else max(self.step, self.reading)
+    def seconds_per_step(self) -> float:
+        """Time from one step to the next, in seconds.
+
+        On a CPU, workers and networks share the cores, so their times add up. A GPU works while workers read.
+        """
+        if self.device == "cpu":
+            return self.step_seconds + self.reading_seconds
+        return max(self.step_seconds, self.reading_seconds)
 
 
 def time_steps(
-    recipe: Recipe, cost: Cost, *, device: torch.device, source: Source | None = None, workers: int | None = None
+    recipe: Recipe, cost: StepCost, *, device: torch.device, source: Source | None = None, workers: int | None = None
 ) -> Timing:
-    """Measure steps of a recipe.
+    """Measures steps of a recipe.
 
     Args:
-        cost: Of one of them, on one rank, whose share of the images is taken.
-        source: The images; without them others of the recipe's size are made up, and none are read from files.
-        workers: Processes that decode image files.
+        recipe: The recipe.
+        cost: Cost of one of its steps for one rank; a step with that rank's share of the images is measured.
+        device: Device to measure on.
+        source: The images. None measures with random images of the recipe's size and without reading files.
+        workers: Number of processes that decode image files.
     """
-    own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with own_numbers, deterministic_mode(False), warnings.catch_warnings(action="ignore"):
-        return _Measured(recipe, cost, device, source, workers).timing()
+    separate_random_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with separate_random_numbers, deterministic_mode(False), warnings.catch_warnings(action="ignore"):
+        return _StepTimer(recipe, cost, device, source, workers).timing()
 
 
-class _Measured:
-    def __init__(self, recipe: Recipe, cost: Cost, device: torch.device, source: Source | None, workers: int | None):
+class _StepTimer:
+    """Measures steps of an engine; :func:`time_steps` explains the arguments."""
+
+    def __init__(
+        self, recipe: Recipe, cost: StepCost, device: torch.device, source: Source | None, workers: int | None
+    ):
         self.recipe, self.cost, self.device, self.source, self.workers = recipe, cost, device, source, workers
-        self.engine = Engine(recipe, steps_per_epoch=10**6, device=device)  # at its start throughout
+        self.engine = Engine(recipe, steps_per_epoch=10**6, device=device)  # so many that the first epoch does not end
         self.online = None
         if source is not None:
             width = self.engine.method.eval_encoder.width
             self.online = online_evaluation(source, recipe, width=width, device=device, workers=workers)
 
     def timing(self) -> Timing:
+        """Measures all times of a run."""
         images = self.cost.images
-        rows = self.largest_step()
-        steps, seconds = self.steps(rows)
-        if rows < images:
-            here, there = self.loss_seconds(rows, images)
-            rest = self.seconds_of(self.change_weights)
-            seconds = rest + max(seconds - rest - here, 0) * self.share(rows) + there
-        reading = self.reading_seconds()  # of an image
-        scoring = self.scored() * (seconds * self.cost.encode / self.cost.flops + reading)
-        return Timing(seconds, reading * images, scoring, rows, steps, self.device.type)
+        measured_images = self.choose_images()
+        steps, step_seconds = self.time_mean_step(measured_images)
+        if measured_images < images:
+            measured_loss, full_loss = self.time_loss(measured_images, images)
+            update = self.seconds_of(self.update_weights)
+            networks = max(step_seconds - update - measured_loss, 0)
+            step_seconds = update + networks * self.network_flops_ratio(measured_images) + full_loss
+        reading_per_image = self.time_reading()
+        encoding_per_image = step_seconds * self.cost.encoder_flops / self.cost.flops
+        scoring = self.count_scored_images() * (encoding_per_image + reading_per_image)
+        return Timing(step_seconds, reading_per_image * images, scoring, measured_images, steps, self.device.type)
 
-    def part(self, rows: int) -> int:
-        """Images that go through the networks at once, where a step has so many."""
-        if self.cost.part == self.cost.images:
-            return rows
-        return min(self.cost.part, max(2, rows // 2))
+    def micro_batch_size(self, images: int) -> int:
+        """Returns the micro-batch size that a step of ``images`` images is measured with."""
+        if self.cost.micro_batch_size == self.cost.images:
+            return images
+        return min(self.cost.micro_batch_size, max(2, images // 2))
 
-    def share(self, rows: int) -> float:
-        """How many times the FLOPs of so many images a step takes."""
-        return self.cost.networks(self.cost.images, self.cost.part) / self.cost.networks(rows, self.part(rows))
+    def network_flops_ratio(self, images: int) -> float:
+        """Returns the network FLOPs of the recipe's step divided by those of a step of ``images`` images."""
+        full = self.cost.network_flops(self.cost.images, self.cost.micro_batch_size)
+        return full / self.cost.network_flops(images, self.micro_batch_size(images))
 
-    def largest_step(self) -> int:
-        """Images of the largest step that is not too long: twice as many, as long as they take half of the time."""
-        rows = min(FEWEST, self.cost.images)
-        self.stepper(rows)()  # the first one allocates and compiles
-        while rows < self.cost.images and self.seconds_of(self.stepper(rows)) < LONGEST / 2:
-            rows = min(2 * rows, self.cost.images)
-            rows = rows // self.part(rows) * self.part(rows)
-        return rows
+    def choose_images(self) -> int:
+        """Returns the number of images of the steps to measure.
 
-    def steps(self, rows: int) -> tuple[int, float]:
-        """How many steps of so many images were made, and their mean seconds."""
-        step = self.stepper(rows)
+        It starts with few images and doubles them while a step takes less than half of ``LONGEST_STEP``.
+        """
+        images = min(FIRST_STEP_IMAGES, self.cost.images)
+        self.make_step(images)()  # the first step allocates memory and compiles kernels
+        while images < self.cost.images and self.seconds_of(self.make_step(images)) < LONGEST_STEP / 2:
+            images = min(2 * images, self.cost.images)
+            images = images // self.micro_batch_size(images) * self.micro_batch_size(images)
+        return images
+
+    def time_mean_step(self, images: int) -> tuple[int, float]:
+        """Returns the number of steps that were measured, and their mean time in seconds."""
+        step = self.make_step(images)
         step()
-        made, seconds = 0, 0.0
-        while made < 3 or seconds < SECONDS:
+        steps, seconds = 0, 0.0
+        while steps < MIN_STEPS or seconds < MEASURED_SECONDS:
             seconds += self.seconds_of(step)
-            made += 1
-        return made, seconds / made
+            steps += 1
+        return steps, seconds / steps
 
-    def stepper(self, rows: int) -> Callable[[], None]:
-        """A function that makes a step of so many images, which are there already."""
-        part = self.part(rows)
-        parts = self.parts(rows, part)
-        make = self.engine.make_views if self.recipe.micro_batch_size is None else None
-        batches = BatchPrefetcher(cycle(parts), self.device, make)
+    def make_step(self, images: int) -> Callable[[], None]:
+        """Returns a function that trains one step of ``images`` images, which are in memory already."""
+        microbatches = self.microbatches(images, self.micro_batch_size(images))
+        make_views = self.engine.make_views if self.recipe.micro_batch_size is None else None
+        batches = BatchPrefetcher(cycle(microbatches), self.device, make_views)
 
         def step() -> None:
+            batch = list(islice(batches, len(microbatches)))
             try:
-                train_step(self.engine, list(islice(batches, len(parts))), prefetcher=batches, online=self.online)
-            except FloatingPointError:  # the images may be made up, and the steps are too few for a warm-up
+                train_step(self.engine, batch, prefetcher=batches, online=self.online)
+            except FloatingPointError:  # expected with random images, or because there is no warm-up
                 self.engine.skip()
 
         return step
 
-    def parts(self, rows: int, part: int) -> list[Batch]:
+    def microbatches(self, images: int, micro_batch_size: int) -> list[Batch]:
+        """Returns the microbatches of one step: the source's images if they are arrays, else random ones."""
         views = self.recipe.views
-        images = None if self.source is None else self.source.pretraining
-        if isinstance(images, ArrayImages):
-            read = training_batches(
-                images, views, batch_size=rows, seed=0, steps=range(1), micro_batch_size=part, device=self.device
+        arrays = None if self.source is None else self.source.pretraining
+        if isinstance(arrays, ArrayImages):
+            batches = training_batches(
+                arrays,
+                views,
+                batch_size=images,
+                seed=0,
+                steps=range(1),
+                micro_batch_size=micro_batch_size,
+                device=self.device,
             )
-            return list(read)
-        made = [
-            torch.randint(256, (rows, v.size, v.size, 3), dtype=torch.uint8)
-            for v in (*views.global_crops, *views.local_crops)
+            return list(batches)
+        crops = [
+            torch.randint(256, (images, view.size, view.size, 3), dtype=torch.uint8)
+            for view in (*views.global_crops, *views.local_crops)
         ]
-        made = [x.to(self.device) for x in made]
-        each = zip(*(x.split(part) for x in made), np.arange(rows).reshape(-1, part), strict=True)
-        return [Batch(list(crops), 0, index, {}) for *crops, index in each]
+        split_crops = [x.to(self.device).split(micro_batch_size) for x in crops]
+        index = np.arange(images).reshape(-1, micro_batch_size)
+        return [Batch(list(crops), 0, rows, {}) for *crops, rows in zip(*split_crops, index, strict=True)]
 
     def seconds_of(self, function: Callable[[], object]) -> float:
+        """Returns the seconds that a call takes, with all work that it starts on a GPU."""
         start = self.now()
         function()
         return self.now() - start
 
     def now(self) -> float:
+        """Returns the time in seconds, after all work on the GPU."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
 
-    def change_weights(self) -> None:
-        """What a step does whatever its number of images."""
+    def update_weights(self) -> None:
+        """Does the part of a step whose time does not depend on the number of images."""
         self.engine.optimizer.step()
         self.engine.method.after_step(self.engine.progress(0))
 
-    def loss_seconds(self, few: int, many: int) -> tuple[float, float]:
-        """Of the loss of few images and of many, with its gradient; from where it takes seconds, by its growth."""
-        self.loss(few)
-        seconds = first = self.seconds_of(lambda: self.loss(few))
-        rows, power = few, 1.0
-        while rows < many and seconds < LONGEST:
-            more = min(2 * rows, many)
-            longer = self.seconds_of(lambda more=more: self.loss(more))
-            power = min(max(log(longer / seconds) / log(more / rows), 0), 3)
-            rows, seconds = more, longer
-        return first, seconds * (many / rows) ** power
+    def time_loss(self, few: int, many: int) -> tuple[float, float]:
+        """Returns the seconds of the loss and its gradient for few images and for many.
 
-    def loss(self, rows: int) -> None:
-        def outputs(shapes: tuple[tuple[int, ...], ...]) -> list[Tensor]:
-            return [l2_normalize(torch.randn(rows, *shape, device=self.device)) for shape in shapes]
+        If the loss of fewer than ``many`` images takes as long as ``LONGEST_STEP``, the time for ``many`` is
+        extrapolated by a power law, whose exponent is that of the last doubling.
+        """
+        self.run_loss(few)
+        seconds = first = self.seconds_of(lambda: self.run_loss(few))
+        images, exponent = few, 1.0
+        while images < many and seconds < LONGEST_STEP:
+            more_images = min(2 * images, many)
+            more_seconds = self.seconds_of(lambda more_images=more_images: self.run_loss(more_images))
+            exponent = min(max(log(more_seconds / seconds) / log(more_images / images), 0), 3)
+            images, seconds = more_images, more_seconds
+        return first, seconds * (many / images) ** exponent
 
-        online, target = map(outputs, self.cost.outputs)
+    def run_loss(self, images: int) -> None:
+        """Computes the loss and its gradient for random outputs of ``images`` images."""
+
+        def random_outputs(shapes: Shapes) -> list[Tensor]:
+            return [l2_normalize(torch.randn(images, *shape, device=self.device)) for shape in shapes]
+
+        online, target = map(random_outputs, self.cost.output_shapes)
         leaves = [x.requires_grad_() for x in online]
         self.engine.method.loss(leaves, target, self.engine.progress(0)).total.backward()
 
-    def reading_seconds(self) -> float:
-        """Of an image, where images are files: as long as it takes while nothing else is done."""
+    def time_reading(self) -> float:
+        """Returns the seconds per image that reading and cropping take while nothing else runs; 0 without files."""
         images = None if self.source is None else self.source.pretraining
         if images is None or isinstance(images, ArrayImages):
             return 0.0
-        size = min(32, len(images))
-        read = training_batches(
-            images, self.recipe.views, batch_size=size, seed=0, steps=range(10**9), workers=self.workers
+        batch_size = min(32, len(images))
+        batches = training_batches(
+            images, self.recipe.views, batch_size=batch_size, seed=0, steps=range(10**9), workers=self.workers
         )
         for _ in range(2):  # until the workers have started
-            next(read)
+            next(batches)
         start, count = time.perf_counter(), 0
-        while (seconds := time.perf_counter() - start) < SECONDS:
-            next(read)
-            count += size
+        while (seconds := time.perf_counter() - start) < MEASURED_SECONDS:
+            next(batches)
+            count += batch_size
         return seconds / count
 
-    def scored(self) -> int:
-        """Images that the representation is scored on during the run, each as often as it is."""
+    def count_scored_images(self) -> int:
+        """Returns the number of images that all evaluations during the run encode together."""
         if self.online is None:
             return 0
-        times = -(-self.recipe.epochs // self.online.epochs_between)
-        few, last = len(self.online.queries.index), len(self.online.test.index)
-        return times * (len(self.online.bank.index) + few) + (last - few if self.online.probe is not None else 0)
+        evaluations = -(-self.recipe.epochs // self.online.epochs_between)
+        queries, test_images = len(self.online.queries.index), len(self.online.test.index)
+        last = test_images - queries if self.online.probe is not None else 0  # the last one scores all test images
+        return evaluations * (len(self.online.bank.index) + queries) + last

@@ -6,13 +6,13 @@ from infomax.reporting.tables import make_table
 
 def plan_text(planned: Plan) -> str:
     """Formats a plan: what is trained, what it costs, and how long it takes here and on GPUs."""
-    recipe, cost, memory, sent = planned.recipe, planned.cost, planned.cost.memory, planned.cost.sent
+    recipe, cost, memory, sent = planned.recipe, planned.cost, planned.cost.memory, planned.cost.communication
     per_image = cost.flops / cost.images
     views = f"{len(recipe.views.global_crops)} views of {recipe.views.global_crops[0].size} pixels"
     if recipe.views.local_crops:
         views += f" and {len(recipe.views.local_crops)} of {recipe.views.local_crops[0].size}"
     tensors = {"weights": memory.weights, "gradients": memory.gradients, "optimiser": memory.optimizer}
-    tensors[f"{cost.part} images on their way"] = memory.activations
+    tensors[f"{cost.micro_batch_size} images on their way"] = memory.activations
     rows = {
         "recipe": f"{recipe.method.name}, {recipe.name}: {recipe.encoder.backbone}, {views}, "
         f"{recipe.batch_size} images a step, precision {recipe.precision}",
@@ -26,11 +26,11 @@ def plan_text(planned: Plan) -> str:
     }
     if planned.devices == 1:
         del rows["sent"]
-    if planned.here is not None:
-        rows[planned.here.name] = _format_measured(planned.here, planned)
+    if planned.this_machine is not None:
+        rows[planned.this_machine.name] = _format_measured(planned.this_machine, planned)
     width = max(map(len, rows)) + 2
     lines = [f"{name:{width}}{value}" for name, value in rows.items()]
-    if planned.here is None or any(gpu.seconds for gpu in planned.gpus):
+    if planned.this_machine is None or any(gpu.seconds for gpu in planned.gpus):
         cells = [_machine_row(gpu) for gpu in planned.gpus]
         columns = [f"on {planned.devices}", "memory", "time"]
         lines += ["", make_table(columns, cells, notes=_source_of_times(planned)).text()]
@@ -60,12 +60,12 @@ def _format_measured(machine: Machine, planned: Plan) -> str:
     timing, cost = machine.timing, planned.cost
     if timing is None or machine.seconds is None:
         return f"does not fit its {_si(machine.memory)}B"
-    step = f"{_duration(timing.each)} a step"
+    step = f"{_duration(timing.seconds_per_step)} a step"
     measurement = f"measured on {timing.steps} of them"
     if timing.images < cost.images:
         measurement = f"put together from {timing.steps} steps of {timing.images} images and the loss of {cost.images}"
-    reading = f", {_duration(timing.reading)} to read its images" if timing.reading else ""
-    scoring = f"; {_duration(timing.scoring)} for the scores on the way" if timing.scoring else ""
+    reading = f", {_duration(timing.reading_seconds)} to read its images" if timing.reading_seconds else ""
+    scoring = f"; {_duration(timing.scoring_seconds)} for the scores on the way" if timing.scoring_seconds else ""
     return f"{_duration(machine.seconds[0])}: {step}, {measurement}{reading}{scoring}"
 
 
@@ -86,11 +86,11 @@ def _source_of_times(planned: Plan) -> list[str]:
     """Returns a note on what the times on GPUs are computed from."""
     if planned.recipe.encoder.backbone == "small":
         return ["A GPU waits for a network as small as this: how long it takes there is not known."]
-    if not planned.reached:
+    if not planned.utilizations:
         return []
-    shares = sorted(run.share for run in planned.reached)
+    shares = sorted(run.share for run in planned.utilizations)
     share = " to ".join(dict.fromkeys(f"{100 * share:.0f}" for share in (shares[0], shares[-1])))
-    runs = sorted({f"{run.where}, {run.hardware}" for run in planned.reached})
+    runs = sorted({f"{run.source}, {run.hardware}" for run in planned.utilizations})
     precision = "full" if planned.recipe.precision == "32" else "half"
     return [
         f"Time at {share} % of the peak rate, which is what the papers' own runs reached in {precision} "

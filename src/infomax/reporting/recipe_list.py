@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from infomax.planning.gpus import GPUS
-from infomax.planning.gpus import hours as train_hours
+from infomax.planning.gpus import GPUS, training_hours
 from infomax.recipes import registry
 from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
@@ -38,7 +37,7 @@ def find_recipes(options: RecipeListOptions) -> list[Experiment]:
     choose("--gpu", options.gpu, GPUS)
     if (limit := options.hours) is not None:
         check_number("--hours", limit, low=0, open_low=True)
-        times = {e.name: train_hours(e, options.gpu) for e in experiments}
+        times = {e.name: training_hours(e, options.gpu) for e in experiments}
         experiments = [e for e in experiments if (hours := times[e.name]) is not None and hours[1] <= limit]
     if not experiments:
         raise ValueError("no recipe is all of that; infomax recipes alone lists them")
@@ -66,7 +65,7 @@ def _recipe_row(experiment: Experiment, gpu: str) -> list[str]:
     """Returns the texts of a recipe's line."""
     recipe, main = experiment.recipe(), experiment.main
     cost = "" if experiment.exaflops is None else f"{experiment.exaflops:g}"
-    hours = train_hours(experiment, gpu) or ()
+    hours = training_hours(experiment, gpu) or ()
     time = " to ".join(dict.fromkeys(f"{x:.2g}" if x < 10 else f"{x:.0f}" for x in hours))
     source, score = "", ""
     if main is not None:
