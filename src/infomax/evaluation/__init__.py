@@ -1,4 +1,4 @@
-"""The protocols by which encoders are judged, behind one contract (:mod:`infomax.evaluation.protocol`).
+"""The protocols by which encoders are evaluated, behind one contract (:mod:`infomax.evaluation.protocol`).
 
 In: an encoder by its name, labelled images. Out: rows of results. It must not know methods or recipes.
 """

@@ -1,4 +1,4 @@
-"""Accuracy with a few labels for each class, averaged over draws of which images have them."""
+"""Few-shot classification: accuracy with a few labels of each class, averaged over draws of the labelled images."""
 
 from collections.abc import Iterator
 from math import sqrt
@@ -16,13 +16,21 @@ from infomax.evaluation.scores import top_k
 def few_shot_scores(
     features: Features, per_class: int, *, draws: int, seed: int = 0, device: torch.device | str = "cpu"
 ) -> Iterator[dict[str, Any]]:
-    """A row for k-NN and one for a linear classifier: the mean top-1 accuracy over ``draws`` random choices of
-    ``per_class`` labelled images of each class, all of a smaller one, and the mean's 95 % interval (Student's t).
+    """Yields the accuracy of k-NN, then that of a linear classifier, with a few labelled images of each class.
 
-    The choices depend on ``seed`` and the labels alone, so that representations are compared on the same ones.
+    The accuracy is the mean top-1 accuracy over random choices of the labelled images, with the mean's 95 % interval
+    by Student's t. The choices depend on ``seed`` and the labels alone, so that representations are compared on the
+    same ones.
+
+    Args:
+        features: Features and labels.
+        per_class: Labelled images of each class; all of a smaller class.
+        draws: Number of random choices.
+        seed: Seed of the choices.
+        device: Device to compute on.
     """
     generator = torch.Generator().manual_seed(seed)
-    found: dict[str, list[float]] = {"knn": [], "linear": []}
+    accuracies: dict[str, list[float]] = {"knn": [], "linear": []}
     test = features.test.to(device).float()
     for _ in range(draws):
         order = torch.randperm(len(features.train_labels), generator=generator)
@@ -31,11 +39,11 @@ def few_shot_scores(
         chosen = order[by_class[torch.arange(len(order)) - first < per_class]]
         bank, labels = features.train[chosen].to(device).float(), features.train_labels[chosen].to(device)
         scores = knn_scores(bank, labels, test, classes=features.classes)
-        found["knn"].append(top_k(scores.cpu(), features.test_labels))
+        accuracies["knn"].append(top_k(scores.cpu(), features.test_labels))
         scores, _ = linear_scores(bank, labels, test, classes=features.classes)
-        found["linear"].append(top_k(scores.cpu(), features.test_labels))
-    for classifier, accuracies in found.items():
-        values = torch.tensor(accuracies, dtype=torch.float64)
+        accuracies["linear"].append(top_k(scores.cpu(), features.test_labels))
+    for classifier, drawn in accuracies.items():
+        values = torch.tensor(drawn, dtype=torch.float64)
         mean, half = float(values.mean()), 0.0
         if draws > 1:
             half = float(values.std() / sqrt(draws) * student.ppf(0.975, draws - 1))

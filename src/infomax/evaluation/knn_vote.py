@@ -15,23 +15,24 @@ def vote(
     k: int,
     temperature: float,
 ) -> Float[Tensor, "m classes"]:
-    """Score of each class: the sum of ``exp(cosine / temperature)`` over those of the first k neighbours.
+    """Computes the score of each class: the sum of ``exp(cosine / temperature)`` over its images among k neighbours.
 
-    Divided by the nearest one's, for each query: the ratio of votes is the same, and nothing overflows.
+    The scores of a query are divided by the vote of its nearest neighbour: their ratios are the same, and nothing
+    overflows.
 
     Args:
-        similarity: Of :func:`nearest`, as the next one. One search for the largest k serves all smaller ones.
-        index: Rows of the bank.
+        similarity: Cosines of the neighbours, from :func:`nearest`. One search for the largest k serves all smaller k.
+        index: Rows of the neighbours in the bank, from :func:`nearest`.
         labels: Classes of the bank's rows.
         classes: Number of classes.
-        k: Neighbours that vote; all, if fewer were found.
-        temperature: Of the weights.
+        k: Neighbours that vote; all of them if there are fewer.
+        temperature: Temperature of the weights.
     """
     weight = ((similarity[:, :k] - similarity[:, :1]) / temperature).exp()
     scores, label = weight.new_zeros(len(weight), classes), labels[index[:, :k]]
     # One neighbour of each query at a time: the order of the sums is the same on every device.
-    for one, its in zip(label.split(1, dim=1), weight.split(1, dim=1), strict=True):
-        scores.scatter_add_(1, one, its)
+    for class_of_one, weight_of_one in zip(label.split(1, dim=1), weight.split(1, dim=1), strict=True):
+        scores.scatter_add_(1, class_of_one, weight_of_one)
     return scores
 
 
@@ -44,7 +45,7 @@ def knn_scores(
     k: int = 20,
     temperature: float = 0.07,
 ) -> Float[Tensor, "m classes"]:
-    """Score of each class for each query: see :func:`nearest` and :func:`vote`.
+    """Computes the score of each class for each query, by :func:`nearest` and :func:`vote`.
 
     The protocol of DINO's evaluation, which MIRA's Table 3 follows.
 
@@ -54,6 +55,6 @@ def knn_scores(
         queries: Features of the images to classify.
         classes: Number of classes.
         k: Neighbours that vote; all of a smaller bank.
-        temperature: Of the weights.
+        temperature: Temperature of the weights.
     """
     return vote(*nearest(bank, queries, k), labels, classes=classes, k=k, temperature=temperature)

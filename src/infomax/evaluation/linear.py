@@ -20,8 +20,7 @@ def linear_scores(
     classes: int,
     penalty: float | None = None,
 ) -> tuple[Float[Tensor, "m classes"], float]:
-    """Class scores of ``test`` by logistic regression on ``train``, and the penalty on half the squared weights, beside
-    the mean cross-entropy.
+    """Fits logistic regression to ``train`` and computes the class scores of ``test``.
 
     Args:
         train: Features of the labelled images. Both sets are centred at their mean and scaled by one number, so that
@@ -29,8 +28,12 @@ def linear_scores(
         labels: Their classes.
         test: Features of the images to classify.
         classes: Number of classes.
-        penalty: None chooses among powers of ten on every fifth training image of each class, never on ``test``, and
-            then fits to all of ``train``; 0.01 where no class has five.
+        penalty: Penalty on half the squared weights, beside the mean cross-entropy. None chooses among powers of ten on
+            every fifth training image of each class, never on ``test``, and then fits to all of ``train``; it takes
+            0.01 if no class has five images.
+
+    Returns:
+        The class scores, and the penalty.
     """
     train, test = train.float(), test.float()
     mean = train.mean(0)
@@ -43,7 +46,7 @@ def linear_scores(
 
 
 def _choose(x: Tensor, labels: Tensor, classes: int) -> float:
-    """The penalty that does best on every fifth image of each class."""
+    """Returns the penalty that does best on every fifth image of each class."""
     held_out = torch.zeros(len(labels), dtype=torch.bool, device=x.device)
     for label in range(classes):
         held_out[(labels == label).nonzero()[4::5]] = True
@@ -51,5 +54,5 @@ def _choose(x: Tensor, labels: Tensor, classes: int) -> float:
         return FEW_PENALTY
     known, asked = x[~held_out], x[held_out]
     path = logistic_path(known, labels[~held_out], classes=classes, penalties=[p * len(known) for p in PENALTIES])
-    found = [top_k(fit.scores(asked), labels[held_out]) for fit in path]
-    return PENALTIES[found.index(max(found))]
+    accuracies = [top_k(fit.scores(asked), labels[held_out]) for fit in path]
+    return PENALTIES[accuracies.index(max(accuracies))]

@@ -11,49 +11,51 @@ RESAMPLES = 1000
 
 
 def hits(scores: Float[Tensor, "m classes"], labels: Int[Tensor, " m"], k: int = 1) -> Tensor:
-    """For each row whether its own class is among the ``k`` highest scores; of equal scores the first class wins."""
+    """Returns for each row whether its own class is among the ``k`` highest scores; of equal scores the first wins."""
     best = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
     return (best == labels.unsqueeze(1)).any(1)
 
 
 def top_k(scores: Float[Tensor, "m classes"], labels: Int[Tensor, " m"], k: int = 1) -> float:
-    """Share of rows that :func:`hits` finds."""
+    """Returns the share of rows whose own class is among the ``k`` highest scores; see :func:`hits`."""
     return float(hits(scores, labels, k).float().mean())
 
 
 def mean_per_class(hit: np.ndarray, labels: np.ndarray) -> float:
-    """The mean over classes of the share of their rows that hit; a class without rows does not count."""
-    rows, found = np.bincount(labels), np.bincount(labels, weights=hit)
-    return float((found[rows > 0] / rows[rows > 0]).mean())
+    """Returns the mean over classes of the share of their rows that hit; a class without rows does not count."""
+    rows, hits_of_class = np.bincount(labels), np.bincount(labels, weights=hit)
+    return float((hits_of_class[rows > 0] / rows[rows > 0]).mean())
 
 
 def average_precision(scores: Float[np.ndarray, " m"], positive: np.ndarray) -> float:
-    """VOC2007's: the mean over the recalls 0, 0.1, ..., 1 of the best precision at that recall or a higher one.
+    """Computes VOC2007's average precision: the mean, over the recalls 0, 0.1, ..., 1, of the best precision at that
+    recall or a higher one.
 
     Rows of equal score count together: the order in which they happen to stand does not.
     """
     order = np.argsort(-scores, kind="stable")
-    found = np.cumsum(positive[order])
+    true_positives = np.cumsum(positive[order])
     last = np.append(np.diff(scores[order]) != 0, True)  # of its equals
-    found, taken = found[last], np.flatnonzero(last) + 1
-    if not len(found) or found[-1] == 0:
+    true_positives, taken = true_positives[last], np.flatnonzero(last) + 1
+    if not len(true_positives) or true_positives[-1] == 0:
         return 0.0
-    precision, recall = found / taken, found / found[-1]
+    precision, recall = true_positives / taken, true_positives / true_positives[-1]
     best_from = np.maximum.accumulate(precision[::-1])[::-1]
     at = np.searchsorted(recall, np.linspace(0, 1, 11) - 1e-12)
     return float(best_from[at].mean())
 
 
 def mean_average_precision(scores: np.ndarray, labels: Int[np.ndarray, "m classes"]) -> float:
-    """The mean of :func:`average_precision` over the classes that any row shows."""
+    """Returns the mean of :func:`average_precision` over the classes that any row shows."""
     shown = np.flatnonzero(labels.any(0))
     return float(np.mean([average_precision(scores[:, c], labels[:, c]) for c in shown])) if len(shown) else 0.0
 
 
 def interval(statistic: Callable[[np.ndarray], float], rows: int) -> tuple[float, float]:
-    """The 95 % interval of a statistic by the bootstrap: its 2.5 and 97.5 percentiles over 1,000 redrawn test sets.
+    """Computes the 95 % interval of a statistic by the bootstrap: its 2.5 and 97.5 percentiles over 1,000 redrawn test
+    sets.
 
-    It tells how far another test set of this size would move the number, not another run of the training.
+    It says how far another test set of this size would move the number, not another run of the training.
 
     Args:
         statistic: Of the rows whose numbers it is given, some more than once.
@@ -69,7 +71,8 @@ METRICS = ("top1", "mean_per_class", "map11")
 
 
 def judge(scores: Tensor, labels: Tensor, metric: str = "top1") -> dict[str, Any]:
-    """What a row of results says of class scores: the metric, its 95 % interval, and with top-1 also top-5.
+    """Returns the fields of a result row that follow from class scores: the metric, its 95 % interval, and with top-1
+    also top-5.
 
     Args:
         scores: [m, classes].
@@ -78,11 +81,11 @@ def judge(scores: Tensor, labels: Tensor, metric: str = "top1") -> dict[str, Any
     """
     true = labels.cpu().numpy()
     if metric == "map11":
-        of = scores.double().cpu().numpy()
+        values = scores.double().cpu().numpy()
         return {
             "metric": metric,
-            metric: mean_average_precision(of, true),
-            "interval": interval(lambda rows: mean_average_precision(of[rows], true[rows]), len(of)),
+            metric: mean_average_precision(values, true),
+            "interval": interval(lambda rows: mean_average_precision(values[rows], true[rows]), len(values)),
         }
     hit = hits(scores, labels).cpu().numpy()
     if metric == "mean_per_class":

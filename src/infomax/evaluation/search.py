@@ -115,13 +115,13 @@ def transfer_finetune(
 
 
 def of_pair(setting: FineTuning, stage: str, rate: float, decay: float) -> FineTuning:
-    """A fine-tuning by one pair of the grid, named after it."""
+    """Returns the setting of a fine-tuning by one pair of the grid, named after it."""
     name = f"{stage}-{rate:g}-{decay:g}"
     return replace(setting, name=name, backbone_rate=rate, head_rate=rate, weight_decay=decay / rate)
 
 
 def _try(job: FineTuneJob, setting: FineTuning, rate: float, decay: float) -> Row:
-    """What a row says of a pair: its metric on the validation images, or that it diverged."""
+    """Fine-tunes by a pair, and returns its metric on the validation images, or that it diverged."""
     start, pair = time.perf_counter(), of_pair(setting, "trial", rate, decay)
     try:
         row = job.judged("train", "val", pair)
@@ -129,25 +129,30 @@ def _try(job: FineTuneJob, setting: FineTuning, rate: float, decay: float) -> Ro
         row = {job.metric: None, "seconds": round(time.perf_counter() - start, 3)}
         job.unfinished.finish(pair.name, row)
     score = row[job.metric]
-    told = {"validation": score, "diverged": score is None, "seconds": row["seconds"]}
-    return {"learning_rate": rate, "weight_decay": decay, **told}
+    return {
+        "learning_rate": rate,
+        "weight_decay": decay,
+        "validation": score,
+        "diverged": score is None,
+        "seconds": row["seconds"],
+    }
 
 
 def choose_best(tried: Sequence[Row]) -> Row:
-    """The pair of the highest ``validation``, the first of them in :data:`GRID`.
+    """Returns the pair of the highest ``validation``, the first of them in :data:`GRID`.
 
     Raises:
         FloatingPointError: if all have diverged.
     """
-    whole = [trial for trial in tried if not trial["diverged"]]
-    if not whole:
+    finished = [trial for trial in tried if not trial["diverged"]]
+    if not finished:
         raise FloatingPointError(f"transfer: the training diverged with each of {len(tried)} pairs of the grid")
-    whole.sort(key=lambda trial: GRID.index((trial["learning_rate"], trial["weight_decay"])))
-    return max(whole, key=lambda trial: trial["validation"])  # the first of several
+    finished.sort(key=lambda trial: GRID.index((trial["learning_rate"], trial["weight_decay"])))
+    return max(finished, key=lambda trial: trial["validation"])  # the first of several
 
 
 def together(first: LabelledImages, second: LabelledImages) -> LabelledImages:
-    """The images of both, as one part; arrays of one size stay one, and parts of the same images stay those."""
+    """Joins two parts to one; arrays of one size stay one array, and parts of the same images stay parts of them."""
     if first.labels.shape[1:] != second.labels.shape[1:]:
         shapes = f"{list(first.labels.shape)} and {list(second.labels.shape)}"
         raise ValueError(f"two splits must have labels of one kind, but have {shapes}")
@@ -159,9 +164,9 @@ def together(first: LabelledImages, second: LabelledImages) -> LabelledImages:
     a, b = first.images, second.images
     if a.classes != b.classes:
         raise ValueError(f"two splits must have the same classes, but have {a.classes} and {b.classes}")
-    known = a.labels is not None and b.labels is not None
-    every = np.concatenate([a.labels, b.labels]) if known else None  # pyrefly: ignore
-    images: Images = JoinedImages([a, b], every, a.classes)
+    all_labelled = a.labels is not None and b.labels is not None
+    all_labels = np.concatenate([a.labels, b.labels]) if all_labelled else None  # pyrefly: ignore
+    images: Images = JoinedImages([a, b], all_labels, a.classes)
     if isinstance(a, ArrayImages) and isinstance(b, ArrayImages) and a.pixels.shape[1:] == b.pixels.shape[1:]:
-        images = ArrayImages(np.concatenate([a.pixels, b.pixels]), every, a.classes)
+        images = ArrayImages(np.concatenate([a.pixels, b.pixels]), all_labels, a.classes)
     return LabelledImages(images, np.concatenate([first.index, second.index + len(a)]), labels)

@@ -34,7 +34,7 @@ PENALTIES = tuple(float(x) for x in np.logspace(-6, 5, 45))
 
 @dataclass(frozen=True)
 class Parts:
-    """The splits that transfer needs."""
+    """A frozen dataclass that holds the splits that transfer needs."""
 
     train: LabelledImages
     val: LabelledImages
@@ -42,7 +42,9 @@ class Parts:
 
 
 def parts(source: Source) -> Parts:
-    """The data set's own splits; without one to validate by, a random fifth of the training images, the same each time.
+    """Returns the data set's splits; without a validation split, a random fifth of the training images is taken for it.
+
+    The fifth is the same each time.
 
     Raises:
         ValueError: if there are no labels, or too few images.
@@ -66,12 +68,12 @@ def parts(source: Source) -> Parts:
     if cut == 0:
         raise ValueError(f"--data {source.name} has {len(order)} training images; a fifth to validate by is none")
     rows = np.sort(order[:cut]), np.sort(order[cut:])
-    some, rest = (LabelledImages(first.images, first.index[r], first.labels[r]) for r in rows)
-    return Parts(rest, some, last)
+    validation, rest = (LabelledImages(first.images, first.index[r], first.labels[r]) for r in rows)
+    return Parts(rest, validation, last)
 
 
 def metric_of(source: Source) -> str:
-    """What is reported for a data set; see :data:`infomax.evaluation.scores.METRICS`."""
+    """Returns the metric that is reported for a data set; see :data:`infomax.evaluation.scores.METRICS`."""
     labels = source.train.labels if not isinstance(source.train, Stream) else None
     if labels is not None and labels.ndim > 1:
         return "map11"
@@ -79,7 +81,7 @@ def metric_of(source: Source) -> str:
 
 
 def score(scores: Tensor, labels: np.ndarray, metric: str) -> float:
-    """The metric alone."""
+    """Computes the metric alone, without its interval."""
     if metric == "map11":
         return mean_average_precision(scores.double().cpu().numpy(), labels)
     hit = hits(scores.cpu(), torch.from_numpy(labels)).numpy()
@@ -155,7 +157,7 @@ def _exact(x: Tensor, labels: Tensor, *, classes: int, penalties: Sequence[float
 
 
 def _stopped_early(x: Tensor, labels: Tensor, *, classes: int, penalties: Sequence[float]) -> list[Solution]:
-    """scikit-learn's solution for each penalty from the weakest on, from where it stopped for the one before."""
+    """Returns scikit-learn's solution for each penalty from the weakest on, each started from the one before."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -168,17 +170,17 @@ def _stopped_early(x: Tensor, labels: Tensor, *, classes: int, penalties: Sequen
         for number, (solver, target) in enumerate(zip(solvers, targets, strict=True)):
             with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
                 solver.set_params(C=1 / penalty).fit(features, target)
-            found, shift = (torch.from_numpy(y).to(x) for y in (solver.coef_, solver.intercept_))
+            plane, shift = (torch.from_numpy(y).to(x) for y in (solver.coef_, solver.intercept_))
             if labels.ndim > 1:
                 rows: Any = [number]
             elif len(solver.classes_) == 2:  # one plane for two classes
-                rows, found, shift = (
+                rows, plane, shift = (
                     solver.classes_,
-                    torch.cat([-found / 2, found / 2]),
+                    torch.cat([-plane / 2, plane / 2]),
                     torch.cat([-shift / 2, shift / 2]),
                 )
             else:
                 rows = solver.classes_
-            weight[rows], bias[rows] = found, shift
+            weight[rows], bias[rows] = plane, shift
         solutions.append((weight, bias, all(int(solver.n_iter_.max()) < MOST_ITERATIONS for solver in solvers)))
     return solutions
