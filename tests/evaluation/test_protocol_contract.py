@@ -30,7 +30,6 @@ from infomax.runtime.options import option_fields
 from infomax.runtime.plugins import installed, registry
 
 ROWS = [row for protocol in PROTOCOLS.values() for row in protocol.rows]
-# CONTRIBUTING names the number of these lines.
 TOY = '''
 """Nearest mean: an image belongs to the class whose mean feature is nearest."""
 
@@ -257,6 +256,12 @@ def test_a_broken_package_is_left_out_with_a_warning():
     assert "the protocol pi (math:pi) is left out: it is a float, not a Protocol" in str(warned[1].message)
     with pytest.raises(ValueError, match="two protocols are named knn"):
         registry(Protocol, "protocol", [PROTOCOLS["knn"], PROTOCOLS["knn"]], ENTRY_POINTS)
+
+
+def test_contributing_says_how_long_a_protocol_is():
+    text = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text()
+    (row,) = re.findall(r"^\| a protocol in a package of your own \|.*$", text, re.M)
+    assert row.endswith(f"| {len(TOY.strip().splitlines())}, and 2 |")
 
 
 @pytest.fixture(scope="module")
