@@ -1,4 +1,4 @@
-"""A command of ``infomax``: its name, its options and the function that carries it out."""
+"""Describes a command of ``infomax``: its name, its options and the function that carries it out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ class Command:
 
     @cached_property
     def parsed_class(self) -> type:
-        """The dataclass that the parser fills."""
+        """Returns the dataclass that the parser fills."""
         return command_class(self.name.title().replace("-", ""), self.options, description=self.description)
 
     @property
     def subcommand(self) -> Any:
-        """The parser's type for the command."""
+        """Returns the parser's type for the command."""
         return Annotated[self.parsed_class, subcommand(self.name, description=self.description)]
 
     def run(self, parsed: Any) -> None:

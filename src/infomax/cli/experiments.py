@@ -1,4 +1,4 @@
-"""The commands about recipes and several runs: recipes, sweep and demo."""
+"""Defines the commands about recipes and several runs: recipes, sweep and demo."""
 
 from itertools import count
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The commands that train, and those about training: pretrain, plan, views and replay."""
+"""Defines the commands that train, and those about a training: pretrain, plan, views and replay."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The demo: trains all methods on the embedded digits, and evaluates their encoders."""
+"""Trains all methods on the embedded digits, and evaluates their encoders: the demo."""
 
 import time
 from collections.abc import Iterator, Sequence

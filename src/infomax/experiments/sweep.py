@@ -45,12 +45,12 @@ class Variant:
 
     @property
     def label(self) -> str:
-        """The variant in words, as ``mira/cifar10, prototypes=300``."""
+        """Names the variant, as ``mira/cifar10, prototypes=300``."""
         return ", ".join([self.experiment.name, *self.overrides])
 
     @property
     def overrides(self) -> tuple[str, ...]:
-        """The values, as ``--set`` takes them."""
+        """Returns the values as ``--set`` takes them."""
         return tuple(f"{key}={value}" for key, value in self.values)
 
 
@@ -68,16 +68,16 @@ class Evaluation:
 
     def hashes(self, run: Run) -> set[str]:
         """Returns the hashes of this evaluation of a run; one for each data set."""
-        given, names = self.data.given_location(), self.protocol.default_data(self.options)
-        if "data" in given:
-            data = split_data(given["data"], several=bool(names))
+        parts, names = self.data.given_location(), self.protocol.default_data(self.options)
+        if "data" in parts:
+            data = split_data(parts["data"], several=bool(names))
         elif names:
             data = list(names)
         else:
-            given = {**vars(run.location), **given}
-            data = [given["data"]]
+            parts = {**vars(run.location), **parts}
+            data = [parts["data"]]
         precision = self.compute.feature_precision
-        return {evaluation_hash(self.options, DataLocation(**{**given, "data": name}), precision) for name in data}
+        return {evaluation_hash(self.options, DataLocation(**{**parts, "data": name}), precision) for name in data}
 
     def argv(self, run_folder: Path) -> list[str]:
         """Returns the words of the command that evaluates a run."""
@@ -119,27 +119,27 @@ class SweepRun:
 
     @property
     def folder(self) -> Path:
-        """The run folder."""
+        """Returns the run folder."""
         return self.options.out
 
     @property
     def seed(self) -> int:
-        """Seed of the run."""
+        """Returns the seed of the run."""
         return self.specification.recipe.seed
 
     @property
     def trained(self) -> bool:
-        """Whether the encoder in the folder is that of the last step."""
+        """Returns whether the encoder in the folder is that of the last step."""
         return (self.folder / "config.json").is_file() and Run(self.folder).finished
 
     @property
     def training_argv(self) -> list[str]:
-        """The words of the command that trains it."""
+        """Returns the words of the command that trains it."""
         return ["pretrain", *to_argv(self.options)]
 
     @property
     def remaining(self) -> list[list[str]]:
-        """The words of the commands that have not been carried out."""
+        """Returns the words of each command that has not been carried out."""
         training = [] if self.trained else [self.training_argv]
         return training + [e.argv(self.folder) for e in self.evaluations if self.result(e) is None]
 
@@ -150,8 +150,8 @@ class SweepRun:
         run = Run(self.folder)
         file, steps, hashes = run.path / "results.jsonl", run.trained_steps, evaluation.hashes(run)
         rows = read_results(file) if file.is_file() else []
-        own = [row for row in rows if row.evaluation in hashes and row.trained_steps == steps]
-        return own[-1] if own else None
+        matching = [row for row in rows if row.evaluation in hashes and row.trained_steps == steps]
+        return matching[-1] if matching else None
 
 
 @dataclass(frozen=True)
@@ -259,10 +259,10 @@ def parse_evaluation(words: str, options: SweepOptions) -> Evaluation:
     protocol = PROTOCOLS[choose("--evaluate", name, single)]
     kinds = (protocol.options, protocol.data, ComputeOptions, *([BaselineOptions] if protocol.baselines else []))
     try:
-        own, data, compute, *_ = from_argv(argv, *kinds)
+        protocol_options, data, compute, *_ = from_argv(argv, *kinds)
     except ValueError as error:
         raise ValueError(f"--evaluate {words}: {error}") from None
-    return _complete(Evaluation(protocol, own, data, compute, words), options)
+    return _complete(Evaluation(protocol, protocol_options, data, compute, words), options)
 
 
 def _complete(evaluation: Evaluation, options: SweepOptions) -> Evaluation:
@@ -282,10 +282,10 @@ def _published_evaluations(variant: Variant, table: Table | None, options: Sweep
     evaluations: dict[Evaluation, None] = {}
     for number in variant.experiment.numbers():
         for protocol in PROTOCOLS.values():
-            own = protocol.options_for(number.column) if number.table is table else None
-            if own is not None:
-                words = " ".join([protocol.name, *to_argv(own)])
-                evaluation = Evaluation(protocol, own, protocol.data(), ComputeOptions(), words)
+            measuring = protocol.options_for(number.column) if number.table is table else None
+            if measuring is not None:
+                words = " ".join([protocol.name, *to_argv(measuring)])
+                evaluation = Evaluation(protocol, measuring, protocol.data(), ComputeOptions(), words)
                 evaluations[_complete(evaluation, options)] = None
     if not evaluations:
         raise ValueError(
@@ -322,10 +322,10 @@ def _check_same_run(run: SweepRun) -> None:
     """Checks that a run in the folder was trained as this sweep trains it; raises ValueError if not."""
     if not (run.folder / "config.json").is_file():
         return
-    there = Run(run.folder)
-    differences = recipe_differences(there.recipe, run.specification.recipe)
+    existing = Run(run.folder)
+    differences = recipe_differences(existing.recipe, run.specification.recipe)
     wanted = {name: value for name, value in run.options.given_location().items() if name != "data_dir"}
-    before = {name: (getattr(there.location, name) or "none").partition("#")[0] for name in wanted}
+    before = {name: (getattr(existing.location, name) or "none").partition("#")[0] for name in wanted}
     with suppress(ValueError):  # if the images are not here, runs that are done can still be drawn
         wanted = vars(DataLocation(**wanted).resolved())
     differences += [

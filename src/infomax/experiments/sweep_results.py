@@ -40,7 +40,7 @@ class SweepCell:
 
     @property
     def ours(self) -> Cell:
-        """Our mean over the seeds, with their standard deviation."""
+        """Returns our mean over the seeds, with their standard deviation."""
         if not self.scores:
             return EMPTY
         average = mean(self.scores)
@@ -49,7 +49,7 @@ class SweepCell:
 
     @property
     def theirs(self) -> Cell:
-        """The paper's number."""
+        """Returns the paper's number."""
         return EMPTY if self.paper is None else Cell(format_published(self.paper, self.deviation), self.paper)
 
 
@@ -74,7 +74,7 @@ class SweepResult:
 
     @property
     def has_scores(self) -> bool:
-        """Whether any run has been evaluated."""
+        """Returns whether any run has been evaluated."""
         return any(cell.scores for cell in self.cells)
 
     def table(self) -> Table:

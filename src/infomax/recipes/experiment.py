@@ -63,12 +63,12 @@ class Experiment:
 
     @property
     def name(self) -> str:
-        """The full name, as ``mira/cifar10``."""
+        """Returns the full name, as ``mira/cifar10``."""
         return f"{self.method}/{self.function.__name__}"
 
     @property
     def about(self) -> str:
-        """The documentation of the recipe, in one line."""
+        """Returns the documentation of the recipe in one line."""
         return " ".join((self.function.__doc__ or "").split())
 
     def recipe(self) -> Recipe:
@@ -81,7 +81,7 @@ class Experiment:
 
     @property
     def main(self) -> Number | None:
-        """Its linear top-1 accuracy; None if the paper prints none."""
+        """Returns its linear top-1 accuracy; None if the paper prints none."""
         main = ("linear", "top1", "")
         return next((n for n in self.numbers() if (n.column.protocol, n.column.metric, n.column.subset) == main), None)
 

@@ -1,8 +1,8 @@
-"""What the library knows of a method: its settings, its recipes and its defaults.
+"""Describes a method for the rest of the library: its settings, its recipes and its defaults.
 
-A method is two files and one line: its module in :mod:`infomax.methods`, its settings and recipes in
-:mod:`infomax.recipes`, which end with ``METHOD = MethodSpec(...)``, and its name in :mod:`infomax.recipes.registry`. A method of
-another package has an entry point of the group ``infomax.methods`` instead of that line.
+A method is two files and one line: its module in :mod:`infomax.methods`; its settings and recipes in
+:mod:`infomax.recipes`, which end with ``METHOD = MethodSpec(...)``; and its line in :mod:`infomax.recipes.registry`.
+A method of another package has an entry point of the group ``infomax.methods`` instead of that line.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class MethodSpec:
 
     @property
     def name(self) -> str:
-        """The method's name, as ``--method`` takes it."""
+        """Returns the method's name, as ``--method`` takes it."""
         return self.settings.name
 
     def default_recipe(self, *, data: str, side: int, gpu: bool) -> str:

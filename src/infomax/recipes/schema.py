@@ -1,4 +1,4 @@
-"""A recipe: frozen dataclasses that hold everything that decides a result, and nothing about the machine.
+"""Defines a recipe: frozen dataclasses that hold all that decides a result, and nothing about the machine.
 
 No torch here, so that the command can print, check and refuse settings at once.
 """
@@ -116,7 +116,8 @@ class Recipe:
             _at_least("micro_batch_size", self.micro_batch_size, 2)
             if self.batch_size % self.micro_batch_size:
                 raise ValueError(
-                    f"batch_size must be a multiple of micro_batch_size, {self.micro_batch_size}, but is {self.batch_size}"
+                    f"batch_size must be a multiple of micro_batch_size, {self.micro_batch_size}, but is "
+                    f"{self.batch_size}"
                 )
         if self.optimizer.warmup_epochs >= self.epochs:
             raise ValueError(

@@ -8,6 +8,7 @@ the command's options of these classes.
 import ast
 import dataclasses
 import inspect
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -85,15 +86,29 @@ def _field_texts(cls: type) -> dict[str, str]:
 def _texts_in_body(cls: type) -> dict[str, str]:
     """Returns the string below each field in the body of the class itself, without those of its bases."""
     texts: dict[str, str] = {}
-    (definition,) = ast.parse(dedent(inspect.getsource(cls))).body
-    assert isinstance(definition, ast.ClassDef)
-    body = definition.body
+    definitions = _class_definitions(cls.__module__).get(cls.__name__, [])
+    if len(definitions) == 1:
+        body = definitions[0].body
+    else:  # several classes have this name
+        (definition,) = ast.parse(dedent(inspect.getsource(cls))).body
+        assert isinstance(definition, ast.ClassDef)
+        body = definition.body
     for statement, following in zip(body, [*body[1:], None], strict=True):
         if not (isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)):
             continue
         if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
             texts[statement.target.id] = " ".join(str(following.value.value).split())
     return texts
+
+
+@cache
+def _class_definitions(module: str) -> dict[str, list[ast.ClassDef]]:
+    """Returns all classes that a module defines, by name. ``inspect.getsource`` would parse the module for each class."""
+    definitions: dict[str, list[ast.ClassDef]] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(sys.modules[module]))):
+        if isinstance(node, ast.ClassDef):
+            definitions.setdefault(node.name, []).append(node)
+    return definitions
 
 
 def option_names(cls: type) -> tuple[str, ...]:

@@ -224,12 +224,12 @@ def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) ->
     """Checks that a run to be resumed was started with these options; raises ValueError with what differs."""
     recipe = run.recipe
     differences = recipe_differences(recipe, customise(recipe, **options.changes()))
-    given, before = options.given_location(), asdict(run.location)
-    now = asdict(DataLocation(**{"data": before["data"], **given}).resolved())
+    parts, before = options.given_location(), asdict(run.location)
+    now = asdict(DataLocation(**{"data": before["data"], **parts}).resolved())
     if "#" not in now["data"]:  # shards whose images were counted when the run was started
         before["data"] = before["data"].partition("#")[0]
     for name, new, old in (
-        *((name, now[name], before[name]) for name in given),
+        *((name, now[name], before[name]) for name in parts),
         ("method", choice.method, recipe.method.name),
         ("recipe", choice.recipe, recipe.name),
     ):
