@@ -117,9 +117,9 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
     assert len(runs) == 2
     scores = {name: 100 * Run(out / name).read_rows("results.jsonl")[-1]["top1"] for name in runs}
     assert len(set(scores.values())) > 1
-    own = [scores[f"carl-digits-batch_size=128-seed{seed}"] for seed in (0, 1)]
+    ours = [scores[f"carl-digits-batch_size=128-seed{seed}"] for seed in (0, 1)]
     line = next(line for line in done.stdout.splitlines() if line.startswith("carl/digits, batch_size=128"))
-    assert line.endswith(f"ours, 2 seeds  {mean(own):.2f} ± {stdev(own):.2f}")
+    assert line.endswith(f"ours, 2 seeds  {mean(ours):.2f} ± {stdev(ours):.2f}")
     assert "ours: with --epochs 1" in done.stdout
     kept = json.loads((out / "sweep.json").read_text())
     assert len(kept["runs"]) == 2
@@ -261,8 +261,8 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
         ("carl-1", "carl/cifar100", ["linear --probe carl"]),
     ):
         runs = sweep([table], tmp_path).runs
-        (own,) = ([e.words for e in run.evaluations] for run in runs if run.variant.experiment.name == recipe)
-        assert own == names
+        (words,) = ([e.words for e in run.evaluations] for run in runs if run.variant.experiment.name == recipe)
+        assert words == names
     assert len(runs) == 1  # of Table 1 one number of CARL's can be read
 
 
@@ -291,9 +291,9 @@ def test_numbers_stand_beside_the_papers(tmp_path, monkeypatch):
     monkeypatch.setattr(SweepRun, "result", lambda self, evaluation: knn_row(scores[self.folder.name]))
     result = collect_results(planned)
     (cell,) = (cell for cell in result.cells if (cell.line, cell.column) == ("MIRA, 400 epochs", "3it"))
-    own = [100 * scores[f"mira-imagenet_400_iterations_3-seed{seed}"] for seed in (0, 1)]
-    assert cell.scores == pytest.approx(own)
-    assert (cell.paper, cell.ours.text) == (72.6, f"{mean(own):.2f} ± {stdev(own):.2f}")
+    ours = [100 * scores[f"mira-imagenet_400_iterations_3-seed{seed}"] for seed in (0, 1)]
+    assert cell.scores == pytest.approx(ours)
+    assert (cell.paper, cell.ours.text) == (72.6, f"{mean(ours):.2f} ± {stdev(ours):.2f}")
     lines = [line.split() for line in result.table().text().splitlines()]
     assert ["MIRA,", "400", "epochs:", "paper", "72.7", "72.6", "72.9"] in lines
 

@@ -12,7 +12,7 @@ from infomax.papers.published import find_numbers, table
 from infomax.recipes.registry import experiments
 from infomax.recipes.schema import flat_settings
 
-PAPERS = {name: one for name, one in experiments().items() if not one.about.startswith("Ours")}
+PAPERS = {name: e for name, e in experiments().items() if not e.about.startswith("Ours")}
 ALL = sorted(PAPERS)
 DECISIONS = Path(__file__).parents[2] / "docs" / "decisions.md"
 
@@ -235,10 +235,11 @@ TABLES = """
 
 
 def tables_of(name):
-    found = set()
+    """The tables with results of a recipe; of several patterns that fit its name the last one counts."""
+    tables = set()
     for pattern, *numbers in map(str.split, re.split(",|\n", TABLES.strip())):
-        found = set(numbers) if fnmatch(name, pattern) else found
-    return found
+        tables = set(numbers) if fnmatch(name, pattern) else tables
+    return tables
 
 
 def expected(name):
@@ -248,8 +249,8 @@ def expected(name):
     return run | views | under("encoder", encoder) | under("optimizer", optimizer) | under("method", method)
 
 
-def same(one, other):
-    return other is ANY or one == (pytest.approx(other, rel=1e-9) if isinstance(other, (float, tuple)) else other)
+def same(value, wanted):
+    return wanted is ANY or value == (pytest.approx(wanted, rel=1e-9) if isinstance(wanted, (float, tuple)) else wanted)
 
 
 def test_every_recipe_of_a_paper_has_an_expectation():
@@ -258,27 +259,27 @@ def test_every_recipe_of_a_paper_has_an_expectation():
 
 @pytest.mark.parametrize("name", ALL)
 def test_settings_are_the_papers(name):
-    found, wanted = flat_settings(PAPERS[name].recipe()), expected(name)
-    assert found.keys() == wanted.keys()
-    assert {key: (value, wanted[key]) for key, value in found.items() if not same(value, wanted[key])} == {}
+    settings, wanted = flat_settings(PAPERS[name].recipe()), expected(name)
+    assert settings.keys() == wanted.keys()
+    assert {key: (value, wanted[key]) for key, value in settings.items() if not same(value, wanted[key])} == {}
     assert PAPERS[name].data == EXPECTED[name][0]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_results_are_those_of_the_recipe(name):
-    """Where the conditions of a number are printed, or its data set, the recipe has them."""
+    """If the conditions of a number are printed, or its data set, the recipe has them."""
     numbers, recipe = PAPERS[name].numbers(), PAPERS[name].recipe()
     method, o = vars(recipe.method), recipe.optimizer
-    own = ("dimension", "prototypes", "iterations", "attraction", "entropy_weight")
-    has = {key: method[key] for key in own if key in method}
+    of_methods = ("dimension", "prototypes", "iterations", "attraction", "entropy_weight")
+    has = {key: method[key] for key in of_methods if key in method}
     has |= {"backbone": recipe.encoder.backbone.replace("vit_small", "vit-s"), "learning_rate": o.learning_rate}
     has |= {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "multi_crop": bool(recipe.views.local_crops)}
     has |= {"crops": "2x224+6x96" if recipe.views.local_crops else "2x224"}
     has |= {"moving_average": method.get("momentum") is not None}
     for n in numbers:
-        said = {key: value for key, value in vars(n.conditions).items() if value is not None}
-        said = {key: said[key] for key in said if key not in ("runs", "hardware", "million_parameters")}
-        assert said == {key: has[key] for key in said}, (n.table.id, n.column.name, n.value)
+        printed = {key: value for key, value in vars(n.conditions).items() if value is not None}
+        printed = {key: printed[key] for key in printed if key not in ("runs", "hardware", "million_parameters")}
+        assert printed == {key: has[key] for key in printed}, (n.table.id, n.column.name, n.value)
         if n.column.protocol in ("linear", "knn"):
             assert n.column.data == PAPERS[name].data, (n.table.id, n.column.name)
     tables = {n.table.id.partition("-")[2] for n in numbers if n.column.protocol not in ("speed", "other")}
@@ -287,10 +288,10 @@ def test_results_are_those_of_the_recipe(name):
 
 @pytest.mark.parametrize("method", ["MIRA", "CorInfoMax", "CARL", "MVEB"])
 def test_every_linear_result_is_of_one_recipe(method):
-    claimed = Counter((n.table.id, n.column.name, n.row) for one in experiments().values() for n in one.numbers())
-    found = [(n.table.id, n.column.name, n.row) for n in find_numbers(method=method, protocol="linear")]
-    assert len(found) >= {"MIRA": 40, "CorInfoMax": 26, "CARL": 1, "MVEB": 19}[method]
-    assert [(*number, claimed[number]) for number in found if claimed[number] != 1] == []
+    claimed = Counter((n.table.id, n.column.name, n.row) for e in experiments().values() for n in e.numbers())
+    linear = [(n.table.id, n.column.name, n.row) for n in find_numbers(method=method, protocol="linear")]
+    assert len(linear) >= {"MIRA": 40, "CorInfoMax": 26, "CARL": 1, "MVEB": 19}[method]
+    assert [(*number, claimed[number]) for number in linear if claimed[number] != 1] == []
 
 
 # Read from the papers, not from published.toml.
@@ -316,24 +317,26 @@ def test_main_result(name, value):
 
 @pytest.mark.parametrize("name", ALL)
 def test_docstring_says_what_the_decorator_says(name):
-    one = PAPERS[name]
-    assert re.findall(r"([\d.]+) % linear top-1", one.about) == ([f"{one.main.value:g}"] if one.main else [])
-    assert re.findall(r"Cost: ([\d.]+) EFLOP\.", one.about) == [f"{one.exaflops:g}"]
-    assert re.search(r"Table|Sec\. |Figure|Appendix", one.about.split("Paper:")[0])
+    experiment = PAPERS[name]
+    assert re.findall(r"([\d.]+) % linear top-1", experiment.about) == (
+        [f"{experiment.main.value:g}"] if experiment.main else []
+    )
+    assert re.findall(r"Cost: ([\d.]+) EFLOP\.", experiment.about) == [f"{experiment.exaflops:g}"]
+    assert re.search(r"Table|Sec\. |Figure|Appendix", experiment.about.split("Paper:")[0])
     named = set()  # "Tables 2 to 5 and 9" are 2, 3, 4, 5 and 9
-    for listed in re.findall(r"Table (\d+)|Tables ([^.]+)\.", one.about):
+    for listed in re.findall(r"Table (\d+)|Tables ([^.]+)\.", experiment.about):
         for part in re.split(", | and ", "".join(listed)):
             first, _, last = part.partition(" to ")
             named |= {f"Table {number}" for number in range(int(first), int(last or first) + 1)}
-    printed = {table(cells.table).number.partition(",")[0] for cells in one.cells}
+    printed = {table(cells.table).number.partition(",")[0] for cells in experiment.cells}
     assert named == {number for number in printed if number.startswith("Table")}
-    assert all(number in one.about for number in printed - named)
+    assert all(number in experiment.about for number in printed - named)
 
 
 @pytest.mark.parametrize("name", experiments())
 def test_decisions_of_a_docstring_are_written_down(name):
     about = experiments()[name].about
     written = set(re.findall(r"^\*\*([\w-]+)\.\*\*", DECISIONS.read_text(encoding="utf-8"), re.MULTILINE))
-    named = [one.strip() for part in re.findall(r"Decisions?: ([^.]*)\.", about) for one in part.split(",")]
+    named = [name.strip() for part in re.findall(r"Decisions?: ([^.]*)\.", about) for name in part.split(",")]
     assert set(named) <= written
     assert ("Decision" in about) == bool(named)

@@ -277,8 +277,8 @@ def test_config_is_plain_json(toy, tmp_path):
     run = go(tmp_path / "run", toy, epochs=1)
     config = json.loads((run.path / "config.json").read_text())
     assert config["recipe"]["method"]["name"] == "mira"
-    told = {"recipe", "data", "images", "fingerprint", "launch"}
-    assert set(config) == told | {"changes", "command", "started", "commit", "machine", "versions"}
+    settings = {"recipe", "data", "images", "fingerprint", "launch"}
+    assert set(config) == settings | {"changes", "command", "started", "commit", "machine", "versions"}
 
 
 @pytest.mark.gpu
