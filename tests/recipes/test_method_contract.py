@@ -1,4 +1,4 @@
-"""A method of another package is two files and an entry point, and every command knows it."""
+"""Tests that a method of another package, which is two files and an entry point, is known to every command."""
 
 import os
 import re
@@ -100,16 +100,16 @@ def infomax(package, tmp_path):
     """Runs a command beside that package, and returns what it prints."""
     path = os.pathsep.join([str(Path(library.__file__).parents[1]), str(package)])
 
-    def run(*words: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "infomax", *words],
+    def run(*arguments: str) -> str:
+        completed = subprocess.run(
+            [sys.executable, "-P", "-m", "infomax", *arguments],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
 
     return run
 

@@ -1,4 +1,4 @@
-"""Recipes of the papers' experiments: settings and results once more, typed from the papers and their authors' code."""
+"""Tests the papers' recipes against settings and results that were typed again from the papers and their code."""
 
 import re
 from collections import Counter
@@ -12,11 +12,11 @@ from infomax.papers.published import find_numbers, table
 from infomax.recipes.registry import experiments
 from infomax.recipes.schema import flat_settings
 
-PAPERS = {name: e for name, e in experiments().items() if not e.about.startswith("Ours")}
+PAPERS = {name: e for name, e in experiments().items() if not e.description.startswith("Our own recipe")}
 ALL = sorted(PAPERS)
 DECISIONS = Path(__file__).parents[2] / "docs" / "decisions.md"
 
-# ANY stands where a setting has no effect, as the padding of a stem that is not CIFAR's, or where no source has it.
+# ANY stands for a setting that has no effect, as the padding of a stem that is not CIFAR's, or that no source names.
 
 
 def under(prefix, values):
@@ -56,15 +56,27 @@ def view(size, scale, strengths, blur, solarize, cubic):
 
 
 def views(size, low, strengths, blur, solarize, colours, resize, *, cubic=True, local=None):
-    """Two views of ``size``, of ``low`` to 1 of the image; six of 96 pixels, of ``local`` of it; how one is judged."""
+    """Returns the settings of two global crops and the preprocessing, and of six local crops if ``local`` is a range.
+
+    Args:
+        size: Side of the global crops, in pixels; local crops have 96.
+        low: Smallest share of the image's area in a global crop; the largest is 1.
+        strengths: Strengths of brightness, contrast, saturation and hue.
+        blur: Probability of blur in each global crop.
+        solarize: Probability of solarisation in each global crop.
+        colours: Mean and standard deviation of the colours.
+        resize: Shorter side of an image before the preprocessing crops it, in pixels.
+        cubic: Whether crops are resized with cubic instead of linear interpolation.
+        local: Smallest and largest share of the image's area in a local crop.
+    """
     mean, std = colours
-    want = under("preprocessing", {"resize": resize, "size": size, "mean": mean, "std": std, "bicubic": True})
-    want |= {"views.mean": mean, "views.std": std}
+    settings = under("preprocessing", {"resize": resize, "size": size, "mean": mean, "std": std, "bicubic": True})
+    settings |= {"views.mean": mean, "views.std": std}
     for i in range(2):
-        want |= under(f"views.global_crops.{i}", view(size, (low, 1.0), strengths, blur[i], solarize[i], cubic))
+        settings |= under(f"views.global_crops.{i}", view(size, (low, 1.0), strengths, blur[i], solarize[i], cubic))
     for i in range(6 if local else 0):
-        want |= under(f"views.local_crops.{i}", view(96, local, strengths, 0.5, 0, cubic))
-    return want if local else want | {"views.local_crops": ()}
+        settings |= under(f"views.local_crops.{i}", view(96, local, strengths, 0.5, 0, cubic))
+    return settings if local else settings | {"views.local_crops": ()}
 
 
 ASYMMETRIC = (1.0, 0.1), (0.0, 0.2)  # BYOL's: blur and solarisation of the first view and of the second
@@ -215,7 +227,7 @@ EXPECTED = {  # data, encoder, views, optimiser, batch, epochs, precision, metho
     "mveb/imagenet_entropy_0001": (*STUDY, mveb_sgd(0.2), 1024, 100, "bf16", mveb(8192, None, weight=0.001)),
 }
 
-# The tables in which a paper prints accuracies of each, by their number there; of several lines, the last holds.
+# Numbers of the tables in which a paper prints accuracies of a recipe. If several patterns fit, the last one holds.
 TABLES = """
     mira/cifar10 7, mira/cifar100 7, mira/imagenet100 7
     mira/imagenet_100 1 8 9 14 15, mira/imagenet_200 1 6 9, mira/imagenet_400 1 9 15, mira/imagenet_800 1 9
@@ -235,7 +247,7 @@ TABLES = """
 
 
 def tables_of(name):
-    """The tables with results of a recipe; of several patterns that fit its name the last one counts."""
+    """Returns the numbers of the tables with results of a recipe."""
     tables = set()
     for pattern, *numbers in map(str.split, re.split(",|\n", TABLES.strip())):
         tables = set(numbers) if fnmatch(name, pattern) else tables
@@ -249,8 +261,8 @@ def expected(name):
     return run | views | under("encoder", encoder) | under("optimizer", optimizer) | under("method", method)
 
 
-def same(value, wanted):
-    return wanted is ANY or value == (pytest.approx(wanted, rel=1e-9) if isinstance(wanted, (float, tuple)) else wanted)
+def equal(ours, paper):
+    return ours == (pytest.approx(paper, rel=1e-9) if isinstance(paper, (float, tuple)) else paper)
 
 
 def test_every_recipe_of_a_paper_has_an_expectation():
@@ -259,27 +271,27 @@ def test_every_recipe_of_a_paper_has_an_expectation():
 
 @pytest.mark.parametrize("name", ALL)
 def test_settings_are_the_papers(name):
-    settings, wanted = flat_settings(PAPERS[name].recipe()), expected(name)
-    assert settings.keys() == wanted.keys()
-    assert {key: (value, wanted[key]) for key, value in settings.items() if not same(value, wanted[key])} == {}
+    ours, papers = flat_settings(PAPERS[name].recipe()), expected(name)
+    assert ours.keys() == papers.keys()
+    assert {key: (value, papers[key]) for key, value in ours.items() if not equal(value, papers[key])} == {}
     assert PAPERS[name].data == EXPECTED[name][0]
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_results_are_those_of_the_recipe(name):
-    """If the conditions of a number are printed, or its data set, the recipe has them."""
+    """The recipe has the conditions and the data set that are printed with each of its numbers."""
     numbers, recipe = PAPERS[name].numbers(), PAPERS[name].recipe()
     method, o = vars(recipe.method), recipe.optimizer
-    of_methods = ("dimension", "prototypes", "iterations", "attraction", "entropy_weight")
-    has = {key: method[key] for key in of_methods if key in method}
-    has |= {"backbone": recipe.encoder.backbone.replace("vit_small", "vit-s"), "learning_rate": o.learning_rate}
-    has |= {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "multi_crop": bool(recipe.views.local_crops)}
-    has |= {"crops": "2x224+6x96" if recipe.views.local_crops else "2x224"}
-    has |= {"moving_average": method.get("momentum") is not None}
+    shared = ("dimension", "prototypes", "iterations", "attraction", "entropy_weight")
+    actual = {key: method[key] for key in shared if key in method}
+    actual |= {"backbone": recipe.encoder.backbone.replace("vit_small", "vit-s"), "learning_rate": o.learning_rate}
+    actual |= {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "multi_crop": bool(recipe.views.local_crops)}
+    actual |= {"crops": "2x224+6x96" if recipe.views.local_crops else "2x224"}
+    actual |= {"moving_average": method.get("momentum") is not None}
     for n in numbers:
         printed = {key: value for key, value in vars(n.conditions).items() if value is not None}
         printed = {key: printed[key] for key in printed if key not in ("runs", "hardware", "million_parameters")}
-        assert printed == {key: has[key] for key in printed}, (n.table.id, n.column.name, n.value)
+        assert printed == {key: actual[key] for key in printed}, (n.table.id, n.column.name, n.value)
         if n.column.protocol in ("linear", "knn"):
             assert n.column.data == PAPERS[name].data, (n.table.id, n.column.name)
     tables = {n.table.id.partition("-")[2] for n in numbers if n.column.protocol not in ("speed", "other")}
@@ -287,14 +299,14 @@ def test_results_are_those_of_the_recipe(name):
 
 
 @pytest.mark.parametrize("method", ["MIRA", "CorInfoMax", "CARL", "MVEB"])
-def test_every_linear_result_is_of_one_recipe(method):
-    claimed = Counter((n.table.id, n.column.name, n.row) for e in experiments().values() for n in e.numbers())
+def test_every_linear_result_belongs_to_one_recipe(method):
+    claims = Counter((n.table.id, n.column.name, n.row) for e in experiments().values() for n in e.numbers())
     linear = [(n.table.id, n.column.name, n.row) for n in find_numbers(method=method, protocol="linear")]
     assert len(linear) >= {"MIRA": 40, "CorInfoMax": 26, "CARL": 1, "MVEB": 19}[method]
-    assert [(*number, claimed[number]) for number in linear if claimed[number] != 1] == []
+    assert [(*number, claims[number]) for number in linear if claims[number] != 1] == []
 
 
-# Read from the papers, not from published.toml.
+# Read from the papers again, not from the files of infomax.papers.
 MAIN = """
     mira/cifar10 93.02, mira/cifar100 70.65, mira/imagenet100 81.00, mira/imagenet_800 74.1
     mira/imagenet_multicrop_400 75.6, mira/imagenet_multicrop_800 75.7, mira/imagenet_200_no_teacher 70.4
@@ -312,31 +324,30 @@ MAIN = """
 
 @pytest.mark.parametrize(("name", "value"), [pair.split() for pair in re.split(",|\n", MAIN.strip())])
 def test_main_result(name, value):
-    assert PAPERS[name].main.value == float(value)
+    assert PAPERS[name].main_number.value == float(value)
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_docstring_says_what_the_decorator_says(name):
     experiment = PAPERS[name]
-    assert re.findall(r"([\d.]+) % linear top-1", experiment.about) == (
-        [f"{experiment.main.value:g}"] if experiment.main else []
-    )
-    assert re.findall(r"Cost: ([\d.]+) EFLOP\.", experiment.about) == [f"{experiment.exaflops:g}"]
-    assert re.search(r"Table|Sec\. |Figure|Appendix", experiment.about.split("Paper:")[0])
+    description, main = experiment.description, experiment.main_number
+    assert re.findall(r"([\d.]+) % linear top-1", description) == ([f"{main.value:g}"] if main else [])
+    assert re.findall(r"Cost: ([\d.]+) EFLOP\.", description) == [f"{experiment.exaflops:g}"]
+    assert re.search(r"Table|Sec\. |Figure|Appendix", description.split("Paper:")[0])
     named = set()  # "Tables 2 to 5 and 9" are 2, 3, 4, 5 and 9
-    for listed in re.findall(r"Table (\d+)|Tables ([^.]+)\.", experiment.about):
+    for listed in re.findall(r"Table (\d+)|Tables ([^.]+)\.", description):
         for part in re.split(", | and ", "".join(listed)):
             first, _, last = part.partition(" to ")
             named |= {f"Table {number}" for number in range(int(first), int(last or first) + 1)}
     printed = {table(cells.table).number.partition(",")[0] for cells in experiment.cells}
     assert named == {number for number in printed if number.startswith("Table")}
-    assert all(number in experiment.about for number in printed - named)
+    assert all(number in description for number in printed - named)
 
 
 @pytest.mark.parametrize("name", experiments())
 def test_decisions_of_a_docstring_are_written_down(name):
-    about = experiments()[name].about
+    description = experiments()[name].description
     written = set(re.findall(r"^\*\*([\w-]+)\.\*\*", DECISIONS.read_text(encoding="utf-8"), re.MULTILINE))
-    named = [name.strip() for part in re.findall(r"Decisions?: ([^.]*)\.", about) for name in part.split(",")]
+    named = [item.strip() for names in re.findall(r"Decisions?: ([^.]*)\.", description) for item in names.split(",")]
     assert set(named) <= written
-    assert ("Decision" in about) == bool(named)
+    assert ("Decision" in description) == bool(named)

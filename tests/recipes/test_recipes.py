@@ -1,4 +1,4 @@
-"""Recipes: the papers' settings, a round trip through JSON, and what a user may change."""
+"""Tests recipes: the papers' settings, a round trip through JSON, and a user's changes."""
 
 import json
 from dataclasses import replace
@@ -120,7 +120,7 @@ def test_changes_of_every_kind():
     )
 
 
-def test_a_short_look_at_a_long_recipe_shortens_its_warm_up():
+def test_fewer_epochs_shorten_the_warm_up():
     assert customise(get_recipe("mira", "cifar10"), epochs=5).optimizer.warmup_epochs == 0
     assert customise(get_recipe("mira", "cifar10"), epochs=10).optimizer.warmup_epochs == 1
     assert customise(get_recipe("mira", "cifar10"), epochs=11).optimizer.warmup_epochs == 10
@@ -196,7 +196,7 @@ def test_a_name_may_say_the_method_or_not():
         get_experiment("mira/small", "carl")
 
 
-def test_any_number_of_full_and_local_views_can_be_asked_for():
+def test_any_number_of_global_and_local_crops_is_possible():
     views = customise(get_recipe("carl", "small"), views="byol:3+2", image_size=56).views
     assert [view.solarize for view in views.global_crops] == [0.0, 0.2, 0.0]
     assert [view.size for view in views.local_crops] == [24, 24]
@@ -212,7 +212,7 @@ def test_impossible_numbers_of_views_are_refused(views):
         customise(get_recipe("mira", "small"), views=views)
 
 
-def test_full_views_have_one_size():
+def test_global_crops_have_one_size():
     with pytest.raises(ValueError, match=r"views.global_crops must be of one size, but is \[32, 16\]"):
         customise(get_recipe("mira", "small"), overrides=["views.global_crops.1.size=16"])
 

@@ -150,7 +150,7 @@ def _cells_of_variants(sweep: Sweep) -> list[SweepCell]:
     """Returns a cell for each variant and evaluation."""
     cells = []
     for variant in sweep.variants:
-        main = None if variant.values else variant.experiment.main  # the paper has no number of other values
+        main = None if variant.values else variant.experiment.main_number  # the paper has no number of other values
         for evaluation in sweep.evaluations:
             rows = [row for run in sweep.runs_of(variant) if (row := run.result(evaluation)) is not None]
             metric, label = _main_score(rows)

@@ -38,8 +38,8 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
         return Lars(groups, lr=rate, momentum=momentum)
     if settings.name == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=momentum)
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
-    return kind(groups, lr=rate, fused=fused)
+    optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+    return optimizer_class(groups, lr=rate, fused=fused)
 
 
 def learning_rate(settings: OptimizerSettings, progress: Progress, *, epochs: int) -> float:

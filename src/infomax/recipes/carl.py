@@ -1,4 +1,4 @@
-"""CARL's settings and recipes."""
+"""Holds the settings and recipes of CARL; a recipe's docstring has the fields that :class:`Experiment` lists."""
 
 from dataclasses import dataclass, replace
 
@@ -49,14 +49,14 @@ RECIPES = Experiments("carl")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Ours, for the demo."""
+    """Our own recipe for the demo: the small encoder learns from the embedded digits."""
     settings = CarlSettings(hidden=256, dimension=64, prototypes=50, kl_epochs=30)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 @RECIPES.add(None, None)
 def small() -> Recipe:
-    """Ours, for photographs on a CPU."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
     settings = CarlSettings(kl_epochs=10)
     return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 

@@ -1,4 +1,4 @@
-"""Applies a user's changes to a recipe: options, and ``--set key=value`` for every other setting."""
+"""Applies a user's changes to a recipe: options of the command, and ``--set key=value`` for every other setting."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def customise(
     precision: str | None = None,
     overrides: Sequence[str] = (),
 ) -> Recipe:
-    """Returns the recipe with a user's changes; what is None stays as it is.
+    """Returns the recipe with a user's changes; settings whose argument is None stay as they are.
 
     A warm-up that ``epochs`` leave no room for is shortened to a tenth of them, unless it is set too.
 
@@ -58,7 +58,7 @@ def customise(
         "seed": seed,
         "precision": precision,
     }
-    wanted = [
+    changes = [
         (key, str(value), f"--{key.split('.')[-1].replace('_', '-')}")
         for key, value in options.items()
         if value is not None
@@ -67,14 +67,16 @@ def customise(
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {assignment}: want key=value, as in method.beta=0.5")
-        wanted.append((key, text, f"--set {key}"))
+        changes.append((key, text, f"--set {key}"))
     # The recipe is built once, after all changes: settings that depend on each other may come in any order.
     plain = json.loads(json.dumps(to_json(recipe)))
-    for key, text, option in wanted:
+    for key, text, option in changes:
         _assign(recipe, plain, key.split("."), text, option)
-    optimizer, keys = plain["optimizer"], [key for key, _, _ in wanted]
+    optimizer, keys = plain["optimizer"], [key for key, _, _ in changes]
     if "epochs" in keys and "optimizer.warmup_epochs" not in keys and plain["epochs"] <= optimizer["warmup_epochs"]:
-        optimizer["warmup_epochs"] = max(0, plain["epochs"] // 10)  # a short look at a long recipe
+        optimizer["warmup_epochs"] = max(
+            0, plain["epochs"] // 10
+        )  # so that a long recipe can be tried for a few epochs
     return recipe_from_json(plain)
 
 
@@ -114,7 +116,7 @@ def _assign(node: Any, plain: Any, path: list[str], text: str, option: str) -> N
         if rest:
             _assign(node[position], plain[position], rest, text, option)
         else:
-            _parse(Any, node[position], text, option)  # refuses it: an element is a group of settings
+            _parse(Any, node[position], text, option)  # raises, because an element is a group of settings
         return
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise ValueError(f"{option}: {head!r} is below a single value")

@@ -1,4 +1,4 @@
-"""Recipes with what a paper did with them: the data set, the cost, and where the paper prints the result."""
+"""Describes a paper's experiments: the recipe, the data set, the cost, and where the paper prints the result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,20 +39,33 @@ class Cells:
 
 
 def reported_in(table: str, *columns: str, **conditions: Any) -> Cells:
-    """Returns where a paper prints the result of a recipe, as ``reported_in("mira-1", "100", multi_crop=False)``."""
+    """Returns the cells in which a paper prints the result of a recipe.
+
+    ``reported_in("mira-1", "100", multi_crop=False)`` selects the column ``100`` of MIRA's Table 1, in the rows of
+    training without multi-crop.
+
+    Args:
+        table: Id of the table.
+        columns: Names of columns; none stands for all of them.
+        conditions: Conditions that a row must have.
+    """
     return Cells(table, columns, conditions)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A frozen dataclass that holds a recipe with what a paper did with it, or a recipe of our own.
+    """A frozen dataclass that holds a recipe with its data set, its cost and the numbers that a paper prints of it.
+
+    The docstring of a paper's recipe has fixed fields: the table, section or figure in the paper; ``Paper:``, the
+    linear top-1 accuracy that is printed there; ``Cost:``, the same number as ``exaflops``; and ``Decisions:``, names
+    of paragraphs in docs/decisions.md. The docstring of a recipe of ours begins with "Our own recipe".
 
     Attributes:
         method: Name of the method.
-        function: Makes the recipe; its docstring says what it is.
+        function: Function that makes the recipe; its docstring describes it.
         data: Name of the data set that it is for; None if any will do.
         exaflops: Floating-point operations of the whole training on that data set, in 1e18; None without a data set.
-        cells: Where the paper prints its results; the main one first.
+        cells: Cells of published tables that hold its results; the main result first.
     """
 
     method: str
@@ -67,23 +80,26 @@ class Experiment:
         return f"{self.method}/{self.function.__name__}"
 
     @property
-    def about(self) -> str:
-        """Returns the documentation of the recipe in one line."""
+    def description(self) -> str:
+        """Returns the docstring of the recipe in one line."""
         return " ".join((self.function.__doc__ or "").split())
 
     def recipe(self) -> Recipe:
-        """Returns the recipe itself."""
+        """Returns the recipe, with its name."""
         return replace(self.function(), name=self.function.__name__)
 
     def numbers(self) -> tuple[Number, ...]:
-        """Returns all that the paper prints of it; the main result first."""
+        """Returns all numbers that the paper prints of this recipe; the main result first."""
         return tuple(number for cells in self.cells for number in cells.numbers(self.method))
 
     @property
-    def main(self) -> Number | None:
-        """Returns its linear top-1 accuracy; None if the paper prints none."""
-        main = ("linear", "top1", "")
-        return next((n for n in self.numbers() if (n.column.protocol, n.column.metric, n.column.subset) == main), None)
+    def main_number(self) -> Number | None:
+        """Returns the linear top-1 accuracy with all labels; None if the paper prints none."""
+        for number in self.numbers():
+            column = number.column
+            if (column.protocol, column.metric, column.subset) == ("linear", "top1", ""):
+                return number
+        return None
 
 
 class Experiments(dict[str, Experiment]):
@@ -94,7 +110,13 @@ class Experiments(dict[str, Experiment]):
         self.method = method
 
     def add(self, data: str | None, exaflops: float | None, *cells: Cells) -> Callable[[Any], Any]:
-        """Returns a decorator for the function that makes the recipe; see :class:`Experiment`."""
+        """Returns a decorator that adds the function which makes a recipe, under the function's name.
+
+        Args:
+            data: Name of the data set that the recipe is for; None if any will do.
+            exaflops: Floating-point operations of the whole training, in 1e18; None without a data set.
+            cells: Cells of published tables that hold its results; the main result first.
+        """
 
         def register(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
             self[function.__name__] = Experiment(self.method, function, data, exaflops, cells)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from infomax.recipes.experiment import Experiments
 from infomax.recipes.schema import MethodSettings
 
-SMALL_IMAGES = 64  # pixels: up to here images count as small, as those of CIFAR
+SMALL_IMAGES = 64  # pixels: images with sides of up to 64 pixels get the recipe for CIFAR
 
 
 @dataclass(frozen=True, kw_only=True)

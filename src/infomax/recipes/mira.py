@@ -1,4 +1,4 @@
-"""MIRA's settings and recipes."""
+"""Holds the settings and recipes of MIRA; a recipe's docstring has the fields that :class:`Experiment` lists."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,7 +57,7 @@ RECIPES = Experiments("mira")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Ours, for the demo."""
+    """Our own recipe for the demo: the small encoder learns from the embedded digits."""
     widths = {"hidden": 256, "dimension": 64, "prototypes": 100}
     settings = MiraSettings(**widths, teacher_temperature=0.15, iterations=None, momentum=0.9)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
@@ -65,7 +65,7 @@ def digits() -> Recipe:
 
 @RECIPES.add(None, None)
 def small() -> Recipe:
-    """Ours, for photographs on a CPU."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
     widths = {"hidden": 512, "dimension": 128, "prototypes": 300}
     settings = MiraSettings(**widths, teacher_temperature=0.1, iterations=None, momentum=0.9)
     return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))

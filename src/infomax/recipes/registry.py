@@ -1,4 +1,4 @@
-"""All methods and their recipes, found by name."""
+"""Lists all methods and finds their recipes by name."""
 
 from dataclasses import dataclass
 from difflib import get_close_matches

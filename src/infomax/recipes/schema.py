@@ -1,6 +1,6 @@
 """Defines a recipe: frozen dataclasses that hold all that decides a result, and nothing about the machine.
 
-No torch here, so that the command can print, check and refuse settings at once.
+Torch is not imported here, so that a command can print and check settings without waiting for it.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
 
 
-PATCH = 16  # pixels: side of a patch of ViT-S/16
+PATCH = 16  # side of a patch of ViT-S/16, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,7 @@ class OptimizerSettings:
     momentum: float = 0.9
     """Momentum of SGD and LARS."""
     weight_decay: float = 0.0
+    """Weight decay, added to the gradient as an L2 penalty; that of AdamW is decoupled from the gradient."""
     decay_all: bool = False
     """Whether biases and normalisation layers have weight decay too."""
     warmup_epochs: int = 0
@@ -91,20 +92,22 @@ class Recipe:
     encoder: EncoderSettings
     views: ViewSet
     preprocessing: Preprocessing
-    """How the encoder's input is made of an image for evaluation."""
+    """Preprocessing of an image for evaluation."""
     optimizer: OptimizerSettings
     batch_size: int
     """Images of a step, over all devices."""
     epochs: int
+    """Passes over the images."""
     seed: int = 0
     """Seed of the weights, the order of the images and the views."""
     precision: Literal["64", "32", "bf16", "16"] = "32"
-    """Precision of the networks; losses are computed in float32 or float64 whatever this says."""
+    """Precision of the networks; the losses are computed in float32 or float64 in any case."""
     micro_batch_size: int | None = None
-    """Images that go through the networks at once, if fewer than ``batch_size``: the gradient is that of the whole
-    batch, with BatchNorm's statistics of each group of so many images."""
+    """Images that go through the networks at once, if fewer than ``batch_size``. The gradient is that of the whole
+    batch; BatchNorm has the statistics of each microbatch."""
     joint_forward: bool = False
-    """Whether views of one size go through the networks together: faster, with BatchNorm's statistics of them all."""
+    """Whether views of one size go through the networks together; this is faster, and BatchNorm has the statistics of
+    all of them."""
 
     def __post_init__(self) -> None:
         _at_least("batch_size", self.batch_size, 2)
@@ -142,6 +145,7 @@ class Recipe:
 
 
 def _at_least(name: str, value: float, low: float, *, strictly: bool = False) -> None:
+    """Raises a ValueError unless the value is at least ``low``, or above it if ``strictly``."""
     if not (value > low if strictly else value >= low):
         raise ValueError(f"{name} must be {'above' if strictly else 'at least'} {low}, but is {value}")
 

@@ -63,7 +63,7 @@ def recipe_table(experiments: Sequence[Experiment], *, gpu: str) -> Table:
 
 def _recipe_row(experiment: Experiment, gpu: str) -> list[str]:
     """Returns the texts of a recipe's line."""
-    recipe, main = experiment.recipe(), experiment.main
+    recipe, main = experiment.recipe(), experiment.main_number
     cost = "" if experiment.exaflops is None else f"{experiment.exaflops:g}"
     hours = training_hours(experiment, gpu) or ()
     time = " to ".join(dict.fromkeys(f"{x:.2g}" if x < 10 else f"{x:.0f}" for x in hours))
@@ -88,7 +88,7 @@ def describe_recipe(experiment: Experiment, overrides: Sequence[str]) -> str:
         for n in experiment.numbers()
     ]
     blocks = [
-        f"{experiment.name}: {experiment.about}",
+        f"{experiment.name}: {experiment.description}",
         "\n".join(["To reproduce it:" if numbers else "To train it:", *_commands(experiment, overrides)]),
         "\n".join(["Published:", *numbers]) if numbers else "",
         "\n".join(["Settings:", *_settings_lines(experiment, overrides)]),
@@ -101,7 +101,7 @@ def _commands(experiment: Experiment, overrides: Sequence[str]) -> list[str]:
     folder = f"runs/{experiment.name.replace('/', '-')}"
     sets = "".join(f" --set {override}" for override in overrides)
     data = f" --data {experiment.data}" if experiment.data else " --data DIR"
-    main = experiment.main
+    main = experiment.main_number
     probe = f" --probe {main.column.probe}" if main is not None and main.column.probe else ""
     return [
         f"  infomax pretrain --recipe {experiment.name}{data}{sets} --out {folder}",
