@@ -80,6 +80,19 @@ def test_imports_point_downwards(file):
                 assert other[1] in {own[1], *DATA[own[1]]}, f"{relative(file)} imports {name}"
 
 
+def test_no_files_import_each_other_in_a_circle():
+    """Imports inside functions count too; a package stands for its __init__ file."""
+    modules = {relative(f).removesuffix(".py").removesuffix("/__init__").replace("/", "."): f for f in FILES}
+    imported = {
+        name: {other.removeprefix("infomax.") for other in imports(file)} & (modules.keys() - {name})
+        for name, file in modules.items()
+        if name != "__init__"
+    }
+    while leaves := {name for name, others in imported.items() if not others & imported.keys()}:
+        imported = {name: others for name, others in imported.items() if name not in leaves}
+    assert not imported, f"these files import each other, or stand above such files: {sorted(imported)}"
+
+
 def test_no_file_stands_beside_the_packages():
     assert {path.name for path in SOURCE.glob("*.py")} == {"__init__.py", "__main__.py", "functional.py"}
 

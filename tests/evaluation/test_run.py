@@ -22,9 +22,9 @@ from infomax.evaluation.clusters import compare
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
-from infomax.evaluation.protocols.linear import LinearRow
 from infomax.evaluation.prototypes import prototype_row
 from infomax.evaluation.results import append_result, read_results
+from infomax.evaluation.rows import LinearRow
 from infomax.evaluation.run import evaluate
 from infomax.features import extraction as features
 from infomax.features.extraction import extract_features

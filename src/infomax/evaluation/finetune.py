@@ -13,8 +13,8 @@ import torch
 
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.protocols.finetune import FinetuneRow
 from infomax.evaluation.representations import Representation, labelled, represent
+from infomax.evaluation.rows import FinetuneRow
 from infomax.evaluation.scores import METRICS, judge
 from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_count, class_scores
 from infomax.evaluation.unfinished import Unfinished, hash_labelled_images

@@ -22,8 +22,8 @@ from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, traini
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.probes import PROBES, LinearProbes, Probe, held_out, train_heads
-from infomax.evaluation.protocols.linear import LinearRow
 from infomax.evaluation.representations import Representation, labelled, represent
+from infomax.evaluation.rows import LinearRow
 from infomax.evaluation.scores import hits, judge
 from infomax.evaluation.unfinished import Unfinished, hash_labelled_images
 from infomax.features.extraction import extract_features

@@ -9,8 +9,8 @@ import torch
 from infomax.data.splits import Source
 from infomax.evaluation.clusters import compare
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.protocols.cluster import ClusterRow
 from infomax.evaluation.representations import is_run, labelled, represent
+from infomax.evaluation.rows import ClusterRow
 from infomax.runs.run_folder import Run
 from infomax.runs.trained_method import load_trained_method
 

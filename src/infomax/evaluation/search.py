@@ -20,8 +20,8 @@ from infomax.data.sources.joined import JoinedImages
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.finetune import FineTuneJob, Row
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.protocols.finetune import TransferFinetuneRow
 from infomax.evaluation.representations import Representation
+from infomax.evaluation.rows import TransferFinetuneRow
 from infomax.evaluation.transfer import metric_of, parts, to_transfer
 from infomax.evaluation.tuning import FineTuning
 from infomax.runtime.checks import check_count

@@ -21,8 +21,8 @@ from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.data.streams import Stream
 from infomax.evaluation.logistic import logistic_path
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.protocols.transfer import TransferRow
 from infomax.evaluation.representations import Representation, represent
+from infomax.evaluation.rows import TransferRow
 from infomax.evaluation.scores import hits, judge, mean_average_precision, mean_per_class
 
 METRIC = dict.fromkeys(("aircraft", "caltech101", "flowers", "pets"), "mean_per_class") | {"voc2007": "map11"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
-from infomax.evaluation.result_row import ResultRow, Score
+from infomax.evaluation.rows import ClusterRow
 from infomax.runtime.checks import check_count
 from infomax.runtime.options import Shown
 
@@ -28,21 +28,6 @@ class ClusterOptions(ProtocolOptions):
         if self.clusters is not None:
             check_count("--clusters", self.clusters, low=2)
         check_count("--seed", self.seed, low=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterRow(ResultRow):
-    """A frozen dataclass that says how well clusters agree with classes; see :func:`infomax.evaluation.clusters.compare`."""
-
-    protocol: str = "cluster"
-    clusters: int
-    used_clusters: int
-    """Clusters that have an image."""
-    seed: int | None = None
-    """Of k-means; None for a run's own prototypes."""
-    nmi: Annotated[float, Score("NMI")]
-    ari: Annotated[float, Score("ARI")]
-    accuracy: Annotated[float, Score("matched")]
 
 
 def run(

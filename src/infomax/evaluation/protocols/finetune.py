@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated
 
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
-from infomax.evaluation.protocols.transfer import TRANSFER_SETS, TransferScores
-from infomax.evaluation.result_row import Condition, ResultRow, Score
+from infomax.evaluation.protocols.transfer import TRANSFER_SETS
+from infomax.evaluation.rows import FinetuneRow, TransferFinetuneRow
 from infomax.runtime.checks import check_count
 from infomax.runtime.options import Shown
 
@@ -43,65 +43,6 @@ class FinetuneOptions(ProtocolOptions):
         for word, value in (("--steps", self.steps), ("--budget", self.budget)):
             if value is not None:
                 raise ValueError(f"{word} {value} is for --setting transfer")
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinetuneRow(ResultRow):
-    """A frozen dataclass that holds the accuracy after the last epoch of one fine-tuning."""
-
-    protocol: str = "finetune"
-    setting: Annotated[str, Condition("setting")]
-    epochs: int | None = None
-    """None if the setting counts steps."""
-    steps: int
-    batch_size: int
-    batch_size_asked_for: int | None = None
-    """The setting's batch size, if there are fewer images."""
-    backbone_rate: float
-    head_rate: float
-    schedule: str
-    weight_decay: float
-    seed: int
-    precision: str
-    ranks: int
-    top1: Annotated[float, Score("top-1")]
-    top5: Annotated[float, Score("top-5")]
-
-    @property
-    def variant(self) -> str:
-        """Name of the setting."""
-        return self.setting
-
-
-class Trial(TypedDict):
-    """What a search found with one pair of learning rate and weight decay."""
-
-    learning_rate: float
-    weight_decay: float
-    validation: float | None
-    """The metric on the validation images; None if the training diverged."""
-    diverged: bool
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferFinetuneRow(TransferScores):
-    """A frozen dataclass that holds the score of the pair that is best on the validation images."""
-
-    protocol: str = "transfer-finetune"
-    learning_rate: Annotated[float, Condition("rate")]
-    setting: Annotated[str, Condition("setting")]
-    weight_decay: float
-    tried: tuple[Trial, ...]
-    grid: int
-    """Number of pairs of the whole grid."""
-    steps: int
-    batch_size: int
-    batch_size_asked_for: int | None = None
-    """The setting's batch size, if there are fewer images."""
-    seed: int
-    precision: str
-    ranks: int
 
 
 def run(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
-from infomax.evaluation.result_row import Condition, ResultRow, Score
+from infomax.evaluation.rows import LinearRow
 from infomax.runtime.checks import check_count, choose
 from infomax.runtime.options import Shown
 
@@ -57,36 +57,6 @@ class LinearOptions(ProtocolOptions):
                 if getattr(self, name) != unset:
                     word = name.replace("_", "-")
                     raise ValueError(f"--{word} is for a trained classifier; name it with --probe")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearRow(ResultRow):
-    """A frozen dataclass that holds the accuracy of one linear classifier, solved or trained by a probe."""
-
-    protocol: str = "linear"
-    probe: Annotated[str | None, Condition("probe")] = None
-    """Name of the probe; None for logistic regression."""
-    learning_rate: Annotated[float | None, Condition("rate")] = None
-    """Learning rate of the probe, the best one if several were trained."""
-    penalty: float | None = None
-    """Penalty of logistic regression on half the squared weights, beside the mean cross-entropy."""
-    learning_rates: tuple[float, ...] | None = None
-    """All that were trained, if there are several."""
-    held_out_top1: float | None = None
-    """Accuracy on the images that the learning rate was chosen on."""
-    augmentation: bool | None = None
-    """Whether the probe saw random crops."""
-    epochs: int | None = None
-    batch_size: int | None = None
-    steps: int | None = None
-    seed: int | None = None
-    top1: Annotated[float, Score("top-1")]
-    top5: Annotated[float, Score("top-5")]
-
-    @property
-    def variant(self) -> str:
-        """Name of the probe, or logistic regression."""
-        return self.probe or "logistic regression"
 
 
 def run(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
-from infomax.evaluation.result_row import ResultRow, Score
+from infomax.evaluation.rows import TransferRow
 from infomax.runtime.options import Shown
 
 if TYPE_CHECKING:
@@ -42,40 +42,6 @@ class TransferOptions(ProtocolOptions):
 
     as_published: bool = False
     """Solve with scikit-learn and stop it after 100 iterations, as the published results were; much slower."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferScores(ResultRow):
-    """A frozen dataclass that holds a result by the metric of the data set, and the images it was chosen by."""
-
-    validation: float
-    """The metric on the validation images, by which the settings were chosen."""
-    train_images: int
-    validation_images: int
-    top1: Annotated[float | None, Score("top-1")] = None
-    mean_per_class: Annotated[float | None, Score("per class")] = None
-    map11: Annotated[float | None, Score("mAP")] = None
-    top5: Annotated[float | None, Score("top-5")] = None
-
-    @property
-    def image_counts(self) -> dict[str, int]:
-        """Numbers of images by the word for them; those to train on are labelled."""
-        return {"labelled": self.train_images, "test": self.test_images}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransferRow(TransferScores):
-    """A frozen dataclass that holds the score of the penalty that is best on the validation images."""
-
-    protocol: str = "transfer"
-    penalty: float
-    """On half the sum of squared weights, beside the sum of cross-entropies."""
-    penalties: tuple[float, float, int]
-    """The least and the largest that were tried, and how many."""
-    solver: str
-    """``exact`` or ``scikit-learn``."""
-    converged: bool
-    """Whether the solver came to the optimum with every penalty."""
 
 
 def run(

@@ -1,0 +1,147 @@
+"""Row classes of the protocols that compute in files of their own, which make the rows; without torch.
+
+A protocol that computes in its own file has its row class there too.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, TypedDict
+
+from infomax.evaluation.result_row import Condition, ResultRow, Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearRow(ResultRow):
+    """A frozen dataclass that holds the accuracy of one linear classifier, solved or trained by a probe."""
+
+    protocol: str = "linear"
+    probe: Annotated[str | None, Condition("probe")] = None
+    """Name of the probe; None for logistic regression."""
+    learning_rate: Annotated[float | None, Condition("rate")] = None
+    """Learning rate of the probe, the best one if several were trained."""
+    penalty: float | None = None
+    """Penalty of logistic regression on half the squared weights, beside the mean cross-entropy."""
+    learning_rates: tuple[float, ...] | None = None
+    """All that were trained, if there are several."""
+    held_out_top1: float | None = None
+    """Accuracy on the images that the learning rate was chosen on."""
+    augmentation: bool | None = None
+    """Whether the probe saw random crops."""
+    epochs: int | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+    seed: int | None = None
+    top1: Annotated[float, Score("top-1")]
+    top5: Annotated[float, Score("top-5")]
+
+    @property
+    def variant(self) -> str:
+        """Name of the probe, or logistic regression."""
+        return self.probe or "logistic regression"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterRow(ResultRow):
+    """A frozen dataclass that says how well clusters agree with classes; see :func:`infomax.evaluation.clusters.compare`."""
+
+    protocol: str = "cluster"
+    clusters: int
+    used_clusters: int
+    """Clusters that have an image."""
+    seed: int | None = None
+    """Of k-means; None for a run's own prototypes."""
+    nmi: Annotated[float, Score("NMI")]
+    ari: Annotated[float, Score("ARI")]
+    accuracy: Annotated[float, Score("matched")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferScores(ResultRow):
+    """A frozen dataclass that holds a result by the metric of the data set, and the images it was chosen by."""
+
+    validation: float
+    """The metric on the validation images, by which the settings were chosen."""
+    train_images: int
+    validation_images: int
+    top1: Annotated[float | None, Score("top-1")] = None
+    mean_per_class: Annotated[float | None, Score("per class")] = None
+    map11: Annotated[float | None, Score("mAP")] = None
+    top5: Annotated[float | None, Score("top-5")] = None
+
+    @property
+    def image_counts(self) -> dict[str, int]:
+        """Numbers of images by the word for them; those to train on are labelled."""
+        return {"labelled": self.train_images, "test": self.test_images}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRow(TransferScores):
+    """A frozen dataclass that holds the score of the penalty that is best on the validation images."""
+
+    protocol: str = "transfer"
+    penalty: float
+    """On half the sum of squared weights, beside the sum of cross-entropies."""
+    penalties: tuple[float, float, int]
+    """The least and the largest that were tried, and how many."""
+    solver: str
+    """``exact`` or ``scikit-learn``."""
+    converged: bool
+    """Whether the solver came to the optimum with every penalty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRow(ResultRow):
+    """A frozen dataclass that holds the accuracy after the last epoch of one fine-tuning."""
+
+    protocol: str = "finetune"
+    setting: Annotated[str, Condition("setting")]
+    epochs: int | None = None
+    """None if the setting counts steps."""
+    steps: int
+    batch_size: int
+    batch_size_asked_for: int | None = None
+    """The setting's batch size, if there are fewer images."""
+    backbone_rate: float
+    head_rate: float
+    schedule: str
+    weight_decay: float
+    seed: int
+    precision: str
+    ranks: int
+    top1: Annotated[float, Score("top-1")]
+    top5: Annotated[float, Score("top-5")]
+
+    @property
+    def variant(self) -> str:
+        """Name of the setting."""
+        return self.setting
+
+
+class Trial(TypedDict):
+    """What a search found with one pair of learning rate and weight decay."""
+
+    learning_rate: float
+    weight_decay: float
+    validation: float | None
+    """The metric on the validation images; None if the training diverged."""
+    diverged: bool
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferFinetuneRow(TransferScores):
+    """A frozen dataclass that holds the score of the pair that is best on the validation images."""
+
+    protocol: str = "transfer-finetune"
+    learning_rate: Annotated[float, Condition("rate")]
+    setting: Annotated[str, Condition("setting")]
+    weight_decay: float
+    tried: tuple[Trial, ...]
+    grid: int
+    """Number of pairs of the whole grid."""
+    steps: int
+    batch_size: int
+    batch_size_asked_for: int | None = None
+    """The setting's batch size, if there are fewer images."""
+    seed: int
+    precision: str
+    ranks: int
