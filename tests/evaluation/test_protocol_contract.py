@@ -74,7 +74,12 @@ def run(encoder, source, options, evaluation):
 
 
 PROTOCOL = Protocol(
-    name="nearest-mean", title="nearest mean", options=NearestMeanOptions, rows=(NearestMeanRow,), run=run, baselines=True
+    name="nearest-mean",
+    title="nearest mean",
+    options=NearestMeanOptions,
+    rows=(NearestMeanRow,),
+    run=run,
+    baselines=True,
 )
 '''
 
@@ -308,7 +313,8 @@ def test_a_protocol_of_another_package_is_a_protocol_like_any(package):
     assert re.search(r"^mine.jsonl +2\.0 +\d+\.\d", done.stdout, re.M), done.stderr
     script = (
         "import infomax\n"
-        "rows = infomax.evaluate('nearest-mean', 'encoder', data='digits', device='cpu', no_baselines=True, power=2.0)\n"
+        "options = {'data': 'digits', 'device': 'cpu', 'no_baselines': True, 'power': 2.0}\n"
+        "rows = infomax.evaluate('nearest-mean', 'encoder', **options)\n"
         "from infomax.evaluation.results import read_results\n"
         "from pathlib import Path\n"
         "kept = read_results(Path('mine.jsonl'))[0]\n"

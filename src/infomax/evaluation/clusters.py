@@ -14,7 +14,8 @@ STARTS = 10
 def cluster_scores(
     features: Float[Tensor, "n d"], labels: Int[Tensor, " n"], *, clusters: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Clusters the features at unit length by k-means, the best of 10 starts, and compares the clusters with the classes.
+    """Clusters the features at unit length by k-means, the best of 10 starts, and compares the clusters with the
+    classes.
 
     Args:
         features: Features of the images, one row each.

@@ -56,7 +56,8 @@ class BaselineOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions(ComputeOptions, BaselineOptions):
-    """A frozen dataclass that holds what all protocols are told, beside the encoder, the images and their own options."""
+    """A frozen dataclass that holds what all protocols are told, beside the encoder, the images and their own
+    options."""
 
     quiet: bool = True
     """Show no progress bars."""

@@ -1,8 +1,9 @@
 """The row of a result: what was measured, under which conditions, and where it came from.
 
-A protocol has its own row class, with a field for each of its conditions and scores. What a table shows of a row follows
-from the fields: one marked :class:`Condition` is a column that tells rows apart, one marked :class:`Score` a column of
-results; the others are kept in the file alone. Rows are flat: ``pandas.DataFrame(rows)`` makes a frame of them.
+A protocol has its own row class, with a field for each of its conditions and scores. What a table shows of a row
+follows from the fields: one marked :class:`Condition` is a column that tells rows apart, one marked :class:`Score` a
+column of results; the others are kept in the file alone. Rows are flat: ``pandas.DataFrame(rows)`` makes a frame of
+them.
 """
 
 from collections.abc import Mapping

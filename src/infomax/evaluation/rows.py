@@ -41,7 +41,8 @@ class LinearRow(ResultRow):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterRow(ResultRow):
-    """A frozen dataclass that says how well clusters agree with classes; see :func:`infomax.evaluation.clusters.compare`."""
+    """A frozen dataclass that says how well clusters agree with classes; see
+    :func:`infomax.evaluation.clusters.compare`."""
 
     protocol: str = "cluster"
     clusters: int

@@ -66,7 +66,8 @@ def transfer_finetune(
     encoder's input. If images show several classes, each class has a binary cross-entropy of its own.
 
     Args:
-        encoder: Name of the encoder, or what :func:`infomax.evaluation.transfer.to_transfer` made of it, for several data sets.
+        encoder: Name of the encoder, or what :func:`infomax.evaluation.transfer.to_transfer` made of it, for several
+            data sets.
         steps: Of each fine-tuning; None takes 5,000.
         batch_size: None takes 64, or all training images if they are fewer.
         budget: Try only so many of the 20 pairs, the first in :data:`ORDER`; None tries all.

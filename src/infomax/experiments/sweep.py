@@ -276,7 +276,8 @@ def _complete(evaluation: Evaluation, options: SweepOptions) -> Evaluation:
 
 
 def _published_evaluations(variant: Variant, table: Table | None, options: SweepOptions) -> tuple[Evaluation, ...]:
-    """Returns the evaluations that measure the table's columns, as far as all labels of the pretraining data suffice."""
+    """Returns the evaluations that measure the table's columns, as far as all labels of the pretraining data
+    suffice."""
     if table is None:
         return (parse_evaluation("knn", options),)
     evaluations: dict[Evaluation, None] = {}

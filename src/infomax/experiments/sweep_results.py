@@ -92,7 +92,8 @@ class SweepResult:
         return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=self.title, notes=notes)
 
     def figure(self) -> bytes:
-        """Draws a PNG: scores along the varied number, or as bars, with the deviation over seeds, beside the paper's."""
+        """Draws a PNG: scores along the varied number, or as bars, with the deviation over seeds, beside the
+        paper's."""
         return draw_figure(self.cells, title=self.title, changes=self.changes)
 
 

@@ -47,8 +47,8 @@ def misfit_text(planned: Plan) -> str:
         cure = "no --micro-batch-size helps: lower --image-size, or take a smaller --backbone"
         if machine.micro_batch_size is not None:
             cure = (
-                f"--micro-batch-size {machine.micro_batch_size}, the largest that fits, keeps the gradient of the whole "
-                "batch"
+                f"--micro-batch-size {machine.micro_batch_size}, the largest that fits, keeps the gradient of the "
+                "whole batch"
             )
         room = f"of its {_si(machine.memory)}B about {_si(machine.usable)}B can hold them"
         lines.append(f"{machine.name} is too small: {needed}B of tensors, and {room}; {cure}")

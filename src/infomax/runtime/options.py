@@ -1,8 +1,8 @@
 """Options of a command, held by frozen dataclasses that the command, Python and sweeps share.
 
 A field's type and default say what is accepted. The text below a field documents it, for ``--help`` and for an editor
-alike. What ``--help`` shows beside that is in :class:`Shown`. No parser is imported here: :mod:`infomax.cli.command_class` makes
-the command's options of these classes.
+alike. What ``--help`` shows beside that is in :class:`Shown`. No parser is imported here:
+:mod:`infomax.cli.command_class` makes the command's options of these classes.
 """
 
 import ast
@@ -103,7 +103,8 @@ def _texts_in_body(cls: type) -> dict[str, str]:
 
 @cache
 def _class_definitions(module: str) -> dict[str, list[ast.ClassDef]]:
-    """Returns all classes that a module defines, by name. ``inspect.getsource`` would parse the module for each class."""
+    """Returns all classes that a module defines, by name. ``inspect.getsource`` would parse the module for each
+    class."""
     definitions: dict[str, list[ast.ClassDef]] = {}
     for node in ast.walk(ast.parse(inspect.getsource(sys.modules[module]))):
         if isinstance(node, ast.ClassDef):

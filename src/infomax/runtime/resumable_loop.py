@@ -16,9 +16,9 @@ from infomax.runtime.signals import Interruption
 class ResumableLoop:
     """A context manager around a loop of steps that can be stopped and resumed.
 
-    The loop calls :meth:`step_done` after each step. If Ctrl-C, SIGTERM or SLURM's warning has come, the state is saved,
-    a line says how to resume, and the process ends as the signal asks. On several ranks all stop after the same step.
-    Otherwise the state is saved if the last time is long enough ago, but not after the last step. ::
+    The loop calls :meth:`step_done` after each step. If Ctrl-C, SIGTERM or SLURM's warning has come, the state is
+    saved, a line says how to resume, and the process ends as the signal asks. On several ranks all stop after the same
+    step. Otherwise the state is saved if the last time is long enough ago, but not after the last step. ::
 
         with ResumableLoop(steps=100, done=done, save=save, device=device, save_every=60) as loop:
             for batch in batches:
@@ -31,8 +31,8 @@ class ResumableLoop:
         save: Saves the state after :attr:`done` steps. It is called on every rank.
         device: The device on which ranks tell each other about signals.
         save_every: Seconds between two saves, at least.
-        save_share: The share of the time that saving may take, above 0; saves become rarer if they take long. By default
-            it has no limit.
+        save_share: The share of the time that saving may take, above 0; saves become rarer if they take long. By
+            default it has no limit.
         try_to_save: Is called instead of ``save`` when no signal has come, if a failure is then to be survived.
         bar: A progress bar, which is moved by each step and closed at the end; None shows none.
         name: The name of the loop at the start of the line.

@@ -1,6 +1,7 @@
 """Online evaluation: scores the encoder during training, by k-NN and by a linear probe that learns along with it.
 
-Neither changes the training: the probe learns from features that a step computes anyway, and has its own random numbers.
+Neither changes the training: the probe learns from features that a step computes anyway, and has its own random
+numbers.
 """
 
 from collections.abc import Sequence
@@ -150,7 +151,8 @@ class OnlineEvaluation:
         return {} if self.probe is None else {"probe": self.probe.heads.state()}
 
     def load(self, state: dict[str, Any]) -> bool:
-        """Goes on from a checkpoint; returns False if the probe starts anew, because the checkpoint has none that fits."""
+        """Goes on from a checkpoint; returns False if the probe starts anew, because the checkpoint has none that
+        fits."""
         return self.probe is None or self.probe.load(state.get("probe", {}))
 
 

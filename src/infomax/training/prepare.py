@@ -162,8 +162,8 @@ def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> N
         raise ValueError(f"--batch-size {recipe.batch_size} leaves less than 2 images to each of {world_size} devices")
     if recipe.micro_batch_size is not None and recipe.batch_size % (world_size * recipe.micro_batch_size):
         raise ValueError(
-            f"--batch-size {recipe.batch_size} must be a multiple of --micro-batch-size {recipe.micro_batch_size} times "
-            f"{world_size} devices, {world_size * recipe.micro_batch_size}"
+            f"--batch-size {recipe.batch_size} must be a multiple of --micro-batch-size {recipe.micro_batch_size} "
+            f"times {world_size} devices, {world_size * recipe.micro_batch_size}"
         )
 
 

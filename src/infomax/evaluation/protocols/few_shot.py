@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FewShotOptions(ProtocolOptions):
-    """Classifies by k-NN and a linear classifier with a few labels of each class, over many draws of the labelled images."""
+    """Classifies by k-NN and a linear classifier with a few labels of each class, over many draws of the labelled
+    images."""
 
     labels: Annotated[tuple[int, ...], Shown(metavar="N [N ...]")] = (1, 5, 10)
     """Labelled images of each class; one number or several."""

@@ -20,7 +20,8 @@ MAX_SCORES = 200_000_000  # images times classes: about 20 GB
 
 @dataclass(frozen=True, kw_only=True)
 class LinearOptions(ProtocolOptions):
-    """Classifies the frozen features by a linear classifier: solved to its optimum, or trained as a paper trains its own."""
+    """Classifies the frozen features by a linear classifier: solved to its optimum, or trained as a paper trains its
+    own."""
 
     probe: Annotated[
         str | None, Shown(metavar="NAME", default="logistic regression, its penalty chosen on a fifth")
