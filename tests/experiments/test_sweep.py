@@ -15,12 +15,15 @@ from PIL import Image
 
 import infomax as library
 from infomax.data.sources.location import DataLocation
+from infomax.evaluation.probes import PROBES
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
+from infomax.evaluation.protocols.linear import LinearOptions
 from infomax.evaluation.results import append_result
 from infomax.evaluation.run import evaluation_hash
 from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import Sweep, SweepRun, define_sweep
 from infomax.experiments.sweep_results import collect_results
+from infomax.papers import published
 from infomax.runs.run_folder import Run, create_run_folder
 from infomax.runtime.options import pick, to_argv
 from infomax.training.options import PretrainOptions
@@ -264,6 +267,12 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
         (words,) = ([e.words for e in run.evaluations] for run in runs if run.variant.experiment.name == recipe)
         assert words == names
     assert len(runs) == 1  # of Table 1 one number of CARL's can be read
+
+
+def test_every_probe_of_a_table_can_be_trained_and_is_a_word_of_linear():
+    names = {column.probe for table in published.tables() for column in table.columns if column.probe}
+    assert names == set(PROBES)
+    assert all(LinearOptions(probe=name).probe == name for name in names)
 
 
 def test_options_are_words_again():

@@ -97,13 +97,17 @@ class TrainingSpecification:
     """A frozen dataclass that holds all that decides the encoder of one run."""
 
     recipe: Recipe
+    """The recipe with all changes and the seed."""
     data: str
+    """The images, as the user names them."""
     classes: str | None
+    """File with the classes to keep; None keeps all."""
     subset: str | None
+    """File with the training images to keep; None keeps all."""
 
     @property
     def hash(self) -> str:
-        """16 hexadecimal digits that are equal for equal specifications."""
+        """Returns 16 hexadecimal digits that are equal for equal specifications."""
         return specification_hash(self)
 
 
