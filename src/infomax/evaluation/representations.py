@@ -113,7 +113,10 @@ def baselines(
     if is_run(encoder):
         network, sample = untrained_encoder(encoder), part.subsample(RECALIBRATION_IMAGES)
         # The identity names what the statistics come from, not their last bits, which differ between machines.
-        specification = f"{fingerprint(network)} {preprocessing} {sample.images.state(sample.index)}"
+        # Its preprocessing is written as encoder.json holds it, with lists.
+        stored = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(preprocessing).items()}
+        settings = ", ".join(f"{key}={value!r}" for key, value in stored.items())
+        specification = f"{fingerprint(network)} Preprocessing({settings}) {sample.images.state(sample.index)}"
         identity = hashlib.sha256(specification.encode()).hexdigest()[:12]
 
         @cache
