@@ -1,7 +1,11 @@
 """Fixtures that all tests use: one thread, a cache folder of their own, a fixed seed."""
 
+import signal
+
 import pytest
 import torch
+
+from command import end_commands
 
 
 @pytest.fixture(autouse=True)
@@ -24,3 +28,16 @@ def session_cache_folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible():
+    """Processes inherit that Ctrl-C is ignored, as a shell has it for what it starts in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_command_outlives_its_test():
+    yield
+    end_commands()

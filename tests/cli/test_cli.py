@@ -1,16 +1,12 @@
 """The command as a user types it: help, mistakes, and the whole way from images to a score."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
-from command import run_command
+from command import PATIENCE, run_command, start_command, wait_for
 from infomax import cli
 from infomax.cli import experiments
 from infomax.evaluation.protocols import PROTOCOLS
@@ -231,21 +227,11 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
         "--set",
         "method.prototypes=10",
     )
-    code = "from infomax.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *words],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    until = time.monotonic() + 120
-    while not (tmp_path / "run/metrics.jsonl").is_file() or not (tmp_path / "run/metrics.jsonl").read_text():
-        assert time.monotonic() < until
-        assert process.poll() is None
-        time.sleep(0.1)
+    process = start_command(tmp_path, *words)
+    metrics = tmp_path / "run/metrics.jsonl"
+    wait_for(lambda: metrics.is_file() and metrics.read_text(), process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert err.strip().splitlines()[-1].endswith("infomax pretrain --out run --resume goes on")
     assert re.search(r"stopped at step \d+ of \d+; --resume goes on from there", err)

@@ -1,11 +1,8 @@
 """The commands that judge an encoder, as a user types them, and what they keep."""
 
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +10,7 @@ import pandas
 import pytest
 import torch
 
-from command import run_command
+from command import PATIENCE, run_command, start_command
 from data.layouts import LAYOUTS
 from infomax.data.images import ArrayImages
 from infomax.data.sources.location import open_source
@@ -143,21 +140,10 @@ def test_ranks_share_an_evaluation_and_one_of_them_tells(trained, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    code = "from infomax.cli import main; main()"
     words = ["evaluate", "linear", str(trained / "b"), "--probe", "corinfomax", "--epochs", "1", "--out", "ours.jsonl"]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, *words],
-            cwd=tmp_path,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2",
-                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    told = [rank.communicate(timeout=200) for rank in ranks]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [start_command(tmp_path, *words, RANK=str(rank), LOCAL_RANK=str(rank), **place) for rank in range(2)]
+    told = [rank.communicate(timeout=PATIENCE) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], told
     assert "linear classifier, probe corinfomax" in told[0][0]
     assert not told[1][0]

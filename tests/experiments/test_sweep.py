@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from io import BytesIO
 from pathlib import Path
 from statistics import mean, stdev
@@ -156,24 +155,22 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_an_interrupted_sweep_goes_on(tmp_path, kind, code):
     out = tmp_path / "out"
-    words = [sys.executable, "-m", "infomax", *SHORT[:-2], "--out", str(out)]
+    words = [*SHORT[:-2], "--out", str(out)]
     words[words.index("--epochs") + 1] = "15"
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 120
-        while not list(out.glob("carl-digits-seed0/metrics.jsonl")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(kind)
-        _, err = process.communicate(timeout=120)
+    process = start_command(tmp_path, *words)
+    wait_for(lambda: list(out.glob("carl-digits-seed0/metrics.jsonl")), process)
+    process.send_signal(kind)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err
     assert "Traceback" not in err
     assert list(out.glob("carl-digits-seed0/checkpoints/*"))  # the run was told, and saved itself
     assert "evaluate" not in err
     words[words.index("--epochs") + 1] = "4"
-    refused = infomax(*words[3:])
+    refused = infomax(*words)
     assert refused.returncode == 2
     assert "epochs: 15 there, 4 asked for" in refused.stderr
     words[words.index("--epochs") + 1] = "15"
-    done = infomax(*words[3:])
+    done = infomax(*words)
     assert done.returncode == 0, done.stderr
     assert "going on from step" in done.stderr
 

@@ -21,6 +21,7 @@ import torch
 import torch.multiprocessing as mp
 from PIL import Image
 
+from command import CODE, PATIENCE, start_command, wait_for
 from infomax.cli import main
 from infomax.methods.base import Views
 from infomax.recipes.registry import METHODS
@@ -45,7 +46,6 @@ TOY = {
     "carl": ("method.hidden=16", "method.prototypes=10"),
     "mveb": ("method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
 }
-CODE = "from infomax.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -128,26 +128,6 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(arrays, folder, 
         attempt += 1
 
 
-def start(folder, *words, **environment):
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.Popen(
-        [sys.executable, "-c", CODE, *words],
-        cwd=folder,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=env,
-        start_new_session=True,
-    )
-
-
-def wait_for(condition, process, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-
-
 LONG = ("pretrain", "--out", "run", "--epochs", "500", "--method", "carl", "--image-size", "8")
 
 
@@ -157,10 +137,10 @@ def started(tmp_path):
 
 @pytest.mark.process
 def test_sigterm_saves_and_exits_with_0(tmp_path):
-    process = start(tmp_path, *LONG)
+    process = start_command(tmp_path, *LONG)
     wait_for(started(tmp_path), process)
     process.terminate()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert re.search(rf"stopped at step {last(tmp_path / 'run')['step']} of \d+; --resume goes on from there", err)
     assert "Traceback" not in err
@@ -171,10 +151,10 @@ def test_slurm_requeues_before_its_time_is_up(tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/scontrol").write_text(f"#!/bin/sh\necho $* > {tmp_path}/told\n")
     (tmp_path / "bin/scontrol").chmod(0o755)
-    process = start(tmp_path, *LONG, SLURM_JOB_ID="17", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
+    process = start_command(tmp_path, *LONG, SLURM_JOB_ID="17", PATH=f"{tmp_path}/bin:{os.environ['PATH']}")
     wait_for(started(tmp_path), process)
     process.send_signal(signal.SIGUSR1)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert (tmp_path / "told").read_text() == "requeue 17\n"
     assert last(tmp_path / "run")["step"] > 0
@@ -227,12 +207,12 @@ def ranks_of(process) -> list[int]:
 @pytest.mark.process
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_rank_that_dies_ends_the_others_with_its_reason(tmp_path, victim):
-    process = start(tmp_path, *LONG, "--devices", "2")
+    process = start_command(tmp_path, *LONG, "--devices", "2")
     wait_for(started(tmp_path), process)
     ranks = ranks_of(process)
     assert len(ranks) == 2
     os.kill(ranks[victim], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert f"infomax: rank {victim} of 2 was killed by SIGKILL" in err
     assert not [pid for pid in ranks if Path(f"/proc/{pid}").exists()]
@@ -241,12 +221,12 @@ def test_a_rank_that_dies_ends_the_others_with_its_reason(tmp_path, victim):
 
 @pytest.mark.process
 def test_ranks_do_not_outlive_the_process_that_waits_for_them(tmp_path):
-    process = start(tmp_path, *LONG, "--devices", "2")
+    process = start_command(tmp_path, *LONG, "--devices", "2")
     wait_for(started(tmp_path), process)
     ranks = ranks_of(process)
     process.kill()
     process.communicate()
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE
     while any(Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() for pid in ranks):
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -257,10 +237,10 @@ def test_ranks_do_not_outlive_the_process_that_waits_for_them(tmp_path):
 def test_a_signal_to_the_whole_group_is_one_wish_to_stop(folder, tmp_path):
     """As SLURM, systemd and torchrun send it: to the command, its ranks and their workers at once, and again."""
     words = ("--data", str(folder), "--batch-size", "16", "--workers", "1", "--devices", "2")
-    process = start(tmp_path, *LONG, *words)
+    process = start_command(tmp_path, *LONG, *words)
     wait_for(started(tmp_path), process)
     os.killpg(process.pid, signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
     assert "Traceback" not in err
     assert f"stopped at step {last(tmp_path / 'run')['step']} of " in err
@@ -269,10 +249,10 @@ def test_a_signal_to_the_whole_group_is_one_wish_to_stop(folder, tmp_path):
 @pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_to_many_ranks_saves_and_ends_them_all(tmp_path, number, code):
-    process = start(tmp_path, *LONG, "--devices", "2")
+    process = start_command(tmp_path, *LONG, "--devices", "2")
     wait_for(started(tmp_path), process)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert err.count("stopped at step") == 1
     assert "Traceback" not in err
@@ -284,7 +264,7 @@ def test_torchrun_starts_the_ranks(tmp_path):
     words = ("--out", "run", "--epochs", "1", "--image-size", "8", "--method", "carl", "--precision", "64")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
     command = [*torchrun, sys.executable, "-c", CODE, "pretrain", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run is done") == 1
     assert Run(tmp_path / "run").config["launch"]["devices"] == 2
@@ -352,7 +332,7 @@ def on_a_small_disk(out, data, result):
 def test_a_full_disk_costs_no_training_before_its_end(arrays, tmp_path):
     process = mp.get_context("fork").Process(target=on_a_small_disk, args=(tmp_path / "run", arrays, tmp_path / "said"))
     process.start()
-    process.join(timeout=60)
+    process.join(timeout=PATIENCE)
     said = (tmp_path / "said").read_text()
     assert "File too large" in said
     assert "cannot save, and trains on" in (tmp_path / "err").read_text()
@@ -403,16 +383,16 @@ def test_a_data_set_that_vanishes_loses_nothing(folder, tmp_path):
     for file in folder.rglob("*.png"):
         (images / file.name).write_bytes(file.read_bytes())
     words = ("--data", "images", "--batch-size", "16", "--workers", "1")
-    process = start(tmp_path, *LONG, *words)
+    process = start_command(tmp_path, *LONG, *words)
     wait_for(started(tmp_path), process)
     images.rename(tmp_path / "elsewhere")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert re.search(r"\d+ of 48 images cannot be read so far|cannot be read as an image", err.strip().splitlines()[-1])
     step = last(tmp_path / "run")["step"]
     assert step > 0
     (tmp_path / "elsewhere").rename(images)
-    process = start(tmp_path, "pretrain", "--out", "run", "--resume")
+    process = start_command(tmp_path, "pretrain", "--out", "run", "--resume")
     wait_for(lambda: started(tmp_path)()[-1]["step"] > step, process)
     process.kill()
     process.communicate()
@@ -477,7 +457,7 @@ def test_too_little_memory_says_which_options_to_lower(arrays, tmp_path):
     target = (tmp_path / "run", arrays, tmp_path / "said")
     process = mp.get_context("fork").Process(target=with_little_memory, args=target)
     process.start()
-    process.join(timeout=60)
+    process.join(timeout=PATIENCE)
     said = (tmp_path / "said").read_text()
     assert said.startswith("out of memory; lower --micro-batch-size")
     assert "--image-size" in said
