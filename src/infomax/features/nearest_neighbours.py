@@ -220,8 +220,13 @@ def _search_part(
 
 @cache
 def _has_integers() -> bool:
-    """Returns whether this processor multiplies integers of 8 bits fast and exactly."""
-    return torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported() and hasattr(torch, "_int_mm")
+    """Returns whether this processor multiplies integers of 8 bits fast, and exactly."""
+    if not (torch.backends.mkldnn.is_available() and torch.cpu._is_vnni_supported() and hasattr(torch, "_int_mm")):
+        return False
+    # ONEDNN_MAX_CPU_ISA may forbid oneDNN the instructions that the processor has; then sums of two products are
+    # clipped to 16 bits. torch tells only what the processor has, so the largest codes are multiplied once to see.
+    largest = torch.full((64, 64), 127, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest.T) == 64 * 127**2).all())
 
 
 @cache
