@@ -328,7 +328,7 @@ def live(work, part):
     true_step = FineTuner._step
 
     def slow(self, batch):
-        time.sleep(0.02)
+        time.sleep(0.02 if self.done < 20 else 600)  # it is killed before it is done, however busy the machine is
         true_step(self, batch)
 
     FineTuner._step = slow

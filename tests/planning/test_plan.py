@@ -12,6 +12,7 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from infomax import cli
 from infomax.data.loading.workers import Batch
@@ -22,7 +23,7 @@ from infomax.planning import step_time
 from infomax.planning.gpus import GPUS, Gpu
 from infomax.planning.options import PlanOptions
 from infomax.planning.plan import plan
-from infomax.planning.step_cost import count_step_cost
+from infomax.planning.step_cost import FACTORISATION_FLOPS, count_step_cost
 from infomax.planning.step_time import time_steps
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, experiments, get_recipe
@@ -61,8 +62,9 @@ def ignore_poor_covariance():
 
 @pytest.fixture
 def few_real_steps(monkeypatch):
-    """Lets a plan measure as few steps as possible."""
+    """Lets a plan measure as few steps as possible, and whole ones, however busy the machine is."""
     monkeypatch.setattr(step_time, "MEASURED_SECONDS", 0.05)
+    monkeypatch.setattr(step_time, "LONGEST_STEP", 1e9)
 
 
 # FLOPs
@@ -357,14 +359,24 @@ def test_a_plan_for_this_machine(few_real_steps):
     assert "measured on 3 of them" in plan_text(planned) or timing.steps > 3
 
 
-def test_the_time_of_a_long_step_is_extrapolated_from_short_ones(few_real_steps, monkeypatch):
+@pytest.fixture
+def clock_of_work(monkeypatch):
+    """Replaces the clock by the work that is done, a billion FLOPs a second, which does not depend on the machine."""
+    with FlopCounterMode(display=False, custom_mapping=FACTORISATION_FLOPS) as flops:
+        monkeypatch.setattr(step_time._StepTimer, "now", lambda self: flops.get_total_flops() / 1e9)
+        yield
+
+
+def test_the_time_of_a_long_step_is_extrapolated_from_short_ones(few_real_steps, clock_of_work, monkeypatch):
     """The loss is measured at its own size, or extrapolated too if that takes too long."""
     recipe = small_recipe("mveb", 64, 16)
-    whole = time_steps(recipe, count_step_cost(recipe), device=CPU)
-    monkeypatch.setattr(step_time, "LONGEST_STEP", 0.0)
-    extrapolated = time_steps(recipe, count_step_cost(recipe), device=CPU)
-    assert (whole.images, extrapolated.images) == (64, 8)
-    assert 0.2 < extrapolated.step_seconds / whole.step_seconds < 5
+    cost = count_step_cost(recipe)
+    whole = time_steps(recipe, cost, device=CPU)
+    assert (whole.images, whole.step_seconds) == (64, pytest.approx(cost.flops / 1e9))
+    for longest, tolerance in ((0.0, 1e-3), (1.0, 1e-9)):  # the loss is extrapolated from 8 images; measured for 64
+        monkeypatch.setattr(step_time, "LONGEST_STEP", longest)
+        extrapolated = time_steps(recipe, cost, device=CPU)
+        assert (extrapolated.images, extrapolated.step_seconds) == (8, pytest.approx(cost.flops / 1e9, rel=tolerance))
 
 
 def test_the_time_to_read_files_is_measured(few_real_steps, tmp_path):
