@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import infomax as library
+from command import PATIENCE, start_command, wait_for
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.probes import PROBES
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
