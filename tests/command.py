@@ -32,7 +32,7 @@ def run_command(
 
 
 def start_command(folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
-    """Starts ``infomax WORDS`` in a folder and in a process group of its own, which ends with the test at the latest."""
+    """Starts ``infomax WORDS`` in a folder and a process group of its own; it ends with the test at the latest."""
     process = subprocess.Popen(
         [sys.executable, "-c", CODE, *words],
         cwd=folder,
