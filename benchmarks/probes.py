@@ -26,7 +26,7 @@ from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchSchedule
 from infomax.data.splits import Source
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.probes import PROBES, LinearProbes, train_heads
+from infomax.evaluation.probes import PROBES, LinearProbes, train_probes
 from infomax.evaluation.probing import probe
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.runs import run_folder as runs
@@ -67,7 +67,7 @@ def by_running(encoder: Any, source: Source, how: Preprocessing, epochs: int, de
                 yield epoch, encoder(batch.to(device)), index
 
     start = time.perf_counter()
-    list(train_heads(heads, settings, batches(), torch.from_numpy(train.labels).to(device), None))
+    list(train_probes(heads, settings, batches(), torch.from_numpy(train.labels).to(device), None))
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start

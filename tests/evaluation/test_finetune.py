@@ -4,7 +4,7 @@ import copy
 import os
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import cos, pi
 
 import numpy as np
@@ -26,17 +26,24 @@ from infomax.evaluation.finetune import SETTINGS, finetune
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocols.finetune import FinetuneOptions
 from infomax.evaluation.representations import Representation
+from infomax.evaluation.resumable_work import ResumableWork
 from infomax.evaluation.scores import mean_average_precision, top_k
 from infomax.evaluation.search import GRID, ORDER, TRANSFER, choose_best, of_pair, together, transfer_finetune
 from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_scores
-from infomax.evaluation.unfinished import Unfinished
 from infomax.models.encoders import build_encoder, fingerprint
 from infomax.runtime import checkpoints
 from ranks import on_ranks
 from tiny import tiny_encoder
 
 HOW = EvaluationOptions(device="cpu", no_cache=True)
-NOWHERE = Unfinished(None, {})
+
+
+@dataclass(frozen=True)
+class Alone:
+    """Specifies nothing: one fine-tuning, in a folder of its own."""
+
+
+NOWHERE = ResumableWork(Alone(), None)
 STAIRS = FineTuning(
     name="stairs", epochs=6, batch_size=40, backbone_rate=0.05, head_rate=0.5, schedule="staircase", head_std=0.01
 )
@@ -90,8 +97,8 @@ def several(images) -> ArrayImages:
     return ArrayImages(images.pixels, labels, [*images.classes, "even", "large"])
 
 
-def tune(encoder, part, setting, seed=0, unfinished=NOWHERE, **compute):
-    return FineTuner(encoder, part, setting, seed=seed, compute=Compute(**compute), unfinished=unfinished).run()
+def tune(encoder, part, setting, seed=0, work=NOWHERE, **compute):
+    return FineTuner(encoder, part, setting, seed=seed, compute=Compute(**compute), work=work).run()
 
 
 def rates_by_hand(setting, epoch, step) -> tuple[float, float]:
@@ -314,11 +321,11 @@ def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(digits, tmp_path, m
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(FineTuner, "_step", stopping)
-    unfinished = Unfinished(tmp_path / "work", {})
+    work = ResumableWork(Alone(), tmp_path / "work")
     with pytest.raises(SystemExit):
-        tune(encoder, part, LONG, unfinished=unfinished)
+        tune(encoder, part, LONG, work=work)
     assert f"long: stopped at step {step + 1} of 25; the same command goes on" in capsys.readouterr().err
-    assert same(tune(encoder, part, LONG, unfinished=unfinished).state_dict(), straight)
+    assert same(tune(encoder, part, LONG, work=work).state_dict(), straight)
     assert taken == list(range(25))  # no step was taken twice
 
 
@@ -332,7 +339,7 @@ def live(work, part):
         true_step(self, batch)
 
     FineTuner._step = slow
-    tune(an_encoder(), part, LONG, unfinished=Unfinished(work, {}))
+    tune(an_encoder(), part, LONG, work=ResumableWork(Alone(), work))
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(digits, tmp_path):
@@ -349,7 +356,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(digits, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     resumed = FineTuner(
-        an_encoder(), part, LONG, seed=0, compute=Compute(), unfinished=Unfinished(tmp_path / "work", {})
+        an_encoder(), part, LONG, seed=0, compute=Compute(), work=ResumableWork(Alone(), tmp_path / "work")
     )
     assert 9 < resumed.done < 25
     assert same(resumed.run().state_dict(), straight)
@@ -359,7 +366,7 @@ def test_what_is_finished_is_kept_and_its_checkpoints_are_not(digits, pretrained
     monkeypatch.setattr(tuning, "SAVE_EVERY", 0.0)
     words = {"setting": replace(BY_STEP, steps=3), "work": tmp_path / "work", "evaluation": HOW}
     row = finetune(pretrained, digits, **words)
-    assert {file.name for file in (tmp_path / "work").iterdir()} == {"settings.json", "finished.jsonl"}
+    assert {file.name for file in (tmp_path / "work").iterdir()} == {"specification.json", "finished.jsonl"}
     monkeypatch.setattr(FineTuner, "run", None)
     assert finetune(pretrained, digits, **words) == row
 
@@ -631,15 +638,15 @@ def interrupted_on_a_rank(folder):
             signal.raise_signal(signal.SIGTERM)
 
     FineTuner._step = stopping
-    unfinished = Unfinished(folder, {})
+    work = ResumableWork(Alone(), folder)
     try:
-        tune(an_encoder(), part, BY_STEP, unfinished=unfinished)
+        tune(an_encoder(), part, BY_STEP, work=work)
         stopped = False
     except SystemExit:
         stopped = True
     FineTuner._step = true_step
     torch.distributed.barrier()  # ranks of a command end here, and others begin
-    again = FineTuner(an_encoder(), part, BY_STEP, seed=0, compute=Compute(), unfinished=unfinished)
+    again = FineTuner(an_encoder(), part, BY_STEP, seed=0, compute=Compute(), work=work)
     done = again.done
     return stopped, done, same(again.run().state_dict(), straight)
 

@@ -13,12 +13,13 @@ from infomax.data.augmentation.views import Preprocessing
 from infomax.data.sources.location import open_source
 from infomax.evaluation import probing
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.probes import PROBES, TRUST, LinearProbes, Probe, held_out, train_heads
+from infomax.evaluation.probes import PROBES, TRUST, LinearProbes, Probe, held_out, train_probes
 from infomax.evaluation.probing import probe
 from infomax.evaluation.representations import labelled, represent
 from infomax.features.extraction import recalibrate_batch_norm
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.runtime.collectives import rank, world_size
+from infomax.runtime.files import cache_folder
 from ranks import on_ranks
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
@@ -62,7 +63,7 @@ def test_heads_side_by_side_are_layers_trained_one_by_one(optimizer):
     first = heads.weight[:4].clone()
     held = torch.zeros(96)
     held[::5] = 1
-    assert list(train_heads(heads, settings, iter(plan), labels, held)) == [epoch for epoch, *_ in plan]
+    assert list(train_probes(heads, settings, iter(plan), labels, held)) == [epoch for epoch, *_ in plan]
     scores = heads.scores(x)
     for number, rate in enumerate(rates * 2):
         skip = np.arange(0, 96, 5) if number >= 2 else ()
@@ -145,7 +146,7 @@ def test_an_interrupted_probe_goes_on(folder, monkeypatch, alone):
     assert len(count) == 20 + 3 * 14 - 19
     for key in ("top1", "held_out_top1", "learning_rate", "interval"):
         assert getattr(resumed, key) == getattr(whole, key)
-    assert not list(probing.cache_folder().glob("unfinished/*"))
+    assert not list(cache_folder().glob("unfinished/*"))
 
 
 def ranks_step():
@@ -153,7 +154,7 @@ def ranks_step():
     settings = Probe(epochs=3, batch_size=17, learning_rate=1.0, optimizer="lars")
     heads = LinearProbes(6, 4, [1.0, 2.0], settings, seed=0, device=CPU)
     share = [(epoch, f[rank() :: world_size()], r[rank() :: world_size()]) for epoch, f, r in plan]
-    list(train_heads(heads, settings, iter(share), labels, None))
+    list(train_probes(heads, settings, iter(share), labels, None))
     return heads.weight.tolist()
 
 
@@ -175,22 +176,25 @@ def test_what_a_probe_refuses(folder):
 def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
     source = open_source("digits")
     _, train, _ = labelled(source)
-    what = represent(folder, EvaluationOptions())
+    representation = represent(folder, EvaluationOptions())
 
-    def place(seed=0, **how):
-        run = probing._Probing(
-            what, PROBES["carl"], [1.0], train.selected_images, train, seed, True, EvaluationOptions(**how)
-        )
-        return run.unfinished.path
+    def folder_of(seed=0, probe=PROBES["carl"], rates=(1.0,), augmentation=False, **options):
+        evaluation = EvaluationOptions(**options)
+        return probing.ProbeJob(
+            representation, probe, rates, train, seed=seed, augmentation=augmentation, evaluation=evaluation
+        ).work.folder
 
-    first = place()
-    assert first == place() != place(seed=1)
-    assert place() != place(feature_precision="16")
-    assert place(no_cache=True) is None
+    first = folder_of()
+    assert first == folder_of(workers=0) != folder_of(seed=1)
+    assert first != folder_of(feature_precision="16")
+    assert first != folder_of(probe=replace(PROBES["carl"], end=0.5))
+    assert first != folder_of(rates=(2.0,))
+    assert first != folder_of(augmentation=True)
+    assert folder_of(no_cache=True) is None
     other = replace(train.images, pixels=train.images.pixels.copy())
     other.pixels[0, 0, 0] ^= 1
     train = replace(train, images=other)
-    assert place() != first  # one pixel
+    assert folder_of() != first  # one pixel
 
 
 @pytest.mark.gpu

@@ -13,7 +13,7 @@ from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, FileImages, Subset
 from infomax.data.sources.location import open_source
 from infomax.features import cache
-from infomax.features.cache import cached_features, features_folder
+from infomax.features.cache import FeatureSpecification, cached_features, features_folder
 from infomax.features.extraction import encode_batches, extract_features
 from infomax.models.encoders import build_encoder, fingerprint
 from infomax.runtime.collectives import rank
@@ -58,10 +58,10 @@ def folder(tmp_path):
     return open_source(str(tmp_path / "images")).train
 
 
-def features(images, encoder=ENCODER, preprocessing=PREPROCESSING, **options):
+def features(images, encoder=ENCODER, preprocessing=PREPROCESSING, precision="32", **options):
     return cached_features(
         lambda images, index: test_cache.encode_batches(encoder, images, index, preprocessing, workers=0),
-        f"{fingerprint(encoder)} {preprocessing}",
+        FeatureSpecification(encoder=fingerprint(encoder), preprocessing=preprocessing, precision=precision),
         images,
         **options,
     )
@@ -86,7 +86,7 @@ def test_whatever_decides_them_makes_them_new(folder, encoded_counts):
     assert sum(encoded_counts) == 21
     features(folder, preprocessing=Preprocessing(resize=18, size=16))
     assert sum(encoded_counts) == 28
-    features(folder, dtype=torch.float16)
+    features(folder, precision="16")
     assert sum(encoded_counts) == 35
     path = folder.root / folder.files[3]
     Image.new("RGB", (20, 20)).save(path)
@@ -139,7 +139,7 @@ def test_a_subset_uses_the_cached_features_of_its_data_set(folder, encoded_count
 
 
 def test_half_precision_halves_the_files_and_refuses_what_it_cannot_hold(folder):
-    half = features(folder, dtype=torch.float16)
+    half = features(folder, precision="16")
     assert half.dtype == torch.float16
     torch.testing.assert_close(half.float(), features(folder), rtol=1e-3, atol=1e-3)
     large = build_encoder("small", stem="imagenet", seed=0)
@@ -148,7 +148,7 @@ def test_half_precision_halves_the_files_and_refuses_what_it_cannot_hold(folder)
         large.backbone[-4].norm2.weight.mul_(1e7).add_(1e7)
         large.backbone[-4].norm2.bias.add_(1e7)
     with pytest.raises(ValueError, match=r"features of image 0.png are infinite or NaN; --feature-precision 32 may"):
-        features(folder, large, dtype=torch.float16)
+        features(folder, large, precision="16")
 
 
 def test_without_a_cache_nothing_is_kept_or_used(folder, encoded_counts):

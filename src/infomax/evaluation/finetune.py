@@ -1,9 +1,8 @@
-"""Fine-tuning on few labels: on 1 % or 10 % of ImageNet's, by the settings of the papers."""
+"""Fine-tuning on few labels: 1 % or 10 % of ImageNet's, by the settings of the papers."""
 
-import hashlib
-import json
 import time
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -11,16 +10,16 @@ from typing import Any
 
 import torch
 
+from infomax.data.augmentation.views import Preprocessing
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.representations import Representation, labelled, represent
+from infomax.evaluation.resumable_work import ResumableWork, hash_labelled_images
 from infomax.evaluation.rows import FinetuneRow
 from infomax.evaluation.scores import METRICS, judge
 from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_count, class_scores
-from infomax.evaluation.unfinished import Unfinished, hash_labelled_images
 from infomax.runtime.checks import check_count, choose
 from infomax.runtime.collectives import world_size
-from infomax.runtime.files import cache_folder
 
 Row = dict[str, Any]
 
@@ -36,9 +35,12 @@ SETTINGS = {
         FineTuning(name="mveb-10", epochs=60, backbone_rate=0.003, head_rate=0.4),
     )
 }
-"""For 1 % and 10 % of ImageNet's labels: of MIRA, of CorInfoMax (appendix F.5.1) and of MVEB. MIRA freezes the encoder
-with a learning rate of 0 for 1 %. The papers of MIRA and MVEB do not say how the classifier starts: here as PyTorch's
-linear layers do; nor whether the cosine falls by epoch or by step: here by epoch."""
+"""The settings of MIRA, CorInfoMax (appendix F.5.1) and MVEB for 1 % and 10 % of ImageNet's labels, by name.
+
+For 1 %, MIRA freezes the encoder by a learning rate of 0. The papers of MIRA and MVEB leave two things open: the
+classifier's first weights, which here are those of PyTorch's linear layers; and whether the cosine falls by epoch or by
+step, which here is by epoch.
+"""
 
 
 def finetune(
@@ -75,105 +77,156 @@ def finetune(
         FloatingPointError: if the training diverges.
     """
     evaluation = evaluation or EvaluationOptions()
-    chosen = setting if isinstance(setting, FineTuning) else SETTINGS[choose("--setting", setting, SETTINGS)]
-    given: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
-    chosen = replace(chosen, **{key: value for key, value in given.items() if value is not None})
+    if not isinstance(setting, FineTuning):
+        setting = SETTINGS[choose("--setting", setting, SETTINGS)]
+    changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
+    setting = replace(setting, **{name: value for name, value in changes.items() if value is not None})
     source, train, test = labelled(data)
     representation = encoder if isinstance(encoder, Representation) else represent(encoder, evaluation)
-    job = FineTuneJob(representation, chosen, {"train": train, "test": test}, "top1", seed, precision, work, evaluation)
+    job = FineTuneJob(
+        representation,
+        setting,
+        {"train": train, "test": test},
+        metric="top1",
+        seed=seed,
+        precision=precision,
+        folder=work,
+        evaluation=evaluation,
+    )
     return FinetuneRow.from_json(
         {
             "protocol": "finetune",
             "data": source.name,
             "representation": representation.name,
-            "setting": chosen.name,
-            "epochs": chosen.epochs,
-            "backbone_rate": chosen.backbone_rate,
-            "head_rate": chosen.head_rate,
-            "schedule": chosen.schedule,
-            "weight_decay": chosen.weight_decay,
-            **job.judged("train", "test", chosen),
+            "setting": setting.name,
+            "epochs": setting.epochs,
+            "backbone_rate": setting.backbone_rate,
+            "head_rate": setting.head_rate,
+            "schedule": setting.schedule,
+            "weight_decay": setting.weight_decay,
+            **job.fine_tune("train", "test", setting),
             "labelled_images": len(train.index),
             "test_images": len(test.index),
-            **job.common,
+            **job.row_fields(),
         }
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class FineTuneSpecification:
+    """A frozen dataclass that holds all that decides the results of a fine-tuning job."""
+
+    encoder: str
+    """Hash of the encoder's architecture and weights."""
+    preprocessing: Preprocessing
+    setting: FineTuning
+    images: Mapping[str, str]
+    """Hash of the images of each split, their labels and their order, by the split's name."""
+    metric: str
+    seed: int
+    precision: str
+    ranks: int
+    """Number of ranks: BatchNorm normalises by each rank's own images."""
+    infomax: str
+    """Version of this library."""
+
+
 class FineTuneJob:
-    """Fine-tunings of one encoder that are kept in one folder.
+    """One or more fine-tunings of one encoder, whose rows are kept in one folder.
 
     Args:
-        parts: LabelledImages images, by the names that :meth:`judged` takes.
-        work: As in :func:`finetune`.
+        representation: The encoder.
+        setting: How it is fine-tuned. A search changes the learning rates and the weight decay of each fine-tuning.
+        splits: Labelled images, by the names that :meth:`fine_tune` takes.
+        metric: Name of the metric; one of :data:`infomax.evaluation.scores.METRICS`.
+        seed: Of the classifier's first weights, the order of the images and their crops.
+        precision: ``32``, or ``bf16`` by autocast.
+        folder: The folder to keep the rows in; None takes one in the cache folder, unless ``evaluation`` forbids it.
+        evaluation: Device, workers and cache.
 
     Raises:
-        ValueError: if a part has no images, the metric does not suit the labels, or ``work`` belongs to another job.
+        ValueError: if a split has no images, the metric does not suit the labels, or the folder belongs to another job.
     """
 
     def __init__(
         self,
-        what: Representation,
+        representation: Representation,
         setting: FineTuning,
-        parts: dict[str, LabelledImages],
+        splits: Mapping[str, LabelledImages],
+        *,
         metric: str,
         seed: int,
         precision: str,
-        work: Path | None,
-        how: EvaluationOptions,
+        folder: Path | None,
+        evaluation: EvaluationOptions,
     ):
         check_count("--seed", seed, low=0)
         choose("--metric", metric, METRICS)
-        for name, part in parts.items():
-            _check(name, part, metric)
-        assert what.encoder is not None
-        self.encoder, self.parts, self.metric, self.seed = what.encoder, parts, metric, seed
-        self.compute = Compute(device=how.torch_device, workers=how.workers, precision=precision, quiet=how.quiet)
-        self.common = {
-            "classes": class_count(next(iter(parts.values()))),
-            "seed": seed,
-            "precision": precision,
-            "ranks": world_size(),
-            "encoder": what.identity,
-        }
-        told = {
-            **self.common,
-            "preprocessing": asdict(self.encoder.preprocessing),
-            **{name: hash_labelled_images(part) for name, part in parts.items()},
-            **asdict(setting),
-            "metric": metric,
-            "infomax": version("infomax"),
-        }
-        if work is None and not how.no_cache:
-            work = cache_folder() / "unfinished" / hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-        self.unfinished = Unfinished(work, told)
+        for name, images in splits.items():
+            _check(name, images, metric)
+        assert representation.encoder is not None
+        self.encoder, self.splits, self.metric, self.seed = representation.encoder, splits, metric, seed
+        device, workers = evaluation.torch_device, evaluation.workers
+        self.compute = Compute(device=device, workers=workers, precision=precision, quiet=evaluation.quiet)
+        self.specification = FineTuneSpecification(
+            encoder=representation.identity,
+            preprocessing=self.encoder.preprocessing,
+            setting=setting,
+            images={name: hash_labelled_images(images) for name, images in splits.items()},
+            metric=metric,
+            seed=seed,
+            precision=precision,
+            ranks=world_size(),
+            infomax=version("infomax"),
+        )
+        if folder is None and not evaluation.no_cache:
+            self.work = ResumableWork.in_cache(self.specification)
+        else:
+            self.work = ResumableWork(self.specification, folder)
 
-    def judged(self, train: str, test: str, setting: FineTuning) -> Row:
-        """What a row says of one fine-tuning, by the names of the parts; computed once for each name of a setting.
+    def row_fields(self) -> dict[str, Any]:
+        """Returns what a row says of the whole job, by the names of its fields."""
+        return {
+            "classes": class_count(next(iter(self.splits.values()))),
+            "seed": self.seed,
+            "precision": self.compute.precision,
+            "ranks": self.specification.ranks,
+            "encoder": self.specification.encoder,
+        }
+
+    def fine_tune(self, train: str, test: str, setting: FineTuning) -> Row:
+        """Fine-tunes on one split, and returns the scores on another; once for each name of a setting.
+
+        Args:
+            train: Name of the split to train on.
+            test: Name of the split to classify.
+            setting: How the encoder is fine-tuned.
 
         Raises:
             FloatingPointError: if the training diverges.
         """
-        if (kept := self.unfinished.finished(setting.name)) is not None:
-            return kept
-        again = {"seed": self.seed, "compute": self.compute, "unfinished": self.unfinished}
-        tuning = FineTuner(self.encoder, self.parts[train], setting, **again)
-        scores = class_scores(tuning.run(), self.parts[test], self.compute)
-        cut = {"batch_size_asked_for": setting.batch_size} if tuning.batch_size < setting.batch_size else {}
+        if (row := self.work.finished_row(setting.name)) is not None:
+            return row
+        tuner = FineTuner(
+            self.encoder, self.splits[train], setting, seed=self.seed, compute=self.compute, work=self.work
+        )
+        scores = class_scores(tuner.run(), self.splits[test], self.compute)
+        cut = {"batch_size_asked_for": setting.batch_size} if tuner.batch_size < setting.batch_size else {}
         row = {
-            "steps": tuning.steps,
-            "batch_size": tuning.batch_size,
+            "steps": tuner.steps,
+            "batch_size": tuner.batch_size,
             **cut,
-            **judge(scores, torch.from_numpy(self.parts[test].labels), self.metric),
-            "seconds": round(time.perf_counter() - tuning.began, 3),
+            **judge(scores, torch.from_numpy(self.splits[test].labels), self.metric),
+            "seconds": round(time.perf_counter() - tuner.began, 3),
         }
-        self.unfinished.finish(setting.name, row)
+        self.work.finish(setting.name, row)
         return row
 
 
-def _check(name: str, part: LabelledImages, metric: str) -> None:
-    if not len(part.index):
+def _check(name: str, images: LabelledImages, metric: str) -> None:
+    """Refuses a split without images, or with labels that the metric does not suit."""
+    if not len(images.index):
         raise ValueError(f"fine-tuning takes images to {name} by, but there are none")
-    if (part.labels.ndim > 1) != (metric == "map11"):
-        wanted, shape = "a 1 or 0 for each class" if metric == "map11" else "one class", list(part.labels.shape)
+    if (images.labels.ndim > 1) != (metric == "map11"):
+        wanted, shape = "a 1 or 0 for each class" if metric == "map11" else "one class", list(images.labels.shape)
         raise ValueError(f"--metric {metric} takes {wanted} for each image to {name} by, but labels are {shape}")

@@ -1,8 +1,8 @@
 """Linear classifiers on a frozen encoder, trained by gradient descent as each paper trains its own.
 
-Any number of learning rates is trained in one pass: the heads lie side by side in one matrix and see the same batches.
-Each exists twice, for all training images and for nine tenths of them; the second tells by the last tenth which of the
-first is reported. The test images are not looked at before that.
+Any number of learning rates is trained in one pass: the classifiers lie side by side in one matrix and see the same
+batches. Each learning rate has two of them: one learns from all training images, the other from nine tenths. The last
+tenth says which learning rate is reported; the test images are not looked at before that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,29 +18,31 @@ from torch.nn import functional as F
 from infomax.nn.schedules import cosine
 from infomax.runtime.collectives import global_sum
 
-TRUST = 0.001
+TRUST = 0.001  # LARS's and LARC's coefficient: the share of the weights' norm that a step has
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """How a linear classifier is trained. Weights start as N(0, 0.01^2), biases at 0; momentum is 0.9, and nothing
-    decays."""
+    """A frozen dataclass that holds how a linear classifier is trained, beside what is the same for all.
+
+    Weights start as N(0, 0.01^2), biases at 0. Momentum is 0.9, and there is no weight decay.
+    """
 
     epochs: int
     batch_size: int
     learning_rate: float
-    """At the start, for this batch size: nothing rescales it."""
+    """The learning rate at the start, for this batch size: nothing rescales it."""
     optimizer: Literal["sgd", "lars", "larc"] = "sgd"
     """``lars`` scales the weights' steps by their norm over the gradient's, ``larc`` the biases' too."""
     drops: tuple[int, ...] = ()
-    """Epochs from which the rate is a tenth of what it was; without any, it falls along a cosine, once an epoch."""
+    """Epochs from which the rate is a tenth of what it was. Without any, it falls along a cosine, once an epoch."""
     end: float = 0.0
-    """Where the cosine ends, as a share of the learning rate."""
+    """The end of the cosine, as a share of the learning rate."""
     bicubic: bool = False
-    """Interpolation of the random crops."""
+    """Whether random crops are interpolated by cubics; otherwise linearly."""
 
     def rate(self, epoch: int) -> float:
-        """The share of the learning rate that holds in this epoch, from 0."""
+        """Returns the share of the learning rate that holds in this epoch, counted from 0."""
         if self.drops:
             return 0.1 ** sum(epoch >= drop for drop in self.drops)
         return cosine(1.0, self.end, epoch / self.epochs)
@@ -59,16 +61,19 @@ PROBES = {
     # MVEB, Sec. 6.2: as SimSiam, for 50 epochs; 0.1 * batch / 256.
     "mveb": Probe(epochs=50, batch_size=4096, learning_rate=1.6, optimizer="larc"),
 }
-"""By the name that ``--probe`` takes."""
+"""The probes of the papers, by the names that ``--probe`` takes."""
 
 
 class LinearProbes:
     """Linear classifiers side by side, each with a learning rate of its own.
 
     Args:
-        width: Of the features.
-        rates: A learning rate for each.
+        width: Number of features of an image.
+        classes: Number of classes.
+        rates: The learning rates, one for each classifier.
         probe: How they are trained.
+        seed: Of the first weights, which are the same for all classifiers.
+        device: Where they are trained.
     """
 
     def __init__(
@@ -76,24 +81,26 @@ class LinearProbes:
     ):
         self.count, self.classes, self.optimizer = len(rates), classes, probe.optimizer
         generator = torch.Generator().manual_seed(seed)
-        first = 0.01 * torch.randn(classes, width, generator=generator)  # the same for all
-        self.weight = first.repeat(len(rates), 1).to(device)
+        initial = 0.01 * torch.randn(classes, width, generator=generator)
+        self.weight = initial.repeat(len(rates), 1).to(device)
         self.bias = torch.zeros(len(rates) * classes, device=device)
         self.momentum = [torch.zeros_like(self.weight), torch.zeros_like(self.bias)]
         self.rates = torch.tensor(rates, dtype=torch.float32, device=device)
 
     def scores(self, x: Float[Tensor, "b d"]) -> Float[Tensor, "b heads classes"]:
-        """Class scores of each head."""
+        """Returns the class scores of each classifier."""
         return F.linear(x, self.weight, self.bias).view(len(x), self.count, self.classes)
 
     def step(
         self, x: Float[Tensor, "b d"], labels: Int[Tensor, " b"], counts: Float[Tensor, "b heads"], share: float
     ) -> None:
-        """Go down the gradient of each head's mean cross-entropy, over the global batch.
+        """Makes one step of SGD on each classifier's mean cross-entropy over the global batch.
 
         Args:
-            counts: 1 where a head is to learn from an image, else 0.
-            share: Of the learning rates.
+            x: Features of this rank's images.
+            labels: Their classes.
+            counts: 1 if a classifier (column) is to learn from an image (row), else 0.
+            share: The share of the learning rates that holds at this step.
         """
         scores = self.scores(x)
         error = scores.softmax(2)
@@ -109,19 +116,23 @@ class LinearProbes:
             by_head.sub_((self.rates * share).unsqueeze(1) * momentum.view(self.count, -1))
 
     def state(self) -> dict[str, Tensor]:
-        """All that changes."""
+        """Returns the weights, the biases and their momentum, by name."""
         return dict(zip(("weight", "bias", "weight_momentum", "bias_momentum"), self._values(), strict=True))
 
     def load(self, state: dict[str, Tensor]) -> None:
-        for mine, there in zip(self._values(), state.values(), strict=True):
-            mine.copy_(there)
+        """Goes on from a state that :meth:`state` returned."""
+        for value, saved in zip(self._values(), state.values(), strict=True):
+            value.copy_(saved)
 
     def _values(self) -> list[Tensor]:
         return [self.weight, self.bias, *self.momentum]
 
 
 def held_out(labels: Int[np.ndarray, " n"]) -> np.ndarray:
-    """Every tenth image of each class, to choose a learning rate by; every other one of a class of two to nine."""
+    """Returns which images are held out to choose a learning rate by: True for every tenth image of each class.
+
+    Of a class with two to nine images, every other one is held out.
+    """
     out = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
@@ -129,24 +140,27 @@ def held_out(labels: Int[np.ndarray, " n"]) -> np.ndarray:
     return out
 
 
-def train_heads(
-    heads: LinearProbes,
+def train_probes(
+    probes: LinearProbes,
     probe: Probe,
     batches: Iterator[tuple[int, Float[Tensor, "b d"], np.ndarray]],
     labels: Int[Tensor, " n"],
-    held: Tensor | None,
+    held_out: Float[Tensor, " n"] | None,
 ) -> Iterator[int]:
-    """Train on all batches, yielding after each its epoch.
+    """Trains on all batches, and yields the epoch after each.
 
     Args:
-        batches: The epoch, features on the device, and the rows of ``labels`` that are theirs.
-        labels: On the device.
-        held: 1 for each image that the second half of the heads must not see, on the device; None where there is one.
+        probes: The classifiers, which change.
+        probe: How they are trained.
+        batches: The epoch, the features on the device, and the rows of ``labels`` that belong to them.
+        labels: The classes of all training images, on the device.
+        held_out: 1 for each image that the second half of the classifiers must not see, on the device; None if there
+            is no second half.
     """
     for epoch, x, rows in batches:
         index = torch.from_numpy(rows).to(x.device)
-        counts = torch.ones(len(x), heads.count, device=x.device)
-        if held is not None:
-            counts[:, heads.count // 2 :] = 1 - held[index].unsqueeze(1)
-        heads.step(x, labels[index], counts, probe.rate(epoch))
+        counts = torch.ones(len(x), probes.count, device=x.device)
+        if held_out is not None:
+            counts[:, probes.count // 2 :] = 1 - held_out[index].unsqueeze(1)
+        probes.step(x, labels[index], counts, probe.rate(epoch))
         yield epoch

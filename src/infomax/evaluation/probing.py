@@ -1,12 +1,8 @@
-"""The papers' linear evaluation: a probe of their own on an encoder, with random crops or on features computed once."""
+"""Linear evaluation as each paper does it: probes trained by SGD on random crops, or on features computed once."""
 
-import hashlib
-import json
-import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from os import PathLike
 from typing import Any
@@ -16,24 +12,26 @@ import torch
 from torch import Tensor
 
 from infomax.data.augmentation.make_views import make_views
-from infomax.data.augmentation.views import supervised_crops
-from infomax.data.images import Images
+from infomax.data.augmentation.views import Preprocessing, supervised_crops
 from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, training_batches
+from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.probes import PROBES, LinearProbes, Probe, held_out, train_heads
+from infomax.evaluation.probes import PROBES, LinearProbes, Probe, held_out, train_probes
 from infomax.evaluation.representations import Representation, labelled, represent
+from infomax.evaluation.resumable_work import ResumableWork, hash_labelled_images
 from infomax.evaluation.rows import LinearRow
 from infomax.evaluation.scores import hits, judge
-from infomax.evaluation.unfinished import Unfinished, hash_labelled_images
 from infomax.features.extraction import extract_features
 from infomax.runtime.checks import check_count, check_number, choose
-from infomax.runtime.collectives import all_ranks_max, rank, world_size
-from infomax.runtime.files import cache_folder
+from infomax.runtime.collectives import rank, world_size
 from infomax.runtime.progress import progress_bar
-from infomax.runtime.signals import Interruption
+from infomax.runtime.resumable_loop import ResumableLoop
 
 SAVE_EVERY = 60.0  # seconds
+STATE = "probe"
+"""Name of the state that is saved."""
+CHUNK = 8192  # images that are classified at once
 
 
 def probe(
@@ -74,33 +72,34 @@ def probe(
     check_count("--seed", seed, low=0)
     source, train, test = labelled(data)
     representation = represent(encoder, evaluation)
-    images = train.selected_images
-    settings = replace(settings, batch_size=min(settings.batch_size, len(images)))
+    settings = replace(settings, batch_size=min(settings.batch_size, len(train.index)))
     start = time.perf_counter()
-    run = _Probing(representation, settings, rates, images, train, seed, no_augmentation, evaluation)
-    heads = run.train()
-    best, held_accuracy = 0, None
-    if run.held is not None:
-        accuracies = run.accuracies(heads)
+    job = ProbeJob(
+        representation, settings, rates, train, seed=seed, augmentation=not no_augmentation, evaluation=evaluation
+    )
+    probes = job.train()
+    best, held_out_accuracy = 0, None
+    if job.held_out is not None:
+        accuracies = job.held_out_accuracies(probes)
         best = int(np.argmax(accuracies))
-        held_accuracy = accuracies[best]
+        held_out_accuracy = accuracies[best]
     features = representation.of(test)
-    scores = torch.cat([heads.scores(x.to(run.device).float())[:, best].cpu() for x in features.split(8192)])
+    scores = torch.cat([probes.scores(x.to(job.device).float())[:, best].cpu() for x in features.split(CHUNK)])
     return LinearRow(
         data=source.name,
         representation=representation.name,
         probe=name,
         learning_rate=rates[best],
-        learning_rates=tuple(rates) if held_accuracy is not None else None,
-        held_out_top1=held_accuracy,
+        learning_rates=tuple(rates) if held_out_accuracy is not None else None,
+        held_out_top1=held_out_accuracy,
         augmentation=not no_augmentation,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
-        steps=run.steps,
+        steps=job.steps,
         seed=seed,
         **judge(scores, torch.from_numpy(test.labels)),
         classes=len(train.images.classes),
-        labelled_images=len(images),
+        labelled_images=len(train.index),
         test_images=len(test.labels),
         encoder=representation.identity,
         seconds=round(time.perf_counter() - start, 3),
@@ -108,6 +107,7 @@ def probe(
 
 
 def _settings(name: str, epochs: int | None, batch_size: int | None) -> Probe:
+    """Returns the settings of a paper's probe, with the user's changes."""
     settings = PROBES[choose("--probe", name, PROBES)]
     if batch_size is not None:
         check_count("--batch-size", batch_size, low=1)
@@ -119,118 +119,152 @@ def _settings(name: str, epochs: int | None, batch_size: int | None) -> Probe:
     return settings
 
 
-class _Probing:
-    """One pass over the training images for all learning rates."""
+@dataclass(frozen=True, kw_only=True)
+class ProbeSpecification:
+    """A frozen dataclass that holds all that decides the weights of the probes."""
+
+    probe: Probe
+    encoder: str
+    """Hash of the encoder's architecture and weights."""
+    preprocessing: Preprocessing
+    learning_rates: tuple[float, ...]
+    seed: int
+    augmentation: bool
+    feature_precision: str
+    train: str
+    """Hash of the images to train on, their labels and their order."""
+    infomax: str
+    """Version of this library."""
+
+
+class ProbeJob:
+    """Trains one probe for each learning rate, all in one pass over the training images, and can be resumed.
+
+    If there are several learning rates, each has a second probe that does not see a tenth of the images, by which one
+    of the learning rates is chosen.
+
+    Args:
+        representation: The encoder.
+        probe: The settings of the probes.
+        learning_rates: The learning rates.
+        train: The labelled images to train on.
+        seed: Of the first weights, the order of the images and their crops.
+        augmentation: Whether each epoch takes new random crops; otherwise features are computed once.
+        evaluation: Device, workers and cache.
+
+    Raises:
+        ValueError: if a rank has no image in a batch, or there are too few images to choose a learning rate by.
+    """
 
     def __init__(
         self,
-        what: Representation,
-        settings: Probe,
-        rates: list[float],
-        images: Images,
+        representation: Representation,
+        probe: Probe,
+        learning_rates: Sequence[float],
         train: LabelledImages,
+        *,
         seed: int,
-        no_augmentation: bool,
-        how: EvaluationOptions,
+        augmentation: bool,
+        evaluation: EvaluationOptions,
     ):
-        assert what.encoder is not None
-        self.what, self.encoder, self.settings, self.rates = what, what.encoder, settings, rates
-        self.images, self.seed, self.how, self.cached = images, seed, how, no_augmentation
-        self.classes = len(train.images.classes)
-        self.labels, self.device = train.labels, how.torch_device
-        self.held = held_out(train.labels) if len(rates) > 1 else None
-        if self.held is not None and not self.held.any():
+        assert representation.encoder is not None
+        self.representation, self.encoder, self.probe = representation, representation.encoder, probe
+        self.rates, self.seed, self.augmentation = list(learning_rates), seed, augmentation
+        self.evaluation, self.device = evaluation, evaluation.torch_device
+        self.images, self.labels, self.classes = train.selected_images, train.labels, len(train.images.classes)
+        self.held_out = held_out(train.labels) if len(self.rates) > 1 else None
+        if self.held_out is not None and not self.held_out.any():
             raise ValueError("--learning-rate: to choose among several takes two images of a class at least")
-        self.steps = settings.epochs * (len(images) // settings.batch_size)
-        if settings.batch_size < world_size():
-            raise ValueError(f"--batch-size {settings.batch_size} leaves no image to some of {world_size()} ranks")
-        told = {
-            **asdict(settings),
-            "encoder": what.identity,
-            "preprocessing": asdict(what.encoder.preprocessing),
-            "rates": rates,
-            "seed": seed,
-            "augmentation": not no_augmentation,
-            "feature_precision": how.feature_precision,
-            "train": hash_labelled_images(train),
-            "infomax": version("infomax"),
-        }
-        place = cache_folder() / "unfinished" / hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-        self.unfinished = Unfinished(None if how.no_cache else place, told)
+        self.steps = probe.epochs * (len(self.images) // probe.batch_size)
+        if probe.batch_size < world_size():
+            raise ValueError(f"--batch-size {probe.batch_size} leaves no image to some of {world_size()} ranks")
+        specification = ProbeSpecification(
+            probe=probe,
+            encoder=representation.identity,
+            preprocessing=self.encoder.preprocessing,
+            learning_rates=tuple(self.rates),
+            seed=seed,
+            augmentation=augmentation,
+            feature_precision=evaluation.feature_precision,
+            train=hash_labelled_images(train),
+            infomax=version("infomax"),
+        )
+        keeps_nothing = evaluation.no_cache
+        self.work = ResumableWork(specification, None) if keeps_nothing else ResumableWork.in_cache(specification)
 
     def train(self) -> LinearProbes:
-        """All heads after the last epoch, from where an interrupted process left them."""
-        rates = self.rates * (1 if self.held is None else 2)
-        width = self.encoder.width
-        heads = LinearProbes(width, self.classes, rates, self.settings, seed=self.seed, device=self.device)
-        done, saved_at = 0, time.perf_counter()
-        if (state := self.unfinished.newest("probe")) is not None:
-            done = int(state.pop("step"))
-            heads.load(state)
-        labels = torch.from_numpy(self.labels).to(self.device)
-        held = None if self.held is None else torch.from_numpy(self.held).float().to(self.device)
-        trained = train_heads(
-            heads, self.settings, self._cached(done) if self.cached else self._augmented(done), labels, held
-        )
-        quiet = self.how.quiet or rank() > 0
-        with (
-            progress_bar("probe", self.steps, done=done, unit="steps", quiet=quiet) as bar,
-            Interruption() as interruption,
-        ):
-            for step, _ in enumerate(trained, start=done + 1):
-                bar.update()
-                signal = all_ranks_max(interruption.signal, self.device)  # ranks end at the same step
-                if signal or (time.perf_counter() - saved_at > SAVE_EVERY and step < self.steps):
-                    self.unfinished.save("probe", {"step": step, **heads.state()})
-                    saved_at = time.perf_counter()
-                if signal:
-                    if self.unfinished.path is not None and rank() == 0:
-                        where = f"infomax: stopped at step {step} of {self.steps}"
-                        bar.write(f"{where}; the same command goes on from there", file=sys.stderr)
-                    interruption.end(signal)
-        if self.unfinished.path is not None and rank() == 0:
-            shutil.rmtree(self.unfinished.path, ignore_errors=True)
-        return heads
+        """Returns all probes after the last epoch; what an interrupted process has done is not done again.
 
-    def accuracies(self, heads: LinearProbes) -> list[float]:
-        """On the images held out, of the heads that have not seen them."""
-        assert self.held is not None
-        rows = np.flatnonzero(self.held)
-        if self.cached:
-            features = self.what.features(self.images)[rows]
+        Raises:
+            ValueError: if an image cannot be read.
+        """
+        rates = self.rates * (1 if self.held_out is None else 2)
+        width = self.encoder.width
+        probes = LinearProbes(width, self.classes, rates, self.probe, seed=self.seed, device=self.device)
+        done = 0
+        if (state := self.work.newest_state(STATE)) is not None:
+            done = int(state.pop("step"))
+            probes.load(state)
+        labels = torch.from_numpy(self.labels).to(self.device)
+        held_out = None if self.held_out is None else torch.from_numpy(self.held_out).float().to(self.device)
+        batches = self._augmented_batches(done) if self.augmentation else self._cached_batches(done)
+        quiet = self.evaluation.quiet or rank() > 0
+        loop = ResumableLoop(
+            steps=self.steps,
+            done=done,
+            save=lambda: self.work.save(STATE, {"step": loop.done, **probes.state()}),
+            device=self.device,
+            save_every=SAVE_EVERY,
+            bar=progress_bar("probe", self.steps, done=done, unit="steps", quiet=quiet),
+            resume_hint=self.work.resume_hint,
+        )
+        with loop:
+            for _ in train_probes(probes, self.probe, batches, labels, held_out):
+                loop.step_done()
+        self.work.discard()
+        return probes
+
+    def held_out_accuracies(self, probes: LinearProbes) -> list[float]:
+        """Returns the accuracy of each learning rate on the images held out, of the probes that have not seen them."""
+        assert self.held_out is not None
+        rows = np.flatnonzero(self.held_out)
+        if self.augmentation:
+            compute = {"device": self.device, "workers": self.evaluation.workers}
+            features = extract_features(self.encoder, self.images, rows, self.encoder.preprocessing, **compute)
         else:
-            where = {"device": self.device, "workers": self.how.workers}
-            features = extract_features(self.encoder, self.images, rows, self.encoder.preprocessing, **where)
-        scores = heads.scores(features.to(self.device).float())[:, len(self.rates) :].cpu()
+            features = self.representation.features(self.images)[rows]
+        scores = probes.scores(features.to(self.device).float())[:, len(self.rates) :].cpu()
         labels = torch.from_numpy(self.labels[rows])
         return [float(hits(scores[:, i], labels).float().mean()) for i in range(len(self.rates))]
 
-    def _plan(self) -> dict[str, Any]:
-        return {"batch_size": self.settings.batch_size, "seed": self.seed, "rank": rank(), "world_size": world_size()}
+    def _schedule(self) -> dict[str, Any]:
+        return {"batch_size": self.probe.batch_size, "seed": self.seed, "rank": rank(), "world_size": world_size()}
 
-    def _cached(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
-        features = self.what.features(self.images).to(self.device).float()
-        plan = BatchSchedule(
-            len(self.images), start=done, stop=self.steps, micro_batch_size=self.settings.batch_size, **self._plan()
+    def _cached_batches(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
+        """Yields the epoch, the features and the rows of each batch that is left, of features computed once."""
+        features = self.representation.features(self.images).to(self.device).float()
+        schedule = BatchSchedule(
+            len(self.images), start=done, stop=self.steps, micro_batch_size=self.probe.batch_size, **self._schedule()
         )
-        for epoch, index in plan:
+        for epoch, index in schedule:
             yield epoch, features[torch.from_numpy(index).to(self.device)], index
 
     @torch.no_grad()
-    def _augmented(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
-        views = supervised_crops(self.encoder.preprocessing, bicubic=self.settings.bicubic)
-        where = {"workers": self.how.workers, "device": self.device}
-        batches = training_batches(self.images, views, steps=range(done, self.steps), **self._plan(), **where)
+    def _augmented_batches(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
+        """Yields the epoch, the features and the rows of each batch that is left, of new random crops."""
+        views = supervised_crops(self.encoder.preprocessing, bicubic=self.probe.bicubic)
+        compute = {"workers": self.evaluation.workers, "device": self.device}
+        batches = training_batches(self.images, views, steps=range(done, self.steps), **self._schedule(), **compute)
         self.encoder.eval().to(self.device)
 
-        def make(batch: Any) -> list[Tensor]:
+        def make(batch: Batch) -> list[Tensor]:
             return make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index)
 
-        ready = BatchPrefetcher(batches, self.device, make)
-        for batch in ready:
+        prefetcher = BatchPrefetcher(batches, self.device, make)
+        for batch in prefetcher:
             if batch.unreadable:
                 raise ValueError(next(iter(batch.unreadable.values())))
             view = (batch.views or make(batch))[0]
             features = self.encoder(view).float()
-            ready.prefetch()
+            prefetcher.prefetch()
             yield batch.epoch, features, batch.index

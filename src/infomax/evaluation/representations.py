@@ -21,15 +21,13 @@ from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.data.streams import Stream
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.result_row import ResultRow
-from infomax.features.cache import Encode, cached_features
+from infomax.features.cache import Encode, FeatureSpecification, cached_features
 from infomax.features.extraction import encode_batches, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import Encoder, fingerprint, untrained_encoder
 from infomax.models.pretrained import open_encoder
 
 RECALIBRATION_IMAGES = 10_000
 """Images that set the BatchNorm statistics of an untrained encoder."""
-DTYPES = {"32": torch.float32, "16": torch.float16}
-"""Types of features, by the names of :data:`infomax.evaluation.options.PRECISIONS`."""
 Row = TypeVar("Row", bound=ResultRow)
 
 
@@ -83,12 +81,17 @@ def _of_encoder(
     def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
         return encode_batches(network, images, index, preprocessing, device=device, workers=workers)
 
-    return Representation(name, identity, _cached(encode, f"{identity} {preprocessing}", evaluation), network)
+    return Representation(name, identity, _cached(encode, identity, preprocessing, evaluation), network)
 
 
-def _cached(encode: Encode, identity: str, evaluation: EvaluationOptions) -> Callable[[Images], Tensor]:
-    dtype, keep = DTYPES[evaluation.feature_precision], not evaluation.no_cache
-    return partial(cached_features, encode, identity, dtype=dtype, keep=keep, quiet=evaluation.quiet)
+def _cached(
+    encode: Encode, identity: str, preprocessing: Preprocessing, evaluation: EvaluationOptions
+) -> Callable[[Images], Tensor]:
+    """Returns a function that computes features, or reads them from the cache."""
+    specification = FeatureSpecification(
+        encoder=identity, preprocessing=preprocessing, precision=evaluation.feature_precision
+    )
+    return partial(cached_features, encode, specification, keep=not evaluation.no_cache, quiet=evaluation.quiet)
 
 
 def baselines(
@@ -109,7 +112,7 @@ def baselines(
     def raw(images: Images, index: np.ndarray) -> Iterator[Tensor]:
         return pixel_batches(images, index, preprocessing, workers=workers)
 
-    representations = [Representation("raw pixels", "", _cached(raw, f"pixels {preprocessing}", evaluation))]
+    representations = [Representation("raw pixels", "", _cached(raw, "", preprocessing, evaluation))]
     if is_run(encoder):
         network, sample = untrained_encoder(encoder), part.subsample(RECALIBRATION_IMAGES)
         # The identity names what the statistics come from, not their last bits, which differ between machines.
@@ -126,7 +129,8 @@ def baselines(
         def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
             yield from encode_batches(recalibrated(), images, index, preprocessing, device=device, workers=workers)
 
-        representations.insert(0, Representation("untrained encoder", identity, _cached(encode, identity, evaluation)))
+        features = _cached(encode, identity, preprocessing, evaluation)
+        representations.insert(0, Representation("untrained encoder", identity, features))
     return representations
 
 

@@ -1,8 +1,9 @@
 """Fine-tuning on another data set, with learning rate and weight decay chosen on images held out (MVEB, Table 4).
 
 The protocol of Kornblith et al. (2019), as Ericsson et al. (2021) carry it out: of each pair of a grid, the encoder is
-fine-tuned on the training images and judged once, at the end, on the validation images. The best pair fine-tunes the
-encoder once more, from its own weights, on both; this is judged on the test images, which nothing else has seen.
+fine-tuned on the training images and evaluated once, at the end, on the validation images. With the best pair, the
+encoder is fine-tuned once more, from its own weights, on both; this is evaluated on the test images, which nothing else
+has seen.
 """
 
 import time
@@ -29,10 +30,13 @@ from infomax.runtime.checks import check_count
 RATES = (0.1, 0.01, 0.001, 0.0001)
 DECAYS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
 GRID = tuple(product(RATES, DECAYS))
-"""Pairs of a learning rate and a weight decay, which SGD takes divided by the learning rate."""
+"""Pairs of a learning rate and a weight decay. SGD is given the weight decay divided by the learning rate."""
 ORDER = tuple((rate, decay) for decay in (0.0, 1e-4, 1e-6, 1e-3, 1e-5) for rate in (0.01, 0.001, 0.1, 0.0001))
-"""In which they are tried. The learning rate moves the result more than the weight decay, so that all four are tried
-first without any, the middle ones before the extremes; then each decay far from those before."""
+"""The pairs in the order in which they are tried.
+
+The learning rate moves the result more than the weight decay. So all four are tried first without any weight decay, the
+middle ones before the extremes; then come the weight decays, each far from those before.
+"""
 TRANSFER = FineTuning(
     name="transfer",
     steps=5000,
@@ -42,7 +46,7 @@ TRANSFER = FineTuning(
     schedule="cosine-by-step",
     nesterov=True,
 )
-"""One fine-tuning, but for the pair. The classifier starts as PyTorch's linear layers do."""
+"""The setting of one fine-tuning, but for the pair. The classifier starts as PyTorch's linear layers do."""
 
 
 def transfer_finetune(
@@ -68,6 +72,7 @@ def transfer_finetune(
     Args:
         encoder: Name of the encoder, or what :func:`infomax.evaluation.transfer.to_transfer` made of it, for several
             data sets.
+        source: The data set.
         steps: Of each fine-tuning; None takes 5,000.
         batch_size: None takes 64, or all training images if they are fewer.
         budget: Try only so many of the 20 pairs, the first in :data:`ORDER`; None tries all.
@@ -83,17 +88,25 @@ def transfer_finetune(
     evaluation = evaluation or EvaluationOptions()
     if budget is not None:
         check_count("--budget", budget, low=1)
-    given: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
-    setting = replace(TRANSFER, **{key: value for key, value in given.items() if value is not None})
+    changes: dict[str, Any] = {"steps": steps, "batch_size": batch_size}
+    setting = replace(TRANSFER, **{name: value for name, value in changes.items() if value is not None})
     representation = encoder if isinstance(encoder, Representation) else to_transfer(encoder, evaluation)
     split, metric = parts(source), metric_of(source)
     both = together(split.train, split.val)
-    named = {"train": split.train, "val": split.val, "trainval": both, "test": split.test}
-    job = FineTuneJob(representation, setting, named, metric, seed, precision, work, evaluation)
-    tried = [_try(job, setting, *pair) for pair in ORDER[:budget]]
-    best = choose_best(tried)
+    job = FineTuneJob(
+        representation,
+        setting,
+        {"train": split.train, "val": split.val, "trainval": both, "test": split.test},
+        metric=metric,
+        seed=seed,
+        precision=precision,
+        folder=work,
+        evaluation=evaluation,
+    )
+    trials = [_try_pair(job, setting, *pair) for pair in ORDER[:budget]]
+    best = choose_best(trials)
     rate, decay = best["learning_rate"], best["weight_decay"]
-    final = job.judged("trainval", "test", of_pair(setting, "best", rate, decay))
+    final = job.fine_tune("trainval", "test", of_pair(setting, "best", rate, decay))
     return TransferFinetuneRow.from_json(
         {
             "protocol": "transfer-finetune",
@@ -103,32 +116,32 @@ def transfer_finetune(
             "learning_rate": rate,
             "weight_decay": decay,
             "validation": best["validation"],
-            "tried": tried,
+            "tried": trials,
             "grid": len(GRID),
             **final,
             "train_images": len(split.train.index),
             "validation_images": len(split.val.index),
             "test_images": len(split.test.index),
-            **job.common,
-            "seconds": round(final["seconds"] + sum(trial["seconds"] for trial in tried), 3),
+            **job.row_fields(),
+            "seconds": round(final["seconds"] + sum(trial["seconds"] for trial in trials), 3),
         }
     )
 
 
 def of_pair(setting: FineTuning, stage: str, rate: float, decay: float) -> FineTuning:
-    """Returns the setting of a fine-tuning by one pair of the grid, named after it."""
+    """Returns the setting of one pair of the grid, named after the stage and the pair."""
     name = f"{stage}-{rate:g}-{decay:g}"
     return replace(setting, name=name, backbone_rate=rate, head_rate=rate, weight_decay=decay / rate)
 
 
-def _try(job: FineTuneJob, setting: FineTuning, rate: float, decay: float) -> Row:
-    """Fine-tunes by a pair, and returns its metric on the validation images, or that it diverged."""
+def _try_pair(job: FineTuneJob, setting: FineTuning, rate: float, decay: float) -> Row:
+    """Returns what a row says of a pair: its metric on the validation images, or that its training diverged."""
     start, pair = time.perf_counter(), of_pair(setting, "trial", rate, decay)
     try:
-        row = job.judged("train", "val", pair)
+        row = job.fine_tune("train", "val", pair)
     except FloatingPointError:
         row = {job.metric: None, "seconds": round(time.perf_counter() - start, 3)}
-        job.unfinished.finish(pair.name, row)
+        job.work.finish(pair.name, row)
     score = row[job.metric]
     return {
         "learning_rate": rate,
@@ -139,21 +152,27 @@ def _try(job: FineTuneJob, setting: FineTuning, rate: float, decay: float) -> Ro
     }
 
 
-def choose_best(tried: Sequence[Row]) -> Row:
-    """Returns the pair of the highest ``validation``, the first of them in :data:`GRID`.
+def choose_best(trials: Sequence[Row]) -> Row:
+    """Returns the trial of the highest ``validation``; of several, the first in :data:`GRID`.
 
     Raises:
         FloatingPointError: if all have diverged.
     """
-    finished = [trial for trial in tried if not trial["diverged"]]
-    if not finished:
-        raise FloatingPointError(f"transfer: the training diverged with each of {len(tried)} pairs of the grid")
-    finished.sort(key=lambda trial: GRID.index((trial["learning_rate"], trial["weight_decay"])))
-    return max(finished, key=lambda trial: trial["validation"])  # the first of several
+    converged = [trial for trial in trials if not trial["diverged"]]
+    if not converged:
+        raise FloatingPointError(f"transfer: the training diverged with each of {len(trials)} pairs of the grid")
+    converged.sort(key=lambda trial: GRID.index((trial["learning_rate"], trial["weight_decay"])))
+    return max(converged, key=lambda trial: trial["validation"])  # max takes the first of equals
 
 
 def together(first: LabelledImages, second: LabelledImages) -> LabelledImages:
-    """Joins two parts to one; arrays of one size stay one array, and parts of the same images stay parts of them."""
+    """Returns the images of both splits as one.
+
+    Arrays of one size become one array. Splits of the same images become a split of those images.
+
+    Raises:
+        ValueError: if the splits differ in their classes or in the kind of their labels.
+    """
     if first.labels.shape[1:] != second.labels.shape[1:]:
         shapes = f"{list(first.labels.shape)} and {list(second.labels.shape)}"
         raise ValueError(f"two splits must have labels of one kind, but have {shapes}")
@@ -165,8 +184,9 @@ def together(first: LabelledImages, second: LabelledImages) -> LabelledImages:
     a, b = first.images, second.images
     if a.classes != b.classes:
         raise ValueError(f"two splits must have the same classes, but have {a.classes} and {b.classes}")
-    all_labelled = a.labels is not None and b.labels is not None
-    all_labels = np.concatenate([a.labels, b.labels]) if all_labelled else None  # pyrefly: ignore
+    all_labels = None
+    if a.labels is not None and b.labels is not None:
+        all_labels = np.concatenate([a.labels, b.labels])
     images: Images = JoinedImages([a, b], all_labels, a.classes)
     if isinstance(a, ArrayImages) and isinstance(b, ArrayImages) and a.pixels.shape[1:] == b.pixels.shape[1:]:
         images = ArrayImages(np.concatenate([a.pixels, b.pixels]), all_labels, a.classes)

@@ -1,15 +1,15 @@
 """Fine-tuning: an encoder and a linear classifier on its features, trained together on labels.
 
-Training images are random crops, flipped or not; images to classify are shown as the encoder wants them. The classifier
-of the last step is judged, and none is chosen by the images that it is judged by.
+Training images are random crops, some of them flipped; images to classify are prepared as the encoder's preprocessing
+says. The classifier of the last step is evaluated; none is chosen by the test images.
 
-On several ranks each takes its share of a batch and gradients are averaged, but BatchNorm normalises by the share's own
-statistics, whose running means are averaged after each step: the number of ranks decides the result with the rest.
+On several ranks each takes its share of a batch, and gradients are averaged. BatchNorm normalises by the share's own
+statistics, whose running means are averaged after each step. So the number of ranks is one of the things that decide
+the result.
 """
 
 import copy
 import re
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,42 +26,45 @@ from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages
-from infomax.evaluation.unfinished import Unfinished
+from infomax.evaluation.resumable_work import ResumableWork
 from infomax.models.encoders import Encoder
 from infomax.nn.batch_norm import batch_norms
 from infomax.nn.schedules import cosine
 from infomax.runtime.checks import check_count, check_number, choose
-from infomax.runtime.collectives import all_ranks_max, average_in_place, gather, rank, world_size
+from infomax.runtime.collectives import average_in_place, gather, rank, world_size
 from infomax.runtime.progress import progress_bar
-from infomax.runtime.signals import Interruption
+from infomax.runtime.resumable_loop import ResumableLoop
 
 SCHEDULES = ("cosine", "cosine-by-step", "staircase")
-STAIR, BACKBONE_FALL, HEAD_FALL = 5, 0.2, 0.1  # epochs, and the factors of the rates after each as many
-CHECK = 50  # steps after which the loss is looked at: each look waits for the device
+STAIR = 5  # epochs after which the staircase multiplies the learning rates
+BACKBONE_FACTOR, HEAD_FACTOR = 0.2, 0.1  # of the staircase
+CHECK = 50  # steps after which the loss is read: each time waits for the device
 SAVE_EVERY = 60.0  # seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """How an encoder is fine-tuned: by SGD with momentum 0.9, for ``epochs`` or for ``steps``."""
+    """A frozen dataclass that says how an encoder is fine-tuned: by SGD with momentum 0.9, for some epochs or steps."""
 
     name: str
+    """Name of the setting; a folder is named after it."""
     backbone_rate: float
-    """Learning rate of the encoder; at 0 it stays as it is, BatchNorm's statistics included."""
+    """Learning rate of the encoder. At 0 the encoder stays as it is, BatchNorm's statistics included."""
     head_rate: float
     """Learning rate of the classifier."""
     epochs: int | None = None
     steps: int | None = None
     batch_size: int = 256
-    """Of all ranks together; all images, if they are fewer."""
+    """Images of a step, over all ranks; all images, if they are fewer."""
     schedule: str = "cosine"
-    """Of both rates: ``cosine`` to 0, once an epoch; ``cosine-by-step``; or ``staircase``, which multiplies the
-    encoder's by 0.2 and the classifier's by 0.1 every 5 epochs."""
+    """The schedule of both learning rates: ``cosine`` falls to 0, once an epoch; ``cosine-by-step``, at each step;
+    ``staircase`` multiplies the encoder's by 0.2 and the classifier's by 0.1 every 5 epochs."""
     head_std: float | None = None
-    """Standard deviation of the classifier's first weights, with biases of 0; None takes PyTorch's own."""
+    """Standard deviation of the classifier's first weights, whose biases are then 0; None takes PyTorch's own."""
     weight_decay: float = 0.0
-    """As SGD takes it; of all parameters."""
+    """Weight decay of all parameters, as SGD takes it."""
     nesterov: bool = False
+    """Whether the momentum is Nesterov's."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
@@ -80,36 +83,50 @@ class FineTuning:
             check_number(name, getattr(self, name), low=0)
 
     def rates(self, step: int, epoch: int, steps: int) -> tuple[float, float]:
-        """Learning rates of the encoder and of the classifier at one of ``steps`` steps; steps and epochs from 0."""
+        """Returns the learning rates of the encoder and of the classifier.
+
+        Args:
+            step: The step, counted from 0.
+            epoch: The epoch, counted from 0.
+            steps: Number of steps in all.
+        """
         if self.schedule == "staircase":
-            fallen = epoch // STAIR
-            return self.backbone_rate * BACKBONE_FALL**fallen, self.head_rate * HEAD_FALL**fallen
+            stairs = epoch // STAIR
+            return self.backbone_rate * BACKBONE_FACTOR**stairs, self.head_rate * HEAD_FACTOR**stairs
         done = step / steps if self.epochs is None or self.schedule == "cosine-by-step" else epoch / self.epochs
         return cosine(self.backbone_rate, 0.0, done), cosine(self.head_rate, 0.0, done)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compute:
-    """What a fine-tuning is carried out by."""
+    """A frozen dataclass that says what a fine-tuning computes on."""
 
     device: torch.device | str = "cpu"
+    """The device that this rank computes on."""
     workers: int | None = None
-    """Processes that decode image files; None takes one a core, at most 8."""
+    """Number of processes that decode image files; None takes one for each core, at most 8."""
     precision: str = "32"
     """``32``, or ``bf16`` by autocast."""
     quiet: bool = True
-    """No progress bar."""
+    """Whether to show no progress bar."""
 
     def __post_init__(self) -> None:
         choose("--precision", self.precision, ("32", "bf16"))
 
     def cast(self) -> torch.autocast:
-        """The precision of a forward pass."""
+        """Returns a context manager that sets the precision of a forward pass."""
         return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 class Classifier(nn.Module):
-    """A copy of an encoder and a linear layer on its features: images [B, 3, H, W] to class scores [B, classes]."""
+    """A copy of an encoder with a linear layer on its features: images [B, 3, H, W] to class scores [B, classes].
+
+    Args:
+        encoder: The encoder, which does not change.
+        classes: Number of classes.
+        setting: Says how the layer starts, and whether the encoder is frozen.
+        seed: Of the layer's first weights.
+    """
 
     def __init__(self, encoder: Encoder, classes: int, setting: FineTuning, *, seed: int):
         super().__init__()
@@ -123,6 +140,7 @@ class Classifier(nn.Module):
                 nn.init.zeros_(self.head.bias)
 
     def train(self, mode: bool = True) -> "Classifier":
+        """Sets training mode, but leaves a frozen encoder in evaluation mode."""
         super().train(mode)
         self.encoder.train(mode and not self.frozen)
         return self
@@ -132,91 +150,98 @@ class Classifier(nn.Module):
 
 
 class FineTuner:
-    """One fine-tuning on labelled images, from where it was interrupted.
+    """Makes one fine-tuning on labelled images, from where an earlier process was interrupted.
 
     Args:
-        part: Images to train on, with a class each, or with 1 for each class that an image shows; then each class has
-            a binary cross-entropy of its own.
+        encoder: The encoder, which does not change.
+        images: The images to train on. Each has a class, or a 1 for each class that it shows; then each class has a
+            binary cross-entropy of its own.
+        setting: How the encoder is fine-tuned.
         seed: Of the classifier's first weights, the order of the images and their crops.
-        unfinished: Where checkpoints are kept, under the setting's name.
+        compute: What it computes on.
+        work: Keeps checkpoints, under the setting's name.
+
+    Raises:
+        ValueError: if a batch has too few images for the ranks.
     """
 
     def __init__(
         self,
         encoder: Encoder,
-        part: LabelledImages,
+        images: LabelledImages,
         setting: FineTuning,
         *,
         seed: int,
         compute: Compute,
-        unfinished: Unfinished,
+        work: ResumableWork,
     ):
-        self.setting, self.seed, self.compute, self.unfinished = setting, seed, compute, unfinished
-        self.images, self.labels = part.selected_images, torch.from_numpy(part.labels).long()
+        self.setting, self.seed, self.compute, self.work = setting, seed, compute, work
+        self.images, self.labels = images.selected_images, torch.from_numpy(images.labels).long()
         self.batch_size = min(setting.batch_size, len(self.images))
-        self.model = Classifier(encoder, class_count(part), setting, seed=seed)
-        least = world_size() * (1 if self.model.frozen else 2)  # BatchNorm takes two
+        self.model = Classifier(encoder, class_count(images), setting, seed=seed)
+        least = world_size() * (1 if self.model.frozen else 2)  # BatchNorm needs two images on each rank
         if self.batch_size < least:
-            what = f"batch_size {setting.batch_size} of {len(self.images)} images"
-            raise ValueError(f"{what}: {world_size()} ranks take {least} images a step at least")
+            batch = f"batch_size {setting.batch_size} of {len(self.images)} images"
+            raise ValueError(f"{batch}: {world_size()} ranks take {least} images a step at least")
         self.steps = setting.steps or (setting.epochs or 0) * (len(self.images) // self.batch_size)
         self.model.to(compute.device).to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-        parts = [self.model.encoder, self.model.head]
         self.optimizer = torch.optim.SGD(
-            [{"params": list(part.parameters()), "lr": 0.0} for part in parts],
+            [{"params": list(module.parameters()), "lr": 0.0} for module in (self.model.encoder, self.model.head)],
             momentum=0.9,
             nesterov=setting.nesterov,
             weight_decay=setting.weight_decay,
         )
         norms = [] if self.model.frozen else batch_norms(self.model)
-        self.statistics = [x for norm in norms for x in (norm.running_mean, norm.running_var) if x is not None]
+        self.running_statistics = [x for norm in norms for x in (norm.running_mean, norm.running_var) if x is not None]
         self.done, seconds = 0, 0.0
-        self.loss, self.summed = torch.zeros((), device=compute.device), 0
-        if (state := unfinished.newest(setting.name)) is not None:
+        self.loss_sum, self.losses = torch.zeros((), device=compute.device), 0
+        if (state := work.newest_state(setting.name)) is not None:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.done, seconds = state["step"], state["seconds"]
         self.began = time.perf_counter() - seconds  # as if it had not been interrupted
 
     def run(self) -> Classifier:
-        """All steps that are left.
+        """Makes all steps that are left, and returns the classifier.
 
         Raises:
             FloatingPointError: on all ranks, if the loss becomes infinite or NaN.
-            ValueError: if an image cannot be read: another one may not stand in for it, for it has its own label.
+            ValueError: if an image cannot be read: no other image may stand in for it, for it would have another label.
         """
-        device, saved_at = torch.device(self.compute.device), time.perf_counter()
-        # Random layers are seeded step by step; the caller's own numbers stay as they were.
-        own_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        device = torch.device(self.compute.device)
+        # Each step seeds random layers. The caller's random state stays as it was.
+        callers_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
         quiet = self.compute.quiet or rank() > 0
         bar = progress_bar(self.setting.name, self.steps, done=self.done, unit="steps", quiet=quiet)
+        loop = ResumableLoop(
+            steps=self.steps,
+            done=self.done,
+            save=self._save,
+            device=device,
+            save_every=SAVE_EVERY,
+            bar=bar,
+            name=self.setting.name,
+            resume_hint=self.work.resume_hint,
+        )
         self.model.train()
-        with bar, own_numbers, Interruption() as interruption:
+        with callers_random_state, loop:
             for batch in self._batches(device):
                 self._step(batch)
                 self.done += 1
-                bar.update()
                 if self.done % CHECK == 0 or self.done == self.steps:
                     bar.set_postfix(loss=f"{self._mean_loss():.4g}")
-                if signal := all_ranks_max(interruption.signal, device):  # ranks end at the same step
-                    self._save()
-                    if self.unfinished.path is not None and rank() == 0:
-                        where = f"{self.setting.name}: stopped at step {self.done} of {self.steps}"
-                        bar.write(f"infomax: {where}; the same command goes on from there", file=sys.stderr)
-                    interruption.end(signal)
-                if time.perf_counter() - saved_at > SAVE_EVERY:
-                    self._save()
-                    saved_at = time.perf_counter()
+                loop.step_done()
         return self.model
 
     def _batches(self, device: torch.device) -> Iterator[Batch]:
+        """Yields this rank's share of each batch that is left, with its views."""
         views = supervised_crops(self.model.encoder.preprocessing)
         dtype = self.model.head.weight.dtype
 
         def make(batch: Batch) -> list[Tensor]:
             return make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index, dtype=dtype)
 
-        read = training_batches(
+        batches = training_batches(
             self.images,
             views,
             batch_size=self.batch_size,
@@ -227,12 +252,13 @@ class FineTuner:
             workers=self.compute.workers,
             device=device,
         )
-        for batch in BatchPrefetcher(read, device, make):
+        for batch in BatchPrefetcher(batches, device, make):
             if batch.unreadable:
                 raise ValueError(next(iter(batch.unreadable.values())))
             yield batch if batch.views is not None else batch._replace(views=make(batch))
 
     def _step(self, batch: Batch) -> None:
+        """Makes one step of SGD."""
         rates = self.setting.rates(self.done, batch.epoch, self.steps)
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
@@ -241,29 +267,33 @@ class FineTuner:
         assert batch.views is not None
         with self.compute.cast():
             scores = self.model(batch.views[0])
-        # Ranks may hold different numbers of images: their mean is that over the batch.
+        # Ranks may hold different numbers of images. With these weights their mean is the mean over the batch.
         loss = _loss(scores.to(self.model.head.weight.dtype), labels) * (len(labels) * world_size() / self.batch_size)
         self.optimizer.zero_grad()
         loss.backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        average_in_place([*gradients, *self.statistics])
+        average_in_place([*gradients, *self.running_statistics])
         self.optimizer.step()
-        self.loss += loss.detach()
-        self.summed += 1
+        self.loss_sum += loss.detach()
+        self.losses += 1
 
     def _mean_loss(self) -> float:
-        """Of the steps since it was asked for last."""
-        average_in_place([self.loss])
-        mean, self.summed = float(self.loss) / self.summed, 0
-        self.loss.zero_()
+        """Returns the mean loss of the steps since the last call, the same on all ranks.
+
+        Raises:
+            FloatingPointError: if it is infinite or NaN.
+        """
+        average_in_place([self.loss_sum])
+        mean, self.losses = float(self.loss_sum) / self.losses, 0
+        self.loss_sum.zero_()
         if not np.isfinite(mean):
-            what = f"the loss became infinite or NaN by step {self.done} of {self.steps}"
-            raise FloatingPointError(f"{self.setting.name}: {what}; smaller learning rates are the usual cure")
+            problem = f"the loss became infinite or NaN by step {self.done} of {self.steps}"
+            raise FloatingPointError(f"{self.setting.name}: {problem}; smaller learning rates are the usual cure")
         return mean
 
     def _save(self) -> None:
         state = {"step": self.done, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        self.unfinished.save(self.setting.name, {**state, "seconds": time.perf_counter() - self.began})
+        self.work.save(self.setting.name, {**state, "seconds": time.perf_counter() - self.began})
 
 
 def _loss(scores: Tensor, labels: Tensor) -> Tensor:
@@ -272,26 +302,28 @@ def _loss(scores: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(scores, labels)
 
 
-def class_count(part: LabelledImages) -> int:
-    """That a classifier tells apart."""
-    return len(part.images.classes) if part.labels.ndim == 1 else part.labels.shape[1]
+def class_count(images: LabelledImages) -> int:
+    """Returns the number of classes that a classifier of these images tells apart."""
+    return len(images.images.classes) if images.labels.ndim == 1 else images.labels.shape[1]
 
 
 @torch.no_grad()
-def class_scores(model: Classifier, part: LabelledImages, compute: Compute) -> Float[Tensor, "n classes"]:
-    """Of the images of a part, in their order, on the CPU, the same on all ranks; the model is put in evaluation mode.
+def class_scores(model: Classifier, images: LabelledImages, compute: Compute) -> Float[Tensor, "n classes"]:
+    """Returns the class scores of the images, in their order, on the CPU; the same on all ranks.
+
+    The model is put in evaluation mode.
 
     Raises:
-        FloatingPointError: if they are infinite or NaN.
+        FloatingPointError: if a score is infinite or NaN.
     """
-    how, weight = model.encoder.preprocessing, model.head.weight
-    first, last = (r * len(part.index) // world_size() for r in (rank(), rank() + 1))
-    found = [weight.new_zeros(0, len(weight))]
+    preprocessing, weight = model.encoder.preprocessing, model.head.weight
+    first, last = (r * len(images.index) // world_size() for r in (rank(), rank() + 1))
+    scores = [weight.new_zeros(0, len(weight))]  # a rank may have no image
     model.eval()
-    for batch in evaluation_batches(part.images, part.index[first:last], how, workers=compute.workers):
+    for batch in evaluation_batches(images.images, images.index[first:last], preprocessing, workers=compute.workers):
         with compute.cast():
-            found.append(model(batch.to(weight.device, weight.dtype)).to(weight.dtype))
-    scores = gather(torch.cat(found))[0].cpu()
-    if not scores.isfinite().all():
+            scores.append(model(batch.to(weight.device, weight.dtype)).to(weight.dtype))
+    all_scores = gather(torch.cat(scores))[0].cpu()
+    if not all_scores.isfinite().all():
         raise FloatingPointError("the class scores became infinite or NaN; smaller learning rates are the usual cure")
-    return scores
+    return all_scores

@@ -1,7 +1,7 @@
 """Caches features on disk, in files named by a hash of the encoder, the preprocessing and the images."""
 
-import hashlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -10,15 +10,36 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images, Subset
 from infomax.data.loading.evaluation import BATCH_SIZE
 from infomax.runtime.collectives import barrier, broadcast_from_rank0, rank, world_size
 from infomax.runtime.files import cache_folder, write_atomic
+from infomax.runtime.identity import specification_hash
 from infomax.runtime.progress import progress_bar
 
 CHUNK = 16 * BATCH_SIZE  # images whose features are one file, the most that an interrupted process has to compute again
 Encode = Callable[[Images, np.ndarray], Iterator[Tensor]]
 """A function that yields the features of the images at an index, batch by batch, on the CPU."""
+DTYPES = {"32": torch.float32, "16": torch.float16}
+"""Types of features, by their precision in bits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSpecification:
+    """A frozen dataclass that holds all that decides the features of an image, beside the image itself."""
+
+    encoder: str
+    """Hash of the encoder's architecture and weights; empty for raw pixels."""
+    preprocessing: Preprocessing
+    """Says how an image becomes the encoder's input."""
+    precision: str = "32"
+    """Bits of a number: ``32``, or ``16`` for files and memory of half the size."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the features."""
+        return DTYPES[self.precision]
 
 
 def features_folder() -> Path:
@@ -28,25 +49,23 @@ def features_folder() -> Path:
 
 def cached_features(
     encode: Encode,
-    identity: str,
+    specification: FeatureSpecification,
     images: Images,
     *,
-    dtype: torch.dtype = torch.float32,
     keep: bool = True,
     quiet: bool = True,
 ) -> Float[Tensor, "n d"]:
     """Returns the features of all ``images``, in their order, on the CPU; those in the cache are not computed again.
 
-    A file holds the features of some thousand images. Its name is a hash of ``identity``, ``dtype`` and these images
-    (their pixels; or their names, sizes and times of change), so that features of changed images are computed anew, and
-    an interrupted computation goes on. On several ranks each computes a share of the missing files, and all read them
-    from the folder, which they must share.
+    A file holds the features of some thousand images. Its folder is named by a hash of the specification, and the file
+    itself by a hash of these images (their pixels; or their names, sizes and times of change). So features of changed
+    images are computed anew, and an interrupted computation goes on. On several ranks each computes a share of the
+    missing files, and all read them from the folder, which they must share.
 
     Args:
         encode: Computes what is missing.
-        identity: A text that differs if ``encode`` would compute other features.
+        specification: Says which features ``encode`` computes.
         images: The images.
-        dtype: float32, or float16 for files and memory of half the size.
         keep: Whether to read from the cache and write to it.
         quiet: Whether to show no progress bar.
 
@@ -55,7 +74,7 @@ def cached_features(
     """
     if world_size() > 1 and not keep:
         raise ValueError("--no-cache: several ranks pass features to each other through the cache; leave it out")
-    folder = features_folder() / hashlib.sha256(f"{identity} {dtype}".encode()).hexdigest()[:16]
+    folder = features_folder() / specification_hash(specification)
     if keep and isinstance(images, Subset):  # the features of the data set that it is a part of may be there
         base_chunks = _chunks(images.base, folder, images.index)
         if base_chunks and broadcast_from_rank0(lambda: all(file.is_file() for file, _ in base_chunks)):
@@ -68,7 +87,9 @@ def cached_features(
         folder.mkdir(parents=True, exist_ok=True)
     computed: dict[Path, Tensor] = {}
     with progress_bar("features", sum(len(index) for _, index in own_chunks), quiet=quiet or rank() > 0) as bar:
-        chunk_features = _encode_chunks(encode, images, [index for _, index in own_chunks], dtype, bar.update)
+        chunk_features = _encode_chunks(
+            encode, images, [index for _, index in own_chunks], specification.dtype, bar.update
+        )
         for (file, _), features in zip(own_chunks, chunk_features, strict=True):
             if not keep:
                 computed[file] = features

@@ -1,0 +1,123 @@
+"""Keeps what a long evaluation has computed in a folder, so that the process after a killed one repeats nothing."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from infomax.data.splits import LabelledImages
+from infomax.runtime import checkpoints
+from infomax.runtime.collectives import broadcast_from_rank0, rank
+from infomax.runtime.files import cache_folder, write_atomic
+from infomax.runtime.identity import specification_hash
+from infomax.runtime.json_lines import append_json_line, read_json_lines
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+SPECIFICATION = "specification.json"
+FINISHED = "finished.jsonl"
+
+
+class ResumableWork:
+    """A folder with the finished parts of an evaluation, a row each, and checkpoints of the part under way.
+
+    On several ranks the folder is one that they share, and the first rank writes.
+
+    Args:
+        specification: A frozen dataclass of plain values that holds all that decides the results.
+        folder: The folder, which need not exist; None keeps nothing.
+
+    Raises:
+        ValueError: if the folder was begun with another specification, or holds something else.
+    """
+
+    def __init__(self, specification: "DataclassInstance", folder: Path | None):
+        self.folder = folder
+        if folder is not None:
+            broadcast_from_rank0(lambda: _claim(folder, specification))
+
+    @classmethod
+    def in_cache(cls, specification: "DataclassInstance") -> Self:
+        """Returns the work in the cache folder that has this specification, whose hash names its folder."""
+        return cls(specification, cache_folder() / "unfinished" / specification_hash(specification))
+
+    @property
+    def resume_hint(self) -> str | None:
+        """How a user resumes the work; None if nothing is kept."""
+        return None if self.folder is None else "the same command goes on from there"
+
+    def finished_row(self, name: str) -> dict[str, Any] | None:
+        """Returns the row of a finished part, as :meth:`finish` was given it; None if the part is not finished."""
+        if (folder := self.folder) is None:
+            return None
+        file = folder / FINISHED
+        rows = broadcast_from_rank0(lambda: read_json_lines(file) if file.is_file() else [])
+        return next((row["row"] for row in rows if row["name"] == name), None)
+
+    def finish(self, name: str, row: dict[str, Any]) -> None:
+        """Keeps the row of a part, and removes its checkpoints."""
+        if self.folder is not None and rank() == 0:
+            append_json_line(self.folder / FINISHED, {"name": name, "row": row})
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def save(self, name: str, state: dict[str, Any]) -> None:
+        """Keeps the state of a part, whose ``step`` numbers it; see :func:`infomax.runtime.checkpoints.save`."""
+        if self.folder is not None and rank() == 0:
+            checkpoints.save(self.folder / name, state)
+
+    def newest_state(self, name: str) -> dict[str, Any] | None:
+        """Returns the state of a part that was kept last, on the CPU; None if there is none."""
+        if (folder := self.folder) is None:
+            return None
+        file = broadcast_from_rank0(lambda: checkpoints.newest_readable(folder / name))
+        return None if file is None else checkpoints.load(file)
+
+    def discard(self) -> None:
+        """Removes the folder, when its results are kept elsewhere."""
+        if self.folder is not None and rank() == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _claim(folder: Path, specification: "DataclassInstance") -> None:
+    """Writes the specification into a new folder, or checks that of the folder that is there."""
+    file, fields = folder / SPECIFICATION, json.loads(json.dumps(asdict(specification)))
+    if not file.is_file():
+        if folder.exists() and not (folder.is_dir() and all(f.suffix == ".partial" for f in folder.iterdir())):
+            raise ValueError(f"--work {folder} exists and is not a folder of unfinished work; name another")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(fields, indent=1).encode())
+        return
+    try:
+        fields_there = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is damaged: {error}") from error
+    before, now = dict(_flatten(fields_there)), dict(_flatten(fields))
+    differences = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    ]
+    if differences:
+        raise ValueError(
+            f"--work {folder} was begun with other settings: {'; '.join(differences)}. Name another folder"
+        )
+
+
+def _flatten(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the fields of nested dictionaries by names with dots."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def hash_labelled_images(images: LabelledImages) -> str:
+    """Returns 16 hexadecimal digits that change with the images, their labels or their order."""
+    digest = hashlib.sha256(images.images.state(images.index).encode())
+    digest.update(images.index.tobytes() + images.labels.tobytes())
+    return digest.hexdigest()[:16]
