@@ -1,9 +1,9 @@
-"""Whether a change has made something slower: compares two results of benchmarks/speed.py.
+"""Compares two results of benchmarks/speed.py, to see whether a change has made something slower.
 
 python benchmarks/compare.py OLD.json NEW.json
 
-Prints how each ratio, of our time or memory to the other's, has changed, and exits with 1 if one has become more than
-10 % worse. Ratios are compared and not seconds, so that the two may be of days on which the machine was not as fast.
+Prints the change of each ratio of our time or memory to the other library's, and exits with 1 if one has become more
+than 10 % worse. Ratios are compared and not seconds, because the machine may not have been equally fast on both days.
 """
 
 import json
@@ -14,7 +14,7 @@ WORSE = 1.1  # measured again on the same machine, ratios of medians differ by l
 
 
 def ratios(file: Path) -> dict[str, float]:
-    """All ratios by section and name; what has no name is a single number or a description."""
+    """Returns all ratios by section and name; sections that are not lists hold no ratios."""
     sections = json.loads(file.read_text())
     rows = {name: rows for name, rows in sections.items() if isinstance(rows, list)}
     return {f"{name}: {row['name']}": row["ratio"] for name, rows in rows.items() for row in rows if "ratio" in row}

@@ -1,4 +1,4 @@
-"""What the engine costs: collectives, exact large batches, and its own overhead. Writes docs/results/engine.json.
+"""Measures the engine: collectives, microbatches, and its own overhead. Writes docs/results/engine.json.
 
 python benchmarks/engine.py            minutes, on a Linux machine that does nothing else
 python benchmarks/engine.py --quick    fewer repeats, to see that it works
@@ -64,7 +64,7 @@ warnings.filterwarnings("ignore", "a batch of .* gives a poor covariance")  # no
 
 @contextmanager
 def counted() -> Iterator[Calls]:
-    """The collectives called meanwhile; the first argument of each is what it leaves on this rank."""
+    """Yields a list of the collectives that the block calls; the first argument of each is its result on this rank."""
     calls: Calls = []
 
     def counting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +83,7 @@ def counted() -> Iterator[Calls]:
 
 @torch.no_grad()
 def outputs(method: Method, recipe: Recipe, rows: int) -> list[list[Tensor]]:
-    """Random ones of the online and of the target branch, of the method's sizes."""
+    """Returns random outputs of the online and of the target branch, of the method's sizes."""
     few = torch.randn(2, 3, 32, 32)
     views = Views(global_crops=[few] * 2, local_crops=[few] * len(recipe.views.local_crops))
     branches = method.online(views), method.target(views)
@@ -91,7 +91,7 @@ def outputs(method: Method, recipe: Recipe, rows: int) -> list[list[Tensor]]:
 
 
 def loss_step(method: Method, recipe: Recipe, rows: int) -> Callable[[], None]:
-    """The loss for random outputs, and its gradient at them: all of a step but the networks."""
+    """Returns a function that computes the loss and its gradient for random outputs: a step without its networks."""
     online, target = outputs(method, recipe, rows)
     leaves, now = [x.requires_grad_() for x in online], Progress(step=0, total_steps=100, epoch=0)
     return lambda: method.loss(leaves, target, now).total.backward()
@@ -136,7 +136,7 @@ def _rank(number: int, world: int, repeats: int, method: Method, recipe: Recipe,
 
 
 def collectives(repeats: int) -> Iterator[dict[str, Any]]:
-    """Of the loss and its gradient, on processes of this machine with one thread each, by gloo."""
+    """Measures the collectives of the loss and its gradient, on processes with one thread each, by gloo."""
     for name, overrides in ON_A_CPU.items():
         recipe = customise(get_recipe(name, "cifar10"), batch_size=256, overrides=overrides)
         method = build_method(recipe)
@@ -151,7 +151,7 @@ def collectives(repeats: int) -> Iterator[dict[str, Any]]:
 
 
 def at_scale() -> Iterator[dict[str, Any]]:
-    """The same, only counted: one rank's share, in a process group whose other ranks do not exist."""
+    """Counts the collectives of one of many ranks, in a process group whose other ranks do not exist."""
     for world, name, recipe_name, changes in AT_SCALE:
         recipe = customise(get_recipe(name, recipe_name), **changes)
         method = build_method(recipe)
@@ -165,7 +165,7 @@ def at_scale() -> Iterator[dict[str, Any]]:
 
 
 def compared(one: Callable[[], Any], other: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Seconds of two functions, called in turn because a machine's speed drifts, and the ratio within each turn."""
+    """Times two functions in turn, because a machine's speed drifts, and returns the ratio within each turn."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for turn in range(WARM_UP + repeats):
         for which in (0, 1) if turn % 2 else (1, 0):
@@ -185,7 +185,7 @@ def compared(one: Callable[[], Any], other: Callable[[], Any], repeats: int) -> 
 
 
 def bare(recipe: Recipe, pixels: np.ndarray, method: Method) -> Iterator[None]:
-    """A loop that trains the same, and cares for nothing else."""
+    """Yields after each step of a loop that trains the same weights and does nothing else."""
     optimizer = build_optimizer(method, recipe.optimizer)
     steps_per_epoch, batch, order = len(pixels) // recipe.batch_size, recipe.batch_size, np.empty(0)
     progress = partial(Progress, total_steps=recipe.epochs * steps_per_epoch)
@@ -208,14 +208,14 @@ def bare(recipe: Recipe, pixels: np.ndarray, method: Method) -> Iterator[None]:
 
 
 def trained(training: TrainingLoop) -> Iterator[None]:
-    """All that a run does at a step: the loader, the engine, the checks, the reports."""
+    """Yields after each step of a run: with its loader, engine, checks and metrics."""
     for microbatches in training.batches():
         training.train_or_skip(microbatches)
         yield
 
 
 def overhead(repeats: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """A run's step against the bare loop's, on one thread. Both end with the same weights, which is checked."""
+    """Compares a run's step with the bare loop's, on one thread, and checks that both end with the same weights."""
     launch = LaunchOptions(device="cpu", skip_unreadable=0.0, quiet=True)
     for name, count in repeats.items():
         pixels = open_source("digits").train.pixels if name == "digits" else NOISE
@@ -245,7 +245,7 @@ def engine_and_parts(method: str, batch: int, part: int | None, name: str = "sma
 
 
 def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:
-    """A step in eight parts against the same batch at once."""
+    """Compares a step in eight microbatches with the same batch at once."""
     cases = [("small", 512, 1, repeats), ("small", 512, cores, repeats), ("cifar10", 128, cores, max(1, repeats // 3))]
     for (name, batch, threads, times), method in itertools.product(cases, METHODS):
         torch.set_num_threads(threads)
@@ -257,7 +257,7 @@ def parts(repeats: int, cores: int) -> Iterator[dict[str, Any]]:
 
 
 def memory() -> Iterator[dict[str, Any]]:
-    """Bytes that a step needs, each in a process that holds nothing of earlier ones."""
+    """Yields the bytes that a step needs, each measured in a process of its own."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; a larger tensor that is freed leaves at once
     for method in METHODS:
         recipe, peaks = get_recipe(method, "small"), {}
@@ -269,18 +269,18 @@ def memory() -> Iterator[dict[str, Any]]:
 
 
 def _peak(method: str, batch: int, part: int | None) -> int:
-    """Highest resident memory during a step above that after one of 16 images: weights, gradients, momentum, code."""
+    """Returns by how many bytes a step raises the resident memory of a process that has made a step of 16 images."""
 
-    def resident(what: str) -> int:
+    def resident(field: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
 
     torch.set_num_threads(1)
-    engine, given = engine_and_parts(method, batch, part)
-    train_step(engine, [given[0]._replace(images=given[0].images[:16], index=given[0].index[:16])])
+    engine, microbatches = engine_and_parts(method, batch, part)
+    train_step(engine, [microbatches[0]._replace(images=microbatches[0].images[:16], index=microbatches[0].index[:16])])
     Path("/proc/self/clear_refs").write_text("5")  # the highest starts anew from what is resident now
     before = resident("VmRSS")
-    train_step(engine, given)
+    train_step(engine, microbatches)
     return resident("VmHWM") - before
 
 

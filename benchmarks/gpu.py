@@ -1,4 +1,4 @@
-"""What one GPU makes of infomax: whole steps beside their bounds, the losses' share, and CIFAR-10 against the clock.
+"""Measures infomax on one GPU: whole steps beside their bounds, the losses' share, and a fast run on CIFAR-10.
 
 python benchmarks/gpu.py --cifar cifar10.npz       within ten minutes on one GPU; writes docs/results/gpu.json
 python benchmarks/gpu.py --only compiled           steps and losses again under --compile, which takes minutes to begin
@@ -65,32 +65,32 @@ warnings.filterwarnings("ignore", "a batch of .* gives a poor covariance")  # no
 def recipe_of(name: str, batch: int, quick: bool) -> Recipe:
     method, _, own = name.partition("/")
     stem = {"overrides": ["encoder.stem=cifar"]} if own == "cifar10" else {}  # also where a paper has the other one
-    made = customise(get_recipe(method, own), batch_size=batch, precision="bf16", **stem)
-    return customise(made, backbone="small", batch_size=16, image_size=32) if quick else made
+    recipe = customise(get_recipe(method, own), batch_size=batch, precision="bf16", **stem)
+    return customise(recipe, backbone="small", batch_size=16, image_size=32) if quick else recipe
 
 
 class Operations(TorchDispatchMode):
-    """FLOPs and bytes, in and out, of each operation, which are those of a kernel where nothing is fused."""
+    """A mode that notes the FLOPs and the bytes, read and written, of each operation, as if none were fused."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seen: list[tuple[float, int, torch.dtype]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        results = [x for x in tree_leaves(made) if isinstance(x, Tensor)]
-        there = {x.untyped_storage()._cdata for x in given}
-        seen_again = all(x.untyped_storage()._cdata in there for x in results) and not func._schema.is_mutable
+        result = func(*args, **(kwargs or {}))
+        arguments = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        results = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        storages = {x.untyped_storage()._cdata for x in arguments}
+        seen_again = all(x.untyped_storage()._cdata in storages for x in results) and not func._schema.is_mutable
         if results and not seen_again and "empty" not in func.name():
             formula = FORMULAS.get(func._overloadpacket, lambda *_, **__: 0)
-            flops = formula(*args, **(kwargs or {}), out_val=made)
-            self.seen.append((flops, sum(x.nbytes for x in (*given, *results)), results[0].dtype))
-        return made
+            flops = formula(*args, **(kwargs or {}), out_val=result)
+            self.seen.append((flops, sum(x.nbytes for x in (*arguments, *results)), results[0].dtype))
+        return result
 
 
 def operations(recipe: Recipe) -> list[tuple[float, int, torch.dtype]]:
-    """Of a step but for its views and its update, by tensors without numbers."""
+    """Returns FLOPs, bytes and type of each operation of a step, without making views and updating weights."""
     with torch.device("meta"):
         method: Any = build_method(recipe).to(memory_format=torch.channels_last)
     fake_tensors, flops = ShapeOnlyTensors(allow_non_fake_inputs=True), FlopCounterMode(display=False)
@@ -100,8 +100,11 @@ def operations(recipe: Recipe) -> list[tuple[float, int, torch.dtype]]:
 
 
 def bounds(recipe: Recipe, speed: dict[str, float]) -> dict[str, float]:
-    """Seconds of a step at least: of its arithmetic alone; and where each operation is a kernel, as long as it
-    computes or as long as memory takes for what it reads and writes, whichever is longer."""
+    """Returns two lower bounds of a step's seconds: of its arithmetic alone, and without fusion.
+
+    Without fusion an operation takes as long as it computes, or as memory takes for all that it reads and writes,
+    whichever is longer.
+    """
     flops = moved = arithmetic = unfused = 0.0
     for done, size, dtype in operations(recipe):
         seconds = done / speed.get(str(dtype).removeprefix("torch."), speed["float32"])
@@ -112,19 +115,19 @@ def bounds(recipe: Recipe, speed: dict[str, float]) -> dict[str, float]:
 
 def bounds_on_paper() -> Iterator[Row]:
     for name, (recipe_name, batch, goal) in RECIPES.items():
-        found = bounds(recipe_of(recipe_name, batch, quick=False), H200)
-        yield {"name": name, "recipe": recipe_name, "batch": batch, "goal": goal, **found}
+        limits = bounds(recipe_of(recipe_name, batch, quick=False), H200)
+        yield {"name": name, "recipe": recipe_name, "batch": batch, "goal": goal, **limits}
 
 
 def steps_of(recipe: Recipe, compiled: bool) -> Iterator[None]:
-    """The engine's, with its loader, from images that lie on the device."""
+    """Yields after each step of the engine, with its loader, from images that are on the device."""
     full, noise = recipe.views.global_crops[0].size, np.random.default_rng(0)
     side = full if full <= 64 else 256
     pixels = noise.integers(0, 256, (max(2048, 4 * recipe.batch_size), side, side, 3), np.uint8)
     engine = Engine(recipe, steps_per_epoch=10**6, device=DEVICE, compiled=compiled)
-    how = {"batch_size": recipe.batch_size, "seed": 0, "steps": range(10**9), "device": DEVICE}
+    options = {"batch_size": recipe.batch_size, "seed": 0, "steps": range(10**9), "device": DEVICE}
     batches = BatchPrefetcher(
-        training_batches(ArrayImages(pixels, None, []), recipe.views, **how), DEVICE, engine.make_views
+        training_batches(ArrayImages(pixels, None, []), recipe.views, **options), DEVICE, engine.make_views
     )
     for batch in batches:
         try:
@@ -159,7 +162,7 @@ def steps(quick: bool, speed: dict[str, float], compiled: bool = False) -> Itera
 
 
 def losses(quick: bool, steps: list[Row], compiled: bool = False) -> Iterator[Row]:
-    """Value and gradient of each loss, as a share of a step; compiled for the first of ``SHARES`` alone."""
+    """Yields the time of each loss and its gradient as a share of a step; if compiled, for the first of SHARES."""
     for step, (names, most) in list(SHARES.items())[: 1 if compiled else None]:
         of = next(row["seconds"] for row in steps if row["name"] == step)
         for name in names[-1:] if quick and compiled else names:
@@ -189,7 +192,7 @@ def losses(quick: bool, steps: list[Row], compiled: bool = False) -> Iterator[Ro
 
 
 def against_the_clock(quick: bool, cifar: Path, seed: int, more: list[str]) -> Row:
-    """Seconds from the start of a process to a trained encoder and its linear accuracy.
+    """Measures the seconds from the start of a process to a trained encoder and its linear accuracy.
 
     Args:
         more: Words for `infomax pretrain`.
@@ -202,7 +205,7 @@ def against_the_clock(quick: bool, cifar: Path, seed: int, more: list[str]) -> R
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "infomax", *words, "--out", f"{place}/run"], check=True)
         trained = time.perf_counter() - start
-        judge = ["evaluate", "linear", f"{place}/run", "--alone"]
+        judge = ["evaluate", "linear", f"{place}/run", "--no-baselines"]
         subprocess.run([sys.executable, "-m", "infomax", *judge], check=True)
         seconds, run = time.perf_counter() - start, Run(Path(place, "run"))
         scores = [row for row in run.read_rows("metrics.jsonl") if "linear_top1" in row]
@@ -233,14 +236,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS[1:4])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
-    given = parser.parse_args()
-    if DEVICE.type == "cpu" and not given.quick and given.only != ["bounds"]:
+    args = parser.parse_args()
+    if DEVICE.type == "cpu" and not args.quick and args.only != ["bounds"]:
         parser.error("there is no GPU here; --quick --out FILE shows on a CPU that this works")
-    result: dict[str, Any] = json.loads(given.out.read_text()) if given.out.exists() else {}
-    if "losses" in given.only and not {"steps"} & {*given.only, *result}:
+    result: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    if "losses" in args.only and not {"steps"} & {*args.only, *result}:
         parser.error("--only losses: their share is that of steps, which have not been measured")
     torch.backends.cudnn.benchmark = True  # as in a run
-    speed = H200 if given.only == ["bounds"] else rates(5 if given.quick else 25)
+    speed = H200 if args.only == ["bounds"] else rates(5 if args.quick else 25)
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
 
     def keep(part: str, rows: Iterator[Row], *before: Row) -> None:
@@ -250,25 +253,25 @@ def main() -> None:
         for row in rows:
             print(f"{part}: {json.dumps(row)}", flush=True)
             result[part]["rows"].append(row)
-            given.out.write_text(json.dumps(result, indent=1) + "\n")
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
 
-    if "bounds" in given.only:
+    if "bounds" in args.only:
         keep("bounds", bounds_on_paper())
-    if "steps" in given.only:
-        keep("steps", steps(given.quick, speed))
-    if "losses" in given.only:
-        keep("losses", losses(given.quick, result["steps"]["rows"]))
-    if "compiled" in given.only:
-        keep("compiled", steps(given.quick, speed, compiled=True))
-        keep("compiled losses", losses(given.quick, result["compiled"]["rows"], compiled=True))
+    if "steps" in args.only:
+        keep("steps", steps(args.quick, speed))
+    if "losses" in args.only:
+        keep("losses", losses(args.quick, result["steps"]["rows"]))
+    if "compiled" in args.only:
+        keep("compiled", steps(args.quick, speed, compiled=True))
+        keep("compiled losses", losses(args.quick, result["compiled"]["rows"], compiled=True))
     with tempfile.TemporaryDirectory() as place:
-        cifar = given.cifar or (toy(place) if given.quick else None)
-        if "clock" in given.only and cifar is not None:
-            this = given.seed, given.pretrain.split()
+        cifar = args.cifar or (toy(place) if args.quick else None)
+        if "clock" in args.only and cifar is not None:
+            this = args.seed, args.pretrain.split()
             kept = result.get("clock", {"rows": []})["rows"]
             others = [row for row in kept if (row["seed"], row.get("more", [])) != this]
-            keep("clock", iter([against_the_clock(given.quick, cifar, *this)]), *others)
-        elif "clock" in given.only:
+            keep("clock", iter([against_the_clock(args.quick, cifar, *this)]), *others)
+        elif "clock" in args.only:
             print("clock: nothing is trained without --cifar")
 
 

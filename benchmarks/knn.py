@@ -1,4 +1,4 @@
-"""What the search for nearest neighbours costs beside the bare matrix product, and beside other ways. For Linux.
+"""Times the search for nearest neighbours beside the bare matrix product and other searches. For Linux.
 
 python benchmarks/knn.py          twenty minutes; writes docs/results/knn.json
 python benchmarks/knn.py --toy    seconds, to see that it works; keeps nothing
@@ -41,7 +41,7 @@ Row = dict[str, Any]
 
 
 def features(kind: str, n: int, m: int, d: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Bank, its labels, queries: noise, or what a network might make of images, in the order of their classes.
+    """Returns bank, labels and queries: noise, or features as of a network, in the order of their classes.
 
     The latter are means of four places' ReLUs, of a random layer on clusters: not negative, some features much larger
     than others, many nearly 0, all cosines positive.
@@ -55,11 +55,11 @@ def features(kind: str, n: int, m: int, d: int) -> tuple[Tensor, Tensor, Tensor]
     centres = draw(CLASSES, 48)
 
     def of(its: Tensor) -> Tensor:
-        made = []
+        parts = []
         for part in its.split(8192):
             image = 0.8 * centres[part] + 0.6 * draw(len(part), 48)
-            made.append(sum(torch.relu((image + 0.8 * draw(len(part), 48)) @ weight + bias) for _ in range(4)) * gain)
-        return torch.cat(made)
+            parts.append(sum(torch.relu((image + 0.8 * draw(len(part), 48)) @ weight + bias) for _ in range(4)) * gain)
+        return torch.cat(parts)
 
     return of(labels), labels, of(torch.randint(CLASSES, (m,), generator=generator))
 
@@ -96,7 +96,7 @@ CONTESTANTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
 
 
 def alone() -> None:
-    """One thread, on one core."""
+    """Restricts this process to one thread on one core."""
     torch.set_num_threads(1)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the first ones serve the machine's interrupts
 
@@ -104,15 +104,15 @@ def alone() -> None:
 def searches(sizes: list[tuple[int, int, int]], repeats: int) -> Iterator[Row]:
     for kind, (m, n, d) in itertools.product(("noise", "clusters"), sizes):
         bank, labels, queries = features(kind, n, m, d)
-        given = dict.fromkeys(CONTESTANTS, (bank, queries))
+        inputs = dict.fromkeys(CONTESTANTS, (bank, queries))
         unit = F.normalize(bank), F.normalize(queries)
-        given |= {name: unit for name in CONTESTANTS if name != "infomax"}
+        inputs |= {name: unit for name in CONTESTANTS if name != "infomax"}
         seconds, wall = np.empty((2, len(CONTESTANTS), repeats))
         for turn, place in itertools.product(range(repeats), range(len(CONTESTANTS))):
             number = (turn + place) % len(CONTESTANTS)
             name, search = list(CONTESTANTS.items())[number]
             starts = time.process_time(), time.perf_counter()
-            search(*given[name])
+            search(*inputs[name])
             seconds[number, turn], wall[number, turn] = time.process_time() - starts[0], time.perf_counter() - starts[1]
         product = seconds[1:3].min(0)
         row = {"features": kind, "queries": m, "bank": n, "dimension": d, "repeats": repeats}
@@ -128,7 +128,7 @@ def searches(sizes: list[tuple[int, int, int]], repeats: int) -> Iterator[Row]:
 
 
 def agreement(bank: Tensor, labels: Tensor, queries: Tensor) -> Row:
-    """Of infomax with DINO: the largest difference of a similarity, and the share of queries of the same prediction."""
+    """Compares infomax with DINO: largest difference of a similarity, and share of queries with the same prediction."""
     theirs, index = dino(F.normalize(bank), F.normalize(queries))
     predicted = vote(theirs, index, labels, classes=CLASSES, k=K, temperature=0.07).argmax(1)
     same = knn_scores(bank, labels, queries, classes=CLASSES, k=K).argmax(1) == predicted
@@ -137,7 +137,7 @@ def agreement(bank: Tensor, labels: Tensor, queries: Tensor) -> Row:
 
 
 def memory(sizes: list[tuple[int, int, int]]) -> Iterator[Row]:
-    """Bytes beside the features, each in a process that holds nothing of earlier ones."""
+    """Yields the bytes that a search needs beside the features, each measured in a process of its own."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; a larger tensor that is freed leaves at once
     for (m, n, d), (dtype, limit) in itertools.product(
         sizes, [(torch.float32, 2**30), (torch.float16, 2**30), (torch.float16, 2**27)]
@@ -148,11 +148,11 @@ def memory(sizes: list[tuple[int, int, int]]) -> Iterator[Row]:
 
 
 def _peak(m: int, n: int, d: int, dtype: torch.dtype, limit: int) -> int:
-    """Highest resident memory of a search above that after one of few dimensions."""
+    """Returns by how many bytes a search raises the resident memory after a search of few dimensions."""
 
-    def resident(what: str) -> int:
+    def resident(field: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
 
     alone()
     bank, queries = (torch.randn(rows, d, dtype=dtype) for rows in (n, m))
@@ -164,7 +164,7 @@ def _peak(m: int, n: int, d: int, dtype: torch.dtype, limit: int) -> int:
 
 
 def on_a_gpu(m: int, n: int, d: int) -> Iterator[Row]:
-    """A bank of ImageNet's size in float16, of made-up features."""
+    """Times a search in a bank of ImageNet's size, in float16, of random features."""
     if not torch.cuda.is_available():
         return
     draw = partial(torch.randn, device="cuda", generator=torch.Generator("cuda").manual_seed(0))
@@ -188,19 +188,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--toy", action="store_true", help="small sets, and nothing is kept")
     parser.add_argument("--repeats", type=int, default=5)
-    given = parser.parse_args()
+    args = parser.parse_args()
     result: Row = runs.provenance()
     alone()
-    sizes, large = (TOY, TOY_LARGE) if given.toy else (SIZES, LARGE)
+    sizes, large = (TOY, TOY_LARGE) if args.toy else (SIZES, LARGE)
     nearest(torch.randn(40_000, 8), torch.randn(600, 8), K)  # compiles
     with threadpool_limits(1):
-        groups = {"searches": searches(sizes, given.repeats), "memory": memory(sizes[-1:]), "gpu": on_a_gpu(*large)}
+        groups = {"searches": searches(sizes, args.repeats), "memory": memory(sizes[-1:]), "gpu": on_a_gpu(*large)}
         for name, rows in groups.items():
             result[name] = []
             for row in rows:
-                print(f"{name}{' (toy)' if given.toy else ''}: {json.dumps(row)}", flush=True)
+                print(f"{name}{' (toy)' if args.toy else ''}: {json.dumps(row)}", flush=True)
                 result[name].append(row)
-    if not given.toy:
+    if not args.toy:
         OUT.write_text(json.dumps(result, indent=1) + "\n")
 
 

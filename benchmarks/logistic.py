@@ -1,4 +1,4 @@
-"""45 logistic regressions beside scikit-learn's: what they cost, and how low the losses are.
+"""Compares time and losses of 45 logistic regressions with scikit-learn's.
 
 python benchmarks/logistic.py          half an hour; writes docs/results/logistic.json
 python benchmarks/logistic.py --toy    seconds, to see that it works; keeps nothing
@@ -9,7 +9,7 @@ tolerance; in float32 and in float64, of which the faster one counts. That toler
 the penalty is weak, so losses are kept for each penalty, all of them computed in float64.
 
 Both run with one thread, in turn, and are compared within each turn by processor time, so that what other processes
-take does not count; on a quiet machine it is the wall time, which is kept too. On a GPU, where there is one, infomax is
+take does not count; on a quiet machine it is the wall time, which is kept too. If there is a GPU, infomax is
 compared with scikit-learn's wall time on all cores of the machine.
 
 Features: `made` ones, of a random layer with ReLU on clusters whose variances fall as those of networks' features do;
@@ -47,7 +47,10 @@ warnings.filterwarnings("ignore", category=ConvergenceWarning)
 
 
 def made(images: int, features: int, classes: int) -> tuple[Tensor, Tensor]:
-    """As of a network's last ReLU: not negative, 0.45 on average, with variances from large to small as a power law."""
+    """Returns features as of a network's last ReLU, and labels.
+
+    Features are not negative, 0.45 on average, and their variances fall as a power law.
+    """
     rng = np.random.default_rng(0)
     labels, spectrum = rng.integers(0, classes, images), 1 / (1 + np.arange(features))
     latent = (
@@ -71,15 +74,15 @@ def infomax(x: Tensor, labels: Tensor, penalties: list[float]) -> Solutions:
 
 
 def losses(x: Tensor, labels: Tensor, penalties: list[float], path: Solutions) -> list[float]:
-    x, found = x.double(), []
+    x, values = x.double(), []
     for penalty, (weight, bias) in zip(penalties, path, strict=True):
         loss = F.cross_entropy(x @ weight.double().T + bias.double(), labels, reduction="sum")
-        found.append(float(loss + penalty / 2 * weight.double().square().sum()))
-    return found
+        values.append(float(loss + penalty / 2 * weight.double().square().sum()))
+    return values
 
 
 def timed(function: Callable[[], Solutions]) -> tuple[Solutions, float, float]:
-    """What it gives, processor seconds, wall seconds."""
+    """Returns the solutions, processor seconds and wall seconds."""
     cpu, wall = time.process_time(), time.perf_counter()
     path = function()
     return path, time.process_time() - cpu, time.perf_counter() - wall
@@ -88,7 +91,7 @@ def timed(function: Callable[[], Solutions]) -> tuple[Solutions, float, float]:
 def against(
     contestants: dict[str, Callable[[], Solutions]], repeats: int
 ) -> tuple[dict[str, Solutions], dict[str, Row]]:
-    """Solutions and seconds of each, in turn, the order changing from turn to turn."""
+    """Returns solutions and seconds of each contestant; the order changes from turn to turn."""
     paths, rows = {}, {name: {"cpu_seconds": [], "wall_seconds": []} for name in contestants}
     for turn in range(repeats):
         for name in list(contestants)[:: -1 if turn % 2 else 1]:
@@ -99,17 +102,17 @@ def against(
     return paths, rows
 
 
-def compared(x: Tensor, labels: Tensor, given: Given, device: str) -> Row:
-    penalties = np.logspace(-6, 5, given.penalties).tolist()
+def compared(x: Tensor, labels: Tensor, args: Given, device: str) -> Row:
+    penalties = np.logspace(-6, 5, args.penalties).tolist()
     names = {torch.float32: "scikit-learn, float32", torch.float64: "scikit-learn, float64"}
-    there = x.to(device), labels.to(device)
+    inputs = x.to(device), labels.to(device)
     if device == "cuda":
-        infomax(*there, penalties)  # the first call loads kernels
+        infomax(*inputs, penalties)  # the first call loads kernels
 
-    contestants: dict[str, Callable[[], Solutions]] = {"infomax": lambda: infomax(*there, penalties)}
+    contestants: dict[str, Callable[[], Solutions]] = {"infomax": lambda: infomax(*inputs, penalties)}
     for dtype, name in names.items():
         contestants[name] = lambda dtype=dtype: scikit_learn(x.to(dtype), labels, penalties)
-    paths, rows = against(contestants, given.repeats)
+    paths, rows = against(contestants, args.repeats)
     for name, path in paths.items():
         rows[name]["losses"] = losses(x, labels, penalties, path)
     measure = "wall_seconds" if device == "cuda" else "cpu_seconds"
@@ -124,17 +127,17 @@ def compared(x: Tensor, labels: Tensor, given: Given, device: str) -> Row:
     return {**row, "penalties": penalties, "contestants": rows}
 
 
-def sections(given: Given) -> Iterator[Row]:
-    sets = {"made": made(given.images, given.features, given.classes)}
-    if given.file:
-        with np.load(given.file) as file:
-            sets[given.file.stem] = (torch.from_numpy(file["x"]).float(), torch.from_numpy(file["labels"]).long())
+def sections(args: Given) -> Iterator[Row]:
+    sets = {"made": made(args.images, args.features, args.classes)}
+    if args.file:
+        with np.load(args.file) as file:
+            sets[args.file.stem] = (torch.from_numpy(file["x"]).float(), torch.from_numpy(file["labels"]).long())
     for name, (x, labels) in sets.items():
         for device in ("cpu", "cuda")[: 1 + torch.cuda.is_available()]:
             threads = (os.cpu_count() or 1) if device == "cuda" else 1
             torch.set_num_threads(threads)
             with threadpool_limits(threads):
-                yield {"data": name, "threads": threads, **compared(x, labels, given, device)}
+                yield {"data": name, "threads": threads, **compared(x, labels, args, device)}
 
 
 def main() -> None:
@@ -143,19 +146,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int)
     parser.add_argument("--toy", action="store_true", help="small and once; keeps nothing")
     parser.add_argument("--out", type=Path, default=OUT)
-    given = parser.parse_args()
-    vars(given).update({**(TOY if given.toy else SIZE), **({"repeats": given.repeats} if given.repeats else {})})
+    args = parser.parse_args()
+    vars(args).update({**(TOY if args.toy else SIZE), **({"repeats": args.repeats} if args.repeats else {})})
     provenance = runs.provenance()
     provenance["versions"]["scikit-learn"] = version("scikit-learn")
     if torch.cuda.is_available():
         provenance["machine"]["gpu"] = torch.cuda.get_device_name()
     rows = []
-    for row in sections(given):
+    for row in sections(args):
         rows.append(row)
         shown = ("data", "device", "ratio", "ratios", "faster", "no_loss_higher")
         print(json.dumps({key: row[key] for key in shown}), flush=True)
-        if not given.toy:
-            given.out.write_text(json.dumps({**provenance, "rows": rows}, indent=1) + "\n")
+        if not args.toy:
+            args.out.write_text(json.dumps({**provenance, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

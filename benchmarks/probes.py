@@ -1,11 +1,11 @@
-"""A linear probe on features that are computed once, beside one that runs the encoder for every batch.
+"""Times a linear probe on features that are computed once, and one that runs the encoder for every batch.
 
-python benchmarks/probes.py          minutes, on a machine that does nothing else; a GPU is used where there is one
+python benchmarks/probes.py          minutes, on a machine that does nothing else; a GPU is used if there is one
 python benchmarks/probes.py --toy    seconds, to see that it works; keeps nothing
 
 Both see the images as they are tested, without random crops, so that the heads that come out are the same and only the
-time differs. Of the probe that runs the encoder some epochs are trained, and its time for all is theirs times the rest,
-for each epoch does the same; the probe on features is trained to its end. Repeats take turns.
+time differs. Of the probe that runs the encoder one epoch is trained, and its time is multiplied by the number of epochs,
+because all epochs do the same; the probe on features is trained to its end. Repeats take turns.
 """
 
 import argparse
@@ -50,8 +50,8 @@ def images(count: int, side: int) -> Source:
     return Source("made", ArrayImages(pixels, labels, names), test)
 
 
-def by_running(encoder: Any, source: Source, how: Preprocessing, epochs: int, device: torch.device) -> float:
-    """Seconds of some epochs."""
+def by_running(encoder: Any, source: Source, preprocessing: Preprocessing, epochs: int, device: torch.device) -> float:
+    """Returns the seconds of some epochs of a probe that runs the encoder."""
     settings, train = PROBES[PROBE], source.train
     assert isinstance(train, ArrayImages)
     assert train.labels is not None
@@ -63,7 +63,7 @@ def by_running(encoder: Any, source: Source, how: Preprocessing, epochs: int, de
     @torch.no_grad()
     def batches() -> Any:
         for epoch, index in plan:
-            for batch in evaluation_batches(train, index, how, workers=0):
+            for batch in evaluation_batches(train, index, preprocessing, workers=0):
                 yield epoch, encoder(batch.to(device)), index
 
     start = time.perf_counter()
@@ -74,7 +74,7 @@ def by_running(encoder: Any, source: Source, how: Preprocessing, epochs: int, de
 
 
 def by_features(folder: Path, source: Source, device: torch.device) -> float:
-    """Seconds of the whole probe, the features included."""
+    """Returns the seconds of a whole probe on features, the features included."""
     start = time.perf_counter()
     with patch.dict("os.environ", XDG_CACHE_HOME=tempfile.mkdtemp(dir=folder)):
         probe(
@@ -99,15 +99,15 @@ def main() -> None:
     repeats, epochs = (1, 1) if toy else (3, 1)
     for backbone, stem, side, count in CASES:
         count = 600 if toy else count
-        source, how = images(count, side), Preprocessing(resize=side, size=side)
+        source, preprocessing = images(count, side), Preprocessing(resize=side, size=side)
         encoder = build_encoder(backbone, stem=stem, seed=0)
         settings = {"backbone": backbone, "stem": stem, "stem_padding": 1, "zero_init_residual": True, "seed": 0}
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            save_encoder(encoder, settings, how, folder)
+            save_encoder(encoder, settings, preprocessing, folder)
             running, cached = [], []
             for _ in range(repeats):
-                running.append(by_running(encoder, source, how, epochs, device) * EPOCHS / epochs)
+                running.append(by_running(encoder, source, preprocessing, epochs, device) * EPOCHS / epochs)
                 cached.append(by_features(folder, source, device))
         row = {
             "encoder": f"{backbone}, {stem} stem",

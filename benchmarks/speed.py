@@ -1,4 +1,4 @@
-"""What a step costs, and its parts, beside lightly's example loops, plain forms and the machine's own speed.
+"""Times a step and its parts beside lightly's example loops, plain implementations and the machine's own speed.
 
 PYTHONPATH=FOLDER python benchmarks/speed.py           half an hour; writes docs/results/speed.json
 PYTHONPATH=FOLDER python benchmarks/speed.py --quick   a minute or two, small, to see that it works; keeps nothing
@@ -6,7 +6,7 @@ python benchmarks/speed.py --only targets updates      some parts; the others st
 python benchmarks/compare.py OLD.json NEW.json         whether something has become slower
 
 FOLDER holds lightly 1.6 (`uv pip install --no-deps --target FOLDER lightly lightly_utils lightning_utilities`), which
-infomax does not depend on. Measured on a GPU where there is one, else on one thread by processor time.
+infomax does not depend on. It measures on a GPU if there is one, else on one thread by processor time.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def unit(*shape: int) -> Tensor:
 
 
 def cosines(batch: int, prototypes: int, *, clustered: bool) -> Tensor:
-    """Of random embeddings and prototypes; or of embeddings near prototypes of groups, some far more frequent."""
+    """Returns cosines of random embeddings and prototypes, or of clusters of unequal frequency."""
     centres = unit(prototypes, 256)
     if not clustered:
         return unit(batch, 256) @ centres.T
@@ -61,7 +61,7 @@ def cosines(batch: int, prototypes: int, *, clustered: bool) -> Tensor:
 
 
 def elementwise(logits: Tensor, iterations: int) -> Tensor:
-    """MIRA's targets as the paper writes them: Eq. 5 for the whole matrix in each iteration of Eq. 7."""
+    """Computes MIRA's targets as the paper writes them: Eq. 5 for the whole matrix in each iteration of Eq. 7."""
     power = (logits / (TEMPERATURE * (1 - BETA))).softmax(1)
     u = power.new_ones(power.shape[1])
     for left in range(iterations + 1, -1, -1):
@@ -73,12 +73,12 @@ def elementwise(logits: Tensor, iterations: int) -> Tensor:
 
 
 def error(targets: Tensor, logits: Tensor) -> float:
-    """How far an image's targets are from those of Eq. 4 at most, as a sum over clusters."""
+    """Returns the largest distance of an image's targets from those of Eq. 4, as a sum over clusters."""
     return float((targets - assign(logits.double(), beta=BETA, iterations=200)).abs().sum(1).max())
 
 
 def iterations_needed(logits: Tensor, most: float) -> int:
-    """Of Eq. 7 as it stands, in float64, so that no target is further away."""
+    """Returns the iterations of plain Eq. 7, in float64, after which no error is larger than ``most``."""
     limit = assign(logits.double(), beta=BETA, iterations=200)
     for count in range(100):
         if float((assign(logits.double(), beta=BETA, iterations=count) - limit).abs().sum(1).max()) <= most:
@@ -114,7 +114,7 @@ def targets(quick: bool) -> Iterator[Row]:
 
 
 def slogdet_loss(dtype: torch.dtype, dim: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """CorInfoMax as one would write it first, its log-determinants by torch.linalg.slogdet and autograd throughout."""
+    """Returns a plain loss of CorInfoMax, by torch.linalg.slogdet and autograd."""
     state = [(torch.zeros(dim, dtype=dtype), torch.eye(dim, dtype=dtype)) for _ in range(2)]
     state = [(mean.to(DEVICE), covariance.to(DEVICE)) for mean, covariance in state]
     ridge = 1e-8 * torch.eye(dim, dtype=dtype, device=DEVICE)
@@ -133,7 +133,7 @@ def slogdet_loss(dtype: torch.dtype, dim: int) -> Callable[[Tensor, Tensor], Ten
 
 
 def repeated(function: Callable[..., Tensor], leaves: list[Tensor], times: int) -> Callable[[], None]:
-    """Value and gradient, so often that the clock's steps do not count."""
+    """Returns a function that computes value and gradient so often that the clock's resolution does not matter."""
 
     def run() -> None:
         for _ in range(times):
@@ -143,7 +143,7 @@ def repeated(function: Callable[..., Tensor], leaves: list[Tensor], times: int) 
 
 
 def log_determinants(quick: bool) -> Iterator[Row]:
-    """CorInfoMax's value and gradient, and those of the log-determinant alone."""
+    """Times CorInfoMax's value and gradient, and those of the log-determinant alone."""
     sizes = [(64, 512), (64, 1024), (64, 1536), (128, 512), (128, 1024), (128, 1536), (512, 1024), (512, 1536)]
     for dim, batch in sizes[:1] if quick else sizes:
         leaves = [unit(batch, dim).requires_grad_() for _ in range(2)]
@@ -167,19 +167,19 @@ def log_determinants(quick: bool) -> Iterator[Row]:
 
 
 class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that any operation makes."""
+    """A mode that notes the number of elements of the largest tensor that any operation makes."""
 
     elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        sizes = [x.untyped_storage().nbytes() // x.element_size() for x in tree_leaves(made) if isinstance(x, Tensor)]
+        result = func(*args, **(kwargs or {}))
+        sizes = [x.untyped_storage().nbytes() // x.element_size() for x in tree_leaves(result) if isinstance(x, Tensor)]
         self.elements = max([self.elements, *sizes])
-        return made
+        return result
 
 
 def plain_score(z: Tensor, eta: float) -> Tensor:
-    """Eq. 26 as it stands: the derivatives of the kernel for all pairs, [M, M, D], and the inverse."""
+    """Computes Eq. 26 plainly: the derivatives of the kernel for all pairs, [M, M, D], and the inverse."""
     z = z.double()
     cosine = z @ z.T
     m = len(z)
@@ -190,7 +190,7 @@ def plain_score(z: Tensor, eta: float) -> Tensor:
 
 
 def scores(quick: bool) -> Iterator[Row]:
-    """MVEB's value and gradient, and the largest tensor in them."""
+    """Times MVEB's value and gradient, and notes the largest tensor in them."""
     speed = rates(3)["float64"]
     for m, d in [(64, 32)] if quick else [(256, 128), (512, 256)]:
         z = unit(m, d)
@@ -216,7 +216,7 @@ def scores(quick: bool) -> Iterator[Row]:
 
 
 def losses(quick: bool) -> Iterator[Row]:
-    """Value and gradient of each method's loss for two views, beside its nearest kin's in lightly."""
+    """Times each method's loss and gradient for two views, beside the most similar loss in lightly."""
     from lightly.loss import NTXentLoss, SwaVLoss, VICRegLoss
 
     swav, vicreg, contrast = SwaVLoss(), VICRegLoss(), NTXentLoss()
@@ -244,7 +244,7 @@ def losses(quick: bool) -> Iterator[Row]:
 
 
 class PlainLars(Lars):
-    """One parameter after another, each line of the definition an operation."""
+    """A plain LARS that updates one parameter after another, with an operation for each line of the definition."""
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -261,7 +261,7 @@ class PlainLars(Lars):
 
 
 def updates(quick: bool) -> Iterator[Row]:
-    """The teacher and LARS for a ResNet-50, beside a loop, lightly's, and the speed of memory."""
+    """Times the EMA teacher and LARS for a ResNet-50, beside a plain loop, lightly's, and the speed of memory."""
     from lightly.models.utils import update_momentum
 
     name = "resnet18" if quick else "resnet50"
@@ -306,21 +306,24 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--out", type=Path, help=f"instead of {OUT.name}; keeps the result of --quick too")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    out = given.out or (None if given.quick else OUT)
-    kept = json.loads(out.read_text()) if out and out.exists() and len(given.only) < len(SECTIONS) else {}
-    made: dict[str, Any] = {**runs.provenance(), "command": "python benchmarks/speed.py" + " --quick" * given.quick}
-    made["versions"]["lightly"] = version("lightly")
-    made["machine"]["device"] = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "one thread"
-    made["rates"] = rates(5 if given.quick else 25)
-    result = {**kept, **made}
-    for name in given.only:
+    out = args.out or (None if args.quick else OUT)
+    kept = json.loads(out.read_text()) if out and out.exists() and len(args.only) < len(SECTIONS) else {}
+    provenance: dict[str, Any] = {
+        **runs.provenance(),
+        "command": "python benchmarks/speed.py" + " --quick" * args.quick,
+    }
+    provenance["versions"]["lightly"] = version("lightly")
+    provenance["machine"]["device"] = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "one thread"
+    provenance["rates"] = rates(5 if args.quick else 25)
+    result = {**kept, **provenance}
+    for name in args.only:
         result[name] = []
-        for one in SECTIONS[name](given.quick):
-            print(f"{name}: {json.dumps(one)}", flush=True)
-            result[name].append(one)
+        for measured in SECTIONS[name](args.quick):
+            print(f"{name}: {json.dumps(measured)}", flush=True)
+            result[name].append(measured)
         if out:
             out.write_text(json.dumps(result, indent=1) + "\n")
 

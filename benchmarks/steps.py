@@ -1,4 +1,4 @@
-"""Whole training steps by stage, and their memory: infomax, a bare loop, and lightly's example loop of the nearest kin.
+"""Times training steps by stage, and their memory: infomax, a bare loop, and lightly's loop of the nearest method.
 
 lightly's loops are put together here, from its public parts, as its examples do: a DataLoader with its transform, its
 heads, its loss, its moving average. All train the same encoder, with heads of the same widths and the recipe's
@@ -42,7 +42,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (2560, 32, 32, 3), np.uint8)
 
 
 class Watch:
-    """Adds up the seconds between marks, by stage."""
+    """A stopwatch that adds up the seconds between marks, by stage."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -58,7 +58,7 @@ class Watch:
         return seconds
 
     def around(self, owner: Any, name: str, before: str, after: str) -> None:
-        """Let a function of ``owner`` count as ``after``, and what has been going on until then as ``before``."""
+        """Counts a function of ``owner`` as the stage ``after``, and the time until it is called as ``before``."""
         function = getattr(owner, name)
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -70,16 +70,16 @@ class Watch:
         setattr(owner, name, wrapper)
 
     def loss(self, function: Callable[[], Any], outputs: list[Tensor]) -> Any:
-        """The loss counts until autograd comes to the first of the networks: all of the loss goes before."""
+        """Counts the loss until its gradient reaches the outputs of the networks."""
         waiting = [True]
 
-        def there(gradient: Tensor) -> None:
+        def reached(gradient: Tensor) -> None:
             if waiting:
                 waiting.pop()
                 self.mark("loss")
 
         for x in outputs:
-            x.register_hook(there)
+            x.register_hook(reached)
         result = function()
         self.mark("loss")
         return result
@@ -90,10 +90,10 @@ def recipe_of(method: str, batch: int | None = None) -> Recipe:
 
 
 def ours(recipe: Recipe, watch: Watch | None = None) -> Iterator[None]:
-    """The engine's step and its loader."""
+    """Yields after each step of the engine, with its loader."""
     engine = Engine(recipe, steps_per_epoch=len(PIXELS) // recipe.batch_size, device=DEVICE)
-    how = {"batch_size": recipe.batch_size, "seed": 0, "steps": range(10**6), "device": DEVICE}
-    batches = training_batches(ArrayImages(PIXELS, None, []), recipe.views, **how)
+    options = {"batch_size": recipe.batch_size, "seed": 0, "steps": range(10**6), "device": DEVICE}
+    batches = training_batches(ArrayImages(PIXELS, None, []), recipe.views, **options)
     if watch:
         loss: Any = engine.compute_loss
         engine.compute_loss = lambda online, *rest: watch.loss(lambda: loss(online, *rest), online)
@@ -113,7 +113,7 @@ def ours(recipe: Recipe, watch: Watch | None = None) -> Iterator[None]:
 
 
 class Pictures(Dataset):
-    """What an image file would give, put through lightly's transform."""
+    """A data set of images that go through lightly's transform."""
 
     def __init__(self, transform: Callable[[Image.Image], list[Tensor]]):
         self.transform = transform
@@ -126,7 +126,7 @@ class Pictures(Dataset):
 
 
 class Kin(nn.Module):
-    """lightly's nearest kin of a method: its heads, its transform, its loss for two views."""
+    """A model of the method in lightly that is most similar to ours: its heads, transform and loss for two views."""
 
     def __init__(self, recipe: Recipe):
         from lightly import transforms as t
@@ -155,7 +155,7 @@ class Kin(nn.Module):
         self.teacher = copy.deepcopy(self.online).requires_grad_(False) if self.name == "BYOL" else None
 
     def forward(self, views: list[Tensor]) -> list[Tensor]:
-        """What the loss is of: of the trained branch two, then of the teacher, if there is one."""
+        """Returns the inputs of the loss: two outputs of the online branch, then two of a teacher."""
         z = [self.online(view) for view in views]
         if self.name == "SwAV":
             return [self.prototypes(nn.functional.normalize(x)) for x in z]
@@ -175,25 +175,27 @@ class Kin(nn.Module):
 
 
 def lightly(recipe: Recipe, watch: Watch | None = None) -> Iterator[None]:
-    """An example loop of lightly; the views are made while it waits for the loader."""
+    """Yields after each step of lightly's example loop; views are made while it waits for the loader."""
     from lightly.models.utils import update_momentum
 
     watch = watch or Watch()
     torch.manual_seed(0)
     model = Kin(recipe).to(DEVICE)
-    how = recipe.optimizer
-    groups = parameter_groups(model, how.weight_decay, decay_all=how.decay_all)
-    kind = {"sgd": partial(torch.optim.SGD, momentum=how.momentum), "lars": Lars}.get(how.name, torch.optim.Adam)
-    optimizer = kind(groups, lr=how.learning_rate)
+    settings = recipe.optimizer
+    groups = parameter_groups(model, settings.weight_decay, decay_all=settings.decay_all)
+    kind = {"sgd": partial(torch.optim.SGD, momentum=settings.momentum), "lars": Lars}.get(
+        settings.name, torch.optim.Adam
+    )
+    optimizer = kind(groups, lr=settings.learning_rate)
     workers = 0 if DEVICE.type == "cpu" else min(16, os.cpu_count() or 1)
     half = AUTOCAST.get(recipe.precision)
     pictures = Pictures(model.transform)
     watch.last = clock()
     for views in DataLoader(pictures, recipe.batch_size, shuffle=True, drop_last=True, num_workers=workers):
-        there = [view.to(DEVICE) for view in views[:2]]
+        on_device = [view.to(DEVICE) for view in views[:2]]
         watch.mark("wait")
         with torch.autocast(DEVICE.type, half) if half else nullcontext():
-            outputs = model(there)
+            outputs = model(on_device)
             watch.mark("forward")
             loss = watch.loss(partial(model.loss, outputs), outputs[:2])
         loss.backward()
@@ -209,7 +211,7 @@ def lightly(recipe: Recipe, watch: Watch | None = None) -> Iterator[None]:
 
 
 def flops(recipe: Recipe) -> int:
-    """Of one step of ours, by matrix products and convolutions."""
+    """Returns the FLOPs of one step of ours, in matrix products and convolutions."""
     steps = ours(recipe)
     with FlopCounterMode(display=False) as counter:
         next(steps)
@@ -217,7 +219,7 @@ def flops(recipe: Recipe) -> int:
 
 
 def steps(quick: bool) -> Iterator[Row]:
-    """All in one run, in turn; a bare loop only on a CPU, for which it is written."""
+    """Times all loops in one run, in turn; the bare loop only on a CPU, for which it is written."""
     speed = rates(3)["float32"]
     for method in METHODS:
         recipe, watches = recipe_of(method, 32 if quick else None), {"infomax": Watch(), "lightly": Watch()}
@@ -236,36 +238,45 @@ def steps(quick: bool) -> Iterator[Row]:
                     seconds[name].append(taken)
                 for stage, part in (watches[name].taken() if name in watches else {}).items():
                     stages[name][stage].append(part)
-        found = {name: np.array(x) for name, x in seconds.items()}
+        turns = {name: np.array(x) for name, x in seconds.items()}
         by_stage = {
             name: {stage: float(np.median(x[WARM_UP:])) for stage, x in stages[name].items()} for name in watches
         }
         more = {"recipe": recipe.name, "batch": recipe.batch_size, "kin": KIN[method], "precision": recipe.precision}
         more |= {"stages": by_stage, "flops": (count := flops(recipe)), "floor": count / speed}
-        yield row(f"{method} / lightly's {KIN[method]}", found, "unwatched", "lightly", **more)
-        if "bare loop" in found:
-            yield row(f"{method} / a bare loop", found, "unwatched", "bare loop", recipe=recipe.name)
+        yield row(f"{method} / lightly's {KIN[method]}", turns, "unwatched", "lightly", **more)
+        if "bare loop" in turns:
+            yield row(f"{method} / a bare loop", turns, "unwatched", "bare loop", recipe=recipe.name)
         del loops
 
 
 def peaks(quick: bool) -> Iterator[Row]:
-    """Bytes that a step needs at most, beside lightly's loop, each in a process that holds nothing of others."""
+    """Yields the peak bytes of a step of ours and of lightly's loop, each in a process of its own."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; a larger tensor that is freed leaves at once
     for method in METHODS:
-        found = {}
+        peak_bytes = {}
         for name in ("infomax", "lightly"):
             with mp.get_context("spawn").Pool(1) as fresh:
-                found[name] = fresh.apply(_peak, (name, method, 32 if quick else None))
-        both = {"ours": "infomax", "other": "lightly", "bytes": found["infomax"], "bytes_of_other": found["lightly"]}
-        yield {"name": f"{method} / lightly's {KIN[method]}", "ratio": found["infomax"] / found["lightly"], **both}
+                peak_bytes[name] = fresh.apply(_peak, (name, method, 32 if quick else None))
+        both = {
+            "ours": "infomax",
+            "other": "lightly",
+            "bytes": peak_bytes["infomax"],
+            "bytes_of_other": peak_bytes["lightly"],
+        }
+        yield {
+            "name": f"{method} / lightly's {KIN[method]}",
+            "ratio": peak_bytes["infomax"] / peak_bytes["lightly"],
+            **both,
+        }
 
 
 def _peak(name: str, method: str, batch: int | None) -> int:
-    """Highest memory during a step above that after one: weights, gradients, averages, code."""
+    """Returns by how many bytes a second step raises the memory, so without weights, gradients and averages."""
 
-    def resident(what: str) -> int:
+    def resident(field: str) -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
 
     torch.set_num_threads(1)
     loop = {"infomax": ours, "lightly": lightly}[name](recipe_of(method, batch))

@@ -1,4 +1,4 @@
-"""What views cost beside other libraries' pipelines, and what opening a million files does. For Linux.
+"""Times the making of views beside other libraries' pipelines, and the opening of a million files. For Linux.
 
 uv run --with lightly --with kornia benchmarks/views.py           an hour, on a machine that does nothing else
 uv run --with lightly --with kornia benchmarks/views.py --toy     minutes, to see that it works; keeps nothing
@@ -65,7 +65,7 @@ Given = argparse.Namespace
 
 
 def natural(count: int, height: int, width: int) -> np.ndarray:
-    """Bytes [count, height, width, 3] of clouds with the spectrum of photographs, and a camera's noise."""
+    """Returns images [count, height, width, 3] of clouds with the spectrum of photographs, and a camera's noise."""
     rng, images = np.random.default_rng(0), np.empty((count, height, width, 3), np.uint8)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     amplitude = np.maximum(frequency, 1 / max(height, width)) ** -1.2
@@ -79,7 +79,7 @@ def natural(count: int, height: int, width: int) -> np.ndarray:
 
 @torch.no_grad()
 def compared(contestants: dict[str, Contestant], images: int, repeats: int) -> list[Row]:
-    """Images a second of each, and how many times as many as the first one makes in the same turn."""
+    """Returns images per second of each contestant, and their ratio to those of the first one in the same turn."""
     seconds, wall = (np.empty((len(contestants), 1 + repeats)) for _ in range(2))
     threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
     torch.set_num_threads(1)
@@ -101,7 +101,7 @@ def compared(contestants: dict[str, Contestant], images: int, repeats: int) -> l
 
 
 def pil(view: View, views: ViewSet) -> Transform:
-    """What solo-learn does to make a view: torchvision's transforms and PIL's filters, one after another."""
+    """Returns solo-learn's transform for a view: torchvision's transforms and PIL's filters, one after another."""
     steps = [
         T.RandomResizedCrop(view.size, scale=view.scale, interpolation=T.InterpolationMode.BICUBIC),
         T.RandomApply([T.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)], p=view.jitter),
@@ -126,7 +126,7 @@ def lightly(view: View) -> Transform:
 
 
 def kornia(view: View, views: ViewSet) -> Callable[[Tensor], Tensor]:
-    """Of a batch, with parameters of its own for each image; cropped in the faster one of two ways."""
+    """Returns kornia's transform of a batch, with separate parameters for each image and the faster way of cropping."""
     from kornia import augmentation as K
 
     steps = [
@@ -142,15 +142,15 @@ def kornia(view: View, views: ViewSet) -> Callable[[Tensor], Tensor]:
 
 
 def one_by_one(images: list[Image.Image], transforms: list[Transform]) -> list[Tensor]:
-    """All views of each image, then batches of them, as a worker of a DataLoader returns."""
+    """Returns batches of all views, made image by image, as a worker of a DataLoader does."""
     each = [[transform(image) for transform in transforms] for image in images]
     return [torch.stack(column) for column in zip(*each, strict=True)]
 
 
-def two_views_32(given: Given) -> Iterator[Row]:
-    views, index = ViewSet(global_crops=byol(32)), np.arange(given.batch)
-    images: Any = open_source(given.cifar).train if given.cifar else None
-    pixels = np.stack([np.asarray(images.open(i)) for i in index]) if given.cifar else natural(given.batch, 32, 32)
+def two_views_32(args: Given) -> Iterator[Row]:
+    views, index = ViewSet(global_crops=byol(32)), np.arange(args.batch)
+    images: Any = open_source(args.cifar).train if args.cifar else None
+    pixels = np.stack([np.asarray(images.open(i)) for i in index]) if args.cifar else natural(args.batch, 32, 32)
     batch, pictures = torch.from_numpy(pixels), [Image.fromarray(x) for x in pixels]
     solo, light = [pil(view, views) for view in views.global_crops], [lightly(view) for view in views.global_crops]
     batched = [kornia(view, views) for view in views.global_crops]
@@ -165,17 +165,17 @@ def two_views_32(given: Given) -> Iterator[Row]:
         "kornia": with_kornia,
         "infomax": lambda turn: make_views(batch, views, seed=0, epoch=turn, index=index),
     }
-    for row in compared(contestants, given.batch, given.repeats):
-        yield {"data": "CIFAR" if given.cifar else "made", **row}
+    for row in compared(contestants, args.batch, args.repeats):
+        yield {"data": "CIFAR" if args.cifar else "made", **row}
 
 
-def from_files(views: ViewSet, given: Given) -> Iterator[Row]:
-    """All that is done to a file, and parts of it: decoding, which everyone must, and what our workers do."""
+def from_files(views: ViewSet, args: Given) -> Iterator[Row]:
+    """Times all that is done to a file, decoding alone, and the part of our workers."""
     with tempfile.TemporaryDirectory() as made:
-        for i, pixels in enumerate(natural(given.made, 375, 500)):
+        for i, pixels in enumerate(natural(args.made, 375, 500)):
             Image.fromarray(pixels).save(f"{made}/{i:04}.jpg", quality=90)
-        for folder in [made, given.photos] if given.photos else [made]:
-            for row in compared(with_files(views, folder, given.photographs), given.photographs, given.repeats):
+        for folder in [made, args.photos] if args.photos else [made]:
+            for row in compared(with_files(views, folder, args.photographs), args.photographs, args.repeats):
                 yield {"data": "made" if folder == made else "photographs", **row}
 
 
@@ -204,9 +204,9 @@ def with_files(views: ViewSet, folder: str, count: int) -> dict[str, Contestant]
     }
 
 
-def blur(given: Given) -> list[Row]:
-    """Of images of 224x224. Ours is the difference that it makes to all that is done to two such views."""
-    count = max(1, given.photographs // 4)
+def blur(args: Given) -> list[Row]:
+    """Times a blur of images of 224x224; ours is the difference between two views with it and without."""
+    count = max(1, args.photographs // 4)
     pixels, index = torch.from_numpy(natural(count, 224, 224)), np.arange(count)
     pictures, images = [Image.fromarray(x) for x in pixels.numpy()], pixels.permute(0, 3, 1, 2).float().div_(255)
     torchvision = T.GaussianBlur(23, (0.1, 2.0))
@@ -223,13 +223,13 @@ def blur(given: Given) -> list[Row]:
         "infomax, two views with blur": two_views(1.0),
         "infomax, two views without": two_views(0.0),
     }
-    rows = compared(contestants, count, given.repeats)
+    rows = compared(contestants, count, args.repeats)
     milliseconds = [1e3 / row["images_per_second"] for row in rows]
     return [*rows, {"name": "infomax", "milliseconds": (milliseconds[2] - milliseconds[3]) / 2}]
 
 
 class Reading(Dataset):
-    """Reads files, and says how much memory the process then has to itself."""
+    """A data set that reads files and returns the private memory of the process, in bytes."""
 
     def __init__(self, images: Any, keys: list[Any]):
         self.images, self.keys = images, keys
@@ -246,7 +246,7 @@ def memory(file: str, name: str) -> int:
 
 
 def opening(folder: str, name: str, worker: str, read: int) -> Row:
-    """Seconds and memory of this process, or the memory of a worker that it starts in this way."""
+    """Measures seconds and memory of opening a folder, or the memory of a worker that is started in this way."""
     # Not getrusage's highest memory, which may be that of the process that this one was forked from.
     Path("/proc/self/clear_refs").write_text("5")  # the highest starts anew from what is resident now
     before, start = memory("status", "VmRSS"), time.perf_counter()
@@ -264,13 +264,13 @@ def opening(folder: str, name: str, worker: str, read: int) -> Row:
 
 
 def fresh(*arguments: Any) -> Row:
-    """Opened in a process that holds nothing of earlier ones."""
+    """Runs :func:`opening` in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=mp.get_context("spawn")) as pool:
         return pool.submit(opening, *arguments).result()
 
 
 def tree(root: str, folders: int, paths: int) -> str:
-    """Files named as ImageNet's; those of a folder are links to one picture of one pixel, and need no room."""
+    """Makes a tree of files named as ImageNet's; all files of a folder are links to one picture of one pixel."""
     for number, part in enumerate(np.array_split(np.arange(paths), folders)):
         os.makedirs(folder := f"{root}/n{number:08}")
         Image.new("RGB", (1, 1)).save(first := f"{folder}/n{number:08}_{part[0]}.JPEG")
@@ -279,21 +279,21 @@ def tree(root: str, folders: int, paths: int) -> str:
     return root
 
 
-def opening_files(given: Given) -> Iterator[Row]:
-    """Seconds and memory; then what a worker has to itself more than one that reads as often from 1,000 files."""
+def opening_files(args: Given) -> Iterator[Row]:
+    """Measures seconds and memory, and the private memory of a worker above that with only 1,000 files."""
     with tempfile.TemporaryDirectory() as root, patch.dict(os.environ):
-        many, few = tree(f"{root}/many", given.folders, given.paths), tree(f"{root}/few", 10, 1000)
+        many, few = tree(f"{root}/many", args.folders, args.paths), tree(f"{root}/few", 10, 1000)
         for repeat in range(3):
             os.environ["XDG_CACHE_HOME"] = f"{root}/cache{repeat}"
             for name, how in (("infomax", "first"), ("infomax", "again"), ("torchvision", "")):
                 yield {"name": name, "how": how, **fresh(many, name, "", 0)}
         for name, start in itertools.product(("infomax", "torchvision"), ("fork", "forkserver", "spawn")):
-            private, base = (fresh(folder, name, start, given.read)["worker_bytes"] for folder in (many, few))
+            private, base = (fresh(folder, name, start, args.read)["worker_bytes"] for folder in (many, few))
             yield {"name": name, "start": start, "worker_bytes": private, "because_of_the_paths": private - base}
 
 
 def lasts(function: Callable[[], object], calls: int, device: torch.device) -> float:
-    """Milliseconds of one call, of several that nothing waits between."""
+    """Returns the milliseconds of one call, in a row of calls without a synchronisation."""
     begin = time.perf_counter()
     if device.type == "cpu":
         for _ in range(calls):
@@ -309,7 +309,7 @@ def lasts(function: Callable[[], object], calls: int, device: torch.device) -> f
 
 
 def beside_a_step(backbone: str, views: ViewSet, batch: int, device: torch.device) -> dict[str, Callable[[], object]]:
-    """The views of a batch; forward and backward of a network on them, in bfloat16; and one after the other."""
+    """Returns functions that make views of a batch, train a network on views in bfloat16, and do both."""
     small, sides = backbone == "resnet18", [view.size for view in (*views.global_crops, *views.local_crops)]
     images: Any = [torch.from_numpy(natural(batch, side, side)).to(device) for side in sides[: 1 if small else None]]
     encoder = build_encoder(backbone, stem="cifar" if small else "imagenet", seed=0)
@@ -331,28 +331,28 @@ def beside_a_step(backbone: str, views: ViewSet, batch: int, device: torch.devic
     return {"views": make, "step": partial(step, make()), "views and step": lambda: step(make())}
 
 
-def on_a_gpu(given: Given) -> Iterator[Row]:
+def on_a_gpu(args: Given) -> Iterator[Row]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and not given.toy:
+    if device.type == "cpu" and not args.toy:
         return
     torch.backends.cudnn.benchmark = True  # the fastest step there is
-    small, times = ViewSet(global_crops=byol(32)), 1 + given.repeats  # the first warms up
-    for backbone, views, batch in (("resnet18", small, given.step_32), ("resnet50", MULTI_CROP, given.step_224)):
+    small, times = ViewSet(global_crops=byol(32)), 1 + args.repeats  # the first warms up
+    for backbone, views, batch in (("resnet18", small, args.step_32), ("resnet50", MULTI_CROP, args.step_224)):
         functions = beside_a_step(backbone, views, batch, device)
-        measured = [[lasts(function, given.calls, device) for function in functions.values()] for _ in range(times)]
+        measured = [[lasts(function, args.calls, device) for function in functions.values()] for _ in range(times)]
         quartiles = np.quantile(measured[1:], [0.25, 0.5, 0.75], axis=0).T.tolist()
         for name, (low, median, high) in zip(functions, quartiles, strict=True):
             row = {"name": name, "backbone": backbone, "batch": batch, "views": 2 + len(views.local_crops)}
-            yield {**row, "milliseconds": median, "quartiles": [low, high], "repeats": given.repeats}
-    pixels, parts = torch.from_numpy(natural(given.epoch, 32, 32)).to(device), -(-given.epoch // given.step_32)
+            yield {**row, "milliseconds": median, "quartiles": [low, high], "repeats": args.repeats}
+    pixels, parts = torch.from_numpy(natural(args.epoch, 32, 32)).to(device), -(-args.epoch // args.step_32)
 
     @torch.no_grad()
     def epoch() -> None:
-        for index in np.array_split(np.random.default_rng(0).permutation(given.epoch), parts):
+        for index in np.array_split(np.random.default_rng(0).permutation(args.epoch), parts):
             make_views(pixels[torch.from_numpy(index).to(device)], small, seed=0, epoch=0, index=index)
 
     seconds = [lasts(epoch, 1, device) / 1e3 for _ in range(times)][1:]
-    row = {"name": "views of an epoch", "images": given.epoch, "batch": given.step_32, "repeats": given.repeats}
+    row = {"name": "views of an epoch", "images": args.epoch, "batch": args.step_32, "repeats": args.repeats}
     yield {**row, "seconds": float(np.median(seconds)), "quartiles": np.quantile(seconds, [0.25, 0.75]).tolist()}
 
 
@@ -374,22 +374,22 @@ def main() -> None:
     parser.add_argument("--paths", type=int, help="files for E, unless as many as ImageNet's")
     parser.add_argument("--toy", action="store_true", help="next to nothing of each, and F on a CPU too")
     parser.add_argument("--out", type=Path, default=OUT)
-    given = parser.parse_args()
-    vars(given).update({**(TOY if given.toy else SIZE), **({"paths": given.paths} if given.paths else {})})
+    args = parser.parse_args()
+    vars(args).update({**(TOY if args.toy else SIZE), **({"paths": args.paths} if args.paths else {})})
     provenance, peers = runs.provenance(), ("pillow", "lightly", "kornia")
     provenance["versions"] |= {x.name: x.version for x in distributions() if x.name in peers}
     if torch.cuda.is_available():
         provenance["machine"]["gpu"] = torch.cuda.get_device_name()
-    result = json.loads(given.out.read_text()) if given.out.exists() else {}
-    for letter in given.only.split(","):
+    result = json.loads(args.out.read_text()) if args.out.exists() else {}
+    for letter in args.only.split(","):
         rows = []
-        for row in SECTIONS[letter](given):
-            print(f"{letter}{' (toy)' if given.toy else ''}: {json.dumps(row)}", flush=True)
+        for row in SECTIONS[letter](args):
+            print(f"{letter}{' (toy)' if args.toy else ''}: {json.dumps(row)}", flush=True)
             rows.append(row)
         if rows:
             result[letter] = {**provenance, "rows": rows}
-        if not given.toy:
-            given.out.write_text(json.dumps(result, indent=1) + "\n")
+        if not args.toy:
+            args.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

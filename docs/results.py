@@ -27,11 +27,12 @@ PER_CENT = ("knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all")
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a file with one JSON object per line."""
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def origin(run: Path) -> dict[str, Any]:
-    """What a number needs beside it to be believed."""
+    """Returns the provenance of a run's results: date, commit, machine and versions."""
     config = json.loads((run / "config.json").read_text())
     return {name: config[name] for name in ("started", "commit", "machine", "versions")}
 
@@ -114,6 +115,7 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def where(kept: dict[str, Any]) -> str:
+    """Returns the machine, date and commit of a measurement in words."""
     machine, versions = kept["machine"], kept["versions"]
     return (
         f"{machine['cores']} cores of {machine['cpu']}, torch {versions['torch']}, {kept['started'][:10]}, "
@@ -415,9 +417,9 @@ def speed_steps_table() -> str:
     for row in kept["steps"]:
         floor = [f"{1e3 * row['floor']:.0f}"] if "floor" in row else [""]
         rows.append([row["name"], *faster(row), *floor])
-        for who, seconds in row.get("stages", {}).items():
+        for library, seconds in row.get("stages", {}).items():
             times = [f"{1e3 * seconds[stage]:.2f}" if stage in seconds else "" for stage in names]
-            stages.append([row["name"].split(" / ")[0] if who == "infomax" else f"lightly's {row['kin']}", *times])
+            stages.append([row["name"].split(" / ")[0] if library == "infomax" else f"lightly's {row['kin']}", *times])
     first = kept["steps"][0]
     header = ["step of", "infomax, ms", "other, ms", "times faster", "quartiles", "arithmetic alone, ms"]
     return (
@@ -531,7 +533,7 @@ TABLES = {
 
 
 def with_tables(file: Path) -> str:
-    """The text of a page with its tables made anew, between their marks."""
+    """Returns the text of a page with its tables made anew, between their marks."""
     text = file.read_text()
     for name, (page, table) in TABLES.items():
         if page == file:

@@ -75,22 +75,22 @@ class Plan:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Number of steps of an epoch."""
+        """Returns the number of steps of an epoch."""
         return self.images // self.recipe.batch_size
 
     @property
     def steps(self) -> int:
-        """Number of steps of the run."""
+        """Returns the number of steps of the run."""
         return self.recipe.steps(self.images)
 
     @property
     def flops(self) -> float:
-        """FLOPs of the run, on all devices together."""
+        """Returns the FLOPs of the run, on all devices together."""
         return self.cost.flops * self.devices * self.steps
 
     @property
     def misfits(self) -> tuple[Machine, ...]:
-        """Machines that the run was planned for and does not fit."""
+        """Returns the machines that the run was planned for and does not fit."""
         return tuple(
             machine for machine in ((self.this_machine,) if self.this_machine else self.gpus) if not machine.fits
         )

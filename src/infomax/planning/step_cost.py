@@ -64,7 +64,7 @@ class CommunicationBytes:
 
     @property
     def total(self) -> int:
-        """Bytes of all three."""
+        """Returns the bytes of all three."""
         return self.gradients + self.norms + self.loss
 
 
@@ -110,7 +110,7 @@ class StepCost:
 
     @property
     def flops(self) -> float:
-        """FLOPs of the whole step."""
+        """Returns the FLOPs of the whole step."""
         return self.network_flops(self.images, self.micro_batch_size) + self.loss_flops
 
 

@@ -49,7 +49,7 @@ class Timing:
 
     @property
     def seconds_per_step(self) -> float:
-        """Time from one step to the next, in seconds.
+        """Returns the time from one step to the next, in seconds.
 
         On a CPU, workers and networks share the cores, so their times add up. A GPU works while workers read.
         """
