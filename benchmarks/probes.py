@@ -4,8 +4,8 @@ python benchmarks/probes.py          minutes, on a machine that does nothing els
 python benchmarks/probes.py --toy    seconds, to see that it works; keeps nothing
 
 Both see the images as they are tested, without random crops, so that the heads that come out are the same and only the
-time differs. Of the probe that runs the encoder one epoch is trained, and its time is multiplied by the number of epochs,
-because all epochs do the same; the probe on features is trained to its end. Repeats take turns.
+time differs. Of the probe that runs the encoder one epoch is trained, and its time is multiplied by the number of
+epochs, because all epochs do the same. The probe on features is trained to its end. Repeats take turns.
 """
 
 import argparse
