@@ -1,9 +1,16 @@
 """Fixtures that all tests use: one thread, a cache folder of their own, a fixed seed."""
 
+import os
 import signal
 
 import pytest
+
+# Threads that wait for each other take most of the time of small matrices, and pytest-xdist keeps all cores busy
+# anyway. BLAS and OpenMP read this when numpy and torch are imported, also in the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import torch
+from threadpoolctl import threadpool_limits
 
 from command import end_commands
 
@@ -15,6 +22,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread_in_blas():
+    """Sets one thread in numpy, too, which a plugin of pytest may have imported before this file."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
