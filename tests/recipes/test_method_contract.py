@@ -126,7 +126,6 @@ def test_the_commands_name_the_method(infomax):
 
 
 @pytest.mark.process
-@pytest.mark.timeout(600)
 def test_the_method_is_trained_evaluated_and_swept(infomax, tmp_path):
     small = ("--epochs", "1", "--image-size", "8", "--set", "method.width=4", "--device", "cpu")
     infomax("pretrain", "--method", "toy", "--out", "run", *small)
