@@ -29,6 +29,13 @@ def infomax(monkeypatch, capsys):
     + [(name,) for name in cli.COMMANDS]
     + [("evaluate", name) for name in PROTOCOLS],
 )
+def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["infomax", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "{demo,pretrain,recipes,sweep,plan,views,evaluate,report,replay}" in capsys.readouterr().out
+
+
 def test_help_is_there_for_every_command(infomax, words):
     code, out, _ = infomax(*words, "--help")
     assert code == 0

@@ -26,6 +26,7 @@ from infomax.evaluation.results import append_result, read_results
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.papers import published
 from infomax.reporting.results import results_table
+from infomax.reporting import comparison
 from infomax.runtime.options import option_fields
 from infomax.runtime.plugins import installed, registry
 
@@ -222,6 +223,24 @@ def test_what_is_missing_in_a_row_is_named(tmp_path):
         file.write_text(line + "\n")
         with pytest.raises(ValueError, match="row 1: the key 'protocol' is missing"):
             read_results(file)
+
+
+def test_rows_of_other_protocols_need_not_be_known_to_read_those_of_one(tmp_path):
+    file = tmp_path / "results.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ({"protocol": "of-a-package"}, KNN)))
+    assert read_results(file, protocols=["knn"]) == [KnnRow.from_json(KNN)]
+    with pytest.raises(ValueError, match="row 1: the key 'protocol' must be one of"):
+        read_results(file)
+
+
+def test_the_last_of_equal_measurements_is_reported(tmp_path):
+    """Its scores, its command and the hash of the whole call do not tell a measurement from another one."""
+    file = tmp_path / "results.jsonl"
+    again = {"top1": 0.25, "seconds": 2.0, "evaluation": "0" * 16, "command": "infomax ...", "interval": [0.1, 0.4]}
+    others = [{"k": 5}, {"temperature": 0.2}, {"subset_file": "x.txt"}, {"leave_one_out": True}]
+    file.write_text("".join(json.dumps({**KNN, **changes}) + "\n" for changes in ({}, *others, again)))
+    rows = [result.row for result in comparison._read_results(file)]
+    assert [row.top1 for row in rows] == [0.5] * len(others) + [0.25]
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path):

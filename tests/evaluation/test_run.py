@@ -15,11 +15,13 @@ from data.layouts import LAYOUTS
 from infomax.data.images import ArrayImages
 from infomax.data.sources.location import open_source
 from infomax.data.splits import Source
+from infomax.evaluation import transfer
 from infomax.evaluation.clusters import compare
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
 from infomax.evaluation.prototypes import prototype_row
+from infomax.evaluation.representations import represent
 from infomax.evaluation.results import append_result, read_results
 from infomax.evaluation.rows import LinearRow
 from infomax.evaluation.run import evaluate
@@ -118,6 +120,21 @@ def test_transfer_to_what_is_there_of_the_eleven(infomax, trained, tmp_path):
     code, _, err = infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path), "--data", "dtd,cars")
     assert code == 2
     assert "--data cars: found no" in err
+
+
+def test_the_encoder_is_opened_once_for_several_data_sets(infomax, trained, tmp_path, monkeypatch):
+    for name in ("dtd", "voc2007"):
+        LAYOUTS[name](tmp_path)
+    opened = []
+    monkeypatch.setattr(transfer, "represent", lambda *words, **more: opened.append(1) or represent(*words, **more))
+    assert infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path))[0] == 0
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("words", [{"subset": "x.txt"}, {"classes": "x.txt"}, {"data_dir": "x"}, {"download": True}])
+def test_images_given_themselves_are_not_chosen_by_name(trained, words):
+    with pytest.raises(ValueError, match=f"{next(iter(words))} cannot be given with data"):
+        evaluate("knn", trained / "b", data=open_source("digits"), **words)
 
 
 def test_finetune_by_a_setting_and_by_a_search(infomax, trained):

@@ -16,7 +16,9 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 from infomax.cli import evaluate, experiments, train
 from infomax.runtime.failures import MachineError
 
-COMMANDS = {command.name: command for command in (*experiments.COMMANDS, *train.COMMANDS, *evaluate.COMMANDS)}
+BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
+AFTER_EVALUATE = (evaluate.REPORT, train.REPLAY)
+COMMANDS = {command.name: command for command in (*BEFORE_EVALUATE, *AFTER_EVALUATE)}
 """All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol."""
 NO_ACCUMULATION = (
     "these losses compare the images of a whole batch, so gradients added up over small batches would be those of "
@@ -32,7 +34,8 @@ def main() -> None:
         if word.startswith("--") and "accum" in word:
             _fail(f"{word}: {NO_ACCUMULATION}", code=2)
     config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
-    kinds = [*(command.subcommand for command in COMMANDS.values()), evaluate.Evaluate]
+    before, after = ([command.subcommand for command in group] for group in (BEFORE_EVALUATE, AFTER_EVALUATE))
+    kinds = [*before, evaluate.Evaluate, *after]
     parsed: Any = tyro.cli(reduce(or_, kinds), prog="infomax", description=ABOUT, config=config)
     try:
         if (protocol := evaluate.PROTOCOL_CLASSES.get(type(parsed))) is not None:

@@ -118,4 +118,4 @@ _SUBCOMMANDS: list[Any] = [
 _ANY_PROTOCOL: Any = reduce(or_, _SUBCOMMANDS)
 Evaluate: Any = Annotated[_ANY_PROTOCOL, subcommand("evaluate", description="Evaluate an encoder by a protocol.")]
 """The parser's type of ``infomax evaluate``."""
-COMMANDS = (Command("report", ReportOptions, "Show results beside the published ones.", report),)
+REPORT = Command("report", ReportOptions, "Show results beside the published ones.", report)

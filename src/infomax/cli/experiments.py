@@ -68,7 +68,7 @@ def _free_folder(first: Path) -> Path:
     return next(path for i in count(2) if not (path := first.with_name(f"{first.name}-{i}")).exists())
 
 
-COMMANDS = (
+DEMO, RECIPES, SWEEP = (
     Command(
         "demo",
         DemoOptions,

@@ -58,7 +58,7 @@ def replay(options: ReplayOptions) -> None:
         print(f"{kind} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
 
 
-COMMANDS = (
+PRETRAIN, PLAN, VIEWS, REPLAY = (
     Command(
         "pretrain",
         PretrainOptions,

@@ -68,6 +68,10 @@ class Protocol:
     """Returns, of the protocol's options, the names of the data sets that are taken if none is given; ``run`` is called
     for each of those that are there. An empty tuple means that the protocol takes one data set, by default that of the
     run."""
+    open_encoder: Callable[[EncoderName, Any, EvaluationOptions], Any] | None = None
+    """Opens the encoder once for several data sets, of its name, the protocol's options and the
+    :class:`EvaluationOptions`; ``run`` is then given what it returns in place of the name. None leaves that to ``run``,
+    data set by data set."""
     options_for: Callable[["Column"], ProtocolOptions | None] = _no_column
     """Returns the options that measure what a column of a published table does, with all labels of its data set; None
     if this protocol does not measure it."""

@@ -2,8 +2,8 @@
 
 A protocol has its own row class, with a field for each of its conditions and scores. What a table shows of a row
 follows from the fields: one marked :class:`Condition` is a column that tells rows apart, one marked :class:`Score` a
-column of results; the others are kept in the file alone. Rows are flat: ``pandas.DataFrame(rows)`` makes a frame of
-them.
+column of results; the others, among them each :class:`Outcome`, are kept in the file alone. Rows are flat:
+``pandas.DataFrame(rows)`` makes a frame of them.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,12 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """A frozen dataclass that marks a field as found by the measurement, or as its origin: no table shows it, and two
+    rows that differ in nothing but scores and outcomes measure the same."""
+
+
+@dataclass(frozen=True)
 class RowField:
     """A frozen dataclass that describes one field of a row class."""
 
@@ -45,7 +51,7 @@ class RowField:
     type: Any
     """Without ``Annotated``."""
     required: bool
-    mark: Condition | Score | None
+    mark: Condition | Score | Outcome | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,19 +79,19 @@ class ResultRow:
     """Number of labelled images that are classified by."""
     test_images: int
     """Number of images that are classified."""
-    seconds: float
+    seconds: Annotated[float, Outcome()]
     """Time that it took to compute the result."""
     recipe: str | None = None
     """Recipe by which the run's encoder was trained, with the settings that were changed."""
-    trained_steps: int | None = None
+    trained_steps: Annotated[int | None, Outcome()] = None
     """Steps that the run's encoder was trained for."""
-    command: str | None = None
+    command: Annotated[str | None, Outcome()] = None
     """The command that computed the result."""
     classes_file: str | None = None
     """File with the classes that were kept."""
     subset_file: str | None = None
     """File with the labelled images that were kept."""
-    evaluation: str | None = None
+    evaluation: Annotated[str | None, Outcome()] = None
     """Hash of the protocol's options, the images' location and the features' precision; see
     :func:`infomax.evaluation.run.evaluation_hash`."""
 
@@ -167,7 +173,7 @@ def row_fields(cls: type[ResultRow]) -> tuple[RowField, ...]:
         hint, mark = hints[field.name], None
         if get_origin(hint) is Annotated:
             hint, *notes = get_args(hint)
-            mark = next((note for note in notes if isinstance(note, Condition | Score)), None)
+            mark = next((note for note in notes if isinstance(note, Condition | Score | Outcome)), None)
         required = field.default is MISSING and field.default_factory is MISSING
         described.append(RowField(field.name, hint, required, mark))
     return tuple(described)

@@ -1,5 +1,6 @@
 """Files of results, as ``results.jsonl`` in a run folder: the one writer and the one reader of their rows."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from infomax.evaluation.protocols import row_classes
@@ -13,8 +14,12 @@ def append_result(file: Path, row: ResultRow) -> None:
     append_json_line(file, row.to_json())
 
 
-def read_results(file: Path) -> list[ResultRow]:
+def read_results(file: Path, *, protocols: Collection[str] | None = None) -> list[ResultRow]:
     """Reads the rows of a file of results, oldest first; a line that a full disk or a lost machine cut off is left out.
+
+    Args:
+        file: The file.
+        protocols: Names of the protocols whose rows are read, as rows name them; None reads all rows.
 
     Raises:
         ValueError: naming the file, the row and the key, if a row is not what its protocol writes, or if no installed
@@ -25,6 +30,8 @@ def read_results(file: Path) -> list[ResultRow]:
         where = f"{file}, row {number}"
         if not isinstance(values, dict) or "protocol" not in values:
             raise ValueError(f"{where}: the key 'protocol' is missing; infomax evaluate did not write this row")
+        if protocols is not None and values["protocol"] not in protocols:
+            continue
         try:
             name = choose("the key 'protocol'", values["protocol"], classes)
         except ValueError as error:

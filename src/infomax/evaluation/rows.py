@@ -6,7 +6,7 @@ A protocol that computes in its own file has its row class there too.
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
-from infomax.evaluation.result_row import Condition, ResultRow, Score
+from infomax.evaluation.result_row import Condition, Outcome, ResultRow, Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,11 +18,11 @@ class LinearRow(ResultRow):
     """Name of the probe; None for logistic regression."""
     learning_rate: Annotated[float | None, Condition("rate")] = None
     """Learning rate of the probe, the best one if several were trained."""
-    penalty: float | None = None
+    penalty: Annotated[float | None, Outcome()] = None
     """Penalty of logistic regression on half the squared weights, beside the mean cross-entropy."""
     learning_rates: tuple[float, ...] | None = None
     """All that were trained, if there are several."""
-    held_out_top1: float | None = None
+    held_out_top1: Annotated[float | None, Outcome()] = None
     """Accuracy on the images that the learning rate was chosen on."""
     augmentation: bool | None = None
     """Whether the probe saw random crops."""
@@ -46,7 +46,7 @@ class ClusterRow(ResultRow):
 
     protocol: str = "cluster"
     clusters: int
-    used_clusters: int
+    used_clusters: Annotated[int, Outcome()]
     """Clusters that have an image."""
     seed: int | None = None
     """Of k-means; None for a run's own prototypes."""
@@ -59,7 +59,7 @@ class ClusterRow(ResultRow):
 class TransferScores(ResultRow):
     """A frozen dataclass that holds a result by the metric of the data set, and the images it was chosen by."""
 
-    validation: float
+    validation: Annotated[float, Outcome()]
     """The metric on the validation images, by which the settings were chosen."""
     train_images: int
     validation_images: int
@@ -79,13 +79,13 @@ class TransferRow(TransferScores):
     """A frozen dataclass that holds the score of the penalty that is best on the validation images."""
 
     protocol: str = "transfer"
-    penalty: float
+    penalty: Annotated[float, Outcome()]
     """On half the sum of squared weights, beside the sum of cross-entropies."""
     penalties: tuple[float, float, int]
     """The least and the largest that were tried, and how many."""
     solver: str
     """``exact`` or ``scikit-learn``."""
-    converged: bool
+    converged: Annotated[bool, Outcome()]
     """Whether the solver came to the optimum with every penalty."""
 
 
@@ -136,7 +136,7 @@ class TransferFinetuneRow(TransferScores):
     learning_rate: Annotated[float, Condition("rate")]
     setting: Annotated[str, Condition("setting")]
     weight_decay: float
-    tried: tuple[Trial, ...]
+    tried: Annotated[tuple[Trial, ...], Outcome()]
     grid: int
     """Number of pairs of the whole grid."""
     steps: int

@@ -213,8 +213,12 @@ class EvaluationRequest:
         """
         from infomax.runtime.collectives import rank
 
+        encoder: Any = self.encoder
+        if self.protocol.open_encoder is not None:
+            with _machine_failures_described():
+                encoder = self.protocol.open_encoder(encoder, self.options, self.evaluation)
         for data in opened:
-            computed = self.protocol.run(self.encoder, data.source, self.options, self.evaluation)
+            computed = self.protocol.run(encoder, data.source, self.options, self.evaluation)
             while True:
                 with _machine_failures_described():
                     row = next(computed, None)
@@ -286,6 +290,9 @@ def prepare_evaluation(
     Raises:
         ValueError: if no images are named, or ``out`` cannot be written.
     """
+    named = [word for word, value in vars(location).items() if value]
+    if source is not None and named:
+        raise ValueError(f"{', '.join(named)} cannot be given with data that are the images themselves: choose before")
     name = fspath(encoder)
     run = Run(Path(name)) if (Path(name) / "config.json").is_file() else None
     if out is None and run is not None:

@@ -153,7 +153,8 @@ class SweepRun:
             return None
         run = Run(self.folder)
         file, steps, hashes = run.path / "results.jsonl", run.trained_steps, evaluation.hashes(run)
-        rows = read_results(file) if file.is_file() else []
+        protocols = [row.protocol for row in evaluation.protocol.rows]  # rows of others may be of another version
+        rows = read_results(file, protocols=protocols) if file.is_file() else []
         matching = [row for row in rows if row.evaluation in hashes and row.trained_steps == steps]
         return matching[-1] if matching else None
 

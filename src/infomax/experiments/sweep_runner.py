@@ -76,7 +76,7 @@ def sweep(
             the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
         learning_rate: Peak learning rate. Default: the recipe's.
         precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
-        overrides: Any setting of the recipe as key=value, as method.beta=0.5 or optimizer.weight_decay=0.
+        overrides: Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0.
         device: Kind of device; auto takes the GPU if there is one.
         devices: GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would.
             Under torchrun or srun, leave it out.

@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from infomax.evaluation.result_row import Condition, ResultRow, row_fields
+from infomax.evaluation.result_row import Outcome, ResultRow, Score, row_fields
 from infomax.evaluation.results import read_results
 from infomax.papers import published
 from infomax.papers.published import Column, Conditions
@@ -154,9 +154,8 @@ def _pretraining_conditions(run: Run) -> Conditions:
 
 def _measurement(row: ResultRow) -> tuple:
     """Returns what the row is a measurement of: rows of equal measurements replace each other."""
-    names = ("protocol", "representation", "encoder", "evaluation", "subset_file", "classes_file")
-    conditions = [field.name for field in row_fields(type(row)) if isinstance(field.mark, Condition)]
-    return tuple(getattr(row, name) for name in (*names, *conditions))
+    names = [field.name for field in row_fields(type(row)) if not isinstance(field.mark, Score | Outcome)]
+    return tuple((name, repr(getattr(row, name))) for name in names)
 
 
 def _our_tables(results: Sequence[Result]) -> list[Table]:

@@ -79,7 +79,7 @@ def _has(rows: Sequence[ResultRow], field: RowField) -> bool:
 
 
 def _label(field: RowField) -> str:
-    assert field.mark is not None
+    assert isinstance(field.mark, Condition | Score)
     return field.mark.label
 
 

@@ -29,16 +29,26 @@ class RecipeNameOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeChangeOptions:
-    """A frozen dataclass that holds changes to a recipe; None leaves the recipe's own value."""
+class ViewChangeOptions:
+    """A frozen dataclass that holds changes to the views of a recipe; None leaves the recipe's own value."""
 
-    backbone: Annotated[str | None, Shown(metavar="NAME", default=RECIPES_OWN)] = None
-    """Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small."""
     views: Annotated[str | None, Shown(metavar="NAME", default=RECIPES_OWN)] = None
     """Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops. NAME:G+L has
     G global crops and L local ones."""
     image_size: Annotated[int | None, Shown(metavar="PIXELS", default=RECIPES_OWN)] = None
     """Side of the global crops, in pixels."""
+
+    def changes(self) -> dict[str, Any]:
+        """Returns the changes by the names of :func:`infomax.recipes.customise.customise`."""
+        return {name: getattr(self, name) for name in option_names(ViewChangeOptions)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeChangeOptions(ViewChangeOptions):
+    """A frozen dataclass that holds changes to a recipe; None leaves the recipe's own value."""
+
+    backbone: Annotated[str | None, Shown(metavar="NAME", default=RECIPES_OWN)] = None
+    """Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small."""
     epochs: Annotated[int | None, Shown(metavar="N", default=RECIPES_OWN)] = None
     """Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them."""
     batch_size: Annotated[int | None, Shown(metavar="N", default=RECIPES_OWN)] = None
@@ -51,7 +61,7 @@ class RecipeChangeOptions:
     precision: Annotated[str | None, Shown(metavar="64|32|bf16|16", default=RECIPES_OWN)] = None
     """Precision of the networks; the losses are computed in full."""
     overrides: Annotated[tuple[str, ...], Shown(name="set", metavar="KEY=VALUE", repeatable=True)] = ()
-    """Any setting of the recipe as key=value, as method.beta=0.5 or optimizer.weight_decay=0."""
+    """Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0."""
 
     def changes(self) -> dict[str, Any]:
         """Returns the changes by the names of :func:`infomax.recipes.customise.customise`."""
@@ -111,11 +121,17 @@ class PretrainOptions(ExecutionOptions, MachineOptions, RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewsOptions(RecipeOptions):
+class ViewsOptions(ViewChangeOptions, RecipeNameOptions, DataOptions):
     """A frozen dataclass that holds all options of ``infomax views`` and :func:`infomax.views`."""
 
+    overrides: Annotated[tuple[str, ...], Shown(name="set", metavar="KEY=VALUE", repeatable=True)] = ()
+    """Any setting of the recipe, as in --set views.global_crops.0.blur=0.5."""
     out: Annotated[Path | None, Shown(metavar="FILE", default="views.png for the command, none for Python")] = None
     """PNG file to write."""
+
+    def changes(self) -> dict[str, Any]:
+        """Returns the changes to the recipe, the seed among them."""
+        return {**super().changes(), "overrides": self.overrides, "seed": self.seed}
 
 
 @dataclass(frozen=True, kw_only=True)

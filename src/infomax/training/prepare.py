@@ -26,7 +26,7 @@ from infomax.runtime.checks import check_count, check_number, choose, choose_dev
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
-from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions
+from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
     )
 
 
-def choose_recipe(options: RecipeOptions, source: Source, *, gpu: bool) -> Recipe:
+def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu: bool) -> Recipe:
     """Returns the recipe to train by: the named one, or the one that suits the images, with the user's changes.
 
     Args:

@@ -24,14 +24,8 @@ def views(
     method: str | None = None,
     recipe: str | None = None,
     seed: int | None = None,
-    backbone: str | None = None,
     views: str | None = None,
     image_size: int | None = None,
-    epochs: int | None = None,
-    batch_size: int | None = None,
-    micro_batch_size: int | None = None,
-    learning_rate: float | None = None,
-    precision: str | None = None,
     overrides: Sequence[str] = (),
     out: str | PathLike[str] | None = None,
 ) -> Image.Image:
@@ -52,19 +46,10 @@ def views(
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
             and the machine.
         seed: Seed of the weights, the order of the images and the views. Default: the recipe's.
-        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
-            recipe's.
         views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
             NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.
-        epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
-            the recipe's.
-        batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
-        micro_batch_size: Images that go through the network at once, on each device. The gradient is exactly that of
-            the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
-        learning_rate: Peak learning rate. Default: the recipe's.
-        precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
-        overrides: Any setting of the recipe as key=value, as method.beta=0.5 or optimizer.weight_decay=0.
+        overrides: Any setting of the recipe, as in --set views.global_crops.0.blur=0.5.
         out: PNG file to write. Default: views.png for the command, none for Python.
 
     Returns:

@@ -13,6 +13,7 @@ from infomax.runtime.options import Shown
 
 if TYPE_CHECKING:
     from infomax.data.splits import Source
+    from infomax.evaluation.representations import Representation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class FinetuneOptions(ProtocolOptions):
 
 
 def run(
-    encoder: EncoderName, source: "Source", options: FinetuneOptions, evaluation: EvaluationOptions
+    encoder: "EncoderName | Representation", source: "Source", options: FinetuneOptions, evaluation: EvaluationOptions
 ) -> Iterator[FinetuneRow | TransferFinetuneRow]:
     """Yields one row; see :func:`infomax.evaluation.finetune.finetune` and
     :func:`infomax.evaluation.search.transfer_finetune`."""
@@ -76,6 +77,17 @@ def run(
     )
 
 
+def open_encoder(
+    encoder: EncoderName, options: FinetuneOptions, evaluation: EvaluationOptions
+) -> "EncoderName | Representation":
+    """Opens the encoder as it is shown the images of all data sets, if it is to be transferred to several."""
+    if options.setting != "transfer":
+        return encoder
+    from infomax.evaluation.transfer import to_transfer
+
+    return to_transfer(encoder, evaluation)
+
+
 PROTOCOL = Protocol(
     name="finetune",
     title="fine-tuning",
@@ -83,4 +95,5 @@ PROTOCOL = Protocol(
     rows=(FinetuneRow, TransferFinetuneRow),
     run=run,
     default_data=lambda options: TRANSFER_SETS if options.setting == "transfer" else (),
+    open_encoder=open_encoder,
 )

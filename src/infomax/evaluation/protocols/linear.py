@@ -45,8 +45,8 @@ class LinearOptions(ProtocolOptions):
         if self.probe is not None:
             from infomax.papers.published import tables  # not before: it reads files
 
-            probes = {column.probe for table in tables() for column in table.columns if column.probe}
-            choose("--probe", self.probe, sorted(probes))
+            probes = dict.fromkeys(column.probe for table in tables() for column in table.columns if column.probe)
+            choose("--probe", self.probe, probes)
         else:
             for name, unset in (
                 ("learning_rate", ()),

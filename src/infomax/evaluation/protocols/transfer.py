@@ -11,6 +11,7 @@ from infomax.runtime.options import Shown
 
 if TYPE_CHECKING:
     from infomax.data.splits import Source
+    from infomax.evaluation.representations import Representation
 
 TRANSFER_SETS = (
     "aircraft",
@@ -45,12 +46,19 @@ class TransferOptions(ProtocolOptions):
 
 
 def run(
-    encoder: EncoderName, source: "Source", options: TransferOptions, evaluation: EvaluationOptions
+    encoder: "EncoderName | Representation", source: "Source", options: TransferOptions, evaluation: EvaluationOptions
 ) -> Iterator[TransferRow]:
     """Yields the row of one data set; see :func:`infomax.evaluation.transfer.transfer`."""
     from infomax.evaluation.transfer import transfer
 
     yield transfer(encoder, source, as_published=options.as_published, evaluation=evaluation)
+
+
+def open_encoder(encoder: EncoderName, options: TransferOptions, evaluation: EvaluationOptions) -> "Representation":
+    """Opens the encoder as it is shown the images of all data sets."""
+    from infomax.evaluation.transfer import to_transfer
+
+    return to_transfer(encoder, evaluation)
 
 
 PROTOCOL = Protocol(
@@ -61,4 +69,5 @@ PROTOCOL = Protocol(
     run=run,
     data=TransferData,
     default_data=lambda _: TRANSFER_SETS,
+    open_encoder=open_encoder,
 )
