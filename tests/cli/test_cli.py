@@ -29,13 +29,6 @@ def infomax(monkeypatch, capsys):
     + [(name,) for name in cli.COMMANDS]
     + [("evaluate", name) for name in PROTOCOLS],
 )
-def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["infomax", "--help"])
-    with pytest.raises(SystemExit):
-        cli.main()
-    assert "{demo,pretrain,recipes,sweep,plan,views,evaluate,report,replay}" in capsys.readouterr().out
-
-
 def test_help_is_there_for_every_command(infomax, words):
     code, out, _ = infomax(*words, "--help")
     assert code == 0
@@ -276,3 +269,10 @@ def test_demo_takes_the_first_free_folder(tmp_path):
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo-2").mkdir()
     assert experiments._free_folder(tmp_path / "demo") == tmp_path / "demo-3"
+
+
+def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["infomax", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "{demo,pretrain,recipes,sweep,plan,views,evaluate,report,replay}" in capsys.readouterr().out

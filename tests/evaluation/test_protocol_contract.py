@@ -25,8 +25,8 @@ from infomax.evaluation.result_row import Condition, ResultRow, Score, row_field
 from infomax.evaluation.results import append_result, read_results
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.papers import published
-from infomax.reporting.results import results_table
 from infomax.reporting import comparison
+from infomax.reporting.results import results_table
 from infomax.runtime.options import option_fields
 from infomax.runtime.plugins import installed, registry
 

@@ -28,9 +28,9 @@ def sweep(
     download: bool = False,
     classes: str | PathLike[str] | None = None,
     subset: str | PathLike[str] | None = None,
-    backbone: str | None = None,
     views: str | None = None,
     image_size: int | None = None,
+    backbone: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     micro_batch_size: int | None = None,
@@ -64,11 +64,11 @@ def sweep(
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
             all.
-        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
-            recipe's.
         views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
             NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.
+        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
+            recipe's.
         epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
             the recipe's.
         batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.

@@ -106,9 +106,9 @@ def plan(
     method: str | None = None,
     recipe: str | None = None,
     seed: int | None = None,
-    backbone: str | None = None,
     views: str | None = None,
     image_size: int | None = None,
+    backbone: str | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     micro_batch_size: int | None = None,
@@ -138,11 +138,11 @@ def plan(
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
             and the machine.
         seed: Seed of the weights, the order of the images and the views. Default: the recipe's.
-        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
-            recipe's.
         views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
             NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.
+        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
+            recipe's.
         epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
             the recipe's.
         batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
