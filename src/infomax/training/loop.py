@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -143,7 +143,6 @@ class TrainingLoop:
             self.engine.load(state)
             seconds, self.skipped = state["seconds"], state["skipped"]
             probe_is_new = self.online is not None and not self.online.load(state)
-        self.prefetcher = self._prefetcher()
         self.began = time.perf_counter() - seconds  # as if it had not been interrupted
         self.saved_step = self.engine.steps_done
         self.unreadable: set[int] = set()
@@ -166,9 +165,10 @@ class TrainingLoop:
             interruption: Notes the signals that are to stop the run.
         """
         try:
-            with self._resumable_loop(interruption) as loop:
-                for microbatches in self.batches():
-                    self.train_or_skip(microbatches)
+            # The workers end with the block: a rescue needs the memory that they hold, and no signal of theirs.
+            with closing(self._prefetcher()) as prefetcher, self._resumable_loop(interruption) as loop:
+                for microbatches in self.batches(prefetcher):
+                    self.train_or_skip(microbatches, prefetcher)
                     loop.step_done()
                     del microbatches  # they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:
@@ -227,22 +227,22 @@ class TrainingLoop:
         # are to spare.
         return BatchPrefetcher(batches, self.device, None if recipe.micro_batch_size else engine.make_views)
 
-    def batches(self) -> Iterator[list[Batch]]:
+    def batches(self, prefetcher: BatchPrefetcher) -> Iterator[list[Batch]]:
         """Yields this rank's microbatches of each step that is left."""
         share, micro_batch_size = self.recipe.batch_size // world_size(), self.recipe.micro_batch_size
         count = share // micro_batch_size if micro_batch_size else 1
         for _ in range(self.engine.steps_done, self.engine.total_steps):
-            microbatches = [next(self.prefetcher) for _ in range(count)]
+            microbatches = [next(prefetcher) for _ in range(count)]
             for batch in microbatches:
                 self.note_unreadable(batch)
             yield microbatches
             del microbatches
 
-    def train_or_skip(self, microbatches: list[Batch]) -> None:
+    def train_or_skip(self, microbatches: list[Batch], prefetcher: BatchPrefetcher) -> None:
         """Makes one step and reports it; a step with an infinite or NaN loss is skipped, if that is allowed."""
-        waited = self.prefetcher.pop_wait_seconds()
+        waited = prefetcher.pop_wait_seconds()
         try:
-            step = train_step(self.engine, microbatches, prefetcher=self.prefetcher, online=self.online)
+            step = train_step(self.engine, microbatches, prefetcher=prefetcher, online=self.online)
         except FloatingPointError as error:
             self.skip_or_capture(error, microbatches)
         else:

@@ -8,7 +8,7 @@ The batches depend on the seed, the step and the number of ranks, never on the n
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -254,6 +254,12 @@ class BatchPrefetcher(Iterator[Batch]):
         """Returns the seconds spent waiting for images since the last call, and starts again at 0."""
         seconds, self._wait_seconds = self._wait_seconds, 0.0
         return seconds
+
+    def close(self) -> None:
+        """Lets go of the prefetched batch, and ends the workers that read images."""
+        self.prefetched = None
+        if isinstance(self.batches, Generator):
+            self.batches.close()
 
     def _read(self) -> Batch | None:
         start = time.perf_counter()
