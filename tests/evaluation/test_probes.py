@@ -126,7 +126,8 @@ def test_the_learning_rate_is_chosen_without_the_test_images(folder, monkeypatch
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_an_interrupted_probe_goes_on(folder, monkeypatch, alone):
+def test_an_interrupted_probe_goes_on(folder, tmp_path, monkeypatch, alone):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     how = {"name": "carl", "learning_rates": [0.1, 1.0], "no_augmentation": alone, "epochs": 3, "batch_size": 100}
     whole = probe(folder, "digits", **how)
     monkeypatch.setattr(probing, "SAVE_EVERY", 0.0)
