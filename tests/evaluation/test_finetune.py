@@ -78,12 +78,12 @@ def pretrained():
 def digits() -> Source:
     """200 digits to train by, 60 to validate by and 90 to test by."""
     source = open_source("digits")
-    whole = source.train
+    train = source.train
 
-    def part(start, stop):
-        return ArrayImages(whole.pixels[start:stop], whole.labels[start:stop], whole.classes)
+    def images_between(start, stop):
+        return ArrayImages(train.pixels[start:stop], train.labels[start:stop], train.classes)
 
-    return Source("digits", part(0, 200), part(300, 390), part(200, 260))
+    return Source("digits", images_between(0, 200), images_between(300, 390), images_between(200, 260))
 
 
 def all_of(images) -> LabelledImages:
@@ -97,8 +97,8 @@ def several(images) -> ArrayImages:
     return ArrayImages(images.pixels, labels, [*images.classes, "even", "large"])
 
 
-def tune(encoder, part, setting, seed=0, work=NOWHERE, **compute):
-    return FineTuner(encoder, part, setting, seed=seed, compute=Compute(**compute), work=work).run()
+def tune(encoder, labelled, setting, seed=0, work=NOWHERE, **compute):
+    return FineTuner(encoder, labelled, setting, seed=seed, compute=Compute(**compute), work=work).run()
 
 
 def rates_by_hand(setting, epoch, step) -> tuple[float, float]:
@@ -108,22 +108,22 @@ def rates_by_hand(setting, epoch, step) -> tuple[float, float]:
     return setting.backbone_rate * (1 + cos(pi * done)) / 2, setting.head_rate * (1 + cos(pi * done)) / 2
 
 
-def by_hand(encoder, part, setting, seed):
+def by_hand(encoder, labelled, setting, seed):
     """A loop with momentum written out."""
     encoder = copy.deepcopy(encoder).train()
     torch.manual_seed(seed)
-    head = torch.nn.Linear(encoder.width, len(part.images.classes), dtype=torch.float64)
+    head = torch.nn.Linear(encoder.width, len(labelled.images.classes), dtype=torch.float64)
     if setting.head_std:
         torch.nn.init.normal_(head.weight, 0.0, setting.head_std)
         torch.nn.init.zeros_(head.bias)
-    images, views = part.selected_images, supervised_crops(encoder.preprocessing)
+    images, views = labelled.selected_images, supervised_crops(encoder.preprocessing)
     steps = setting.steps or setting.epochs * (len(images) // setting.batch_size)
     momentum = {}
     batches = training_batches(images, views, batch_size=setting.batch_size, seed=seed, steps=range(steps))
     for step, batch in enumerate(batches):
-        how = {"seed": seed, "epoch": batch.epoch, "index": batch.index, "dtype": torch.float64}
-        scores = head(encoder(make_views(batch.images, views, **how)[0]))
-        labels = torch.from_numpy(part.labels[batch.index])
+        view_arguments = {"seed": seed, "epoch": batch.epoch, "index": batch.index, "dtype": torch.float64}
+        scores = head(encoder(make_views(batch.images, views, **view_arguments)[0]))
+        labels = torch.from_numpy(labelled.labels[batch.index])
         if labels.ndim > 1:
             y = labels.double()
             loss = -(y * F.logsigmoid(scores) + (1 - y) * F.logsigmoid(-scores)).mean()
@@ -145,12 +145,12 @@ def by_hand(encoder, part, setting, seed):
 @pytest.mark.parametrize("labels", ["one", "several"])
 def test_a_fine_tuning_equals_a_plain_loop(digits, setting, labels):
     images = digits.train if labels == "one" else several(digits.train)
-    part = LabelledImages(images, np.arange(3, 123), images.labels[3:123])
+    labelled = LabelledImages(images, np.arange(3, 123), images.labels[3:123])
     encoder = an_encoder(dtype=torch.float64)
-    found, wanted = tune(encoder, part, setting, seed=3).state_dict(), by_hand(encoder, part, setting, 3)
-    assert found.keys() == wanted.keys()
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11, msg=name)
+    trained, expected = tune(encoder, labelled, setting, seed=3).state_dict(), by_hand(encoder, labelled, setting, 3)
+    assert trained.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(trained[name], value, rtol=1e-9, atol=1e-11, msg=name)
 
 
 def test_rates_fall_as_the_papers_say():
@@ -197,10 +197,10 @@ def test_the_caller_keeps_encoder_mode_and_random_numbers(digits, pretrained):
     encoder.eval()
     before = copy.deepcopy(encoder.state_dict())
     torch.manual_seed(7)
-    wanted = torch.rand(1)
+    expected = torch.rand(1)
     torch.manual_seed(7)
     tune(encoder, all_of(digits.train), replace(BY_STEP, steps=2))
-    assert torch.equal(torch.rand(1), wanted)
+    assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     assert not encoder.training
     assert all(p.requires_grad for p in encoder.parameters())
@@ -223,12 +223,15 @@ def test_a_row_says_what_was_done(digits, pretrained):
 
 def test_images_are_classified_as_they_are_and_by_running_statistics(digits, pretrained):
     model = tune(pretrained.encoder, all_of(digits.train), replace(BY_STEP, steps=2))
-    part, how = LabelledImages(digits.test, np.arange(5, 12), digits.test.labels[5:12]), Preprocessing(resize=8, size=8)
+    labelled, preprocessing = (
+        LabelledImages(digits.test, np.arange(5, 12), digits.test.labels[5:12]),
+        Preprocessing(resize=8, size=8),
+    )
     x = torch.from_numpy(digits.test.pixels[5:12]).permute(0, 3, 1, 2) / 255
-    x = (x - torch.tensor(how.mean).view(3, 1, 1)) / torch.tensor(how.std).view(3, 1, 1)
+    x = (x - torch.tensor(preprocessing.mean).view(3, 1, 1)) / torch.tensor(preprocessing.std).view(3, 1, 1)
     with torch.no_grad():
-        wanted = model.head(model.encoder.eval()(x))
-    torch.testing.assert_close(class_scores(model.train(), part, Compute()), wanted, rtol=1e-4, atol=1e-5)
+        expected = model.head(model.encoder.eval()(x))
+    torch.testing.assert_close(class_scores(model.train(), labelled, Compute()), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_few_digits_are_learned(digits, pretrained):
@@ -238,8 +241,8 @@ def test_few_digits_are_learned(digits, pretrained):
 
 
 def test_bf16_is_near(digits, pretrained):
-    part = all_of(digits.train)
-    models = [tune(pretrained.encoder, part, replace(BY_STEP, steps=2), precision=p) for p in ("32", "bf16")]
+    labelled = all_of(digits.train)
+    models = [tune(pretrained.encoder, labelled, replace(BY_STEP, steps=2), precision=p) for p in ("32", "bf16")]
     first, second = (torch.cat([p.detach().flatten() for p in model.parameters()]) for model in models)
     assert first.dtype == second.dtype == torch.float32
     assert 0 < float((first - second).abs().max()) < 0.05
@@ -289,11 +292,13 @@ def test_files_are_trained_on_as_arrays_of_their_pixels_are(tmp_path, pretrained
     for name, image in zip(names, pixels, strict=True):
         Image.fromarray(image).save(tmp_path / name)
     labels = np.arange(12) % 2
-    parts = [all_of(ArrayImages(pixels, labels, ["a", "b"])), all_of(FileImages(tmp_path, names, labels, ["a", "b"]))]
+    splits = [all_of(ArrayImages(pixels, labels, ["a", "b"])), all_of(FileImages(tmp_path, names, labels, ["a", "b"]))]
     setting = replace(COSINE, batch_size=6, epochs=4, backbone_rate=0.0)
     first, second, untrained = (
-        tune(pretrained.encoder, part, how, workers=0).head.weight.detach()
-        for part, how in zip((*parts, parts[0]), (setting, setting, replace(setting, head_rate=0.0)), strict=True)
+        tune(pretrained.encoder, labelled, setting_of_part, workers=0).head.weight.detach()
+        for labelled, setting_of_part in zip(
+            (*splits, splits[0]), (setting, setting, replace(setting, head_rate=0.0)), strict=True
+        )
     )
     assert (first - second).norm() < 0.05 * (first - untrained).norm()  # crops of files are rounded to bytes
 
@@ -310,8 +315,8 @@ LONG = replace(COSINE, name="long", epochs=5)  # 25 steps
 
 @pytest.mark.parametrize("step", [3, 12, 24])
 def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(digits, tmp_path, monkeypatch, capsys, step):
-    encoder, part, taken = an_encoder(), all_of(digits.train), []
-    straight = tune(encoder, part, LONG).state_dict()
+    encoder, labelled, taken = an_encoder(), all_of(digits.train), []
+    straight = tune(encoder, labelled, LONG).state_dict()
     true_step = FineTuner._step
 
     def stopping(self, batch):
@@ -323,13 +328,13 @@ def test_a_run_that_is_told_to_stop_goes_on_to_the_same_bits(digits, tmp_path, m
     monkeypatch.setattr(FineTuner, "_step", stopping)
     work = ResumableWork(Alone(), tmp_path / "work")
     with pytest.raises(SystemExit):
-        tune(encoder, part, LONG, work=work)
+        tune(encoder, labelled, LONG, work=work)
     assert f"long: stopped at step {step + 1} of 25; the same command goes on" in capsys.readouterr().err
-    assert same(tune(encoder, part, LONG, work=work).state_dict(), straight)
+    assert same(tune(encoder, labelled, LONG, work=work).state_dict(), straight)
     assert taken == list(range(25))  # no step was taken twice
 
 
-def live(work, part):
+def live(work, labelled):
     tuning.SAVE_EVERY = 0.0
     torch.set_num_threads(1)
     true_step = FineTuner._step
@@ -339,14 +344,14 @@ def live(work, part):
         true_step(self, batch)
 
     FineTuner._step = slow
-    tune(an_encoder(), part, LONG, work=ResumableWork(Alone(), work))
+    tune(an_encoder(), labelled, LONG, work=ResumableWork(Alone(), work))
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(digits, tmp_path):
-    part = all_of(digits.train)
-    straight = tune(an_encoder(), part, LONG).state_dict()
+    labelled = all_of(digits.train)
+    straight = tune(an_encoder(), labelled, LONG).state_dict()
     for least in (2, 9):
-        process = mp.get_context("fork").Process(target=live, args=(tmp_path / "work", part))
+        process = mp.get_context("fork").Process(target=live, args=(tmp_path / "work", labelled))
         process.start()
         while not any(
             checkpoints.step_of(file) > least for file in checkpoints.list_checkpoints(tmp_path / "work/long")
@@ -356,7 +361,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bits(digits, tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     resumed = FineTuner(
-        an_encoder(), part, LONG, seed=0, compute=Compute(), work=ResumableWork(Alone(), tmp_path / "work")
+        an_encoder(), labelled, LONG, seed=0, compute=Compute(), work=ResumableWork(Alone(), tmp_path / "work")
     )
     assert 9 < resumed.done < 25
     assert same(resumed.run().state_dict(), straight)
@@ -515,10 +520,10 @@ def test_images_of_several_classes_are_judged_by_average_precision(digits, pretr
     both = together(all_of(source.train), all_of(source.val))
     scores = class_scores(tune(pretrained.encoder, both, pair), all_of(source.test), Compute())
     assert scores.shape == (90, 12)
-    wanted = mean_average_precision(scores.double().numpy(), source.test.labels)
-    assert row.map11 == pytest.approx(wanted)
+    expected = mean_average_precision(scores.double().numpy(), source.test.labels)
+    assert row.map11 == pytest.approx(expected)
     chance = mean_average_precision(np.random.default_rng(0).random((90, 12)), source.test.labels)
-    assert wanted > chance + 0.1
+    assert expected > chance + 0.1
 
 
 def test_a_fifth_validates_where_there_is_no_split_for_it(digits, pretrained):
@@ -562,20 +567,20 @@ def test_what_the_search_refuses(digits, pretrained):
 
 def test_two_splits_are_joined(tmp_path, digits):
     first, second = files(tmp_path, 5), files(tmp_path, 4, start=10)
-    part = together(LabelledImages(first, np.array([1, 3]), first.labels[[1, 3]]), all_of(second))
-    assert isinstance(part.images, JoinedImages)
-    assert part.index.tolist() == [1, 3, 5, 6, 7, 8]
-    assert part.labels.tolist() == [1, 1, 0, 1, 0, 1] == part.images.labels[part.index].tolist()
-    assert [part.images.name(int(i)) for i in part.index] == [first.files[1], first.files[3], *second.files]
-    assert np.array_equal(part.images.open(6), second.open(1))
-    assert np.array_equal(part.selected_images.open(1), first.open(3))
-    assert len(part.images) == 9
+    labelled = together(LabelledImages(first, np.array([1, 3]), first.labels[[1, 3]]), all_of(second))
+    assert isinstance(labelled.images, JoinedImages)
+    assert labelled.index.tolist() == [1, 3, 5, 6, 7, 8]
+    assert labelled.labels.tolist() == [1, 1, 0, 1, 0, 1] == labelled.images.labels[labelled.index].tolist()
+    assert [labelled.images.name(int(i)) for i in labelled.index] == [first.files[1], first.files[3], *second.files]
+    assert np.array_equal(labelled.images.open(6), second.open(1))
+    assert np.array_equal(labelled.selected_images.open(1), first.open(3))
+    assert len(labelled.images) == 9
     other = together(all_of(second), all_of(first))
-    assert part.images.fingerprint() != other.images.fingerprint()
-    state = part.images.state(part.index)
-    assert state == part.images.state(part.index) != part.images.state(part.index[1:])
+    assert labelled.images.fingerprint() != other.images.fingerprint()
+    state = labelled.images.state(labelled.index)
+    assert state == labelled.images.state(labelled.index) != labelled.images.state(labelled.index[1:])
     os.utime(tmp_path / second.files[2], ns=(1, 1))
-    assert part.images.state(part.index) != state
+    assert labelled.images.state(labelled.index) != state
     rows = together(
         LabelledImages(first, np.array([1, 4]), np.array([1, 0])), LabelledImages(first, np.array([2]), np.array([7]))
     )
@@ -594,12 +599,12 @@ def test_two_splits_are_joined(tmp_path, digits):
 def tuned_on_a_rank(norm, batch_size):
     """Weights and buffers, class scores, and the mean loss of each step."""
     source, losses, true_mean = open_source("digits"), [], FineTuner._mean_loss
-    part = LabelledImages(source.train, np.arange(90), source.train.labels[:90])
+    labelled = LabelledImages(source.train, np.arange(90), source.train.labels[:90])
     tuning.CHECK = 1
     FineTuner._mean_loss = lambda self: losses.append(true_mean(self)) or losses[-1]
     try:
         setting = replace(BY_STEP, steps=60, batch_size=batch_size, weight_decay=0.0)
-        model = tune(an_encoder(norm, torch.float64), part, setting)
+        model = tune(an_encoder(norm, torch.float64), labelled, setting)
     finally:
         tuning.CHECK, FineTuner._mean_loss = 50, true_mean
     test = LabelledImages(source.test, np.arange(7), source.test.labels[:7])
@@ -628,8 +633,8 @@ def test_ranks_hold_the_same_weights_and_statistics():
 def interrupted_on_a_rank(folder):
     """Stop in the middle, go on; and whether the weights are those of a run that was not stopped."""
     source = open_source("digits")
-    part = LabelledImages(source.train, np.arange(90), source.train.labels[:90])
-    straight = tune(an_encoder(), part, BY_STEP).state_dict()
+    labelled = LabelledImages(source.train, np.arange(90), source.train.labels[:90])
+    straight = tune(an_encoder(), labelled, BY_STEP).state_dict()
     true_step = FineTuner._step
 
     def stopping(self, batch):
@@ -640,13 +645,13 @@ def interrupted_on_a_rank(folder):
     FineTuner._step = stopping
     work = ResumableWork(Alone(), folder)
     try:
-        tune(an_encoder(), part, BY_STEP, work=work)
+        tune(an_encoder(), labelled, BY_STEP, work=work)
         stopped = False
     except SystemExit:
         stopped = True
     FineTuner._step = true_step
     torch.distributed.barrier()  # ranks of a command end here, and others begin
-    again = FineTuner(an_encoder(), part, BY_STEP, seed=0, compute=Compute(), work=work)
+    again = FineTuner(an_encoder(), labelled, BY_STEP, seed=0, compute=Compute(), work=work)
     done = again.done
     return stopped, done, same(again.run().state_dict(), straight)
 

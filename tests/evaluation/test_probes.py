@@ -94,15 +94,19 @@ def test_a_tenth_of_each_class_is_held_out():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """An encoder whose features say something: with the statistics of the images."""
-    place, how = tmp_path_factory.mktemp("encoder"), Preprocessing(resize=16, size=16)
+    encoder_folder, preprocessing = tmp_path_factory.mktemp("encoder"), Preprocessing(resize=16, size=16)
     _, train, _ = labelled("digits")
-    save_encoder(recalibrate_batch_norm(build_encoder(**SETTINGS), train, how), SETTINGS, how, place)
-    return place
+    save_encoder(
+        recalibrate_batch_norm(build_encoder(**SETTINGS), train, preprocessing), SETTINGS, preprocessing, encoder_folder
+    )
+    return encoder_folder
 
 
 def test_a_probe_learns_with_and_without_augmentation(folder):
-    for alone in (True, False):
-        row = probe(folder, "digits", name="corinfomax", learning_rates=[0.5], no_augmentation=alone, epochs=3)
+    for no_augmentation in (True, False):
+        row = probe(
+            folder, "digits", name="corinfomax", learning_rates=[0.5], no_augmentation=no_augmentation, epochs=3
+        )
         assert row.top1 > 0.35  # of ten classes
         assert (row.labelled_images, row.test_images, row.epochs) == (1438, 359, 3)
         assert row.interval[0] < row.top1 < row.interval[1]
@@ -121,15 +125,21 @@ def test_the_learning_rate_is_chosen_without_the_test_images(folder, monkeypatch
     assert again.learning_rate == 0.5
     assert again.held_out_top1 == row.held_out_top1
     assert again.top1 < 0.3
-    alone = probe(folder, source, name="corinfomax", learning_rates=[0.5], no_augmentation=True, epochs=3)
-    assert row.top1 == alone.top1  # the head that is reported has seen all training images
+    single = probe(folder, source, name="corinfomax", learning_rates=[0.5], no_augmentation=True, epochs=3)
+    assert row.top1 == single.top1  # the head that is reported has seen all training images
 
 
-@pytest.mark.parametrize("alone", [True, False])
-def test_an_interrupted_probe_goes_on(folder, tmp_path, monkeypatch, alone):
+@pytest.mark.parametrize("no_augmentation", [True, False])
+def test_an_interrupted_probe_goes_on(folder, tmp_path, monkeypatch, no_augmentation):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    how = {"name": "carl", "learning_rates": [0.1, 1.0], "no_augmentation": alone, "epochs": 3, "batch_size": 100}
-    whole = probe(folder, "digits", **how)
+    options = {
+        "name": "carl",
+        "learning_rates": [0.1, 1.0],
+        "no_augmentation": no_augmentation,
+        "epochs": 3,
+        "batch_size": 100,
+    }
+    uninterrupted = probe(folder, "digits", **options)
     monkeypatch.setattr(probing, "SAVE_EVERY", 0.0)
     step, count = LinearProbes.step, []
 
@@ -141,12 +151,12 @@ def test_an_interrupted_probe_goes_on(folder, tmp_path, monkeypatch, alone):
 
     monkeypatch.setattr(LinearProbes, "step", failing)
     with pytest.raises(KeyboardInterrupt):
-        probe(folder, "digits", **how)
+        probe(folder, "digits", **options)
     monkeypatch.setattr(LinearProbes, "step", lambda self, *args: (count.append(1), step(self, *args))[1])
-    resumed = probe(folder, "digits", **how)
+    resumed = probe(folder, "digits", **options)
     assert len(count) == 20 + 3 * 14 - 19
     for key in ("top1", "held_out_top1", "learning_rate", "interval"):
-        assert getattr(resumed, key) == getattr(whole, key)
+        assert getattr(resumed, key) == getattr(uninterrupted, key)
     assert not list(cache_folder().glob("unfinished/*"))
 
 
@@ -160,9 +170,9 @@ def ranks_step():
 
 
 def test_two_ranks_are_one():
-    alone = torch.tensor(ranks_step())
+    on_one_rank = torch.tensor(ranks_step())
     for weight in on_ranks(2, ranks_step):
-        torch.testing.assert_close(torch.tensor(weight), alone, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(torch.tensor(weight), on_one_rank, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_probe_refuses(folder):
@@ -200,12 +210,12 @@ def test_what_was_left_unfinished_is_found_by_all_that_decides_it(folder):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("alone", [True, False])
-def test_a_gpu_trains_the_same_probe(folder, alone):
-    words = {"name": "corinfomax", "learning_rates": [0.1, 0.5], "no_augmentation": alone, "epochs": 2}
-    here, there = (
-        probe(folder, "digits", **words, evaluation=EvaluationOptions(device=device, no_cache=True))
+@pytest.mark.parametrize("no_augmentation", [True, False])
+def test_a_gpu_trains_the_same_probe(folder, no_augmentation):
+    options = {"name": "corinfomax", "learning_rates": [0.1, 0.5], "no_augmentation": no_augmentation, "epochs": 2}
+    on_cpu, on_gpu = (
+        probe(folder, "digits", **options, evaluation=EvaluationOptions(device=device, no_cache=True))
         for device in ("cpu", "cuda")
     )
-    assert there.top1 == pytest.approx(here.top1, abs=0.02)
-    assert there.held_out_top1 == pytest.approx(here.held_out_top1, abs=0.02)
+    assert on_gpu.top1 == pytest.approx(on_cpu.top1, abs=0.02)
+    assert on_gpu.held_out_top1 == pytest.approx(on_cpu.held_out_top1, abs=0.02)

@@ -71,7 +71,7 @@ def test_a_captured_step_with_code_is_refused(tmp_path, mark, run):
         "recipe": json.loads((run.path / "config.json").read_text())["recipe"],
     }
     (folder / "report.json").write_text(json.dumps(report))
-    torch.save({"parts": Exploit(mark)}, folder / "images-0-of-1.pt")
+    torch.save({"microbatches": Exploit(mark)}, folder / "images-0-of-1.pt")
     (folder / "state.ckpt").write_bytes(checkpoints.newest_readable(run.path / "checkpoints").read_bytes())
     with pytest.raises(ValueError, match="not a checkpoint of tensors and plain values"):
         replay(folder, device="cpu")

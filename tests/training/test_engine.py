@@ -1,4 +1,4 @@
-"""The step: many ranks and many parts against one process that has the whole batch, in float64."""
+"""A step on many ranks and in many microbatches equals that of one process with the whole batch, in float64."""
 
 import copy
 from dataclasses import replace
@@ -42,58 +42,58 @@ VARIANTS = {
 
 def recipe(variant, **changes):
     method, *overrides = VARIANTS[variant]
-    made = customise(
+    plan = customise(
         get_recipe(method, "small"),
         **{"image_size": 8, "batch_size": 12, "epochs": 2, "precision": "64", "overrides": overrides, **changes},
     )
     if not variant.endswith("multi-crop"):
-        return made
+        return plan
     full, local = dino(8, global_scale=(0.4, 1), local_scale=(0.1, 0.4))
-    return replace(made, views=ViewSet(global_crops=full, local_crops=local[:2]))
+    return replace(plan, views=ViewSet(global_crops=full, local_crops=local[:2]))
 
 
 def images() -> ArrayImages:
-    """They grow brighter along the data set, so that a wrong order or share shows."""
+    """Returns images that grow brighter along the data set, so that a wrong order or share shows."""
     pixels = np.random.default_rng(0).integers(0, 100, (LENGTH, 10, 10, 3)) + 3 * np.arange(LENGTH)[:, None, None, None]
     return ArrayImages(pixels.astype(np.uint8), None, [])
 
 
-def parts_of(engine, step):
+def microbatches_of(engine, step):
     plan = engine.recipe
-    where = {"rank": rank(), "world_size": world_size(), "micro_batch_size": plan.micro_batch_size}
+    arguments = {"rank": rank(), "world_size": world_size(), "micro_batch_size": plan.micro_batch_size}
     steps = range(step, step + 1)
     return list(
-        training_batches(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **where)
+        training_batches(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **arguments)
     )
 
 
-def made(plan, *, compiled=False) -> Engine:
+def build_engine(plan, *, compiled=False) -> Engine:
     steps_per_epoch = LENGTH // plan.batch_size
     return Engine(plan, steps_per_epoch=steps_per_epoch, device=torch.device("cpu"), compiled=compiled)
 
 
 def run(plan, start=None, stop=STEPS, *, compiled=False):
-    """Losses and gradient norms of each step, the last gradient, and the state after it."""
-    engine = made(plan, compiled=compiled)
+    """Returns losses and gradient norms of each step, the last gradient, and the state after it."""
+    engine = build_engine(plan, compiled=compiled)
     if start is not None:
         engine.load(start)
-    said = []
+    history = []
     while engine.steps_done < stop:
-        step = train_step(engine, parts_of(engine, engine.steps_done))
+        step = train_step(engine, microbatches_of(engine, engine.steps_done))
         terms = (float(term) for term in step.loss.terms.values())
-        said.append((float(step.loss.total.detach()), step.gradient_norm, *terms))
+        history.append((float(step.loss.total.detach()), step.gradient_norm, *terms))
     gradients = {n: p.grad for n, p in engine.method.named_parameters() if p.grad is not None}
-    return said, gradients, copy.deepcopy(engine.state())
+    return history, gradients, copy.deepcopy(engine.state())
 
 
 def run_variants(plans, file):
-    """On one of several ranks: what each plan gives, kept in a file."""
+    """Runs each plan on one of several ranks, and writes the results into a file."""
     torch.save({name: run(plan) for name, plan in plans.items()}, f"{file}-{rank()}")
 
 
 def assert_close(got, want):
-    said = [torch.tensor(x[0], dtype=torch.float64) for x in (got, want)]
-    torch.testing.assert_close(*said, rtol=1e-9, atol=1e-10)
+    histories = [torch.tensor(x[0], dtype=torch.float64) for x in (got, want)]
+    torch.testing.assert_close(*histories, rtol=1e-9, atol=1e-10)
     assert got[1].keys() == want[1].keys()
     scale = max(float(g.abs().max()) for g in want[1].values())
     for name, gradient in want[1].items():
@@ -106,7 +106,7 @@ PLANS = {
     **{name: recipe(name) for name in VARIANTS},
     **{f"{name}-uneven": recipe(name, batch_size=13) for name in ("mira", "corinfomax", "carl", "mveb", "mveb-chunk")},
     **{
-        f"{name}-parts": recipe(name, batch_size=48, micro_batch_size=6)
+        f"{name}-microbatches": recipe(name, batch_size=48, micro_batch_size=6)
         for name in ("mira", "corinfomax-norm", "carl", "mveb")
     },
 }
@@ -120,15 +120,15 @@ def alone():
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(variant):
-    """There the teacher moves at the start of a step, between its own forward pass and the student's."""
+    """In the official code, the teacher moves at the start of a step, before its own forward pass."""
     plan = recipe(variant, overrides=[x for x in VARIANTS[variant][1:] if "clip" not in x], seed=3)
     method = build_method(plan).to(memory_format=torch.channels_last)
     optimizer, total = build_optimizer(method, plan.optimizer), 2 * (LENGTH // plan.batch_size)
     for step in range(6):
         now = Progress(step=step, total_steps=total, epoch=step // (LENGTH // plan.batch_size))
-        (part,) = training_batches(images(), plan.views, batch_size=12, seed=3, steps=range(step, step + 1))
-        where = {"seed": 3, "epoch": now.epoch, "index": part.index, "dtype": torch.float64}
-        made_views = make_views(part.images, plan.views, **where)
+        (batch,) = training_batches(images(), plan.views, batch_size=12, seed=3, steps=range(step, step + 1))
+        arguments = {"seed": 3, "epoch": now.epoch, "index": batch.index, "dtype": torch.float64}
+        made_views = make_views(batch.images, plan.views, **arguments)
         views = Views(made_views[:2], made_views[2:])
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(plan.optimizer, now, epochs=2)
@@ -168,7 +168,7 @@ def together(tmp_path_factory):
 @pytest.mark.process
 @pytest.mark.parametrize("name", PLANS)
 def test_many_ranks_equal_one(alone, together, name):
-    """Loss, the gradient of every parameter, and the state after four steps; on every rank of 2 and of 4."""
+    """Loss, the gradient of every parameter and the state after four steps are equal on every rank of 2 and of 4."""
     for ranks in together.values():
         for of_rank in ranks:
             if name in of_rank:
@@ -176,15 +176,15 @@ def test_many_ranks_equal_one(alone, together, name):
 
 
 def groups_in_one_graph(plan, state):
-    """The oracle for a step in parts: all groups in one graph, the loss of all, one backward pass."""
+    """Computes the expected gradient of a step in microbatches: all in one graph, one loss, one backward pass."""
     engine = Engine(
         replace(plan, micro_batch_size=None), steps_per_epoch=LENGTH // plan.batch_size, device=torch.device("cpu")
     )
     engine.load(state)
-    (whole,) = parts_of(engine, engine.steps_done)
+    (full_batch,) = microbatches_of(engine, engine.steps_done)
     online, target = [], []
     for rows in np.array_split(np.arange(plan.batch_size), plan.batch_size // plan.micro_batch_size):
-        views = engine.views(whole._replace(images=whole.images[rows], index=whole.index[rows]))
+        views = engine.views(full_batch._replace(images=full_batch.images[rows], index=full_batch.index[rows]))
         online.append(engine.method.online(views))
         target.append(engine.method.target(views))
     joined = [[torch.cat(view) for view in zip(*branch, strict=True)] for branch in (online, target)]
@@ -195,15 +195,15 @@ def groups_in_one_graph(plan, state):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("micro_batch_size", [2, 4, 6])
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(variant, micro_batch_size):
+def test_a_batch_in_microbatches_has_the_gradient_of_the_whole(variant, micro_batch_size):
     plan = recipe(variant, micro_batch_size=micro_batch_size)
     _, _, state = run(recipe(variant), stop=3)
     loss, gradients = groups_in_one_graph(plan, state)
-    engine = made(plan)
+    engine = build_engine(plan)
     engine.load(state)
-    parts = parts_of(engine, 3)
-    assert len(parts) == 12 // micro_batch_size
-    got = engine.backward(parts)
+    microbatches = microbatches_of(engine, 3)
+    assert len(microbatches) == 12 // micro_batch_size
+    got = engine.backward(microbatches)
     torch.testing.assert_close(got.total.detach(), loss.total.detach(), rtol=1e-12, atol=1e-12)
     for name, parameter in engine.method.named_parameters():
         if parameter.requires_grad:
@@ -211,14 +211,14 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(variant, micro_batch_siz
 
 
 @pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
-def test_state_advances_once_a_step_whatever_the_parts(variant):
-    """In four equal parts, running statistics, covariances and teacher end where those of one part end."""
+def test_state_advances_once_a_step_whatever_the_microbatches(variant):
+    """In four equal microbatches, running statistics, covariances and teacher end where those of one end."""
     plan = recipe(variant, micro_batch_size=3)
-    one = recipe(variant, batch_size=3)
-    split, single = made(plan), made(one)
-    (part,) = parts_of(single, 0)
-    train_step(split, [part] * 4)
-    train_step(single, [part])
+    single_plan = recipe(variant, batch_size=3)
+    split, single = build_engine(plan), build_engine(single_plan)
+    (batch,) = microbatches_of(single, 0)
+    train_step(split, [batch] * 4)
+    train_step(single, [batch])
     buffers = dict(single.method.named_buffers())
     for name, buffer in split.method.named_buffers():
         if "running" in name or "tracked" in name:
@@ -227,63 +227,65 @@ def test_state_advances_once_a_step_whatever_the_parts(variant):
 
 
 def fail_on_one_rank():
-    """The views of the last rank are no numbers; what its own samples give must stop every rank."""
-    engine = made(recipe("mveb-chunk", micro_batch_size=6))
+    """Makes the views of the last rank NaN, which must stop every rank, and returns the error's message."""
+    engine = build_engine(recipe("mveb-chunk", micro_batch_size=6))
     views = engine.views
     if rank() == world_size() - 1:
-        engine.views = lambda part: views(part)._replace(global_crops=[x * torch.nan for x in views(part).global_crops])
+        engine.views = lambda batch: views(batch)._replace(
+            global_crops=[x * torch.nan for x in views(batch).global_crops]
+        )
     try:
-        train_step(engine, parts_of(engine, 0))
+        train_step(engine, microbatches_of(engine, 0))
     except FloatingPointError as error:
         return str(error)
 
 
-def test_a_rank_whose_samples_are_no_numbers_stops_all():
-    said = on_ranks(2, fail_on_one_rank)
-    assert said == ["the loss became nan at step 1"] * 2
+def test_a_rank_whose_samples_are_nan_stops_all():
+    messages = on_ranks(2, fail_on_one_rank)
+    assert messages == ["the loss became nan at step 1"] * 2
 
 
 def test_a_failed_step_under_float16_can_be_left_out():
-    engine = made(recipe("carl", precision="16"))
-    (part,) = parts_of(engine, 0)
+    engine = build_engine(recipe("carl", precision="16"))
+    (batch,) = microbatches_of(engine, 0)
     views, scale = engine.views, engine.scaler.get_scale()
-    engine.views = lambda part: views(part)._replace(global_crops=[x * torch.nan for x in views(part).global_crops])
+    engine.views = lambda batch: views(batch)._replace(global_crops=[x * torch.nan for x in views(batch).global_crops])
     with pytest.raises(FloatingPointError, match="loss became nan"):
-        train_step(engine, [part])
+        train_step(engine, [batch])
     engine.skip()
     assert engine.scaler.get_scale() == scale
     engine.views = views
-    train_step(engine, parts_of(engine, 1))
+    train_step(engine, microbatches_of(engine, 1))
     assert engine.steps_done == 2
 
 
 def test_a_gradient_that_no_scale_makes_finite_stops_the_run():
-    engine = made(recipe("carl", precision="16"))
+    engine = build_engine(recipe("carl", precision="16"))
     next(engine.method.assigner.parameters()).register_hook(lambda gradient: gradient * torch.nan)
     for step in range(16):  # from 2^16 halved to 1
-        train_step(engine, parts_of(engine, step % 8))
+        train_step(engine, microbatches_of(engine, step % 8))
     with pytest.raises(FloatingPointError, match="gradient's norm became nan"):
-        train_step(engine, parts_of(engine, 0))
+        train_step(engine, microbatches_of(engine, 0))
 
 
 def test_any_seed_will_do():
-    engine = made(recipe("carl", seed=2**40 + 20261121))
-    train_step(engine, parts_of(engine, 0))
+    engine = build_engine(recipe("carl", seed=2**40 + 20261121))
+    train_step(engine, microbatches_of(engine, 0))
 
 
 def test_a_failed_step_changes_nothing():
     plan = recipe("corinfomax-norm")
     _, _, state = run(plan, stop=2)
-    engine = made(plan)
+    engine = build_engine(plan)
     engine.load(state)
     before = copy.deepcopy(engine.state())
-    (part,) = parts_of(engine, 2)
+    (batch,) = microbatches_of(engine, 2)
     weight = engine.method.projector[0].weight
     with torch.no_grad():
         old = weight[0, 0].item()
         weight[0, 0] = torch.nan
     with pytest.raises(FloatingPointError, match="step 3"):
-        train_step(engine, [part])
+        train_step(engine, [batch])
     with torch.no_grad():
         weight[0, 0] = old
     after = engine.state()
@@ -306,24 +308,24 @@ def test_the_gradient_is_clipped_to_its_limit():
 def test_lower_precisions_stay_near_float64(variant, precision):
     """At the first step, before small differences have grown; and nothing overflows in those after it."""
     (want, *_), *_ = run(recipe(variant), stop=1)[0]
-    said, _, state = run(recipe(variant, precision=precision), stop=3)
+    history, _, state = run(recipe(variant, precision=precision), stop=3)
     tolerance = 1e-5 if precision == "32" else 0.02
-    assert said[0][0] == pytest.approx(want, rel=tolerance, abs=tolerance)
-    assert all(np.isfinite(loss) for loss, *_ in said)
+    assert history[0][0] == pytest.approx(want, rel=tolerance, abs=tolerance)
+    assert all(np.isfinite(loss) for loss, *_ in history)
     assert ("scale" in state["scaler"]) == (precision == "16")
 
 
 def test_views_together_share_their_statistics():
     """joint_forward changes what BatchNorm sees, and nothing else: with fixed statistics both are equal."""
     plan = recipe("corinfomax")
-    engines = made(plan), made(replace(plan, joint_forward=True))
-    (part,) = parts_of(engines[0], 0)
-    apart, joint = (float(engine.backward([part]).total.detach()) for engine in engines)
+    engines = build_engine(plan), build_engine(replace(plan, joint_forward=True))
+    (batch,) = microbatches_of(engines[0], 0)
+    apart, joint = (float(engine.backward([batch]).total.detach()) for engine in engines)
     assert abs(apart - joint) > 1e-6
-    engines = made(plan), made(replace(plan, joint_forward=True))
+    engines = build_engine(plan), build_engine(replace(plan, joint_forward=True))
     for engine in engines:
         engine.method.eval()
-    apart, joint = (float(engine.backward([part]).total.detach()) for engine in engines)
+    apart, joint = (float(engine.backward([batch]).total.detach()) for engine in engines)
     assert apart == pytest.approx(joint, rel=1e-10)
 
 
@@ -335,16 +337,16 @@ compiling = pytest.mark.filterwarnings(  # of torch's own doing
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """Of each graph that torch.compile is given, which is run as it is: how many of its inputs are no tensors."""
-    compiled, found = torch.compile, []
+    """Collects, for each graph that torch.compile is given, how many of its inputs are no tensors. Graphs run as they are."""
+    compiled, non_tensor_counts = torch.compile, []
 
     def counting(graph, inputs):
-        found.append(sum(not isinstance(x, Tensor) for x in inputs))
+        non_tensor_counts.append(sum(not isinstance(x, Tensor) for x in inputs))
         return graph
 
-    monkeypatch.setattr(torch, "compile", lambda model, **how: compiled(model, backend=counting, **how))
+    monkeypatch.setattr(torch, "compile", lambda model, **options: compiled(model, backend=counting, **options))
     torch.compiler.reset()
-    return found
+    return non_tensor_counts
 
 
 # Views of each size; of the student an encoder for each size and a head, with MIRA's prototypes; the loss; of a teacher
@@ -361,16 +363,16 @@ def test_one_graph_of_each_size_serves_all_steps_and_computes_the_same(variant, 
     assert graphs == [0] * GRAPHS[variant]
     graphs.clear()
     torch.compiler.reset()
-    engine = made(recipe(variant), compiled=True)
+    engine = build_engine(recipe(variant), compiled=True)
     for step in (0, LENGTH // 12 + 1):  # another epoch, and with it another weight in CARL's loss
         engine.steps_done = step
-        train_step(engine, parts_of(engine, step))
+        train_step(engine, microbatches_of(engine, step))
         assert graphs == [0] * GRAPHS[variant]
 
 
 @pytest.mark.process
 @compiling
-def test_parts_of_a_step_have_two_graphs_of_each_network(graphs):
+def test_microbatches_have_two_graphs_of_each_network(graphs):
     """With a gradient and without; views are made in the same precision in both passes."""
     plan = recipe("mira-multi-crop", micro_batch_size=4)
     assert_close(run(plan, stop=2, compiled=True), run(plan, stop=2))
@@ -383,19 +385,19 @@ def test_parts_of_a_step_have_two_graphs_of_each_network(graphs):
 def test_each_encoder_is_one_graph(backbone, graphs):
     plan = recipe("carl", backbone=backbone, image_size=32, batch_size=2, precision="32")
     engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
-    train_step(engine, parts_of(engine, 0))
+    train_step(engine, microbatches_of(engine, 0))
     assert graphs == [0] * 3  # float32 views are a CPU's own
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_views_are_made_without_autocast(precision, monkeypatch):
-    """In both passes of a step in parts: in half precision those of the second would be others."""
-    engine, seen = made(recipe("carl", micro_batch_size=4, precision=precision)), []
+    """This holds in both passes of microbatches: in half precision the second pass would see other views."""
+    engine, seen = build_engine(recipe("carl", micro_batch_size=4, precision=precision)), []
     views = engine.make_views
     monkeypatch.setattr(
-        engine, "make_views", lambda part: (seen.append(torch.is_autocast_enabled("cpu")), views(part))[1]
+        engine, "make_views", lambda batch: (seen.append(torch.is_autocast_enabled("cpu")), views(batch))[1]
     )
-    train_step(engine, parts_of(engine, 0))
+    train_step(engine, microbatches_of(engine, 0))
     assert seen == [False] * 5
 
 
@@ -403,12 +405,12 @@ def test_views_are_made_without_autocast(precision, monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # of a compiler that warns of itself
 @pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
 def test_compiled_steps_are_the_same_but_for_rounding(variant):
-    """By the real compiler, a minute each; whole, and in parts that pass the networks twice."""
+    """The real compiler takes a minute each; the batch is taken whole, and in microbatches."""
     for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
         (want, *_), *_ = run(plan, stop=1)[0]
         engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
         expected = run(plan, stop=1)[1]
-        loss = train_step(engine, parts_of(engine, 0)).loss
+        loss = train_step(engine, microbatches_of(engine, 0)).loss
         assert float(loss.total.detach()) == pytest.approx(want, rel=1e-9)
         for name, p in engine.method.named_parameters():
             if p.grad is not None:
@@ -421,13 +423,13 @@ def test_one_kernel_updates_as_many_do(name):
     plan = recipe("mira", overrides=[*VARIANTS["mira"][1:], f"optimizer.name={name}"])
     states = []
     for fused in (False, True, "resumed"):
-        engine = made(plan)
+        engine = build_engine(plan)
         if fused:
             engine.optimizer = build_optimizer(engine.method, plan.optimizer, fused=True)
         for step in range(10):
             if step == 2 and fused == "resumed":
                 engine.load(run(plan, stop=2)[2])
-            train_step(engine, parts_of(engine, step))
+            train_step(engine, microbatches_of(engine, step))
         assert engine.optimizer.param_groups[0]["fused"] == bool(fused)
         states.append(engine.state()["method"])
     for state in states[1:]:
@@ -437,16 +439,16 @@ def test_one_kernel_updates_as_many_do(name):
 
 def test_one_kernel_leaves_out_a_step_whose_gradient_float16_cannot_hold():
     plan = recipe("carl", precision="16", overrides=[*VARIANTS["carl"][1:], "optimizer.name=adam"])
-    engine = made(plan)
+    engine = build_engine(plan)
     engine.optimizer = build_optimizer(engine.method, plan.optimizer, fused=True)
     weight = next(engine.method.assigner.parameters())
     hook = weight.register_hook(lambda gradient: gradient * torch.inf)
     before, scale = copy.deepcopy(engine.state()["method"]), engine.scaler.get_scale()
-    train_step(engine, parts_of(engine, 0))
+    train_step(engine, microbatches_of(engine, 0))
     assert torch.equal(engine.method.assigner.weight, before["assigner.weight"])
     assert engine.scaler.get_scale() == scale / 2
     hook.remove()
-    train_step(engine, parts_of(engine, 1))
+    train_step(engine, microbatches_of(engine, 1))
     assert not torch.equal(engine.method.assigner.weight, before["assigner.weight"])
 
 
@@ -458,12 +460,12 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 @pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_gpu_computes_what_the_cpu_does(variant, precision):
-    """Whole and in parts; beyond float64 only near to it."""
+    """The batch is taken whole and in microbatches; below float64 the results are only near to it."""
     tolerance = {"64": 1e-8, "32": 1e-3, "bf16": 0.05, "16": 0.05}[precision]
     for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
         (want, *_), *_ = run(plan, stop=1)[0]
         engine = Engine(replace(plan, precision=precision), steps_per_epoch=4, device=torch.device("cuda"))
-        step = train_step(engine, parts_of(engine, 0))
+        step = train_step(engine, microbatches_of(engine, 0))
         assert float(step.loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
         assert np.isfinite(step.gradient_norm) or precision == "16"  # the scaler may have to find its scale first
 
@@ -479,9 +481,9 @@ def test_a_gpu_computes_what_the_cpu_does_when_compiled_too(variant, precision):
         (want, *_), *_ = run(plan, stop=1)[0]
         plan = replace(plan, precision=precision)
         engine = Engine(plan, steps_per_epoch=4, device=torch.device("cuda"), compiled=True)
-        loss = train_step(engine, parts_of(engine, 0)).loss
+        loss = train_step(engine, microbatches_of(engine, 0)).loss
         assert float(loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
-        train_step(engine, parts_of(engine, 1))
+        train_step(engine, microbatches_of(engine, 1))
 
 
 @pytest.mark.gpu
@@ -495,7 +497,7 @@ def test_deterministic_mode_gives_the_same_bits_twice_on_a_gpu(variant, tmp_path
         for _ in range(2):
             engine = Engine(recipe(variant, precision="bf16"), steps_per_epoch=4, device=torch.device("cuda"))
             for step in range(3):
-                train_step(engine, parts_of(engine, step))
+                train_step(engine, microbatches_of(engine, step))
             states.append(engine.state()["method"])
         assert not [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
     finally:
@@ -503,7 +505,7 @@ def test_deterministic_mode_gives_the_same_bits_twice_on_a_gpu(variant, tmp_path
 
 
 class Waits(TorchDispatchMode):
-    """The operations whose result a GPU would be waited for, as Python or a shape depends on it."""
+    """Notes the operations that would wait for a GPU, because Python or a shape depends on their result."""
 
     KINDS = (
         "_local_scalar_dense",
@@ -529,21 +531,21 @@ class Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_waits_for_the_device_once(variant):
-    """Before the weights change, to see that loss and gradient are numbers; that wait does not pass through here."""
+    """The one wait, to see whether loss and gradient are finite, does not pass through the mode that is watched."""
     engine = Engine(recipe(variant), steps_per_epoch=LENGTH // 12, device=torch.device("cpu"))
-    train_step(engine, parts_of(engine, 0))  # the optimiser makes its state in the first one
-    parts = parts_of(engine, 1)
+    train_step(engine, microbatches_of(engine, 0))  # the optimiser makes its state in the first one
+    microbatches = microbatches_of(engine, 1)
     with Waits() as waits:
-        train_step(engine, parts)
+        train_step(engine, microbatches)
     assert waits.met == []
 
 
 def test_weights_change_when_the_block_of_a_step_is_left():
     """Within it the gradient is there; the block may read the loss, or leave that to the engine."""
-    engine = made(recipe("carl"))
+    engine = build_engine(recipe("carl"))
     before = {name: p.detach().clone() for name, p in engine.method.named_parameters()}
     for number in range(2):
-        with engine.step(parts_of(engine, number)) as step:
+        with engine.step(microbatches_of(engine, number)) as step:
             assert all(p.grad is not None for p in engine.trained)
             assert all(torch.equal(p, before[name]) for name, p in engine.method.named_parameters())
             assert engine.steps_done == step.progress.step == number
@@ -555,13 +557,13 @@ def test_weights_change_when_the_block_of_a_step_is_left():
 
 
 def test_the_loss_is_checked_before_the_weights_change_whatever_the_block_does():
-    engine = made(recipe("carl"))
+    engine = build_engine(recipe("carl"))
     views = engine.views
-    engine.views = lambda part: views(part)._replace(global_crops=[x * torch.nan for x in views(part).global_crops])
+    engine.views = lambda batch: views(batch)._replace(global_crops=[x * torch.nan for x in views(batch).global_crops])
     before, ends = copy.deepcopy(engine.state()), []
 
     def take_step(check):
-        with engine.step(parts_of(engine, 0)) as step:
+        with engine.step(microbatches_of(engine, 0)) as step:
             if check:
                 step.check_finite()
             ends.append(check)
@@ -580,11 +582,11 @@ class FailingPrefetcher:
 
 
 def test_a_prefetcher_that_fails_leaves_everything_as_it_was():
-    engine = made(recipe("corinfomax-norm"))
-    train_step(engine, parts_of(engine, 0))
+    engine = build_engine(recipe("corinfomax-norm"))
+    train_step(engine, microbatches_of(engine, 0))
     before = copy.deepcopy(engine.state())
     with pytest.raises(OSError, match="no images"):
-        train_step(engine, parts_of(engine, 1), prefetcher=FailingPrefetcher())
+        train_step(engine, microbatches_of(engine, 1), prefetcher=FailingPrefetcher())
     assert engine.weights_consistent
     after = engine.state()
     assert after["step"] == 1
@@ -592,13 +594,13 @@ def test_a_prefetcher_that_fails_leaves_everything_as_it_was():
 
 
 def test_weights_are_not_consistent_if_the_optimiser_fails_between_them(monkeypatch):
-    engine = made(recipe("carl"))
+    engine = build_engine(recipe("carl"))
 
     def fail(*_):
         raise RuntimeError("the device is gone")
 
     monkeypatch.setattr(engine.optimizer, "step", fail)
     with pytest.raises(RuntimeError, match="gone"):
-        train_step(engine, parts_of(engine, 0))
+        train_step(engine, microbatches_of(engine, 0))
     assert not engine.weights_consistent
     assert engine.steps_done == 0

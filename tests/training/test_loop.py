@@ -333,8 +333,8 @@ def test_a_full_disk_costs_no_training_before_its_end(arrays, tmp_path):
     process = mp.get_context("fork").Process(target=on_a_small_disk, args=(tmp_path / "run", arrays, tmp_path / "said"))
     process.start()
     process.join(timeout=PATIENCE)
-    said = (tmp_path / "said").read_text()
-    assert "File too large" in said
+    message = (tmp_path / "said").read_text()
+    assert "File too large" in message
     assert "cannot save, and trains on" in (tmp_path / "err").read_text()
     assert len([row for row in Run(tmp_path / "run").read_rows("metrics.jsonl") if "loss" in row]) == 4
     assert not list(tmp_path.rglob("*.partial"))
@@ -458,20 +458,24 @@ def test_too_little_memory_says_which_options_to_lower(arrays, tmp_path):
     process = mp.get_context("fork").Process(target=with_little_memory, args=target)
     process.start()
     process.join(timeout=PATIENCE)
-    said = (tmp_path / "said").read_text()
-    assert said.startswith("out of memory; lower --micro-batch-size")
-    assert "--image-size" in said
+    message = (tmp_path / "said").read_text()
+    assert message.startswith("out of memory; lower --micro-batch-size")
+    assert "--image-size" in message
 
 
 def poisoned(monkeypatch, at):
     """Views of one step that are no numbers."""
     views = Engine.views
 
-    def some(self, part):
-        made = views(self, part)
-        return Views([view * np.nan for view in made.global_crops], made.local_crops) if self.steps_done in at else made
+    def poisoned_views(self, batch):
+        made_views = views(self, batch)
+        return (
+            Views([view * np.nan for view in made_views.global_crops], made_views.local_crops)
+            if self.steps_done in at
+            else made_views
+        )
 
-    monkeypatch.setattr(Engine, "views", some)
+    monkeypatch.setattr(Engine, "views", poisoned_views)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -495,9 +499,9 @@ def test_a_failed_step_is_kept_and_replayed(arrays, tmp_path, monkeypatch, capsy
     report = json.loads((folder / "report.json").read_text())
     assert report["command"] == f"infomax replay {folder}"
     assert len((folder / "names-0-of-1.txt").read_text().splitlines()) == 16
-    found = replay(folder, device="cpu")
-    assert found["reason"] == report["reason"]
-    assert found["error"] or not np.isfinite(found["loss"]) or found["gradients"]
+    result = replay(folder, device="cpu")
+    assert result.reason == report["reason"]
+    assert result.error or not np.isfinite(result.loss) or result.gradients
     monkeypatch.setattr(sys, "argv", ["infomax", "replay", str(folder), "--device", "cpu"])
     main()
     assert "first layer to make infinite or NaN" in capsys.readouterr().out
@@ -508,14 +512,14 @@ def test_replay_names_the_layer(arrays, tmp_path, monkeypatch):
     with pytest.raises(FloatingPointError):
         go(tmp_path / "run", arrays, "carl")
     (folder,) = (tmp_path / "run" / "nonfinite").iterdir()
-    assert replay(folder, device="cpu")["first"] is None  # the views were no numbers before any layer saw them
+    assert replay(folder, device="cpu").first_layer is None  # the views were no numbers before any layer saw them
     state = torch.load(folder / "state.ckpt", weights_only=True)
     state["method"]["projector.0.weight"][0, 0] = torch.inf
     torch.save(state, folder / "state.ckpt")
     monkeypatch.undo()
-    found = replay(folder, device="cpu")
-    assert found["first"] == "projector.0"
-    assert found["parameters"] == ["projector.0.weight"]
+    result = replay(folder, device="cpu")
+    assert result.first_layer == "projector.0"
+    assert result.parameters == ("projector.0.weight",)
 
 
 def test_deterministic_mode_is_on_for_the_run_alone(arrays, tmp_path, monkeypatch):
@@ -564,15 +568,15 @@ def test_a_compiler_that_fails_is_told_of(tmp_path, monkeypatch):
 
 def test_a_finished_training_leaves_nothing_behind(tmp_path, monkeypatch):
     """A cycle of references would keep the ranks' threads until the process ends, which then may crash."""
-    made, begin = [], Engine.__init__
+    engines, begin = [], Engine.__init__
     monkeypatch.setattr(
-        Engine, "__init__", lambda self, *a, **k: (made.append(weakref.ref(self)), begin(self, *a, **k))[1]
+        Engine, "__init__", lambda self, *a, **k: (engines.append(weakref.ref(self)), begin(self, *a, **k))[1]
     )
     gc.collect()
     gc.disable()
     try:
         pretrain(data="digits", method="carl", epochs=1, device="cpu", quiet=True, out=tmp_path / "run")
-        assert [engine() for engine in made] == [None]
+        assert [engine() for engine in engines] == [None]
     finally:
         gc.enable()
 

@@ -50,12 +50,12 @@ VARIANTS = {
     **{method: {"method": method} for method in METHODS},
     "no-teacher": {"method": "mira", "overrides": ["method.momentum=none"]},
     "joint": {"method": "mira", "overrides": ["joint_forward=true"]},
-    "parts": {"method": "mveb", "micro_batch_size": 4},
-    "joint-parts": {"method": "carl", "micro_batch_size": 4, "overrides": ["joint_forward=true"]},
+    "microbatches": {"method": "mveb", "micro_batch_size": 4},
+    "joint-microbatches": {"method": "carl", "micro_batch_size": 4, "overrides": ["joint_forward=true"]},
     "crops": {"method": "mveb", "local": 2},
     "joint-crops": {"method": "carl", "local": 2, "overrides": ["joint_forward=true"]},
     "joint-crops-of-one-size": {"method": "carl", "local": 2, "size": 8, "overrides": ["joint_forward=true"]},
-    "teacher-crops-parts": {"method": "mira", "local": 2, "micro_batch_size": 6},
+    "teacher-crops-microbatches": {"method": "mira", "local": 2, "micro_batch_size": 6},
 }
 
 
@@ -80,13 +80,13 @@ def images(seed=0) -> ArrayImages:
     return ArrayImages(pixels.astype(np.uint8), labels, list("abc"))
 
 
-def made(plan) -> Engine:
+def build_engine(plan) -> Engine:
     return Engine(plan, steps_per_epoch=LENGTH // plan.batch_size, device=CPU)
 
 
 def with_probe(plan, known=None) -> tuple[Engine, OnlineEvaluation]:
     """An engine, and a probe that may see the labels of the ``known`` images; scores are of no matter here."""
-    engine, data = made(plan), images()
+    engine, data = build_engine(plan), images()
     known = np.arange(LENGTH) if known is None else known
     labelled = LabelledImages(data, known, data.labels[known])
     width = engine.method.eval_encoder.width
@@ -99,7 +99,7 @@ def evaluation_of(source, engine):
     return online_evaluation(source, engine.recipe, width=width, device=CPU, workers=0)
 
 
-def parts_of(plan, step):
+def microbatches_of(plan, step):
     where = {"rank": rank(), "world_size": world_size(), "micro_batch_size": plan.micro_batch_size}
     steps = range(step, step + 1)
     return list(
@@ -107,19 +107,20 @@ def parts_of(plan, step):
     )
 
 
-def features_of_full_views(engine, parts):
-    """The oracle: each part's views through a copy of the encoder again, in the groups that share statistics."""
+def features_of_global_crops(engine, microbatches):
+    """Yields the expected features: each microbatch's views through a copy of the encoder, in the groups that share
+    statistics."""
     encoder = copy.deepcopy(engine.method.eval_encoder)
-    for part in parts:
-        views = engine.views(part)
+    for batch in microbatches:
+        views = engine.views(batch)
         if not engine.method.joint_forward:
-            made = [encoder(view) for view in views.global_crops]
+            features = [encoder(view) for view in views.global_crops]
         else:
             alike = [view for view in views.local_crops if view.shape == views.global_crops[0].shape]
-            made = encoder(torch.cat([*views.global_crops, *alike])).chunk(len(views.global_crops) + len(alike))[
+            features = encoder(torch.cat([*views.global_crops, *alike])).chunk(len(views.global_crops) + len(alike))[
                 : len(views.global_crops)
             ]
-        yield part.index, [x.detach() for x in made]
+        yield batch.index, [x.detach() for x in features]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -132,14 +133,14 @@ def test_the_head_is_a_linear_layer_that_sgd_trains_on_each_full_view(variant):
     layer.load_state_dict({"weight": probe.heads.weight.clone(), "bias": probe.heads.bias.clone()})
     sgd, total = torch.optim.SGD(layer.parameters(), lr=1.0, momentum=0.9), engine.total_steps
     for step in range(7):
-        parts = parts_of(plan, step)
+        microbatches = microbatches_of(plan, step)
         x, y = [], []
-        for index, views in features_of_full_views(engine, parts):
+        for index, views in features_of_global_crops(engine, microbatches):
             learnt = np.isin(index, known)
             for view in views:
                 x.append(view[torch.from_numpy(learnt)].float())
                 y.append(torch.from_numpy(images().labels[index[learnt]]))
-        train_step(engine, parts, online=online)
+        train_step(engine, microbatches, online=online)
         assert len(torch.cat(x)) < 2 * plan.batch_size  # some were left out
         sgd.param_groups[0]["lr"] = 0.1 * (1 + np.cos(np.pi * step / total)) / 2
         sgd.zero_grad()
@@ -150,14 +151,14 @@ def test_the_head_is_a_linear_layer_that_sgd_trains_on_each_full_view(variant):
 
 
 @pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
-@pytest.mark.parametrize("variant", ["mira", "carl", "parts"])
+@pytest.mark.parametrize("variant", ["mira", "carl", "microbatches"])
 def test_features_are_float32_without_a_graph(variant, precision):
     plan = recipe(**VARIANTS[variant], precision=precision)
-    engine = made(plan)
-    with engine.step(parts_of(plan, 0)) as step:
+    engine = build_engine(plan)
+    with engine.step(microbatches_of(plan, 0)) as step:
         assert step.features == []
-    with engine.step(parts_of(plan, 1), keep_features=True) as step:
-        assert len(step.features) == len(parts_of(plan, 1))
+    with engine.step(microbatches_of(plan, 1), keep_features=True) as step:
+        assert len(step.features) == len(microbatches_of(plan, 1))
     for x in step.features:
         assert x.dtype == torch.float32
         assert not x.requires_grad
@@ -169,8 +170,10 @@ def test_the_training_has_the_same_bits_with_a_head_and_without(variant):
     """Weights, statistics, optimiser, loss, and the random numbers that come after."""
     plan = recipe(**VARIANTS[variant], precision="32")
     ends = []
-    for engine, online in ((made(plan), None), with_probe(plan)):
-        losses = [train_step(engine, parts_of(plan, step), online=online).loss.total.detach() for step in range(4)]
+    for engine, online in ((build_engine(plan), None), with_probe(plan)):
+        losses = [
+            train_step(engine, microbatches_of(plan, step), online=online).loss.total.detach() for step in range(4)
+        ]
         ends.append({"losses": losses, "random": torch.get_rng_state(), **engine.state()})
     assert not differing(*ends)
 
@@ -178,7 +181,7 @@ def test_the_training_has_the_same_bits_with_a_head_and_without(variant):
 def test_a_head_draws_its_weights_from_the_seed_alone():
     before = torch.get_rng_state()
     first, again, other = (with_probe(recipe("carl", seed=seed))[1].probe.heads.weight for seed in (2**40, 2**40, 3))
-    made(recipe("carl"))
+    build_engine(recipe("carl"))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -189,16 +192,16 @@ def test_nothing_is_learnt_from_a_step_that_fails(micro_batch_size):
     plan = recipe("mveb", micro_batch_size=micro_batch_size)
     engine, online = with_probe(plan)
     probe = online.probe
-    train_step(engine, parts_of(plan, 0), online=online)
+    train_step(engine, microbatches_of(plan, 0), online=online)
     before, views = copy.deepcopy(probe.heads.state()), engine.views
-    engine.views = lambda part: Views([x * torch.nan for x in views(part).global_crops], [])
+    engine.views = lambda batch: Views([x * torch.nan for x in views(batch).global_crops], [])
     with pytest.raises(FloatingPointError):
-        train_step(engine, parts_of(plan, 1), online=online)
+        train_step(engine, microbatches_of(plan, 1), online=online)
     engine.skip()
     assert not differing(before, probe.heads.state())
     engine.views = views
-    step = train_step(engine, parts_of(plan, 2), online=online)
-    assert [len(x) for x in step.features] == [2 * len(part.index) for part in parts_of(plan, 2)]
+    step = train_step(engine, microbatches_of(plan, 2), online=online)
+    assert [len(x) for x in step.features] == [2 * len(batch.index) for batch in microbatches_of(plan, 2)]
     assert step.progress.step == 2
     assert differing(before, probe.heads.state())
     assert probe.heads.weight.isfinite().all()
@@ -208,7 +211,7 @@ def test_a_head_that_cannot_learn_leaves_the_step_undone(monkeypatch):
     """As where another rank is gone: what is then saved is of one step, the weights and the head."""
     plan = recipe("corinfomax")
     engine, online = with_probe(plan)
-    train_step(engine, parts_of(plan, 0), online=online)
+    train_step(engine, microbatches_of(plan, 0), online=online)
     before = copy.deepcopy(engine.state())
 
     def fail(*_):
@@ -216,7 +219,7 @@ def test_a_head_that_cannot_learn_leaves_the_step_undone(monkeypatch):
 
     monkeypatch.setattr(online.probe, "learn", fail)
     with pytest.raises(RuntimeError, match="gone"):
-        train_step(engine, parts_of(plan, 1), online=online)
+        train_step(engine, microbatches_of(plan, 1), online=online)
     assert engine.weights_consistent
     assert {name.rpartition(".")[2] for name in differing(before, engine.state())} <= {"lr"}  # set anew at each step
 
@@ -228,10 +231,10 @@ def test_stand_ins_and_images_to_test_on_are_not_learnt_from():
     for index, unreadable in ((np.array([7, 2, 9, 11]), {9: "torn", 40: "torn"}), (np.array([7, 11]), {})):
         probe = OnlineProbe(LabelledImages(data, known, data.labels[known]), plan, width=4, device=CPU)
         x = torch.randn(LENGTH, 2, 4, generator=rng.manual_seed(1))[index]
-        part = Batch(torch.empty(0), 0, index, unreadable)
+        batch = Batch(torch.empty(0), 0, index, unreadable)
         features = torch.cat([x[:, 0], x[:, 1]])
         for step in range(3):
-            probe.learn([part], [features], Progress(step, 10, 0))
+            probe.learn([batch], [features], Progress(step, 10, 0))
         heads.append(probe.heads.weight)
     torch.testing.assert_close(*heads)
     assert heads[0].abs().max() > 0.05
@@ -240,13 +243,13 @@ def test_stand_ins_and_images_to_test_on_are_not_learnt_from():
 def on_each_rank(plan):
     engine, online = with_probe(plan)
     for step in range(4):
-        train_step(engine, parts_of(plan, step), online=online)
+        train_step(engine, microbatches_of(plan, step), online=online)
     return {name: x.tolist() for name, x in online.probe.heads.state().items()}
 
 
-@pytest.mark.parametrize("variant", ["mira", "uneven", "parts"])
+@pytest.mark.parametrize("variant", ["mira", "uneven", "microbatches"])
 def test_two_ranks_learn_what_one_does(variant):
-    changes = {"mira": {}, "uneven": {"batch_size": 13}, "parts": {"micro_batch_size": 3}}
+    changes = {"mira": {}, "uneven": {"batch_size": 13}, "microbatches": {"micro_batch_size": 3}}
     plan = recipe("mira", **changes[variant])
     alone, ranks = on_each_rank(plan), on_ranks(2, on_each_rank, plan)
     assert ranks[0] == ranks[1]
@@ -334,13 +337,13 @@ def test_a_run_goes_on_with_other_numbers_of_ranks(arrays, tmp_path):
     assert [row["linear_top1"] for row in scores(moved)] == [row["linear_top1"] for row in scores(straight)]
 
 
-@pytest.mark.parametrize("there", ["nothing", "other classes"])
-def test_a_checkpoint_without_this_head_goes_on_with_a_new_one(arrays, tmp_path, capsys, there):
+@pytest.mark.parametrize("checkpoint", ["nothing", "other classes"])
+def test_a_checkpoint_without_this_head_goes_on_with_a_new_one(arrays, tmp_path, capsys, checkpoint):
     straight, old = (prepared(tmp_path / name, arrays / "toy.npz") for name in "ab")
     train_until(straight)
     train_until(old, 5)
     state = last(old)
-    head = {name: torch.cat([x, x]) for name, x in state["probe"].items()} if there == "other classes" else None
+    head = {name: torch.cat([x, x]) for name, x in state["probe"].items()} if checkpoint == "other classes" else None
     put_back(old, state, head)
     capsys.readouterr()
     train_until(old, 7)
@@ -369,24 +372,24 @@ def test_at_the_end_all_test_images_are_classified_and_before_a_share(arrays, tm
     of_seven = [row["linear_top1"] for row in scores(run)[:-1]] + [row["knn_top1"] for row in scores(run)]
     assert [7 * score for score in of_seven] == pytest.approx([round(7 * score) for score in of_seven])
     head, source, encoder = last(run)["probe"], open_source(str(arrays / "toy.npz")), infomax.load(run)
-    train, test, how = source.train, source.test, encoder.preprocessing
-    features = extract_features(encoder, test, np.arange(30), how)
-    found = (features @ head["weight"].T + head["bias"]).argmax(1).numpy() == test.labels
-    assert scores(run)[-1]["linear_top1"] == pytest.approx(found.mean())
-    assert 0.5 < found.mean() < 1
-    seven, bank = [0, 4, 9, 14, 19, 24, 29], extract_features(encoder, train, np.arange(50), how)
+    train, test, preprocessing = source.train, source.test, encoder.preprocessing
+    features = extract_features(encoder, test, np.arange(30), preprocessing)
+    correct = (features @ head["weight"].T + head["bias"]).argmax(1).numpy() == test.labels
+    assert scores(run)[-1]["linear_top1"] == pytest.approx(correct.mean())
+    assert 0.5 < correct.mean() < 1
+    seven, bank = [0, 4, 9, 14, 19, 24, 29], extract_features(encoder, train, np.arange(50), preprocessing)
     votes = knn_scores(bank, torch.from_numpy(train.labels), features[seven], classes=2).argmax(1).numpy()
     assert scores(run)[-1]["knn_top1"] == pytest.approx((votes == test.labels[seven]).mean())
 
 
 def test_without_a_test_split_no_image_is_both_learnt_from_and_classified(arrays):
     plan = recipe("carl")
-    engine = made(plan)
-    scored = evaluation_of(open_source(str(arrays / "one.npz")), engine)
-    tested = scored.test.index
+    engine = build_engine(plan)
+    online = evaluation_of(open_source(str(arrays / "one.npz")), engine)
+    tested = online.test.index
     assert len(tested) == 10
-    assert (scored.probe.labels[tested] == -1).all()
-    assert (np.delete(scored.probe.labels, tested) >= 0).all()
+    assert (online.probe.labels[tested] == -1).all()
+    assert (np.delete(online.probe.labels, tested) >= 0).all()
 
 
 class _Stream(Stream):
@@ -404,20 +407,20 @@ class _Stream(Stream):
 
 @pytest.mark.parametrize("kind", ["stream", "no labels", "several labels", "images apart"])
 def test_there_is_no_head_without_one_label_for_each_image(kind):
-    data, engine = images(), made(recipe("carl"))
+    data, engine = images(), build_engine(recipe("carl"))
     source = {
         "stream": lambda: Source("x", _Stream(), data),
         "no labels": lambda: Source("x", replace(data, labels=None), data),
         "several labels": lambda: Source("x", replace(data, labels=np.eye(3, dtype=int)[data.labels]), data),
         "images apart": lambda: Source("x", data, data, unlabelled=replace(data, labels=None)),
     }[kind]()
-    scored = evaluation_of(source, engine)
-    assert (scored is None) == (kind != "images apart")
-    if scored is not None:  # k-NN remains
-        assert scored.probe is None
-        assert scored.score(engine.method.eval_encoder.float(), 2).keys() == {"knn_top1"}
-        assert scored.state() == {}
-        assert scored.load({})
+    online = evaluation_of(source, engine)
+    assert (online is None) == (kind != "images apart")
+    if online is not None:  # k-NN remains
+        assert online.probe is None
+        assert online.score(engine.method.eval_encoder.float(), 2).keys() == {"knn_top1"}
+        assert online.state() == {}
+        assert online.load({})
 
 
 def test_a_damaged_image_is_classified_by_none_and_learnt_by_none(tmp_path, monkeypatch):
@@ -440,12 +443,12 @@ def test_a_damaged_image_is_classified_by_none_and_learnt_by_none(tmp_path, monk
     batches = []
     note = training.TrainingLoop.note_unreadable
     monkeypatch.setattr(
-        training.TrainingLoop, "note_unreadable", lambda self, part: (batches.append(part), note(self, part))[1]
+        training.TrainingLoop, "note_unreadable", lambda self, batch: (batches.append(batch), note(self, batch))[1]
     )
     run = go(tmp_path / "run", tmp_path / "images", skip_unreadable=0.1, epochs=2)
     assert scores(run)[-1]["linear_top1"] >= 0
     source = open_source(str(tmp_path / "images"))
     held = evaluation.labelled_splits(source)[1].index
-    want = {2 * int((~np.isin(part.index, [*held, torn])).sum()) for part in batches}
-    assert learnt == want
-    assert any(torn in part.index for part in batches)
+    expected_counts = {2 * int((~np.isin(batch.index, [*held, torn])).sum()) for batch in batches}
+    assert learnt == expected_counts
+    assert any(torn in batch.index for batch in batches)

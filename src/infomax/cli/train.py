@@ -50,11 +50,10 @@ def replay(options: ReplayOptions) -> None:
     from infomax.training.replay import replay
 
     result = replay(options.folder, device=options.device)
-    print(f"then: {result['reason']}")
-    print(f"now: {result['error'] or 'the loss is ' + format(result['loss'], '.6g')}")
-    print(f"first layer to make infinite or NaN of finite numbers: {result['first'] or 'none'}")
-    for kind in ("parameters", "gradients"):
-        names = result[kind]
+    print(f"then: {result.reason}")
+    print(f"now: {result.error or f'the loss is {result.loss:.6g}'}")
+    print(f"first layer to make infinite or NaN of finite numbers: {result.first_layer or 'none'}")
+    for kind, names in (("parameters", result.parameters), ("gradients", result.gradients)):
         print(f"{kind} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
 
 

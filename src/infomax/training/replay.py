@@ -1,6 +1,9 @@
-"""What is kept of a step that was no number, and how it is made again."""
+"""Keeps what a step with an infinite or NaN loss or gradient was computed from, and computes it again."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +24,33 @@ from infomax.runtime.files import write_atomic
 from infomax.training.engine import Engine
 
 
-def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: Images | Stream) -> Path:
-    """Keep the state before a failed step, and its images, in the run folder; each rank writes its own images."""
+def capture(run: Run, engine: Engine, microbatches: Sequence[Batch], reason: str, images: Images | Stream) -> Path:
+    """Writes the state before a failed step, and its images, into the run folder, and returns where.
+
+    Every rank calls it and writes its own images; the first one writes the state.
+
+    Args:
+        run: The run folder.
+        engine: The engine, as it was before the step.
+        microbatches: This rank's share of the step's batch.
+        reason: What was seen, as "the loss became nan at step 3".
+        images: All images of the run, for their names.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     folder = run.path / "nonfinite" / f"step-{engine.steps_done + 1:08d}"
     folder.mkdir(parents=True, exist_ok=True)
-    batch = [
+    stored = [
         {
-            "images": p.images.cpu() if isinstance(p.images, Tensor) else [crops.cpu() for crops in p.images],
-            "epoch": p.epoch,
-            "index": torch.from_numpy(np.array(p.index)),
+            "images": b.images.cpu() if isinstance(b.images, Tensor) else [crops.cpu() for crops in b.images],
+            "epoch": b.epoch,
+            "index": torch.from_numpy(np.array(b.index)),
         }
-        for p in parts
+        for b in microbatches
     ]
-    write_atomic(folder / f"images-{rank()}-of-{world_size()}.pt", checkpoints.to_bytes({"parts": batch}))
-    names = [images.name(int(i)) for part in parts for i in part.index]
+    write_atomic(folder / f"images-{rank()}-of-{world_size()}.pt", checkpoints.to_bytes({"microbatches": stored}))
+    names = [images.name(int(i)) for batch in microbatches for i in batch.index]
     write_atomic(folder / f"names-{rank()}-of-{world_size()}.txt", "\n".join(names).encode())
     if rank() == 0:
         write_atomic(folder / "state.ckpt", checkpoints.to_bytes(engine.state()))
@@ -50,22 +66,40 @@ def capture(run: Run, engine: Engine, parts: list[Batch], reason: str, images: I
     return folder
 
 
-def replay(folder: str | Path, *, device: str = "auto") -> dict[str, Any]:
-    """Make a failed step again, in one process, up to its gradient.
+@dataclass(frozen=True, kw_only=True)
+class ReplayResult:
+    """A frozen dataclass that holds where the infinite or NaN values of a failed step arise."""
 
-    Returns:
-        ``reason``, what was seen then; ``loss`` and ``error``, what is seen now; ``first``, the first layer whose
-        output is not finite although its input is; ``parameters`` and ``gradients``, the names of those that are not.
+    reason: str
+    """What was seen during the run."""
+    loss: float | None
+    """The loss now; None if it could not be computed."""
+    error: str | None
+    """Why the loss could not be computed; None if it could."""
+    first_layer: str | None
+    """Name of the first layer whose output is not finite although its input is; None if there is none."""
+    parameters: tuple[str, ...]
+    """Names of the parameters that are not finite."""
+    gradients: tuple[str, ...]
+    """Names of the parameters whose gradients are not finite."""
+
+
+def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult:
+    """Computes a failed step again, in one process, up to its gradient.
+
+    Args:
+        folder: The folder that :func:`capture` wrote.
+        device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
 
     Raises:
-        ValueError: if ``folder`` is not one that a run left, or not complete.
+        ValueError: if ``folder`` is not one that a run left, or is not complete.
     """
     folder = Path(folder)
     try:
         report = json.loads((folder / "report.json").read_text())
         recipe = recipe_from_json(report["recipe"])
-        world = int(report["ranks"])
-        files = [folder / f"images-{number}-of-{world}.pt" for number in range(world)]
+        ranks = int(report["ranks"])
+        files = [folder / f"images-{number}-of-{ranks}.pt" for number in range(ranks)]
         steps_per_epoch = int(report["steps_per_epoch"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder} is not a folder that a failed step was kept in: {error}") from error
@@ -73,37 +107,46 @@ def replay(folder: str | Path, *, device: str = "auto") -> dict[str, Any]:
         raise ValueError(f"{folder} is not complete: it has no {', '.join(missing)}")
     engine = Engine(recipe, steps_per_epoch=steps_per_epoch, device=torch.device(choose_device(device)))
     engine.load(checkpoints.load(folder / "state.ckpt"))
-    stored = [part for file in files for part in checkpoints.load(file)["parts"]]
-    parts = [Batch(part["images"], part["epoch"], part["index"].numpy(), {}) for part in stored]
+    stored = [batch for file in files for batch in checkpoints.load(file)["microbatches"]]
+    microbatches = [Batch(batch["images"], batch["epoch"], batch["index"].numpy(), {}) for batch in stored]
+    if recipe.micro_batch_size is None:  # the shares of several ranks went through the networks as one batch
+        microbatches = [_joined(microbatches)]
+    suspects = _watch_layers(engine)
+    loss, message = None, None
+    try:
+        loss = float(engine.backward(microbatches).total.detach())
+    except FloatingPointError as error:
+        message = str(error)
+    parameters = dict(engine.method.named_parameters())
+    return ReplayResult(
+        reason=report["reason"],
+        loss=loss,
+        error=message,
+        first_layer=suspects[0] if suspects else None,
+        parameters=tuple(name for name, p in parameters.items() if not _finite(p)),
+        gradients=tuple(name for name, p in parameters.items() if p.grad is not None and not _finite(p.grad)),
+    )
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    """Returns the images of all batches as one batch."""
+    images: Any = [batch.images for batch in batches]
+    joined = torch.cat(images) if isinstance(images[0], Tensor) else [torch.cat(v) for v in zip(*images, strict=True)]
+    return Batch(joined, batches[0].epoch, np.concatenate([batch.index for batch in batches]), {})
+
+
+def _watch_layers(engine: Engine) -> list[str]:
+    """Returns a list to which each layer adds its name when it turns a finite input into an output that is not."""
     suspects: list[str] = []
+
+    def note(name: str, inputs: Any, output: Any) -> None:
+        if all(_finite(x) for x in inputs if isinstance(x, Tensor)) and not _finite(output):
+            suspects.append(name)
+
     for name, layer in engine.method.named_modules():
         if not list(layer.children()):
-            layer.register_forward_hook(lambda _, inputs, output, name=name: _suspect(name, inputs, output, suspects))
-    loss, error = None, None
-    try:
-        loss = float(engine.backward(parts if recipe.micro_batch_size else [_joined(parts)]).total.detach())
-    except FloatingPointError as failure:
-        error = str(failure)
-    named = dict(engine.method.named_parameters())
-    return {
-        "reason": report["reason"],
-        "loss": loss,
-        "error": error,
-        "first": suspects[0] if suspects else None,
-        "parameters": [name for name, p in named.items() if not _finite(p)],
-        "gradients": [name for name, p in named.items() if p.grad is not None and not _finite(p.grad)],
-    }
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    images: Any = [part.images for part in parts]
-    joined = torch.cat(images) if isinstance(images[0], Tensor) else [torch.cat(v) for v in zip(*images, strict=True)]
-    return Batch(joined, parts[0].epoch, np.concatenate([part.index for part in parts]), {})
-
-
-def _suspect(name: str, inputs: Any, output: Any, suspects: list[str]) -> None:
-    if all(_finite(x) for x in inputs if isinstance(x, Tensor)) and not _finite(output):
-        suspects.append(name)
+            layer.register_forward_hook(lambda _, inputs, output, name=name: note(name, inputs, output))
+    return suspects
 
 
 def _finite(x: Any) -> bool:
