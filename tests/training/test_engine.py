@@ -337,7 +337,8 @@ compiling = pytest.mark.filterwarnings(  # of torch's own doing
 
 @pytest.fixture
 def graphs(monkeypatch):
-    """Collects, for each graph that torch.compile is given, how many of its inputs are no tensors. Graphs run as they are."""
+    """Collects, for each graph that torch.compile is given, how many of its inputs are no tensors. Graphs run as they
+    are."""
     compiled, non_tensor_counts = torch.compile, []
 
     def counting(graph, inputs):
