@@ -47,7 +47,7 @@ class ResumableWork:
 
     @property
     def resume_hint(self) -> str | None:
-        """How a user resumes the work; None if nothing is kept."""
+        """The words that tell a user how to resume the work; None if nothing is kept."""
         return None if self.folder is None else "the same command goes on from there"
 
     def finished_row(self, name: str) -> dict[str, Any] | None:

@@ -118,7 +118,7 @@ class FinetuneRow(ResultRow):
 
 
 class Trial(TypedDict):
-    """What a search found with one pair of learning rate and weight decay."""
+    """A typed dictionary that holds the result of one pair of learning rate and weight decay in a search."""
 
     learning_rate: float
     weight_decay: float
