@@ -77,7 +77,7 @@ def test_the_public_equation_has_an_example_that_prints(name):
 
 
 def test_a_broken_example_fails():
-    """What the first test relies on: the runner counts an output that differs, and reports it."""
+    """The first test relies on this: the runner counts an output that differs, and reports it."""
     broken = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "broken", None, None)
     output: list[str] = []
     assert doctest.DocTestRunner(verbose=False).run(broken, out=output.append).failed == 1

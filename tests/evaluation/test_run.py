@@ -72,7 +72,7 @@ def test_few_shot_and_cluster(infomax, trained):
 
 
 def test_the_clusters_of_a_method_are_its_own(trained):
-    """Of the images themselves, by the method as it was trained."""
+    """The method assigns the images to them, with the weights that it was trained to."""
     source = open_source("digits")
     method = build_method(Run(trained / "a").recipe)
     method.load_state_dict(checkpoints.load(checkpoints.newest_readable(trained / "a" / "checkpoints"))["method"])
@@ -318,7 +318,7 @@ def test_a_result_is_kept_before_the_next_is_computed(trained, tmp_path, monkeyp
 
 
 def test_python_gives_the_rows_that_the_command_keeps(infomax, trained, tmp_path):
-    """By a name or by options, and the rows of a run stand in its results.jsonl; the hash tells evaluations apart."""
+    """A name and options give equal rows; a run keeps its rows in results.jsonl; the hash tells evaluations apart."""
     assert infomax("evaluate", "knn", "a", "--k", "1", "5", "--no-baselines")[0] == 0
     kept = read_results(trained / "a" / "results.jsonl")[-2:]
     named = evaluate("knn", trained / "a", k=[1, 5], no_baselines=True)

@@ -13,7 +13,7 @@ from infomax.runtime.options import Shown, from_argv, option_fields, option_name
 
 @dataclass(frozen=True, kw_only=True)
 class DataWords:
-    """Which images."""
+    """Choose the images."""
 
     data: Annotated[str | None, Shown(metavar="DIR", default="the recipe's")] = None
     """The images

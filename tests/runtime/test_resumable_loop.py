@@ -96,7 +96,7 @@ def test_saves_are_apart_by_their_interval_and_by_their_share_of_the_time(monkey
 
 
 def test_a_save_between_signals_may_be_another_one():
-    """As one that survives a full disk, which the last one before the end must not."""
+    """It may be a save that survives a full disk; the last save before the end must fail on one."""
     saved = []
     options = {"save": lambda: saved.append("sure"), "try_to_save": lambda: saved.append("tried"), "save_every": 0.0}
     with pytest.raises(SystemExit):

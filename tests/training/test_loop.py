@@ -444,6 +444,7 @@ def test_a_worker_that_is_killed_is_explained_and_loses_nothing(folder, tmp_path
 
 
 def with_little_memory(out, data, result):
+    go(out.with_name("small"), data, epochs=1)  # what is loaded at the first step is there before the limit
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 150_000_000, resource.RLIM_INFINITY))
     try:

@@ -19,7 +19,7 @@ class Command:
     options: type
     """The options class."""
     description: str
-    """What ``--help`` says of the command."""
+    """Text about the command in ``--help``."""
     function: Callable[[Any], None]
     """Takes the options and prints what comes out."""
 

@@ -74,14 +74,14 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
     info, rows = rank_from_environment(), []
     first = info is None or info.rank == 0
     try:
-        with launched_ranks(evaluation) as own:
+        with launched_ranks(evaluation) as rank_options:
             opened, missing = request.open_data()
             if first:
                 _print_missing(protocol, missing, [data.source.name for data in opened], options)
             command = shlex.join(["infomax", *sys.argv[1:]])
-            for row in replace(request, evaluation=own).rows(opened, command=command):
+            for row in replace(request, evaluation=rank_options).rows(opened, command=command):
                 rows.append(row)
-    finally:  # what was found before an interruption or a failure is shown
+    finally:  # the rows from before an interruption or a failure are shown
         if rows and first:
             _print_rows(protocol, rows, list(request.limits.values()))
             if request.run is not None:

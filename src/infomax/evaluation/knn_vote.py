@@ -7,8 +7,8 @@ from infomax.features.nearest_neighbours import nearest
 
 
 def vote(
-    similarity: Float[Tensor, "m found"],
-    index: Int[Tensor, "m found"],
+    similarity: Float[Tensor, "m neighbours"],
+    index: Int[Tensor, "m neighbours"],
     labels: Int[Tensor, " n"],
     *,
     classes: int,
@@ -47,7 +47,7 @@ def knn_scores(
 ) -> Float[Tensor, "m classes"]:
     """Computes the score of each class for each query, by :func:`nearest` and :func:`vote`.
 
-    The protocol of DINO's evaluation, which MIRA's Table 3 follows.
+    This is the protocol of DINO's evaluation, which MIRA's Table 3 follows.
 
     Args:
         bank: Features of the labelled images.

@@ -52,7 +52,7 @@ def _choose(x: Tensor, labels: Tensor, classes: int) -> float:
         held_out[(labels == label).nonzero()[4::5]] = True
     if not held_out.any():  # nothing to choose by
         return FEW_PENALTY
-    known, asked = x[~held_out], x[held_out]
-    path = logistic_path(known, labels[~held_out], classes=classes, penalties=[p * len(known) for p in PENALTIES])
-    accuracies = [top_k(fit.scores(asked), labels[held_out]) for fit in path]
+    train, validation = x[~held_out], x[held_out]
+    path = logistic_path(train, labels[~held_out], classes=classes, penalties=[p * len(train) for p in PENALTIES])
+    accuracies = [top_k(fit.scores(validation), labels[held_out]) for fit in path]
     return PENALTIES[accuracies.index(max(accuracies))]

@@ -108,7 +108,7 @@ class LinearProbes:
         error = (error * (counts / global_sum(counts.sum(0)).clamp_min(1)).unsqueeze(2)).flatten(1)
         gradients = global_sum(error.T @ x), global_sum(error.sum(0))
         for value, gradient, momentum in zip((self.weight, self.bias), gradients, self.momentum, strict=True):
-            by_head, slope = (each.view(self.count, -1) for each in (value, gradient))
+            by_head, slope = (tensor.view(self.count, -1) for tensor in (value, gradient))
             if self.optimizer == "larc" or (self.optimizer == "lars" and value.ndim > 1):
                 norm, length = by_head.norm(dim=1, keepdim=True), slope.norm(dim=1, keepdim=True)
                 slope = slope * torch.where((norm > 0) & (length > 0), TRUST * norm / length, 1.0)

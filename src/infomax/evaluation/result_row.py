@@ -123,8 +123,8 @@ class ResultRow:
         The conditions of pretraining are compared elsewhere. A protocol with conditions of its own, as the number of
         neighbours, overrides this method and calls it.
         """
-        own = (self.protocol, self.data, self.subset)
-        if own != (column.protocol, column.data, column.subset) or self.classes_file is not None:
+        conditions = (self.protocol, self.data, self.subset)
+        if conditions != (column.protocol, column.data, column.subset) or self.classes_file is not None:
             return False
         return getattr(self, column.metric, None) is not None
 
@@ -143,14 +143,14 @@ class ResultRow:
         Raises:
             ValueError: naming the key, if one is missing, unknown or of another type.
         """
-        known = {field.name: field for field in row_fields(cls)}
+        fields_by_name = {field.name: field for field in row_fields(cls)}
         for key in values:
-            if key not in known:
-                near = get_close_matches(key, known, n=1)
+            if key not in fields_by_name:
+                near = get_close_matches(key, fields_by_name, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"{where}: {key!r} is no key of a {cls.__name__}{hint}")
         parsed = {}
-        for name, field in known.items():
+        for name, field in fields_by_name.items():
             if name not in values:
                 if field.required:
                     raise ValueError(f"{where}: the key {name!r} of a {cls.__name__} is missing")

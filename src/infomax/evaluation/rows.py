@@ -49,7 +49,7 @@ class ClusterRow(ResultRow):
     used_clusters: Annotated[int, Outcome()]
     """Clusters that have an image."""
     seed: int | None = None
-    """Of k-means; None for a run's own prototypes."""
+    """Seed of k-means; None for a run's own prototypes."""
     nmi: Annotated[float, Score("NMI")]
     ari: Annotated[float, Score("ARI")]
     accuracy: Annotated[float, Score("matched")]

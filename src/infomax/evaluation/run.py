@@ -125,9 +125,9 @@ def choose_protocol(protocol: str | ProtocolOptions, options: dict[str, Any]) ->
     if isinstance(protocol, str):
         chosen = PROTOCOLS[choose("the protocol", protocol, PROTOCOLS)]
     else:
-        chosen = next((known for known in PROTOCOLS.values() if type(protocol) is known.options), None)
+        chosen = next((candidate for candidate in PROTOCOLS.values() if type(protocol) is candidate.options), None)
         if chosen is None:
-            names = ", ".join(known.options.__name__ for known in PROTOCOLS.values())
+            names = ", ".join(candidate.options.__name__ for candidate in PROTOCOLS.values())
             raise ValueError(f"the protocol must be a name or one of {names}, but is {protocol!r}")
     defaults = {field.name: field.default for field in option_fields(chosen.options)}
     values: dict[str, Any] = {}
@@ -302,8 +302,8 @@ def prepare_evaluation(
     if source is None and location.data is None and not protocol.default_data(options):
         if run is None:
             raise ValueError(f"--data is wanted: {name} is not a run folder, which would say what it was trained on")
-        given = {key: value for key, value in vars(location).items() if value is not None}
-        location = replace(location, **{**vars(run.location), **given})
+        location_options = {key: value for key, value in vars(location).items() if value is not None}
+        location = replace(location, **{**vars(run.location), **location_options})
     return EvaluationRequest(
         protocol=protocol,
         options=options,

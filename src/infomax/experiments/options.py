@@ -25,7 +25,7 @@ class SweepOptions(ExecutionOptions, MachineOptions, RecipeChangeOptions, DataOp
     evaluate: Annotated[
         tuple[str, ...], Shown(metavar="WORDS", repeatable=True, default="as the table was measured, else knn")
     ] = ()
-    """How to evaluate each run, by the words of infomax evaluate, as 'linear --probe mira'."""
+    """Evaluation of each run, in the words of infomax evaluate, as 'linear --probe mira'."""
     commands: bool = False
     """Only list the commands that are left, one line for each run, instead of carrying them out; for a cluster."""
 

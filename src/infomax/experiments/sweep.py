@@ -62,7 +62,7 @@ class Evaluation:
     options: ProtocolOptions
     data: EvaluationData
     compute: ComputeOptions
-    """How it is carried out; of this the precision of the features alone decides a result."""
+    """Device, workers, cache and precision; of these the precision of the features alone decides a result."""
     words: str = field(compare=False)
     """The evaluation as the user names it, as ``linear --probe mira``."""
 
@@ -170,7 +170,7 @@ class Sweep:
     runs: tuple[SweepRun, ...]
     table: Table | None
     changes: tuple[str, ...]
-    """What all runs have that their recipes have not, as words of the command."""
+    """Changes that all runs make to their recipes, as words of the command."""
 
     def runs_of(self, variant: Variant) -> list[SweepRun]:
         """Returns the runs of a variant, one for each seed."""

@@ -66,7 +66,7 @@ class SweepResult:
     title: str
     """Title of the published table; empty if the sweep is of recipes."""
     changes: tuple[str, ...]
-    """What all runs have that their recipes have not, as words of the command."""
+    """Changes that all runs make to their recipes, as words of the command."""
     failures: tuple[str, ...]
     """A line for each run that failed."""
     commands: tuple[str, ...]

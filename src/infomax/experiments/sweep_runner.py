@@ -91,7 +91,7 @@ def sweep(
         out: Folder for all runs, the table and its figure. The same command goes on if it was stopped.
         vary: Values of a setting to try with each recipe, as method.prototypes=100,300,1000.
         seeds: Number of runs of each recipe, with the seeds from 0 up.
-        evaluate: How to evaluate each run, by the words of infomax evaluate, as 'linear --probe mira'. Default: as the
+        evaluate: Evaluation of each run, in the words of infomax evaluate, as 'linear --probe mira'. Default: as the
             table was measured, else knn.
         commands: Only list the commands that are left, one line for each run, instead of carrying them out; for a
             cluster.

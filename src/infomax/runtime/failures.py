@@ -16,7 +16,12 @@ def describe_machine_failure(error: Exception, cure: str) -> str | None:
 
     text = " ".join(str(error).split())
     signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(sign in text for sign in signs):
+    # oneDNN says no more than this if it gets no memory for a convolution's code or its scratchpad. If it has no such
+    # convolution, it says that it could not create a primitive descriptor.
+    signs += ("could not create a primitive", "could not execute a primitive")
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        any(sign in text for sign in signs) and "primitive descriptor" not in text
+    ):
         return f"out of memory; {cure} ({text[:200]})"
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return f"torch.compile failed: leave out --compile ({text[:200]})"

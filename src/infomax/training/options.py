@@ -139,7 +139,7 @@ class ReplayOptions:
     """A frozen dataclass that holds all options of ``infomax replay``."""
 
     folder: Annotated[Path, Shown(metavar="FOLDER", positional=True)]
-    """What a run left of a failed step, as runs/a/nonfinite/step-00000123."""
+    """Folder that a run wrote when a step failed, as runs/a/nonfinite/step-00000123."""
     device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
     """Kind of device; auto takes the GPU if there is one."""
 

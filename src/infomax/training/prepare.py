@@ -38,7 +38,7 @@ class PreparedRun:
     source: Source
     """The images, opened."""
     launch: LaunchOptions
-    """How the run is carried out on this machine."""
+    """Options of this machine and of this start, which decide no result."""
 
 
 def prepare_run(options: PretrainOptions) -> PreparedRun:
