@@ -420,7 +420,7 @@ def test_compiled_steps_are_the_same_but_for_rounding(variant):
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_one_kernel_updates_as_many_do(name):
-    """As on a GPU; and a checkpoint of either goes on with the other. MIRA's prototypes come in one epoch later."""
+    """A GPU fuses Adam; a checkpoint of either resumes with the other. MIRA trains its prototypes an epoch later."""
     plan = recipe("mira", overrides=[*VARIANTS["mira"][1:], f"optimizer.name={name}"])
     states = []
     for fused in (False, True, "resumed"):

@@ -235,7 +235,7 @@ def test_ranks_do_not_outlive_the_process_that_waits_for_them(tmp_path):
 
 @pytest.mark.process
 def test_a_signal_to_the_whole_group_is_one_wish_to_stop(folder, tmp_path):
-    """As SLURM, systemd and torchrun send it: to the command, its ranks and their workers at once, and again."""
+    """SLURM, systemd and torchrun send a signal to the command, its ranks and their workers at once, and again."""
     words = ("--data", str(folder), "--batch-size", "16", "--workers", "1", "--devices", "2")
     process = start_command(tmp_path, *LONG, *words)
     wait_for(started(tmp_path), process)

@@ -208,7 +208,7 @@ def test_nothing_is_learnt_from_a_step_that_fails(micro_batch_size):
 
 
 def test_a_head_that_cannot_learn_leaves_the_step_undone(monkeypatch):
-    """As where another rank is gone: what is then saved is of one step, the weights and the head."""
+    """Another rank is gone: the weights and the head that are then saved are of the same step."""
     plan = recipe("corinfomax")
     engine, online = with_probe(plan)
     train_step(engine, microbatches_of(plan, 0), online=online)
@@ -359,7 +359,7 @@ def test_a_checkpoint_without_this_head_goes_on_with_a_new_one(arrays, tmp_path,
 
 
 def put_back(run, state, head):
-    """As the only checkpoint of a run, with another head or none."""
+    """The only checkpoint of the run gets another head, or none."""
     for file in checkpoints.list_checkpoints(run.path / "checkpoints"):
         file.unlink()
     kept = {name: x for name, x in state.items() if name != "probe"}
@@ -393,7 +393,7 @@ def test_without_a_test_split_no_image_is_both_learnt_from_and_classified(arrays
 
 
 class _Stream(Stream):
-    """Of nothing."""
+    """A stream without images."""
 
     def __len__(self):
         return 10

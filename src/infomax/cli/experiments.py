@@ -52,7 +52,7 @@ def demo(options: DemoOptions) -> None:
 
     out = options.out or _free_folder(Path("runs/demo"))
     if out.exists():
-        raise ValueError(f"--out {out} exists; choose another, or leave --out away")
+        raise ValueError(f"--out {out} exists; choose another, or leave out --out")
     rows = []
     for row in demo(out):
         rows.append(row)

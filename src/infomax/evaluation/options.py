@@ -23,14 +23,14 @@ class EvaluationData(DataOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """A frozen dataclass that says what an evaluation computes on. It decides no result but by rounding."""
+    """A frozen dataclass that says what an evaluation computes on. It changes results by rounding alone."""
 
     device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
     """Kind of device; auto takes the GPU if there is one."""
     workers: Annotated[int | None, Shown(metavar="N", default="one a core, at most 8")] = None
     """Processes that decode image files."""
     feature_precision: Annotated[str, Shown(metavar="32|16")] = "32"
-    """Bits of a number of a feature; 16 takes half the memory and disk."""
+    """Bits of each value of a feature; 16 takes half the memory and disk."""
     no_cache: bool = False
     """Neither keep features on disk nor use those that are there."""
 
@@ -56,8 +56,7 @@ class BaselineOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationOptions(ComputeOptions, BaselineOptions):
-    """A frozen dataclass that holds what all protocols are told, beside the encoder, the images and their own
-    options."""
+    """A frozen dataclass that holds the options that all protocols share, beside the encoder and the images."""
 
     quiet: bool = True
     """Show no progress bars."""

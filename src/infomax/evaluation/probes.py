@@ -39,7 +39,7 @@ class Probe:
     end: float = 0.0
     """The end of the cosine, as a share of the learning rate."""
     bicubic: bool = False
-    """Whether random crops are interpolated by cubics; otherwise linearly."""
+    """Whether random crops are interpolated bicubically; otherwise bilinearly."""
 
     def rate(self, epoch: int) -> float:
         """Returns the share of the learning rate that holds in this epoch, counted from 0."""

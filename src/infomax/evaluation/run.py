@@ -60,7 +60,7 @@ def evaluate(
             are not kept.
         device: Kind of device; auto takes the GPU if there is one.
         workers: Processes that decode image files. Default: one a core, at most 8.
-        feature_precision: Bits of a number of a feature; 16 takes half the memory and disk.
+        feature_precision: Bits of each value of a feature; 16 takes half the memory and disk.
         no_cache: Neither keep features on disk nor use those that are there.
         no_baselines: Evaluate the encoder alone, without its baselines: the untrained encoder and the raw pixels.
         quiet: Show no progress bars.
@@ -260,7 +260,7 @@ def evaluation_hash(options: ProtocolOptions, data: DataLocation | str, feature_
     Args:
         options: The protocol's options.
         data: Where the images are; or a name, if they were given themselves.
-        feature_precision: Bits of a number of a feature, ``32`` or ``16``.
+        feature_precision: Bits of each value of a feature, ``32`` or ``16``.
     """
     place = data if isinstance(data, str) else data.resolved()
     return specification_hash({"options": options, "data": place, "feature_precision": feature_precision})

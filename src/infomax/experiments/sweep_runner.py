@@ -78,10 +78,10 @@ def sweep(
         precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
         overrides: Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0.
         device: Kind of device; auto takes the GPU if there is one.
-        devices: GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would.
+        devices: GPUs of this machine, or processes that share its CPU. Any number of them computes the same result.
             Under torchrun or srun, leave it out.
         workers: Processes that decode image files, for each device. Default: one a core, at most 8.
-        deterministic: The same bits each time on a GPU too, by slower operations. On a CPU they are so anyway.
+        deterministic: The same bits each time on a GPU too, by slower operations. A CPU gives them anyway.
         compile: Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one
             device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.

@@ -38,7 +38,7 @@ class Machine:
     memory: int
     """Memory in bytes: of each GPU, or of the machine whose CPU all ranks share."""
     usable: int
-    """Bytes of it that the tensors of one device may take."""
+    """Bytes of this memory that the tensors of one device may take."""
     fits: bool
     """Whether the run can be trained there."""
     micro_batch_size: int | None = None
@@ -61,7 +61,7 @@ class Plan:
     images: int
     """Number of images in the data set."""
     opened: bool
-    """Whether the images were opened; if not, steps were measured with random ones."""
+    """Whether the images were opened; if not, steps were measured with random images."""
     devices: int
     """Number of devices that share the run."""
     cost: StepCost
@@ -90,7 +90,7 @@ class Plan:
 
     @property
     def misfits(self) -> tuple[Machine, ...]:
-        """Returns the machines that the run was planned for and does not fit."""
+        """Returns those of the planned machines that the run does not fit."""
         return tuple(
             machine for machine in ((self.this_machine,) if self.this_machine else self.gpus) if not machine.fits
         )
@@ -152,12 +152,12 @@ def plan(
         precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
         overrides: Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0.
         device: Kind of device; auto takes the GPU if there is one.
-        devices: GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would.
+        devices: GPUs of this machine, or processes that share its CPU. Any number of them computes the same result.
             Under torchrun or srun, leave it out.
         workers: Processes that decode image files, for each device. Default: one a core, at most 8.
-        images: Number of images to plan for; none are opened then. A paper's data set need not be there anyway.
+        images: Number of images to plan for; no image is opened. A paper's data set need not be there anyway.
             Default: those of the data.
-        gpu: Kinds of GPU to plan for, as A100 or RTX-4090; nothing is measured here then. Without any, the plan is for
+        gpu: Kinds of GPU to plan for, as A100 or RTX-4090; this machine is not measured. Without any, the plan is for
             this machine.
 
     Returns:

@@ -35,7 +35,7 @@ class RankInfo:
 
 
 def rank_from_environment() -> RankInfo | None:
-    """Reads the rank from the variables of torchrun or srun; None if neither started this process as one of several.
+    """Reads the rank from the variables of torchrun or srun; None if this process is not one of several.
 
     Under srun it also sets ``MASTER_ADDR`` and ``MASTER_PORT``, which srun leaves out.
     """
@@ -104,7 +104,7 @@ def _wait_for_ranks(
         processes: The ranks, in their order.
         interruption: Holds the signal that this process received.
         reports: The queue that the ranks write their exceptions to.
-        errors: Gets what is read from ``reports``.
+        errors: Is filled with the exceptions read from ``reports``.
     """
     sent_sigterm, deadline = False, float("inf")
     failed: dict[int, int] = {}
@@ -155,7 +155,7 @@ def _end_with_parent() -> None:
 
 
 def _raise_first_failure(failed: dict[int, int], errors: ReportedErrors, world_size: int) -> None:
-    """Raises the error that caused the others: a rank that only lost its connection failed because another one did.
+    """Raises the error that caused the others; a rank that lost its connection failed because another rank did.
 
     Args:
         failed: Exit codes of the ranks that failed by themselves.
@@ -173,4 +173,4 @@ def _raise_first_failure(failed: dict[int, int], errors: ReportedErrors, world_s
             end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
             raise MachineError(f"rank {rank} of {world_size} {end}; the others were ended")
     reason = next((message for _, message in errors.values()), "no reason given")
-    raise MachineError(f"the ranks lost each other: {reason}")
+    raise MachineError(f"the ranks lost their connections: {reason}")

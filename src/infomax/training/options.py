@@ -84,7 +84,7 @@ class MachineOptions:
     device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
     """Kind of device; auto takes the GPU if there is one."""
     devices: Annotated[int, Shown(metavar="N")] = 1
-    """GPUs of this machine, or processes that share its CPU. More of them compute exactly what one would. Under
+    """GPUs of this machine, or processes that share its CPU. Any number of them computes the same result. Under
     torchrun or srun, leave it out."""
     workers: Annotated[int | None, Shown(metavar="N", default="one a core, at most 8")] = None
     """Processes that decode image files, for each device."""
@@ -92,10 +92,10 @@ class MachineOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions:
-    """A frozen dataclass that says how a training is carried out: how fast, and what it puts up with."""
+    """A frozen dataclass that says how a training is carried out: how fast, and which failures it tolerates."""
 
     deterministic: bool = False
-    """The same bits each time on a GPU too, by slower operations. On a CPU they are so anyway."""
+    """The same bits each time on a GPU too, by slower operations. A CPU gives them anyway."""
     compile: bool = False
     """Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one device
     alone."""

@@ -71,7 +71,7 @@ class ReplayResult:
     """A frozen dataclass that holds where the infinite or NaN values of a failed step arise."""
 
     reason: str
-    """What was seen during the run."""
+    """The failure that was seen during the run."""
     loss: float | None
     """The loss now; None if it could not be computed."""
     error: str | None

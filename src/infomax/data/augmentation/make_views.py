@@ -46,7 +46,7 @@ def crop(
         images: Images in [0, 1].
         boxes: Top, left, height and width of each box, in pixels.
         size: Height and width of the result in pixels, or its side.
-        bicubic: Whether to interpolate by cubics instead of linearly; both with antialiasing.
+        bicubic: Whether to interpolate bicubically instead of bilinearly; both with antialiasing.
         flip: True for each image whose result is mirrored; None mirrors none.
     """
     out_height, out_width = (size, size) if isinstance(size, int) else size

@@ -38,7 +38,7 @@ def _resampling(start: Tensor, length: Tensor, source: int, size: int, bicubic: 
         length: Number of pixels of each stretch [b]; the result is mirrored if it is negative.
         source: Pixels of the whole line.
         size: Pixels of the result.
-        bicubic: Whether to interpolate by cubics instead of linearly.
+        bicubic: Whether to interpolate bicubically instead of bilinearly.
     """
     mirrored = length < 0
     length = length.abs().view(-1, 1, 1)
@@ -174,7 +174,7 @@ def make_views_fused(
             to 27 are whether it becomes gray, whether it is blurred, the standard deviation of the blur, and whether it
             is solarised; 28 to 33 are what is added to each channel and what it is multiplied by, to normalise it.
         size: Side of the views in pixels; None if ``source`` holds crops.
-        bicubic: Whether to interpolate by cubics instead of linearly.
+        bicubic: Whether to interpolate bicubically instead of bilinearly.
         stages: Those of ``STAGES`` that these views can have, whatever was chosen for this batch.
         reach: Pixels to each side over which a blur extends.
         dtype: Type of the result; the computation is in the type of ``table``.

@@ -28,7 +28,7 @@ class View:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest ratio of the crop's width to its height."""
     bicubic: bool = True
-    """Whether to interpolate by cubics instead of linearly; both with antialiasing."""
+    """Whether to interpolate bicubically instead of bilinearly; both with antialiasing."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     jitter: float = 0.8
@@ -109,7 +109,7 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     """Standard deviation of each channel, for images in [0, 1]; the result is divided by it."""
     bicubic: bool = True
-    """Whether to interpolate by cubics instead of linearly; both with antialiasing."""
+    """Whether to interpolate bicubically instead of bilinearly; both with antialiasing."""
 
     def __post_init__(self) -> None:
         _check_std(self.std)
@@ -141,7 +141,7 @@ def supervised_crops(preprocessing: Preprocessing, *, bicubic: bool = True) -> V
 
     Args:
         preprocessing: Gives the size of the crop and the normalisation.
-        bicubic: Whether to interpolate by cubics instead of linearly.
+        bicubic: Whether to interpolate bicubically instead of bilinearly.
     """
     view = View(size=preprocessing.size, jitter=0.0, grayscale=0.0, bicubic=bicubic)
     return ViewSet(global_crops=(view,), mean=preprocessing.mean, std=preprocessing.std)

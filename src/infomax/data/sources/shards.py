@@ -18,7 +18,7 @@ from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_
 
 @dataclass(frozen=True)
 class ShardStream(Stream):
-    """A stream of the images in tar files, each of which is read from its beginning to its end."""
+    """Streams the images of tar files; each file is read from its beginning to its end."""
 
     shards: list[str]
     """Paths or addresses of the tar files."""
@@ -93,7 +93,7 @@ def open_shards(data: str, pattern: str) -> Source:
 
 
 def _count_images(shard: str) -> int:
-    """Counts the images in a tar file, of which only the headers are read."""
+    """Counts the images in a tar file; only its headers are read."""
     try:
         with tarfile.open(shard) as file:
             suffixes = [os.path.splitext(member.name)[1] for member in file if member.isfile()]

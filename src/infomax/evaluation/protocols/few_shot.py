@@ -23,7 +23,7 @@ class FewShotOptions(ProtocolOptions):
     labels: Annotated[tuple[int, ...], Shown(metavar="N [N ...]")] = (1, 5, 10)
     """Labelled images of each class; one number or several."""
     draws: Annotated[int, Shown(metavar="N")] = 20
-    """Draws of the labelled images; the interval is that of the mean over them."""
+    """Draws of the labelled images; the interval is that of their mean."""
     seed: Annotated[int, Shown(metavar="N")] = 0
     """Seed of the draws."""
 
