@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score
 
-from infomax.evaluation.scores import average_precision, interval, judge, mean_per_class, top_k
+from infomax.evaluation.knn_vote import rank_voted, vote
+from infomax.evaluation.scores import average_precision, hits, interval, judge, mean_per_class, top_k
 
 
 def test_mean_per_class_is_the_mean_of_recalls():
@@ -73,3 +74,33 @@ def test_top_k_counts_and_breaks_ties_by_the_first_class():
     assert top_k(scores, labels, 2) == 1.0
     assert top_k(scores, labels, 5) == 1.0
     assert top_k(scores, torch.tensor([2, 1, 1]), 1) == 0.0
+
+
+def test_a_class_without_a_finite_score_is_never_among_the_highest():
+    scores = torch.tensor([[1.0, -torch.inf, torch.nan]] * 3)
+    labels = torch.tensor([0, 1, 2])
+    for k in (1, 2, 3, 5):
+        assert hits(scores, labels, k).tolist() == [True, False, False]
+    assert not hits(torch.full((1, 3), torch.nan), torch.tensor([0])).any()  # a diverged classifier hits nothing
+
+
+@pytest.mark.parametrize(("k", "temperature"), [(1, 0.07), (3, 0.07), (20, 0.07), (20, 1e-4)])
+def test_only_classes_among_the_neighbours_count_in_top5(k, temperature):
+    """Compares with a plain count: among the top five are the classes of the k nearest, the heaviest votes first."""
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (100, 50))
+    labels, true_labels = (torch.randint(10, (n,), generator=generator) for n in (100, 50))
+    similarity = torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(bank).T
+    expected = []
+    for row, true in zip(similarity, true_labels.tolist(), strict=True):
+        nearest = row.argsort(descending=True)[:k].tolist()
+        votes: dict[int, float] = {}
+        for i in nearest:
+            votes.setdefault(int(labels[i]), 0.0)
+            votes[int(labels[i])] += float(torch.exp((row[i] - row.max()) / temperature))
+        expected.append(true in sorted(votes, key=lambda c: -votes[c])[:5])
+    votes = vote(*similarity.topk(k), labels, classes=10, k=k, temperature=temperature)
+    row = judge(rank_voted(votes), true_labels)
+    assert row["top5"] == pytest.approx(np.mean(expected))
+    if k == 1:
+        assert row["top5"] == row["top1"]

@@ -1,6 +1,7 @@
 """Class scores to the numbers that are reported, and how sure they are."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,19 @@ RESAMPLES = 1000
 
 
 def hits(scores: Float[Tensor, "m classes"], labels: Int[Tensor, " m"], k: int = 1) -> Tensor:
-    """Returns for each row whether its own class is among the ``k`` highest scores; of equal scores the first wins."""
-    best = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
-    return (best == labels.unsqueeze(1)).any(1)
+    """Returns for each row whether its own class is among the ``k`` highest scores; of equal scores the first wins.
+
+    A class whose score is minus infinity or NaN is never among them: it got no vote, or its classifier has diverged.
+    """
+    ranked = scores.nan_to_num(nan=-inf, posinf=inf, neginf=-inf)
+    best = ranked.argsort(dim=1, descending=True, stable=True)[:, :k]
+    has_vote = ranked.gather(1, best) > -inf
+    return ((best == labels.unsqueeze(1)) & has_vote).any(1)
 
 
 def top_k(scores: Float[Tensor, "m classes"], labels: Int[Tensor, " m"], k: int = 1) -> float:
     """Returns the share of rows whose own class is among the ``k`` highest scores; see :func:`hits`."""
-    return float(hits(scores, labels, k).float().mean())
+    return float(hits(scores, labels, k).double().mean())
 
 
 def mean_per_class(hit: np.ndarray, labels: np.ndarray) -> float:

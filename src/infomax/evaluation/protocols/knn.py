@@ -57,7 +57,7 @@ class KnnRow(ResultRow):
 
 def run(encoder: EncoderName, source: "Source", options: KnnOptions, evaluation: EvaluationOptions) -> Iterator[KnnRow]:
     """Yields a row for each representation, k and temperature; see :mod:`infomax.features.nearest_neighbours`."""
-    from infomax.evaluation.knn_vote import vote
+    from infomax.evaluation.knn_vote import rank_voted, vote
     from infomax.evaluation.representations import evaluate_representations
     from infomax.evaluation.scores import judge
     from infomax.features.nearest_neighbours import nearest
@@ -74,7 +74,7 @@ def run(encoder: EncoderName, source: "Source", options: KnnOptions, evaluation:
             for temperature in options.temperature:
                 scores = vote(similarity, index, labels, classes=features.classes, k=k, temperature=temperature)
                 settings = {"k": k, "temperature": temperature, "leave_one_out": options.leave_one_out}
-                yield {**settings, **judge(scores.cpu(), true_labels), "test_images": len(true_labels)}
+                yield {**settings, **judge(rank_voted(scores).cpu(), true_labels), "test_images": len(true_labels)}
 
     splits = ["train"] if options.leave_one_out else ["train", "test"]
     return evaluate_representations(KnnRow, classify, encoder, source, evaluation, splits=splits)
