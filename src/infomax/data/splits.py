@@ -1,10 +1,11 @@
 """A data set's splits: which images an encoder is pretrained on, and which labelled ones it is evaluated on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from infomax.data.images import Images, select_images
 from infomax.data.streams import Stream
@@ -26,6 +27,19 @@ class Source:
     """Images to pretrain on instead of ``train``, if the data set has them: STL-10's 100,000."""
     folders: tuple[Path, ...] = ()
     """Folders all of whose images belong to the data set, so that nothing else may be written there."""
+    train_split: str = ""
+    """Name of the training split in the data, as ``Training``; empty if the data does not name its splits."""
+    test_split: str = ""
+    """Name of the split that ``test`` comes from, which may be a validation split."""
+    val_split: str = ""
+    """Name of the split that ``val`` comes from."""
+    unlabelled_split: str = ""
+    """Name of the split that ``unlabelled`` comes from."""
+    notes: tuple[str, ...] = ()
+    """A line for each decision about the user's data: what was left out, which folder or column was taken."""
+    no_labels_reason: str = ""
+    """Why the images cannot be evaluated on, as a sentence without its full stop: ``train has one class only, cat``.
+    Empty if they can."""
 
     @property
     def pretraining(self) -> Images | Stream:
@@ -71,23 +85,126 @@ def labelled_splits(source: Source) -> tuple[LabelledImages, LabelledImages] | N
     If the data set has no labelled test split, every fifth training image of each class is for testing.
 
     Returns:
-        The two splits; None if the images come from a stream, have no label or several, or no class has five images.
+        The two splits; None if there is a reason against it, which :func:`why_not_labelled` returns.
     """
-    train, test = source.train, source.test
-    if isinstance(train, Stream) or train.labels is None or train.labels.ndim > 1:
+    if why_not_labelled(source):
         return None
+    train, test = source.train, source.test
+    assert isinstance(train, Images)
+    assert train.labels is not None
     if test is not None and test.labels is not None:
         return (
             LabelledImages(train, np.arange(len(train)), train.labels),
             LabelledImages(test, np.arange(len(test)), test.labels),
         )
-    is_test = np.zeros(len(train), bool)
-    for label in np.unique(train.labels):
-        is_test[np.flatnonzero(train.labels == label)[4::5]] = True
-    if not is_test.any():
-        return None
+    is_test = _every_fifth(train.labels)
     to_train, to_test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     return (
         LabelledImages(train, to_train, train.labels[to_train]),
         LabelledImages(train, to_test, train.labels[to_test]),
     )
+
+
+def why_not_labelled(source: Source) -> str:
+    """Returns why a classifier of one class an image cannot be trained and tested on a data set; empty if it can.
+
+    Returns:
+        The one reason, as a sentence without its full stop.
+    """
+    train, test = source.train, source.test
+    if isinstance(train, Stream):
+        return "it is a stream, for training; evaluation needs images that stay in place"
+    if source.no_labels_reason:
+        return source.no_labels_reason
+    if train.labels is None:
+        return "its images come without labels"
+    if train.labels.ndim > 1:
+        return "an image shows several classes, which infomax evaluate transfer takes; one for each is wanted here"
+    if (test is None or test.labels is None) and not _every_fifth(train.labels).any():
+        return (
+            "there is no labelled test split, and no class has the 5 images of which every fifth would be tested on: "
+            f"the largest has {np.bincount(train.labels).max(initial=0)}"
+        )
+    return ""
+
+
+def _every_fifth(labels: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Returns whether each image is every fifth of its class."""
+    is_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        is_test[np.flatnonzero(labels == label)[4::5]] = True
+    return is_test
+
+
+def listed(names: Sequence[str], limit: int = 5) -> str:
+    """Returns names with commas between, at most ``limit`` of them, and how many more there are.
+
+    A name that holds what a terminal would obey or break a line at is written as Python writes a string.
+    """
+    shown = ", ".join(shown_name(name) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def shown_name(name: str) -> str:
+    """Returns a name as it may be printed: as it is, or as ASCII with escapes if it has unprintable characters."""
+    shortened = name if len(name) <= 100 else f"{name[:60]}...{name[-30:]}"
+    return shortened if shortened.isprintable() and shortened else ascii(shortened)
+
+
+def origin_of_test_images(source: Source) -> str:
+    """Returns where the images to test on come from, in words: ``test``, ``every fifth image of each class of train``.
+
+    Returns:
+        The words; empty if the data set cannot be evaluated on.
+    """
+    if why_not_labelled(source) and not _several_classes(source):
+        return ""
+    if source.test is not None and source.test.labels is not None:
+        return shown_name(source.test_split or "test")
+    of_split = f" of {shown_name(source.train_split)}" if source.train_split else ""
+    return f"every fifth image of each class{of_split}"
+
+
+def _several_classes(source: Source) -> bool:
+    """Returns whether the images are labelled with several classes each, which transfer takes."""
+    labels = source.train.labels if isinstance(source.train, Images) and not source.no_labels_reason else None
+    return labels is not None and labels.ndim > 1
+
+
+def describe_splits(source: Source, *, to_train: bool, notes_alone: bool = False) -> list[str]:
+    """Returns the lines that say which images are trained on and tested on, and what was decided about the data.
+
+    Args:
+        source: The images.
+        to_train: Whether an encoder is trained, or else evaluated. Images without labels are not described then, for
+            the evaluation fails with the reason.
+        notes_alone: Whether to return the notes on the data alone.
+    """
+    if notes_alone or not (to_train or origin_of_test_images(source)):
+        return [f"{shown_name(source.name)}: {note}" for note in source.notes]
+    labelled = source.train if isinstance(source.train, Images) else None
+    lines, origin = [], origin_of_test_images(source)
+    if to_train and source.unlabelled is not None:
+        lines.append(f"trains on {_sized(source.unlabelled_split, 'unlabelled', source.unlabelled)}")
+        if origin and labelled is not None:
+            lines.append(f"labels come from {_sized(source.train_split, 'train', labelled)}")
+    else:
+        verb = "trains on" if to_train else "classifies by"
+        lines.append(f"{verb} {_sized(source.train_split, 'train' if source.test else '', source.train)}")
+    if not origin:
+        lines.append(f"no labels to evaluate by: {why_not_labelled(source)}")
+    else:
+        splits = labelled_splits(source)
+        count = len(splits[1].index) if splits is not None else len(source.test or ())
+        reason = "" if source.test is not None else ", for there is no labelled test split"
+        lines.append(f"tests on {origin}: {count} images{reason}")
+    if source.val is not None and source.val.labels is not None:
+        lines.append(f"has {_sized(source.val_split, 'val', source.val)}, for protocols that choose settings")
+    return [f"{shown_name(source.name)}: {line}" for line in (*lines, *source.notes)]
+
+
+def _sized(name: str, default: str, images: Images | Stream) -> str:
+    """Returns words for a split: its name, the number of its images, and its classes."""
+    name, classes = name or default, images.classes if isinstance(images, Images) else []
+    in_classes = f" in {len(classes)} classes: {listed(classes)}" if len(classes) else ""
+    return f"{shown_name(name)}: {len(images)} images{in_classes}" if name else f"{len(images)} images{in_classes}"

@@ -17,8 +17,7 @@ from torch import Tensor
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images
 from infomax.data.sources.location import open_source
-from infomax.data.splits import LabelledImages, Source, labelled_splits
-from infomax.data.streams import Stream
+from infomax.data.splits import LabelledImages, Source, labelled_splits, why_not_labelled
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.result_row import ResultRow
 from infomax.features.cache import Encode, FeatureSpecification, cached_features
@@ -155,22 +154,12 @@ def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages
     """Returns a data set, its images to classify by, and those to classify.
 
     Raises:
-        ValueError: if the images have no labels, one for each.
+        ValueError: with the reason, if a classifier of one class an image cannot be trained and tested on them.
     """
     source = data if isinstance(data, Source) else open_source(str(data))
-    if isinstance(source.train, Stream):
-        raise ValueError(f"--data {source.name} is a stream, for training; evaluation needs images that stay in place")
-    if source.train.labels is not None and source.train.labels.ndim > 1:
-        raise ValueError(
-            f"--data {source.name} shows several classes in an image, for infomax evaluate transfer; this protocol "
-            "wants one for each"
-        )
     splits = labelled_splits(source)
     if splits is None:
-        raise ValueError(
-            f"--data {source.name} has no labels to evaluate by, one for each image; want a sub-folder for each class, "
-            "or an array of labels, and at least 5 images of a class where there is no test split"
-        )
+        raise ValueError(f"--data {source.name} has no labels to evaluate by: {why_not_labelled(source)}")
     return source, *splits
 
 

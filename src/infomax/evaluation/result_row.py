@@ -79,6 +79,8 @@ class ResultRow:
     """Number of labelled images that are classified by."""
     test_images: int
     """Number of images that are classified."""
+    tested_on: Annotated[str | None, Outcome()] = None
+    """Where the images that are classified come from: the name of a split, or the rule by which they are held out."""
     seconds: Annotated[float, Outcome()]
     """Time that it took to compute the result."""
     recipe: str | None = None

@@ -1,6 +1,7 @@
 """Evaluates an encoder by a protocol and keeps the rows: what the command ``infomax evaluate`` and Python share."""
 
 import os
+import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import Any
 
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
-from infomax.data.splits import Source
+from infomax.data.splits import Source, describe_splits, origin_of_test_images
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
@@ -218,6 +219,9 @@ class EvaluationRequest:
             with _machine_failures_described():
                 encoder = self.protocol.open_encoder(encoder, self.options, self.evaluation)
         for data in opened:
+            if rank() == 0:
+                for line in describe_splits(data.source, to_train=False, notes_alone=self.evaluation.quiet):
+                    print(line, file=sys.stderr)
             computed = self.protocol.run(encoder, data.source, self.options, self.evaluation)
             while True:
                 with _machine_failures_described():
@@ -233,7 +237,8 @@ class EvaluationRequest:
         """Returns the fields of a row that say where it came from."""
         place = data.source.name if data.location is None else data.location
         evaluation = evaluation_hash(self.options, place, self.evaluation.feature_precision)
-        fields: dict[str, Any] = {**self.limits, "evaluation": evaluation}
+        origin = row.tested_on or origin_of_test_images(data.source) or None
+        fields: dict[str, Any] = {**self.limits, "evaluation": evaluation, "tested_on": origin}
         if self.run is not None and row.representation == "trained encoder":
             fields |= {"recipe": self.run.recipe_title, "trained_steps": self.run.trained_steps}
         return fields

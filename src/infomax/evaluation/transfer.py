@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.data.splits import LabelledImages, Source, labelled_splits
+from infomax.data.images import Images
+from infomax.data.splits import LabelledImages, Source, labelled_splits, why_not_labelled
 from infomax.data.streams import Stream
 from infomax.evaluation.logistic import logistic_path
 from infomax.evaluation.options import EvaluationOptions
@@ -50,15 +51,16 @@ def parts(source: Source) -> Parts:
         ValueError: if there are no labels, or too few images.
     """
     train, val, test = source.train, source.val, source.test
-    if isinstance(train, Stream):
-        raise ValueError(f"--data {source.name} is a stream, for training; evaluation needs images that stay in place")
-    if train.labels is not None and test is not None and test.labels is not None:
-        first = LabelledImages(train, np.arange(len(train)), train.labels)
+    labels = train.labels if isinstance(train, Images) and not source.no_labels_reason else None
+    if isinstance(train, Images) and labels is not None and test is not None and test.labels is not None:
+        first = LabelledImages(train, np.arange(len(train)), labels)
         last = LabelledImages(test, np.arange(len(test)), test.labels)
     else:
         splits = labelled_splits(source)
         if splits is None:
-            raise ValueError(f"--data {source.name} has no labels to evaluate by; want a sub-folder for each class")
+            several = labels is not None and labels.ndim > 1
+            reason = "there is no labelled test split" if several else why_not_labelled(source)
+            raise ValueError(f"--data {source.name} has no labels to evaluate by: {reason}")
         first, last = splits
     if val is not None and val.labels is not None:
         return Parts(first, LabelledImages(val, np.arange(len(val)), val.labels), last)

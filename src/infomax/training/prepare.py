@@ -9,7 +9,7 @@ import torch
 from infomax.data.images import first_readable
 from infomax.data.preview import draw_views
 from infomax.data.sources.location import DataLocation
-from infomax.data.splits import Source, preview_images
+from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
 from infomax.recipes.building import build_method
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import (
@@ -82,6 +82,8 @@ def prepare_run(options: PretrainOptions) -> PreparedRun:
     else:
         run = resumed
         run.note_resumption(images, machine)
+    for line in describe_splits(source, to_train=True, notes_alone=launch.quiet):
+        print(line, file=sys.stderr)
     if not launch.quiet:
         print(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
     return PreparedRun(run, source, launch)
@@ -203,11 +205,21 @@ def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, la
 
 
 def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
-    """Returns what ``config.json`` holds of the images: where they are, how many, and their fingerprint."""
+    """Returns what ``config.json`` holds of the images.
+
+    These are where they are, how many, their fingerprint, which splits they come from, and the notes on them.
+    """
     images = source.pretraining
     located = replace(location, data=source.name).resolved()  # the source's name has the count of shards
     parts = {name: value for name, value in asdict(located).items() if value is not None}
-    return {**parts, "images": len(images), "fingerprint": images.fingerprint()}
+    trained_on = source.train_split if source.unlabelled is None else source.unlabelled_split
+    decisions = {
+        "train_split": trained_on,
+        "tests_on": origin_of_test_images(source),
+        "no_labels_reason": why_not_labelled(source),
+        "notes": list(source.notes),
+    }
+    return {**parts, "images": len(images), "fingerprint": images.fingerprint(), **decisions}
 
 
 def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str | None) -> str:

@@ -47,10 +47,22 @@ def test_sub_folders_are_classes_whatever_is_nested_in_them(tmp_path):
     assert [train.classes[i] for i in train.labels] == ["cat", "cat", "dog"]
 
 
-def test_an_image_outside_the_sub_folders_leaves_no_classes(tmp_path):
+def test_a_few_images_beside_class_folders_are_left_out_and_named(tmp_path):
     for name in ("dog/1.png", "cat/1.png", "stray.png"):
         save(tmp_path / name)
-    assert open_source(str(tmp_path)).train.labels is None
+    source = open_source(str(tmp_path))
+    assert source.train.files == ["cat/1.png", "dog/1.png"]
+    assert source.train.labels.tolist() == [0, 1]
+    assert source.notes == ("left out: 1 image files beside the class folders: stray.png",)
+
+
+def test_many_images_beside_class_folders_are_trained_on_without_labels(tmp_path):
+    for name in ("dog/1.png", "cat/1.png", "a.png", "b.png", "c.png", "d.png"):
+        save(tmp_path / name)
+    source = open_source(str(tmp_path))
+    assert len(source.train) == 6
+    assert source.train.labels is None
+    assert source.no_labels_reason == "the data has 4 images beside its 2 folders, as a.png, b.png, c.png"
 
 
 @pytest.mark.parametrize("name", ["test", "val", "Test"])
@@ -88,11 +100,12 @@ def test_a_train_folder_alone_has_classes(tmp_path):
 
 
 def test_names_of_splits_are_not_classes(tmp_path):
-    for name in ("val/a/1.png", "test/b/1.png"):
+    for name in ("val/a/1.png", "val/b/1.png", "test/b/1.png"):
         save(tmp_path / name)
     source = open_source(str(tmp_path))
-    assert len(source.train) == 2
-    assert source.train.labels is None
+    assert source.train.classes == ["a", "b"]
+    assert source.test.files == ["test/b/1.png"]
+    assert source.notes == ("there is no split called train: val is trained on",)
 
 
 def test_classes_of_fewer_than_five_images_have_no_labelled_splits(tmp_path):

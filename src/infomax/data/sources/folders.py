@@ -1,4 +1,4 @@
-"""Opens folders of image files, several folders as one, and text files that list image files.
+"""Opens folders of image files, and several folders as one.
 
 The list of a folder's files is kept in the cache folder, so that a million files are listed once.
 """
@@ -8,24 +8,29 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from infomax.data.images import FileImages, PackedNames
+from infomax.data.images import FileImages, Images, PackedNames
+from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.joined import JoinedImages
-from infomax.data.splits import Source
+from infomax.data.sources.split_names import choose_splits, role_of, splits_by_role
+from infomax.data.sources.suffixes import IMAGE_SUFFIXES, is_litter, suffix_of
+from infomax.data.splits import Source, listed
 from infomax.runtime.files import cache_folder, write_atomic
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
-TRAIN_NAMES, TEST_NAMES = ("train",), ("test", "val", "valid", "validation")
 MAX_UNUSED_AGE = 60 * 24 * 3600 * 10**9  # nanoseconds after which a kept index that was not used is deleted
 # Nanoseconds. A folder that was modified so shortly before it was listed may have been modified once more after it,
 # within the resolution of its time stamp, so it is listed again.
 TIMESTAMP_MARGIN = 2 * 10**9
+# The rule of what is listed, in words that are hashed: an index of another rule is not used.
+LISTING_RULE = f"2 {sorted(IMAGE_SUFFIXES)}"
+DANGLING, SPECIAL = "link to nothing", "FIFO, socket or device"
+FEW_STRAYS = 3  # image files beside class folders that are left out; or 1 % of the images, if that is more
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class FolderIndex:
     """Paths relative to the root: the sorted files of a folder, then those of each of its sorted sub-folders."""
     folders: list[tuple[str, int]]
     """Each folder that has images itself, relative to the root, and how many it has; in the order of ``names``."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """How many files are no images that can be read, by their suffix."""
 
     def classes(self, depth: int) -> tuple[np.ndarray, list[str]] | None:
         """Returns the label of each image and the sorted names of the classes.
@@ -70,24 +77,28 @@ def index_folder(root: Path, start: str = "") -> FolderIndex:
         OSError: if a folder cannot be read.
     """
     index_dir = cache_folder() / "index"
-    key = hashlib.sha256(os.fsencode(f"{root.resolve()}\0{start}")).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(f"{root.resolve()}\0{start}\0{LISTING_RULE}")).hexdigest()[:16]
     with suppress(OSError):  # a cache that cannot be read is as good as none
         for file in index_dir.glob(f"{key}-*.index"):
             if (index := _load_index(file)) is not None:
                 return index
-    walked_at, block, folders, other_suffixes = time.time_ns(), bytearray(), [], Counter()
+    walked_at, block, folders, left_out = time.time_ns(), bytearray(), [], Counter()
     for folder, modified, names, other in _walk(root, start):
         prefix = f"{folder}/" if folder else ""
         block += "".join(f"{prefix}{name}\0" for name in names).encode(errors="surrogateescape")
         folders.append((folder, modified, len(names)))
-        other_suffixes += other
+        left_out += other
     if not block:
-        kinds = ", ".join(f"{count} x {suffix}" for suffix, count in other_suffixes.most_common(5)) or "nothing"
-        want = " ".join(sorted(IMAGE_SUFFIXES))
-        raise ValueError(f"no images in {root / start}; found {kinds}, want {want}")
-    header = json.dumps({"root": str(root.resolve()), "walked_at": walked_at, "folders": folders}).encode() + b"\n"
-    names = _keep_index(index_dir, key, header, bytes(block), walked_at)
-    return FolderIndex(names, [(folder, count) for folder, _, count in folders if count])
+        raise ValueError(f"no images in {root / start}; found {_counts(left_out)}, want .jpg, .png, .tif or others")
+    header = {"root": str(root.resolve()), "walked_at": walked_at, "folders": folders, "left_out": left_out}
+    names = _keep_index(index_dir, key, json.dumps(header).encode() + b"\n", bytes(block), walked_at)
+    return FolderIndex(names, [(folder, count) for folder, _, count in folders if count], left_out)
+
+
+def _counts(left_out: Counter[str]) -> str:
+    """Returns the numbers of files by suffix in words, the most frequent ones first."""
+    suffixes = [f"{count} x {suffix}" for suffix, count in left_out.most_common()]
+    return listed(suffixes) if suffixes else "nothing"
 
 
 def _keep_index(index_dir: Path, key: str, header: bytes, block: bytes, walked_at: int) -> PackedNames:
@@ -96,8 +107,8 @@ def _keep_index(index_dir: Path, key: str, header: bytes, block: bytes, walked_a
     Args:
         index_dir: Folder of the kept indices.
         key: Hash of the folder that was listed; the file's name begins with it.
-        header: One line of JSON: the root, the time of the listing, and each folder's time of modification and number
-            of images.
+        header: One line of JSON: the root, the time of the listing, each folder's time of modification and number of
+            images, and how many files were left out.
         block: The names, each followed by a NUL.
         walked_at: Time of the listing, in nanoseconds.
 
@@ -118,7 +129,7 @@ def _keep_index(index_dir: Path, key: str, header: bytes, block: bytes, walked_a
 
 
 def _walk(root: Path, start: str) -> Iterator[tuple[str, int, list[str], Counter]]:
-    """Yields each folder, relative to ``root``: its time of modification, its image files, and its other suffixes."""
+    """Yields each folder, relative to ``root``: its time of modification, its image files, and counts of the others."""
     waiting: list[tuple[str, tuple]] = [(start, ())]
     while waiting:
         folder, ancestors = waiting.pop()
@@ -126,21 +137,40 @@ def _walk(root: Path, start: str) -> Iterator[tuple[str, int, list[str], Counter
         if (status.st_dev, status.st_ino) in ancestors:  # a link may lead back to a folder that it is in
             continue
         ancestors = (*ancestors, (status.st_dev, status.st_ino))
-        subfolders, names, other_suffixes = [], [], Counter()
+        subfolders, names, left_out = [], [], Counter()
         with os.scandir(root / folder) as entries:
             for entry in entries:
-                name = entry.name
-                suffix = name[name.rfind(".") :].lower() if "." in name else "no suffix"
-                if name.startswith("."):
-                    other_suffixes["hidden"] += not _is_folder(entry)
-                elif _is_folder(entry):
-                    subfolders.append(f"{folder}/{name}" if folder else name)
-                elif suffix in IMAGE_SUFFIXES:
-                    names.append(name)
-                else:
-                    other_suffixes[suffix] += 1
+                kind = _kind(entry)
+                if kind == "folder":
+                    subfolders.append(f"{folder}/{entry.name}" if folder else entry.name)
+                elif kind == "image":
+                    names.append(entry.name)
+                elif kind:
+                    left_out[kind] += 1
         waiting += [(name, ancestors) for name in sorted(subfolders, reverse=True)]
-        yield folder, status.st_mtime_ns, sorted(names), other_suffixes
+        yield folder, status.st_mtime_ns, sorted(names), left_out
+
+
+def _kind(entry: os.DirEntry) -> str:
+    """Returns ``folder`` or ``image``; for another file the words that it is counted by; empty for system litter.
+
+    Nothing is opened, and a file that is no link is not asked for its status, which would take long.
+    """
+    if is_litter(entry.name):
+        return ""
+    is_folder = _is_folder(entry)
+    if entry.name.startswith("."):
+        return "" if is_folder else "hidden"
+    if is_folder:
+        return "folder"
+    try:
+        is_file = entry.is_file()
+    except OSError:
+        is_file = False
+    if not is_file:
+        return DANGLING if entry.is_symlink() and not os.path.exists(entry.path) else SPECIAL
+    suffix = suffix_of(entry.name)
+    return "image" if suffix in IMAGE_SUFFIXES else suffix
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -160,107 +190,218 @@ def _load_index(file: Path) -> FolderIndex | None:
             modified = os.stat(os.path.join(header["root"], folder)).st_mtime_ns
             if modified != modified_then or modified > header["walked_at"] - TIMESTAMP_MARGIN:
                 return None
+        left_out = Counter({str(kind): int(count) for kind, count in header["left_out"].items()})
+        if left_out[DANGLING]:  # what a link leads to may have come since, which changes no folder
+            return None
         names = PackedNames(np.memmap(file, np.uint8, mode="r", offset=len(header_line)))
         os.utime(file)  # the time of modification says when the index was last used
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     folders = [(folder, count) for folder, _, count in header["folders"] if count]
-    return FolderIndex(names, folders) if sum(count for _, count in folders) == len(names) else None
+    return FolderIndex(names, folders, left_out) if sum(count for _, count in folders) == len(names) else None
+
+
+@dataclass(frozen=True)
+class FoundFolder:
+    """A frozen dataclass that holds what was found in a folder, before it is known which split is for what."""
+
+    splits: dict[str, FoundSplit]
+    """The splits by the names of their folders; one with an empty name if the sub-folders are no splits."""
+    notes: list[str]
+    """A line for each decision."""
+    left_out: Counter[str]
+    """How many files are no images that can be read, by their suffix."""
 
 
 def open_folder(data: str, root: Path) -> Source:
     """Opens a folder of images.
 
-    Without a sub-folder ``train``, all images are for training, and the sub-folders of ``root`` are their classes. With
-    one, its images are for training and its sub-folders are the classes; ``test`` or ``val`` beside it is the test
-    split if its sub-folders are among these classes.
+    If there is a sub-folder with the name of a training split, or all sub-folders with images have names of splits, the
+    sub-folders are splits, and the sub-folders of each are the classes. Else all images are for training, and the
+    sub-folders are the classes. A folder that holds nothing but one folder, with folders in it, stands for that one.
 
     Args:
         data: The source's name.
         root: The folder.
 
     Raises:
-        ValueError: if there are no images to train on.
+        ValueError: if there are no images to train on, or two splits have the same role.
         OSError: if a folder cannot be read.
     """
-    subfolders = {path.name.lower(): path.name for path in sorted(root.iterdir()) if path.is_dir()}
-    train_name = next((subfolders[name] for name in TRAIN_NAMES if name in subfolders), "")
-    depth = 1 if train_name else 0
-    train = index_folder(root, train_name)
-    labels, classes = train.classes(depth) or (None, [])
-    are_splits = {name.lower() for name in classes} <= {*TRAIN_NAMES, *TEST_NAMES}
-    if len(classes) < 2 or are_splits:
-        labels, classes = None, []
-    images = FileImages(root, train.names, labels, classes)
-    if not (train_name and classes):
-        return Source(data, images, folders=(root,))
-    for test_name in [subfolders[name] for name in TEST_NAMES if name in subfolders]:
-        test = index_folder(root, test_name)
-        test_labels, test_classes = test.classes(depth) or (None, [])
-        # ImageNet's test images, for example, lie in one folder, as their labels are not public: try the next name.
-        if test_labels is not None and set(test_classes) <= set(classes):
-            numbers = np.searchsorted(classes, test_classes)
-            return Source(data, images, FileImages(root, test.names, numbers[test_labels], classes), folders=(root,))
-    return Source(data, images, folders=(root,))
+    found = find_splits(root)
+    return assemble_source(data, found.splits, notes=[*found.notes, *note_left_out(found.left_out)], folders=(root,))
+
+
+def find_splits(root: Path) -> FoundFolder:
+    """Finds out whether the sub-folders of a folder are splits or classes, and lists the images.
+
+    Raises:
+        ValueError: if there are no images, or two splits have the same role.
+        OSError: if a folder cannot be read.
+    """
+    base, notes = _enter_wrappers(root, "", ())
+    subfolders, has_images = _look_into(root, base)
+    roles = splits_by_role(name for name in subfolders if role_of(name) and _holds_images(root, _join(base, name)))
+    others = [name for name in subfolders if name not in roles.values()]
+    splits, left_out = {}, Counter()
+    if "train" not in roles and (has_images or any(_holds_images(root, _join(base, name)) for name in others)):
+        if roles and not has_images:
+            notes.append(f"{listed(list(roles.values()))}: no split, but a class, for there is no folder called train")
+        roles = {}
+    if "train" in roles:
+        unused = [name for name in others[:100] if _holds_images(root, _join(base, name))]
+        unused += ["image files beside it"] if has_images else []
+        notes += [f"left out: {listed(unused)}; the splits are {listed(list(roles.values()))}"] if unused else []
+    classes: list[str] = []
+    # The training split is read first: its classes say where the classes of another split are.
+    for name in sorted(roles.values(), key=lambda name: role_of(name) != "train") or [""]:
+        splits[name], index, split_notes = _read_split(root, _join(base, name), classes)
+        classes = classes or splits[name].images.classes
+        left_out += index.left_out
+        notes += split_notes
+    return FoundFolder(splits, notes, left_out)
+
+
+def note_left_out(left_out: Counter[str]) -> list[str]:
+    """Returns a line on the files that are no images that can be read; no line if there are none."""
+    count = sum(left_out.values())
+    return [f"left out: {count} files that are no images infomax reads: {_counts(left_out)}"] if count else []
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}".strip("/")
+
+
+def _look_into(root: Path, folder: str) -> tuple[list[str], bool]:
+    """Returns the sorted names of the folders in a folder, and whether it has images itself."""
+    subfolders, has_images = [], False
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            kind = _kind(entry)
+            subfolders += [entry.name] if kind == "folder" else []
+            has_images |= kind == "image"
+    return sorted(subfolders), has_images
+
+
+def _holds_images(root: Path, folder: str) -> bool:
+    """Returns whether there is an image anywhere in a folder; looks no further than the first."""
+    return any(names for _, _, names, _ in _walk(root, folder))
+
+
+def _enter_wrappers(root: Path, folder: str, classes: Sequence[str]) -> tuple[str, list[str]]:
+    """Returns the folder that holds the classes or splits, and a note if it is not the one that was named.
+
+    Args:
+        root: The folder that paths are relative to.
+        folder: The folder that was named.
+        classes: Names of classes, which are not entered.
+    """
+    inner = folder
+    while True:
+        subfolders, has_images = _look_into(root, inner)
+        with_images: list[str] = []
+        for name in subfolders if not has_images else []:
+            with_images += [name] if _holds_images(root, _join(inner, name)) else []
+            if len(with_images) > 1:
+                break
+        if len(with_images) != 1 or with_images[0] in classes or (not folder and role_of(with_images[0])):
+            break
+        below = _join(inner, with_images[0])
+        if not any(_holds_images(root, _join(below, name)) for name in _look_into(root, below)[0]):
+            break  # a single class
+        inner = below
+    return inner, [] if inner == folder else [f"{listed([inner])} is taken for the folder of the images, the only one"]
+
+
+def _read_split(root: Path, folder: str, classes: Sequence[str]) -> tuple[FoundSplit, FolderIndex, list[str]]:
+    """Lists the images of a split; its sub-folders are their classes.
+
+    Args:
+        root: The folder that paths are relative to.
+        folder: The split's folder.
+        classes: The classes to train on, as far as they are known.
+
+    Returns:
+        The split, the list of its files, and notes.
+    """
+    inner, notes = _enter_wrappers(root, folder, classes) if folder else ("", [])
+    index = index_folder(root, inner)
+    depth = len(inner.split("/")) if inner else 0
+    strays = index.folders[0][1] if index.folders[0][0] == inner else 0
+    in_classes = FolderIndex(index.names, index.folders[1:] if strays else index.folders)
+    labels, found_classes = in_classes.classes(depth) or (np.empty(0, int), [])
+    if not strays and len(labels):
+        return FoundSplit(FileImages(root, index.names, labels, found_classes)), index, notes
+    examples = listed(index.names[: min(strays, 3)])
+    unlabelled = FileImages(root, index.names, None, [])
+    if not len(labels):
+        return FoundSplit(unlabelled, f"has no class folders: its images lie in it, as {examples}"), index, notes
+    if len(found_classes) < 2 or not strays <= max(FEW_STRAYS, len(labels) // 100) or strays >= len(labels):
+        folders = f"its {len(found_classes)} folders" if len(found_classes) > 1 else f"its folder {found_classes[0]}"
+        return FoundSplit(unlabelled, f"has {strays} images beside {folders}, as {examples}"), index, notes
+    notes.append(f"left out: {strays} image files beside the class folders: {examples}")
+    return FoundSplit(FileImages(root, _without_first(index.names, strays), labels, found_classes)), index, notes
+
+
+def _without_first(names: PackedNames, count: int) -> PackedNames:
+    """Returns the names but for the first ones; if they are mapped from a file, the result is mapped too."""
+    start, block = int(names.ends[count - 1]) + 1, names.block
+    if isinstance(block, np.memmap) and block.filename is not None:
+        return PackedNames(np.memmap(block.filename, np.uint8, mode="r", offset=block.offset + start))
+    return PackedNames(block[start:])
 
 
 @dataclass(eq=False)
 class _JoinedFolders(JoinedImages):
     """The images of several folders; sub-folders of the same name in them are the same class."""
 
-    parts: Sequence[FileImages]  # pyrefly: ignore[bad-override-mutable-attribute]
+    parts: Sequence[Images]
+    roots: Sequence[Path]
+    """The folder of each part, which its names are relative to."""
 
     def name(self, index: int) -> str:
         part, inner = self._find(index)
-        return f"{self.parts[part].root}/{self.parts[part].name(inner)}"
+        return f"{self.roots[part]}/{self.parts[part].name(inner)}"
 
 
-def open_folders(data: str, sources: Sequence[Source]) -> Source:
-    """Joins the sources of several folders into one.
+def open_folders(data: str, roots: Sequence[Path]) -> Source:
+    """Opens several folders as one; see :func:`open_folder`.
+
+    Sub-folders of the same name are the same class. There are labels only if the images to train on of all folders have
+    labels.
 
     Args:
         data: The name of the joined source.
-        sources: What :func:`open_folder` returned for each folder. There are labels only if all of them have labels.
-    """
-    train_images = [source.train for source in sources if isinstance(source.train, FileImages)]
-    classes = sorted({name for images in train_images for name in images.classes})
-    if any(images.labels is None for images in train_images):
-        classes = []
-
-    def join(parts: Sequence[FileImages]) -> _JoinedFolders:
-        numbers = [np.searchsorted(classes, part.classes)[part.labels] for part in parts if part.labels is not None]
-        return _JoinedFolders(parts, np.concatenate(numbers) if classes else None, classes)
-
-    test_images = [source.test for source in sources if isinstance(source.test, FileImages)]
-    test = join(test_images) if test_images and classes else None
-    folders = tuple(folder for source in sources for folder in source.folders)
-    return Source(data, join(train_images), test, folders=folders)
-
-
-def open_list(data: str, file: Path) -> Source:
-    """Opens a text file that names an image file on each line, relative to the text file.
-
-    A tab and the image's class may follow the path. There are labels if each line has a class, and there are at least
-    two classes.
-
-    Args:
-        data: The source's name.
-        file: The text file.
+        roots: The folders.
 
     Raises:
-        ValueError: if it names no image, or one of about ten paths, which are looked at, is not a file.
+        ValueError: if one has no images to train on, or two splits of the same role.
+        OSError: if a folder cannot be read.
     """
-    rows = [line.split("\t") for line in file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
-    rows = [row for row in rows if row[0].strip()]
-    for row in rows[:: max(1, len(rows) // 10)]:  # to look at all would take long; opening the others raises an error
-        if not (file.parent / row[0]).is_file():
-            raise ValueError(f"names {row[0]!r}, which is not a file in {file.parent}")
-    if not rows:
-        raise ValueError("names no image; want a file on each line")
-    classes = sorted({row[1] for row in rows if len(row) > 1})
-    labels = None
-    if len(classes) > 1 and all(len(row) == 2 for row in rows):
-        number = {name: i for i, name in enumerate(classes)}
-        labels = np.array([number[row[1]] for row in rows])
-    files = PackedNames.pack(row[0] for row in rows)
-    return Source(data, FileImages(file.parent, files, labels, classes if labels is not None else []))
+    notes, parts, left_out = [], [], Counter()
+    for root in roots:
+        found = find_splits(root)
+        left_out += found.left_out
+        notes += [f"{root}: {note}" for note in found.notes]
+        parts.append((root, found.splits, choose_splits(list(found.splits), _labelled(found.splits))))
+    splits: dict[str, FoundSplit] = {}
+    for role in ("train", "test", "val", "unlabelled"):
+        of_role = [(root, found[name]) for root, found, chosen in parts if (name := getattr(chosen, role)) is not None]
+        if of_role:
+            splits[role] = _join_splits(of_role)
+    return assemble_source(data, splits, notes=[*notes, *note_left_out(left_out)], folders=roots)
+
+
+def _labelled(splits: Mapping[str, FoundSplit]) -> list[str]:
+    return [name for name, split in splits.items() if split.images.labels is not None]
+
+
+def _join_splits(parts: Sequence[tuple[Path, FoundSplit]]) -> FoundSplit:
+    """Joins the splits of several folders, each with its root; without labels in one, the others lose theirs."""
+    images, roots = [split.images for _, split in parts], [root for root, _ in parts]
+    for root, split in parts:
+        if split.images.labels is None:
+            return FoundSplit(_JoinedFolders(images, None, [], roots), f"in {root} {split.no_labels_reason}")
+    classes = sorted({name for part in images for name in part.classes})
+    numbers = [np.searchsorted(classes, part.classes)[part.labels] for part in images]
+    return FoundSplit(_JoinedFolders(images, np.concatenate(numbers), classes, roots))

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from infomax.data.images import DivisorChooser, Images, decode
-from infomax.data.sources.folders import TEST_NAMES, TRAIN_NAMES
 from infomax.data.splits import Source
 from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count
 
+TRAIN_NAMES, TEST_NAMES = ("train",), ("test", "val", "valid", "validation")
 VAL_NAMES, UNLABELLED_NAMES = TEST_NAMES[1:], ("unlabeled", "unlabelled", "unsupervised")
 
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from infomax.data.images import Images, select_images
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
-from infomax.data.sources.folders import open_folder, open_folders, open_list
+from infomax.data.sources.folders import open_folder, open_folders
 from infomax.data.sources.hugging_face import open_hugging_face
+from infomax.data.sources.lists import open_list
 from infomax.data.sources.named import NAMED_DATASETS, open_named
 from infomax.data.sources.shards import open_shards
 from infomax.data.splits import Source
@@ -133,7 +134,7 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
     if len(folders) > 1:
         if missing := [str(folder) for folder in folders if not folder.is_dir()]:
             raise ValueError(f"no such folder: {', '.join(missing)}")
-        return open_folders(data, [open_folder(str(folder), folder) for folder in folders])
+        return open_folders(data, folders)
     raise ValueError(
         "no such folder or file; it can be a folder of images, several with commas between, an .npz or .npy file, a "
         f".txt of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, {', '.join(NAMED_DATASETS)}"
@@ -167,7 +168,8 @@ def _keep_listed_classes(source: Source, listed: list[str], file: str) -> Source
         ValueError: if the source has no such labels, or lacks a listed class.
     """
     if not isinstance(source.train, Images) or source.train.labels is None or source.train.labels.ndim > 1:
-        raise ValueError(f"--classes {file}: --data {source.name} has no classes, one for each image")
+        reason = f": {source.no_labels_reason}" if source.no_labels_reason else ""
+        raise ValueError(f"--classes {file}: --data {source.name} has no classes, one for each image{reason}")
     if unknown := sorted(set(listed) - set(source.train.classes)):
         raise ValueError(
             f"--classes {file}: {unknown[0]!r} is not a class of {source.name}, as {source.train.classes[0]!r} is"
@@ -182,8 +184,8 @@ def _keep_listed_classes(source: Source, listed: list[str], file: str) -> Source
         labels = new_number[images.labels]
         return select_images(images, np.flatnonzero(labels >= 0), labels, classes)
 
-    splits = map(keep, (source.train, source.test, source.val))
-    return Source(source.name, *splits, folders=source.folders)
+    train, test, val = map(keep, (source.train, source.test, source.val))
+    return replace(source, train=train, test=test, val=val, unlabelled=None)
 
 
 def _keep_listed_images(source: Source, listed: list[str], file: str) -> Source:
@@ -214,4 +216,4 @@ def _keep_listed_images(source: Source, listed: list[str], file: str) -> Source:
             f"{missing[0]!r}; {images.name(0)!r} is the name of one"
         )
     train = select_images(images, np.array(index), images.labels, images.classes)
-    return Source(source.name, train, source.test, source.val, folders=source.folders)
+    return replace(source, train=train, unlabelled=None)

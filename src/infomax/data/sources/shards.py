@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
-from infomax.data.sources.folders import IMAGE_SUFFIXES
+from infomax.data.sources.suffixes import IMAGE_SUFFIXES
 from infomax.data.splits import Source
 from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count
 

@@ -73,7 +73,9 @@ def run(encoder: EncoderName, source: "Source", options: KnnOptions, evaluation:
         for k in options.k:
             for temperature in options.temperature:
                 scores = vote(similarity, index, labels, classes=features.classes, k=k, temperature=temperature)
-                settings = {"k": k, "temperature": temperature, "leave_one_out": options.leave_one_out}
+                settings: dict[str, Any] = {"k": k, "temperature": temperature, "leave_one_out": options.leave_one_out}
+                if options.leave_one_out:
+                    settings["tested_on"] = "the images to classify by, each by the others"
                 yield {**settings, **judge(rank_voted(scores).cpu(), true_labels), "test_images": len(true_labels)}
 
     splits = ["train"] if options.leave_one_out else ["train", "test"]
