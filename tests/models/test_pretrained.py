@@ -2,11 +2,9 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -14,56 +12,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from encoder_files import below, message, resnet, same_features, used, written
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from infomax.models.encoders import BACKBONES, build_encoder, fingerprint, save_encoder
 from infomax.models.pretrained import open_encoder
 
 IMAGENET = Preprocessing(resize=256, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, bicubic=True)
 CIFAR = Preprocessing(resize=32, size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD, bicubic=True)
-
-
-def used(model: nn.Module) -> nn.Module:
-    """Gives the model BatchNorm statistics and residual branches that matter."""
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-    return model.eval()
-
-
-def resnet(backbone="resnet18", stem="cifar", seed=0):
-    return used(build_encoder(backbone, stem=stem, seed=seed).backbone)
-
-
-def written(file: Path, content) -> str:
-    if file.suffix == ".safetensors":
-        safetensors.torch.save_file(content, file)
-    else:
-        torch.save(content, file)
-    return str(file)
-
-
-def below(prefix: str, weights: dict) -> dict:
-    return {prefix + name: value for name, value in weights.items()}
-
-
-@torch.no_grad()
-def same_features(encoder, source, size=32) -> bool:
-    x = torch.randn(2, 3, size, size)
-    features = encoder(x)
-    assert features.std() > 1e-3
-    assert features.shape == (2, encoder.width)
-    return torch.allclose(features, source(x), rtol=1e-5, atol=1e-5)
-
-
-def message(name) -> str:
-    """Returns the one-line message of the error that opening an encoder raises."""
-    with pytest.raises(ValueError, match=re.escape(str(name).partition("#")[0])) as raised:
-        open_encoder(name)
-    text = str(raised.value)
-    assert "\n" not in text
-    return text
 
 
 # Run folders
@@ -218,7 +173,7 @@ def test_a_torn_file(tmp_path, name):
     file = tmp_path / name
     written(file, resnet().state_dict())
     file.write_bytes(file.read_bytes()[:-1000])
-    assert ("cannot be read" if "safe" in name else "nothing of it was run") in message(file)
+    assert "breaks off" in message(file)
 
 
 # timm

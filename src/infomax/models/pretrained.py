@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, Preprocessing
 from infomax.models.encoders import Encoder, load_encoder
-from infomax.models.state_dicts import load_all_weights, load_resnet, read_weights
+from infomax.models.state_dicts import UNUSED, leave_out, load_all_weights, load_resnet, read_weights
 
 PIL_BILINEAR = 2
 ENCODER_NAMES = "a run folder, a checkpoint file of a ResNet, timm:NAME, torchvision:NAME or hf:NAME"
@@ -123,8 +123,10 @@ def _load_weights_from(location: str, backbone: nn.Module, heads: Iterable[str],
         title: The words for the model in a message.
     """
     head_prefixes = tuple(f"{head}." for head in heads)
-    weights = read_weights(location, list(backbone.state_dict()))
+    expected = backbone.state_dict()
+    weights = read_weights(location, list(expected))
     weights = {name: value for name, value in weights.items() if not name.startswith(head_prefixes)}
+    weights = leave_out(weights, lambda name: name not in expected and UNUSED.match(name) is not None, location)
     load_all_weights(backbone, weights, title)
 
 
