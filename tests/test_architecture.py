@@ -36,12 +36,13 @@ PACKAGES = [
 DATA = {
     "options": {"sources"},
     "preview": {"loading", "augmentation", "images"},
-    "loading": {"augmentation", "streams", "images"},
-    "sources": {"splits", "streams", "images"},
+    "loading": {"augmentation", "streams", "images", "decoding"},
+    "sources": {"splits", "streams", "images", "decoding"},
     "augmentation": set(),
     "splits": {"streams", "images"},
-    "streams": {"images"},
-    "images": set(),
+    "streams": {"images", "decoding"},
+    "images": {"decoding"},
+    "decoding": set(),
 }
 ONLY_IN = {
     "tyro": {"cli/__init__.py", "cli/command.py", "cli/command_class.py", "cli/evaluate.py"},

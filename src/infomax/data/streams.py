@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from infomax.data.images import DivisorChooser, Images, decode
+from infomax.data.decoding import DivisorChooser, decode
+from infomax.data.images import Images
 
 PREVIEW = 20  # images at the beginning of a stream that can be opened by their index
 SHUFFLE_BUFFER = 1000  # images that are held in memory, and among which the next one is drawn

@@ -8,7 +8,8 @@ from PIL import Image
 
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.views import View, ViewSet, dino
-from infomax.data.images import FileImages, decode
+from infomax.data.decoding import decode
+from infomax.data.images import FileImages
 from infomax.data.loading.workers import TrainingImages, cut_views
 
 

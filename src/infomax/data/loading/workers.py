@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.kernels import cut_crop
 from infomax.data.augmentation.views import View, ViewSet
-from infomax.data.images import ArrayImages, DivisorChooser, Images
+from infomax.data.decoding import DivisorChooser
+from infomax.data.images import ArrayImages, Images
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infomax.data.images import DivisorChooser, Images, decode
+from infomax.data.decoding import DivisorChooser, decode
+from infomax.data.images import Images
 from infomax.data.splits import Source
 from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from infomax.data.images import DivisorChooser, Images
+from infomax.data.decoding import DivisorChooser
+from infomax.data.images import Images
 
 
 @dataclass(eq=False)
