@@ -18,8 +18,10 @@ from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source
 from infomax.data.streams import Stream
 from infomax.evaluation.knn_vote import knn_scores
+from infomax.evaluation.results import read_results
 from infomax.features.extraction import extract_features
 from infomax.methods.base import Progress, Views
+from infomax.papers import published
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, get_recipe
 from infomax.runs.run_folder import Run
@@ -286,6 +288,49 @@ def scores(run) -> list[dict]:
     return [row for row in run.read_rows("metrics.jsonl") if "knn_top1" in row]
 
 
+def test_both_accuracies_are_those_of_a_ranking():
+    rng = torch.Generator().manual_seed(0)
+    data = ArrayImages(np.zeros((20, 8, 8, 3), np.uint8), np.arange(20) % 10, list("abcdefghij"))
+    probe = OnlineProbe(LabelledImages(data, np.arange(20), data.labels), recipe("carl"), width=4, device=CPU)
+    x, labels = torch.randn(200, 4, generator=rng), np.arange(200) % 10
+    ranked = (x @ probe.heads.weight.T).argsort(1, descending=True).numpy()
+    first, fifth = (float((ranked[:, :k] == labels[:, None]).any(1).mean()) for k in (1, 5))
+    assert probe.accuracies(x, labels) == pytest.approx((first, fifth))
+    assert first < fifth < 1
+
+
+def test_a_finished_run_has_a_row_of_its_online_classifier(arrays, tmp_path):
+    run = go(tmp_path / "run", arrays / "toy.npz", "mira")
+    (row,) = infomax.evaluate("online-linear", run)
+    last_scores = scores(run)[-1]
+    assert (row.top1, row.top5) == (last_scores["linear_top1"], last_scores["linear_top5"])
+    assert (row.labelled_images, row.test_images, row.classes, row.steps) == (50, 30, 2, 12)
+    (kept,) = read_results(run.path / "results.jsonl")
+    assert kept == row
+    assert row.trained_steps == 12
+    assert row.recipe.startswith("mira/small with")
+    (linear,) = infomax.evaluate("linear", run, no_baselines=True)
+    columns = published.table("mira-7").columns
+    on_cifar = {**vars(row), "data": "cifar10"}, {**vars(linear), "data": "cifar10"}
+    fitting = [[c.name for c in columns if type(r)(**f).fits(c)] for r, f in zip((row, linear), on_cifar, strict=True)]
+    assert fitting == [["CIFAR-10 Top-1", "CIFAR-10 Top-5"], []]  # an offline result stands in no online column
+
+
+def test_without_labels_or_an_end_there_is_no_row(arrays, tmp_path):
+    unlabelled = go(tmp_path / "unlabelled", arrays / "unlabelled.npz")
+    stopped = prepared(tmp_path / "stopped", arrays / "toy.npz")
+    train_until(stopped, 5)
+    for encoder, data, message in (
+        (unlabelled, None, "no scores of an online classifier at its last step"),
+        (stopped, None, "is not finished"),
+        (unlabelled, "digits", "has other images than"),
+        ("timm:resnet18", arrays / "one.npz", "no run folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            infomax.evaluate("online-linear", encoder, data=data)
+    assert not list(tmp_path.rglob("results.jsonl"))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gets_a_score_on_the_digits(tmp_path, method):
     run = pretrain(
@@ -353,6 +398,8 @@ def test_a_checkpoint_without_this_head_goes_on_with_a_new_one(arrays, tmp_path,
     assert not differing({**last(old), "probe": 0}, {**last(straight), "probe": 0})
     assert differing(last(old), last(straight))
     assert [row["step"] for row in scores(old) if "linear_top1" in row] == [3, 6, 9, 12]
+    with pytest.raises(ValueError, match="started anew at step 5, when the run was resumed"):
+        infomax.evaluate("online-linear", old)
     put_back(old, last(old), head)  # finished: nothing learns any more
     train_until(old)
     assert "starts anew" not in capsys.readouterr().err
@@ -420,7 +467,7 @@ def test_there_is_no_head_without_one_label_for_each_image(kind):
         assert online.probe is None
         assert online.score(engine.method.eval_encoder.float(), 2).keys() == {"knn_top1"}
         assert online.state() == {}
-        assert online.load({})
+        assert online.load({}, step=0)
 
 
 def test_a_damaged_image_is_classified_by_none_and_learnt_by_none(tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ it has one entry for each column. A key of a row holds for that row.
 
 ==========  ============================================================================================================
 columns     what the paper's header says
-protocol    ``linear``: a linear classifier on frozen features; ``knn``: weighted nearest neighbours on them;
+protocol    ``linear``: a linear classifier on frozen features; ``online-linear``: one that learns beside the training;
+            ``knn``: weighted nearest neighbours on frozen features;
             ``finetune``: all weights, on a share of the labels; ``transfer``: logistic regression on frozen features;
             ``transfer-finetune``: all weights; ``detection``, ``segmentation``: Mask R-CNN; ``speed``, ``other``: no
             accuracy
@@ -31,7 +32,7 @@ from infomax.runtime.checks import choose
 
 PAPERS = ("MIRA", "CorInfoMax", "CARL", "MVEB")
 PROTOCOLS = (
-    *("linear", "knn", "finetune", "transfer", "transfer-finetune"),
+    *("linear", "online-linear", "knn", "finetune", "transfer", "transfer-finetune"),
     *("detection", "segmentation", "speed", "other"),
 )
 DATA = (

@@ -94,10 +94,10 @@ class Experiment:
 
     @property
     def main_number(self) -> Number | None:
-        """Returns the linear top-1 accuracy with all labels; None if the paper prints none."""
+        """Returns the linear top-1 accuracy with all labels, offline or online; None if the paper prints none."""
         for number in self.numbers():
             column = number.column
-            if (column.protocol, column.metric, column.subset) == ("linear", "top1", ""):
+            if column.protocol in ("linear", "online-linear") and (column.metric, column.subset) == ("top1", ""):
                 return number
         return None
 

@@ -102,10 +102,11 @@ def _commands(experiment: Experiment, overrides: Sequence[str]) -> list[str]:
     sets = "".join(f" --set {override}" for override in overrides)
     data = f" --data {experiment.data}" if experiment.data else " --data DIR"
     main = experiment.main_number
+    protocol = "linear" if main is None else main.column.protocol
     probe = f" --probe {main.column.probe}" if main is not None and main.column.probe else ""
     return [
         f"  infomax pretrain --recipe {experiment.name}{data}{sets} --out {folder}",
-        f"  infomax evaluate linear {folder}{probe}",
+        f"  infomax evaluate {protocol} {folder}{probe}",
     ]
 
 

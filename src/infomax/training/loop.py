@@ -142,7 +142,7 @@ class TrainingLoop:
             state = checkpoints.load(newest)
             self.engine.load(state)
             seconds, self.skipped = state["seconds"], state["skipped"]
-            probe_is_new = self.online is not None and not self.online.load(state)
+            probe_is_new = self.online is not None and not self.online.load(state, step=self.engine.steps_done)
         self.began = time.perf_counter() - seconds  # as if it had not been interrupted
         self.saved_step = self.engine.steps_done
         self.unreadable: set[int] = set()

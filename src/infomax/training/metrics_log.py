@@ -14,7 +14,10 @@ from infomax.runs.run_folder import Run
 from infomax.training.engine import Step
 
 LOG_EVERY = 20  # steps
-NOT_IN_BAR = ("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm")
+NOT_IN_BAR = (
+    *("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm", "linear_top5"),
+    *("linear_test_images", "linear_labelled_images", "linear_classes", "linear_first_step"),
+)
 
 
 class MetricsLog:

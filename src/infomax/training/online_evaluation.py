@@ -16,6 +16,7 @@ from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.probes import LinearProbes, Probe
+from infomax.evaluation.protocols.online_linear import LEARNING_RATE
 from infomax.evaluation.scores import hits, top_k
 from infomax.features.extraction import extract_features
 from infomax.methods.base import Progress
@@ -26,7 +27,6 @@ from infomax.runtime.collectives import gather, rank, world_size
 
 MAX_KNN_BANK, MAX_QUERIES = 10_000, 2_000  # images
 EVALUATIONS = 10  # during a run, at most
-LEARNING_RATE = 0.1
 CHUNK = 8192  # images that are classified at once
 
 
@@ -42,10 +42,14 @@ class OnlineProbe:
         recipe: Decides the number of steps, the batch size and the seed.
         width: Number of features of an image.
         device: The device that the probe is trained on.
+
+    Attributes:
+        first_step: The step of the run, from 0, that it began to learn at; the run's first one, unless the run was
+            resumed from a checkpoint without a probe that fits.
     """
 
     def __init__(self, labelled: LabelledImages, recipe: Recipe, *, width: int, device: torch.device):
-        self.device = device
+        self.device, self.first_step = device, 0
         self.labels = np.full(len(labelled.images), -1)
         self.labels[labelled.index] = labelled.labels
         settings = Probe(epochs=recipe.epochs, batch_size=recipe.batch_size, learning_rate=LEARNING_RATE)
@@ -72,17 +76,25 @@ class OnlineProbe:
         counts = (targets >= 0).float().unsqueeze(1)
         self.heads.step(torch.cat(list(features)), targets.clamp_min(0), counts, cosine(1.0, 0.0, progress.fraction))
 
-    def accuracy(self, features: Float[Tensor, "n d"], labels: np.ndarray) -> float:
-        """Returns the top-1 accuracy, from 0 to 1."""
-        chunks = zip(features.split(CHUNK), torch.from_numpy(labels).split(CHUNK), strict=True)
-        correct = [hits(self.heads.scores(x.to(self.device))[:, 0].cpu(), targets) for x, targets in chunks]
-        return float(torch.cat(correct).float().mean())
+    def accuracies(self, features: Float[Tensor, "n d"], labels: np.ndarray) -> tuple[float, float]:
+        """Returns the top-1 and the top-5 accuracy, from 0 to 1."""
+        first, fifth = [], []
+        for x, targets in zip(features.split(CHUNK), torch.from_numpy(labels).split(CHUNK), strict=True):
+            scores = self.heads.scores(x.to(self.device))[:, 0].cpu()
+            first.append(hits(scores, targets))
+            fifth.append(hits(scores, targets, 5))
+        return float(torch.cat(first).float().mean()), float(torch.cat(fifth).float().mean())
+
+    def state(self) -> dict[str, Tensor]:
+        """Returns the classifier's weights and momentum, and the step that it began to learn at."""
+        return {**self.heads.state(), "first_step": torch.tensor([self.first_step])}
 
     def load(self, state: dict[str, Tensor]) -> bool:
         """Goes on from a state; returns False, and changes nothing, if the state has other shapes or is empty."""
-        if {name: x.shape for name, x in state.items()} != {name: x.shape for name, x in self.heads.state().items()}:
+        if {name: x.shape for name, x in state.items()} != {name: x.shape for name, x in self.state().items()}:
             return False
-        self.heads.load(state)
+        self.first_step = int(state["first_step"])
+        self.heads.load({name: x for name, x in state.items() if name != "first_step"})
         return True
 
 
@@ -122,9 +134,11 @@ class OnlineEvaluation:
         return epochs_done % self.epochs_between == 0 or epochs_done == self.recipe.epochs
 
     def score(self, encoder: Encoder, epochs_done: int) -> dict[str, float]:
-        """Returns top-1 accuracies, from 0 to 1, by name.
+        """Returns accuracies, from 0 to 1, by name.
 
-        At most 2,000 test images are classified; at the end of the run the probe classifies all of them.
+        At most 2,000 test images are classified. At the end of the run the probe classifies all of them, and what the
+        protocol ``online-linear`` makes a row of is added: the numbers of images and classes, and the step that the
+        probe began to learn at.
         """
         bank, is_last = self._features(encoder, self.bank), epochs_done == self.recipe.epochs
         test = self.test if is_last and self.probe is not None else self.queries
@@ -132,8 +146,17 @@ class OnlineEvaluation:
         queries = features[np.searchsorted(test.index, self.queries.index)]
         bank_labels, targets = torch.from_numpy(self.bank.labels), torch.from_numpy(self.queries.labels)
         votes = knn_scores(bank, bank_labels, queries, classes=len(self.bank.images.classes))
-        linear = {} if self.probe is None else {"linear_top1": self.probe.accuracy(features, test.labels)}
-        return {"knn_top1": top_k(votes, targets), **linear}
+        scores = {"knn_top1": top_k(votes, targets)}
+        if self.probe is not None:
+            scores["linear_top1"], scores["linear_top5"] = self.probe.accuracies(features, test.labels)
+            if is_last:
+                scores |= {
+                    "linear_test_images": len(test.labels),
+                    "linear_labelled_images": int((self.probe.labels >= 0).sum()),
+                    "linear_classes": len(test.images.classes),
+                    "linear_first_step": self.probe.first_step,
+                }
+        return scores
 
     def _features(self, encoder: Encoder, labelled: LabelledImages) -> Tensor:
         # If there are fewer images than ranks, each rank takes all of them. The bank then holds each image several
@@ -148,12 +171,20 @@ class OnlineEvaluation:
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint is to hold of the probe."""
-        return {} if self.probe is None else {"probe": self.probe.heads.state()}
+        return {} if self.probe is None else {"probe": self.probe.state()}
 
-    def load(self, state: dict[str, Any]) -> bool:
+    def load(self, state: dict[str, Any], *, step: int) -> bool:
         """Goes on from a checkpoint; returns False if the probe starts anew, because the checkpoint has none that
-        fits."""
-        return self.probe is None or self.probe.load(state.get("probe", {}))
+        fits.
+
+        Args:
+            state: The checkpoint.
+            step: Number of steps that the run has made.
+        """
+        if self.probe is None or self.probe.load(state.get("probe", {})):
+            return True
+        self.probe.first_step = step
+        return False
 
 
 def online_evaluation(

@@ -5,7 +5,7 @@ To add one, write its file here and its line below; or, in another package, name
 """
 
 from infomax.evaluation.protocol import Protocol
-from infomax.evaluation.protocols import cluster, few_shot, finetune, knn, linear, transfer
+from infomax.evaluation.protocols import cluster, few_shot, finetune, knn, linear, online_linear, transfer
 from infomax.evaluation.result_row import ResultRow
 from infomax.runtime.plugins import registry
 
@@ -19,6 +19,7 @@ PROTOCOLS = registry(
     [
         knn.PROTOCOL,
         linear.PROTOCOL,
+        online_linear.PROTOCOL,
         few_shot.PROTOCOL,
         cluster.PROTOCOL,
         finetune.PROTOCOL,
