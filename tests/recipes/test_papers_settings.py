@@ -287,7 +287,7 @@ def test_results_are_those_of_the_recipe(name):
     actual |= {"backbone": recipe.encoder.backbone.replace("vit_small", "vit-s"), "learning_rate": o.learning_rate}
     actual |= {"epochs": recipe.epochs, "batch_size": recipe.batch_size, "multi_crop": bool(recipe.views.local_crops)}
     actual |= {"crops": "2x224+6x96" if recipe.views.local_crops else "2x224"}
-    actual |= {"moving_average": method.get("momentum") is not None}
+    actual |= {"moving_average": method.get("momentum") is not None, "schedule_epochs": recipe.epochs}
     for n in numbers:
         printed = {key: value for key, value in vars(n.conditions).items() if value is not None}
         printed = {key: printed[key] for key in printed if key not in ("runs", "hardware", "million_parameters")}

@@ -35,6 +35,8 @@ PROTOCOLS = (
     *("linear", "online-linear", "knn", "finetune", "transfer", "transfer-finetune"),
     *("detection", "segmentation", "speed", "other"),
 )
+SAME_DATA = ("linear", "knn", "finetune", "speed", "other")
+"""Protocols whose encoders were trained on the images that they are evaluated on."""
 DATA = (
     *("cifar10", "cifar100", "stl10", "tiny-imagenet", "imagenet100", "imagenet"),
     *("aircraft", "caltech101", "cars", "dtd", "flowers", "food101", "pets", "sun397", "voc2007", "coco", "average"),
@@ -44,6 +46,9 @@ PER_CENT = (
     *("top1", "top5", "mean_per_class", "map11", "mean", "percent_of_time"),
     *("box_ap", "box_ap50", "box_ap75", "mask_ap", "mask_ap50", "mask_ap75"),
 )
+DESCRIPTIVE = ("million_parameters", "runs")
+"""Conditions that describe a number and do not tell one training from another: the first one follows from the backbone,
+the second is about the printed number."""
 METRICS = (*PER_CENT, "seconds_per_epoch", "minutes_per_epoch", "hours", "gigabytes")
 
 
@@ -57,6 +62,8 @@ class Conditions:
     backbone: str | None = None
     epochs: int | None = None
     """Epochs of pretraining."""
+    schedule_epochs: int | None = None
+    """Epochs of the whole run, if the encoder is one of before its end; else it is one after ``epochs``, the last."""
     batch_size: int | None = None
     learning_rate: float | None = None
     multi_crop: bool | None = None
@@ -75,6 +82,12 @@ class Conditions:
     """alpha, the weight of the distance between the views (CorInfoMax)."""
     entropy_weight: float | None = None
     """beta, the weight of the entropy of the embeddings (MVEB)."""
+    kl_start: float | None = None
+    """lambda, the weight of the uniformity loss at the start (CARL)."""
+    kl_end: float | None = None
+    """Its weight from ``kl_epochs`` on (CARL)."""
+    kl_epochs: int | None = None
+    """Epochs over which the weight falls (CARL)."""
     million_parameters: float | None = None
     hardware: str | None = None
     runs: int | None = None
@@ -104,6 +117,11 @@ class Column:
     probe: str = ""
     """Name of ``infomax evaluate linear --probe`` that trains as the paper did; empty if there is none."""
     conditions: Conditions
+
+    @property
+    def trained_on(self) -> str:
+        """Returns the name of the data set that the encoder was trained on: ImageNet, if it is transferred."""
+        return self.data if self.protocol in SAME_DATA else "imagenet"
 
     def __post_init__(self) -> None:
         choose("protocol", self.protocol, PROTOCOLS)

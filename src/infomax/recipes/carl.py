@@ -138,4 +138,5 @@ METHOD = MethodSpec(
     recipes=RECIPES,
     default_for_large_images="stl10",
     paper="CARL",
+    conditions={name: name for name in ("dimension", "prototypes", "kl_start", "kl_end", "kl_epochs")},
 )

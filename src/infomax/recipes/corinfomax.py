@@ -259,4 +259,5 @@ METHOD = MethodSpec(
     recipes=RECIPES,
     default_for_large_images="imagenet100",
     paper="CorInfoMax",
+    conditions={name: name for name in ("dimension", "attraction")},
 )

@@ -5,8 +5,9 @@ A method is two files and one line: its module in :mod:`infomax.methods`; its se
 A method of another package has an entry point of the group ``infomax.methods`` instead of that line.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
+from infomax.papers.published import Conditions
 from infomax.recipes.experiment import Experiments
 from infomax.recipes.schema import MethodSettings
 
@@ -18,7 +19,8 @@ class MethodSpec:
     """A frozen dataclass that describes one method; every list of methods in the library is made of these.
 
     Raises:
-        ValueError: if the recipes belong to another method, or the default is not one of them.
+        ValueError: if the recipes belong to another method, the default is not one of them, or ``conditions`` names a
+            setting or a condition that there is not.
     """
 
     settings: type[MethodSettings]
@@ -29,12 +31,19 @@ class MethodSpec:
     """Name of the recipe for large images on a GPU, and wherever the method has no recipe of the usual name."""
     paper: str = ""
     """The method's name in the tables of its paper, as ``MIRA``; empty if :mod:`infomax.papers` has none of it."""
+    conditions: dict[str, str] = field(default_factory=dict)
+    """The settings by which a published table may tell its columns or rows apart, each with the name that
+    :class:`infomax.papers.published.Conditions` has for it. A setting that is None without a moving average has the
+    name ``moving_average``."""
 
     def __post_init__(self) -> None:
         if self.recipes.method != self.name:
             raise ValueError(f"the method {self.name} has recipes of the method {self.recipes.method}")
         if self.default_for_large_images not in self.recipes:
             raise ValueError(f"the method {self.name} has no recipe {self.default_for_large_images!r}, its default")
+        for kind, names in ((self.settings, self.conditions.keys()), (Conditions, self.conditions.values())):
+            if unknown := {*names} - {known.name for known in fields(kind)}:
+                raise ValueError(f"the method {self.name}: {kind.__name__} has no {', '.join(sorted(unknown))}")
 
     @property
     def name(self) -> str:

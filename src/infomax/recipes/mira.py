@@ -310,4 +310,10 @@ METHOD = MethodSpec(
     recipes=RECIPES,
     default_for_large_images="imagenet100",
     paper="MIRA",
+    conditions={
+        "dimension": "dimension",
+        "prototypes": "prototypes",
+        "iterations": "iterations",
+        "momentum": "moving_average",
+    },
 )

@@ -243,4 +243,5 @@ METHOD = MethodSpec(
     recipes=RECIPES,
     default_for_large_images="imagenet_batch_256",
     paper="MVEB",
+    conditions={name: name for name in ("dimension", "entropy_weight")} | {"momentum": "moving_average"},
 )

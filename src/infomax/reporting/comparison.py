@@ -1,21 +1,46 @@
 """Our results beside those that the papers print."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import isclose
 from os import PathLike
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from infomax.evaluation.result_row import Outcome, ResultRow, Score, row_fields
 from infomax.evaluation.results import read_results
 from infomax.papers import published
 from infomax.papers.published import Column, Conditions
+from infomax.recipes.conditions import condition_of, method_of, recipe_conditions, settings_of_paper
+from infomax.reporting.departures import departures
 from infomax.reporting.results import rows_table
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
 
 BASELINES = ("untrained encoder", "raw pixels")
 """Representations that stand in no published table."""
+MOST_CHANGES = 4
+"""Changed settings that a line names; of more it says how many they are."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A frozen dataclass that holds what is known of how a run's encoder was trained."""
+
+    method: str
+    """The method's name in the published tables."""
+    recipe: str
+    """Name of the recipe, as ``mira/small``."""
+    changes: tuple[tuple[str, str | None], ...]
+    """What was changed of the recipe, as ``epochs=3``, each with the condition that tells the same, if one does."""
+    data: str
+    """Name of the images, with the files that limit them."""
+    progress: str
+    """Steps of all steps, as ``50 of 100 steps``, if the encoder is one of before the end; else empty."""
+    conditions: Conditions
+    extended: bool = False
+    """Whether the run went on after its end; no paper trains so."""
 
 
 @dataclass(frozen=True)
@@ -25,23 +50,31 @@ class Result:
     name: str
     """The encoder's name in a table."""
     row: ResultRow
-    conditions: Conditions | None
-    """Conditions of the pretraining; None if they are not known."""
+    training: Training | None
+    """None if nothing is known of it, as of an encoder from elsewhere."""
 
-    def fits(self, column: Column, varied: Iterable[str] = ()) -> bool:
-        """Returns whether a published column measures the same.
+    @property
+    def conditions(self) -> dict[str, Any]:
+        """The known conditions of the training by name, with ``method`` and ``data``."""
+        if self.training is None:
+            return {}
+        values = {**vars(self.training.conditions), "method": self.training.method, "data": self.training.data}
+        return {name: value for name, value in values.items() if value is not None}
 
-        Args:
-            column: The column.
-            varied: The conditions that tell the column from others of its table; they have to be the same, as far as
-                they are known.
+    def fits(self, table: published.Table, column: Column) -> bool:
+        """Returns whether a column of a published table measures the same, of an encoder that was trained for it.
+
+        All conditions that tell the column apart have to be known of our training, and equal.
         """
-        return self.row.fits(column) and not {name for name, _ in self.differences(column)} & {*varied}
+        if not self.row.fits(column) or (self.training is not None and self.training.extended):
+            return False
+        return all(_equal(self.conditions.get(key), value) for key, value in telling_conditions(table, column).items())
 
-    def differences(self, column: Column) -> list[tuple[str, Any]]:
+    def differences(self, column: Column) -> dict[str, Any]:
         """Returns the conditions, known of both, in which this result differs from the column, with our values."""
-        ours, wanted = vars(self.conditions or Conditions()), vars(column.conditions)
-        return [(key, ours[key]) for key in ours if None not in (ours[key], wanted[key]) and ours[key] != wanted[key]]
+        wanted = {**vars(column.conditions), "data": column.trained_on}
+        ours = {key: value for key, value in self.conditions.items() if wanted.get(key) is not None}
+        return {key: value for key, value in ours.items() if not _equal(value, wanted[key])}
 
 
 @dataclass(frozen=True)
@@ -100,7 +133,7 @@ def report(*results: str | PathLike[str], table: str | None = None) -> Report:
     beside = [
         _published_table(paper, read)
         for paper in tables
-        if table or any(result.fits(c, varied_conditions(paper, c)) for result in read for c in paper.columns)
+        if table or any(result.fits(paper, column) for result in read for column in paper.columns)
     ]
     origins = dict.fromkeys(f"{result.name}: {result.row.recipe}" for result in read if result.row.recipe)
     return Report(tuple(_our_tables(read)), tuple(origins), tuple(beside))
@@ -111,11 +144,36 @@ def list_published_tables() -> str:
     return "\n".join(f"{table.id:16} {table.paper}, {table.number}: {table.title}" for table in published.tables())
 
 
-def varied_conditions(table: published.Table, column: Column) -> set[str]:
-    """Returns the conditions by which columns of a table differ that else measure the same as this one."""
+def telling_conditions(table: published.Table, column: Column) -> dict[str, Any]:
+    """Returns the conditions that tell a column from others, with their values: a result must have them to stand there.
+
+    They are those by which columns differ that else measure the same; settings of the paper's own method that the
+    column names; ``method``, if all rows are of the paper's own; and ``data``, the images that the encoder was trained
+    on, if they differ between columns.
+    """
     names = ("protocol", "data", "metric", "subset")
     alike = [vars(c.conditions) for c in table.columns if all(getattr(c, n) == getattr(column, n) for n in names)]
-    return {key for key in alike[0] if len({conditions[key] for conditions in alike}) > 1}
+    stated, settings = vars(column.conditions), settings_of_paper(table.paper)
+    telling = {
+        key: value
+        for key, value in stated.items()
+        if len({conditions[key] for conditions in alike}) > 1 or (key in settings and value is not None)
+    }
+    telling = {key: value for key, value in telling.items() if key not in published.DESCRIPTIVE}
+    if "epochs" in telling:
+        telling["schedule_epochs"] = stated["schedule_epochs"] or stated["epochs"]
+    if {row.method for row in table.rows} == {table.paper}:
+        telling["method"] = table.paper
+    if len({c.trained_on for c in table.columns if c.protocol == column.protocol}) > 1:
+        telling["data"] = column.trained_on
+    return telling
+
+
+def _equal(ours: Any, wanted: Any) -> bool:
+    """Returns whether a condition of ours is known and has the value of a column."""
+    if isinstance(ours, float) and isinstance(wanted, float):
+        return isclose(ours, wanted)  # a rate may be a product
+    return ours is not None and ours == wanted
 
 
 def _read_results(place: Path) -> Iterable[Result]:
@@ -124,9 +182,9 @@ def _read_results(place: Path) -> Iterable[Result]:
     Raises:
         ValueError: if there is no such folder or file, or a row is damaged.
     """
-    conditions, file = None, place
+    run, file = None, place
     if place.is_dir():
-        conditions, file = _pretraining_conditions(Run(place)), place / "results.jsonl"
+        run, file = Run(place), place / "results.jsonl"
     elif not place.is_file():
         raise ValueError(f"{place} is neither a run folder nor a file of results")
     title = place.name or place.resolve().name
@@ -135,20 +193,33 @@ def _read_results(place: Path) -> Iterable[Result]:
         trained = row.representation == "trained encoder"
         key = _measurement(row)
         results.pop(key, None)
-        results[key] = Result(title if trained else row.representation, row, conditions if trained else None)
+        training = _training(run, row) if run is not None and trained else None
+        results[key] = Result(title if trained else row.representation, row, training)
     return results.values()
 
 
-def _pretraining_conditions(run: Run) -> Conditions:
-    recipe = run.recipe
-    method = vars(recipe.method)
-    return Conditions(
-        backbone=recipe.encoder.backbone,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
-        multi_crop=bool(recipe.views.local_crops),
-        prototypes=method.get("prototypes"),
-        iterations=method.get("iterations"),
+def _training(run: Run, row: ResultRow) -> Training | None:
+    """Returns how the encoder of a row was trained; None if the folder does not tell it.
+
+    The row tells after how many steps its encoder was taken, and by which recipe the run was trained then.
+    """
+    recipe, config = run.recipe, run.config
+    if row.recipe != run.recipe_title:
+        return None
+    steps, conditions = recipe.steps(config["images"]), recipe_conditions(recipe)
+    if row.trained_steps != steps:
+        epochs, rest = divmod((row.trained_steps or 0) * recipe.epochs, max(1, steps))
+        known = row.trained_steps is not None and rest == 0
+        conditions = replace(conditions, epochs=epochs if known else None)
+    limits = [f"{name} {config[name]}" for name in ("classes", "subset") if config.get(name)]
+    return Training(
+        method=method_of(recipe),
+        recipe=f"{recipe.method.name}/{recipe.name}",
+        changes=tuple((change, condition_of(recipe, change.partition("=")[0])) for change in config.get("changes", ())),
+        data=", ".join([config["data"], *limits]),
+        progress="" if row.trained_steps == steps else f"{row.trained_steps or 'unknown'} of {steps} steps",
+        conditions=conditions,
+        extended=bool(config.get("extended")),
     )
 
 
@@ -199,33 +270,75 @@ def _our_line(paper: published.Table, name: str, results: list[Result]) -> list[
         name: The encoder's name.
         results: Its results, the newest first.
     """
-    prefix = paper.paper.lower()
-    ordered = sorted(
-        results,
-        key=lambda result: (result.row.variant.startswith(prefix), result.row.variant != "logistic regression"),
-        reverse=True,
-    )
-    fitting = [
-        (column, next((result for result in ordered if result.fits(column, varied_conditions(paper, column))), None))
-        for column in paper.columns
-    ]
-    pairs = [(column, result) for column, result in fitting if result is not None]
+    fitting: dict[str, Result | None] = {}
+    for column in paper.columns:
+        candidates = [result for result in results if result.fits(paper, column)]
+        nearest = min(candidates, key=lambda r: _departure_rank(r, column, paper.paper), default=None)
+        fitting[column.name] = nearest
+    pairs = [(column, result) for column in paper.columns if (result := fitting[column.name]) is not None]
     if not pairs:
         return []
-    remarks = [format_condition(key, value) for column, result in pairs for key, value in result.differences(column)]
-    variants = [result.row.variant for _, result in pairs]
-    remarks += [variant for variant in variants if variant and not variant.startswith(prefix)]
-    cells = [EMPTY if r is None else Cell.per_cent(getattr(r.row, column.metric)) for column, r in fitting]
+    cells = []
+    for column in paper.columns:
+        result = fitting[column.name]
+        mean = _average(paper, fitting) if column.data == "average" else None
+        score = mean if result is None else getattr(result.row, column.metric)
+        cells.append(EMPTY if score is None else Cell.per_cent(score))
+    remarks = _training_remarks(paper, pairs)
+    remarks += [words for column, result in pairs for words in departures(result.row, column, paper.paper)]
     return [", ".join([f"ours: {name}", *dict.fromkeys(remarks)]), *cells]
+
+
+def _departure_rank(result: Result, column: Column, paper: str) -> tuple[bool, bool, int]:
+    """Returns a rank that is lower for an evaluation that is nearer to the paper's own."""
+    words, variant = departures(result.row, column, paper), result.row.variant
+    return variant in words, variant == "logistic regression", len(words)
+
+
+def _average(paper: published.Table, fitting: Mapping[str, Result | None]) -> float | None:
+    """Returns the mean over all columns of a table but its averages; None if one has no result."""
+    scores = []
+    for column in paper.columns:
+        if column.data != "average":
+            if (result := fitting[column.name]) is None:
+                return None
+            scores.append(getattr(result.row, column.metric))
+    return fmean(scores)
+
+
+def _training_remarks(paper: published.Table, pairs: Sequence[tuple[Column, Result]]) -> list[str]:
+    """Returns words for how our encoder was trained, as far as the table or our recipe says that it matters.
+
+    They are the recipe, what is different from the columns, the conditions by which the table's rows differ, and the
+    changed settings that none of these tells.
+    """
+    remarks = [result.training.recipe for _, result in pairs if result.training is not None]
+    by_rows = {key for row in paper.rows for key, value in vars(row.conditions).items() if value is not None}
+    for column, result in pairs:
+        if (training := result.training) is None:
+            continue
+        named = result.differences(column)
+        named |= {key: result.conditions[key] for key in vars(Conditions()) if key in by_rows & {*result.conditions}}
+        words = {key: format_condition(key, value) for key, value in named.items() if key != "schedule_epochs"}
+        if training.progress:
+            words["epochs"] = training.progress
+        stated = {key for key, value in vars(column.conditions).items() if value is not None} | by_rows
+        rest = [change for change, condition in training.changes if condition not in stated]
+        rest = [change for change in rest if not change.startswith("seed=")]  # a paper's number is of any seed
+        remarks += words.values()
+        remarks += rest if len(rest) <= MOST_CHANGES else [f"{len(rest)} other settings"]
+    return remarks
 
 
 def format_condition(name: str, value: Any) -> str:
     """Returns a condition of a published number in words, as ``100 epochs``.
 
     Args:
-        name: A field of :class:`infomax.papers.published.Conditions`.
+        name: A field of :class:`infomax.papers.published.Conditions`, or ``data``.
         value: Its value, not None.
     """
+    if name == "data":
+        return f"trained on {value}"
     words = name.replace("multi_crop", "multi-crop").replace("_", " ")
     if isinstance(value, bool):
         return words if value else f"no {words}"
