@@ -98,6 +98,16 @@ def test_no_file_stands_beside_the_packages():
     assert {path.name for path in SOURCE.glob("*.py")} == {"__init__.py", "__main__.py", "functional.py"}
 
 
+def test_whatever_is_printed_is_escaped():
+    """Names of files and classes may hold escapes of a terminal: infomax.runtime.text prints them, and nothing else."""
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and relative(file) != "runtime/text.py":
+                called = ast.unparse(node.func)
+                printing = called in ("print", "tqdm.write", "sys.stderr.write", "sys.stdout.write")
+                assert not printing, f"{relative(file)}, line {node.lineno}: note() or show() of runtime/text.py prints"
+
+
 def test_evaluation_knows_no_method():
     for file in FILES:
         if relative(file).startswith(("evaluation", "features")):

@@ -29,6 +29,14 @@ def test_title_and_notes_stand_around_the_table():
     ]
 
 
+def test_no_name_acts_on_the_terminal_or_breaks_a_row():
+    table = make_table(["", "n\x1b[2J"], [["cat\ndog\u202e|", "1"]], title="x")
+    for text in (table.text(), table.markdown()):
+        assert r"cat\ndog\u202e" in text
+        assert r"n\x1b[2J" in text
+        assert text.count("\n") == (3 if text == table.text() else 4)
+
+
 def test_a_bar_in_a_cell_does_not_end_it_in_markdown():
     assert r"| a\|b | 1 |" in make_table(["", "n"], [["a|b", "1"]]).markdown()
 

@@ -4,8 +4,10 @@ In: the words of a command. Out: printed text and an exit code. One file a famil
 packages below. No torch is imported before there is something to compute.
 """
 
+import io
 import os
 import sys
+import warnings
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -15,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 
 from infomax.cli import evaluate, experiments, train
 from infomax.runtime.failures import MachineError
+from infomax.runtime.text import escape_lines, note
 
 BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
 AFTER_EVALUATE = (evaluate.REPORT, train.REPLAY)
@@ -25,11 +28,15 @@ NO_ACCUMULATION = (
     "another loss; --micro-batch-size N takes --batch-size images through the device N at a time, with the exact "
     "gradient"
 )
+_DEFAULT_FORMAT = warnings.formatwarning
 ABOUT = "Train image encoders without labels by information maximisation, and see how good they are."
 
 
 def main() -> None:
     """Runs the command. Exit codes: 0 done, 1 something failed, 2 a user's mistake, 130 interrupted."""
+    warnings.formatwarning = _format_warning
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that knows no Unicode still shows all else
+        sys.stdout.reconfigure(errors="backslashreplace")
     for word in sys.argv[1:]:
         if word.startswith("--") and "accum" in word:
             _fail(f"{word}: {NO_ACCUMULATION}", code=2)
@@ -52,9 +59,14 @@ def main() -> None:
         _fail(f"interrupted{interruption}", code=130)
 
 
+def _format_warning(*details: Any, **options: Any) -> str:
+    """Returns the text of a Python warning, which may hold a name that others gave to a file."""
+    return escape_lines(_DEFAULT_FORMAT(*details, **options))
+
+
 def _fail(message: str, *, code: int) -> None:
     """Prints one line to standard error and ends the process."""
     if message.startswith("Caught "):  # a worker's error carries its traceback, whose last line is the message
         message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
-    print(f"infomax: {' '.join(message.split())}", file=sys.stderr)
+    note(" ".join(message.split()))
     sys.exit(code)

@@ -19,6 +19,7 @@ from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.reporting.options import ReportOptions
 from infomax.runtime.options import Shown, pick
+from infomax.runtime.text import note, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,21 +86,21 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
         if rows and first:
             _print_rows(protocol, rows, list(request.limits.values()))
             if request.run is not None:
-                print(f"trained by {request.run.recipe_title}")
-            print(f"added to {request.out}")
+                show(f"trained by {request.run.recipe_title}")
+            show(f"added to {request.out}")
 
 
 def _print_missing(protocol: Protocol, missing: list[str], opened: list[str], options: Any) -> None:
     if missing:
-        print(f"left out: {', '.join(sorted({*protocol.default_data(options)} - {*opened}))}")
+        show(f"left out: {', '.join(sorted({*protocol.default_data(options)} - {*opened}))}")
         for reason in missing:
-            print(f"  {reason}", file=sys.stderr)
+            note(reason)
 
 
 def _print_rows(protocol: Protocol, rows: list[ResultRow], limits: list[str]) -> None:
     from infomax.reporting.results import results_table
 
-    print(results_table(protocol.title, rows, limits=limits).text())
+    show(results_table(protocol.title, rows, limits=limits).text())
 
 
 def report(options: ReportOptions) -> None:
@@ -107,9 +108,9 @@ def report(options: ReportOptions) -> None:
     from infomax.reporting.comparison import list_published_tables, report
 
     if options.table == "list":
-        print(list_published_tables())
+        show(list_published_tables())
         return
-    print(report(*options.results, table=options.table))
+    show(report(*options.results, table=options.table))
 
 
 _SUBCOMMANDS: list[Any] = [

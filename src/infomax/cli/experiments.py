@@ -7,6 +7,7 @@ from infomax.cli.command import Command
 from infomax.experiments.options import DemoOptions, SweepOptions
 from infomax.reporting.options import RecipeListOptions
 from infomax.runtime.failures import MachineError
+from infomax.runtime.text import show
 
 
 def recipes(options: RecipeListOptions) -> None:
@@ -15,11 +16,11 @@ def recipes(options: RecipeListOptions) -> None:
 
     experiments = find_recipes(options)
     if len(experiments) == 1 and options.names:
-        print(describe_recipe(experiments[0], options.overrides))
+        show(describe_recipe(experiments[0], options.overrides))
         return
     if options.overrides:
         raise ValueError("--set is for one recipe; give its name, as mira/cifar10")
-    print(recipe_table(experiments, gpu=options.gpu).text())
+    show(recipe_table(experiments, gpu=options.gpu).text())
 
 
 def sweep(options: SweepOptions) -> None:
@@ -30,7 +31,7 @@ def sweep(options: SweepOptions) -> None:
 
     planned = define_sweep(options)
     if options.commands:
-        print("\n".join(planned.commands()))
+        show("\n".join(planned.commands()))
         return
     failures = []
     try:
@@ -40,8 +41,8 @@ def sweep(options: SweepOptions) -> None:
     finally:
         result = collect_results(planned, failures)
         if result.has_scores:
-            print(result.table().text())
-            print(f"{options.out} has sweep.json with all runs, and sweep.png")
+            show(result.table().text())
+            show(f"{options.out} has sweep.json with all runs, and sweep.png")
     if failures:
         raise MachineError("; ".join(failures))
 
@@ -57,8 +58,8 @@ def demo(options: DemoOptions) -> None:
     for row in demo(out):
         rows.append(row)
         if "run" in row:
-            print(f"{row['name']}: {row['seconds']:.0f} s, 1-label k-NN accuracy {row['knn_1']:.1%}, in {row['run']}")
-    print(f"\n{demo_table(rows).text()}")
+            show(f"{row['name']}: {row['seconds']:.0f} s, 1-label k-NN accuracy {row['knn_1']:.1%}, in {row['run']}")
+    show(f"\n{demo_table(rows).text()}")
 
 
 def _free_folder(first: Path) -> Path:

@@ -6,6 +6,7 @@ from pathlib import Path
 from infomax.cli.command import Command
 from infomax.planning.options import PlanOptions
 from infomax.runtime.failures import MachineError
+from infomax.runtime.text import show
 from infomax.training.options import PretrainOptions, ReplayOptions, ViewsOptions
 
 
@@ -18,7 +19,7 @@ def pretrain(options: PretrainOptions) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"; infomax pretrain --out {options.out} --resume goes on") from None
     if os.environ.get("RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":  # under torchrun or srun, once
-        print(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
+        show(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
 
 
 def plan(options: PlanOptions) -> None:
@@ -27,7 +28,7 @@ def plan(options: PlanOptions) -> None:
     from infomax.reporting.plan_text import misfit_text, plan_text
 
     planned = make_plan(options)
-    print(plan_text(planned), flush=True)
+    show(plan_text(planned))
     if warning := misfit_text(planned):
         raise MachineError(warning)
 
@@ -42,7 +43,7 @@ def views(options: ViewsOptions) -> None:
     out = options.out or Path("views.png")
     draw_views_of_run(replace(options, out=out))
     data = options.location(parse_recipe_choice(options.recipe, options.method).data).data
-    print(f"{out} shows images of {data} and their views")
+    show(f"{out} shows images of {data} and their views")
 
 
 def replay(options: ReplayOptions) -> None:
@@ -50,11 +51,11 @@ def replay(options: ReplayOptions) -> None:
     from infomax.training.replay import replay
 
     result = replay(options.folder, device=options.device)
-    print(f"then: {result.reason}")
-    print(f"now: {result.error or f'the loss is {result.loss:.6g}'}")
-    print(f"first layer to make infinite or NaN of finite numbers: {result.first_layer or 'none'}")
+    show(f"then: {result.reason}")
+    show(f"now: {result.error or f'the loss is {result.loss:.6g}'}")
+    show(f"first layer to make infinite or NaN of finite numbers: {result.first_layer or 'none'}")
     for kind, names in (("parameters", result.parameters), ("gradients", result.gradients)):
-        print(f"{kind} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
+        show(f"{kind} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
 
 
 PRETRAIN, PLAN, VIEWS, REPLAY = (

@@ -23,6 +23,7 @@ from infomax.runtime.checks import choose
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.options import option_fields
+from infomax.runtime.text import show
 
 
 def evaluate(
@@ -221,7 +222,7 @@ class EvaluationRequest:
         for data in opened:
             if rank() == 0:
                 for line in describe_splits(data.source, to_train=False, notes_alone=self.evaluation.quiet):
-                    print(line, file=sys.stderr)
+                    show(line, file=sys.stderr)
             computed = self.protocol.run(encoder, data.source, self.options, self.evaluation)
             while True:
                 with _machine_failures_described():

@@ -224,9 +224,11 @@ def draw_figure(cells: Sequence[SweepCell], *, title: str, changes: Sequence[str
     figure = Figure(figsize=(8, 4.2) if curves else (8, 1.2 + 0.45 * len(cells)), layout="constrained")
     axes = figure.subplots()
     (_draw_curves if curves else _draw_bars)(axes, cells)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=10, parse_math=False)
     if changes:
-        figure.supxlabel("\n".join(wrap(f"ours: with {' '.join(changes)}", 110)), fontsize=8, x=0.01, ha="left")
+        figure.supxlabel(
+            "\n".join(wrap(f"ours: with {' '.join(changes)}", 110)), fontsize=8, x=0.01, ha="left", parse_math=False
+        )
     figure.legend(fontsize=8, frameon=False, loc="outside right upper")
     axes.spines[["top", "right"]].set_visible(False)
     png = io.BytesIO()

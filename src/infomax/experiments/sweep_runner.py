@@ -18,6 +18,7 @@ from infomax.runs.provenance import provenance
 from infomax.runs.run_folder import Run
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
+from infomax.runtime.text import show
 
 
 def sweep(
@@ -151,7 +152,7 @@ def _carry_out(run: SweepRun, title: str) -> str:
     for argv in run.remaining:
         training = argv[0] == "pretrain"
         task = "training" if training else " ".join(argv[:2])
-        print(f"{title}, {task}", file=sys.stderr)
+        show(f"{title}, {task}", file=sys.stderr)
         exit_code, received_signal = _run_command(argv)
         if received_signal == signal.SIGINT or exit_code == 130:
             raise KeyboardInterrupt

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from infomax.runtime.text import escape
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -45,7 +47,7 @@ class Table:
 
     def text(self) -> str:
         """Returns the table for a terminal: aligned columns under a rule, between title and notes."""
-        lines = [self.columns, *([cell.text for cell in row] for row in self.rows)]
+        lines = self._lines()
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.columns))]
         aligned = []
         for line in lines:
@@ -60,9 +62,13 @@ class Table:
     def markdown(self) -> str:
         """Returns the table in Markdown; title and notes are paragraphs of their own."""
         alignment = ["---"] + ["---:"] * (len(self.columns) - 1)
-        lines = [self.columns, alignment, *([cell.text for cell in row] for row in self.rows)]
-        table = "\n".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines)
+        columns, *rows = [[text.replace("|", r"\|") for text in line] for line in self._lines()]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in (columns, alignment, *rows))
         return "\n\n".join([*self._title_lines(), table, *self.notes])
+
+    def _lines(self) -> list[list[str]]:
+        """Returns the texts of the columns' names and of each row; each is one line, whatever a class is named."""
+        return [[escape(text) for text in self.columns], *([escape(cell.text) for cell in row] for row in self.rows)]
 
     def _title_lines(self) -> list[str]:
         return [self.title] if self.title else []

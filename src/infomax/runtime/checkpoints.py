@@ -7,7 +7,6 @@ or damaged one is recognised without trusting a clock or a file system. Loading 
 import hashlib
 import io
 import re
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from infomax.runtime.files import write_atomic
+from infomax.runtime.text import note
 
 KEPT = 2
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.ckpt")
@@ -94,7 +94,7 @@ def newest_readable(folder: Path) -> Path | None:
         try:
             load(file)
         except (ValueError, OSError) as error:
-            print(f"infomax: {error}; trying the one before", file=sys.stderr)
+            note(f"{error}; trying the one before")
             file.rename(file.with_suffix(".damaged"))
         else:
             return file

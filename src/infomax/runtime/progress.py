@@ -4,6 +4,8 @@ import sys
 
 from tqdm import tqdm
 
+from infomax.runtime.text import escape
+
 
 def progress_bar(task: str, total: int, *, done: int = 0, unit: str = "images", quiet: bool = False) -> tqdm:
     """Returns a progress bar on the standard error.
@@ -21,7 +23,7 @@ def progress_bar(task: str, total: int, *, done: int = 0, unit: str = "images", 
     seconds_between_updates = 0.1 if sys.stderr.isatty() else 10
     layout = "{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left, {rate_fmt}{postfix}"
     return tqdm(
-        desc=task,
+        desc=escape(task),
         total=total,
         initial=done,
         unit=f" {unit}",

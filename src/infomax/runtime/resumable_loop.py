@@ -1,6 +1,5 @@
 """A loop of steps that a signal may stop and a later process may resume; it saves its state from time to time."""
 
-import sys
 import time
 from collections.abc import Callable
 from math import inf
@@ -11,6 +10,7 @@ from tqdm import tqdm
 
 from infomax.runtime.collectives import all_ranks_max, rank
 from infomax.runtime.signals import Interruption
+from infomax.runtime.text import note
 
 
 class ResumableLoop:
@@ -108,4 +108,4 @@ class ResumableLoop:
 
     @staticmethod
     def _print(line: str) -> None:
-        tqdm.write(f"infomax: {line}", file=sys.stderr)
+        note(line)

@@ -7,8 +7,6 @@ import sys
 import unicodedata
 from typing import TextIO
 
-from tqdm import tqdm
-
 KEPT_FORMAT_CHARACTERS = {"\u200c", "\u200d"}
 """Joiners, which Persian, Hindi and emoji need; every other invisible character of this kind is shown by its number."""
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -45,6 +43,8 @@ def _escaped(character: str) -> str:
 
 def note(line: object) -> None:
     """Prints one line for the user on the standard error, above a progress bar if there is one."""
+    from tqdm import tqdm
+
     tqdm.write(f"infomax: {escape(line)}", file=sys.stderr)
 
 

@@ -4,7 +4,6 @@ The loop owns the engine, the prefetcher, the online evaluation and the metrics 
 the next. None of them knows another, except that a step's result is logged.
 """
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.ranks import device_of
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.signals import Interruption
+from infomax.runtime.text import note
 from infomax.training.engine import Engine, Step
 from infomax.training.metrics_log import MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
@@ -360,4 +360,4 @@ class TrainingLoop:
         if self.log is not None:
             self.log.say(line)
         elif from_every_rank:
-            print(f"infomax: rank {rank()}: {line}", file=sys.stderr)
+            note(f"rank {rank()}: {line}")

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run
+from infomax.runtime.text import escape, note
 from infomax.training.engine import Step
 
 LOG_EVERY = 20  # steps
@@ -41,7 +42,7 @@ class MetricsLog:
         run.cut_metrics(step)
         self.first_step = step + 1
         self.bar = tqdm(
-            desc=run.path.name,
+            desc=escape(run.path.name),
             total=total_steps,
             initial=step,
             disable=quiet,
@@ -112,7 +113,7 @@ class MetricsLog:
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
-        self.bar.write(f"infomax: {line}", file=sys.stderr)
+        note(line)
 
     def close(self) -> None:
         """Closes the bar, and what is written to TensorBoard."""

@@ -26,6 +26,7 @@ from infomax.runtime.checks import check_count, check_number, choose, choose_dev
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
+from infomax.runtime.text import show
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 
@@ -83,9 +84,9 @@ def prepare_run(options: PretrainOptions) -> PreparedRun:
         run = resumed
         run.note_resumption(images, machine)
     for line in describe_splits(source, to_train=True, notes_alone=launch.quiet):
-        print(line, file=sys.stderr)
+        show(line, file=sys.stderr)
     if not launch.quiet:
-        print(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
+        show(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
     return PreparedRun(run, source, launch)
 
 
