@@ -1,5 +1,7 @@
 """Folders of long evaluations: known by their specification, and never mistaken for another's."""
 
+import multiprocessing
+import time
 from dataclasses import dataclass, replace
 
 import pytest
@@ -38,10 +40,10 @@ def test_states_and_rows_are_kept_until_they_are_not_needed(tmp_path):
     assert again.newest_state("part")["weight"].tolist() == [2.0, 2.0]
     assert again.finished_row("part") is None
     again.finish("part", {"top1": 0.5})
-    assert work.finished_row("part") == {"top1": 0.5}
-    assert work.newest_state("part") is None
-    assert work.finished_row("another") is None
-    work.discard()
+    assert again.finished_row("part") == {"top1": 0.5}
+    assert again.newest_state("part") is None
+    assert again.finished_row("another") is None
+    again.discard()
     assert not (tmp_path / "work").exists()
 
 
@@ -64,3 +66,30 @@ def test_without_a_folder_nothing_is_kept(tmp_path):
     assert work.newest_state("part") is work.finished_row("part") is work.resume_hint is None
     work.discard()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_same_evaluation_in_two_processes_is_computed_by_both_and_kept_by_one(tmp_path, capsys):
+    folder = ResumableWork.in_cache(Specification()).folder
+    assert folder is not None
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(target=hold, args=(there,))
+    process.start()
+    here.recv()
+    second = ResumableWork.in_cache(Specification())
+    assert f"by process {process.pid} on host" in (line := capsys.readouterr().err)
+    assert line.endswith("the same evaluation; this one keeps no unfinished work\n")
+    assert second.folder is None
+    with pytest.raises(ValueError, match="is being written by process"):
+        ResumableWork(Specification(), folder)
+    process.kill()
+    process.join()
+    again = ResumableWork.in_cache(Specification()).newest_state("part")
+    assert again is not None
+    assert again["step"] == 1
+
+
+def hold(connection) -> None:
+    work = ResumableWork.in_cache(Specification())
+    work.save("part", {"step": 1})
+    connection.send(None)
+    time.sleep(60)

@@ -20,6 +20,7 @@ from infomax.recipes.registry import METHODS, get_recipe
 from infomax.recipes.schema import OptimizerSettings
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
+from infomax.runtime.locks import FolderLock
 from infomax.training.engine import Engine
 from infomax.training.loop import train
 from infomax.training.options import LaunchOptions
@@ -315,3 +316,16 @@ def test_each_rank_sees_that_its_images_are_those_of_the_run(toy, tmp_path):
     (run.path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"the images of .*x\.npz are not those of the run on rank 0"):
         train(run, LaunchOptions(device="cpu", workers=0, quiet=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_that_another_process_writes_is_refused_and_left_alone(toy, tmp_path, options):
+    run = go(tmp_path / "run", toy, epochs=1) if options else Run(tmp_path / "run")
+    run.path.mkdir(exist_ok=True)
+    with FolderLock(run.path):
+        before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+        with pytest.raises(ValueError, match=r"run is being written by process \d+ on host \S+ since"):
+            go(run.path, toy, epochs=1, **options)
+        assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
+    go(run.path, toy, epochs=1, **options)
+    assert not list(run.path.glob(".*"))

@@ -2,24 +2,29 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
 
 from infomax.data.splits import LabelledImages
 from infomax.runtime import checkpoints
 from infomax.runtime.collectives import broadcast_from_rank0, rank
-from infomax.runtime.files import cache_folder, write_atomic
+from infomax.runtime.files import PARTIAL, cache_folder, write_atomic
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.json_lines import append_json_line, read_json_lines
+from infomax.runtime.locks import LOCK_FILE, FolderLock, LockedError
+from infomax.runtime.text import note
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SPECIFICATION = "specification.json"
 FINISHED = "finished.jsonl"
+_locks: WeakValueDictionary[str, FolderLock] = WeakValueDictionary()
 
 
 class ResumableWork:
@@ -29,21 +34,43 @@ class ResumableWork:
 
     Args:
         specification: A frozen dataclass of plain values that holds all that decides the results.
-        folder: The folder, which need not exist; None keeps nothing.
+        folder: The folder, which need not exist; None keeps nothing. It is locked until the work is discarded or
+            forgotten.
+        without_if_locked: Whether nothing is kept, as a line says, if another process writes the folder.
 
     Raises:
-        ValueError: if the folder was begun with another specification, or holds something else.
+        ValueError: if the folder was begun with another specification, or holds something else, or another process
+            writes it.
     """
 
-    def __init__(self, specification: "DataclassInstance", folder: Path | None):
+    def __init__(self, specification: "DataclassInstance", folder: Path | None, *, without_if_locked: bool = False):
         self.folder = folder
+        self._lock: FolderLock | None = None
         if folder is not None:
-            broadcast_from_rank0(lambda: _claim(folder, specification))
+            is_kept = broadcast_from_rank0(lambda: self._claim(folder, specification, without_if_locked))
+            self.folder = folder if is_kept else None
 
     @classmethod
     def in_cache(cls, specification: "DataclassInstance") -> Self:
         """Returns the work in the cache folder that has this specification, whose hash names its folder."""
-        return cls(specification, cache_folder() / "unfinished" / specification_hash(specification))
+        folder = cache_folder() / "unfinished" / specification_hash(specification)
+        return cls(specification, folder, without_if_locked=True)
+
+    def _claim(self, folder: Path, specification: "DataclassInstance", without_if_locked: bool) -> bool:
+        """Locks the folder on the first rank; returns False if another process has it and this one does without."""
+        is_begun = (folder / SPECIFICATION).is_file() or not folder.exists()
+        if not is_begun and not (folder.is_dir() and all(_is_left_by_killed(file) for file in folder.iterdir())):
+            raise ValueError(f"--work {folder} exists and is not a folder of unfinished work; name another")
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = _lock_of_this_process(folder)
+        except LockedError as error:
+            if not without_if_locked:
+                raise
+            note(f"{error}: the same evaluation; this one keeps no unfinished work")
+            return False
+        _write_or_compare(folder, specification)
+        return True
 
     @property
     def resume_hint(self) -> str | None:
@@ -80,15 +107,27 @@ class ResumableWork:
         """Removes the folder, when its results are kept elsewhere."""
         if self.folder is not None and rank() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
+            if self._lock is not None:
+                self._lock.release()
 
 
-def _claim(folder: Path, specification: "DataclassInstance") -> None:
+def _lock_of_this_process(folder: Path) -> FolderLock:
+    """Locks a folder, or returns the lock if this process has it, as for work that Ctrl-C stopped in a notebook."""
+    lock = _locks.get(path := os.path.realpath(folder))
+    if lock is None or not lock.is_held:
+        lock = _locks[path] = FolderLock(folder)
+    return lock
+
+
+def _is_left_by_killed(file: Path) -> bool:
+    """Returns whether a file is one that a process leaves if it is killed before it has written its specification."""
+    return file.suffix == PARTIAL or file.name.startswith(LOCK_FILE)
+
+
+def _write_or_compare(folder: Path, specification: "DataclassInstance") -> None:
     """Writes the specification into a new folder, or checks that of the folder that is there."""
     file, fields = folder / SPECIFICATION, json.loads(json.dumps(asdict(specification)))
     if not file.is_file():
-        if folder.exists() and not (folder.is_dir() and all(f.suffix == ".partial" for f in folder.iterdir())):
-            raise ValueError(f"--work {folder} exists and is not a folder of unfinished work; name another")
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomic(file, json.dumps(fields, indent=1).encode())
         return
     try:

@@ -17,6 +17,7 @@ from infomax.experiments.sweep_results import SweepResult, collect_results
 from infomax.runs.provenance import provenance
 from infomax.runs.run_folder import Run
 from infomax.runtime.files import write_atomic
+from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import pick
 from infomax.runtime.text import show
 
@@ -121,18 +122,20 @@ def run_sweep(sweep: Sweep) -> list[str]:
         A line for each run that failed.
 
     Raises:
-        ValueError: if a recipe is not possible, before anything runs; or if a run refuses its options.
+        ValueError: if a recipe is not possible or another sweep writes the folder, before anything runs; or if a run
+            refuses its options.
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. The run that was interrupted is saved.
     """
     _check_settings(sweep)
     sweep.out.mkdir(parents=True, exist_ok=True)
     failures = []
-    try:
-        for number, run in enumerate(sweep.runs, start=1):
-            if failure := _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}"):
-                failures.append(failure)
-    finally:
-        write_results(sweep)
+    with FolderLock(sweep.out):
+        try:
+            for number, run in enumerate(sweep.runs, start=1):
+                if failure := _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}"):
+                    failures.append(failure)
+        finally:
+            write_results(sweep)
     return failures
 
 

@@ -14,7 +14,7 @@ from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images, Subset
 from infomax.data.loading.evaluation import BATCH_SIZE
 from infomax.runtime.collectives import barrier, broadcast_from_rank0, rank, world_size
-from infomax.runtime.files import cache_folder, write_atomic
+from infomax.runtime.files import cache_folder, remove_leftovers, write_atomic
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.progress import progress_bar
 
@@ -85,6 +85,7 @@ def cached_features(
     own_chunks = [chunks[i] for i in missing[rank() :: world_size()]]
     if keep and own_chunks:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
     computed: dict[Path, Tensor] = {}
     with progress_bar("features", sum(len(index) for _, index in own_chunks), quiet=quiet or rank() > 0) as bar:
         chunk_features = _encode_chunks(

@@ -10,8 +10,9 @@ from infomax.data.sources.location import DataLocation
 from infomax.recipes.registry import get_recipe, recipe_from_json
 from infomax.recipes.schema import Recipe, flat_settings, to_json
 from infomax.runs.provenance import provenance
-from infomax.runtime.files import write_atomic
+from infomax.runtime.files import PARTIAL, write_atomic
 from infomax.runtime.json_lines import append_json_line, read_json_lines
+from infomax.runtime.locks import LOCK_FILE
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def check_output_folder(out: Path, *, overwrite: bool) -> None:
     Raises:
         ValueError: if the folder holds anything else, or a run and ``overwrite`` is False.
     """
-    if not out.exists() or (out.is_dir() and all(file.suffix == ".partial" for file in out.iterdir())):
+    if not out.exists() or (out.is_dir() and all(_is_ours(file) for file in out.iterdir())):
         return
     if not (out / "config.json").is_file():
         raise ValueError(f"--out {out} exists and is not a run folder; choose another")
@@ -126,6 +127,11 @@ def check_output_folder(out: Path, *, overwrite: bool) -> None:
         raise ValueError(
             f"--out {out} exists; choose another, or --resume to go on with it, or --overwrite to replace it"
         )
+
+
+def _is_ours(file: Path) -> bool:
+    """Returns whether a file is one that a process leaves if it is killed before it has written ``config.json``."""
+    return file.suffix == PARTIAL or file.name.startswith(LOCK_FILE)
 
 
 def create_run_folder(
@@ -139,11 +145,15 @@ def create_run_folder(
         data: Keys of ``config.json`` that describe the images: the fields of ``DataLocation``, their number and their
             fingerprint.
         launch: The options of this machine, such as the device and the number of workers.
-        overwrite: Whether to delete ``out`` first.
+        overwrite: Whether to delete what is in ``out`` first, but not the lock.
     """
-    if overwrite and out.exists():
-        shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
+    # config.json goes last: if this process is killed meanwhile, the folder is still one that may be overwritten
+    for file in sorted(out.iterdir(), key=lambda file: file.name == "config.json") if overwrite else ():
+        if file.is_dir() and not file.is_symlink():
+            shutil.rmtree(file)
+        elif not file.name.startswith(LOCK_FILE):
+            file.unlink()
     config = {"recipe": to_json(recipe), "changes": changed_settings(recipe), **data, "launch": launch, **provenance()}
     _write_json(out / "config.json", config)
     return Run(out)

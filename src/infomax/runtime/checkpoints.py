@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from infomax.runtime.files import write_atomic
+from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.text import note
 
 KEPT = 2
@@ -36,8 +36,7 @@ def save(folder: Path, state: dict[str, Any]) -> Path:
     content = to_bytes(state)
     file = folder / f"step-{state['step']:08d}-{hashlib.sha256(content).hexdigest()[:8]}.ckpt"
     folder.mkdir(parents=True, exist_ok=True)
-    for partial in folder.glob(".step-*.partial"):  # left by a process that was killed while it wrote
-        partial.unlink(missing_ok=True)
+    remove_leftovers(folder)
     write_atomic(file, content)
     for old in [old for old in list_checkpoints(folder) if old != file][KEPT - 1 :]:
         old.unlink(missing_ok=True)

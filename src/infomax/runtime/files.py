@@ -1,8 +1,17 @@
 """Writes files atomically, and names the cache folder."""
 
 import os
+import secrets
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from infomax.runtime.locks import is_file_at, try_exclusive, unlock
+
+PARTIAL = ".partial"  # suffix of a file that is being written
+OLD = 86400.0  # seconds; nobody writes a file of this age any more
 
 
 def cache_folder() -> Path:
@@ -14,21 +23,54 @@ def cache_folder() -> Path:
 def write_atomic(file: Path, content: bytes) -> None:
     """Writes a file so that at any time it has either its old content or all of the new one.
 
-    The content is first written to a hidden file beside it, forced to the disk, and then moved.
+    The content is first written to a hidden file beside it, forced to the disk, and then moved. The hidden file's name
+    is used once, by no other process, thread or machine, and the file is locked until it is moved:
+    :func:`remove_leftovers` so tells it from one whose process was killed.
 
     Raises:
         OSError: if it could not be written; ``file`` is then as it was.
     """
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")  # another process may write the same file
+    out = _open_partial(file)
+    partial = Path(out.name)
     try:
-        with partial.open("wb") as out:
+        with out:
             out.write(content)
             out.flush()
             os.fsync(out.fileno())
-        partial.replace(file)
+            partial.replace(file)  # while it is open, and so locked
+            unlock(out.fileno())  # a process that was forked meanwhile would keep the lock
         folder = os.open(file.parent, os.O_RDONLY)  # the move is stored in the folder, which has to reach the disk too
-        os.fsync(folder)
-        os.close(folder)
-    except OSError:
-        partial.unlink(missing_ok=True)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise
+
+
+def _open_partial(file: Path) -> BinaryIO:
+    """Opens and locks a new hidden file beside ``file``."""
+    while True:
+        partial = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(6)}{PARTIAL}")
+        out = partial.open("xb")
+        # A process that removes leftovers may have locked it, and perhaps removed it, before it was locked here.
+        if try_exclusive(out.fileno()) is not False and is_file_at(out.fileno(), partial):
+            return out
+        out.close()
+        partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes the hidden files that killed processes have left in a folder while they wrote.
+
+    A file that a living process writes is locked, and stays. On a file system without locks, files stay for a day.
+    """
+    for partial in folder.glob(f".*{PARTIAL}"):
+        with suppress(OSError), partial.open("r+b") as file:
+            is_unlocked = try_exclusive(file.fileno())
+            if is_unlocked is None:
+                is_unlocked = time.time() - partial.stat().st_mtime > OLD
+            if is_unlocked:
+                partial.unlink(missing_ok=True)

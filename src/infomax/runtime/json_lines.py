@@ -5,15 +5,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+from infomax.runtime.locks import exclusive_file
+
 
 def append_json_line(file: Path, row: dict[str, Any]) -> None:
     """Adds one line of JSON to a file, and makes the file if it does not exist.
 
-    If the last line was cut short, a line break goes before the new one.
+    If the last line was cut short, a line break goes before the new one. A process that adds a line at the same time is
+    waited for.
     """
-    with file.open("ab+") as lines:
+    with file.open("ab+") as lines, exclusive_file(lines.fileno()):
+        lines.seek(0, os.SEEK_END)  # it may have grown while this process waited
         is_cut = lines.tell() > 0 and (lines.seek(-1, os.SEEK_END), lines.read(1))[1] != b"\n"
         lines.write((("\n" if is_cut else "") + json.dumps(row) + "\n").encode())
+        lines.flush()
 
 
 def read_json_lines(file: Path) -> list[dict[str, Any]]:

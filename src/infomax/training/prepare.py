@@ -23,7 +23,8 @@ from infomax.recipes.registry import (
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, create_run_folder, recipe_differences
 from infomax.runtime.checks import check_count, check_number, choose, choose_device
-from infomax.runtime.files import write_atomic
+from infomax.runtime.files import remove_leftovers, write_atomic
+from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.text import show
@@ -40,6 +41,9 @@ class PreparedRun:
     """The images, opened."""
     launch: LaunchOptions
     """Options of this machine and of this start, which decide no result."""
+    lock: FolderLock
+    """The lock on the run folder, which keeps other processes from writing it. It is to be released after the
+    training."""
 
 
 def prepare_run(options: PretrainOptions) -> PreparedRun:
@@ -48,7 +52,8 @@ def prepare_run(options: PretrainOptions) -> PreparedRun:
     Nothing is written before all is known to be possible.
 
     Raises:
-        ValueError: if anything asked for is not possible, or a run to be resumed was started otherwise.
+        ValueError: if anything asked for is not possible, a run to be resumed was started otherwise, or another process
+            writes the folder.
     """
     choice = _parse_choice(options)
     launch = launch_options(options)
@@ -76,18 +81,59 @@ def prepare_run(options: PretrainOptions) -> PreparedRun:
         "workers": launch.workers,
         "compile": launch.compile,
     }
-    if resumed is None:
-        picture = picture_of_views(source, recipe)
-        run = create_run_folder(options.out, recipe, data=images, launch=machine, overwrite=options.overwrite)
-        write_atomic(run.path / "views.png", picture)
-    else:
-        run = resumed
-        run.note_resumption(images, machine)
+    run, lock = _write_run_folder(options, resumed, recipe, source, images=images, launch=machine)
     for line in describe_splits(source, to_train=True, notes_alone=launch.quiet):
         show(line, file=sys.stderr)
     if not launch.quiet:
         show(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
-    return PreparedRun(run, source, launch)
+    return PreparedRun(run, source, launch, lock)
+
+
+def _write_run_folder(
+    options: PretrainOptions, resumed: Run | None, recipe: Recipe, source: Source, **config: dict[str, Any]
+) -> tuple[Run, FolderLock]:
+    """Locks the run folder and writes what is known before the training.
+
+    Args:
+        options: The options of the training.
+        resumed: The run to go on with; None makes a new one.
+        recipe: The recipe with all changes.
+        source: The images, opened.
+        config: ``images`` and ``launch`` as ``config.json`` holds them.
+    """
+    picture = picture_of_views(source, recipe) if resumed is None else b""
+    lock = _lock_run_folder(options, resumed, recipe)
+    try:
+        if resumed is not None:
+            resumed.note_resumption(config["images"], config["launch"])
+            return resumed, lock
+        data, launch = config["images"], config["launch"]
+        run = create_run_folder(options.out, recipe, data=data, launch=launch, overwrite=options.overwrite)
+        write_atomic(run.path / "views.png", picture)
+    except BaseException:
+        lock.release()
+        raise
+    return run, lock
+
+
+def _lock_run_folder(options: PretrainOptions, resumed: Run | None, recipe: Recipe) -> FolderLock:
+    """Locks the run folder, which is made if it is new, and checks that it is still as it was found.
+
+    Raises:
+        ValueError: if another process writes the folder, or has changed it since.
+    """
+    options.out.mkdir(parents=True, exist_ok=True)
+    lock = FolderLock(options.out)
+    try:
+        remove_leftovers(options.out)
+        if resumed is None:
+            check_output_folder(options.out, overwrite=options.overwrite)
+        elif resumed.recipe != recipe:
+            raise ValueError(f"--resume: {resumed.path} was replaced by another run a moment ago")
+    except BaseException:
+        lock.release()
+        raise
+    return lock
 
 
 def launch_options(options: PretrainOptions) -> LaunchOptions:

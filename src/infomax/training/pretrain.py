@@ -1,15 +1,19 @@
 """Pretraining: a run folder is made of the options, and its recipe is trained by one process or many."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
+from multiprocessing.process import parent_process
 from os import PathLike
 
 from infomax.runs.run_folder import Run
 from infomax.runtime.collectives import broadcast_from_rank0, process_group
+from infomax.runtime.failures import MachineError
+from infomax.runtime.locks import FIRST_RANK, FolderLock
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of, rank_from_environment, run_ranks
 from infomax.training.loop import train
 from infomax.training.options import LaunchOptions, PretrainOptions
-from infomax.training.prepare import launch_options, prepare_run
+from infomax.training.prepare import PreparedRun, launch_options, prepare_run
 
 
 def pretrain(
@@ -115,21 +119,50 @@ def run_pretraining(options: PretrainOptions) -> Run:
     rank_info = rank_from_environment()
     if rank_info is not None:
         launch = launch_options(options)
-        with process_group(rank_info.rank, rank_info.world_size, device=device_of(launch.device, rank_info.local_rank)):
-            run = broadcast_from_rank0(lambda: prepare_run(options).run)  # each rank opens the images itself
+        with (
+            process_group(rank_info.rank, rank_info.world_size, device=device_of(launch.device, rank_info.local_rank)),
+            ExitStack() as locks,
+        ):
+            # The first rank holds the lock, and each rank opens the images itself.
+            run = broadcast_from_rank0(lambda: _prepare_and_hold(options, locks).run)
             train(run, launch, rank_info.local_rank)
         return run
-    prepared = prepare_run(options)
-    if prepared.launch.world_size > 1:
-        run_ranks(_train_rank, prepared.launch.world_size, prepared.run, prepared.launch)
-    else:
-        train(prepared.run, prepared.launch, source=prepared.source)
+    with ExitStack() as locks:
+        prepared = _prepare_and_hold(options, locks)
+        if prepared.launch.world_size > 1:
+            run_ranks(_train_rank, prepared.launch.world_size, prepared.run, prepared.launch)
+        else:
+            train(prepared.run, prepared.launch, source=prepared.source)
     return prepared.run
+
+
+def _prepare_and_hold(options: PretrainOptions, locks: ExitStack) -> PreparedRun:
+    """Prepares a run whose folder stays locked until ``locks`` is closed."""
+    prepared = prepare_run(options)
+    locks.enter_context(prepared.lock)
+    return prepared
 
 
 def _train_rank(run: Run, launch: LaunchOptions) -> None:
     """Trains as one of several processes on this machine."""
     rank_info = rank_from_environment()
     assert rank_info is not None
-    with process_group(rank_info.rank, rank_info.world_size, device=device_of(launch.device, rank_info.local_rank)):
+    with (
+        process_group(rank_info.rank, rank_info.world_size, device=device_of(launch.device, rank_info.local_rank)),
+        _lock_of_first_rank(run) if rank_info.rank == 0 else nullcontext(),
+    ):
         train(run, launch, rank_info.local_rank)
+
+
+def _lock_of_first_rank(run: Run) -> FolderLock:
+    """Locks the run folder for the first rank too, which writes it even after the process that started it was killed.
+
+    Raises:
+        MachineError: if that process is killed already: another one may have begun to write the folder since.
+    """
+    lock = FolderLock(run.path, FIRST_RANK)
+    parent = parent_process()
+    if parent is not None and not parent.is_alive():
+        lock.release()
+        raise MachineError(f"process {parent.pid}, which started the ranks, was ended")
+    return lock
