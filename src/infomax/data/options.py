@@ -22,8 +22,9 @@ class DataOptions:
     """Fetch a named data set that is not there."""
     classes: Annotated[str | None, Shown(metavar="FILE", default="all")] = None
     """Text file with the classes to keep, one on each line."""
-    subset: Annotated[str | None, Shown(metavar="FILE", default="all")] = None
-    """Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt."""
+    subset: Annotated[str | None, Shown(metavar="FILE|1percent|10percent", default="all")] = None
+    """Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word 1percent
+    or 10percent, for that share of the labelled images."""
 
     def given_location(self) -> dict[str, str]:
         """Returns the parts of the images' location that are given, by their names."""

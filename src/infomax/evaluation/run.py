@@ -56,8 +56,8 @@ def evaluate(
             ~/.cache/infomax/data.
         download: Fetch a named data set that is not there.
         classes: Text file with the classes to keep, one on each line. Default: all.
-        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
-            all.
+        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
+            1percent or 10percent, for that share of the labelled images. Default: all.
         out: File that a line is added to for each result. Default: the run's results.jsonl; rows of another encoder
             are not kept.
         device: Kind of device; auto takes the GPU if there is one.

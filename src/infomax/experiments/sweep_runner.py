@@ -64,8 +64,8 @@ def sweep(
             ~/.cache/infomax/data.
         download: Fetch a named data set that is not there.
         classes: Text file with the classes to keep, one on each line. Default: all.
-        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
-            all.
+        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
+            1percent or 10percent, for that share of the labelled images. Default: all.
         views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
             NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.

@@ -60,8 +60,8 @@ def pretrain(
             ~/.cache/infomax/data.
         download: Fetch a named data set that is not there.
         classes: Text file with the classes to keep, one on each line. Default: all.
-        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt. Default:
-            all.
+        subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
+            1percent or 10percent, for that share of the labelled images. Default: all.
         method: Method to train with. Default: the recipe's, or mira.
         recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.layouts import imagenet as write_imagenet
 from infomax.data.images import ArrayImages
 from infomax.data.sources.location import DataLocation, default_data_dir, open_source
 from infomax.data.sources.named import NAMED_DATASETS
+from infomax.data.splits import labelled_splits
 
 
 @pytest.fixture
@@ -152,3 +154,41 @@ def test_an_empty_npz_and_a_too_long_name_are_value_errors(tmp_path):
     for data in (str(tmp_path / "x.npz"), "x" * 5000):
         with pytest.raises(ValueError, match="--data "):
             open_source(data)
+
+
+def test_a_share_keeps_some_of_each_class_and_the_test_images_of_all(folder):
+    digits = [open_source("digits"), *(DataLocation("digits", subset=s).open() for s in ("10percent", "1percent"))]
+    whole, tenth, hundredth = (labelled_splits(source) for source in digits)
+    for _, test in (tenth, hundredth):
+        assert test.labels.tolist() == whole[1].labels.tolist()
+        assert (test.images.pixels[test.index] == whole[1].images.pixels[whole[1].index]).all()
+    counts, of_all = np.bincount(tenth[0].labels), np.bincount(whole[0].labels)
+    assert counts.tolist() == [-(-n // 10) for n in of_all]
+    assert np.bincount(hundredth[0].labels).tolist() == [-(-n // 100) for n in of_all]
+    train, test = ({x.tobytes() for x in part.images.pixels[part.index]} for part in tenth)
+    assert not train & test
+    assert any(f"--subset 10percent keeps {counts.sum()} of 1438 labelled images" in note for note in digits[1].notes)
+    again = DataLocation("digits", subset="10percent").open()
+    assert again.train.fingerprint() == digits[1].train.fingerprint()
+    source = DataLocation(str(folder), subset="10percent").open()
+    assert source.train.labels.tolist() == [0, 1, 2]  # one at least
+    assert len(source.test) == 9
+    assert DataLocation("digits", subset="10percent").resolved().subset == "10percent"
+
+
+def test_a_share_of_imagenet_is_simclrs_list(tmp_path):
+    write_imagenet(tmp_path)
+    location = DataLocation("imagenet", str(tmp_path), subset="1percent")
+    with pytest.raises(ValueError, match="is SimCLR's list of images, which is wanted as .*imagenet_subsets/1p"):
+        location.open()
+    train = open_source("imagenet", data_dir=str(tmp_path)).train
+    (tmp_path / "imagenet_subsets").mkdir()
+    write_lines(tmp_path / "imagenet_subsets" / "1percent.txt", train.name(1).rsplit("/")[-1])
+    assert [location.open().train.name(i) for i in range(1)] == [train.name(1)]
+    assert len(location.open().train) == 1
+
+
+def test_no_share_is_drawn_without_labels(tmp_path):
+    np.savez(tmp_path / "x.npz", images=np.zeros((20, 8, 8, 3), np.uint8))
+    with pytest.raises(ValueError, match="--subset 1percent: --data .* cannot be drawn from: "):
+        DataLocation(str(tmp_path / "x.npz"), subset="1percent").open()

@@ -15,6 +15,7 @@ from infomax.data.sources.hugging_face import open_hugging_face
 from infomax.data.sources.lists import open_list
 from infomax.data.sources.named import NAMED_DATASETS, open_named
 from infomax.data.sources.shards import open_shards
+from infomax.data.sources.shares import SHARES, draw_share, published_list
 from infomax.data.splits import Source
 from infomax.runtime.files import cache_folder
 
@@ -37,7 +38,8 @@ class DataLocation:
     """Text file with the classes to keep, one on each line; None keeps all."""
     subset: str | None = None
     """Text file with the training images to keep, one on each line; None keeps all. A line is a path, a file name with
-    or without its suffix, or a number in an array."""
+    or without its suffix, or a number in an array. ``1percent`` and ``10percent`` are that share of the labelled
+    images: SimCLR's of ImageNet, else drawn class by class."""
 
     def resolved(self) -> "DataLocation":
         """Returns the same location with absolute paths, so that it can be opened from any folder.
@@ -45,7 +47,7 @@ class DataLocation:
         Raises:
             ValueError: if ``data`` is empty.
         """
-        files = {k: v and _absolute(v) for k, v in vars(self).items() if k != "data"}
+        files = {k: v and (v if v in SHARES else _absolute(v)) for k, v in vars(self).items() if k != "data"}
         if self.data == "digits":
             return DataLocation(self.data, **files)
         if self.data in NAMED_DATASETS:
@@ -90,7 +92,7 @@ class DataLocation:
         # The name is the user's, with the number of images if shards have been counted.
         source = replace(source, name=self.data + source.name.removeprefix(location.data))
         if self.subset is not None:
-            source = _keep_listed_images(source, _read_lines("--subset", self.subset), self.subset)
+            source = _keep_subset(source, self.subset, Path(location.data_dir or default_data_dir()))
         if self.classes is not None:
             source = _keep_listed_classes(source, _read_lines("--classes", self.classes), self.classes)
         return source
@@ -186,6 +188,16 @@ def _keep_listed_classes(source: Source, listed: list[str], file: str) -> Source
 
     train, test, val = map(keep, (source.train, source.test, source.val))
     return replace(source, train=train, test=test, val=val, unlabelled=None)
+
+
+def _keep_subset(source: Source, subset: str, data_dir: Path) -> Source:
+    """Returns the source with the training images that a file lists, or with a share of them."""
+    file: str | None = subset
+    if subset in SHARES:
+        file = published_list(source.name, data_dir, subset)
+    if file is None:
+        return draw_share(source, subset)
+    return _keep_listed_images(source, _read_lines("--subset", file), file)
 
 
 def _keep_listed_images(source: Source, listed: list[str], file: str) -> Source:
