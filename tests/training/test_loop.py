@@ -7,6 +7,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from infomax.cli import main
 from infomax.methods.base import Views
 from infomax.recipes.registry import METHODS
 from infomax.runs.run_folder import Run
+from infomax.runs.trained_method import load_trained_method
 from infomax.runtime import checkpoints
 from infomax.runtime.failures import MachineError
 from infomax.runtime.files import write_atomic
@@ -299,8 +301,49 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_used(arrays, tmp_path,
     assert sorted(file.suffix for file in (run.path / "checkpoints").iterdir()) == [".ckpt", ".ckpt", ".damaged"]
     for file in checkpoints.list_checkpoints(run.path / "checkpoints"):
         file.write_bytes(b"")
-    with pytest.raises(ValueError, match="none of the 2 checkpoints .* can be read"):
+    for _ in range(2):  # the second time too: nothing is trained from step 0 without a word
+        with pytest.raises(ValueError, match="none of the 3 checkpoints .* can be read; remove them .* --overwrite"):
+            pretrain(out=run.path, resume=True, quiet=True)
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(ValueError, match="trained for 12 steps, but its checkpoints are gone; --overwrite"):
         pretrain(out=run.path, resume=True, quiet=True)
+
+
+ALLOCATION = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+
+@pytest.mark.parametrize(
+    ("owner", "function", "failure", "raised"),
+    [
+        (Path, "read_bytes", OSError(5, "Input/output error"), OSError),
+        (Path, "read_bytes", MemoryError(), MachineError),
+        (torch, "load", ALLOCATION, MachineError),
+    ],
+)
+def test_a_checkpoint_that_memory_or_the_disk_could_not_read_stays(
+    arrays, tmp_path, monkeypatch, owner, function, failure, raised
+):
+    """Neither says anything about the checkpoint."""
+    run = go(tmp_path / "run", arrays, epochs=1)
+    before = sorted(file.name for file in (run.path / "checkpoints").iterdir())
+
+    def failing(*_, **__):
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, function, failing)
+        with pytest.raises(raised):
+            pretrain(out=run.path, resume=True, quiet=True)
+    assert sorted(file.name for file in (run.path / "checkpoints").iterdir()) == before
+
+
+def test_who_only_reads_a_run_renames_nothing_in_it(arrays, tmp_path):
+    run = go(tmp_path / "run", arrays, epochs=1)
+    (file,) = checkpoints.list_checkpoints(run.path / "checkpoints")
+    file.write_bytes(b"")
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        load_trained_method(run)
+    assert file.exists()
 
 
 def test_a_clock_that_jumps_changes_nothing(arrays, tmp_path, monkeypatch):

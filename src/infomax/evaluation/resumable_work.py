@@ -100,7 +100,7 @@ class ResumableWork:
         """Returns the state of a part that was kept last, on the CPU; None if there is none."""
         if (folder := self.folder) is None:
             return None
-        file = broadcast_from_rank0(lambda: checkpoints.newest_readable(folder / name))
+        file = broadcast_from_rank0(lambda: checkpoints.newest_readable(folder / name, set_aside=True))
         return None if file is None else checkpoints.load(file)
 
     def discard(self) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.text import note
 
 KEPT = 2
+DAMAGED = ".damaged"  # suffix of a checkpoint that was set aside
 NAME = re.compile(r"step-(\d{8,})-([0-9a-f]{8})\.ckpt")
 
 
@@ -62,41 +64,62 @@ def step_of(file: Path) -> int:
     return int(match[1]) if match is not None else 0
 
 
+class DamagedError(ValueError):
+    """An error that says that a file is no checkpoint, or no longer the one that was written."""
+
+
 def load(file: Path) -> dict[str, Any]:
     """Reads the state in a checkpoint, with all tensors on the CPU.
 
     Raises:
-        ValueError: if the content does not fit the hash in the file's name, or if it holds anything but tensors and
+        DamagedError: if the content does not fit the hash in the file's name, or if it holds anything but tensors and
             plain values.
+        OSError: if the disk cannot be read.
+        MachineError: if there is too little memory.
     """
-    content = file.read_bytes()
     match = NAME.fullmatch(file.name)
-    if match is not None and hashlib.sha256(content).hexdigest()[:8] != match[2]:
-        raise ValueError(f"{file} is torn or damaged: its content is not what its name says")
     try:
+        content = file.read_bytes()
+        if match is not None and hashlib.sha256(content).hexdigest()[:8] != match[2]:
+            raise DamagedError(f"{file} is torn or damaged: its content is not what its name says")
         with warnings.catch_warnings(action="ignore"):  # torch warns of the same that the error below says
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (OSError, DamagedError):
+        raise
     except Exception as error:  # torch raises many kinds of errors if a file is not a checkpoint
-        raise ValueError(f"{file} is not a checkpoint of tensors and plain values; nothing of it was run") from error
+        if (failure := describe_machine_failure(error, "free some")) is not None:
+            raise MachineError(f"{file} could not be read: {failure}") from error
+        raise DamagedError(f"{file} is not a checkpoint of tensors and plain values; nothing of it was run") from error
 
 
-def newest_readable(folder: Path) -> Path | None:
-    """Returns the latest checkpoint that can be read, or None if the folder has no checkpoint.
+def newest_readable(folder: Path, *, set_aside: bool = False) -> Path | None:
+    """Returns the latest checkpoint that can be read, or None if the folder never had one.
 
-    A checkpoint that cannot be read is reported on the standard error and renamed to ``.damaged``.
+    A damaged checkpoint is reported on the standard error, and the one before it is tried. If memory or the disk fails
+    while a checkpoint is read, that says nothing about the checkpoint: then everything stays as it is.
+
+    Args:
+        folder: The folder of checkpoints, which need not exist.
+        set_aside: Whether a damaged checkpoint is renamed to ``.damaged``; only the process that writes the folder may.
 
     Raises:
-        ValueError: if there are checkpoints, but none can be read.
+        ValueError: if there are checkpoints, but all are damaged.
+        OSError: if the disk cannot be read.
+        MachineError: if there is too little memory.
     """
-    files = list_checkpoints(folder)
-    for file in files:
+    for file in list_checkpoints(folder):
         try:
             load(file)
-        except (ValueError, OSError) as error:
+        except DamagedError as error:
             note(f"{error}; trying the one before")
-            file.rename(file.with_suffix(".damaged"))
+            if set_aside:
+                file.rename(file.with_suffix(DAMAGED))
+        except FileNotFoundError:
+            if set_aside:
+                raise
+            return newest_readable(folder)  # a run that is being trained has written newer ones meanwhile
         else:
             return file
-    if files:
-        raise ValueError(f"none of the {len(files)} checkpoints in {folder} can be read")
+    if damaged := [*list_checkpoints(folder), *folder.glob(f"*{DAMAGED}")]:
+        raise ValueError(f"none of the {len(damaged)} checkpoints in {folder} can be read; remove them to start anew")
     return None

@@ -116,6 +116,24 @@ def train_step(
     return step
 
 
+def _checkpoint_to_resume(run: Run) -> Path | None:
+    """Returns the checkpoint that a run goes on from; None if it starts from the first step.
+
+    Raises:
+        ValueError: if the run was trained, and has no checkpoint that can be read.
+    """
+    try:
+        newest = checkpoints.newest_readable(run.path / "checkpoints", set_aside=True)
+    except ValueError as error:
+        raise ValueError(f"--resume {run.path}: {error}, or --overwrite the run") from error
+    if newest is None and (steps := run.trained_steps):
+        raise ValueError(
+            f"--resume {run.path}: its encoder was trained for {steps} steps, but its checkpoints are gone; "
+            "--overwrite the run to start anew"
+        )
+    return newest
+
+
 class TrainingLoop:
     """Trains one run on one rank, from its last checkpoint to its end.
 
@@ -134,7 +152,7 @@ class TrainingLoop:
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
         self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile)
-        newest = broadcast_from_rank0(lambda: checkpoints.newest_readable(run.path / "checkpoints"))
+        newest = broadcast_from_rank0(lambda: _checkpoint_to_resume(run))
         width = self.engine.method.eval_encoder.width
         self.online = online_evaluation(source, recipe, width=width, device=device, workers=launch.workers)
         seconds, self.skipped, probe_is_new = 0.0, 0, False
