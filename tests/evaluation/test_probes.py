@@ -17,7 +17,7 @@ from infomax.evaluation.probes import PROBES, TRUST, LinearProbes, Probe, held_o
 from infomax.evaluation.probing import probe
 from infomax.evaluation.representations import labelled, represent
 from infomax.features.extraction import recalibrate_batch_norm
-from infomax.models.encoders import build_encoder, save_encoder
+from infomax.models.encoders import build_encoder, load_encoder, save_encoder
 from infomax.runtime.collectives import rank, world_size
 from infomax.runtime.files import cache_folder
 from ranks import on_ranks
@@ -111,6 +111,28 @@ def test_a_probe_learns_with_and_without_augmentation(folder):
         assert (row.labelled_images, row.test_images, row.epochs) == (1438, 359, 3)
         assert row.interval[0] < row.top1 < row.interval[1]
         assert row.held_out_top1 is None
+
+
+def test_a_probe_interpolates_as_its_paper_does_the_images_that_it_classifies_too(folder, monkeypatch):
+    """MIRA's, MoCo's and SimSiam's code resizes all images linearly, that of CorInfoMax cubically."""
+    seen = []
+    job = probing.ProbeJob
+    monkeypatch.setattr(
+        probing,
+        "ProbeJob",
+        lambda r, *words, **more: seen.append(r.encoder.preprocessing.bicubic) or job(r, *words, **more),
+    )
+    rows = [probe(folder, "digits", name=name, no_augmentation=True, epochs=1) for name in ("mira", "corinfomax")]
+    assert seen == [False, True]
+    assert load_encoder(folder).preprocessing.bicubic
+    assert rows[0].top1 != rows[1].top1
+    assert [name for name, settings in PROBES.items() if settings.bicubic] == ["corinfomax", "corinfomax-imagenet"]
+
+
+def test_the_probe_of_mvebs_cifar_run_learns_from_whole_images(folder):
+    row = probe(folder, "digits", name="mveb-cifar", epochs=1)
+    assert (row.augmentation, row.batch_size, row.learning_rate) == (False, 128, 0.01)
+    assert [name for name, settings in PROBES.items() if not settings.augmentation] == ["mveb-cifar"]
 
 
 def test_the_learning_rate_is_chosen_without_the_test_images(folder, monkeypatch):

@@ -137,6 +137,13 @@ def test_images_are_shown_whole_but_for_what_is_not_square(folder):
     assert what.encoder.preprocessing.resize == what.encoder.preprocessing.size == 16
 
 
+def test_images_are_resized_cubically_whatever_the_encoder_does(tmp_path):
+    """The published procedure says how, MVEB's Sec. 6.4 too."""
+    linear = Preprocessing(resize=20, size=16, bicubic=False)
+    save_encoder(build_encoder(**SETTINGS), SETTINGS, linear, tmp_path)
+    assert to_transfer(tmp_path, EvaluationOptions()).encoder.preprocessing.bicubic
+
+
 def test_what_transfer_refuses():
     with pytest.raises(ValueError, match="has no labels to evaluate by"):
         parts(Source("made", ArrayImages(np.zeros((9, 4, 4, 3), np.uint8), None, [])))

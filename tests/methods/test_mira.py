@@ -94,13 +94,18 @@ def convex_solver(logits, temperature, beta):
 
 
 def published_pseudo_code(logits, temperature, beta, iterations):
-    """Runs the paper's Algorithm 1 with its exponent -beta inside the loop, and the keepdim that it needs to run."""
+    """Runs the paper's Algorithm 1 with its exponent -beta inside the loop, and the keepdim that it needs to run.
+
+    Returns its targets, and those that the exponent of its loop would give instead of that of its last line.
+    """
     k = softmax(logits / temperature / (1 - beta), axis=1)
     v = k.mean(axis=0) ** (1 - beta)
     for _ in range(iterations):
         v = (k / (v**-beta * k).sum(axis=1, keepdims=True)).mean(axis=0) ** (1 - beta)
-    v = v ** (-beta / (1 - beta))
-    return v * k / (v * k).sum(axis=1, keepdims=True)
+    targets = [
+        weights * k / (weights * k).sum(axis=1, keepdims=True) for weights in (v ** (-beta / (1 - beta)), v**-beta)
+    ]
+    return targets[0], targets[1]
 
 
 def kkt_residual(w, logits, temperature, beta):
@@ -155,10 +160,31 @@ def test_targets_satisfy_the_kkt_conditions(logits, beta):
     assert kkt_residual(optimum_of(logits, beta), logits, TEMPERATURE, beta) < 1e-9
 
 
+def problem_of_the_published_loop(temperature, beta):
+    """Returns the temperature and the beta of the problem that the fixed point of Algorithm 1's loop belongs to."""
+    other_beta = beta * (1 - beta)
+    return temperature * (1 - beta) / (1 - other_beta), other_beta
+
+
 @pytest.mark.parametrize("beta", BETAS)
-def test_kkt_check_rejects_the_exponent_of_the_published_pseudo_code(logits, beta):
-    wrong = published_pseudo_code(logits, TEMPERATURE, beta, CONVERGED[beta])
+def test_the_loop_of_the_published_pseudo_code_solves_another_problem(logits, beta):
+    """At beta = 2/3 it is that of beta 2/9 and 3/7 of the temperature."""
+    _, of_the_loop = published_pseudo_code(logits, TEMPERATURE, beta, CONVERGED[beta])
+    temperature, other_beta = problem_of_the_published_loop(TEMPERATURE, beta)
+    assert kkt_residual(of_the_loop, logits, temperature, other_beta) < 1e-8
+    expected = assign(torch.from_numpy(logits), temperature=temperature, beta=other_beta, iterations=200)
+    np.testing.assert_allclose(of_the_loop, expected.numpy(), rtol=0, atol=1e-9)
+    if beta == 2 / 3:
+        assert (temperature / TEMPERATURE, other_beta) == pytest.approx((3 / 7, 2 / 9))
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_the_targets_of_the_published_pseudo_code_solve_neither_problem(logits, beta):
+    """Its last line has the exponent of Eq. 5, but the marginal that it raises is that of the other problem."""
+    wrong, _ = published_pseudo_code(logits, TEMPERATURE, beta, CONVERGED[beta])
     assert kkt_residual(wrong, logits, TEMPERATURE, beta) > 0.1
+    assert kkt_residual(wrong, logits, *problem_of_the_published_loop(TEMPERATURE, beta)) > 0.1
+    assert np.abs(wrong - optimum_of(logits, beta)).max() > 0.01
 
 
 @pytest.mark.parametrize("beta", [2 / 3, 0.9])

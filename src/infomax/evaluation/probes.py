@@ -39,7 +39,9 @@ class Probe:
     end: float = 0.0
     """The end of the cosine, as a share of the learning rate."""
     bicubic: bool = False
-    """Whether random crops are interpolated bicubically; otherwise bilinearly."""
+    """Whether random crops, and images to classify, are interpolated bicubically; otherwise bilinearly."""
+    augmentation: bool = True
+    """Whether it learns from random crops; otherwise from the images as they are classified."""
 
     def rate(self, epoch: int) -> float:
         """Returns the share of the learning rate that holds in this epoch, counted from 0."""
@@ -60,6 +62,8 @@ PROBES = {
     "carl": Probe(epochs=100, batch_size=256, learning_rate=30.0, drops=(60, 80)),
     # MVEB, Sec. 6.2: as SimSiam, for 50 epochs; 0.1 * batch / 256.
     "mveb": Probe(epochs=50, batch_size=4096, learning_rate=1.6, optimizer="larc"),
+    # MVEB, Sec. 7.6: "the same experiment setting as [15]"; from that paper's code (decisions: mveb-cifar-probe).
+    "mveb-cifar": Probe(epochs=100, batch_size=128, learning_rate=0.01, drops=(60, 80), augmentation=False),
 }
 """The probes of the papers, by the names that ``--probe`` takes."""
 

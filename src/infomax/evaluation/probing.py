@@ -71,12 +71,12 @@ def probe(
         check_number("--learning-rate", rate, low=0, open_low=True)
     check_count("--seed", seed, low=0)
     source, train, test = labelled(data)
-    representation = represent(encoder, evaluation)
+    # As the papers' code resizes the images that it classifies (decisions: probe-resize).
+    representation = represent(encoder, evaluation, change=lambda usual: replace(usual, bicubic=settings.bicubic))
+    augmentation = settings.augmentation and not no_augmentation
     settings = replace(settings, batch_size=min(settings.batch_size, len(train.index)))
     start = time.perf_counter()
-    job = ProbeJob(
-        representation, settings, rates, train, seed=seed, augmentation=not no_augmentation, evaluation=evaluation
-    )
+    job = ProbeJob(representation, settings, rates, train, seed=seed, augmentation=augmentation, evaluation=evaluation)
     probes = job.train()
     best, held_out_accuracy = 0, None
     if job.held_out is not None:
@@ -92,7 +92,7 @@ def probe(
         learning_rate=rates[best],
         learning_rates=tuple(rates) if held_out_accuracy is not None else None,
         held_out_top1=held_out_accuracy,
-        augmentation=not no_augmentation,
+        augmentation=augmentation,
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         steps=job.steps,

@@ -1,4 +1,4 @@
-"""Transfer: a linear classifier on frozen features of other data sets (MIRA's Table 5, MVEB's Table 3).
+"""Transfer: a linear classifier on frozen features of other data sets (MIRA's Table 5, MVEB's Table 4).
 
 The procedure of Kornblith et al. (2019) and Ericsson et al. (2021): multinomial logistic regression, its L2 penalty
 chosen among 45 on validation images, fitted again to training and validation images together, and reported on the test
@@ -100,7 +100,8 @@ def transfer(
 ) -> TransferRow:
     """Returns the test score of the linear classifier whose penalty is best on the validation images.
 
-    Images are resized until their shorter side is that of the encoder's input, and the centre is cropped.
+    Images are resized, by cubic interpolation, until their shorter side is that of the encoder's input, and the centre
+    is cropped.
 
     Args:
         encoder: Name of the encoder, or what :func:`to_transfer` made of it, for several data sets.
@@ -144,7 +145,7 @@ def transfer(
 
 def to_transfer(encoder: str | PathLike[str], evaluation: EvaluationOptions) -> Representation:
     """Opens an encoder that is shown the whole shorter side of an image, as these protocols do."""
-    return represent(encoder, evaluation, change=lambda usual: replace(usual, resize=usual.size))
+    return represent(encoder, evaluation, change=lambda usual: replace(usual, resize=usual.size, bicubic=True))
 
 
 def _features(

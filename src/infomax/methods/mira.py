@@ -35,8 +35,9 @@ def assign(
 ) -> Float[Tensor, "b k"]:
     """Computes the pseudo-labels: the minimiser of Eq. 4 over the global batch, by the fixed point of Eqs. 5 and 7.
 
-    The exponent in the loop is -beta/(1 - beta) as in Eq. 7; the paper's Algorithm 1 prints -beta, which solves another
-    problem (docs/decisions.md, mira-exponent). No gradient flows through the result.
+    The exponent in the loop is -beta/(1 - beta) as in Eq. 7. The paper's Algorithm 1 prints -beta there; its targets
+    minimise neither Eq. 4 nor the other problem that its loop solves (docs/decisions.md, mira-exponent). No gradient
+    flows through the result.
 
     Args:
         logits: The teacher's logits, [B, K], one row an image. In the paper they are cosines in [-1, 1]; any finite

@@ -43,7 +43,7 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
 
 
 def learning_rate(settings: OptimizerSettings, progress: Progress, *, epochs: int) -> float:
-    """Returns the learning rate of the next step.
+    """Returns the learning rate of the next step (docs/decisions.md, schedules).
 
     Args:
         settings: The optimizer's settings.

@@ -64,49 +64,49 @@ def small() -> Recipe:
 @RECIPES.add("cifar10", 0.00438, reported_in("carl-1", "CIFAR-10 200"))
 def cifar10() -> Recipe:
     """Table 1, CIFAR-10, 200 epochs. Paper: no number that can be read. Cost: 0.00438 EFLOP. Decisions: carl-table,
-    carl-unstated, carl-projector."""
+    carl-unstated, carl-projector, carl-views."""
     return _cifar(CIFAR10_MEAN, CIFAR10_STD, prototypes=100)
 
 
 @RECIPES.add("cifar100", 0.00439, reported_in("carl-1", "CIFAR-100 200"))
 def cifar100() -> Recipe:
     """Table 1, CIFAR-100, 200 epochs. Paper: 46.23 % linear top-1, uncertain. Cost: 0.00439 EFLOP. Decisions:
-    carl-table, carl-unstated, carl-projector."""
+    carl-table, carl-unstated, carl-projector, carl-views."""
     return _cifar(CIFAR100_MEAN, CIFAR100_STD, prototypes=1000)
 
 
 @RECIPES.add("cifar10", 0.00328)
 def cifar10_150() -> Recipe:
     """Figure 3, CIFAR-10, 150 epochs, to be varied in method.prototypes. Paper: no number that can be read. Cost:
-    0.00328 EFLOP. Decisions: carl-figures, carl-unstated, carl-projector."""
+    0.00328 EFLOP. Decisions: carl-figures, carl-unstated, carl-projector, carl-views."""
     return replace(cifar10(), epochs=150)
 
 
 @RECIPES.add("cifar100", 0.00329)
 def cifar100_150() -> Recipe:
     """Figure 3, CIFAR-100, 150 epochs, to be varied in method.prototypes. Paper: no number that can be read. Cost:
-    0.00329 EFLOP. Decisions: carl-figures, carl-unstated, carl-projector."""
+    0.00329 EFLOP. Decisions: carl-figures, carl-unstated, carl-projector, carl-views."""
     return replace(cifar100(), epochs=150)
 
 
 @RECIPES.add("stl10", 0.0782, reported_in("carl-1", "STL-10 200"))
 def stl10() -> Recipe:
     """Table 1, STL-10, 200 epochs, 96 pixels, and Figure 2, the weight that falls from 2 to 1. Paper: no number that
-    can be read. Cost: 0.0782 EFLOP. Decisions: carl-table, carl-unstated, carl-projector."""
+    can be read. Cost: 0.0782 EFLOP. Decisions: carl-table, carl-unstated, carl-projector, carl-views."""
     return _stl10(start=2.0, end=1.0)
 
 
 @RECIPES.add("stl10", 0.0782)
 def stl10_constant_1() -> Recipe:
     """Figure 2, STL-10, a constant weight of 1. Paper: no number that can be read. Cost: 0.0782 EFLOP. Decisions:
-    carl-figures, carl-unstated, carl-projector."""
+    carl-figures, carl-unstated, carl-projector, carl-views."""
     return _stl10(start=1.0, end=1.0)
 
 
 @RECIPES.add("stl10", 0.0782)
 def stl10_constant_2() -> Recipe:
     """Figure 2, STL-10, a constant weight of 2. Paper: no number that can be read. Cost: 0.0782 EFLOP. Decisions:
-    carl-figures, carl-unstated, carl-projector."""
+    carl-figures, carl-unstated, carl-projector, carl-views."""
     return _stl10(start=2.0, end=2.0)
 
 

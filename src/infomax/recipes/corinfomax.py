@@ -68,14 +68,15 @@ def small() -> Recipe:
     reported_in("corinfomax-8", "2048-2048-64"),
 )
 def cifar10() -> Recipe:
-    """Table 1, CIFAR-10; also Tables 8 and 10. Paper: 93.18 % linear top-1. Cost: 0.334 EFLOP."""
+    """Table 1, CIFAR-10; also Tables 8 and 10. Paper: 93.18 % linear top-1. Cost: 0.334 EFLOP. Decisions:
+    corinfomax-schedule."""
     return _cifar10()
 
 
 @RECIPES.add("cifar10", 0.334, reported_in("corinfomax-8", "2048-2048-128"))
 def cifar10_dimension_128() -> Recipe:
     """Appendix K, CIFAR-10: the spectrum of a projector with 128 outputs; also Table 8. Paper: no number that can be
-    read. Cost: 0.334 EFLOP. Decisions: corinfomax-spectrum."""
+    read. Cost: 0.334 EFLOP. Decisions: corinfomax-spectrum, corinfomax-schedule."""
     return _cifar10(dimension=128)
 
 
@@ -90,74 +91,79 @@ def cifar10_dimension_128() -> Recipe:
     reported_in("corinfomax-10", "CIFAR-100 Top-1", "CIFAR-100 Top-5"),
 )
 def cifar100() -> Recipe:
-    """Table 1, CIFAR-100; also Tables 4 to 7 and 10. Paper: 71.61 % linear top-1. Cost: 0.342 EFLOP."""
+    """Table 1, CIFAR-100; also Tables 4 to 7 and 10. Paper: 71.61 % linear top-1. Cost: 0.342 EFLOP. Decisions:
+    corinfomax-schedule."""
     return _cifar100()
 
 
 @RECIPES.add("cifar100", 0.342, reported_in("corinfomax-4", "125"))
 def cifar100_attraction_125() -> Recipe:
-    """Table 4, alpha 125. Paper: 69.04 % linear top-1. Cost: 0.342 EFLOP."""
+    """Table 4, alpha 125. Paper: 69.04 % linear top-1. Cost: 0.342 EFLOP. Decisions: corinfomax-schedule."""
     return _cifar100(attraction=125.0)
 
 
 @RECIPES.add("cifar100", 0.342, reported_in("corinfomax-4", "250"))
 def cifar100_attraction_250() -> Recipe:
-    """Table 4, alpha 250. Paper: 71.19 % linear top-1. Cost: 0.342 EFLOP."""
+    """Table 4, alpha 250. Paper: 71.19 % linear top-1. Cost: 0.342 EFLOP. Decisions: corinfomax-schedule."""
     return _cifar100(attraction=250.0)
 
 
 @RECIPES.add("cifar100", 0.342, reported_in("corinfomax-4", "500"))
 def cifar100_attraction_500() -> Recipe:
-    """Table 4, alpha 500. Paper: 71.34 % linear top-1. Cost: 0.342 EFLOP."""
+    """Table 4, alpha 500. Paper: 71.34 % linear top-1. Cost: 0.342 EFLOP. Decisions: corinfomax-schedule."""
     return _cifar100(attraction=500.0)
 
 
 @RECIPES.add("cifar100", 0.342, reported_in("corinfomax-4", "2000"))
 def cifar100_attraction_2000() -> Recipe:
-    """Table 4, alpha 2000. Paper: 69.96 % linear top-1. Cost: 0.342 EFLOP."""
+    """Table 4, alpha 2000. Paper: 69.96 % linear top-1. Cost: 0.342 EFLOP. Decisions: corinfomax-schedule."""
     return _cifar100(attraction=2000.0)
 
 
 @RECIPES.add("cifar100", 0.344, reported_in("corinfomax-5", "256"))
 def cifar100_batch_256() -> Recipe:
-    """Table 5, batch 256. Paper: 70.32 % linear top-1. Cost: 0.344 EFLOP. Decisions: corinfomax-rates."""
+    """Table 5, batch 256. Paper: 70.32 % linear top-1. Cost: 0.344 EFLOP. Decisions: corinfomax-rates,
+    corinfomax-schedule."""
     return replace(_cifar100(), batch_size=256)
 
 
 @RECIPES.add("cifar100", 0.339, reported_in("corinfomax-5", "1024"))
 def cifar100_batch_1024() -> Recipe:
-    """Table 5, batch 1024. Paper: 69.98 % linear top-1. Cost: 0.339 EFLOP. Decisions: corinfomax-rates."""
+    """Table 5, batch 1024. Paper: 69.98 % linear top-1. Cost: 0.339 EFLOP. Decisions: corinfomax-rates,
+    corinfomax-schedule."""
     return replace(_cifar100(), batch_size=1024)
 
 
 @RECIPES.add("cifar100", 0.342, reported_in("corinfomax-6", "0.25"))
 def cifar100_rate_025() -> Recipe:
-    """Table 6, learning rate 0.25. Paper: 71.32 % linear top-1. Cost: 0.342 EFLOP."""
+    """Table 6, learning rate 0.25. Paper: 71.32 % linear top-1. Cost: 0.342 EFLOP. Decisions: corinfomax-schedule."""
     return replace(_cifar100(), optimizer=_optimizer(learning_rate=0.25, end=1e-6))
 
 
 @RECIPES.add("cifar100", 0.342, reported_in("corinfomax-6", "1.0"))
 def cifar100_rate_1() -> Recipe:
-    """Table 6, learning rate 1. Paper: 69.95 % linear top-1. Cost: 0.342 EFLOP."""
+    """Table 6, learning rate 1. Paper: 69.95 % linear top-1. Cost: 0.342 EFLOP. Decisions: corinfomax-schedule."""
     return replace(_cifar100(), optimizer=_optimizer(learning_rate=1.0, end=1e-6))
 
 
 @RECIPES.add("cifar100", 0.342, reported_in("corinfomax-7", "64"))
 def cifar100_dimension_64() -> Recipe:
-    """Table 7, projector with 64 outputs. Paper: 68.19 % linear top-1. Cost: 0.342 EFLOP."""
+    """Table 7, projector with 64 outputs. Paper: 68.19 % linear top-1. Cost: 0.342 EFLOP. Decisions:
+    corinfomax-schedule."""
     return _cifar100(dimension=64)
 
 
 @RECIPES.add("cifar100", 0.343, reported_in("corinfomax-7", "256"))
 def cifar100_dimension_256() -> Recipe:
-    """Table 7, projector with 256 outputs. Paper: 71.26 % linear top-1. Cost: 0.343 EFLOP."""
+    """Table 7, projector with 256 outputs. Paper: 71.26 % linear top-1. Cost: 0.343 EFLOP. Decisions:
+    corinfomax-schedule."""
     return _cifar100(dimension=256)
 
 
 @RECIPES.add("tiny-imagenet", 0.34, reported_in("corinfomax-1", "Tiny-IN"))
 def tiny_imagenet() -> Recipe:
     """Table 1, Tiny ImageNet: ResNet-50, 64 pixels. Paper: 54.86 % linear top-1. Cost: 0.34 EFLOP. Decisions:
-    corinfomax-forgetting."""
+    corinfomax-forgetting, corinfomax-schedule."""
     return Recipe(
         method=_wide(attraction=500.0, forgetting=0.1),
         encoder=EncoderSettings(backbone="resnet50", stem="imagenet"),
@@ -176,7 +182,8 @@ def tiny_imagenet() -> Recipe:
     reported_in("corinfomax-10", "ImageNet-100 Top-1", "ImageNet-100 Top-5"),
 )
 def imagenet100() -> Recipe:
-    """Table 1, ImageNet-100, ResNet-18; also Table 10. Paper: 80.48 % linear top-1. Cost: 1.08 EFLOP."""
+    """Table 1, ImageNet-100, ResNet-18; also Table 10. Paper: 80.48 % linear top-1. Cost: 1.08 EFLOP. Decisions:
+    corinfomax-schedule."""
     return Recipe(
         method=_wide(attraction=500.0),
         encoder=EncoderSettings(backbone="resnet18", stem="imagenet"),
@@ -190,7 +197,8 @@ def imagenet100() -> Recipe:
 
 @RECIPES.add("imagenet100", 1.23, reported_in("corinfomax-1", "IN-100 ResNet-50"))
 def imagenet100_resnet50() -> Recipe:
-    """Table 1, ImageNet-100, ResNet-50. Paper: 82.64 % linear top-1. Cost: 1.23 EFLOP. Decisions: corinfomax-warmup."""
+    """Table 1, ImageNet-100, ResNet-50. Paper: 82.64 % linear top-1. Cost: 1.23 EFLOP. Decisions: corinfomax-warmup,
+    corinfomax-schedule."""
     return replace(imagenet100(), encoder=EncoderSettings(backbone="resnet50", stem="imagenet"), epochs=200)
 
 
@@ -199,7 +207,7 @@ def imagenet100_resnet50() -> Recipe:
 )
 def imagenet() -> Recipe:
     """Table 1, ImageNet; also Tables 2 and 11. Paper: 69.08 % linear top-1. Cost: 6.36 EFLOP. Decisions:
-    corinfomax-forgetting, corinfomax-projector, half-precision."""
+    corinfomax-forgetting, corinfomax-projector, half-precision, corinfomax-schedule."""
     return Recipe(
         method=CorInfoMaxSettings(hidden=8192, dimension=512, projector_norm=True, attraction=2000.0, forgetting=0.1),
         encoder=EncoderSettings(backbone="resnet50", stem="imagenet"),

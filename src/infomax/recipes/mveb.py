@@ -53,8 +53,8 @@ def small() -> Recipe:
 
 @RECIPES.add("cifar10", 0.0902, reported_in("mveb-text-7.6"))
 def cifar10() -> Recipe:
-    """Sec. 7.6, CIFAR-10: ResNet-18 with Adam. Paper: 90.42 % linear top-1. Cost: 0.0902 EFLOP. Decisions:
-    mveb-cifar."""
+    """Sec. 7.6, CIFAR-10: ResNet-18 with Adam. Paper: 90.42 % linear top-1. Cost: 0.0902 EFLOP. Decisions: mveb-cifar,
+    mveb-cifar-probe."""
     half = (0.5, 0.5, 0.5)
     view = View(size=32, bicubic=False, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
     return Recipe(

@@ -42,7 +42,7 @@ class EncoderSettings:
     stem_padding: int = 1
     """Padding of the ResNets' CIFAR stem, in pixels."""
     zero_init_residual: bool = True
-    """Whether each residual branch of a ResNet starts at zero."""
+    """Whether each residual branch of a ResNet starts at zero (docs/decisions.md, zero-residual)."""
 
     def __post_init__(self) -> None:
         if self.backbone == "vit_small" and self.stem != "imagenet":

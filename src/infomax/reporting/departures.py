@@ -27,7 +27,7 @@ def _(row: LinearRow, column: Column, paper: str) -> list[str]:
     from infomax.evaluation.probes import PROBES  # not before: it imports torch
 
     usual = PROBES[row.probe]
-    words = [] if row.augmentation in (None, True) else ["probe without augmentation"]
+    words = [] if row.augmentation in (None, usual.augmentation) else ["probe without augmentation"]
     if row.epochs not in (None, usual.epochs):
         words.append(f"probe of {row.epochs} epochs")
     if row.batch_size not in (None, usual.batch_size):

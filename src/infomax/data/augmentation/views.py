@@ -156,7 +156,8 @@ def byol(size: int) -> tuple[View, View]:
 def simclr(size: int) -> tuple[View, View]:
     """Returns SimCLR's pair of views, which CARL uses.
 
-    Up to 32 pixels it is SimCLR's form for CIFAR, with half the colour distortion and no blur.
+    Up to 32 pixels it is SimCLR's form for CIFAR, with half the colour distortion and no blur (docs/decisions.md,
+    carl-views).
     """
     if size <= 32:
         view = View(size=size, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)

@@ -26,8 +26,8 @@ class LinearOptions(ProtocolOptions):
     probe: Annotated[
         str | None, Shown(metavar="NAME", default="logistic regression, its penalty chosen on a fifth")
     ] = None
-    """Paper's classifier to train: mira, mira-lars, corinfomax, corinfomax-imagenet, carl or mveb. These evaluate the
-    encoder alone."""
+    """Paper's classifier to train: mira, mira-lars, corinfomax, corinfomax-imagenet, mveb, mveb-cifar or carl. These
+    evaluate the encoder alone."""
     learning_rate: Annotated[tuple[float, ...], Shown(metavar="X [X ...]", default="the probe's")] = ()
     """Learning rates of the probe; several are trained in one pass, and one is chosen on a tenth of the training
     images."""
