@@ -1,20 +1,31 @@
 """Opens images that are one array: scikit-learn's digits, .npz and .npy files."""
 
+import re
 import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
 from infomax.data.images import ArrayImages
-from infomax.data.splits import Source
+from infomax.data.sources.assemble import FoundSplit, assemble_source
+from infomax.data.sources.label_values import LabelValues, read_labels
+from infomax.data.sources.npy_headers import ArrayHeader, read_array, read_header, read_headers
+from infomax.data.sources.split_names import ROLES, role_of
+from infomax.data.splits import Source, listed, shown_name
 
-# Names of the arrays of a split, with {} for the split: ours and MedMNIST's, Keras's, and others that are common. In a
-# file with one split, the split's name is empty: "images" and "labels".
-IMAGE_KEYS = ("{}_images", "x_{}", "{}_x", "images{}")
-LABEL_KEYS = ("{}_labels", "y_{}", "{}_y", "{}_label", "labels{}")
-SPLIT_NAMES = {"train": ("train", ""), "test": ("test",), "val": ("val", "valid", "validation")}
+# The words for images and for labels in the names of arrays, which stand before or after the name of a split, or alone:
+# ours and MedMNIST's "train_images", Keras's "x_train", "trainX", "data" and "labels".
+IMAGE_WORDS = ("images", "image", "imgs", "img", "data", "pixels", "x")
+LABEL_WORDS = ("labels", "label", "targets", "target", "classes", "class", "y")
+_SPLITS = "|".join(name for names in ROLES.values() for name in sorted(names, key=len, reverse=True))
+_KEY = {
+    kind: re.compile(f"(?P<before>{_SPLITS})?(?:{'|'.join(words)})(?P<after>{_SPLITS})?")
+    for kind, words in (("images", IMAGE_WORDS), ("labels", LABEL_WORDS))
+}
 
 
 def open_digits() -> Source:
@@ -41,12 +52,12 @@ def open_npy(data: str, path: Path) -> Source:
     Raises:
         ValueError: if it is no such array.
     """
-    try:
-        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"not a readable .npy of plain numbers: {error}") from error
-    pixels, _ = _check_arrays("the array", pixels, None)
-    return Source(data, ArrayImages(pixels, None, []))
+    with path.open("rb") as file:
+        header = read_header(file, "the array", path.stat().st_size)
+    _check_images("the array", header)
+    pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = ArrayImages(_with_three_channels(pixels), None, [])
+    return Source(data, images, no_labels_reason="an .npy file holds images alone; an .npz file can hold labels too")
 
 
 def open_npz(data: str, path: Path) -> Source:
@@ -54,69 +65,139 @@ def open_npz(data: str, path: Path) -> Source:
 
     Args:
         data: The source's name.
-        path: The file. Its images are bytes [n, height, width] or [n, height, width, 1 or 3], its labels whole numbers;
-            a negative one says that its split has no labels.
+        path: The file. Its images are bytes [n, height, width] or [n, height, width, 1 or 3]. Whole numbers and strings
+            are labels, one for each image; other labels are none.
 
     Raises:
         ValueError: if it has no array of images to train on, or one that is not as described.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as file:
+            headers = read_headers(file)
+            chosen, notes = _choose_arrays(headers)
+            for key, _ in chosen.values():
+                _check_images(f"array {shown_name(key)}", headers[key])
+            splits = {}
+            for name, (key, label_key) in chosen.items():
+                pixels = _with_three_channels(read_array(file, key))
+                labels = _labels_of(file, label_key, headers, len(pixels))
+                splits[name] = FoundSplit(ArrayImages(pixels, labels.labels, labels.classes), labels.no_labels_reason)
+                notes += labels.notes
+    except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"not a readable .npz of plain arrays: {error}") from error
-
-    def find_split(names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray | None] | None:
-        images = next((k for name in names for p in IMAGE_KEYS if (k := p.format(name)) in arrays), None)
-        if images is None:
-            return None
-        labels = next((k for name in names for p in LABEL_KEYS if (k := p.format(name)) in arrays), None)
-        return _check_arrays(f"array {images!r}", arrays[images], arrays.get(labels or ""))
-
-    train, test, val = (find_split(names) for names in SPLIT_NAMES.values())
-    if test is None:
-        test, val = val, None
-    if train is None:
-        raise ValueError(
-            "needs an array 'images', or 'train_images' and 'test_images' (and 'labels', 'train_labels', "
-            f"'test_labels' to evaluate by); found {', '.join(sorted(arrays)) or 'nothing'}"
-        )
-    splits = [split for split in (train, test, val) if split is not None]
-    all_labels = [labels for _, labels in splits if labels is not None]
-    classes = np.unique(np.concatenate(all_labels)) if all_labels else np.empty(0, int)
-    class_names = [str(name) for name in classes]
-
-    def to_images(split: tuple[np.ndarray, np.ndarray | None]) -> ArrayImages:
-        pixels, labels = split
-        return ArrayImages(pixels, None if labels is None else np.searchsorted(classes, labels), class_names)
-
-    other_splits: list[Any] = [None if split is None else to_images(split) for split in (test, val)]
-    return Source(data, to_images(train), *other_splits)
+    return assemble_source(data, splits, notes=notes)
 
 
-def _check_arrays(
-    title: str, pixels: np.ndarray, labels: np.ndarray | None
-) -> tuple[UInt8[np.ndarray, "n h w 3"], Int[np.ndarray, " n"] | None]:
-    """Returns the pixels with three channels, and the labels [n], or None if a label is negative.
+def _labels_of(file: zipfile.ZipFile, label_key: str, headers: Mapping[str, ArrayHeader], images: int) -> LabelValues:
+    """Returns the labels in the array ``label_key``, which is empty, a reason in words, or the array's name."""
+    if label_key not in headers:
+        return LabelValues(no_labels_reason=label_key or "has no array of labels")
+    title = f"array {shown_name(label_key)}"
+    if headers[label_key].dtype.hasobject:
+        reason = f"has no labels: {title} holds pickled objects, which are not read, for they can run code"
+        return LabelValues(no_labels_reason=f"{reason}; save it as strings or whole numbers")
+    return read_labels(title, read_array(file, label_key), images)
+
+
+def _choose_arrays(headers: Mapping[str, ArrayHeader]) -> tuple[dict[str, tuple[str, str]], list[str]]:
+    """Chooses the arrays of each split by their names.
+
+    Returns:
+        For each split, the one to train on first, the array of its images, and that of its labels or why there is none;
+        and notes.
+
+    Raises:
+        ValueError: if no array, or several, can be the images to train on.
+    """
+    notes: list[str] = []
+    images, labels = (
+        {kind: _by_split(headers, kind) for kind in ("images", "labels")}[k] for k in ("images", "labels")
+    )
+    if not any(name == "" or role_of(name) == "train" for name in images):
+        likely = [key for key, header in headers.items() if header.like_images]
+        if len(likely) != 1 or images:
+            found = listed([f"{key} ({header})" for key, header in headers.items()]) or "nothing"
+            raise ValueError(
+                "needs an array 'images', or 'train_images' and 'test_images' (and 'labels', 'train_labels', "
+                f"'test_labels' to evaluate by); found {found}"
+            )
+        images = {"": likely}
+        notes.append(f"array {shown_name(likely[0])} is taken for the images, the only one that can be")
+    chosen = {}
+    for name in sorted(images, key=lambda name: name != "" and role_of(name) != "train"):
+        keys = [key for key in images[name] if headers[key].like_images] or images[name]
+        if len(keys) > 1:
+            raise ValueError(f"has several arrays that can be the images of one split: {listed(keys)}; keep one")
+        label_keys = [*labels.get(name, []), *(labels.get("", []) if role_of(name) == "train" else [])]
+        chosen[name] = keys[0], _choose_label_key(headers, keys[0], label_keys, alone=len(images) == 1, notes=notes)
+    used = {key for pair in chosen.values() for key in pair}
+    if unused := [key for key in headers if key not in used]:
+        notes.append(f"left out: arrays {listed(unused)}")
+    return chosen, notes
+
+
+def _by_split(headers: Mapping[str, ArrayHeader], kind: str) -> dict[str, list[str]]:
+    """Returns the arrays of a kind, by the name of their split; that is empty for ``images`` and ``labels``."""
+    by_split: dict[str, list[str]] = {}
+    for key in headers:
+        match = _KEY[kind].fullmatch(re.sub(r"[-_. ]", "", key.lower()))
+        if match and not (match["before"] and match["after"]):
+            by_split.setdefault(match["before"] or match["after"] or "", []).append(key)
+    to_train = [name for name in by_split if name == "" or role_of(name) == "train"]
+    if kind == "images" and len(to_train) > 1:
+        keys = listed([key for name in to_train for key in by_split[name]])
+        raise ValueError(f"has several arrays that can be the images to train on: {keys}; keep one")
+    return by_split
+
+
+def _choose_label_key(
+    headers: Mapping[str, ArrayHeader], image_key: str, label_keys: Sequence[str], *, alone: bool, notes: list[str]
+) -> str:
+    """Returns the array of the labels of some images, or why there is none.
 
     Args:
-        title: What an error calls the array of images.
-        pixels: Bytes [n, h, w] or [n, h, w, 1 or 3].
-        labels: Whole numbers, one for each image.
+        headers: The headers of all arrays.
+        image_key: The array of the images.
+        label_keys: The arrays of labels by their names.
+        alone: Whether the file has one split; then an array of another name may be taken.
+        notes: Gets a line if it is.
     """
+    if len(label_keys) == 1:
+        return label_keys[0]
+    if label_keys:
+        return f"has several arrays of labels, {listed(label_keys)}; keep one"
+    count = headers[image_key].shape[0]
+    likely = [
+        key
+        for key, header in headers.items()
+        if key != image_key and header.dtype.kind in "iubUS" and header.shape in ((count,), (count, 1))
+    ]
+    if alone and len(likely) == 1:
+        notes.append(f"array {shown_name(likely[0])} is taken for the labels, the only one that can be")
+        return likely[0]
+    return f"has no array of labels; found {listed([key for key in headers if key != image_key]) or 'no other'}"
+
+
+def _check_images(title: str, header: ArrayHeader) -> None:
+    """Raises ValueError if an array cannot be images, saying how to make it so."""
+    shape, hint = header.shape, ""
+    if header.like_images:
+        return
+    if header.dtype == np.uint8 and len(shape) == 4 and shape[1] in (1, 3):
+        hint = "; transpose(0, 2, 3, 1) puts the channels last"
+    elif header.dtype == np.uint8 and len(shape) == 4 and shape[3] == 4:
+        hint = "; [..., :3] leaves out the fourth channel"
+    elif header.dtype == np.uint8 and header.like_one_image:
+        hint = "; it looks like one image in colour, which [None] makes an array of"
+    elif header.dtype.kind == "f":
+        hint = "; (255 * x).round().astype('uint8') makes bytes of x from 0 to 1"
+    elif header.dtype == np.uint16:
+        hint = "; (x // 257).astype('uint8') makes bytes of x from 0 to 65535"
+    raise ValueError(f"{title} must be bytes (uint8) [n, height, width, 1 or 3], but is {header}{hint}")
+
+
+def _with_three_channels(pixels: np.ndarray) -> UInt8[np.ndarray, "n h w 3"]:
+    """Returns bytes [n, h, w] or [n, h, w, 1 or 3] with three channels; nothing is copied."""
     if pixels.ndim == 3:
         pixels = pixels[..., None]
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in (1, 3) or 0 in pixels.shape:
-        shape = list(pixels.shape)
-        raise ValueError(f"{title} must be bytes (uint8) [n, height, width, 1 or 3], but is {pixels.dtype} {shape}")
-    if pixels.shape[3] == 1:
-        pixels = np.broadcast_to(pixels, (*pixels.shape[:3], 3))  # refers to the same memory: nothing is copied
-    if labels is None:
-        return pixels, None
-    labels = labels.reshape(-1)
-    if len(labels) != len(pixels) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"{title} has {len(pixels)} images, but {len(labels)} labels of type {labels.dtype}; "
-            "want one whole number for each image"
-        )
-    return pixels, None if labels.min() < 0 else labels  # -1 usually marks images without a label
+    return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if pixels.shape[3] == 1 else pixels

@@ -1,0 +1,95 @@
+"""Reads the headers of .npy files, and of those in an .npz file, before memory is taken for their data."""
+
+import os
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
+from math import prod
+from typing import IO
+
+import numpy as np
+
+from infomax.data.splits import shown_name
+
+MAX_HEADER = 10_000  # bytes of the header of an array, as numpy limits it
+MAX_RATIO = 1100  # zlib makes at most so many bytes of one; a zip file that claims more is made to fill the memory
+
+
+@dataclass(frozen=True)
+class ArrayHeader:
+    """A frozen dataclass that holds what an array's header says."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __str__(self) -> str:
+        return f"{'pickled objects' if self.dtype.hasobject else self.dtype} {list(self.shape)}"
+
+    @property
+    def like_images(self) -> bool:
+        """Whether it can be images: bytes [n, height, width] or [n, height, width, 1 or 3]."""
+        is_filled = self.dtype == np.uint8 and 0 not in self.shape
+        has_channels = len(self.shape) == 4 and self.shape[3] in (1, 3)
+        return is_filled and (has_channels or (len(self.shape) == 3 and not self.like_one_image))
+
+    @property
+    def like_one_image(self) -> bool:
+        """Whether it looks like one image in colour, [height, width, 3 or 4]."""
+        return len(self.shape) == 3 and (self.shape[2] == 3 or (self.shape[2] == 4 and self.shape[1] > 8))
+
+
+def read_headers(file: zipfile.ZipFile) -> dict[str, ArrayHeader]:
+    """Returns the headers of the arrays in an .npz file by their names.
+
+    Raises:
+        ValueError: if a header is damaged, or an array would be larger than the file or the memory.
+    """
+    headers = {}
+    for member in file.infolist():
+        if not member.filename.endswith(".npy"):
+            continue
+        key = member.filename.removesuffix(".npy")
+        title = f"array {shown_name(key)}"
+        if member.file_size > MAX_RATIO * (member.compress_size + 1):
+            sizes = f"{member.compress_size} bytes cannot unpack to {member.file_size}"
+            raise ValueError(f"{title} is damaged or made to fill the memory: {sizes}")
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if member.file_size > memory:
+            sizes = f"takes {member.file_size / 1e9:.1f} GB, more than the {memory / 1e9:.1f} GB of this machine"
+            raise ValueError(f"{title} {sizes}; an .npy file stays on disk")
+        with file.open(member) as stream:
+            headers[key] = read_header(stream, title, member.file_size)
+    return headers
+
+
+def read_header(stream: IO[bytes], title: str, size: int) -> ArrayHeader:
+    """Reads the header at the beginning of an array's file, and no data.
+
+    Args:
+        stream: The file.
+        title: What an error calls the array.
+        size: Bytes of the whole file.
+
+    Raises:
+        ValueError: if it is no header, or one of more data than the file has.
+    """
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of a header that Python 2 wrote
+            shape, _, dtype = readers[np.lib.format.read_magic(stream)](stream, max_header_size=MAX_HEADER)
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile):
+        raise
+    except Exception as error:  # a damaged header makes numpy raise errors of many kinds
+        raise ValueError(f"not a readable .npy of plain numbers: {title} has no header of an array") from error
+    header = ArrayHeader(tuple(map(int, shape)), dtype)
+    wanted, size = prod(header.shape) * dtype.itemsize, size - stream.tell()
+    if any(length < 0 for length in header.shape) or (not dtype.hasobject and wanted > size):
+        raise ValueError(f"{title} says that it is {header}, but has {size} bytes of data")
+    return header
+
+
+def read_array(file: zipfile.ZipFile, key: str) -> np.ndarray:
+    """Reads an array of an .npz file; no pickles."""
+    with file.open(f"{key}.npy") as stream:
+        return np.lib.format.read_array(stream, allow_pickle=False, max_header_size=MAX_HEADER)
