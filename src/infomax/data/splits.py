@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 
 from infomax.data.images import Images, select_images
 from infomax.data.streams import Stream
+from infomax.runtime.text import escape
 
 
 @dataclass(frozen=True)
@@ -137,18 +138,14 @@ def _every_fifth(labels: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
 
 
 def listed(names: Sequence[str], limit: int = 5) -> str:
-    """Returns names with commas between, at most ``limit`` of them, and how many more there are.
-
-    A name that holds what a terminal would obey or break a line at is written as Python writes a string.
-    """
+    """Returns names with commas between, at most ``limit`` of them, and how many more there are."""
     shown = ", ".join(shown_name(name) for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def shown_name(name: str) -> str:
-    """Returns a name as it may be printed: as it is, or as ASCII with escapes if it has unprintable characters."""
-    shortened = name if len(name) <= 100 else f"{name[:60]}...{name[-30:]}"
-    return shortened if shortened.isprintable() and shortened else ascii(shortened)
+    """Returns a name as it may be printed: on one line, shortened if it is very long, and in quotes if it is empty."""
+    return escape(name if len(name) <= 100 else f"{name[:60]}...{name[-30:]}") or "''"
 
 
 def origin_of_test_images(source: Source) -> str:

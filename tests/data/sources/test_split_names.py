@@ -133,6 +133,6 @@ def test_lines_say_what_is_trained_on_and_tested_on():
 
 
 def test_names_of_others_reach_no_terminal_as_they_are():
-    assert listed(["a", "b\x1b[31m", "c\nd", "猫"], limit=4) == "a, 'b\\x1b[31m', 'c\\nd', 猫"
+    assert listed(["a", "b\x1b[31m", "c\nd", "猫"], limit=4) == r"a, b\x1b[31m, c\nd, 猫"
     assert listed(["x"] * 7) == "x, x, x, x, x and 2 more"
     assert len(listed(["x" * 5000])) < 110

@@ -2,9 +2,8 @@
 
 from PIL import Image, features
 
-# Formats that Pillow knows and infomax leaves out: video, documents and vector graphics, for which Pillow may start a
-# program, and formats that Pillow recognises but cannot decode.
-LEFT_OUT_FORMATS = {"BUFR", "EPS", "FLI", "GRIB", "HDF5", "IPTC", "MPEG", "PDF", "WMF"}
+from infomax.data.decoding import FORMATS
+
 # Formats that a build of Pillow may lack, by the names of its features.
 OPTIONAL_FORMATS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp", "JPEG": "jpg", "PNG": "zlib"}
 LITTER_FILES = {".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini"}
@@ -12,11 +11,10 @@ LITTER_FOLDERS = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volu
 
 
 def readable_suffixes() -> frozenset[str]:
-    """Returns the suffixes, in small letters, of the raster formats that Pillow reads here."""
+    """Returns the suffixes, in small letters, of the formats that are read and that this build of Pillow has."""
     Image.preinit()  # first, so that the common formats stay the first ones that Image.open tries
     Image.init()
-    readable = {*Image.OPEN, "MPO"} - LEFT_OUT_FORMATS  # the reader of JPEG opens MPO too
-    readable -= {name for name, feature in OPTIONAL_FORMATS.items() if not features.check(feature)}
+    readable = {*FORMATS} - {name for name, feature in OPTIONAL_FORMATS.items() if not features.check(feature)}
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
 
 
