@@ -41,8 +41,9 @@ DATA = {
     "augmentation": set(),
     "splits": {"streams", "images"},
     "streams": {"images", "decoding"},
-    "images": {"decoding"},
+    "images": {"decoding", "fingerprints"},
     "decoding": set(),
+    "fingerprints": set(),
 }
 ONLY_IN = {
     "tyro": {"cli/__init__.py", "cli/command.py", "cli/command_class.py", "cli/evaluate.py"},

@@ -275,10 +275,12 @@ def test_a_run_on_a_stream_goes_on_from_any_folder(shards, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path.parent)
     pretrain(resume=True, **{**options, "out": tmp_path / "run"})
     pretrain(resume=True, data=shards, **{**options, "out": tmp_path / "run"})
-    with pytest.raises(ValueError, match="was started otherwise: data"):
+    with pytest.raises(ValueError, match="are not those that the run was started with"):
         pretrain(resume=True, data=f"wds:{tmp_path}/s-0.tar", **{**options, "out": tmp_path / "run"})
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    (tmp_path / "run" / "config.json").write_text(json.dumps({**config, "data": "wds:pipe:touch ran#24"}))
+    (tmp_path / "run" / "config.json").write_text(
+        json.dumps({**config, "data": "wds:pipe:touch ran#24", "resumed": []})
+    )
     with pytest.raises(ValueError, match="its images from a command; to allow it, say --data 'wds:pipe:touch ran#24'"):
         pretrain(resume=True, **{**options, "out": tmp_path / "run"})
 

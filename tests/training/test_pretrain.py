@@ -1,6 +1,7 @@
 """Pretraining end to end at toy size: the run folder, resuming, and what is refused before anything is written."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 import infomax
+from infomax.data import fingerprints
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.loading.training import training_batches
 from infomax.data.sources.location import open_source
@@ -100,7 +102,7 @@ def test_resuming_as_another_run_is_refused_with_the_difference(toy, tmp_path):
     before = sorted(path.stat().st_mtime_ns for path in run.path.rglob("*"))
     for change, message in (
         ({"method": "carl"}, "method: mira there, carl asked for"),
-        ({"data": "digits"}, "data: .*toy.npz there, digits asked for"),
+        ({"data": "digits"}, "the images of digits are not those .*: 24 then, 1438 now"),
         ({"epochs": 9}, "epochs: 1 there, 9 asked for"),
         ({"overrides": ["method.beta=0.5"]}, r"method.beta: 0\.66.* there, 0.5 asked for"),
     ):
@@ -330,3 +332,54 @@ def test_a_folder_that_another_process_writes_is_refused_and_left_alone(toy, tmp
         assert {path: path.stat().st_mtime_ns for path in run.path.rglob("*")} == before
     go(run.path, toy, epochs=1, **options)
     assert not list(run.path.glob(".*"))
+
+
+def image_folder(root, count=24, *, seed=0):
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        (root / str(i % 2)).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / str(i % 2) / f"{i:02d}.bmp")  # all files of one size
+    return root
+
+
+def test_a_run_goes_on_where_its_images_were_moved_to(tmp_path, capsys):
+    """Also in later starts, in ranks, and in an evaluation that names no images."""
+    options = {"out": tmp_path / "run", "workers": 0}
+    run = go(data=str(image_folder(tmp_path / "old")), epochs=1, **options)
+    (tmp_path / "old").rename(tmp_path / "renamed")
+    with pytest.raises(ValueError, match=r"--resume .*run: the images .* cannot be opened .* name their .* by --data"):
+        pretrain(resume=True, quiet=True, **options)
+    pretrain(resume=True, quiet=True, data=tmp_path / "renamed", **options)
+    assert run.config["data"] == str(tmp_path / "old")
+    assert run.config["resumed"][-1]["data"] == run.location.data == str(tmp_path / "renamed")
+    pretrain(resume=True, quiet=True, **options)
+    train(run, LaunchOptions(device="cpu", workers=0, quiet=True))
+    assert "were copied or changed" not in capsys.readouterr().err  # all bytes are compared
+    assert evaluate("knn", run, workers=0)
+
+
+def test_files_that_were_replaced_under_the_same_names_are_noticed(tmp_path):
+    options = {"out": tmp_path / "run", "workers": 0}
+    go(data=str(image_folder(tmp_path / "a")), epochs=1, **options)
+    times = [(path, path.stat().st_mtime_ns) for path in (tmp_path / "a").rglob("*.bmp")]
+    image_folder(tmp_path / "a", seed=1)
+    for path, time in times:
+        os.utime(path, ns=(time, time))
+    with pytest.raises(ValueError, match="are not those that the run was started with"):
+        pretrain(resume=True, quiet=True, **options)
+
+
+def test_a_line_says_if_files_were_changed_that_are_compared_by_a_sample(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fingerprints, "LARGE", 600)
+    monkeypatch.setattr(fingerprints, "SAMPLED_CONTENTS", 3)
+    options = {"out": tmp_path / "run", "workers": 0}
+    run = go(data=str(image_folder(tmp_path / "a")), epochs=1, **options)
+    for start, line in ((0, False), (1, True), (2, False)):
+        if start == 1:
+            file = tmp_path / "a" / "0" / "02.bmp"
+            file.write_bytes(file.read_bytes()[:-1] + b"x")
+        capsys.readouterr()
+        pretrain(resume=True, quiet=True, **options)
+        assert ("files of" in capsys.readouterr().err) == line
+    assert run.config["times"] == run.config["resumed"][0]["times"] != run.times_hash

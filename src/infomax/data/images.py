@@ -14,8 +14,8 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from infomax.data.decoding import DivisorChooser, decode
+from infomax.data.fingerprints import LARGE, hash_files, hash_times
 
-LARGE = 2**28  # bytes; the fingerprint of an array of this size or more reads 1,000 of its images only
 MAX_TRIES = 20  # images that are tried until one can be decoded
 
 
@@ -47,9 +47,18 @@ class Images(ABC):
     def fingerprint(self) -> str:
         """Returns a short hash that tells data sets apart: a run is resumed only if its data set still has the same.
 
-        It covers the images and their order, as far as this takes little time: the pixels of an array, the names of
-        files. A file whose content changed does not change it; see :meth:`state`.
+        It covers the images and their order, as far as this takes little time, and not where they are: the pixels of an
+        array, or of 1,000 of its images if they take 256 MB or more; of files, what
+        :func:`infomax.data.fingerprints.hash_files` reads.
         """
+
+    def times_hash(self) -> str | None:
+        """Returns a short hash of when the files were changed last, if :meth:`fingerprint` reads only some of them.
+
+        It changes if the files are copied too, so it says no more than that some may have been changed. None if there
+        are no files, or all their bytes are in the fingerprint.
+        """
+        return None
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         """Returns a hash of the current content of some images: cached features are valid while it stays the same.
@@ -178,7 +187,11 @@ class FileImages(Images):
         return self.files[index]
 
     def fingerprint(self) -> str:
-        return (self.files if isinstance(self.files, PackedNames) else PackedNames.pack(self.files)).fingerprint()
+        names = self.files if isinstance(self.files, PackedNames) else PackedNames.pack(self.files)
+        return hash_files(self.root, names, names.fingerprint())
+
+    def times_hash(self) -> str | None:
+        return hash_times(self.root, self.files)
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         digest = hashlib.sha256()
@@ -216,6 +229,9 @@ class Subset(Images):
 
     def fingerprint(self) -> str:
         return hashlib.sha256(self.base.fingerprint().encode() + self.index.tobytes()).hexdigest()[:12]
+
+    def times_hash(self) -> str | None:
+        return self.base.times_hash()
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         return self.base.state(self.index[index])

@@ -44,11 +44,22 @@ class Run:
 
     @property
     def location(self) -> DataLocation:
-        """Returns the location of the images that the run was trained on."""
-        config = self.config
+        """Returns the location of the images that the run was trained on: where they were when it was last started."""
+        newest = self._newest_start
         return DataLocation(
-            **{field.name: config[field.name] for field in fields(DataLocation) if field.name in config}
+            **{field.name: newest[field.name] for field in fields(DataLocation) if field.name in newest}
         )
+
+    @property
+    def times_hash(self) -> str | None:
+        """Returns the hash of the images' times of change when the run was last started; None if it has none."""
+        return self._newest_start.get("times")
+
+    @property
+    def _newest_start(self) -> dict[str, Any]:
+        """The part of ``config.json`` that says where the images were when the run was last started."""
+        config = self.config
+        return next((entry for entry in reversed(config.get("resumed", [])) if "data" in entry), config)
 
     @property
     def recipe(self) -> Recipe:
@@ -76,15 +87,14 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.path)
 
-    def note_resumption(self, images: dict[str, Any], launch: dict[str, Any]) -> None:
-        """Adds an entry to ``resumed`` in ``config.json``: on which machine and with which versions the run goes on.
+    def check_images(self, images: dict[str, Any]) -> None:
+        """Checks that the images are those that the run was started with, wherever they are now.
 
         Args:
             images: The images now, as in ``config.json``: ``data``, ``images`` (their number) and ``fingerprint``.
-            launch: The launch options now.
 
         Raises:
-            ValueError: if the images are not those that the run was started with.
+            ValueError: if they are others.
         """
         config = self.config
         if images["fingerprint"] != config["fingerprint"]:
@@ -92,7 +102,18 @@ class Run:
                 f"--resume {self.path}: the images of {images['data']} are not those that the run was started with: "
                 f"{config['images']} then, {images['images']} now, or others of these names or in another order"
             )
-        config.setdefault("resumed", []).append({"launch": launch, **provenance()})
+
+    def note_resumption(self, images: dict[str, Any], launch: dict[str, Any]) -> None:
+        """Adds an entry to ``resumed`` in ``config.json``: where the images are now, the machine and the versions.
+
+        Args:
+            images: The images now, as in ``config.json``: the fields of ``DataLocation``, and ``times``.
+            launch: The launch options now.
+        """
+        config = self.config
+        kept = {"times", *(field.name for field in fields(DataLocation))}
+        place = {name: value for name, value in images.items() if name in kept}
+        config.setdefault("resumed", []).append({**place, "launch": launch, **provenance()})
         _write_json(self.path / "config.json", config)
 
     def append_row(self, file: str, row: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from infomax.data.images import first_readable
+from infomax.data.images import Images, first_readable
 from infomax.data.preview import draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
@@ -27,7 +27,7 @@ from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
-from infomax.runtime.text import show
+from infomax.runtime.text import note, show
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 
@@ -65,14 +65,18 @@ def prepare_run(options: PretrainOptions) -> PreparedRun:
         recipe = choose_recipe(options, source, gpu=launch.device == "cuda")
     else:
         _check_same_run(resumed, choice, options)
-        recipe, location = resumed.recipe, resumed.location
+        recipe, location = resumed.recipe, _location_now(resumed, options)
         if "pipe:" in location.data and options.data is None:
             raise ValueError(
                 f"--resume: {options.out} has its images from a command; to allow it, say --data '{location.data}'"
             )
-        source = location.open(download=options.download)
-    _check_possible(recipe, source, options, launch)
+        source = _open_again(resumed, location, options)
+    if resumed is None:  # otherwise the images may be others, which is then said first
+        _check_possible(recipe, source, options, launch)
     images = _describe_images(location, source)
+    if resumed is not None:
+        resumed.check_images(images)
+        _check_possible(recipe, source, options, launch)
     gpu = torch.cuda.get_device_name() if launch.device == "cuda" and launch.world_size == 1 else None
     machine = {
         "device": launch.device,
@@ -105,7 +109,13 @@ def _write_run_folder(
     lock = _lock_run_folder(options, resumed, recipe)
     try:
         if resumed is not None:
+            times_before = resumed.times_hash
             resumed.note_resumption(config["images"], config["launch"])
+            if times_before != config["images"].get("times"):
+                note(
+                    f"files of {source.name} were copied or changed since this run was last started; the sample of "
+                    "them that is compared is the same"
+                )
             return resumed, lock
         data, launch = config["images"], config["launch"]
         run = create_run_folder(options.out, recipe, data=data, launch=launch, overwrite=options.overwrite)
@@ -235,6 +245,31 @@ def _run_to_resume(options: PretrainOptions) -> Run | None:
     return Run(options.out)
 
 
+def _location_now(run: Run, options: PretrainOptions) -> DataLocation:
+    """Returns where the images of a run to be resumed are: where the user says, otherwise where they were."""
+    parts, before = options.given_location(), run.location
+    if "data" in parts and parts["data"] != before.data:
+        before = replace(before, data_dir=None)
+    return replace(before, **parts)
+
+
+def _open_again(run: Run, location: DataLocation, options: PretrainOptions) -> Source:
+    """Opens the images of a run to be resumed.
+
+    Raises:
+        ValueError: if they cannot be opened; if the user has not said where they are, the message says how to.
+    """
+    try:
+        return location.open(download=options.download)
+    except ValueError as error:
+        if options.given_location():
+            raise
+        raise ValueError(
+            f"--resume {run.path}: the images that it was trained on cannot be opened ({error}); if they were moved, "
+            "name their new place by --data"
+        ) from error
+
+
 def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, launch: LaunchOptions) -> None:
     """Checks what the method, these images and this machine can do; raises ValueError if they cannot do it."""
     with torch.device("meta"):  # no memory, no numbers: its settings alone are tried
@@ -266,7 +301,13 @@ def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
         "no_labels_reason": why_not_labelled(source),
         "notes": list(source.notes),
     }
-    return {**parts, "images": len(images), "fingerprint": images.fingerprint(), **decisions}
+    times = images.times_hash() if isinstance(images, Images) else None
+    identity = {
+        "images": len(images),
+        "fingerprint": images.fingerprint(),
+        **({} if times is None else {"times": times}),
+    }
+    return {**parts, **identity, **decisions}
 
 
 def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str | None) -> str:
@@ -280,15 +321,13 @@ def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str |
 
 
 def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) -> None:
-    """Checks that a run to be resumed was started with these options; raises ValueError with what differs."""
+    """Checks that a run to be resumed was started with these options; raises ValueError with what differs.
+
+    Where the images are may differ: that they are the same is seen by their fingerprint.
+    """
     recipe = run.recipe
     differences = recipe_differences(recipe, customise(recipe, **options.changes()))
-    parts, before = options.given_location(), asdict(run.location)
-    now = asdict(DataLocation(**{"data": before["data"], **parts}).resolved())
-    if "#" not in now["data"]:  # shards whose images were counted when the run was started
-        before["data"] = before["data"].partition("#")[0]
     for name, new, old in (
-        *((name, now[name], before[name]) for name in parts),
         ("method", choice.method, recipe.method.name),
         ("recipe", choice.recipe, recipe.name),
     ):

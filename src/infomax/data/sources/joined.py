@@ -41,6 +41,10 @@ class JoinedImages(Images):
     def fingerprint(self) -> str:
         return hashlib.sha256(" ".join(part.fingerprint() for part in self.parts).encode()).hexdigest()[:12]
 
+    def times_hash(self) -> str | None:
+        hashes = [part.times_hash() for part in self.parts]
+        return hashlib.sha256(f"{hashes}".encode()).hexdigest()[:12] if any(hashes) else None
+
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         part_of_image, digest = np.searchsorted(self._ends, index, side="right"), hashlib.sha256(b"joined")
         for part in np.unique(part_of_image):
