@@ -194,7 +194,7 @@ def describe_splits(source: Source, *, to_train: bool, notes_alone: bool = False
         splits = labelled_splits(source)
         count = len(splits[1].index) if splits is not None else len(source.test or ())
         reason = "" if source.test is not None else ", for there is no labelled test split"
-        lines.append(f"tests on {origin}: {count} images{reason}")
+        lines.append(f"tests on {origin}: {counted(count)}{reason}")
     if source.val is not None and source.val.labels is not None:
         lines.append(f"has {_sized(source.val_split, 'val', source.val)}, for protocols that choose settings")
     return [f"{shown_name(source.name)}: {line}" for line in (*lines, *source.notes)]
@@ -204,4 +204,10 @@ def _sized(name: str, default: str, images: Images | Stream) -> str:
     """Returns words for a split: its name, the number of its images, and its classes."""
     name, classes = name or default, images.classes if isinstance(images, Images) else []
     in_classes = f" in {len(classes)} classes: {listed(classes)}" if len(classes) else ""
-    return f"{shown_name(name)}: {len(images)} images{in_classes}" if name else f"{len(images)} images{in_classes}"
+    where = f"{shown_name(name)}: " if name else ""
+    return f"{where}{counted(len(images))}{in_classes}"
+
+
+def counted(count: int, word: str = "image") -> str:
+    """Returns a number of things in words, as ``1 image`` and ``2 images``."""
+    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -53,7 +53,7 @@ def test_a_few_images_beside_class_folders_are_left_out_and_named(tmp_path):
     source = open_source(str(tmp_path))
     assert source.train.files == ["cat/1.png", "dog/1.png"]
     assert source.train.labels.tolist() == [0, 1]
-    assert source.notes == ("left out: 1 image files beside the class folders: stray.png",)
+    assert source.notes == ("left out: 1 image file beside the class folders: stray.png",)
 
 
 def test_many_images_beside_class_folders_are_trained_on_without_labels(tmp_path):
@@ -136,7 +136,7 @@ def test_labels_are_numbered_as_those_to_train_on_and_minus_one_means_no_labels(
     source = open_source(str(tmp_path / "a.npz"))
     assert source.train.classes == source.test.classes == ["7", "3000000"]
     assert (list(source.train.labels), list(source.test.labels)) == ([0, 1, 0, 0], [0, 0, 0])
-    assert source.notes == ("test: 1 images left out, of classes without training images: 9 (1)",)
+    assert source.notes == ("test: 1 image left out, of classes without training images: 9 (1)",)
     np.savez(tmp_path / "b.npz", images=x, labels=[-1, 0, 1, 0])
     assert open_source(str(tmp_path / "b.npz")).train.labels is None
 

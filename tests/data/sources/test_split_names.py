@@ -117,7 +117,7 @@ def test_lines_say_what_is_trained_on_and_tested_on():
     source = assemble_source("x", {"Training": TRAIN, "Testing": found([0], "cat"), "extra": found([], reason="-")})
     assert describe_splits(source, to_train=True) == [
         "x: trains on Training: 10 images in 2 classes: cat, dog",
-        "x: tests on Testing: 1 images",
+        "x: tests on Testing: 1 image",
         "x: left out: extra (0 images); Training is trained on",
     ]
     source = assemble_source("x", {"": TRAIN})

@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from infomax.data.images import Images, select_images
 from infomax.data.sources.split_names import SplitChoice, choose_splits, role_of
-from infomax.data.splits import Source, listed
+from infomax.data.splits import Source, counted, listed
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ def assemble_source(
         if found.images.labels is not None:
             kept[role] = found.images
         elif not no_labels_reason:
-            notes.append(f"{_split(name)} is not tested on: it {found.no_labels_reason}")
             if role == "test" and splits[name].images.labels is not None:  # labels of other classes alone
                 no_labels_reason = f"{_split(name)} {found.no_labels_reason}"
+            else:
+                notes.append(f"{_split(name)} is not tested on: it {found.no_labels_reason}")
     if choice.unlabelled is not None:
         kept["unlabelled"] = _relabelled(splits[choice.unlabelled].images, None, [])
     return Source(
@@ -117,7 +118,9 @@ def _number_as(found: FoundSplit, train: Images, name: str) -> tuple[FoundSplit,
         return FoundSplit(_relabelled(found.images, new_labels, train.classes)), ""
     index = np.flatnonzero(new_labels >= 0)
     left_out = listed([f"{own_classes[i]} ({counts[i]})" for i in unknown])
-    note = f"{_split(name)}: {len(labels) - len(index)} images left out, of classes without training images: {left_out}"
+    note = (
+        f"{_split(name)}: {counted(len(labels) - len(index))} left out, of classes without training images: {left_out}"
+    )
     return FoundSplit(select_images(found.images, index, new_labels, train.classes)), note
 
 
@@ -136,6 +139,6 @@ def _notes_on_choice(choice: SplitChoice, splits: Mapping[str, FoundSplit]) -> l
     if choice.train and role_of(choice.train) not in ("train", None):
         notes.append(f"there is no split called train: {listed([choice.train])} is trained on")
     if choice.left_out:
-        counts = listed([f"{name} ({len(splits[name].images)} images)" for name in choice.left_out])
+        counts = listed([f"{name} ({counted(len(splits[name].images))})" for name in choice.left_out])
         notes.append(f"left out: {counts}; {choice.train or 'the data'} is trained on")
     return notes

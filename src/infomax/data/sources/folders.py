@@ -20,7 +20,7 @@ from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.joined import JoinedImages
 from infomax.data.sources.split_names import choose_splits, role_of, splits_by_role
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES, is_litter, suffix_of
-from infomax.data.splits import Source, listed
+from infomax.data.splits import Source, counted, listed
 from infomax.runtime.files import cache_folder, write_atomic
 
 MAX_UNUSED_AGE = 60 * 24 * 3600 * 10**9  # nanoseconds after which a kept index that was not used is deleted
@@ -265,7 +265,9 @@ def find_splits(root: Path) -> FoundFolder:
 def note_left_out(left_out: Counter[str]) -> list[str]:
     """Returns a line on the files that are no images that can be read; no line if there are none."""
     count = sum(left_out.values())
-    return [f"left out: {count} files that are no images infomax reads: {_counts(left_out)}"] if count else []
+    if not count:
+        return []
+    return [f"left out: {counted(count, 'file')} of kinds that are not read as images: {_counts(left_out)}"]
 
 
 def _join(folder: str, name: str) -> str:
@@ -330,6 +332,8 @@ def _read_split(root: Path, folder: str, classes: Sequence[str]) -> tuple[FoundS
     strays = index.folders[0][1] if index.folders[0][0] == inner else 0
     in_classes = FolderIndex(index.names, index.folders[1:] if strays else index.folders)
     labels, found_classes = in_classes.classes(depth) or (np.empty(0, int), [])
+    if empty := sorted({*_look_into(root, inner)[0]} - {*found_classes}) if found_classes else []:
+        notes.append(f"folders without images, which are no classes: {listed(empty)}")
     if not strays and len(labels):
         return FoundSplit(FileImages(root, index.names, labels, found_classes)), index, notes
     examples = listed(index.names[: min(strays, 3)])
@@ -338,8 +342,8 @@ def _read_split(root: Path, folder: str, classes: Sequence[str]) -> tuple[FoundS
         return FoundSplit(unlabelled, f"has no class folders: its images lie in it, as {examples}"), index, notes
     if len(found_classes) < 2 or not strays <= max(FEW_STRAYS, len(labels) // 100) or strays >= len(labels):
         folders = f"its {len(found_classes)} folders" if len(found_classes) > 1 else f"its folder {found_classes[0]}"
-        return FoundSplit(unlabelled, f"has {strays} images beside {folders}, as {examples}"), index, notes
-    notes.append(f"left out: {strays} image files beside the class folders: {examples}")
+        return FoundSplit(unlabelled, f"has {counted(strays)} beside {folders}, as {examples}"), index, notes
+    notes.append(f"left out: {counted(strays, 'image file')} beside the class folders: {examples}")
     return FoundSplit(FileImages(root, _without_first(index.names, strays), labels, found_classes)), index, notes
 
 
@@ -387,8 +391,9 @@ def open_folders(data: str, roots: Sequence[Path]) -> Source:
     splits: dict[str, FoundSplit] = {}
     for role in ("train", "test", "val", "unlabelled"):
         of_role = [(root, found[name]) for root, found, chosen in parts if (name := getattr(chosen, role)) is not None]
+        names = {getattr(chosen, role) for _, _, chosen in parts} - {None}
         if of_role:
-            splits[role] = _join_splits(of_role)
+            splits[names.pop() if len(names) == 1 else role] = _join_splits(of_role)
     return assemble_source(data, splits, notes=[*notes, *note_left_out(left_out)], folders=roots)
 
 

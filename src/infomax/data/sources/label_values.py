@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from infomax.data.splits import shown_name
+from infomax.data.splits import counted, shown_name
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def read_labels(title: str, values: np.ndarray, images: int) -> LabelValues:
         missing = np.flatnonzero(numbers < 0)
     if len(missing):
         example = f"image {missing[0]}, which has {shown_name(str(flat[missing[0]]))}"
-        reason = f"has no labels: {title} lacks those of {len(missing)} images, as of {example}"
+        reason = f"has no labels: {title} lacks those of {counted(len(missing))}, as of {example}"
         return LabelValues(no_labels_reason=reason)
     distinct, labels = np.unique(flat, return_inverse=True)
     return LabelValues(labels.astype(np.int64), [str(value) for value in distinct], notes=notes)
