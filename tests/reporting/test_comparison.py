@@ -152,6 +152,18 @@ def test_a_condition_by_which_columns_differ_is_stated_by_all_of_them():
             assert None not in telling_conditions(table, column).values(), (table.id, column.name)
 
 
+def test_a_table_of_several_data_sets_has_runs_on_their_own_alone():
+    """Whatever the protocol: MIRA's Table 7 has online classifiers on CIFAR and one afterwards on ImageNet-100."""
+    for table in published.tables():
+        trained_on = {column.trained_on for column in table.columns}
+        for column in table.columns:
+            told = telling_conditions(table, column).get("data")
+            assert told == (column.trained_on if len(trained_on) > 1 else None), (table.id, column.name)
+            transferred = column.protocol in ("transfer", "transfer-finetune", "detection", "segmentation")
+            assert column.trained_on == ("imagenet" if transferred else column.data)
+    assert "data" in telling_conditions(published.table("mira-7"), published.table("mira-7").columns[0])
+
+
 def test_a_single_column_that_names_a_setting_is_filled_by_that_setting_alone(folders):
     """Sec. 7.3 of MVEB prints one number, of a weight that lets the encoder collapse."""
     column = {"data": "imagenet", "probe": "mveb", "top1": 0.5, "top5": 0.6}

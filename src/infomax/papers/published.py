@@ -35,8 +35,8 @@ PROTOCOLS = (
     *("linear", "online-linear", "knn", "finetune", "transfer", "transfer-finetune"),
     *("detection", "segmentation", "speed", "other"),
 )
-SAME_DATA = ("linear", "knn", "finetune", "speed", "other")
-"""Protocols whose encoders were trained on the images that they are evaluated on."""
+TRANSFERS = ("transfer", "transfer-finetune", "detection", "segmentation")
+"""Protocols whose encoders were trained on ImageNet; those of the others on the images that they are evaluated on."""
 DATA = (
     *("cifar10", "cifar100", "stl10", "tiny-imagenet", "imagenet100", "imagenet"),
     *("aircraft", "caltech101", "cars", "dtd", "flowers", "food101", "pets", "sun397", "voc2007", "coco", "average"),
@@ -121,7 +121,7 @@ class Column:
     @property
     def trained_on(self) -> str:
         """Returns the name of the data set that the encoder was trained on: ImageNet, if it is transferred."""
-        return self.data if self.protocol in SAME_DATA else "imagenet"
+        return "imagenet" if self.protocol in TRANSFERS else self.data
 
     def __post_init__(self) -> None:
         choose("protocol", self.protocol, PROTOCOLS)

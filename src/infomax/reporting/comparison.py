@@ -164,7 +164,7 @@ def telling_conditions(table: published.Table, column: Column) -> dict[str, Any]
         telling["schedule_epochs"] = stated["schedule_epochs"] or stated["epochs"]
     if {row.method for row in table.rows} == {table.paper}:
         telling["method"] = table.paper
-    if len({c.trained_on for c in table.columns if c.protocol == column.protocol}) > 1:
+    if len({c.trained_on for c in table.columns}) > 1:
         telling["data"] = column.trained_on
     return telling
 

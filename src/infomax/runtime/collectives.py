@@ -2,8 +2,8 @@
 
 The global batch is the rows of all ranks together. Each rank passes its own rows, every rank computes the same global
 loss, and the backward pass of a sum over ranks is again a sum over ranks. Gradients averaged over ranks, as
-DistributedDataParallel does, are then exactly those of one process that holds the whole batch, also if ranks hold
-different numbers of rows.
+DistributedDataParallel does, are then those of one process that holds the whole batch, up to rounding, also if ranks
+hold different numbers of rows.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,9 +1,9 @@
 """The training engine: a recipe's method, its optimiser, and one optimiser step at a time.
 
-A step is exact on any number of ranks, and for batches that do not fit the device: they go through the networks in
-microbatches. Before the optimiser's update, nothing but buffers has changed (BatchNorm's running statistics, running
-covariances). They are put back if the step fails, so that a failed step can be skipped, saved or replayed. Everything
-else that a step depends on follows from the recipe and the step's number.
+A step is the same on any number of ranks, up to rounding. Batches that do not fit the device go through the networks in
+microbatches, with the gradient of the whole batch. Before the optimiser's update, nothing but buffers has changed
+(BatchNorm's running statistics, running covariances). They are put back if the step fails, so that a failed step can be
+skipped, saved or replayed. Everything else that a step depends on follows from the recipe and the step's number.
 
 The engine knows neither the data loader nor the online evaluation. Whoever owns it acts between the two halves of a
 step; see :meth:`Engine.step` and :func:`infomax.training.loop.train_step`.

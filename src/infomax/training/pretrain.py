@@ -50,7 +50,7 @@ def pretrain(
     """Trains an encoder without labels, as ``infomax pretrain`` does with the same words.
 
     With ``devices`` above 1, and under torchrun or srun, each process computes its share of every batch, and all
-    together exactly what one would. In a script, ``devices`` needs ``if __name__ == "__main__"``.
+    together what one would, up to rounding. In a script, ``devices`` needs ``if __name__ == "__main__"``.
 
     Args:
         data: Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
