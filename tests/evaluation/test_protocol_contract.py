@@ -96,11 +96,15 @@ def example_value(hint):
     return {str: "x", int: 3, float: 0.25, bool: True}[hint]
 
 
+def main_score(row: type[ResultRow]) -> str:
+    """The name of the first score of a row."""
+    return next(f.name for f in row_fields(row) if isinstance(f.mark, Score) and f.name != "interval")
+
+
 def example_row(row: type[ResultRow]) -> ResultRow:
     """A row with a value in every field."""
     values = {field.name: example_value(field.type) for field in row_fields(row) if field.name != "protocol"}
-    metric = next(field.name for field in row_fields(row) if field.name != "interval" and isinstance(field.mark, Score))
-    return row(**{**values, "metric": metric, "data": "digits"})
+    return row(**{**values, "metric": main_score(row), "data": "digits"})
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda protocol: protocol.name)
@@ -137,7 +141,8 @@ def test_help_shows_each_option_with_its_text(protocol):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
 def test_a_row_is_the_same_after_the_file(row, tmp_path):
     whole = example_row(row)
-    least = row(**{f.name: example_value(f.type) for f in row_fields(row) if f.required})
+    required = {f.name: example_value(f.type) for f in row_fields(row) if f.required}
+    least = row(**required | {"metric": main_score(row), main_score(row): 0.25})
     for written in (whole, least):
         append_result(tmp_path / "results.jsonl", written)
     assert read_results(tmp_path / "results.jsonl") == [whole, least]
@@ -195,10 +200,10 @@ KNN = {
     ("changes", "message"),
     [
         ({}, ""),
-        ({"k": None}, "row 2: the key 'k' must be int, but is None"),
-        ({"k": 1.5}, "row 2: the key 'k' must be int, but is 1.5"),
+        ({"k": None}, "row 2: the key 'k' must be a whole number, but is None"),
+        ({"k": 1.5}, "row 2: the key 'k' must be a whole number, but is 1.5"),
         ({"interval": [0.1]}, r"row 2: the key 'interval' must be .*, but is \[0.1\]"),
-        ({"leave_one_out": 1}, "row 2: the key 'leave_one_out' must be bool, but is 1"),
+        ({"leave_one_out": 1}, "row 2: the key 'leave_one_out' must be true or false, but is 1"),
         ({"top_1": 0.5}, "row 2: 'top_1' is no key of a KnnRow; did you mean top1"),
         ({"protocol": "knnn"}, "row 2: the key 'protocol' must be one of knn, .*, but is 'knnn'; did you mean knn"),
     ],
@@ -219,9 +224,18 @@ def test_what_is_missing_in_a_row_is_named(tmp_path):
         file.write_text(json.dumps({name: value for name, value in KNN.items() if name != key}) + "\n")
         with pytest.raises(ValueError, match=f"results.jsonl, row 1: the key '{key}' of a KnnRow is missing"):
             read_results(file)
-    for line in ("3", '{"name": "mira", "knn_1": 0.5}'):
+    for line, message in (
+        ("3", "line 1 must be an object with keys, but is 3"),
+        ('{"name": "mira", "knn_1": 0.5}', "row 1: the key 'protocol' is missing"),
+        ('{"protocol": 3}', "row 1: the key 'protocol' is missing"),
+        (
+            json.dumps(KNN | {"metric": "classes"}),
+            "row 1: the key 'metric' must name a score of the row, but is 'classes'",
+        ),
+        (json.dumps(KNN | {"metric": "fits"}), "must name a score of the row, but is 'fits'"),
+    ):
         file.write_text(line + "\n")
-        with pytest.raises(ValueError, match="row 1: the key 'protocol' is missing"):
+        with pytest.raises(ValueError, match=message):
             read_results(file)
 
 

@@ -193,7 +193,9 @@ def test_a_run_that_fails_does_not_stop_the_others_and_a_refused_one_does(tmp_pa
 def test_a_run_on_other_images_is_not_taken(tmp_path):
     (run,) = sweep(["carl/digits"], tmp_path).runs
     recipe = run.specification.recipe
-    create_run_folder(run.folder, recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    create_run_folder(
+        run.folder, recipe, data={"data": "digits", "images": 1438, "fingerprint": "0"}, launch={}, overwrite=False
+    )
     assert sweep(["carl/digits"], tmp_path).runs == (run,)
     (tmp_path / "some.txt").write_text("0\n")
     for options, message in (
@@ -217,7 +219,9 @@ def test_what_no_method_can_do_is_refused_before_the_first_run(tmp_path):
 def test_a_half_trained_encoder_is_no_result(tmp_path):
     (run,) = sweep(["carl/digits"], tmp_path).runs
     recipe, (evaluation,) = run.specification.recipe, run.evaluations
-    create_run_folder(run.folder, recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    create_run_folder(
+        run.folder, recipe, data={"data": "digits", "images": 1438, "fingerprint": "0"}, launch={}, overwrite=False
+    )
     known_by = evaluation_hash(KnnOptions(), DataLocation("digits"), "32")
     for steps, whole in ((5, False), (600, True)):
         (run.folder / "encoder.json").write_text(json.dumps({"steps": steps}))
@@ -233,7 +237,9 @@ def test_results_are_known_by_what_was_evaluated_and_not_by_the_words_of_a_comma
     first, second = (sweep(["carl/digits"], tmp_path, evaluate=[words]) for words in ("knn --k 20", "knn --device cpu"))
     (run,), (other,) = first.runs, second.runs
     recipe = run.specification.recipe
-    create_run_folder(run.folder, recipe, data={"data": "digits", "images": 1438}, launch={}, overwrite=False)
+    create_run_folder(
+        run.folder, recipe, data={"data": "digits", "images": 1438, "fingerprint": "0"}, launch={}, overwrite=False
+    )
     (run.folder / "encoder.json").write_text(json.dumps({"steps": 600}))
     known_by = evaluation_hash(KnnOptions(k=(20,)), DataLocation("digits"), "32")
     append_result(run.folder / "results.jsonl", knn_row(0.5, evaluation=known_by, trained_steps=600, command="python"))

@@ -11,8 +11,9 @@ from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Self, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin, get_type_hints
+
+from infomax.runtime.json_values import parse_value, shorten
 
 if TYPE_CHECKING:
     from infomax.papers.published import Column
@@ -148,22 +149,21 @@ class ResultRow:
         fields_by_name = {field.name: field for field in row_fields(cls)}
         for key in values:
             if key not in fields_by_name:
-                near = get_close_matches(key, fields_by_name, n=1)
+                near = get_close_matches(key[:60], fields_by_name, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"{where}: {key!r} is no key of a {cls.__name__}{hint}")
+                raise ValueError(f"{where}: {shorten(key)} is no key of a {cls.__name__}{hint}")
         parsed = {}
         for name, field in fields_by_name.items():
             if name not in values:
                 if field.required:
                     raise ValueError(f"{where}: the key {name!r} of a {cls.__name__} is missing")
                 continue
-            try:
-                parsed[name] = _parse(values[name], field.type)
-            except TypeError:
-                wanted = getattr(field.type, "__name__", None) if isinstance(field.type, type) else None
-                message = f"the key {name!r} must be {wanted or field.type}, but is {values[name]!r}"
-                raise ValueError(f"{where}: {message}") from None
-        return cls(**parsed)
+            parsed[name] = parse_value(values[name], field.type, f"{where}: the key {name!r}")
+        row = cls(**parsed)
+        scores = {name for name, field in fields_by_name.items() if isinstance(field.mark, Score)}
+        if row.metric not in scores or type(getattr(row, row.metric)) not in (int, float):
+            raise ValueError(f"{where}: the key 'metric' must name a score of the row, but is {shorten(row.metric)}")
+        return row
 
 
 @cache
@@ -183,32 +183,3 @@ def row_fields(cls: type[ResultRow]) -> tuple[RowField, ...]:
 
 def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _parse(value: Any, hint: Any) -> Any:
-    """Returns a value of JSON as a field of this type holds it.
-
-    Raises:
-        TypeError: if it is of another type.
-    """
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        if value is None and NoneType in arguments:
-            return None
-        (hint,) = (kind for kind in arguments if kind is not NoneType)
-        return _parse(value, hint)
-    if origin is tuple:
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
-        if not isinstance(value, list | tuple) or len(value) != len(kinds):
-            raise TypeError
-        return tuple(_parse(item, kind) for item, kind in zip(value, kinds, strict=True))
-    if is_typeddict(hint):
-        kinds = get_type_hints(hint)
-        if not isinstance(value, dict) or value.keys() != kinds.keys():
-            raise TypeError
-        return {key: _parse(value[key], kind) for key, kind in kinds.items()}
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise TypeError
-    return value

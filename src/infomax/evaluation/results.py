@@ -28,7 +28,7 @@ def read_results(file: Path, *, protocols: Collection[str] | None = None) -> lis
     classes, rows = row_classes(), []
     for number, values in enumerate(read_json_lines(file), start=1):
         where = f"{file}, row {number}"
-        if not isinstance(values, dict) or "protocol" not in values:
+        if not isinstance(values.get("protocol", None), str):
             raise ValueError(f"{where}: the key 'protocol' is missing; infomax evaluate did not write this row")
         if protocols is not None and values["protocol"] not in protocols:
             continue

@@ -16,6 +16,7 @@ from infomax.runtime.collectives import broadcast_from_rank0, rank
 from infomax.runtime.files import PARTIAL, cache_folder, write_atomic
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.json_lines import append_json_line, read_json_lines
+from infomax.runtime.json_values import parse_value, read_json
 from infomax.runtime.locks import LOCK_FILE, FolderLock, LockedError
 from infomax.runtime.text import note
 
@@ -83,7 +84,8 @@ class ResumableWork:
             return None
         file = folder / FINISHED
         rows = broadcast_from_rank0(lambda: read_json_lines(file) if file.is_file() else [])
-        return next((row["row"] for row in rows if row["name"] == name), None)
+        row = next((row.get("row") for row in rows if row.get("name") == name), None)
+        return None if row is None else parse_value(row, dict[str, Any], f"{file}: row")
 
     def finish(self, name: str, row: dict[str, Any]) -> None:
         """Keeps the row of a part, and removes its checkpoints."""
@@ -130,10 +132,7 @@ def _write_or_compare(folder: Path, specification: "DataclassInstance") -> None:
     if not file.is_file():
         write_atomic(file, json.dumps(fields, indent=1).encode())
         return
-    try:
-        fields_there = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is damaged: {error}") from error
+    fields_there = parse_value(read_json(file), dict[str, Any], str(file))
     before, now = dict(_flatten(fields_there)), dict(_flatten(fields))
     differences = [
         f"{key} was {before.get(key)}, is {now.get(key)}"

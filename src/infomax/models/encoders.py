@@ -4,10 +4,10 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -17,12 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
+from infomax.models.foreign_files import read_tensors
 from infomax.nn.blocks import Chain
 from infomax.runtime.checks import choose
 from infomax.runtime.files import write_atomic
+from infomax.runtime.json_values import parse_value, read_json
 
 BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small")
 """The names that :func:`build_encoder` takes."""
+MAX_STEM_PADDING = 16  # pixels
 
 
 class Encoder(nn.Module):
@@ -185,13 +188,56 @@ def untrained_encoder(folder: str | PathLike[str]) -> Encoder:
     Raises:
         ValueError: If ``folder`` holds no encoder.
     """
-    try:
-        description = json.loads((Path(folder) / "encoder.json").read_text())
-        encoder = build_encoder(**description["encoder"])
-        encoder.preprocessing = Preprocessing.from_json(description["preprocessing"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} is not a run folder with an encoder: {error}") from error
+    description = read_description(folder)
+    encoder = build_encoder(**asdict(description.encoder))
+    encoder.preprocessing = description.preprocessing
     return encoder.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderArguments:
+    """A frozen dataclass that holds the arguments of :func:`build_encoder`."""
+
+    backbone: str
+    stem: Literal["imagenet", "cifar"]
+    stem_padding: int = 1
+    zero_init_residual: bool = True
+    seed: int
+
+    def __post_init__(self) -> None:
+        choose("encoder.backbone", self.backbone, BACKBONES)
+        if not 0 <= self.stem_padding <= MAX_STEM_PADDING:
+            raise ValueError(f"encoder.stem_padding must be from 0 to {MAX_STEM_PADDING}, but is {self.stem_padding}")
+        if self.seed < 0:
+            raise ValueError(f"encoder.seed must not be negative, but is {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDescription:
+    """A frozen dataclass that holds the content of ``encoder.json``."""
+
+    encoder: EncoderArguments
+    preprocessing: Preprocessing
+    """Says how an image becomes the encoder's input."""
+    steps: int | None = None
+    """Number of steps that the encoder was trained for; None if it is not known."""
+
+
+def read_description(folder: str | PathLike[str]) -> EncoderDescription:
+    """Reads the ``encoder.json`` of a folder.
+
+    Raises:
+        ValueError: naming the file and the key, if it is missing or not what :func:`save_encoder` writes.
+    """
+    file = Path(folder) / "encoder.json"
+    try:
+        values = read_json(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder} is not a run folder with an encoder: {error}") from error
+    try:
+        return parse_value(values, EncoderDescription, "")
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
 def load_encoder(folder: str | PathLike[str]) -> Encoder:
@@ -208,10 +254,12 @@ def load_encoder(folder: str | PathLike[str]) -> Encoder:
     """
     encoder = untrained_encoder(folder)
     file = Path(folder) / "encoder.safetensors"
+    weights = read_tensors(file)
     try:
-        encoder.backbone.load_state_dict(safetensors.torch.load_file(file))
-    except (RuntimeError, OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"{file} does not fit the encoder.json beside it: {error}") from error
+        encoder.backbone.load_state_dict(weights)
+    except (RuntimeError, TypeError) as error:
+        message = " ".join(str(error).split())[:300]
+        raise ValueError(f"{file} does not fit the encoder.json beside it: {message}") from error
     return encoder
 
 

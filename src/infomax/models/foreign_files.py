@@ -267,6 +267,8 @@ def _refuse(file: Path, reason: str) -> NoReturn:
 
 def _check_start(file: Path) -> bytes:
     """Returns the first bytes of a file; raises ValueError if they are those of something else."""
+    if not file.exists():
+        raise ValueError(f"there is no file {file}")
     if file.is_dir():
         _refuse(file, "is a folder; name the file of weights in it")
     if not file.is_file():

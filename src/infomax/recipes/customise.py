@@ -11,6 +11,9 @@ from infomax.data.augmentation.views import view_set
 from infomax.recipes.registry import recipe_from_json
 from infomax.recipes.schema import Recipe, to_json
 from infomax.runtime.checks import choose
+from infomax.runtime.json_values import WORDS, parse_value, shorten
+
+LONGEST_KEY = 100  # characters, in a message
 
 
 def customise(
@@ -66,8 +69,8 @@ def customise(
     for assignment in overrides:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise ValueError(f"--set {assignment}: want key=value, as in method.beta=0.5")
-        changes.append((key, text, f"--set {key}"))
+            raise ValueError(f"--set {shorten(assignment)}: want key=value, as in method.beta=0.5")
+        changes.append((key, text, f"--set {key[:LONGEST_KEY]}"))
     # The recipe is built once, after all changes: settings that depend on each other may come in any order.
     plain = json.loads(json.dumps(to_json(recipe)))
     for key, text, option in changes:
@@ -146,15 +149,14 @@ def _parse(hint: Any, old: Any, text: str, option: str) -> Any:
     if isinstance(old, tuple) and old and not dataclasses.is_dataclass(old[0]):
         parts = text.strip("()[] ").split(",")
         if len(parts) != len(old):
-            raise ValueError(f"{option} must be {len(old)} values with commas between them, but is {text!r}")
+            raise ValueError(f"{option} must be {len(old)} values with commas between them, but is {shorten(text)}")
         return tuple(_parse(type(item), item, part.strip(), option) for item, part in zip(old, parts, strict=True))
     if hint is bool:
         return choose(option, text.lower(), ("true", "false")) == "true"
     if hint in (int, float, str):
         try:
-            return hint(text)
+            return parse_value(hint(text), hint, option)
         except ValueError:
-            kind = "a whole number" if hint is int else "a number"
-            raise ValueError(f"{option} must be {kind}, but is {text!r}") from None
+            raise ValueError(f"{option} must be {WORDS[hint]}, but is {shorten(text)}") from None
     inner = [field.name for field in dataclasses.fields(old)] if dataclasses.is_dataclass(old) else ["0", "1"]
     raise ValueError(f"{option} is a group; set one of {', '.join(f'{option.split()[-1]}.{name}' for name in inner)}")

@@ -90,13 +90,18 @@ def get_recipe(method: str, name: str) -> Recipe:
     return get_experiment(name, method).recipe()
 
 
-def recipe_from_json(plain: dict[str, Any]) -> Recipe:
+def recipe_from_json(plain: Any, *, key: str = "") -> Recipe:
     """Returns the recipe that :func:`infomax.recipes.schema.to_json` wrote.
 
+    Args:
+        plain: The recipe as values of JSON.
+        key: The key of the recipe, with a file's name before it, for messages.
+
     Raises:
-        ValueError: if a setting is missing, unknown, or of a method that is not installed.
+        ValueError: naming the setting, if it is missing, unknown, of another type, not possible, or of a method that is
+            not installed.
     """
-    return from_json(plain, {name: spec.settings for name, spec in METHODS.items()})
+    return from_json(plain, {name: spec.settings for name, spec in METHODS.items()}, key=key)
 
 
 @dataclass(frozen=True)

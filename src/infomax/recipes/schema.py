@@ -7,9 +7,10 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
 
 from infomax.data.augmentation.views import Preprocessing, ViewSet
+from infomax.runtime.json_values import parse_value, shorten
 
 if TYPE_CHECKING:
     from infomax.methods.base import Method
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 
 PATCH = 16  # side of a patch of ViT-S/16, in pixels
+MAX_EPOCHS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +114,8 @@ class Recipe:
     def __post_init__(self) -> None:
         _at_least("batch_size", self.batch_size, 2)
         _at_least("epochs", self.epochs, 1)
+        if self.epochs > MAX_EPOCHS:
+            raise ValueError(f"epochs must be at most {MAX_EPOCHS}, but is {self.epochs}")
         _at_least("seed", self.seed, 0)
         if len(self.views.global_crops) < 2:
             raise ValueError(f"views.global_crops must be two or more, but is {len(self.views.global_crops)}")
@@ -172,33 +176,33 @@ def flat_settings(recipe: Recipe) -> dict[str, Any]:
     return flat(plain, "")
 
 
-def from_json(plain: dict[str, Any], methods: Mapping[str, type[MethodSettings]]) -> Recipe:
+def from_json(plain: Any, methods: Mapping[str, type[MethodSettings]], *, key: str = "") -> Recipe:
     """Returns the recipe that :func:`to_json` wrote.
 
     Args:
         plain: The recipe as plain values.
         methods: The settings classes of all methods by the methods' names.
+        key: The key of the recipe, with a file's name before it, for messages.
 
     Raises:
-        ValueError: if a setting is missing, unknown, or of a method that this version does not have.
+        ValueError: naming the setting, if it is missing, unknown, of another type, not possible, or of a method that
+            this version does not have.
     """
-    settings = dict(plain["method"])
-    name = settings.pop("name")
-    if name not in methods:
-        raise ValueError(f"method must be one of {', '.join(methods)}, but is {name!r}")
-    return _build(Recipe, {**plain, "method": _build(methods[name], settings)})
-
-
-def _build(cls: Any, value: Any) -> Any:
-    """Builds ``cls`` of a value from JSON: dataclasses of dictionaries, tuples of lists."""
-    if dataclasses.is_dataclass(cls) and isinstance(value, dict):
-        hints = get_type_hints(cls)
-        try:
-            return cls(**{key: _build(hints.get(key, Any), item) for key, item in value.items()})
-        except TypeError as error:
-            raise ValueError(f"settings of {cls.__name__} do not fit this version: {error}") from error
-    if get_origin(cls) is tuple:
-        kinds = get_args(cls)
-        kinds = [kinds[0]] * len(value) if kinds[-1] is Ellipsis else kinds
-        return tuple(_build(kind, item) for kind, item in zip(kinds, value, strict=True))
-    return value
+    dotted = f"{key}." if key else ""
+    outer = parse_value(plain, dict[str, Any], key or "the recipe")
+    settings = dict(parse_value(outer.get("method"), dict[str, Any], f"{dotted}method"))
+    name = settings.pop("name", None)
+    if not isinstance(name, str) or name not in methods:
+        raise ValueError(f"{dotted}method.name must be one of {', '.join(methods)}, but is {shorten(name)}")
+    method = parse_value(settings, methods[name], f"{dotted}method")
+    # The class of the method's settings is known by its name alone.
+    parts = {field.name: field for field in dataclasses.fields(Recipe)}
+    hints = get_type_hints(Recipe) | {"method": Any}
+    for part in outer:
+        if part not in parts:
+            raise ValueError(f"{dotted}{shorten(part)[1:-1]} is no setting of a recipe in this version")
+    for part, field in parts.items():
+        if part not in outer and field.default is dataclasses.MISSING:
+            raise ValueError(f"{dotted}{part} is missing")
+    values = {part: parse_value(item, hints[part], f"{dotted}{part}") for part, item in outer.items()}
+    return Recipe(**{**values, "method": method})

@@ -4,7 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from infomax.data.sources.location import DataLocation
 from infomax.recipes.registry import get_recipe, recipe_from_json
@@ -12,7 +12,34 @@ from infomax.recipes.schema import Recipe, flat_settings, to_json
 from infomax.runs.provenance import provenance
 from infomax.runtime.files import PARTIAL, write_atomic
 from infomax.runtime.json_lines import append_json_line, read_json_lines
+from infomax.runtime.json_values import parse_value, read_json
 from infomax.runtime.locks import LOCK_FILE
+
+
+class RunConfig(TypedDict):
+    """The keys of ``config.json`` that are read again, and their types; it has others beside them."""
+
+    recipe: dict[str, Any]
+    data: str
+    images: int
+    fingerprint: str
+    data_dir: NotRequired[str]
+    classes: NotRequired[str]
+    subset: NotRequired[str]
+    changes: NotRequired[list[str]]
+    launch: NotRequired[dict[str, Any]]
+    resumed: NotRequired[list[dict[str, Any]]]
+    started: NotRequired[str]
+    commit: NotRequired[str | None]
+    machine: NotRequired[dict[str, Any]]
+    versions: NotRequired[dict[str, str]]
+
+
+ROWS: dict[str, dict[str, Any]] = {
+    "metrics.jsonl": {"step": int, "": bool | int | float | str | None},
+    "unreadable.jsonl": {"image": str},
+}
+"""The types of the values in files of lines by their keys; the key "" stands for all others."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +61,10 @@ class Run:
         file = self.path / "config.json"
         if not file.is_file():
             raise ValueError(f"{self.path} is not a run folder: it has no config.json")
-        try:
-            config = json.loads(file.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{file} is damaged: {error}") from error
+        config = parse_value(read_json(file), dict[str, Any], str(file))
         if not {"recipe", "data"} <= config.keys():
             raise ValueError(f"{self.path} is not a run folder: its config.json is of something else")
-        return config
+        return parse_value(config, RunConfig, f"{file}:", other_keys=True)
 
     @property
     def location(self) -> DataLocation:
@@ -64,20 +88,27 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """Returns the recipe that the run was trained by, with all changes."""
-        return recipe_from_json(self.config["recipe"])
+        recipe, file = self.config["recipe"], self.path / "config.json"
+        try:
+            return recipe_from_json(recipe, key="recipe")
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
 
     @property
     def recipe_title(self) -> str:
         """Returns the recipe's name and the changed settings, as ``mira/small with epochs=3, batch_size=64``."""
         config = self.config
-        name = f"{config['recipe']['method']['name']}/{config['recipe']['name']}"
+        name = f"{self.recipe.method.name}/{self.recipe.name}"
         return f"{name} with {', '.join(changed)}" if (changed := config.get("changes")) else name
 
     @property
     def trained_steps(self) -> int:
         """Returns the number of steps that the folder's encoder was trained for; 0 if there is no encoder yet."""
         file = self.path / "encoder.json"
-        return json.loads(file.read_text()).get("steps", 0) if file.is_file() else 0
+        if not file.is_file():
+            return 0
+        description = parse_value(read_json(file), dict[str, Any], str(file))
+        return parse_value(description.get("steps", 0), int, f"{file}: steps")
 
     @property
     def finished(self) -> bool:
@@ -129,9 +160,19 @@ class Run:
         """Reads the lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; no rows if there is no such file.
 
         A line that was truncated, by a full disk or a lost machine, is left out.
+
+        Raises:
+            ValueError: naming the file, the row and the key, if a value is of another type than a run writes.
         """
         path = self.path / file
-        return read_json_lines(path) if path.is_file() else []
+        rows = read_json_lines(path) if path.exists() else []
+        kinds = ROWS.get(file, {})
+        for number, row in enumerate(rows, start=1):
+            for key, value in row.items():
+                parse_value(value, kinds.get(key, kinds.get("", Any)), f"{path}, row {number}: {key[:60]}")
+            if missing := kinds.keys() - row.keys() - {""}:
+                raise ValueError(f"{path}, row {number}: {min(missing)} is missing")
+        return rows
 
 
 def check_output_folder(out: Path, *, overwrite: bool) -> None:

@@ -6,6 +6,8 @@ from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
+from infomax.runtime.json_values import shorten
+
 
 def choose(argument: str, value: Any, choices: Iterable[str]) -> str:
     """Returns ``value`` if it is one of the choices.
@@ -20,9 +22,9 @@ def choose(argument: str, value: Any, choices: Iterable[str]) -> str:
     """
     choices = list(choices)
     if value not in choices:
-        nearest = get_close_matches(str(value), choices, n=1)
+        nearest = get_close_matches(str(value)[:60], choices, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ValueError(f"{argument} must be one of {', '.join(choices)}, but is {value!r}{hint}")
+        raise ValueError(f"{argument} must be one of {', '.join(choices)}, but is {shorten(value)}{hint}")
     return value
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -18,10 +18,13 @@ from infomax.recipes.registry import recipe_from_json
 from infomax.recipes.schema import to_json
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
-from infomax.runtime.checks import choose_device
+from infomax.runtime.checks import check_count, choose_device
 from infomax.runtime.collectives import rank, world_size
 from infomax.runtime.files import write_atomic
+from infomax.runtime.json_values import parse_value, read_json
 from infomax.training.engine import Engine
+
+MAX_RANKS = 1 << 16  # whose files are looked for
 
 
 def capture(run: Run, engine: Engine, microbatches: Sequence[Batch], reason: str, images: Images | Stream) -> Path:
@@ -66,6 +69,15 @@ def capture(run: Run, engine: Engine, microbatches: Sequence[Batch], reason: str
     return folder
 
 
+class FailureReport(TypedDict):
+    """The keys of ``report.json`` that are read again, and their types."""
+
+    reason: str
+    ranks: int
+    steps_per_epoch: int
+    recipe: dict[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReplayResult:
     """A frozen dataclass that holds where the infinite or NaN values of a failed step arise."""
@@ -96,12 +108,13 @@ def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult
     """
     folder = Path(folder)
     try:
-        report = json.loads((folder / "report.json").read_text())
-        recipe = recipe_from_json(report["recipe"])
-        ranks = int(report["ranks"])
-        files = [folder / f"images-{number}-of-{ranks}.pt" for number in range(ranks)]
-        steps_per_epoch = int(report["steps_per_epoch"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        report = parse_value(read_json(folder / "report.json"), FailureReport, "", other_keys=True)
+        recipe = recipe_from_json(report["recipe"], key="recipe")
+        ranks, steps_per_epoch = report["ranks"], report["steps_per_epoch"]
+        check_count("ranks", ranks, low=1)
+        check_count("steps_per_epoch", steps_per_epoch, low=1)
+        files = [folder / f"images-{number}-of-{ranks}.pt" for number in range(min(ranks, MAX_RANKS))]
+    except (OSError, ValueError) as error:
         raise ValueError(f"{folder} is not a folder that a failed step was kept in: {error}") from error
     if missing := [file.name for file in files if not file.exists()]:
         raise ValueError(f"{folder} is not complete: it has no {', '.join(missing)}")

@@ -1,13 +1,13 @@
 """Settings of random views, the papers' sets of views, and the preprocessing for evaluation; no operation is here."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
 
 from infomax.runtime.checks import choose
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+MAX_SIDE = 16384  # pixels; one image of this side takes 3 GB
 STL10_MEAN, STL10_STD = (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)
 
 
@@ -51,8 +51,8 @@ class View:
     """Probability of solarisation: values from 128 of 255 up are inverted."""
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"size must be at least 1 pixel, but is {self.size}")
+        if not 1 <= self.size <= MAX_SIDE:
+            raise ValueError(f"size must be from 1 to {MAX_SIDE} pixels, but is {self.size}")
         for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be a probability in [0, 1], but is {value}")
@@ -115,20 +115,8 @@ class Preprocessing:
         _check_std(self.std)
         if not 1 <= self.size <= self.resize:
             raise ValueError(f"preprocessing.size must be from 1 to resize, {self.resize}, but is {self.size}")
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Returns the preprocessing that :func:`dataclasses.asdict` and JSON turned into ``values``.
-
-        Raises:
-            TypeError: if a field is missing, unknown or of the wrong type.
-            ValueError: if a value is out of its range.
-        """
-        fields = dict(values)
-        for name in ("mean", "std"):
-            if name in fields:
-                fields[name] = tuple(fields[name])  # JSON has lists, but no tuples
-        return cls(**fields)
+        if self.resize > MAX_SIDE:
+            raise ValueError(f"preprocessing.resize must be at most {MAX_SIDE} pixels, but is {self.resize}")
 
 
 def _check_std(std: tuple[float, float, float]) -> None:

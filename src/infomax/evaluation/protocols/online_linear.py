@@ -98,19 +98,19 @@ def final_scores(folder: "Run") -> dict[str, Any]:
             f"{folder.path} has no scores of an online classifier at its last step: the images that it was trained on "
             "have no labels, one for each, or metrics.jsonl lost them"
         )
-    if scores["linear_first_step"] != 0:
+    if (first_step := scores.get("linear_first_step")) != 0:
         raise ValueError(
-            f"the online classifier of {folder.path} started anew at step {scores['linear_first_step']}, when the run "
-            "was resumed: its scores are not those of a whole run"
+            f"the online classifier of {folder.path} started anew at step {first_step}, when the run was resumed: its "
+            "scores are not those of a whole run"
         )
     recipe = folder.recipe
     return {
         "metric": "top1",
-        "top1": scores["linear_top1"],
-        "top5": scores["linear_top5"],
-        "classes": scores["linear_classes"],
-        "labelled_images": scores["linear_labelled_images"],
-        "test_images": scores["linear_test_images"],
+        "top1": scores.get("linear_top1"),
+        "top5": scores.get("linear_top5"),
+        "classes": scores.get("linear_classes"),
+        "labelled_images": scores.get("linear_labelled_images"),
+        "test_images": scores.get("linear_test_images"),
         "learning_rate": LEARNING_RATE,
         "unstated": UNSTATED,
         "epochs": recipe.epochs,
