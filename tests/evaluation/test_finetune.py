@@ -30,7 +30,7 @@ from infomax.evaluation.resumable_work import ResumableWork
 from infomax.evaluation.scores import mean_average_precision, top_k
 from infomax.evaluation.search import GRID, ORDER, TRANSFER, choose_best, of_pair, together, transfer_finetune
 from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_scores
-from infomax.models.encoders import build_encoder, fingerprint
+from infomax.models.encoders import build_encoder, fingerprint, save_encoder
 from infomax.runtime import checkpoints
 from ranks import on_ranks
 from tiny import tiny_encoder
@@ -658,3 +658,22 @@ def interrupted_on_a_rank(folder):
 
 def test_ranks_stop_together_and_go_on_to_the_same_bits(tmp_path):
     assert on_ranks(2, interrupted_on_a_rank, tmp_path / "work") == [(True, 4, True)] * 2
+
+
+def test_few_labels_are_fine_tuned_on_linearly_interpolated_images(digits, tmp_path, monkeypatch):
+    """As for the probes: MVEB's Sec. 6.3 says so, the code of CorInfoMax's fine-tuning has it. Transfer is cubic."""
+    assert [setting.name for setting in SETTINGS.values() if setting.bicubic] == []
+    assert TRANSFER.bicubic
+    settings = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
+    save_encoder(build_encoder(**settings), settings, Preprocessing(resize=10, size=8), tmp_path)
+    seen = []
+
+    def crops(preprocessing, *, bicubic):
+        seen.append((preprocessing.bicubic, bicubic))
+        return supervised_crops(preprocessing, bicubic=bicubic)
+
+    monkeypatch.setattr(tuning, "supervised_crops", crops)
+    for bicubic in (False, True):
+        setting = replace(SETTINGS["mveb-1"], epochs=1, bicubic=bicubic)
+        finetune(tmp_path, digits, setting=setting, evaluation=HOW)
+    assert seen == [(False, False), (True, True)]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -23,23 +24,24 @@ from infomax.runtime.collectives import world_size
 
 Row = dict[str, Any]
 
+_FEW_LABELS = partial(FineTuning, bicubic=False)  # as for the papers' probes (decisions: fine-tuning)
 _CORINFOMAX: dict[str, Any] = {"epochs": 20, "schedule": "staircase", "head_std": 0.01, "backbone_rate": 0.005}
 SETTINGS = {
     setting.name: setting
     for setting in (
-        FineTuning(name="mira-1", epochs=20, backbone_rate=0.0, head_rate=0.4),
-        FineTuning(name="mira-10", epochs=20, backbone_rate=0.02, head_rate=0.1),
-        FineTuning(name="corinfomax-1", head_rate=30.0, **_CORINFOMAX),
-        FineTuning(name="corinfomax-10", head_rate=20.0, **_CORINFOMAX),
-        FineTuning(name="mveb-1", epochs=60, backbone_rate=0.002, head_rate=0.8),
-        FineTuning(name="mveb-10", epochs=60, backbone_rate=0.003, head_rate=0.4),
+        _FEW_LABELS(name="mira-1", epochs=20, backbone_rate=0.0, head_rate=0.4),
+        _FEW_LABELS(name="mira-10", epochs=20, backbone_rate=0.02, head_rate=0.1),
+        _FEW_LABELS(name="corinfomax-1", head_rate=30.0, **_CORINFOMAX),
+        _FEW_LABELS(name="corinfomax-10", head_rate=20.0, **_CORINFOMAX),
+        _FEW_LABELS(name="mveb-1", epochs=60, backbone_rate=0.002, head_rate=0.8),
+        _FEW_LABELS(name="mveb-10", epochs=60, backbone_rate=0.003, head_rate=0.4),
     )
 }
 """The settings of MIRA, CorInfoMax (appendix F.5.1) and MVEB for 1 % and 10 % of ImageNet's labels, by name.
 
 For 1 %, MIRA freezes the encoder by a learning rate of 0. The papers of MIRA and MVEB leave two things open: the
 classifier's first weights, which here are those of PyTorch's linear layers; and whether the cosine falls by epoch or by
-step, which here is by epoch.
+step, which here is by epoch (docs/decisions.md, fine-tuning).
 """
 
 
@@ -61,7 +63,8 @@ def finetune(
     batches alone, and leaves out some other images each time.
 
     Args:
-        encoder: Name of the encoder, or the encoder itself.
+        encoder: Name of the encoder; images to classify are interpolated as the setting says. Or the encoder itself,
+            which says how its images are prepared.
         data: Name of the labelled images, or the images themselves.
         setting: One of :data:`SETTINGS`, or a setting of one's own.
         epochs: None takes the setting's.
@@ -82,7 +85,11 @@ def finetune(
     changes: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size}
     setting = replace(setting, **{name: value for name, value in changes.items() if value is not None})
     source, train, test = labelled(data)
-    representation = encoder if isinstance(encoder, Representation) else represent(encoder, evaluation)
+    if isinstance(encoder, Representation):
+        representation = encoder
+    else:
+        bicubic = setting.bicubic
+        representation = represent(encoder, evaluation, change=lambda usual: replace(usual, bicubic=bicubic))
     job = FineTuneJob(
         representation,
         setting,

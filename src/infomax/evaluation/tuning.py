@@ -65,6 +65,8 @@ class FineTuning:
     """Weight decay of all parameters, as SGD takes it."""
     nesterov: bool = False
     """Whether the momentum is Nesterov's."""
+    bicubic: bool = True
+    """Whether random crops are interpolated bicubically; otherwise bilinearly."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w.+-]*", self.name):
@@ -235,7 +237,7 @@ class FineTuner:
 
     def _batches(self, device: torch.device) -> Iterator[Batch]:
         """Yields this rank's share of each batch that is left, with its views."""
-        views = supervised_crops(self.model.encoder.preprocessing)
+        views = supervised_crops(self.model.encoder.preprocessing, bicubic=self.setting.bicubic)
         dtype = self.model.head.weight.dtype
 
         def make(batch: Batch) -> list[Tensor]:
