@@ -185,6 +185,8 @@ def _read_results(place: Path) -> Iterable[Result]:
     run, file = None, place
     if place.is_dir():
         run, file = Run(place), place / "results.jsonl"
+        if run.config and not file.exists():  # the settings are read first: the folder may be of something else
+            raise ValueError(f"{place} has no results yet; infomax evaluate adds them to {file}")
     elif not place.is_file():
         raise ValueError(f"{place} is neither a run folder nor a file of results")
     title = place.name or place.resolve().name

@@ -42,7 +42,8 @@ def read_limited(file: Path) -> bytes:
         raise ValueError(f"{file} is no regular file")
     if status.st_size > MAX_BYTES:
         raise ValueError(f"{file} has {status.st_size} bytes, but a file of this kind has at most {MAX_BYTES}")
-    return file.read_bytes()
+    with file.open("rb") as opened:
+        return opened.read()
 
 
 def parse_json(content: bytes, where: str, *, allow_nan: bool = False) -> Any:
