@@ -51,6 +51,16 @@ def test_each_of_the_eleven_goes_from_its_files_to_its_metric(name, folder, tmp_
     assert row.penalty in PENALTIES
 
 
+def test_the_seed_decides_the_fifth_that_validates(folder):
+    source = open_source("digits")
+    first, again, other = (parts(source, seed=seed).val.index.tolist() for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+    rows = [transfer(folder, source, seed=seed, evaluation=EvaluationOptions(workers=0)) for seed in (0, 1)]
+    assert [row.seed for row in rows] == [0, 1]
+    assert rows[0].validation != rows[1].validation
+
+
 def repeated(images):
     """The same images several times over."""
     index = np.tile(np.arange(len(images)), 5)

@@ -8,16 +8,19 @@ import sys
 from io import BytesIO
 from pathlib import Path
 from statistics import mean, stdev
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 import infomax as library
 from command import PATIENCE, start_command, wait_for
+from data.layouts import LAYOUTS
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.probes import PROBES
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
 from infomax.evaluation.protocols.linear import LinearOptions
+from infomax.evaluation.protocols.transfer import TRANSFER_SETS
 from infomax.evaluation.results import append_result
 from infomax.evaluation.run import evaluation_hash
 from infomax.experiments.options import SweepOptions
@@ -52,7 +55,12 @@ def test_a_table_stands_for_the_recipes_with_a_number_in_it(tmp_path):
     prototypes = sorted(variant.experiment.recipe().method.prototypes for variant in planned.variants)
     assert prototypes == [300, 1000, 3000, 10000, 30000]
     assert len({run.folder for run in planned.runs}) == len({run.specification.hash for run in planned.runs}) == 10
-    assert [evaluation.words for evaluation in planned.evaluations] == ["linear --probe mira-lars", "knn"]
+    assert [evaluation.words for evaluation in planned.evaluations] == [
+        "linear --probe mira-lars",
+        "knn",
+        "knn --subset 10percent",
+        "knn --subset 1percent",
+    ]
     assert [run.seed for run in planned.runs] == [0] * 5 + [1] * 5
 
 
@@ -81,8 +89,9 @@ def test_names_patterns_and_values_are_combined(tmp_path):
     ("what", "changes", "message"),
     [
         (["mira-144"], {}, "the published table must be one of .*did you mean mira-14"),
-        (["mira-13"], {}, "mira-13 has no number that infomax evaluate measures with all labels"),
-        (["mveb-text-6.2"], {}, "has no number that a recipe would give"),
+        (["mira-13"], {}, "mira-13: AP bb, AP50 bb, AP75 bb .detection. cannot be measured: infomax has no detector"),
+        (["mveb-text-6.2"], {}, "mveb-text-6.2: Top-1 .linear. cannot be measured: no recipe is trained for it"),
+        (["mira/small"], {"evaluation_seeds": 0}, "--evaluation-seeds must be a whole number of at least 1"),
         (["mira/imagenet_1000"], {}, "did you mean imagenet_100"),
         (["mira/small"], {"vary": ["method.prototypes"]}, "want KEY=VALUE,VALUE"),
         (["mira/small"], {"vary": ["method.prototypes=1,,2"]}, "want KEY=VALUE,VALUE"),
@@ -270,7 +279,169 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
         runs = sweep([table], tmp_path).runs
         (words,) = ([e.words for e in run.evaluations] for run in runs if run.variant.experiment.name == recipe)
         assert words == names
-    assert len(runs) == 1  # of Table 1 one number of CARL's can be read
+    assert [run.options.data for run in runs] == ["cifar10", "cifar100", "stl10"]  # though one number can be read
+
+
+@pytest.mark.parametrize("table", published.tables(), ids=lambda table: table.id)
+def test_each_column_of_each_table_is_measured_by_a_command_or_has_a_reason(tmp_path, table):
+    options = pick(SweepOptions, {"what": [table.id], "out": tmp_path})
+    try:
+        planned = define_sweep(options)
+    except ValueError as error:
+        lines, commands = str(error).split("; "), []
+    else:
+        lines, commands = list(planned.not_measured), planned.commands()
+        assert planned.runs
+        assert all(run.evaluations for run in planned.runs if run.variant.experiment.positions(table.id))
+    for column in table.columns:
+        named = [line for line in lines if f" {column.name}" in line.partition(" (")[0].replace(":", "")]
+        measured = [
+            evaluation.words
+            for run in (planned.runs if commands else ())
+            for evaluation in run.evaluations
+            if evaluation.measures(column)
+            and column in [c for _, c in run.variant.experiment.positions(table.id)]
+            and any(str(run.folder) in line for line in commands)
+        ]
+        if column.data == "average":
+            assert not named
+            continue
+        assert bool(measured) != bool(named), (table.id, column.name, measured, named)
+
+
+@pytest.mark.parametrize(
+    ("table", "recipe", "words"),
+    [
+        (
+            "mira-4",
+            "imagenet_multicrop_400",
+            ["finetune --subset 1percent --setting mira-1", "finetune --subset 10percent"],
+        ),
+        ("corinfomax-2", "imagenet", [f"finetune --subset {n}percent --setting corinfomax-{n}" for n in (1, 10)]),
+        ("mveb-3", "imagenet", [f"finetune --subset {n}percent --setting mveb-{n}" for n in (1, 10)]),
+        ("mira-5", "imagenet_multicrop_400", [f"transfer --data {name}" for name in TRANSFER_SETS]),
+        ("mveb-4-linear", "imagenet", [f"transfer --data {name}" for name in TRANSFER_SETS]),
+        ("mveb-4-finetune", "imagenet", [f"finetune --data {name} --setting transfer" for name in TRANSFER_SETS]),
+        ("mira-3", "imagenet_multicrop_400", ["knn", "knn --subset 10percent", "knn --subset 1percent"]),
+        ("mira-7", "cifar10", ["online-linear"]),
+        ("mira-2", "imagenet_multicrop_400", ["linear --probe mira --learning-rate 0.2 0.3 0.4 0.8 1.2 1.6"]),
+    ],
+)
+def test_a_table_is_measured_as_its_paper_does(tmp_path, table, recipe, words):
+    run = next(r for r in sweep([table], tmp_path).runs if r.variant.experiment.name.split("/")[1] == recipe)
+    assert [evaluation.words for evaluation in run.evaluations] == words
+    for evaluation in run.evaluations:  # the words are those of infomax evaluate
+        assert evaluation.argv(run.folder)[:2] == ["evaluate", evaluation.words.split()[0]]
+
+
+def test_evaluations_are_repeated_with_the_seeds_that_the_paper_had(tmp_path):
+    (run,) = sweep(["mira-11"], tmp_path, data_dir="sets", download=True).runs
+    assert len(run.evaluations) == 4 * len(TRANSFER_SETS)
+    assert [e.words for e in run.evaluations[:2]] == ["transfer --data aircraft", "transfer --data aircraft --seed 1"]
+    assert " --data aircraft --data-dir sets --download --seed 1" in " ".join(run.evaluations[1].argv(run.folder))
+    (run,) = sweep(["mira-11"], tmp_path, evaluation_seeds=1).runs
+    assert len(run.evaluations) == len(TRANSFER_SETS)
+    words = ["knn", "linear", "linear --probe carl --seed 3"]
+    (run,) = sweep(["carl/small"], tmp_path, data="x", evaluate=words, evaluation_seeds=2).runs
+    assert [e.words for e in run.evaluations] == [*words, "linear --probe carl --seed 4"]  # the others have no seed
+
+
+def by_words(scores, averaged=knn_row):
+    """A stand-in for the results of runs: the score that an evaluation has, by its words."""
+
+    def result(run, evaluation):
+        score = scores.get(evaluation.words)
+        return None if score is None else averaged(score + run.seed)
+
+    return result
+
+
+def transfer_row(score):
+    """A result that has a score by each metric."""
+    return SimpleNamespace(top1=score / 100, mean_per_class=score / 100, map11=score / 100)
+
+
+def test_means_are_over_the_seeds_of_one_run_or_over_runs(tmp_path, monkeypatch):
+    scores = {
+        f"transfer --data aircraft{words}": 50 + i for i, words in enumerate(("", *(f" --seed {i}" for i in (1, 2, 3))))
+    }
+    monkeypatch.setattr(SweepRun, "result", by_words(scores, transfer_row))
+    (cell,) = (c for c in collect_results(sweep(["mira-11"], tmp_path)).cells if c.column == "Aircraft")
+    assert cell.scores == pytest.approx((50, 51, 52, 53))
+    assert (cell.paper, cell.deviation, cell.ours.text) == (58.93, 0.16, "51.50 ± 1.29")
+    result = collect_results(sweep(["mira-11"], tmp_path))
+    assert "MIRA, 400 epochs, 4 runs: ours, 4 seeds of the evaluation" in result.table().text()
+    result = collect_results(sweep(["mira-11"], tmp_path, seeds=2))
+    (cell,) = (c for c in result.cells if c.column == "Aircraft")
+    assert cell.scores == pytest.approx((51.5, 52.5))  # of each run the mean of four
+    assert "ours, 2 seeds of 4 evaluations" in result.table().text()
+
+
+def test_an_average_is_that_of_all_its_parts_or_empty(tmp_path, monkeypatch):
+    scores = {f"transfer --data {name}": 50 + i for i, name in enumerate(TRANSFER_SETS)}
+    monkeypatch.setattr(SweepRun, "result", by_words(scores, transfer_row))
+    for left_out, expected in ((None, (55,)), ("sun397", ())):
+        scores.pop(f"transfer --data {left_out}", None)
+        (cell,) = (c for c in collect_results(sweep(["mira-5"], tmp_path)).cells if c.column == "avg.")
+        assert cell.scores == pytest.approx(expected)
+        assert cell.paper == 79.86
+
+
+def test_a_cell_whose_number_nobody_can_read_is_ours_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(SweepRun, "result", lambda self, evaluation: knn_row(0.5))
+    cells = collect_results(sweep(["carl-1"], tmp_path)).cells
+    found = [(cell.column, cell.paper, cell.scores) for cell in cells]
+    assert found == [("CIFAR-10 200", None, (50,)), ("CIFAR-100 200", 46.23, (50,)), ("STL-10 200", None, (50,))]
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "words"),
+    [
+        ("carl/cifar10_150", {"vary": ["method.prototypes=10,100"]}, "linear --probe carl"),
+        ("mveb/imagenet_batch_1024", {"vary": ["method.entropy_weight=0.01,0.1"]}, "linear --probe mveb"),
+        ("corinfomax/cifar10_dimension_128", {}, "linear --probe corinfomax"),
+        ("mira/cifar10", {}, "online-linear"),
+        ("carl/cifar10_150", {"data": "images"}, "knn"),
+        ("carl/small", {}, "knn"),
+    ],
+)
+def test_a_recipe_is_measured_as_its_paper_does(tmp_path, what, options, words):
+    """Figures have no number that can be read, but are of the same measure as the paper's tables."""
+    planned = sweep([what], tmp_path, **options)
+    assert [evaluation.words for evaluation in planned.evaluations] == [words]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+def test_a_table_of_transfer_is_measured_where_its_data_sets_are(tmp_path):
+    for name in ("imagenet", "dtd", "voc2007"):
+        LAYOUTS[name](tmp_path / "data")
+    tiny = ["--backbone", "small", "--image-size", "16", "--views", "byol", "--epochs", "1", "--batch-size", "4"]
+    tiny += ["--precision", "32", "--set", "method.prototypes=10", "--set", "method.hidden=16", "--device", "cpu"]
+    words = [
+        "sweep",
+        "mira-5",
+        *tiny,
+        "--workers",
+        "0",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    done = infomax(*words)
+    assert done.returncode == 1, done.stderr
+    assert "could not be evaluated on aircraft, caltech101, cars, cifar10, cifar100, flowers, food101" in done.stderr
+    rows = Run(tmp_path / "o" / "mira-imagenet_multicrop_400-seed0").read_rows("results.jsonl")
+    assert [(row["data"], row["metric"]) for row in rows] == [("dtd", "top1"), ("voc2007", "map11")]
+    line = next(line for line in done.stdout.splitlines() if ": ours" in line)
+    assert [float(x) for x in line.split("1 seed")[1].split() if x != "-"] == [
+        round(100 * rows[0]["top1"], 2),
+        round(100 * rows[1]["map11"], 2),
+    ]
+    left = infomax(*words, "--commands").stdout
+    assert "transfer" in left
+    assert "--data dtd" not in left
 
 
 def test_every_probe_of_a_table_can_be_trained_and_is_a_word_of_linear():

@@ -7,7 +7,7 @@ from infomax.cli.command import Command
 from infomax.experiments.options import DemoOptions, SweepOptions
 from infomax.reporting.options import RecipeListOptions
 from infomax.runtime.failures import MachineError
-from infomax.runtime.text import show
+from infomax.runtime.text import note, show
 
 
 def recipes(options: RecipeListOptions) -> None:
@@ -30,6 +30,8 @@ def sweep(options: SweepOptions) -> None:
     from infomax.experiments.sweep_runner import run_sweep
 
     planned = define_sweep(options)
+    for line in planned.not_measured:
+        note(line)
     if options.commands:
         show("\n".join(planned.commands()))
         return

@@ -73,8 +73,8 @@ class Protocol:
     :class:`EvaluationOptions`; ``run`` is then given what it returns in place of the name. None leaves that to ``run``,
     data set by data set."""
     options_for: Callable[["Column"], ProtocolOptions | None] = _no_column
-    """Returns the options that measure what a column of a published table does, with all labels of its data set; None
-    if this protocol does not measure it."""
+    """Returns the options that measure what a column of a published table does, on its data set and its share of the
+    labels, which are chosen apart; None if this protocol does not measure it."""
 
     def __post_init__(self) -> None:
         if not self.rows:

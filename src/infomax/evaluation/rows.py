@@ -83,6 +83,8 @@ class TransferRow(TransferScores):
     """On half the sum of squared weights, beside the sum of cross-entropies."""
     penalties: tuple[float, float, int]
     """The least and the largest that were tried, and how many."""
+    seed: int = 0
+    """Seed of the random fifth of the training images that validates, if the data set has no validation images."""
     solver: str
     """``exact`` or ``scikit-learn``."""
     converged: Annotated[bool, Outcome()]

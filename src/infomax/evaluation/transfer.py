@@ -42,10 +42,12 @@ class Parts:
     test: LabelledImages
 
 
-def parts(source: Source) -> Parts:
+def parts(source: Source, *, seed: int = 0) -> Parts:
     """Returns the data set's splits; without a validation split, a random fifth of the training images is taken for it.
 
-    The fifth is the same each time.
+    Args:
+        source: The data set.
+        seed: Of the fifth, which is the same each time with the same seed.
 
     Raises:
         ValueError: if there are no labels, or too few images.
@@ -65,7 +67,7 @@ def parts(source: Source) -> Parts:
     if val is not None and val.labels is not None:
         return Parts(first, LabelledImages(val, np.arange(len(val)), val.labels), last)
     order = np.arange(len(first.index))
-    np.random.RandomState(0).shuffle(order)  # as the published results were split
+    np.random.RandomState(seed).shuffle(order)  # with seed 0, as the published results were split
     cut = len(order) // 5
     if cut == 0:
         raise ValueError(f"--data {source.name} has {len(order)} training images; a fifth to validate by is none")
@@ -96,6 +98,7 @@ def transfer(
     *,
     penalties: Sequence[float] = PENALTIES,
     as_published: bool = False,
+    seed: int = 0,
     evaluation: EvaluationOptions | None = None,
 ) -> TransferRow:
     """Returns the test score of the linear classifier whose penalty is best on the validation images.
@@ -110,11 +113,12 @@ def transfer(
             is taken.
         as_published: Solve with scikit-learn as the published results were, from weak to strong penalty, each from the
             solution before, stopped after 100 iterations: slower, and short of the optimum if penalties are weak.
+        seed: Of the random fifth of the training images that validates, if the data set has no validation images.
         evaluation: Device, workers and cache.
     """
     evaluation = evaluation or EvaluationOptions()
     representation = encoder if isinstance(encoder, Representation) else to_transfer(encoder, evaluation)
-    split, metric = parts(source), metric_of(source)
+    split, metric = parts(source, seed=seed), metric_of(source)
     start = time.perf_counter()
     train, val, test = (_features(representation, part, evaluation) for part in (split.train, split.val, split.test))
     labels = [torch.from_numpy(part.labels).to(evaluation.torch_device) for part in (split.train, split.val)]
@@ -129,6 +133,7 @@ def transfer(
         data=source.name,
         representation=representation.name,
         penalty=penalties[best],
+        seed=seed,
         penalties=(min(penalties), max(penalties), len(penalties)),
         validation=scores[best],
         **judge((test.to(weight.dtype) @ weight.T + bias).cpu(), torch.from_numpy(split.test.labels), metric),

@@ -22,8 +22,14 @@ class SweepOptions(ExecutionOptions, MachineOptions, RecipeChangeOptions, DataOp
     """Values of a setting to try with each recipe, as method.prototypes=100,300,1000."""
     seeds: Annotated[int, Shown(metavar="N")] = 1
     """Number of runs of each recipe, with the seeds from 0 up."""
+    evaluation_seeds: Annotated[
+        int | None, Shown(metavar="N", default="as many as the table's numbers are the mean of, else 1")
+    ] = None
+    """Number of times that each run is evaluated, with the seeds of the evaluation from its own up; what is not random
+    is evaluated once."""
     evaluate: Annotated[
-        tuple[str, ...], Shown(metavar="WORDS", repeatable=True, default="as the table was measured, else knn")
+        tuple[str, ...],
+        Shown(metavar="WORDS", repeatable=True, default="as the table or the recipe's paper measured it, else knn"),
     ] = ()
     """Evaluation of each run, in the words of infomax evaluate, as 'linear --probe mira'."""
     commands: bool = False

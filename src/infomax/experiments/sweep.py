@@ -8,30 +8,34 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from infomax.data.sources.location import DataLocation
-from infomax.evaluation.options import BaselineOptions, ComputeOptions, EvaluationData
-from infomax.evaluation.protocol import Protocol, ProtocolOptions
-from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import read_results
-from infomax.evaluation.run import evaluation_hash, split_data
+from infomax.experiments.evaluations import (
+    Evaluation,
+    column_evaluations,
+    paper_evaluations,
+    parse_evaluation,
+    why_not_measured,
+    with_seeds,
+)
 from infomax.experiments.options import SweepOptions
 from infomax.papers import published
-from infomax.papers.published import Table
+from infomax.papers.published import Column, Table
 from infomax.recipes import registry
 from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, recipe_differences
-from infomax.runtime.checks import check_count, choose
+from infomax.runtime.checks import check_count
 from infomax.runtime.identity import specification_hash
-from infomax.runtime.options import from_argv, pick, to_argv
+from infomax.runtime.options import pick, to_argv
 from infomax.training.options import PretrainOptions
 
 
@@ -52,44 +56,6 @@ class Variant:
     def overrides(self) -> tuple[str, ...]:
         """Returns the values as ``--set`` takes them."""
         return tuple(f"{key}={value}" for key, value in self.values)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A frozen dataclass that holds how all runs of a sweep are evaluated."""
-
-    protocol: Protocol
-    options: ProtocolOptions
-    data: EvaluationData
-    compute: ComputeOptions
-    """Device, workers, cache and precision; of these the precision of the features alone decides a result."""
-    words: str = field(compare=False)
-    """The evaluation as the user names it, as ``linear --probe mira``."""
-
-    def hashes(self, run: Run) -> set[str]:
-        """Returns the hashes of this evaluation of a run; one for each data set."""
-        parts, names = self.data.given_location(), self.protocol.default_data(self.options)
-        if "data" in parts:
-            data = split_data(parts["data"], several=bool(names))
-        elif names:
-            data = list(names)
-        else:
-            parts = {**vars(run.location), **parts}
-            data = [parts["data"]]
-        precision = self.compute.feature_precision
-        return {evaluation_hash(self.options, DataLocation(**{**parts, "data": name}), precision) for name in data}
-
-    def argv(self, run_folder: Path) -> list[str]:
-        """Returns the words of the command that evaluates a run."""
-        baselines = to_argv(BaselineOptions(no_baselines=True)) if self.protocol.baselines else []
-        parts = (self.compute, self.data, self.options)
-        return [
-            "evaluate",
-            self.protocol.name,
-            str(run_folder),
-            *baselines,
-            *(w for part in parts for w in to_argv(part)),
-        ]
 
 
 @dataclass(frozen=True)
@@ -171,6 +137,8 @@ class Sweep:
     table: Table | None
     changes: tuple[str, ...]
     """Changes that all runs make to their recipes, as words of the command."""
+    not_measured: tuple[str, ...] = ()
+    """A line for each reason why some columns of the table are not measured."""
 
     def runs_of(self, variant: Variant) -> list[SweepRun]:
         """Returns the runs of a variant, one for each seed."""
@@ -189,23 +157,75 @@ def define_sweep(options: SweepOptions) -> Sweep:
         ValueError: if there is no such table, recipe or protocol, a recipe cannot be changed so, or the folder has runs
             of another sweep.
     """
-    check_count("--seeds", options.seeds, low=1)
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} must be a folder")
     experiments, table = _choose_experiments(options.what)
+    _check_seeds(options)
     if table and options.vary:
         raise ValueError(f"--vary is for recipes; {table.id} says itself what varies")
     variants = tuple(Variant(experiment, values) for experiment in experiments for values in _combine(options.vary))
-    evaluations = tuple(dict.fromkeys(parse_evaluation(words, options) for words in options.evaluate))
-    runs = []
+    named = tuple(dict.fromkeys(parse_evaluation(words, options) for words in options.evaluate))
+    named = with_seeds(named, options.evaluation_seeds or 1)
+    runs, not_measured = [], [] if table is None else _not_measured(table, experiments)
+    if table and not named and len(not_measured) == len(table.columns):
+        raise ValueError(
+            f"{'; '.join(_group_reasons(table, not_measured))}; say with --evaluate how to evaluate the runs"
+        )
     for seed, variant in product(range(options.seeds), variants):  # all variants of a seed before the next seed
-        runs.append(_define_run(options, variant, seed, evaluations or _published_evaluations(variant, table, options)))
+        evaluations = named or _default_evaluations(variant, table, options)
+        runs.append(_define_run(options, variant, seed, evaluations))
     if len({run.specification.hash for run in runs}) < len(runs):
         raise ValueError(f"--vary gives a value twice: {' '.join(options.vary)}")
     for run in runs:
         _check_same_run(run)
     used = tuple(dict.fromkeys(evaluation for run in runs for evaluation in run.evaluations))
-    return Sweep(options.out, variants, used, tuple(runs), table, _common_changes(options))
+    lines = () if table is None or named else tuple(_group_reasons(table, not_measured))
+    return Sweep(options.out, variants, used, tuple(runs), table, _common_changes(options), lines)
+
+
+def _check_seeds(options: SweepOptions) -> None:
+    """Raises ValueError if a number of seeds is none."""
+    check_count("--seeds", options.seeds, low=1)
+    if options.evaluation_seeds is not None:
+        check_count("--evaluation-seeds", options.evaluation_seeds, low=1)
+
+
+def _not_measured(table: Table, experiments: Sequence[Experiment]) -> list[tuple[Column, str]]:
+    """Returns the columns of a table that no run of its recipes is measured for, each with the reason."""
+    reached = {column.name for experiment in experiments for _, column in experiment.positions(table.id)}
+    reasons = [
+        (column, why_not_measured(column) or ("" if column.name in reached else _why_no_recipe(column)))
+        for column in table.columns
+    ]
+    return [(column, reason) for column, reason in reasons if reason]
+
+
+def _why_no_recipe(column: Column) -> str:
+    """Returns why no recipe gives a column."""
+    epochs, schedule = column.conditions.epochs, column.conditions.schedule_epochs
+    if schedule is not None and epochs != schedule:
+        return f"it is of the encoder within a run of {schedule} epochs, and a run keeps the encoder at its end"
+    return "no recipe is trained for it"
+
+
+def _group_reasons(table: Table, columns: Sequence[tuple[Column, str]]) -> list[str]:
+    """Returns a line for each reason, with the columns that it holds for and their protocol."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for column, reason in columns:
+        groups.setdefault((reason, column.protocol), []).append(column.name)
+    return [
+        f"{table.id}: {', '.join(names)} ({protocol}) cannot be measured: {reason}"
+        for (reason, protocol), names in groups.items()
+    ]
+
+
+def _default_evaluations(variant: Variant, table: Table | None, options: SweepOptions) -> tuple[Evaluation, ...]:
+    """Returns the evaluations that measure a variant as its table does, or its paper, or else by k-NN."""
+    if table is None:
+        evaluations = paper_evaluations(variant.experiment, options) or (parse_evaluation("knn", options),)
+        return with_seeds(evaluations, options.evaluation_seeds or 1)
+    columns = [column for _, column in variant.experiment.positions(table.id)]
+    return tuple(dict.fromkeys(e for column in columns for e in column_evaluations(column, options)))
 
 
 def _common_changes(options: SweepOptions) -> tuple[str, ...]:
@@ -222,9 +242,9 @@ def _choose_experiments(what: Sequence[str]) -> tuple[list[Experiment], Table | 
     everything = registry.experiments()
     if len(what) == 1 and "/" not in what[0]:
         table = published.table(what[0])
-        experiments = [e for e in everything.values() if any(number.table is table for number in e.numbers())]
+        experiments = [e for e in everything.values() if e.positions(table.id)]
         if not experiments:
-            raise ValueError(f"{table.id} has no number that a recipe would give")
+            raise ValueError("; ".join(_group_reasons(table, _not_measured(table, []))))
         return experiments, table
     chosen = {}
     for name in what:
@@ -244,61 +264,6 @@ def _combine(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
             raise ValueError(f"--vary {assignment}: want KEY=VALUE,VALUE, as in method.prototypes=100,300")
         axes.append([(key, value) for value in values.split(",")])
     return list(product(*axes))
-
-
-def parse_evaluation(words: str, options: SweepOptions) -> Evaluation:
-    """Returns the evaluation that words of ``infomax evaluate`` stand for, without the encoder.
-
-    Args:
-        words: As ``linear --probe mira``.
-        options: The sweep's, whose device and workers are taken if the words name none.
-
-    Raises:
-        ValueError: if there is no such protocol or option.
-    """
-    try:
-        name, *argv = shlex.split(words) or [""]
-    except ValueError as error:
-        raise ValueError(f"--evaluate {words}: {error}") from None
-    single = [key for key, protocol in PROTOCOLS.items() if not protocol.default_data(protocol.options())]
-    protocol = PROTOCOLS[choose("--evaluate", name, single)]
-    kinds = (protocol.options, protocol.data, ComputeOptions, *([BaselineOptions] if protocol.baselines else []))
-    try:
-        protocol_options, data, compute, *_ = from_argv(argv, *kinds)
-    except ValueError as error:
-        raise ValueError(f"--evaluate {words}: {error}") from None
-    return _complete(Evaluation(protocol, protocol_options, data, compute, words), options)
-
-
-def _complete(evaluation: Evaluation, options: SweepOptions) -> Evaluation:
-    """Returns the evaluation on the sweep's device and with its workers, if it names none itself."""
-    compute = evaluation.compute
-    if compute.device == "auto":
-        compute = replace(compute, device=options.device)
-    if compute.workers is None:
-        compute = replace(compute, workers=options.workers)
-    return replace(evaluation, compute=compute)
-
-
-def _published_evaluations(variant: Variant, table: Table | None, options: SweepOptions) -> tuple[Evaluation, ...]:
-    """Returns the evaluations that measure the table's columns, as far as all labels of the pretraining data
-    suffice."""
-    if table is None:
-        return (parse_evaluation("knn", options),)
-    evaluations: dict[Evaluation, None] = {}
-    for number in variant.experiment.numbers():
-        for protocol in PROTOCOLS.values():
-            measuring = protocol.options_for(number.column) if number.table is table else None
-            if measuring is not None:
-                words = " ".join([protocol.name, *to_argv(measuring)])
-                evaluation = Evaluation(protocol, measuring, protocol.data(), ComputeOptions(), words)
-                evaluations[_complete(evaluation, options)] = None
-    if not evaluations:
-        raise ValueError(
-            f"{table.id} has no number that infomax evaluate measures with all labels; say with --evaluate how to "
-            "evaluate the runs"
-        )
-    return tuple(evaluations)
 
 
 def _define_run(options: SweepOptions, variant: Variant, seed: int, evaluations: tuple[Evaluation, ...]) -> SweepRun:

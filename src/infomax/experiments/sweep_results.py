@@ -9,9 +9,10 @@ from textwrap import wrap
 from typing import Any
 
 from infomax.evaluation.result_row import ResultRow, Score, row_fields
-from infomax.experiments.sweep import Evaluation, Sweep, SweepRun, Variant
+from infomax.experiments.evaluations import Evaluation, why_not_measured
+from infomax.experiments.sweep import Sweep, SweepRun, Variant
 from infomax.papers import published
-from infomax.papers.published import Column, Number
+from infomax.papers.published import Column, Row
 from infomax.reporting.comparison import format_condition, format_published
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runtime.options import option_names
@@ -26,7 +27,9 @@ class SweepCell:
     column: str
     """Name of the column: that of the published table, or an evaluation and its score."""
     scores: tuple[float, ...]
-    """Scores of the runs that are done, in per cent."""
+    """Scores of the runs that are done, in per cent; of one run that is evaluated with several seeds, those of each."""
+    evaluations: int = 1
+    """Number of evaluations that each score is the mean of."""
     paper: float | None = None
     """The paper's number, in per cent; None if it prints none."""
     deviation: float | None = None
@@ -86,10 +89,17 @@ class SweepResult:
             if any(cell.paper is not None for cell in cells.values()):
                 lines.append([f"{line}: paper", *(cells[c].theirs if c in cells else EMPTY for c in columns)])
             seeds = max(len(cell.scores) for cell in cells.values())
-            count = "no run yet" if seeds == 0 else f"{seeds} seed{'s' if seeds > 1 else ''}"
+            count = "no run yet" if seeds == 0 else f"{seeds} seed{'s' if seeds > 1 else ''}{self._of_what(seeds)}"
             lines.append([f"{line}: ours, {count}", *(cells[c].ours if c in cells else EMPTY for c in columns)])
         notes = [f"ours: with {' '.join(self.changes)}"] if self.changes else []
         return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=self.title, notes=notes)
+
+    def _of_what(self, seeds: int) -> str:
+        """Returns words for what the seeds are of, if runs are evaluated with several."""
+        evaluations = max((cell.evaluations for cell in self.cells), default=1)
+        if evaluations > 1:
+            return f" of {evaluations} evaluations"
+        return " of the evaluation" if len({run.seed for run in self.runs}) == 1 and seeds > 1 else ""
 
     def figure(self) -> bytes:
         """Draws a PNG: scores along the varied number, or as bars, with the deviation over seeds, beside the
@@ -122,28 +132,81 @@ def sweep_cells(sweep: Sweep) -> list[SweepCell]:
 
 
 def _cells_of_table(sweep: Sweep, table: published.Table) -> list[SweepCell]:
-    """Returns a cell for each number of the table that a variant reproduces."""
-    pairs = [(number, v) for v in sweep.variants for number in v.experiment.numbers() if number.table is table]
-    pairs.sort(key=lambda pair: (table.rows.index(pair[0].row), table.columns.index(pair[0].column)))
+    """Returns a cell for each number of the table that a variant is to give, also if nobody can read the paper's."""
+    places = [(*position, v) for v in sweep.variants for position in v.experiment.positions(table.id)]
+    places = [place for place in places if not why_not_measured(place[1])]
+    places.sort(key=lambda place: (table.rows.index(place[0]), table.columns.index(place[1])))
     cells = []
-    for number, variant in pairs:
-        conditions = vars(number.row.conditions).items()
-        line = [number.row.method, *(format_condition(k, v) for k, v in conditions if v is not None)]
-        scores = _scores_for_column(sweep, variant, number.column)
-        cells.append(SweepCell(", ".join(line), number.column.name, scores, number.value, number.deviation))
-    return _with_varied_condition(cells, [number for number, _ in pairs])
+    for row, column, variant in places:
+        line = [row.method, *(format_condition(k, v) for k, v in vars(row.conditions).items() if v is not None)]
+        by_run = [_run_scores(run, column, table) for run in sweep.runs_of(variant)]
+        position = table.columns.index(column)
+        cells.append(
+            SweepCell(
+                ", ".join(line),
+                column.name,
+                *_means(by_run),
+                paper=row.values[position],
+                deviation=row.deviations[position],
+            )
+        )
+    return _with_varied_condition(cells, [(row, column) for row, column, _ in places])
 
 
-def _with_varied_condition(cells: list[SweepCell], numbers: list[Number]) -> list[SweepCell]:
+def _means(by_run: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], int]:
+    """Returns the scores that a mean and a deviation are taken of, and of how many evaluations each is the mean.
+
+    With several runs, they are each run's mean over the seeds of its evaluation; with one run, its scores with each.
+
+    Args:
+        by_run: For each run its scores, one for each seed of the evaluation.
+    """
+    done = [scores for scores in by_run if scores]
+    if len(by_run) == 1:
+        return tuple(done[0] if done else ()), 1
+    return tuple(mean(scores) for scores in done), max(map(len, done), default=1)
+
+
+def _run_scores(run: SweepRun, column: Column, table: published.Table) -> list[float]:
+    """Returns the scores of a run in a column of a table, one for each seed of the evaluation, in per cent.
+
+    Where the column is the average of the others of its protocol, there is one if all of those are there.
+    """
+    if column.data != "average":
+        evaluations = _evaluations_of(run, column)
+        return [score for evaluation in evaluations for score in _score(run, evaluation, column.metric)]
+    parts = [c for c in table.columns if c.protocol == column.protocol and c.data != "average"]
+    scores = [_run_scores(run, part, table) for part in parts]
+    seeds = min(map(len, scores))
+    return [mean(part[min(i, len(part) - 1)] for part in scores) for i in range(seeds)]
+
+
+def _evaluations_of(run: SweepRun, column: Column) -> list[Evaluation]:
+    """Returns the evaluations of a run that measure a column, or else the nearest one of its protocol on its labels."""
+    exact = [evaluation for evaluation in run.evaluations if evaluation.measures(column)]
+    others = [e for e in run.evaluations if e.protocol.name == column.protocol and not e.repetition]
+    others = [e for e in others if (e.data.subset or "") == column.subset]
+    if exact or not others:
+        return exact
+
+    def unlike(evaluation: Evaluation) -> list[bool]:
+        wanted, options = evaluation.protocol.options_for(column), evaluation.options
+        return [getattr(options, name) != getattr(wanted, name, None) for name in option_names(type(options))]
+
+    nearest = min(others, key=unlike)  # an option counts more than those after it: the probe comes first
+    return nearest.repetitions(run.evaluations)
+
+
+def _with_varied_condition(cells: list[SweepCell], places: list[tuple[Row, Column]]) -> list[SweepCell]:
     """Adds positions to the cells if the table's own numbers differ in one numeric condition alone."""
-    conditions = [vars(number.conditions) for number in numbers]
-    varied = [name for name in conditions[0] if len({str(c[name]) for c in conditions}) > 1]
+    conditions = [vars(column.conditions | row.conditions) for row, column in places]
+    varied = [name for name in conditions[0] if len({str(c[name]) for c in conditions}) > 1] if conditions else []
     if len(varied) != 1 or not all(type(c[varied[0]]) in (int, float) for c in conditions):
         return cells
-    by_row = any(getattr(number.row.conditions, varied[0]) is not None for number in numbers)
+    by_row = any(getattr(row.conditions, varied[0]) is not None for row, _ in places)
     return [
-        replace(cell, position=c[varied[0]], varied=varied[0], curve=cell.column if by_row else number.row.method)
-        for cell, c, number in zip(cells, conditions, numbers, strict=True)
+        replace(cell, position=c[varied[0]], varied=varied[0], curve=cell.column if by_row else row.method)
+        for cell, c, (row, _) in zip(cells, conditions, places, strict=True)
     ]
 
 
@@ -152,11 +215,13 @@ def _cells_of_variants(sweep: Sweep) -> list[SweepCell]:
     cells = []
     for variant in sweep.variants:
         main = None if variant.values else variant.experiment.main_number  # the paper has no number of other values
-        for evaluation in sweep.evaluations:
-            rows = [row for run in sweep.runs_of(variant) if (row := run.result(evaluation)) is not None]
-            metric, label = _main_score(rows)
+        for evaluation in (e for e in sweep.evaluations if not e.repetition):
+            seeded = evaluation.repetitions(sweep.evaluations)
+            by_run = [[run.result(e) for e in seeded] for run in sweep.runs_of(variant)]
+            metric, label = _main_score([row for rows in by_run for row in rows if row is not None])
+            scores = _means([_per_cent([row for row in rows if row is not None], metric) for rows in by_run])
             number = (main.value, main.deviation) if main and _measures(evaluation, main.column) else (None, None)
-            cell = SweepCell(variant.label, f"{evaluation.words}, {label}", _per_cent(rows, metric), *number)
+            cell = SweepCell(variant.label, f"{evaluation.words}, {label}", *scores, *number)
             cells.append(_with_varied_value(cell, variant))
     return cells
 
@@ -174,7 +239,7 @@ def _main_score(rows: Sequence[ResultRow]) -> tuple[str, str]:
 def _measures(evaluation: Evaluation, column: Column) -> bool:
     """Returns whether an evaluation is that of a published column, by the paper's own classifier."""
     unlimited = evaluation.data == evaluation.protocol.data()
-    return bool(column.probe) and unlimited and evaluation.protocol.options_for(column) == evaluation.options
+    return bool(column.probe or column.protocol == "online-linear") and unlimited and evaluation.measures(column)
 
 
 def _with_varied_value(cell: SweepCell, variant: Variant) -> SweepCell:
@@ -186,22 +251,10 @@ def _with_varied_value(cell: SweepCell, variant: Variant) -> SweepCell:
         return cell
 
 
-def _scores_for_column(sweep: Sweep, variant: Variant, column: Column) -> tuple[float, ...]:
-    """Returns the scores by the evaluation that measures the column, or else by another one of its protocol."""
-    runs = sweep.runs_of(variant)
-    evaluations = [
-        e for e in dict.fromkeys(e for run in runs for e in run.evaluations) if e.protocol.name == column.protocol
-    ]
-    if not evaluations or column.subset:
-        return ()
-
-    def unlike(evaluation: Evaluation) -> list[bool]:
-        wanted, options = evaluation.protocol.options_for(column), evaluation.options
-        return [getattr(options, name) != getattr(wanted, name, None) for name in option_names(type(options))]
-
-    nearest = min(evaluations, key=unlike)  # an option counts more than those after it: the probe comes first
-    rows = [row for run in runs if (row := run.result(nearest)) is not None]
-    return _per_cent(rows, column.metric)
+def _score(run: SweepRun, evaluation: Evaluation, metric: str) -> tuple[float, ...]:
+    """Returns the score of a run by an evaluation, in per cent; empty if there is none yet."""
+    row = run.result(evaluation)
+    return () if row is None else _per_cent([row], metric)
 
 
 def _per_cent(rows: Sequence[ResultRow], metric: str) -> tuple[float, ...]:

@@ -49,6 +49,7 @@ def sweep(
     out: str | PathLike[str],
     vary: Sequence[str] = (),
     seeds: int = 1,
+    evaluation_seeds: int | None = None,
     evaluate: Sequence[str] = (),
     commands: bool = False,
 ) -> SweepResult:
@@ -93,8 +94,10 @@ def sweep(
         out: Folder for all runs, the table and its figure. The same command goes on if it was stopped.
         vary: Values of a setting to try with each recipe, as method.prototypes=100,300,1000.
         seeds: Number of runs of each recipe, with the seeds from 0 up.
+        evaluation_seeds: Number of times that each run is evaluated, with the seeds of the evaluation from its own up;
+            what is not random is evaluated once. Default: as many as the table's numbers are the mean of, else 1.
         evaluate: Evaluation of each run, in the words of infomax evaluate, as 'linear --probe mira'. Default: as the
-            table was measured, else knn.
+            table or the recipe's paper measured it, else knn.
         commands: Only list the commands that are left, one line for each run, instead of carrying them out; for a
             cluster.
 
@@ -151,7 +154,11 @@ def _check_settings(sweep: Sweep) -> None:
 
 
 def _carry_out(run: SweepRun, title: str) -> str:
-    """Trains and evaluates one run, and returns what failed; empty if nothing did."""
+    """Trains and evaluates one run, and returns what failed; empty if nothing did.
+
+    A data set that an encoder is transferred to may be missing: the others are evaluated all the same.
+    """
+    missing = []
     for argv in run.remaining:
         training = argv[0] == "pretrain"
         task = "training" if training else " ".join(argv[:2])
@@ -161,12 +168,15 @@ def _carry_out(run: SweepRun, title: str) -> str:
             raise KeyboardInterrupt
         if received_signal:
             sys.exit(0)  # SIGTERM ends a run with exit code 0 too
+        if exit_code == 2 and "--data" in argv and not training:
+            missing.append(argv[argv.index("--data") + 1])
+            continue
         if exit_code == 2:
             raise ValueError(f"the command that was refused is: {shlex.join(['infomax', *argv])}")
         if exit_code != 0 or not run.trained:
             ending = f"ended with exit code {exit_code}" if exit_code else "was stopped"
             return f"{run.folder.name}: {task} {ending}"
-    return ""
+    return f"{run.folder.name}: could not be evaluated on {', '.join(missing)}" if missing else ""
 
 
 def _run_command(argv: Sequence[str]) -> tuple[int, int]:

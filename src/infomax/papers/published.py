@@ -12,6 +12,7 @@ protocol    ``linear``: a linear classifier on frozen features; ``online-linear`
             ``transfer-finetune``: all weights; ``detection``, ``segmentation``: Mask R-CNN; ``speed``, ``other``: no
             accuracy
 probe       the name of ``infomax evaluate linear --probe`` that trains a linear classifier as the paper did
+finetuning  the name of ``infomax evaluate finetune --setting`` that fine-tunes as the paper did
 data        the data set as the library names it; ``average``: the mean of the row's other numbers
 subset      the share of the training labels that is used, if it is not all; for ``knn`` the share that is searched
 values      as printed, accuracies in per cent; ``"-"`` if the paper has no number, or the copy that was read lost it
@@ -116,6 +117,10 @@ class Column:
     """Share of the labelled images: ``1percent``, ``10percent``, or an empty text for all of them."""
     probe: str = ""
     """Name of ``infomax evaluate linear --probe`` that trains as the paper did; empty if there is none."""
+    finetuning: str = ""
+    """Name of ``infomax evaluate finetune --setting`` that trains as the paper did; empty if there is none."""
+    evaluation_seeds: int = 1
+    """Number of seeds of the evaluation, of one encoder, that the printed number is the mean over."""
     conditions: Conditions
 
     @property
@@ -261,11 +266,10 @@ def _table(raw: dict[str, Any]) -> Table:
     )
 
 
-def _column(
-    *, name: str, protocol: str, data: str, metric: str, subset: str = "", probe: str = "", **conditions: Any
-) -> Column:
-    measured = {"protocol": protocol, "data": data, "metric": metric, "subset": subset, "probe": probe}
-    return Column(name=name, **measured, conditions=Conditions(**conditions))
+def _column(*, name: str, protocol: str, data: str, metric: str, **others: Any) -> Column:
+    measured: dict[str, Any] = {"protocol": protocol, "data": data, "metric": metric}
+    measured |= {key: others.pop(key) for key in ("subset", "probe", "finetuning", "evaluation_seeds") if key in others}
+    return Column(name=name, **measured, conditions=Conditions(**others))
 
 
 def _row(

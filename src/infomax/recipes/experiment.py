@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infomax.papers.published import Number, table
+from infomax.papers.published import Column, Number, Row, table
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import choose
 
@@ -20,8 +20,8 @@ class Cells:
     conditions: dict[str, Any]
     """Conditions that a row must have."""
 
-    def numbers(self, method: str) -> tuple[Number, ...]:
-        """Returns the selected numbers.
+    def positions(self, method: str) -> tuple[tuple[Row, Column], ...]:
+        """Returns the rows and columns of all selected cells, also of those whose number nobody can read.
 
         Raises:
             ValueError: if there is no such table or column.
@@ -30,12 +30,21 @@ class Cells:
         for name in self.columns:
             choose(f"the column of {self.table}", name, [column.name for column in published.columns])
         return tuple(
-            number
-            for number in published.numbers()
-            if number.row.method.lower() == method
-            and vars(number.row.conditions).items() >= self.conditions.items()
-            and (not self.columns or number.column.name in self.columns)
+            (row, column)
+            for row in published.rows
+            if row.method.lower() == method and vars(row.conditions).items() >= self.conditions.items()
+            for column in published.columns
+            if not self.columns or column.name in self.columns
         )
+
+    def numbers(self, method: str) -> tuple[Number, ...]:
+        """Returns the selected numbers.
+
+        Raises:
+            ValueError: if there is no such table or column.
+        """
+        selected = self.positions(method)
+        return tuple(number for number in table(self.table).numbers() if (number.row, number.column) in selected)
 
 
 def reported_in(table: str, *columns: str, **conditions: Any) -> Cells:
@@ -91,6 +100,15 @@ class Experiment:
     def numbers(self) -> tuple[Number, ...]:
         """Returns all numbers that the paper prints of this recipe; the main result first."""
         return tuple(number for cells in self.cells for number in cells.numbers(self.method))
+
+    def positions(self, table: str) -> tuple[tuple[Row, Column], ...]:
+        """Returns the row and the column of each cell of a published table that the recipe is to give.
+
+        Args:
+            table: Id of the table. The cells may have no number, if nobody can read it.
+        """
+        positions = (p for cells in self.cells if cells.table == table for p in cells.positions(self.method))
+        return tuple(dict.fromkeys(positions))
 
     @property
     def main_number(self) -> Number | None:

@@ -14,6 +14,7 @@ from infomax.runtime.options import Shown
 if TYPE_CHECKING:
     from infomax.data.splits import Source
     from infomax.evaluation.representations import Representation
+    from infomax.papers.published import Column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,13 @@ def open_encoder(
     return to_transfer(encoder, evaluation)
 
 
+def options_for(column: "Column") -> FinetuneOptions | None:
+    """Returns the options of the paper's own setting; an average of several data sets has none."""
+    if column.protocol == "transfer-finetune":
+        return None if column.data == "average" else FinetuneOptions(setting="transfer")
+    return FinetuneOptions(setting=column.finetuning) if column.protocol == "finetune" and column.finetuning else None
+
+
 PROTOCOL = Protocol(
     name="finetune",
     title="fine-tuning",
@@ -96,4 +104,5 @@ PROTOCOL = Protocol(
     run=run,
     default_data=lambda options: TRANSFER_SETS if options.setting == "transfer" else (),
     open_encoder=open_encoder,
+    options_for=options_for,
 )

@@ -84,7 +84,7 @@ def run(encoder: EncoderName, source: "Source", options: KnnOptions, evaluation:
 
 def options_for(column: "Column") -> KnnOptions | None:
     """Returns the options of the published numbers."""
-    return KnnOptions() if column.protocol == "knn" and not column.subset else None
+    return KnnOptions() if column.protocol == "knn" else None
 
 
 PROTOCOL = Protocol(

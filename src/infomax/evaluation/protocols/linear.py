@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from infomax.papers.published import Column
 
 MAX_SCORES = 200_000_000  # images times classes: about 20 GB
+SEARCHED_RATES = {"mira": (0.2, 0.3, 0.4, 0.8, 1.2, 1.6)}
+"""Learning rates that are tried for a published column, by the probes whose papers chose theirs on held-out images.
+
+MIRA (Sec. 4.2) does so, and says which was best for one encoder: 0.075 times batch / 256. The rates are this one and
+the five of BYOL's linear evaluation, which it follows: 0.05, 0.1, 0.2, 0.3 and 0.4 times batch / 256.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +113,13 @@ def _solve(encoder: EncoderName, source: "Source", evaluation: EvaluationOptions
 
 
 def options_for(column: "Column") -> LinearOptions | None:
-    """Returns the options of the paper's own probe, or those of logistic regression if its probe is not known."""
-    if column.protocol != "linear" or column.subset:
+    """Returns the options of the paper's own probe, or those of logistic regression if its probe is not known.
+
+    If the paper chose the learning rate by images that it held out of training, several rates are tried.
+    """
+    if column.protocol != "linear":
         return None
-    return LinearOptions(probe=column.probe or None)
+    return LinearOptions(probe=column.probe or None, learning_rate=SEARCHED_RATES.get(column.probe, ()))
 
 
 PROTOCOL = Protocol(

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
 from infomax.evaluation.rows import TransferRow
+from infomax.runtime.checks import check_count
 from infomax.runtime.options import Shown
 
 if TYPE_CHECKING:
     from infomax.data.splits import Source
     from infomax.evaluation.representations import Representation
+    from infomax.papers.published import Column
 
 TRANSFER_SETS = (
     "aircraft",
@@ -43,6 +45,11 @@ class TransferOptions(ProtocolOptions):
 
     as_published: bool = False
     """Solve with scikit-learn and stop it after 100 iterations, as the published results were; much slower."""
+    seed: Annotated[int, Shown(metavar="N")] = 0
+    """Seed of the random fifth of the training images that validates, if the data set has no validation images."""
+
+    def __post_init__(self) -> None:
+        check_count("--seed", self.seed, low=0)
 
 
 def run(
@@ -51,7 +58,7 @@ def run(
     """Yields the row of one data set; see :func:`infomax.evaluation.transfer.transfer`."""
     from infomax.evaluation.transfer import transfer
 
-    yield transfer(encoder, source, as_published=options.as_published, evaluation=evaluation)
+    yield transfer(encoder, source, as_published=options.as_published, seed=options.seed, evaluation=evaluation)
 
 
 def open_encoder(encoder: EncoderName, options: TransferOptions, evaluation: EvaluationOptions) -> "Representation":
@@ -59,6 +66,11 @@ def open_encoder(encoder: EncoderName, options: TransferOptions, evaluation: Eva
     from infomax.evaluation.transfer import to_transfer
 
     return to_transfer(encoder, evaluation)
+
+
+def options_for(column: "Column") -> TransferOptions | None:
+    """Returns the options of the published numbers; an average of several data sets is none."""
+    return TransferOptions() if column.protocol == "transfer" and column.data != "average" else None
 
 
 PROTOCOL = Protocol(
@@ -70,4 +82,5 @@ PROTOCOL = Protocol(
     data=TransferData,
     default_data=lambda _: TRANSFER_SETS,
     open_encoder=open_encoder,
+    options_for=options_for,
 )
