@@ -1,15 +1,21 @@
 """What holds when a run saves itself after a failure of the machine."""
 
 import multiprocessing
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from infomax.runtime import checkpoints
 from infomax.runtime.failures import MachineError
+from infomax.runtime.resumable_loop import ResumableLoop
+from infomax.training import loop, rescue
 from infomax.training.engine import Engine
 from infomax.training.loop import TrainingLoop
 from infomax.training.pretrain import pretrain
+from interrupted_runs import differing
 
 
 def test_workers_have_ended_before_the_rescue(tmp_path, monkeypatch):
@@ -36,3 +42,76 @@ def test_workers_have_ended_before_the_rescue(tmp_path, monkeypatch):
     with pytest.raises(MachineError, match="Step 2 is saved"):
         pretrain(data=tmp_path / "images", out=tmp_path / "run", device="cpu", quiet=True, **options)
     assert workers == [1, 1, 1, 0]
+
+
+TOY = {"method": "carl", "image_size": 8, "batch_size": 256, "epochs": 4, "overrides": ["seed=3"], "quiet": True}
+
+
+def after_step(monkeypatch, number, act):
+    """Lets something happen after a step of the training."""
+    step_done = ResumableLoop.step_done
+
+    def acting(loop):
+        if loop.done + 1 == number:
+            act()
+        step_done(loop)
+
+    monkeypatch.setattr(ResumableLoop, "step_done", acting)
+
+
+def state_of(folder):
+    return checkpoints.load(checkpoints.newest_readable(folder / "checkpoints"))
+
+
+@pytest.mark.parametrize("happens", ["removed", "moved", "replaced"])
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_folder_that_is_gone_ends_the_run_with_one_rescue_copy(tmp_path, monkeypatch, happens, saves):
+    """At the next save or the next row of metrics; nothing is written into what is now in its place."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    straight, out = pretrain(out=tmp_path / "straight", **TOY), tmp_path / "run"
+
+    def act():
+        out.rename(tmp_path / "moved")
+        if happens == "removed":
+            shutil.rmtree(tmp_path / "moved")
+        if happens == "replaced":
+            shutil.copytree(straight.path, out)
+
+    with monkeypatch.context() as patch:
+        if saves:
+            patch.setattr(loop, "SAVE_EVERY", 0.0)
+            patch.setattr(loop, "SAVE_SHARE", 1e9)
+        after_step(patch, 3, act)
+        with pytest.raises(OSError, match="run was removed, moved or replaced .*; step .* is saved: infomax") as error:
+            pretrain(out=out, **TOY)
+    (copy,) = (tmp_path / "temporary").iterdir()
+    assert f"--out {copy} --resume goes on" in str(error.value)
+    if happens == "replaced":
+        assert (out / "metrics.jsonl").read_bytes()[:99] == (straight.path / "metrics.jsonl").read_bytes()[:99]
+        assert not differing(state_of(out), state_of(straight.path))
+    else:
+        assert not out.exists()
+    pretrain(out=copy, resume=True, quiet=True)
+    assert not differing(state_of(copy), state_of(straight.path))
+
+
+def test_a_full_disk_leaves_one_rescue_copy_however_often_it_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    out = tmp_path / "run"
+    after_step(monkeypatch, 1, lambda: (out / "checkpoints").write_text("in the way"))
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(OSError, match="lets --resume go on"):
+            pretrain(out=out, **TOY, **options)
+    assert len(list((tmp_path / "temporary").rglob("*.ckpt"))) == 1
+
+
+def test_a_rescue_folder_of_somebody_else_is_not_written(tmp_path, monkeypatch):
+    """In the temporary folder anybody may make a folder or a link of that name."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    rescue.rescue_folder(tmp_path / "run").symlink_to(tmp_path / "theirs")
+    file = rescue.save_elsewhere(tmp_path / "run", {}, {"step": 1})
+    assert file.is_file()
+    assert not list((tmp_path / "theirs").iterdir())

@@ -17,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 
 from infomax.cli import evaluate, experiments, train
 from infomax.runtime.failures import MachineError
+from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent
 from infomax.runtime.text import escape_lines, note
 
 BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
@@ -37,6 +38,8 @@ def main() -> None:
     warnings.formatwarning = _format_warning
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that knows no Unicode still shows all else
         sys.stdout.reconfigure(errors="backslashreplace")
+    if (parent := os.environ.pop(PARENT_VARIABLE, "")).isdecimal():
+        end_with_parent(int(parent))
     for word in sys.argv[1:]:
         if word.startswith("--") and "accum" in word:
             _fail(f"{word}: {NO_ACCUMULATION}", code=2)

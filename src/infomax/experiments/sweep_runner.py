@@ -1,6 +1,7 @@
 """Carries out sweeps, one run after another, each in a process of its own, and keeps what they measured."""
 
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from infomax.runs.run_folder import Run
 from infomax.runtime.files import write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import pick
+from infomax.runtime.signals import PARENT_VARIABLE
 from infomax.runtime.text import show
 
 
@@ -195,6 +197,7 @@ def _run_command(argv: Sequence[str]) -> tuple[int, int]:
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "infomax", *argv],  # -P: no module of the current folder hides another
         stdout=subprocess.DEVNULL,
+        env={**os.environ, PARENT_VARIABLE: str(os.getpid())},  # it ends if this process is killed
         process_group=0,  # else Ctrl-C would reach it twice, which stops it without saving
     ) as process:
         handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 import torch.multiprocessing as mp
 
 from infomax.runtime.failures import MachineError
-from infomax.runtime.signals import Interruption
+from infomax.runtime.signals import Interruption, end_with_parent
 
 STOPPED = 75  # exit code of a rank that ended after a signal, with its state saved
 GRACE = 20.0  # seconds that the other ranks have to save and end after one rank has failed
@@ -133,7 +132,9 @@ def _wait_for_ranks(
 def _run_rank(rank: int, world_size: int, port: int, reports: Any, function: Callable[..., None], args: tuple) -> None:
     """Calls ``function(*args)`` as one rank, in its own process, and reports the exception that it raises."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    parent = parent_process()
+    assert parent is not None
+    end_with_parent(parent.pid or 0)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if "OMP_NUM_THREADS" not in os.environ:
@@ -145,13 +146,6 @@ def _run_rank(rank: int, world_size: int, port: int, reports: Any, function: Cal
         sys.exit(1)
     except SystemExit:
         sys.exit(STOPPED)
-
-
-def _end_with_parent() -> None:
-    """Waits for the parent process to end, and then sends SIGTERM to this one, which saves and ends."""
-    parent: Any = parent_process()
-    connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _raise_first_failure(failed: dict[int, int], errors: ReportedErrors, world_size: int) -> None:

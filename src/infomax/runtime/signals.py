@@ -4,11 +4,37 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from multiprocessing.process import parent_process
 from types import FrameType
 from typing import Any, Self
 
 from infomax.runtime.failures import MachineError
+
+ORPHAN_POLL = 0.5  # seconds between two looks at whether the parent process lives
+ORPHAN_GRACE = 7.0  # seconds that an orphan has to save itself
+PARENT_VARIABLE = "INFOMAX_PARENT"  # number of the process that a command is to end with
+
+
+def end_with_parent(parent: int, *, grace: float = ORPHAN_GRACE) -> None:
+    """Starts a thread that ends this process when its parent has ended, however that ended.
+
+    The process first gets SIGTERM, as from its parent, so that it can save itself, and is killed after some seconds.
+
+    Args:
+        parent: Number of the parent process. If another one is the parent now, it has ended already.
+        grace: Seconds between SIGTERM and the end.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(ORPHAN_POLL)
+        if grace > 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(grace)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Interruption:

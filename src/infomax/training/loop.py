@@ -4,13 +4,13 @@ The loop owns the engine, the prefetcher, the online evaluation and the metrics 
 the next. None of them knows another, except that a step's result is logged.
 """
 
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any, NoReturn
 
 import torch
 
@@ -34,6 +34,7 @@ from infomax.training.metrics_log import MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
 from infomax.training.options import LaunchOptions
 from infomax.training.replay import capture
+from infomax.training.rescue import FolderGoneError, check_folder, folder_number, rescue_folder, save_elsewhere
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints, at least
 SAVE_SHARE = 0.01  # the share of the time that saving may take
@@ -148,6 +149,8 @@ class TrainingLoop:
 
     def __init__(self, run: Run, launch: LaunchOptions, device: torch.device, source: Source):
         self.run, self.launch, self.device = run, launch, device
+        self.config, self.folder_number = run.config, folder_number(run.path)
+        self.rescue_copy: Path | None = None
         self.recipe = recipe = run.recipe
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
@@ -201,6 +204,7 @@ class TrainingLoop:
                 except RuntimeError as another:  # one more worker has ended: its signal comes at any time
                     self.say(str(another))
             cure = "lower --micro-batch-size (the gradient stays that of --batch-size), --image-size or --precision"
+            self._raise_if_folder_is_gone(error)
             description = describe_machine_failure(error, cure)
             if description is None:
                 raise
@@ -210,6 +214,20 @@ class TrainingLoop:
         finally:
             if self.log is not None:
                 self.log.close()
+
+    def _raise_if_folder_is_gone(self, error: Exception) -> None:
+        """Raises the one line that says where the run is saved, if an error came of a run folder that is gone."""
+        if not isinstance(error, OSError):
+            return
+        try:
+            check_folder(self.run.path, self.folder_number)
+        except FolderGoneError as gone:
+            if self.rescue_copy is None:
+                raise gone from error
+            place = self.rescue_copy.parent.parent
+            raise FolderGoneError(
+                f"{gone}; step {self.saved_step} is saved: infomax pretrain --out {place} --resume goes on"
+            ) from error
 
     def _resumable_loop(self, interruption: Interruption) -> ResumableLoop:
         return ResumableLoop(
@@ -343,17 +361,31 @@ class TrainingLoop:
         state = {**engine.state(), **probe, "seconds": seconds, "skipped": self.skipped}
         folder = self.run.path / "checkpoints"
         try:
+            check_folder(self.run.path, self.folder_number)
             checkpoints.save(folder, state)
             self.save_encoder()
             self.saved_step = engine.steps_done
         except OSError as error:
-            if not may_fail:
-                elsewhere = checkpoints.save(Path(tempfile.mkdtemp(prefix="infomax-")), state)
-                self.saved_step = engine.steps_done
-                raise OSError(f"{error}; moved to {folder}, {elsewhere} lets --resume go on") from error
+            if not may_fail or isinstance(error, FolderGoneError):
+                self._save_elsewhere(state, error)
             self.say(f"cannot save, and trains on: {error}")
         if self.log is not None:
             self.log.begin_interval()
+
+    def _save_elsewhere(self, state: dict[str, Any], error: OSError) -> NoReturn:
+        """Saves a state that cannot be saved in the run folder in the temporary one, and raises an error that says so.
+
+        Args:
+            state: The state.
+            error: Says why the run folder cannot be written.
+        """
+        try:
+            self.rescue_copy = save_elsewhere(self.run.path, self.config, state)
+        except OSError as another:
+            raise OSError(f"{error}; nor could step {state['step']} be saved elsewhere: {another}") from error
+        self.saved_step = self.engine.steps_done
+        place = self.run.path / "checkpoints"
+        raise type(error)(f"{error}; moved to {place}, {self.rescue_copy} lets --resume go on") from error
 
     def save_encoder(self) -> None:
         """Writes the files that ``infomax.load`` reads."""
@@ -366,10 +398,15 @@ class TrainingLoop:
         if not self.engine.weights_consistent:
             return
         time.sleep(min(rank(), 10))  # seconds; the ranks before this one have then saved, if they live
+        elsewhere = checkpoints.list_checkpoints(rescue_folder(self.run.path) / "checkpoints")
+        if self.rescue_copy is not None or self.engine.steps_done in map(checkpoints.step_of, elsewhere):
+            return  # a save has just failed, here or on another rank, and has left a copy elsewhere
         newest = next(iter(checkpoints.list_checkpoints(self.run.path / "checkpoints")), None)
         if self.engine.steps_done > (checkpoints.step_of(newest) if newest is not None else 0):
             try:
                 self.save(rescuing=True)
+            except FolderGoneError:
+                pass  # which is said at the end
             except OSError as error:
                 self.say(f"cannot save: {error}", from_every_rank=True)
 

@@ -94,9 +94,15 @@ class MetricsLog:
         self.begin_interval()
 
     def record(self, row: dict[str, Any]) -> None:
-        """Writes a row everywhere, and shows it in the bar. A full disk costs the row, not the run."""
+        """Writes a row everywhere, and shows it in the bar. A full disk costs the row, not the run.
+
+        Raises:
+            FileNotFoundError: if the run folder is gone.
+        """
         try:
             self.run.append_row("metrics.jsonl", row)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             self.say(f"cannot write metrics: {error}")
         board: Any = self.board

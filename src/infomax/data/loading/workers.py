@@ -20,6 +20,7 @@ from infomax.data.decoding import DivisorChooser
 from infomax.data.images import ArrayImages, Images
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
+from infomax.runtime.signals import end_with_parent
 
 # A JPEG is decoded at a smaller size only if, along both sides, each crop keeps so many pixels for a pixel of its view.
 OVERSAMPLING = 1.5
@@ -181,11 +182,15 @@ def worker_context() -> multiprocessing.context.BaseContext:
 def isolate_from_signals(worker: int) -> None:
     """Moves a worker into a process group of its own and lets it ignore SIGINT and SIGUSR1.
 
-    Signals to a whole process group are meant for the training process, which ends its workers itself, by SIGTERM.
+    Signals to a whole process group are meant for the training process, which ends its workers itself, by SIGTERM. If
+    it is killed, each worker ends by itself: a worker that waits for a full pipe to be read would wait for ever.
     """
     os.setpgid(0, 0)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        end_with_parent(parent.pid or 0, grace=0.0)
 
 
 def identity_collate(batch: Any) -> Any:
