@@ -27,6 +27,8 @@ from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import Sweep, SweepRun, define_sweep
 from infomax.experiments.sweep_results import collect_results
 from infomax.papers import published
+from infomax.recipes import registry
+from infomax.reporting.recipe_list import describe_recipe
 from infomax.runs.run_folder import Run, create_run_folder
 from infomax.runtime.options import pick, to_argv
 from infomax.training.options import PretrainOptions
@@ -409,6 +411,16 @@ def test_a_recipe_is_measured_as_its_paper_does(tmp_path, what, options, words):
     """Figures have no number that can be read, but are of the same measure as the paper's tables."""
     planned = sweep([what], tmp_path, **options)
     assert [evaluation.words for evaluation in planned.evaluations] == [words]
+
+
+def test_a_recipe_names_the_command_that_its_sweep_carries_out(tmp_path):
+    for name, experiment in registry.experiments().items():
+        if experiment.data is None or experiment.data == "digits":
+            continue
+        (run,) = sweep([name], tmp_path).runs
+        protocol, *options = run.evaluations[0].words.split()
+        folder = f"runs/{name.replace('/', '-')}"
+        assert " ".join(["  infomax evaluate", protocol, folder, *options]) in describe_recipe(experiment, []), name
 
 
 @pytest.mark.process

@@ -12,10 +12,8 @@ from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.run import evaluation_hash, split_data
 from infomax.experiments.options import SweepOptions
-from infomax.papers import published
 from infomax.papers.published import Column
 from infomax.recipes.experiment import Experiment
-from infomax.recipes.registry import METHODS
 from infomax.runs.run_folder import Run
 from infomax.runtime.checks import choose
 from infomax.runtime.options import from_argv, to_argv
@@ -168,15 +166,10 @@ def paper_evaluations(experiment: Experiment, options: SweepOptions) -> tuple[Ev
 
     A recipe of ours, or one on other images than the paper's, has none.
     """
-    paper = METHODS[experiment.method].paper
-    if not paper or experiment.data is None or options.data not in (None, experiment.data):
+    column = experiment.main_column
+    if column is None or options.data not in (None, experiment.data):
         return ()
-    main = experiment.main_number
-    if main is not None:
-        return column_evaluations(main.column, options)
-    columns = [c for table in published.tables() if table.paper == paper for c in table.columns]
-    linear = (c for c in columns if c.protocol in ("linear", "online-linear") and c.data == experiment.data)
-    return column_evaluations(column, options) if (column := next(linear, None)) is not None else ()
+    return column_evaluations(column, options)
 
 
 def why_not_measured(column: Column) -> str:

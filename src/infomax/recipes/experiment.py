@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from infomax.papers.published import Column, Number, Row, table
+from infomax.papers.published import Column, Number, Row, table, tables
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import choose
+
+LINEAR = ("linear", "online-linear")
+"""Protocols of a linear accuracy."""
 
 
 @dataclass(frozen=True)
@@ -115,9 +118,18 @@ class Experiment:
         """Returns the linear top-1 accuracy with all labels, offline or online; None if the paper prints none."""
         for number in self.numbers():
             column = number.column
-            if column.protocol in ("linear", "online-linear") and (column.metric, column.subset) == ("top1", ""):
+            if column.protocol in LINEAR and (column.metric, column.subset) == ("top1", ""):
                 return number
         return None
+
+    @property
+    def main_column(self) -> Column | None:
+        """Returns the column whose measure is the recipe's: that of the main number, or the first linear one of the
+        paper on the same data, as for a figure. None for a recipe that is for any data."""
+        if self.main_number is not None or self.data is None:
+            return None if self.main_number is None else self.main_number.column
+        columns = (column for table in tables() if table.paper.lower() == self.method for column in table.columns)
+        return next((c for c in columns if c.protocol in LINEAR and c.data == self.data and c.metric == "top1"), None)
 
 
 class Experiments(dict[str, Experiment]):

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
+from infomax.evaluation.protocols import PROTOCOLS
+from infomax.papers.published import Column
 from infomax.planning.gpus import GPUS, training_hours
 from infomax.recipes import registry
 from infomax.recipes.customise import customise
@@ -12,6 +14,7 @@ from infomax.reporting.comparison import format_published
 from infomax.reporting.options import RecipeListOptions
 from infomax.reporting.tables import Table, make_table
 from infomax.runtime.checks import check_number, choose
+from infomax.runtime.options import to_argv
 
 
 def find_recipes(options: RecipeListOptions) -> list[Experiment]:
@@ -101,13 +104,20 @@ def _commands(experiment: Experiment, overrides: Sequence[str]) -> list[str]:
     folder = f"runs/{experiment.name.replace('/', '-')}"
     sets = "".join(f" --set {override}" for override in overrides)
     data = f" --data {experiment.data}" if experiment.data else " --data DIR"
-    main = experiment.main_number
-    protocol = "linear" if main is None else main.column.protocol
-    probe = f" --probe {main.column.probe}" if main is not None and main.column.probe else ""
     return [
         f"  infomax pretrain --recipe {experiment.name}{data}{sets} --out {folder}",
-        f"  infomax evaluate {protocol} {folder}{probe}",
+        f"  infomax evaluate {_measure(experiment.main_column, folder)}",
     ]
+
+
+def _measure(column: Column | None, folder: str) -> str:
+    """Returns the words of ``infomax evaluate`` that measure a run as a published column does; if there is no column,
+    by logistic regression."""
+    if column is not None:
+        for protocol in PROTOCOLS.values():
+            if (options := protocol.options_for(column)) is not None:
+                return " ".join([protocol.name, folder, *to_argv(options)])
+    return f"linear {folder}"
 
 
 def _settings_lines(experiment: Experiment, overrides: Sequence[str]) -> list[str]:
