@@ -14,8 +14,8 @@ class DataOptions:
     """A frozen dataclass that says which images are meant."""
 
     data: Annotated[str | None, Shown(metavar="DIR|FILE|NAME", default="the recipe's data set, or digits")] = None
-    """Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt of
-    paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed."""
+    """Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
+    or .csv of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed."""
     data_dir: Annotated[str | None, Shown(metavar="DIR", default="INFOMAX_DATA, or ~/.cache/infomax/data")] = None
     """Folder that holds the data sets that are given by name."""
     download: bool = False

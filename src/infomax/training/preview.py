@@ -33,7 +33,8 @@ def views(
 
     Args:
         data: Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
-            of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed.
+            or .csv of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are
+            needed.
             Default: the recipe's data set, or digits.
         data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
             ~/.cache/infomax/data.

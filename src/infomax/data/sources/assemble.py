@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -84,6 +85,29 @@ def assemble_source(
     )
 
 
+def check_labels(source: Source) -> Source:
+    """Returns a source, some of whose training images were taken away, without test images of classes that are gone.
+
+    If fewer than two classes are left, or none that the test images show, there is a reason why it cannot be evaluated
+    on.
+    """
+    train, notes = source.train, list(source.notes)
+    if not isinstance(train, Images) or train.labels is None or source.no_labels_reason:
+        return source
+    reason = _why_unusable(source.train_split, FoundSplit(train))
+    kept: dict[str, Any] = {}
+    for role, images in (("test", source.test), ("val", source.val)):
+        if images is None or reason:
+            continue
+        name = getattr(source, f"{role}_split") or role
+        found, note = _number_as(FoundSplit(images), train, name)
+        notes += [note] if note else []
+        kept[role] = found.images
+        if role == "test" and found.no_labels_reason:
+            reason = f"{_split(name)} {found.no_labels_reason}"
+    return replace(source, **kept, notes=tuple(notes), no_labels_reason=reason)
+
+
 def _split(name: str) -> str:
     """Returns words for a split at the beginning of a sentence."""
     return listed([name]) if name else "the data"
@@ -94,8 +118,8 @@ def _why_unusable(name: str, train: FoundSplit) -> str:
     if train.images.labels is None:
         reason = train.no_labels_reason or "has no labels"
         return f"{_split(name)} {reason}"
-    if train.images.labels.ndim == 1 and len(np.unique(train.images.labels)) < 2:
-        return f"{_split(name)} has one class only, {listed(train.images.classes)}"
+    if train.images.labels.ndim == 1 and len(present := np.unique(train.images.labels)) < 2:
+        return f"{_split(name)} has one class only, {listed([train.images.classes[i] for i in present])}"
     return ""
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from infomax.data.images import Images, select_images
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
+from infomax.data.sources.assemble import check_labels
 from infomax.data.sources.folders import open_folder, open_folders
 from infomax.data.sources.hugging_face import open_hugging_face
-from infomax.data.sources.lists import open_list
+from infomax.data.sources.lists import open_list, read_lines
 from infomax.data.sources.named import NAMED_DATASETS, open_named
 from infomax.data.sources.shards import open_shards
 from infomax.data.sources.shares import SHARES, draw_share, published_list
@@ -20,7 +21,7 @@ from infomax.data.splits import Source
 from infomax.runtime.files import cache_folder
 
 PREFIXES = ("hf:", "hf-stream:", "wds:")
-OPENERS = {".npz": open_npz, ".npy": open_npy, ".txt": open_list, ".tsv": open_list}
+OPENERS = {".npz": open_npz, ".npy": open_npy, ".txt": open_list, ".tsv": open_list, ".csv": open_list}
 # Operating-system errors that a wrong path or wrong permissions cause; any other is a failure of the machine.
 USER_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
@@ -130,7 +131,7 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
             return OPENERS[path.suffix.lower()](data, path)
         hint = f"; for shards, say wds:{data}" if path.suffix == ".tar" else ""
         raise ValueError(
-            f"a file must be an .npz or .npy of arrays, or a .txt of paths; for images, name their folder{hint}"
+            f"a file must be an .npz or .npy of arrays, or a .txt or .csv of paths; for images, name their folder{hint}"
         )
     folders = [Path(name) for name in data.split(",")]
     if len(folders) > 1:
@@ -138,8 +139,8 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
             raise ValueError(f"no such folder: {', '.join(missing)}")
         return open_folders(data, folders)
     raise ValueError(
-        "no such folder or file; it can be a folder of images, several with commas between, an .npz or .npy file, a "
-        f".txt of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, {', '.join(NAMED_DATASETS)}"
+        "no such folder or file; it can be a folder of images, several with commas between, an .npz or .npy file, "
+        f"a .txt or .csv of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, {', '.join(NAMED_DATASETS)}"
     )
 
 
@@ -150,8 +151,8 @@ def _read_lines(option: str, file: str) -> list[str]:
         ValueError: naming the option and the file, if it cannot be read or is empty.
     """
     try:
-        lines = [line.strip() for line in Path(file).read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.text for line in read_lines(Path(file))]
+    except (OSError, ValueError) as error:
         raise ValueError(f"{option} {file}: cannot be read as a text file: {error}") from error
     if not lines:
         raise ValueError(f"{option} {file}: is empty; want a name on each line")
@@ -187,7 +188,7 @@ def _keep_listed_classes(source: Source, listed: list[str], file: str) -> Source
         return select_images(images, np.flatnonzero(labels >= 0), labels, classes)
 
     train, test, val = map(keep, (source.train, source.test, source.val))
-    return replace(source, train=train, test=test, val=val, unlabelled=None)
+    return check_labels(replace(source, train=train, test=test, val=val, unlabelled=None))
 
 
 def _keep_subset(source: Source, subset: str, data_dir: Path) -> Source:
@@ -214,18 +215,36 @@ def _keep_listed_images(source: Source, listed: list[str], file: str) -> Source:
     images = source.train
     if not isinstance(images, Images):
         raise ValueError(f"--subset {file}: the images of a stream cannot be chosen by name")
-    wanted, index, matched = set(listed), [], set()
-    for i in range(len(images)):
-        path = images.name(i)
-        file_name = path.rsplit("/", 1)[-1]
-        matches = wanted.intersection((path, file_name, file_name.rsplit(".", 1)[0]))
-        if matches:
-            index.append(i)
-            matched |= matches
-    if missing := [line for line in listed if line not in matched]:
+    index_of = _match_names(images, listed)
+    if missing := [line for line in listed if line not in index_of]:
         raise ValueError(
             f"--subset {file}: {len(missing)} of its {len(listed)} lines name no image of {source.name}, as "
             f"{missing[0]!r}; {images.name(0)!r} is the name of one"
         )
-    train = select_images(images, np.array(index), images.labels, images.classes)
-    return replace(source, train=train, unlabelled=None)
+    if ambiguous := [line for line in listed if len(index_of[line]) > 1]:
+        names = " and ".join(repr(images.name(i)) for i in index_of[ambiguous[0]])
+        raise ValueError(f"--subset {file}: the line {ambiguous[0]!r} names {names}; give the path instead")
+    index = sorted({i for matches in index_of.values() for i in matches})
+    train, notes = select_images(images, np.array(index), images.labels, images.classes), list(source.notes)
+    if repeated := len(listed) - len(index):
+        notes.append(f"--subset {file}: {repeated} of its {len(listed)} lines name an image that another line names")
+    return check_labels(replace(source, train=train, unlabelled=None, notes=tuple(notes)))
+
+
+def _match_names(images: Images, listed: list[str]) -> dict[str, list[int]]:
+    """Returns for each line the index of the image that it names; two of them if it is not clear which.
+
+    A line is an image's whole name, perhaps with backslashes, or its file name with or without the suffix. The whole
+    name counts first.
+    """
+    by_name = {line.replace("\\", "/"): line for line in listed} | {line: line for line in listed}
+    whole: dict[str, list[int]] = {}
+    partial: dict[str, list[int]] = {}
+    for i in range(len(images)):
+        name = images.name(i)
+        if name in by_name:
+            whole[by_name[name]] = [i]
+        file_name = name.rsplit("/", 1)[-1]
+        for part in {file_name, file_name.rsplit(".", 1)[0]} & by_name.keys():
+            partial[by_name[part]] = [*partial.get(by_name[part], [])[:1], i]
+    return partial | whole
