@@ -281,6 +281,34 @@ def test_a_fine_tuning_by_the_setting_for_another_share_is_named(folders):
     assert "mira-10" in our_line(run, "mira-4")[0]
 
 
+def test_labels_of_a_share_that_no_paper_has_are_not_all_labels(folders):
+    run = make_run(folders(), registry.get_recipe("mira", "imagenet_multicrop_400"), data="imagenet")
+    neighbours = {"data": "imagenet", "top1": 0.5, "top5": 0.6, "k": 20, "temperature": 0.07}
+    keep(run, KnnRow, **neighbours, subset_file="mine/half.txt")
+    assert our_line(run, "mira-3") == ("", {})
+    keep(run, KnnRow, **neighbours, subset_file="lists/10percent.txt")
+    assert our_line(run, "mira-3")[1].keys() == {"10%"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, []),
+        ({"learning_rate": 0.3, "epochs": 100, "batch_size": 1024, "augmentation": True}, []),
+        ({"learning_rate": 1.2}, ["probe at rate 1.2"]),
+        ({"epochs": 10, "batch_size": 64}, ["probe of 10 epochs", "probe by batches of 64"]),
+        ({"augmentation": False}, ["probe without augmentation"]),
+        ({"probe": "mveb"}, ["mveb"]),
+        ({"probe": None}, ["logistic regression"]),
+    ],
+)
+def test_the_line_says_what_was_changed_in_the_papers_probe(folders, changes, words):
+    run = make_run(folders(), registry.get_recipe("mira", "imagenet_multicrop_400"), data="imagenet")
+    keep(run, LinearRow, **{"data": "imagenet", "probe": "mira", "top1": 0.5, "top5": 0.6, **changes})
+    line = our_line(run, "mira-2")[0].split(", ")
+    assert line[-len(words) :] == words if words else line[-1] == "400 epochs"
+
+
 def test_neighbours_of_a_run_on_other_images_say_so(folders):
     run = make_run(folders(), registry.get_recipe("mira", "imagenet_multicrop_400"), data="imagenet", classes="ten.txt")
     keep(run, KnnRow, data="imagenet", top1=0.5, top5=0.6, k=20, temperature=0.07)

@@ -129,6 +129,8 @@ class ResultRow:
         conditions = (self.protocol, self.data, self.subset)
         if conditions != (column.protocol, column.data, column.subset) or self.classes_file is not None:
             return False
+        if self.subset_file is not None and not self.subset:
+            return False  # labels of a share that no paper has are not all labels
         return getattr(self, column.metric, None) is not None
 
     def to_json(self) -> dict[str, Any]:

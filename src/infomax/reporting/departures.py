@@ -1,6 +1,7 @@
 """Says what an evaluation did otherwise than the paper in whose table its result stands."""
 
 from functools import singledispatch
+from math import isclose
 
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.rows import FinetuneRow, LinearRow, TransferFinetuneRow
@@ -32,6 +33,8 @@ def _(row: LinearRow, column: Column, paper: str) -> list[str]:
         words.append(f"probe of {row.epochs} epochs")
     if row.batch_size not in (None, usual.batch_size):
         words.append(f"probe by batches of {row.batch_size}")
+    if row.learning_rate is not None and not isclose(row.learning_rate, usual.learning_rate):
+        words.append(f"probe at rate {row.learning_rate:g}")
     return words
 
 
