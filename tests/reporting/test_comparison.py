@@ -204,6 +204,7 @@ def test_a_row_from_before_the_run_was_changed_or_extended_stands_in_no_column_t
     run = make_run(folders(), recipe, data="imagenet")
     keep(run, LinearRow, recipe="mira/imagenet_100", **fields)
     assert our_line(run, "mira-1") == ("", {})
+    assert "mira/imagenet_100" in our_line(run, "mira-2")[0]
     extended = make_run(folders(), recipe, data="imagenet", extended=[{"step": 100, "epochs": 100}])
     keep(extended, LinearRow, **fields)
     for table in ("mira-1", "mira-2"):

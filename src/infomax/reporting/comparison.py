@@ -314,7 +314,9 @@ def _training_remarks(paper: published.Table, pairs: Sequence[tuple[Column, Resu
     They are the recipe, what is different from the columns, the conditions by which the table's rows differ, and the
     changed settings that none of these tells.
     """
-    remarks = [result.training.recipe for _, result in pairs if result.training is not None]
+    # Of a row from before its run was changed, the row alone says by which recipe its encoder was trained.
+    recipes = [result.training.recipe if result.training else result.row.recipe for _, result in pairs]
+    remarks = [recipe for recipe in recipes if recipe is not None]
     by_rows = {key for row in paper.rows for key, value in vars(row.conditions).items() if value is not None}
     for column, result in pairs:
         if (training := result.training) is None:
