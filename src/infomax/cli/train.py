@@ -19,7 +19,10 @@ def pretrain(options: PretrainOptions) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"; infomax pretrain --out {options.out} --resume goes on") from None
     if os.environ.get("RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":  # under torchrun or srun, once
-        show(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
+        if run.collapsed:
+            show(f"{run.path} is done, but its encoder has collapsed: all images have the same representation")
+        else:
+            show(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
 
 
 def plan(options: PlanOptions) -> None:

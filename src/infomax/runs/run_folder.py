@@ -115,6 +115,12 @@ class Run:
         """Returns whether the folder's encoder is the one after the recipe's last step."""
         return self.trained_steps == self.recipe.steps(self.config["images"])
 
+    @property
+    def collapsed(self) -> bool:
+        """Returns whether the encoder mapped all images to the same vector when the run last looked at it."""
+        rows = self.read_rows("metrics.jsonl")
+        return any("collapsed" in row and row["step"] == rows[-1]["step"] for row in rows)
+
     def __fspath__(self) -> str:
         return str(self.path)
 

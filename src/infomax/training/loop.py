@@ -17,7 +17,7 @@ import torch
 from infomax.data.images import Images
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
-from infomax.data.splits import Source
+from infomax.data.splits import Source, preview_images
 from infomax.data.streams import Stream
 from infomax.models.encoders import save_encoder
 from infomax.runs.run_folder import Run
@@ -29,6 +29,7 @@ from infomax.runtime.ranks import device_of
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.signals import Interruption
 from infomax.runtime.text import note
+from infomax.training.collapse import COLLAPSED, describe_collapse
 from infomax.training.engine import Engine, Step
 from infomax.training.metrics_log import MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
@@ -151,6 +152,7 @@ class TrainingLoop:
         self.run, self.launch, self.device = run, launch, device
         self.config, self.folder_number = run.config, folder_number(run.path)
         self.rescue_copy: Path | None = None
+        self.source, self.collapse_checked_at = source, -1
         self.recipe = recipe = run.recipe
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
@@ -193,6 +195,7 @@ class TrainingLoop:
                     loop.step_done()
                     del microbatches  # they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:
+                self.check_collapse()
                 self.save()
             elif rank() == 0:  # the run was finished before; its encoder's file may be of an earlier step
                 self.save_encoder()
@@ -298,7 +301,27 @@ class TrainingLoop:
                 accuracies = self.online.score(engine.method.eval_encoder, epoch + 1)
             if self.log is not None:
                 self.log.record({"step": engine.steps_done, "epoch": epoch, **accuracies})
+                self.check_collapse()
                 self.log.begin_interval()
+
+    def check_collapse(self) -> None:
+        """Says, and keeps in the metrics, if the encoder now maps all images to the same vector; on the first rank."""
+        engine = self.engine
+        if self.log is None or self.collapse_checked_at == engine.steps_done:
+            return
+        self.collapse_checked_at = engine.steps_done
+        try:
+            images = preview_images(self.source)
+            with torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext():
+                preprocessing, encoder = self.recipe.preprocessing, engine.method.eval_encoder
+                sentence = describe_collapse(encoder, images, preprocessing, device=self.device)
+        except (ValueError, OSError):  # the first images of a stream cannot be read again
+            return
+        if sentence is not None:
+            self.say(sentence)
+        if sentence == COLLAPSED:
+            epoch = (engine.steps_done - 1) // engine.steps_per_epoch
+            self.log.record({"step": engine.steps_done, "epoch": epoch, "collapsed": 1})
 
     def skip_or_capture(self, error: FloatingPointError, microbatches: list[Batch]) -> None:
         """Skips a failed step if that many may be skipped; otherwise keeps all that shows its cause, and stops.
