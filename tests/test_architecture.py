@@ -42,7 +42,8 @@ DATA = {
     "splits": {"streams", "images"},
     "streams": {"images", "decoding"},
     "images": {"decoding", "fingerprints"},
-    "decoding": set(),
+    "decoding": {"damaged_files"},
+    "damaged_files": set(),
     "fingerprints": set(),
 }
 ONLY_IN = {

@@ -1,11 +1,27 @@
-"""Decodes image files: which formats are read, how they become RGB, and what is refused."""
+"""Decodes image files: which formats are read, how their numbers become RGB bytes, and what is refused."""
 
-from collections.abc import Callable
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from importlib import import_module
 from io import BytesIO
+from math import isfinite
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from infomax.data.damaged_files import has_begun_all_scans, keep_pixel_chunks
 
 # Pillow's names of the formats that are read: raster images, decoded in this process. What Pillow opens besides is
 # left out: formats that start another program (EPS), icons, fonts, game textures, films, and tables of science.
@@ -13,49 +29,432 @@ FORMATS = (
     "JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "PPM", "AVIF",
     "JPEG2000", "MPO", "PSD", "PCX", "QOI", "SGI", "SUN", "TGA",
 )  # fmt: skip
+PLUGINS = (
+    "Jpeg", "Png", "WebP", "Gif", "Tiff", "Bmp", "Ppm", "Avif",
+    "Jpeg2K", "Mpo", "Psd", "Pcx", "Qoi", "Sgi", "Sun", "Tga",
+)  # fmt: skip
+for _name in PLUGINS:
+    with suppress(ImportError):  # an older Pillow has no AVIF
+        import_module(f"PIL.{_name}ImagePlugin")
+
+MAX_MEGAPIXELS = 120.0  # the largest common camera has 108; an image of 120 takes about 2 GB while it is decoded
+MAX_GUESSED_SHARE = 0.02  # of a JPEG's pixels may depend on bytes that are missing at its end
+END_OF_JPEG = b"\xff\xd9"
+BLOCK = 2**20  # pixels whose numbers are scaled at once
+ORIENTATION = 0x0112  # EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 DivisorChooser = Callable[[int, int], int]
 """A function from an image's width and height to 1, 2, 4 or 8: both sides are divided by it when a JPEG is decoded."""
 
 
-def decode(file: Path | BytesIO, name: str, choose_divisor: DivisorChooser | None = None) -> Image.Image:
-    """Decodes an image; see :meth:`Images.open`.
+@dataclass(frozen=True)
+class Decoding:
+    """A frozen dataclass that holds what the user decides about how files become pixels."""
+
+    value_range: tuple[float, float] | None = None
+    """The numbers that become black and white in images of one channel with more than 8 bits. None takes those of the
+    format: 0 and 65535 for 16 bits without a sign; other numbers have none, and such images are refused."""
+    max_megapixels: float = MAX_MEGAPIXELS
+    """The largest number of pixels, in millions, that an image may have."""
+
+    @property
+    def identity(self) -> bytes:
+        """Returns bytes that differ if the same files become other pixels: features of them are then computed anew."""
+        return f"pixels 2, {self.value_range}".encode()
+
+
+def parse_value_range(text: str) -> tuple[float, float]:
+    """Returns the two numbers of ``LOW,HIGH``.
+
+    Raises:
+        ValueError: if there are not two finite numbers, the lower one first.
+    """
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not (low < high and isfinite(low) and isfinite(high)):
+        raise ValueError(f"--value-range {text}: want LOW,HIGH, the numbers that become black and white, as 0,4095")
+    return low, high
+
+
+class RefusedImageError(ValueError):
+    """An image that could be decoded and is not: its error says what is wrong, or which option allows it."""
+
+
+class _Jpeg(JpegImageFile):
+    """A JPEG file whose EXIF is not interpreted by Pillow, and whose missing last bytes can be made up.
+
+    Of a file with several images (MPO) it is the first.
+    """
+
+    continuation = b""
+    """Bytes that follow the last one of the file."""
+
+    def getexif(self) -> Image.Exif:
+        return Image.Exif()
+
+    def load_read(self, read_bytes: int) -> bytes:
+        assert self.fp is not None
+        if data := self.fp.read(read_bytes):
+            return data
+        data, self.continuation = self.continuation[:read_bytes], self.continuation[read_bytes:]
+        return data
+
+
+class _Tiff(TiffImageFile):
+    """A TIFF file of whose metadata nothing is interpreted but the orientation, by which Pillow turns it itself."""
+
+    def getexif(self) -> Image.Exif:
+        exif = Image.Exif()
+        self.info.pop("xmp", None)
+        with suppress(Exception):  # a damaged entry raises errors of many kinds
+            if (orientation := self.tag_v2.get(ORIENTATION)) in TURNS:
+                exif[ORIENTATION] = orientation
+        return exif
+
+
+def decode(
+    file: Path | BytesIO,
+    name: str,
+    choose_divisor: DivisorChooser | None = None,
+    decoding: Decoding = Decoding(),
+) -> Image.Image:
+    """Decodes an image; see :meth:`infomax.data.images.Images.open`.
+
+    Metadata that cannot be read is left aside. Of several pages or frames, the first is taken.
 
     Args:
         file: Path of the encoded image, or its bytes.
         name: The image's name in an error.
-        choose_divisor: Chooses by how much the sides of a JPEG are divided; see :meth:`Images.open`.
+        choose_divisor: Chooses by how much the sides of a JPEG are divided.
+        decoding: What the user decided.
 
     Raises:
         ValueError: naming the image, if it cannot be decoded.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
-            if choose_divisor is not None and image.format == "JPEG":
-                is_on_its_side = image.getexif().get(0x0112) in (5, 6, 7, 8)  # stored turned by a quarter
-                width, height = image.size
-                divisor = choose_divisor(height, width) if is_on_its_side else choose_divisor(width, height)
-                if divisor > 1:
-                    image.draft(None, (width // divisor, height // divisor))
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+        with (
+            open_regular(file) if not isinstance(file, BytesIO) else nullcontext(file) as stream,
+            _pillow_settings(decoding),
+        ):
+            try:
+                return _decode_stream(stream, choose_divisor, decoding)
+            except (MemoryError, RefusedImageError):
+                raise
+            except Exception as error:
+                if (mended := _mend(stream, error, decoding)) is None:
+                    raise
+                return _decode_stream(mended.stream, choose_divisor, decoding, mended.continuation)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Opens a file to be read; a pipe, a device or a socket is not opened, as reading could wait for ever.
+
+    Raises:
+        RefusedImageError: if the path is not that of a regular file.
+        OSError: if the file cannot be opened.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise RefusedImageError("it is not a regular file")
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+    stream = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):  # it has been replaced in between
+        stream.close()
+        raise RefusedImageError("it is not a regular file")
+    return stream
+
+
+@contextmanager
+def _pillow_settings(decoding: Decoding) -> Iterator[None]:
+    """Silences Pillow's warnings, as of metadata that it cannot read, and raises its limit if the user's is higher.
+
+    Both belong to the whole process. The filters of warnings are therefore set by the main thread alone, in which
+    workers decode.
+    """
+    limit, before = int(decoding.max_megapixels * 1e6), Image.MAX_IMAGE_PIXELS
+    if before is not None and limit > 2 * before:  # from there on some of Pillow's formats raise an error
+        Image.MAX_IMAGE_PIXELS = limit
+    try:
+        if threading.current_thread() is threading.main_thread():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        else:
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+@dataclass(frozen=True)
+class _Mended:
+    """A frozen dataclass that holds a damaged file in a form that can be decoded."""
+
+    stream: IO[bytes]
+    continuation: bytes = b""
+    """Bytes that follow those of ``stream``."""
+
+
+def _mend(stream: IO[bytes], error: Exception, decoding: Decoding) -> _Mended | None:
+    """Returns what can be decoded of a damaged file, if all that is wrong cannot be seen; else None.
+
+    Args:
+        stream: The file.
+        error: The error that decoding it raised.
+        decoding: What the user decided.
+    """
+    stream.seek(0)
+    start = stream.read(16)
+    if start.startswith(b"\x89PNG"):
+        stream.seek(0)
+        return _Mended(BytesIO(keep_pixel_chunks(stream.read())))
+    if start.startswith(b"\xff\xd8\xff") and "truncated" in str(error):
+        stream.seek(0)
+        if has_begun_all_scans(stream.read()) and _guessed_share(stream, decoding) <= MAX_GUESSED_SHARE:
+            return _Mended(stream, END_OF_JPEG)
+        raise ValueError(f"its end is missing: {error}")
+    return None
+
+
+def _guessed_share(stream: IO[bytes], decoding: Decoding) -> float:
+    """Returns the share of a JPEG's pixels that depend on the bytes that are missing at its end.
+
+    It is decoded with several continuations. What they have in common depends on no missing byte.
+    """
+    noise = np.random.default_rng(0).integers(0, 255, (stream.seek(0, os.SEEK_END) // 64 + 64, 64), np.uint8)
+    restarts = (np.arange(len(noise)) % 8 + 0xD0).astype(np.uint8)  # for files whose rows can be decoded on their own
+    with_restarts = np.concatenate([noise, np.full((len(noise), 1), 255, np.uint8), restarts[:, None]], 1)
+    first, *others = (
+        np.asarray(_load(stream, None, decoding, more + END_OF_JPEG).image)
+        for more in (b"", noise.tobytes(), with_restarts.tobytes())
+    )
+    depends = np.zeros(first.shape[:2], bool)
+    for other in others:
+        difference = first != other
+        depends |= difference.any(-1) if difference.ndim == 3 else difference
+    return float(depends.mean())
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A frozen dataclass that holds a decoded image, in its own mode, and what its file says of its numbers."""
+
+    image: ImageFile
+    orientation: int
+    """EXIF's orientation that the image is still to be turned by; 1 is upright."""
+    black: float = 0
+    """The number of a black pixel, in modes of more than 8 bits."""
+    white: float | None = None
+    """The number of a white pixel; None if the format does not define it."""
+    scale: float = 1
+    """What Pillow multiplied the file's numbers by."""
+
+
+def _decode_stream(
+    stream: IO[bytes], choose_divisor: DivisorChooser | None, decoding: Decoding, continuation: bytes = b""
+) -> Image.Image:
+    """Decodes an image; returns it in RGB and upright.
+
+    Args:
+        stream: The encoded image.
+        choose_divisor: Chooses by how much the sides of a JPEG are divided.
+        decoding: What the user decided.
+        continuation: Bytes to put in place of those that are missing at a JPEG's end.
+    """
+    loaded = _load(stream, choose_divisor, decoding, continuation)
+    rgb = _to_rgb(loaded, decoding)
+    return rgb.transpose(TURNS[loaded.orientation]) if loaded.orientation in TURNS else rgb
+
+
+def _load(
+    stream: IO[bytes], choose_divisor: DivisorChooser | None, decoding: Decoding, continuation: bytes = b""
+) -> _Loaded:
+    """Decodes an image in its own mode; the arguments are those of :func:`_decode_stream`."""
+    image = _identify(stream)
+    pixels = image.size[0] * image.size[1]
+    if isinstance(image, TiffImageFile):  # a tile may be larger than the image
+        pixels = max(pixels, _positive(image, 322) * _positive(image, 323))
+    if pixels > decoding.max_megapixels * 1e6:
+        raise RefusedImageError(
+            f"it has {image.size[0]} x {image.size[1]} pixels, {pixels / 1e6:.0f} megapixels; --max-megapixels "
+            f"{decoding.max_megapixels:g} is the limit"
+        )
+    if isinstance(image, _Jpeg):
+        image.continuation = continuation
+        if choose_divisor is not None:
+            width, height = image.size
+            is_on_its_side = _orientation(image.info) in (5, 6, 7, 8)  # stored turned by a quarter
+            divisor = choose_divisor(height, width) if is_on_its_side else choose_divisor(width, height)
+            if divisor > 1:
+                image.draft(None, (width // divisor, height // divisor))
+    black, white, scale = _number_range(image)
+    image.load()
+    orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image.info)  # it comes with the pixels in PNG
+    return _Loaded(image, orientation, black, white, scale)
+
+
+def _identify(stream: IO[bytes]) -> ImageFile:
+    """Returns an image whose header has been read, and whose pixels have not.
+
+    It does what ``Image.open`` does, without its warning and error for large images, whose limits are one for the whole
+    process; the limit here is the user's.
+    """
+    stream.seek(0)
+    start, first_error = stream.read(16), None
+    for format_name in FORMATS:
+        if format_name not in Image.OPEN or format_name == "MPO":
+            continue
+        open_format, accepts = Image.OPEN[format_name]
+        if accepts is not None and accepts(start) is not True:
+            continue
+        open_format = {"JPEG": _Jpeg, "TIFF": _Tiff}.get(format_name, open_format)
+        stream.seek(0)
+        try:
+            return open_format(stream, "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:  # those of a header of another format
+            first_error = first_error or (f"{format_name}: {error}" if accepts is not None else None)
+    formats = ", ".join(FORMATS)
+    raise ValueError(first_error or f"cannot identify image file; it is none of {formats}")
+
+
+def _positive(image: TiffImageFile, tag: int) -> int:
+    """Returns the number that a tag of a TIFF file holds; 0 if it holds none."""
+    value = image.tag_v2.get(tag, 0)
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _number_range(image: ImageFile) -> tuple[float, float | None, float]:
+    """Returns the numbers of black and white that the format defines, or None, and what Pillow scales numbers by.
+
+    Only 16-bit numbers without a sign have a black and a white. Numbers with a sign and floating-point numbers are
+    quantities: heights, Hounsfield units, reflectances.
+
+    Args:
+        image: An image whose pixels have not been read.
+    """
+    arguments: Any = image.tile[0][3] if image.tile else ()
+    if image.format == "PPM" and image.mode == "I":  # Pillow scales the largest number in the header to 65535
+        is_scaled = isinstance(arguments, tuple) and len(arguments) > 1 and image.tile[0][0] != "raw"
+        return 0, 65535, 65535 / arguments[1] if is_scaled else 1
+    if image.format == "PNG":
+        _scale_transparency(image, arguments if isinstance(arguments, str) else arguments[0] if arguments else "")
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(258, (1,))
+        largest = 4095 if tuple(bits) == (12,) else 65535
+        is_inverted = image.tag_v2.get(262) == 0  # WhiteIsZero
+        black, white = (largest, 0) if is_inverted else (0, largest)
+        return black, white if image.mode.startswith("I;16") else None, 1
+    return 0, 65535 if image.mode.startswith("I;16") or image.format == "PNG" else None, 1
+
+
+def _scale_transparency(image: ImageFile, raw_mode: str) -> None:
+    """Scales the number of the transparent pixels of a PNG as its pixels are scaled.
+
+    Args:
+        image: The image.
+        raw_mode: Pillow's name for how its pixels are stored.
+    """
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int) and raw_mode in ("L;2", "L;4"):
+        image.info["transparency"] = transparent * {"L;2": 85, "L;4": 17}[raw_mode]
+    elif isinstance(transparent, tuple) and raw_mode == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+
+
+def _to_rgb(loaded: _Loaded, decoding: Decoding) -> Image.Image:
     """Converts an image of any mode to RGB, on white if it is transparent."""
+    image = loaded.image
     if image.mode == "RGB" and "transparency" not in image.info:
         return image  # convert() would copy it
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, which convert() would cut off at 255
-        values = np.asarray(image, dtype=np.float64)
-        largest = 65535.0 if image.mode.startswith("I;16") else values.max(initial=0)
-        top = 1.0 if image.mode == "F" and largest <= 1 else 255.0 if largest <= 255 else 65535.0
-        return Image.fromarray((values.clip(0, top) * (255 / top)).round().astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":  # more than 8 bits, which convert() would cut off at 255
+        return _scale_numbers(loaded, decoding.value_range)
     if "A" in image.getbands() or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
         return white.convert("RGB")
     return image.convert("RGB")
+
+
+def _scale_numbers(loaded: _Loaded, value_range: tuple[float, float] | None) -> Image.Image:
+    """Returns an image of one channel of numbers in RGB; numbers that are NaN or infinite become the lower end.
+
+    Args:
+        loaded: The image.
+        value_range: The range that the user gave.
+
+    Raises:
+        RefusedImageError: if nobody says which numbers are black and white.
+    """
+    is_inverted = loaded.white is not None and loaded.white < loaded.black
+    if value_range is not None:
+        low, high = (value * loaded.scale for value in value_range)
+    elif loaded.white is not None:
+        low, high = sorted((loaded.black, loaded.white))
+    else:
+        raise RefusedImageError(
+            f"its numbers ({loaded.image.format}, mode {loaded.image.mode}) have no black and white of their own; give "
+            "those with --value-range LOW,HIGH"
+        )
+    numbers, transparent = np.asarray(loaded.image), loaded.image.info.get("transparency")
+    pixels = np.empty(numbers.shape, np.uint8)
+    rows = max(1, BLOCK // max(1, numbers.shape[1]))
+    for start in range(0, len(numbers), rows):
+        values = numbers[start : start + rows].astype(np.float64)
+        values[~np.isfinite(values)] = low
+        scaled = ((values.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
+        pixels[start : start + rows] = 255 - scaled if is_inverted else scaled
+    if isinstance(transparent, int):
+        pixels[numbers == transparent] = 255
+    return Image.fromarray(pixels).convert("RGB")
+
+
+def _orientation(info: dict[Any, Any]) -> int:
+    """Returns the orientation, from 1 to 8, that an image's EXIF or, if it has none there, its XMP data hold.
+
+    Only this entry is read, so that errors in others do no harm. It is 1, upright, if there is none.
+
+    Args:
+        info: What Pillow keeps of the file beside the pixels.
+    """
+    exif = info.get("exif")
+    if exif is None and isinstance(text := info.get("Raw profile type exif"), str):
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(text.split("\n")[3:]))
+    if isinstance(exif, bytes) and (orientation := _exif_orientation(exif)) is not None:
+        return orientation
+    xmp = info.get("XML:com.adobe.xmp") or info.get("xmp")
+    xmp = xmp.encode(errors="replace") if isinstance(xmp, str) else xmp
+    match = re.search(rb'tiff:Orientation(="|>)([0-9])', xmp) if isinstance(xmp, bytes) else None
+    return int(match[2]) if match else 1
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    """Returns the orientation in EXIF data, or None if it cannot be found."""
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return None
+    try:
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (entries,) = struct.unpack_from(order + "H", exif, start)
+        for entry in range(entries):
+            place = start + 2 + 12 * entry
+            tag, kind, count = struct.unpack_from(order + "HHI", exif, place)
+            if tag == ORIENTATION and count == 1 and kind in (1, 3, 4):  # numbers of 1, 2 and 4 bytes
+                return struct.unpack_from(order + {1: "B", 3: "H", 4: "I"}[kind], exif, place + 8)[0]
+    except struct.error:
+        pass  # the data end before the entry
+    return None

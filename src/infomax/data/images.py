@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from infomax.data.decoding import DivisorChooser, decode
+from infomax.data.decoding import Decoding, DivisorChooser, decode
 from infomax.data.fingerprints import LARGE, hash_files, hash_times
 
 MAX_TRIES = 20  # images that are tried until one can be decoded
@@ -69,6 +69,10 @@ class Images(ABC):
             index: Indices of the images; their order counts.
         """
         return hashlib.sha256(f"{self.fingerprint()} {index.tolist()}".encode()).hexdigest()
+
+    def decoded_by(self, decoding: Decoding) -> "Images":
+        """Returns the same images, decoded as the user decided; images that are not decoded stay as they are."""
+        return self
 
     @abstractmethod
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
@@ -179,6 +183,7 @@ class FileImages(Images):
     """Paths of the images, relative to ``root``."""
     labels: np.ndarray | None
     classes: list[str]
+    decoding: Decoding = Decoding()  # noqa: RUF009, it is frozen
 
     def __len__(self) -> int:
         return len(self.files)
