@@ -39,7 +39,7 @@ DATA = {
     "loading": {"augmentation", "streams", "images", "decoding"},
     "sources": {"splits", "streams", "images", "decoding"},
     "augmentation": set(),
-    "splits": {"streams", "images"},
+    "splits": {"streams", "images", "decoding"},
     "streams": {"images", "decoding"},
     "images": {"decoding", "fingerprints"},
     "decoding": {"damaged_files"},

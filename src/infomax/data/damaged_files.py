@@ -7,6 +7,9 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 END = b"IEND"
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9  # markers of a JPEG
 RESTARTS = range(0xD0, 0xD8)
+METADATA = {0xFE, *range(0xE0, 0xF0)}  # segments that the picture does not need
+ORIENTATIONS, COLOURS = 0xE1, 0xEE  # but for those of EXIF, and of Adobe, which says how colours are coded
+COLOURS_LENGTH = 12  # bytes
 FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # these three are tables
 COEFFICIENTS = 64  # of a block
 
@@ -32,6 +35,26 @@ def keep_pixel_chunks(content: bytes) -> bytes:
             kept.append(chunk)
     kept.append(struct.pack(">I", 0) + END + struct.pack(">I", zlib.crc32(END)))
     return b"".join(kept)
+
+
+def keep_pixel_segments(content: bytes) -> bytes:
+    """Returns a JPEG file without the segments that are not needed to decode it and turn it.
+
+    Args:
+        content: The file.
+    """
+    kept, place = [content[:2]], 2
+    while place + 4 <= len(content) and content[place] == 0xFF and content[place + 1] != START_OF_SCAN:
+        kind = content[place + 1]
+        if kind == 0xFF:  # padding
+            place += 1
+            continue
+        end = place + 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        is_needed = kind not in METADATA or kind == ORIENTATIONS
+        if is_needed or (kind == COLOURS and end - place - 4 >= COLOURS_LENGTH):
+            kept.append(content[place:end])
+        place = end
+    return b"".join(kept) + content[place:]
 
 
 def has_begun_all_scans(content: bytes) -> bool:

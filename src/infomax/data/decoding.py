@@ -21,7 +21,7 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from infomax.data.damaged_files import has_begun_all_scans, keep_pixel_chunks
+from infomax.data.damaged_files import has_begun_all_scans, keep_pixel_chunks, keep_pixel_segments
 
 # Pillow's names of the formats that are read: raster images, decoded in this process. What Pillow opens besides is
 # left out: formats that start another program (EPS), icons, fonts, game textures, films, and tables of science.
@@ -225,6 +225,9 @@ def _mend(stream: IO[bytes], error: Exception, decoding: Decoding) -> _Mended | 
         if has_begun_all_scans(stream.read()) and _guessed_share(stream, decoding) <= MAX_GUESSED_SHARE:
             return _Mended(stream, END_OF_JPEG)
         raise ValueError(f"its end is missing: {error}")
+    if start.startswith(b"\xff\xd8\xff"):
+        stream.seek(0)
+        return _Mended(BytesIO(keep_pixel_segments(stream.read())))
     return None
 
 
@@ -234,6 +237,7 @@ def _guessed_share(stream: IO[bytes], decoding: Decoding) -> float:
     It is decoded with several continuations. What they have in common depends on no missing byte.
     """
     noise = np.random.default_rng(0).integers(0, 255, (stream.seek(0, os.SEEK_END) // 64 + 64, 64), np.uint8)
+    noise[0, 0] = 0  # after a last byte of 255, it makes that one of the picture and not the beginning of a marker
     restarts = (np.arange(len(noise)) % 8 + 0xD0).astype(np.uint8)  # for files whose rows can be decoded on their own
     with_restarts = np.concatenate([noise, np.full((len(noise), 1), 255, np.uint8), restarts[:, None]], 1)
     first, *others = (

@@ -4,7 +4,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import eq
 from pathlib import Path
 from typing import overload
@@ -183,7 +183,7 @@ class FileImages(Images):
     """Paths of the images, relative to ``root``."""
     labels: np.ndarray | None
     classes: list[str]
-    decoding: Decoding = Decoding()  # noqa: RUF009, it is frozen
+    decoding: Decoding = Decoding()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -199,7 +199,7 @@ class FileImages(Images):
         return hash_times(self.root, self.files)
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.decoding.identity)
         for i in index:
             name, size, modified = self.files[int(i)], 0, 0
             try:
@@ -212,7 +212,10 @@ class FileImages(Images):
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         path = self.root / self.files[index]
-        return decode(path, str(path), choose_divisor)
+        return decode(path, str(path), choose_divisor, self.decoding)
+
+    def decoded_by(self, decoding: Decoding) -> "FileImages":
+        return replace(self, decoding=decoding)
 
 
 @dataclass(eq=False)
@@ -240,6 +243,9 @@ class Subset(Images):
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         return self.base.state(self.index[index])
+
+    def decoded_by(self, decoding: Decoding) -> "Subset":
+        return replace(self, base=self.base.decoded_by(decoding))
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         return self.base.open(int(self.index[index]), choose_divisor)

@@ -1,12 +1,14 @@
 """Options that say which images are meant, shared by training and evaluation. No torch is imported."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from infomax.runtime.options import Shown
 
 if TYPE_CHECKING:
     from infomax.data.sources.location import DataLocation
+
+LOCATION_PARTS = ("data", "data_dir", "classes", "subset", "value_range", "max_megapixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +28,15 @@ class DataOptions:
     """Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word 1percent
     or 10percent, for that share of the labelled images."""
 
-    def given_location(self) -> dict[str, str]:
+    value_range: Annotated[str | None, Shown(metavar="LOW,HIGH", default="the format's")] = None
+    """Numbers that become black and white in image files of one channel with more than 8 bits, as 0,4095. Formats give
+    16 bits a range; floating-point numbers and those with a sign have none and need this."""
+    max_megapixels: Annotated[float | None, Shown(metavar="N", default="120")] = None
+    """Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory could end."""
+
+    def given_location(self) -> dict[str, Any]:
         """Returns the parts of the images' location that are given, by their names."""
-        parts = {"data": self.data, "data_dir": self.data_dir, "classes": self.classes, "subset": self.subset}
+        parts = {name: getattr(self, name) for name in LOCATION_PARTS}
         return {name: value for name, value in parts.items() if value is not None}
 
     def location(self, default: str) -> "DataLocation":
@@ -39,4 +47,5 @@ class DataOptions:
         """
         from infomax.data.sources.location import DataLocation
 
-        return DataLocation(**{"data": default, **self.given_location()})
+        parts: dict[str, Any] = {"data": default, **self.given_location()}
+        return DataLocation(**parts)

@@ -1,12 +1,13 @@
 """A data set's splits: which images an encoder is pretrained on, and which labelled ones it is evaluated on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from infomax.data.decoding import Decoding
 from infomax.data.images import Images, select_images
 from infomax.data.streams import Stream
 from infomax.runtime.text import escape
@@ -46,6 +47,13 @@ class Source:
     def pretraining(self) -> Images | Stream:
         """Returns the images that an encoder is pretrained on."""
         return self.train if self.unlabelled is None else self.unlabelled
+
+    def decoded_by(self, decoding: Decoding) -> "Source":
+        """Returns the same images, whose files are decoded as the user decided."""
+        splits = {name: getattr(self, name) for name in ("train", "test", "val", "unlabelled")}
+        return replace(
+            self, **{name: images.decoded_by(decoding) for name, images in splits.items() if images is not None}
+        )
 
 
 def preview_images(source: Source) -> Images:

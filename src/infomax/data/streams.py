@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from io import BytesIO
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from infomax.data.decoding import DivisorChooser, decode
+from infomax.data.decoding import Decoding, DivisorChooser, decode
 from infomax.data.images import Images
 
 PREVIEW = 20  # images at the beginning of a stream that can be opened by their index
@@ -48,6 +48,7 @@ class EncodedImages(Images):
     samples: Sequence[Sample]
     labels: np.ndarray | None = None
     classes: Any = ()
+    decoding: Decoding = Decoding()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -63,11 +64,23 @@ class EncodedImages(Images):
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         sample = self.samples[index]
-        return decode(BytesIO(sample.content), sample.name, choose_divisor)
+        return decode(BytesIO(sample.content), sample.name, choose_divisor, self.decoding)
+
+    def decoded_by(self, decoding: Decoding) -> "EncodedImages":
+        return replace(self, decoding=decoding)
 
 
 class Stream(ABC):
     """A data set whose images are read one after another, to train on."""
+
+    @property
+    def decoding(self) -> Decoding:
+        """What the user decided about how files become pixels."""
+        return Decoding()
+
+    def decoded_by(self, decoding: Decoding) -> "Stream":
+        """Returns the same stream, whose images are decoded as the user decided."""
+        return self
 
     @abstractmethod
     def __len__(self) -> int:
@@ -126,7 +139,8 @@ class Stream(ABC):
     def preview(self) -> EncodedImages:
         """Returns the first images of the stream, to be looked at."""
         with closing(self._read(None, 0, 1)) as images:  # pyrefly: ignore[bad-specialization]
-            return EncodedImages([_sample(name, content) for name, content in islice(images, min(PREVIEW, len(self)))])
+            samples = [_sample(name, content) for name, content in islice(images, min(PREVIEW, len(self)))]
+        return EncodedImages(samples, decoding=self.decoding)
 
     def name(self, key: int) -> str:
         """Returns the name of the image with this key, which messages use."""

@@ -35,6 +35,8 @@ def evaluate(
     download: bool = False,
     classes: str | PathLike[str] | None = None,
     subset: str | PathLike[str] | None = None,
+    value_range: str | None = None,
+    max_megapixels: float | None = None,
     out: str | PathLike[str] | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -58,6 +60,11 @@ def evaluate(
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
             1percent or 10percent, for that share of the labelled images. Default: all.
+        value_range: Numbers that become black and white in image files of one channel with more than 8 bits, as 0,4095.
+            Formats give 16 bits a range; floating-point numbers and those with a sign have none and need this.
+            Default: the format's.
+        max_megapixels: Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory
+            could end. Default: 120.
         out: File that a line is added to for each result. Default: the run's results.jsonl; rows of another encoder
             are not kept.
         device: Kind of device; auto takes the GPU if there is one.
@@ -90,6 +97,8 @@ def evaluate(
         download=download,
         classes=None if classes is None else fspath(classes),
         subset=None if subset is None else fspath(subset),
+        value_range=value_range,
+        max_megapixels=max_megapixels,
     )
     evaluation = EvaluationOptions(
         device=device,
@@ -197,7 +206,8 @@ class EvaluationRequest:
         return opened, missing
 
     def _open(self, data: str) -> OpenedData:
-        location = DataLocation(data, self.location.data_dir, self.location.classes, self.location.subset)
+        parts: dict[str, Any] = {**self.location.given_location(), "data": data}
+        location = DataLocation(**parts)
         with _machine_failures_described():
             return OpenedData(location.open(download=self.location.download), location)
 
@@ -310,6 +320,8 @@ def prepare_evaluation(
             raise ValueError(f"--data is wanted: {name} is not a run folder, which would say what it was trained on")
         location_options = {key: value for key, value in vars(location).items() if value is not None}
         location = replace(location, **{**vars(run.location), **location_options})
+    elif run is not None and source is None and location.value_range is None:  # other images, of the same brightness
+        location = replace(location, value_range=run.location.value_range)
     return EvaluationRequest(
         protocol=protocol,
         options=options,

@@ -70,6 +70,8 @@ class TrainingSpecification:
     """File with the classes to keep; None keeps all."""
     subset: str | None
     """File with the training images to keep; None keeps all."""
+    value_range: str | None
+    """Numbers that become black and white; None takes the format's."""
 
     @property
     def hash(self) -> str:
@@ -230,7 +232,8 @@ def _default_evaluations(variant: Variant, table: Table | None, options: SweepOp
 
 def _common_changes(options: SweepOptions) -> tuple[str, ...]:
     """Returns the words of all changes that the runs share, without those of the machine."""
-    common = {**options.changes(), "data": options.data, "classes": options.classes, "subset": options.subset}
+    places = {name: value for name, value in options.given_location().items() if name != "data_dir"}
+    common = {**options.changes(), **places}
     words = to_argv(pick(PretrainOptions, {**common, "out": options.out}))
     return tuple(words[: words.index("--out")])
 
@@ -285,7 +288,7 @@ def _define_run(options: SweepOptions, variant: Variant, seed: int, evaluations:
     }
     train = pick(PretrainOptions, training)
     assert train.data is not None
-    specification = TrainingSpecification(recipe, train.data, train.classes, train.subset)
+    specification = TrainingSpecification(recipe, train.data, train.classes, train.subset, train.value_range)
     return SweepRun(variant, specification, train, evaluations)
 
 
@@ -295,7 +298,8 @@ def _check_same_run(run: SweepRun) -> None:
         return
     existing = Run(run.folder)
     differences = recipe_differences(existing.recipe, run.specification.recipe)
-    wanted = {name: value for name, value in run.options.given_location().items() if name != "data_dir"}
+    machine = ("data_dir", "max_megapixels")  # what changes no image that is read
+    wanted = {name: value for name, value in run.options.given_location().items() if name not in machine}
     before = {name: (getattr(existing.location, name) or "none").partition("#")[0] for name in wanted}
     with suppress(ValueError):  # if the images are not here, runs that are done can still be drawn
         wanted = vars(DataLocation(**wanted).resolved())

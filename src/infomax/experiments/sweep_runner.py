@@ -32,6 +32,8 @@ def sweep(
     download: bool = False,
     classes: str | PathLike[str] | None = None,
     subset: str | PathLike[str] | None = None,
+    value_range: str | None = None,
+    max_megapixels: float | None = None,
     views: str | None = None,
     image_size: int | None = None,
     backbone: str | None = None,
@@ -70,6 +72,11 @@ def sweep(
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
             1percent or 10percent, for that share of the labelled images. Default: all.
+        value_range: Numbers that become black and white in image files of one channel with more than 8 bits, as 0,4095.
+            Formats give 16 bits a range; floating-point numbers and those with a sign have none and need this.
+            Default: the format's.
+        max_megapixels: Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory
+            could end. Default: 120.
         views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
             NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Images
 from infomax.data.loading.evaluation import evaluation_batches
-from infomax.data.sources.location import open_source
+from infomax.data.sources.location import DataLocation
 from infomax.data.splits import LabelledImages, Source
 from infomax.data.streams import Stream
 from infomax.models.encoders import Encoder
@@ -115,6 +115,8 @@ def embed(
     *,
     device: str = "auto",
     workers: int | None = None,
+    value_range: str | None = None,
+    max_megapixels: float | None = None,
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
     """Computes the features of all images of ``data``, and returns them with the name of each image.
 
@@ -126,6 +128,9 @@ def embed(
         data: What ``--data`` takes, or an opened source.
         device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
+        value_range: ``LOW,HIGH``, the numbers that become black and white in image files of one channel with more than
+            8 bits; give what the encoder was trained with. None takes the format's.
+        max_megapixels: Largest number of pixels of an image file, in millions; None is 120.
 
     Raises:
         ValueError: if ``data`` is a stream, whose images have no numbers.
@@ -133,7 +138,11 @@ def embed(
     from infomax.models.pretrained import open_encoder
 
     network, device = open_encoder(encoder), choose_device(device)
-    source = data if isinstance(data, Source) else open_source(str(data))
+    source = (
+        data
+        if isinstance(data, Source)
+        else DataLocation(str(data), value_range=value_range, max_megapixels=max_megapixels).open()
+    )
     if isinstance(source.train, Stream):
         raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
     splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}

@@ -23,6 +23,8 @@ def pretrain(
     download: bool = False,
     classes: str | PathLike[str] | None = None,
     subset: str | PathLike[str] | None = None,
+    value_range: str | None = None,
+    max_megapixels: float | None = None,
     method: str | None = None,
     recipe: str | None = None,
     seed: int | None = None,
@@ -63,6 +65,11 @@ def pretrain(
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
             1percent or 10percent, for that share of the labelled images. Default: all.
+        value_range: Numbers that become black and white in image files of one channel with more than 8 bits, as 0,4095.
+            Formats give 16 bits a range; floating-point numbers and those with a sign have none and need this.
+            Default: the format's.
+        max_megapixels: Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory
+            could end. Default: 120.
         method: Method to train with. Default: the recipe's, or mira.
         recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images

@@ -182,9 +182,13 @@ def _from_workers(
     load_kernels(views)
     chunk_counts = [_chunk_count(rows.stop - rows.start) for rows in schedule.microbatches()]
     in_flight = min(2 * sum(chunk_counts), max(2 * max(chunk_counts), MAX_CHUNKS_IN_FLIGHT))  # of all workers together
+    if isinstance(images, Images):
+        training_images = TrainingImages(images, views, schedule.seed)
+    else:
+        training_images = TrainingImages(None, views, schedule.seed, images.decoding)
     loader = iter(
         DataLoader(
-            TrainingImages(images if isinstance(images, Images) else None, views, schedule.seed),
+            training_images,
             batch_size=None,
             sampler=_ChunkSampler(schedule, images if isinstance(images, Stream) else None),
             collate_fn=identity_collate,

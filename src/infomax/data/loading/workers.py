@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.kernels import cut_crop
 from infomax.data.augmentation.views import View, ViewSet
-from infomax.data.decoding import DivisorChooser
+from infomax.data.decoding import Decoding, DivisorChooser
 from infomax.data.images import ArrayImages, Images
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
@@ -54,14 +54,24 @@ class TrainingImages(Dataset):
         images: The images of the data set; None for a stream, whose encoded images come with each request.
         views: The views whose crops are cut, global crops first.
         seed: Decides the crops and the replacements.
+        decoding: What the user decided about how the images of a stream become pixels.
     """
 
-    def __init__(self, images: Images | None, views: ViewSet, seed: int):
+    def __init__(
+        self,
+        images: Images | None,
+        views: ViewSet,
+        seed: int,
+        decoding: Decoding = Decoding(),  # noqa: B008
+    ):
+        self.decoding = decoding
         self.images, self.views, self.seed = images, (*views.global_crops, *views.local_crops), seed
 
     def __getitem__(self, key: tuple[int, Any]) -> Batch:  # pyrefly: ignore[bad-override-param-name]
         epoch, chunk = key
-        images, rows = (self.images, chunk) if self.images is not None else (EncodedImages(chunk), range(len(chunk)))
+        images, rows = self.images, chunk
+        if images is None:
+            images, rows = EncodedImages(chunk, decoding=self.decoding), range(len(chunk))
         index = np.array([images.key(int(row)) for row in rows])
         random = np.stack([draw_uniform(self.seed, epoch, index, number) for number in range(len(self.views))])
         batch_crops = [np.empty((len(index), view.size, view.size, 3), np.uint8) for view in self.views]

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from infomax.data.decoding import DivisorChooser, decode
+from infomax.data.decoding import Decoding, DivisorChooser, RefusedImageError, decode, open_regular
 from infomax.data.images import Images
 from infomax.data.splits import Source
 from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count
@@ -30,6 +30,10 @@ class TableImages(Images):
     """Name of the column of images."""
     labels: np.ndarray | None
     classes: list[str]
+    decoding: Decoding = Decoding()
+
+    def decoded_by(self, decoding: Decoding) -> "TableImages":
+        return replace(self, decoding=decoding)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -43,13 +47,14 @@ class TableImages(Images):
         return hashlib.sha256(f"{len(self)}".encode() + b"".join(hashes)).hexdigest()[:12]
 
     def state(self, index: np.ndarray) -> str:
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(self.decoding.identity)
         for row in index:
             digest.update(hashlib.sha256(_content(self.table[int(row)][self.column])).digest())
         return digest.hexdigest()
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
-        return decode(BytesIO(_content(self.table[index][self.column])), f"image {index}", choose_divisor)
+        content = BytesIO(_content(self.table[index][self.column]))
+        return decode(content, f"image {index}", choose_divisor, self.decoding)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,10 @@ class TableStream(Stream):
     """Name of the column of images."""
     image_count: int
     """Number of images in an epoch."""
+    decoding: Decoding = Decoding()
+
+    def decoded_by(self, decoding: Decoding) -> "TableStream":
+        return replace(self, decoding=decoding)
 
     def __len__(self) -> int:
         return self.image_count
@@ -84,8 +93,11 @@ def _content(image: dict[str, Any] | None) -> bytes:
     if image is None or (image["bytes"] is None and image["path"] is None):
         return b""
     try:
-        return image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-    except OSError:
+        if image["bytes"] is not None:
+            return image["bytes"]
+        with open_regular(image["path"]) as stream:
+            return stream.read()
+    except (OSError, RefusedImageError):
         return b""
 
 

@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from infomax.data.decoding import DivisorChooser
+from infomax.data.decoding import Decoding, DivisorChooser
 from infomax.data.images import Images
 
 
@@ -52,6 +52,9 @@ class JoinedImages(Images):
             positions = np.flatnonzero(part_of_image == part).tolist()
             digest.update(f"{positions} {self.parts[part].state(inner)}".encode())
         return digest.hexdigest()
+
+    def decoded_by(self, decoding: Decoding) -> "JoinedImages":
+        return replace(self, parts=[part.decoded_by(decoding) for part in self.parts])
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         part, inner = self._find(index)

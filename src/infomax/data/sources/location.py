@@ -3,11 +3,13 @@
 import errno
 import os
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, parse_value_range
 from infomax.data.images import Images, select_images
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
 from infomax.data.sources.assemble import check_labels
@@ -41,6 +43,24 @@ class DataLocation:
     """Text file with the training images to keep, one on each line; None keeps all. A line is a path, a file name with
     or without its suffix, or a number in an array. ``1percent`` and ``10percent`` are that share of the labelled
     images: SimCLR's of ImageNet, else drawn class by class."""
+    value_range: str | None = None
+    """``LOW,HIGH``: the numbers that become black and white in image files of one channel with more than 8 bits; None
+    takes the format's, which not all formats have."""
+    max_megapixels: float | None = None
+    """The largest number of pixels of an image file, in millions; None takes
+    :data:`infomax.data.decoding.MAX_MEGAPIXELS`."""
+
+    def decoding(self) -> Decoding:
+        """Returns what the user decided about how image files become pixels.
+
+        Raises:
+            ValueError: naming the option, if a value is not possible.
+        """
+        value_range = None if self.value_range is None else parse_value_range(self.value_range)
+        limit = MAX_MEGAPIXELS if self.max_megapixels is None else self.max_megapixels
+        if not 0 < limit < inf:
+            raise ValueError(f"--max-megapixels {limit:g}: want a number of millions above 0")
+        return Decoding(value_range, limit)
 
     def resolved(self) -> "DataLocation":
         """Returns the same location with absolute paths, so that it can be opened from any folder.
@@ -48,11 +68,12 @@ class DataLocation:
         Raises:
             ValueError: if ``data`` is empty.
         """
-        files = {k: v and (v if v in SHARES else _absolute(v)) for k, v in vars(self).items() if k != "data"}
+        given = {k: getattr(self, k) for k in ("data_dir", "classes", "subset")}
+        files = {k: v and (v if v in SHARES else _absolute(v)) for k, v in given.items()}
         if self.data == "digits":
-            return DataLocation(self.data, **files)
+            return replace(self, **files)
         if self.data in NAMED_DATASETS:
-            return DataLocation(self.data, **{**files, "data_dir": files["data_dir"] or str(default_data_dir())})
+            return replace(self, **{**files, "data_dir": files["data_dir"] or str(default_data_dir())})
         prefix = next((p for p in PREFIXES if self.data.startswith(p)), "")
         path = self.data.removeprefix(prefix)
         without_count = path.partition("#")[0]
@@ -60,12 +81,12 @@ class DataLocation:
         if prefix == "wds:":
             is_remote = ":" in without_count
         if is_remote:
-            return DataLocation(self.data, **files)
+            return replace(self, **files)
         is_one_path = prefix != "" or (path != "" and Path(os.path.expanduser(path)).exists())
         paths = [path] if is_one_path else path.split(",")
         if not all(path.strip() for path in paths):
             raise ValueError("names no images")
-        return DataLocation(prefix + ",".join(map(_absolute, paths)), **files)
+        return replace(self, data=prefix + ",".join(map(_absolute, paths)), **files)
 
     def open(self, *, download: bool = False) -> Source:
         """Opens the images; keeps those of ``subset``, and of them the classes of ``classes``.
@@ -80,6 +101,7 @@ class DataLocation:
         if self.data not in NAMED_DATASETS and (self.data_dir is not None or download):
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
+        decoding = self.decoding()
         try:
             location = self.resolved()
             source = _open(location.data, Path(location.data_dir or default_data_dir()), download)
@@ -91,7 +113,7 @@ class DataLocation:
                 raise
             raise ValueError(f"--data {self.data}: {error}") from error
         # The name is the user's, with the number of images if shards have been counted.
-        source = replace(source, name=self.data + source.name.removeprefix(location.data))
+        source = replace(source, name=self.data + source.name.removeprefix(location.data)).decoded_by(decoding)
         if self.subset is not None:
             source = _keep_subset(source, self.subset, Path(location.data_dir or default_data_dir()))
         if self.classes is not None:

@@ -7,10 +7,11 @@ import random
 import tarfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
+from infomax.data.decoding import Decoding
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES
 from infomax.data.splits import Source
 from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count
@@ -24,6 +25,10 @@ class ShardStream(Stream):
     """Paths or addresses of the tar files."""
     image_count: int
     """Number of images in all of them."""
+    decoding: Decoding = Decoding()
+
+    def decoded_by(self, decoding: Decoding) -> "ShardStream":
+        return replace(self, decoding=decoding)
 
     def __len__(self) -> int:
         return self.image_count
