@@ -235,20 +235,35 @@ def _guessed_share(stream: IO[bytes], decoding: Decoding) -> float:
     """Returns the share of a JPEG's pixels that depend on the bytes that are missing at its end.
 
     It is decoded with several continuations. What they have in common depends on no missing byte.
+
+    Args:
+        stream: The file.
+        decoding: What the user decided.
     """
-    noise = np.random.default_rng(0).integers(0, 255, (stream.seek(0, os.SEEK_END) // 64 + 64, 64), np.uint8)
-    noise[0, 0] = 0  # after a last byte of 255, it makes that one of the picture and not the beginning of a marker
-    restarts = (np.arange(len(noise)) % 8 + 0xD0).astype(np.uint8)  # for files whose rows can be decoded on their own
-    with_restarts = np.concatenate([noise, np.full((len(noise), 1), 255, np.uint8), restarts[:, None]], 1)
-    first, *others = (
-        np.asarray(_load(stream, None, decoding, more + END_OF_JPEG).image)
-        for more in (b"", noise.tobytes(), with_restarts.tobytes())
-    )
+    size = stream.seek(0, os.SEEK_END)
+    others = (_noise(64, size // 64 + 64, restarts=False), _noise(64, size // 64 + 64), _noise(size // 16 + 64, 64))
+    first, *others = (np.asarray(_load(stream, None, decoding, more + END_OF_JPEG).image) for more in (b"", *others))
     depends = np.zeros(first.shape[:2], bool)
     for other in others:
         difference = first != other
         depends |= difference.any(-1) if difference.ndim == 3 else difference
     return float(depends.mean())
+
+
+def _noise(length: int, count: int, *, restarts: bool = True) -> bytes:
+    """Returns random bytes that can continue the coded pixels of a JPEG.
+
+    Args:
+        length: Number of bytes up to a restart marker.
+        count: How often such bytes follow each other.
+        restarts: Whether there are restart markers, as in files whose parts can be decoded on their own.
+    """
+    noise = np.random.default_rng(0).integers(0, 255, (count, length), np.uint8)
+    noise[0, 0] = 0  # after a last byte of 255, it makes that one of the picture and not the beginning of a marker
+    if not restarts:
+        return noise.tobytes()
+    markers = np.stack([np.full(count, 0xFF), 0xD0 + np.arange(count) % 8], 1).astype(np.uint8)
+    return np.concatenate([noise, markers], 1).tobytes()
 
 
 @dataclass(frozen=True)

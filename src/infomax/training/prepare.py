@@ -330,6 +330,7 @@ def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) ->
     for name, new, old in (
         ("method", choice.method, recipe.method.name),
         ("recipe", choice.recipe, recipe.name),
+        ("value_range", options.value_range, run.location.value_range),
     ):
         if new is not None and new != old:
             differences.append(f"{name}: {old} there, {new} asked for")
