@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.options import BaselineOptions, ComputeOptions, EvaluationData
@@ -73,7 +74,9 @@ class Evaluation:
             parts = {**vars(run.location), **parts}
             data = [parts["data"]]
         precision = self.compute.feature_precision
-        return {evaluation_hash(self.options, DataLocation(**{**parts, "data": name}), precision) for name in data}
+        parts = {"value_range": run.location.value_range, **parts}  # as an evaluation of the run takes it
+        places: list[dict[str, Any]] = [{**parts, "data": name} for name in data]
+        return {evaluation_hash(self.options, DataLocation(**place), precision) for place in places}
 
     def argv(self, run_folder: Path) -> list[str]:
         """Returns the words of the command that evaluates a run."""
