@@ -1,10 +1,13 @@
 """Hugging Face data sets and WebDataset shards: the images that each rank reads, their order, and errors."""
 
 import contextlib
+import functools
+import http.server
 import io
 import itertools
 import json
 import tarfile
+import threading
 
 import numpy as np
 import pytest
@@ -17,11 +20,11 @@ from infomax.data.images import first_readable
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import TrainingImages
 from infomax.data.sources.location import open_source
+from infomax.data.sources.shards import expand_braces
 from infomax.data.splits import labelled_splits, preview_images
 from infomax.data.streams import Stream
 
 datasets = pytest.importorskip("datasets")
-pytest.importorskip("webdataset")
 
 COUNT = 24
 
@@ -205,7 +208,7 @@ def test_shards_that_are_not_there_or_hold_no_images_are_refused(shards, tmp_pat
     with pytest.raises(ValueError, match="number of images is not known"):
         open_source("wds:https://example.org/{0..3}.tar")
     (tmp_path / "empty.tar").write_bytes(b"not a tar file")
-    with pytest.raises(ValueError, match=r"empty\.tar is not a readable tar file"):
+    with pytest.raises(ValueError, match=r"empty\.tar breaks off or is no tar file"):
         open_source(f"wds:{tmp_path}/empty.tar")
     with tarfile.open(tmp_path / "none.tar", "w"):
         pass
@@ -278,17 +281,169 @@ def test_a_run_on_a_stream_goes_on_from_any_folder(shards, tmp_path, monkeypatch
     with pytest.raises(ValueError, match="are not those that the run was started with"):
         pretrain(resume=True, data=f"wds:{tmp_path}/s-0.tar", **{**options, "out": tmp_path / "run"})
     config = json.loads((tmp_path / "run" / "config.json").read_text())
-    (tmp_path / "run" / "config.json").write_text(
-        json.dumps({**config, "data": "wds:pipe:touch ran#24", "resumed": []})
-    )
-    with pytest.raises(ValueError, match="its images from a command; to allow it, say --data 'wds:pipe:touch ran#24'"):
-        pretrain(resume=True, **{**options, "out": tmp_path / "run"})
+    monkeypatch.chdir(tmp_path)
+    for hostile in COMMANDS:
+        (tmp_path / "run" / "config.json").write_text(
+            json.dumps({**config, "data": f"wds:{hostile}#24", "resumed": []})
+        )
+        with pytest.raises(ValueError, match="no such shard|is no address that is read"):
+            pretrain(resume=True, **options)
+        with pytest.raises(ValueError, match="no such shard|is no address that is read"):
+            open_source(f"wds:{hostile}#24")
+    assert not (tmp_path / "ran").exists()
+
+
+COMMANDS = (
+    "pipe:touch ran",
+    "{p,p}ipe:touch ran",
+    "pip{e:touch ran,e:touch ran}",
+    "pipe://touch ran",
+    "file://s-0.tar",
+    "{file,file}://s-0.tar",
+    "simplecache::file://s-0.tar",
+    "zip://x::pipe://touch ran",
+    "https://a.example/s-0.tar::file://x",
+    "https://a.example/https://b.example",
+    "reference://x",
+    "github://user:name@main/x.tar",
+    "ssh://host/x.tar",
+    "{http,ssh}://host/x.tar",
+)
 
 
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "webdataset", None)
-    with pytest.raises(ValueError, match=r"needs the package webdataset; pip install 'infomax\[streams\]'"):
-        open_source(f"wds:{tmp_path}/s.tar")
+    monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
+    with pytest.raises(ValueError, match=r"needs the package fsspec; pip install 'infomax\[streams\]'"):
+        open_source("wds:https://a.example/s.tar#10")
+
+
+def write_shard(path, members, **options):
+    """Writes a tar file of names and contents, in their order."""
+    with tarfile.open(path, options.pop("mode", "w")) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def numbers_of(stream) -> list[int]:
+    return [number(content) for _, content in stream._read(None, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        (lambda i: [(f"{i:04}.seg.png", encoded(20)), (f"{i:04}.png", encoded(i))], "4 x .seg.png"),
+        (lambda i: [(f"{i:04}.bmp", encoded(20)), (f"{i:04}.jpg", encoded(i)), (f"{i:04}.png", b"")], "4 x .bmp"),
+        (lambda i: [(f"cat/._{i}.png", b"\0" * 99), (f"cat/{i}.png", encoded(i))], "4 x hidden files"),
+        (lambda i: [(f"__MACOSX/{i}.png", b"\0" * 99), (f"./cat/{i}.PNG", encoded(i))], "4 x hidden files"),
+        (lambda i: [(f"{i}.img", encoded(20)), (f"{i}.JPEG", encoded(i)), (f"{i}.cls", b"1")], "4 x .img"),
+    ],
+    ids=["mask", "several", "macos", "zip of macos", "other kinds"],
+)
+def test_the_image_of_each_sample_is_trained_on(tmp_path, members, expected):
+    write_shard(tmp_path / "s.tar", [member for i in range(4) for member in members(i)])
+    source = open_source(f"wds:{tmp_path / 's.tar'}")
+    assert source.name.endswith("#4")
+    assert expected in " ".join(source.notes)
+    assert numbers_of(source.train) == [0, 1, 2, 3]
+
+
+def test_a_shard_without_images_says_what_is_in_it(tmp_path):
+    write_shard(tmp_path / "s.tar", [("2020.01.02.jpg", b""), ("a.img", b"")])
+    with pytest.raises(ValueError, match=r"found 1 x \.01\.02\.jpg, 1 x \.img, want files such as 0001\.jpg"):
+        open_source(f"wds:{tmp_path / 's.tar'}")
+
+
+def test_a_folder_with_brackets_and_a_compressed_shard(tmp_path):
+    folder = tmp_path / "j [v1]"
+    folder.mkdir()
+    write_shard(folder / "s-000.tar", [("1.png", encoded(1))])
+    write_shard(folder / "s-001.tar.gz", [("2.png", encoded(2))], mode="w:gz")
+    assert numbers_of(open_source(f"wds:{folder}/s-000.tar").train) == [1]
+    assert numbers_of(open_source(f"wds:{folder}/*").train) == [1, 2]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_a_shard_that_breaks_off_is_refused_alike_when_counted_and_read(tmp_path, share):
+    write_shard(tmp_path / "s.tar", [(f"{i}.png", encoded(i) + b"\0" * 5000) for i in range(4)])
+    content = (tmp_path / "s.tar").read_bytes()
+    end = content.rindex(b"3.png") + 512 + 5000  # of the last image
+    (tmp_path / "s.tar").write_bytes(content[: int(share * end)])
+    with pytest.raises(ValueError, match=r"s\.tar breaks off or is no tar file"):
+        open_source(f"wds:{tmp_path / 's.tar'}")
+    with pytest.raises(OSError, match=r"s\.tar breaks off or is no tar file"):
+        list(open_source(f"wds:{tmp_path / 's.tar'}#4").train._read(None, 0, 1))
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_header_that_claims_an_enormous_size_takes_no_memory(tmp_path, kind):
+    info = tarfile.TarInfo("0.png")
+    info.size, info.type = 2**60, kind
+    (tmp_path / "s.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"x" * 2000)
+    with pytest.raises(ValueError, match=r"s\.tar breaks off"):
+        open_source(f"wds:{tmp_path / 's.tar'}")
+    with pytest.raises(OSError, match=r"s\.tar breaks off"):
+        list(open_source(f"wds:{tmp_path / 's.tar'}#4").train._read(None, 0, 1))
+
+
+def test_links_and_devices_in_a_shard_are_left_out(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as tar:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE):
+            info = tarfile.TarInfo(f"{kind.decode()}.png")
+            info.type, info.linkname = kind, "/etc/hostname"
+            tar.addfile(info)
+    with pytest.raises(ValueError, match="no images in 1 shards; found nothing"):
+        open_source(f"wds:{tmp_path / 's.tar'}")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a-{08..10}.tar", ["a-08.tar", "a-09.tar", "a-10.tar"]),
+        ("a-{8..10}", ["a-8", "a-9", "a-10"]),
+        ("{2..0}", ["2", "1", "0"]),
+        ("{0..10..4}", ["0", "4", "8"]),
+        ("{x,y}{0..1}", ["x0", "x1", "y0", "y1"]),
+        ("a{b}c{}", ["a{b}c{}"]),
+        ("a", ["a"]),
+    ],
+)
+def test_braces_expand_as_in_a_shell(pattern, names):
+    assert expand_braces(pattern) == names
+
+
+@pytest.mark.parametrize("pattern", ["{0..999999999999}", "{0..9999}{0..9999}", "{a,{b,c}}"])
+def test_braces_that_make_too_many_names_are_refused(pattern):
+    with pytest.raises(ValueError, match="names more than 1000000 shards|braces within braces"):
+        open_source(f"wds:{pattern}")
+
+
+def test_a_replaced_shard_has_another_fingerprint(shards, tmp_path):
+    before = open_source(f"{shards}#24").train.fingerprint()
+    write_shard(tmp_path / "s-2.tar", [("a.png", encoded(1))])
+    assert open_source(f"{shards}#24").train.fingerprint() != before
+
+
+def test_shards_are_read_from_a_server(shards, tmp_path):
+    """A server of this machine stands for any; fsspec reads it by aiohttp."""
+    pytest.importorskip("aiohttp")
+    handler = functools.partial(QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        stream = open_source(f"wds:{address}/s-{{0..3}}.tar#24").train
+        assert numbers_of(stream) == list(range(24))
+        with pytest.raises(OSError, match="none.tar"):
+            numbers_of(open_source(f"wds:{address}/none.tar#24").train)
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """A server of files that prints nothing."""
+
+    def log_message(self, *_):
+        """Prints nothing."""
 
 
 def test_keys_are_whole_numbers_that_an_array_holds(stream):

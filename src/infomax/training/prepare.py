@@ -66,10 +66,6 @@ def prepare_run(options: PretrainOptions) -> PreparedRun:
     else:
         _check_same_run(resumed, choice, options)
         recipe, location = resumed.recipe, _location_now(resumed, options)
-        if "pipe:" in location.data and options.data is None:
-            raise ValueError(
-                f"--resume: {options.out} has its images from a command; to allow it, say --data '{location.data}'"
-            )
         source = _open_again(resumed, location, options)
     if resumed is None:  # otherwise the images may be others, which is then said first
         _check_possible(recipe, source, options, launch)

@@ -79,7 +79,7 @@ class DataLocation:
         without_count = path.partition("#")[0]
         is_remote = prefix != "" and not Path(os.path.expanduser(without_count)).exists()
         if prefix == "wds:":
-            is_remote = ":" in without_count
+            is_remote = "://" in without_count
         if is_remote:
             return replace(self, **files)
         is_one_path = prefix != "" or (path != "" and Path(os.path.expanduser(path)).exists())
