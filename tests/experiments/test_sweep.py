@@ -26,6 +26,7 @@ from infomax.evaluation.run import evaluation_hash
 from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import Sweep, SweepRun, define_sweep
 from infomax.experiments.sweep_results import collect_results
+from infomax.experiments.sweep_runner import run_sweep
 from infomax.papers import published
 from infomax.recipes import registry
 from infomax.reporting.recipe_list import describe_recipe
@@ -411,6 +412,13 @@ def test_a_recipe_is_measured_as_its_paper_does(tmp_path, what, options, words):
     """Figures have no number that can be read, but are of the same measure as the paper's tables."""
     planned = sweep([what], tmp_path, **options)
     assert [evaluation.words for evaluation in planned.evaluations] == [words]
+
+
+def test_a_list_that_an_evaluation_wants_is_missed_before_the_training(tmp_path):
+    planned = sweep(["mira-3"], tmp_path / "out", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="wanted as .*imagenet_subsets/1.*; --evaluate names evaluations that do"):
+        run_sweep(planned)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_recipe_names_the_command_that_its_sweep_carries_out(tmp_path):

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from warnings import catch_warnings
 
+from infomax.data.sources.location import default_data_dir
+from infomax.data.sources.shares import SHARES, published_list
 from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import Sweep, SweepRun, define_sweep
 from infomax.experiments.sweep_results import SweepResult, collect_results
@@ -139,6 +141,7 @@ def run_sweep(sweep: Sweep) -> list[str]:
             refuses its options.
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. The run that was interrupted is saved.
     """
+    _check_lists(sweep)
     _check_settings(sweep)
     sweep.out.mkdir(parents=True, exist_ok=True)
     failures = []
@@ -150,6 +153,21 @@ def run_sweep(sweep: Sweep) -> list[str]:
         finally:
             write_results(sweep)
     return failures
+
+
+def _check_lists(sweep: Sweep) -> None:
+    """Checks that the published lists of images are there that evaluations want, not after weeks of training.
+
+    Raises:
+        ValueError: naming the file, if one is missing.
+    """
+    for run in sweep.runs:
+        data, data_dir = run.options.data or "", Path(run.options.data_dir or default_data_dir())
+        for share in {e.data.subset for e in run.evaluations if run.result(e) is None} & {*SHARES}:
+            try:
+                published_list(data, data_dir, share or "")
+            except ValueError as error:
+                raise ValueError(f"{error}; --evaluate names evaluations that do without") from None
 
 
 def _check_settings(sweep: Sweep) -> None:
