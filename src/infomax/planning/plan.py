@@ -1,12 +1,9 @@
 """Computes what a run will cost before it starts: steps, FLOPs, memory, communication and time."""
 
-import os
 from bisect import bisect_left
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 
 import torch
 
@@ -21,6 +18,7 @@ from infomax.recipes.customise import customise
 from infomax.recipes.registry import DEFAULT_METHOD, METHODS, default_recipe_name, get_recipe, parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import check_count, choose, choose_device
+from infomax.runtime.memory import machine_memory
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
 from infomax.training.prepare import check_batch, choose_recipe
@@ -257,7 +255,7 @@ def _on_this_machine(
         name, memory, ranks = torch.cuda.get_device_name(device), _gpu_memory(device), 1
         usable = int(GPU_SHARE * memory)
     else:
-        name, memory, ranks = "this CPU", _memory(), devices
+        name, memory, ranks = "this CPU", machine_memory(), devices
         usable = int(CPU_SHARE * memory) // ranks
     if cost.memory.peak > usable:
         micro_batch_size = _largest_micro_batch(recipe, devices, device.type, usable)
@@ -319,11 +317,3 @@ def _largest_micro_batch(recipe: Recipe, devices: int, device: str, memory: int)
 def _gpu_memory(device: torch.device) -> int:
     """Returns the memory of a GPU, in bytes."""
     return torch.cuda.get_device_properties(device).total_memory
-
-
-def _memory() -> int:
-    """Returns the memory of this machine that the process may use, in bytes."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no control group, or one without a limit
-        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return memory

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from infomax.methods.base import Progress, Views
 from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm
-from infomax.recipes.building import AUTOCAST, build_method, build_optimizer
+from infomax.recipes.building import AUTOCAST, build_optimizer, build_without_memory
 from infomax.recipes.schema import OptimizerSettings, Recipe
 from infomax.runtime.collectives import TrafficCounter, average_in_place, simulated_ranks
 
@@ -124,8 +124,7 @@ def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> S
         device: ``cpu`` or ``cuda``. The two synchronise BatchNorm in different ways, and a GPU holds the next batch
             already.
     """
-    with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # the run itself will warn
-        method: Any = build_method(recipe).to(memory_format=torch.channels_last)
+    method: Any = build_without_memory(recipe).to(memory_format=torch.channels_last)
     synchronised = ranks > 1 and recipe.micro_batch_size is None
     if synchronised and device == "cpu":
         method = synchronise_batch_norm(method, torch.device(device))

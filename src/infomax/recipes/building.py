@@ -1,5 +1,6 @@
 """Builds what a recipe describes: the untrained method, the optimizer, and the learning rate of each step."""
 
+import warnings
 from dataclasses import asdict
 
 import torch
@@ -10,6 +11,7 @@ from infomax.nn.optimizers import Lars, parameter_groups
 from infomax.nn.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
 from infomax.recipes.schema import OptimizerSettings, Recipe
 
+CHANNELS, FLOAT_BYTES, GIGABYTE = 3, 4, 1e9
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
@@ -21,6 +23,51 @@ def build_method(recipe: Recipe) -> Method:
         method = recipe.method.build(encoder)
     method.joint_forward, method.global_crop_count = recipe.joint_forward, len(recipe.views.global_crops)
     return method.double() if recipe.precision == "64" else method
+
+
+def build_without_memory(recipe: Recipe) -> Method:
+    """Builds the method of a recipe without its numbers, to try its settings and to know its sizes.
+
+    Raises:
+        ValueError: if the method does not accept its settings, or has more numbers than any machine counts.
+    """
+    with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # the run itself will warn
+        try:
+            return build_method(recipe)
+        except (RuntimeError, OverflowError, TypeError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(f"{recipe.method.name} cannot be built with these settings: {reason}") from error
+
+
+def check_memory(recipe: Recipe, method: Method, *, images: int, memory: int) -> None:
+    """Checks that the least that a step needs fits into memory: weights, their gradients, buffers and the views.
+
+    Activations, which are not counted, take more than all of these; ``infomax plan`` counts them too.
+
+    Args:
+        recipe: The recipe.
+        method: Its method, of :func:`build_without_memory`.
+        images: Number of images that go through the networks at once.
+        memory: Bytes that there are.
+
+    Raises:
+        ValueError: with the numbers, if it does not fit.
+    """
+    parameters = {name: p.numel() * p.element_size() for name, p in method.named_parameters()}
+    trained = sum(parameters[name] for name, p in method.named_parameters() if p.requires_grad)
+    buffers = {name: b.numel() * b.element_size() for name, b in method.named_buffers()}
+    crops = (*recipe.views.global_crops, *recipe.views.local_crops)
+    views = images * CHANNELS * FLOAT_BYTES * sum(view.size**2 for view in crops)
+    if (needed := sum(parameters.values()) + trained + sum(buffers.values()) + views) <= memory:
+        return
+    tensors = parameters | buffers
+    largest = max(tensors, key=tensors.__getitem__)
+    parts = {"views": views, f"weights, of which {largest} {tensors[largest] / GIGABYTE:,.1f} GB": needed - views}
+    listed = " and ".join(f"{size / GIGABYTE:,.1f} GB of {name}" for name, size in parts.items())
+    raise ValueError(
+        f"a step takes at least {needed / GIGABYTE:,.1f} GB, {listed}, but there are {memory / GIGABYTE:,.1f} GB; "
+        "choose smaller settings or a --micro-batch-size"
+    )
 
 
 def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool = False) -> torch.optim.Optimizer:

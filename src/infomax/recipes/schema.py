@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PATCH = 16  # side of a patch of ViT-S/16, in pixels
 MAX_EPOCHS = 1_000_000
+MAX_STEM_PADDING = 16  # pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class EncoderSettings:
     """Whether each residual branch of a ResNet starts at zero (docs/decisions.md, zero-residual)."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.stem_padding <= MAX_STEM_PADDING:
+            raise ValueError(f"encoder.stem_padding must be from 0 to {MAX_STEM_PADDING}, but is {self.stem_padding}")
         if self.backbone == "vit_small" and self.stem != "imagenet":
             raise ValueError(f"encoder.stem must be imagenet for vit_small, which has none of its own, not {self.stem}")
 

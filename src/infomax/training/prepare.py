@@ -10,7 +10,7 @@ from infomax.data.images import Images, first_readable
 from infomax.data.preview import draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
-from infomax.recipes.building import build_method
+from infomax.recipes.building import build_without_memory, check_memory
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import (
     DEFAULT_METHOD,
@@ -25,6 +25,7 @@ from infomax.runs.run_folder import Run, check_output_folder, create_run_folder,
 from infomax.runtime.checks import check_count, check_number, choose, choose_device
 from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.locks import FolderLock
+from infomax.runtime.memory import device_memory
 from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.text import note, show
@@ -268,9 +269,10 @@ def _open_again(run: Run, location: DataLocation, options: PretrainOptions) -> S
 
 def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, launch: LaunchOptions) -> None:
     """Checks what the method, these images and this machine can do; raises ValueError if they cannot do it."""
-    with torch.device("meta"):  # no memory, no numbers: its settings alone are tried
-        build_method(recipe)
+    method = build_without_memory(recipe)
     check_batch(recipe, images=len(source.pretraining), data=source.name, world_size=launch.world_size)
+    at_once = recipe.micro_batch_size or recipe.batch_size // launch.world_size
+    check_memory(recipe, method, images=at_once, memory=device_memory(launch.device))
     if launch.device == "cuda" and rank_from_environment() is None:
         gpus = torch.cuda.device_count()
         if launch.world_size > gpus:
