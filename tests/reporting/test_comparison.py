@@ -273,6 +273,32 @@ def test_an_average_is_filled_if_all_its_parts_are_there(folders, table, row_cla
     assert float(our_line(run, table)[1][average.name]) > float(cells[average.name])
 
 
+def test_evaluations_with_several_seeds_stand_by_their_mean_and_deviation(folders):
+    run = make_run(folders(), registry.get_experiment("mira/imagenet_multicrop_400").recipe(), data="imagenet")
+    fields = {"data": "imagenet", "probe": "mira", "augmentation": True, "epochs": 100, "batch_size": 1024}
+    searched = {**fields, "learning_rates": (0.2, 0.3, 0.4, 0.8, 1.2, 1.6)}
+    for seed, top1 in enumerate((0.70, 0.71, 0.72, 0.75)):
+        keep(run, LinearRow, **searched, learning_rate=0.2 + 0.1 * (seed % 2), seed=seed, top1=top1, top5=0.9)
+    for other in ({**searched, "epochs": 7}, {**fields, "learning_rate": 0.1}):
+        keep(run, LinearRow, **{"learning_rate": 0.2, **other}, seed=0, top1=0.5, top5=0.6)
+    words, cells = our_line(run, "mira-10")
+    assert cells["Linear Top-1"] == "72.0 ± 2.16"
+    assert cells["Linear Top-5"] == "90.0 ± 0.00"
+    assert "mean of 4 seeds of the evaluation" in words
+
+
+def test_an_average_is_that_of_the_means_over_seeds(folders):
+    run = make_run(folders(), registry.get_experiment("mira/imagenet_multicrop_400").recipe(), data="imagenet")
+    fixed = {**TRANSFER, "penalty": 1.0, "penalties": (1.0, 1.0, 1), "solver": "exact", "converged": True}
+    for column in published.table("mira-5").columns[:-1]:
+        for seed in range(2):
+            scores = {"top1": 0.4 + 0.2 * seed, column.metric: 0.4 + 0.2 * seed}
+            keep(run, TransferRow, **fixed, data=column.data, seed=seed, **{**scores, "metric": column.metric})
+    _, cells = our_line(run, "mira-5")
+    assert cells["avg."] == "50.0"
+    assert cells["DTD"] == "50.0 ± 14.14"
+
+
 def test_a_fine_tuning_by_the_setting_for_another_share_is_named(folders):
     run = make_run(folders(), registry.get_recipe("mira", "imagenet_multicrop_400"), data="imagenet")
     fields = {**FINETUNE, "precision": "32", "epochs": 20, "steps": 100, "top1": 0.5, "top5": 0.6, "data": "imagenet"}
@@ -297,6 +323,8 @@ def test_labels_of_a_share_that_no_paper_has_are_not_all_labels(folders):
         ({}, []),
         ({"learning_rate": 0.3, "epochs": 100, "batch_size": 1024, "augmentation": True}, []),
         ({"learning_rate": 1.2}, ["probe at rate 1.2"]),
+        ({"learning_rate": 1.2, "learning_rates": (0.2, 0.3, 0.4, 0.8, 1.2, 1.6)}, []),  # as a sweep does
+        ({"learning_rate": 1.2, "learning_rates": (0.3, 1.2)}, ["probe at rate 1.2", "the best of 2"]),
         ({"epochs": 10, "batch_size": 64}, ["probe of 10 epochs", "probe by batches of 64"]),
         ({"augmentation": False}, ["probe without augmentation"]),
         ({"probe": "mveb"}, ["mveb"]),

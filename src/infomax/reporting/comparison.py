@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import isclose
 from os import PathLike
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from infomax.evaluation.result_row import Outcome, ResultRow, Score, row_fields
@@ -273,20 +273,23 @@ def _our_line(paper: published.Table, name: str, results: list[Result]) -> list[
         results: Its results, the newest first.
     """
     fitting: dict[str, Result | None] = {}
+    scores: dict[str, list[float]] = {}
     for column in paper.columns:
         candidates = [result for result in results if result.fits(paper, column)]
         nearest = min(candidates, key=lambda r: _departure_rank(r, column, paper.paper), default=None)
         fitting[column.name] = nearest
+        repeated = [] if nearest is None else [r for r in candidates if _repeats(r.row, nearest.row)]
+        scores[column.name] = [getattr(result.row, column.metric) for result in repeated]
     pairs = [(column, result) for column in paper.columns if (result := fitting[column.name]) is not None]
     if not pairs:
         return []
     cells = []
     for column in paper.columns:
-        result = fitting[column.name]
-        mean = _average(paper, fitting) if column.data == "average" else None
-        score = mean if result is None else getattr(result.row, column.metric)
-        cells.append(EMPTY if score is None else Cell.per_cent(score))
+        average = _average(paper, scores) if column.data == "average" else None
+        cells.append(_cell(scores[column.name] if average is None else [average]))
     remarks = _training_remarks(paper, pairs)
+    if (seeds := max(map(len, scores.values()))) > 1:
+        remarks.append(f"mean of {seeds} seeds of the evaluation")
     remarks += [words for column, result in pairs for words in departures(result.row, column, paper.paper)]
     return [", ".join([f"ours: {name}", *dict.fromkeys(remarks)]), *cells]
 
@@ -297,15 +300,27 @@ def _departure_rank(result: Result, column: Column, paper: str) -> tuple[bool, b
     return variant in words, variant == "logistic regression", len(words)
 
 
-def _average(paper: published.Table, fitting: Mapping[str, Result | None]) -> float | None:
+def _repeats(row: ResultRow, other: ResultRow) -> bool:
+    """Returns whether two rows are of one evaluation, but for its seed and what was chosen with it."""
+    names = {"seed"}
+    if getattr(other, "learning_rates", None) or hasattr(other, "tried"):
+        names |= {"learning_rate", "weight_decay"}
+    first, second = ([(name, value) for name, value in _measurement(r) if name not in names] for r in (row, other))
+    return first == second
+
+
+def _cell(scores: Sequence[float]) -> Cell:
+    """Returns the cell of a score, or of the mean of several with their standard deviation; empty if there is none."""
+    if len(scores) < 2:
+        return Cell.per_cent(scores[0]) if scores else EMPTY
+    mean = Cell.per_cent(fmean(scores))
+    return replace(mean, text=f"{mean.text} ± {100 * stdev(scores):.2f}")
+
+
+def _average(paper: published.Table, scores: Mapping[str, Sequence[float]]) -> float | None:
     """Returns the mean over all columns of a table but its averages; None if one has no result."""
-    scores = []
-    for column in paper.columns:
-        if column.data != "average":
-            if (result := fitting[column.name]) is None:
-                return None
-            scores.append(getattr(result.row, column.metric))
-    return fmean(scores)
+    parts = [scores[column.name] for column in paper.columns if column.data != "average"]
+    return fmean(fmean(part) for part in parts) if all(parts) else None
 
 
 def _training_remarks(paper: published.Table, pairs: Sequence[tuple[Column, Result]]) -> list[str]:

@@ -3,6 +3,7 @@
 from functools import singledispatch
 from math import isclose
 
+from infomax.evaluation.protocols.linear import SEARCHED_RATES
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.rows import FinetuneRow, LinearRow, TransferFinetuneRow
 from infomax.papers.published import Column
@@ -33,7 +34,10 @@ def _(row: LinearRow, column: Column, paper: str) -> list[str]:
         words.append(f"probe of {row.epochs} epochs")
     if row.batch_size not in (None, usual.batch_size):
         words.append(f"probe by batches of {row.batch_size}")
-    if row.learning_rate is not None and not isclose(row.learning_rate, usual.learning_rate):
+    if row.learning_rates is not None:  # the paper's search is no departure, whichever rate it chose
+        if row.learning_rates != SEARCHED_RATES.get(row.probe):
+            words.append(f"probe at rate {row.learning_rate:g}, the best of {len(row.learning_rates)}")
+    elif row.learning_rate is not None and not isclose(row.learning_rate, usual.learning_rate):
         words.append(f"probe at rate {row.learning_rate:g}")
     return words
 
