@@ -348,3 +348,25 @@ def test_mistakes_in_python_are_one_line(trained, words, message):
     with pytest.raises(ValueError, match=message) as error:
         evaluate(words.pop("protocol"), words.pop("encoder"), **words)
     assert "\n" not in str(error.value)
+
+
+def test_an_evaluation_says_and_keeps_where_its_test_images_come_from(infomax, trained):
+    code, _, err = infomax("evaluate", "knn", "a", "--no-baselines")
+    assert code == 0
+    assert "digits: has labels of train: 1438 images in 10 classes: 0, 1, 2, 3, 4 and 5 more" in err
+    assert "digits: tests on test: 359 images" in err
+    assert last(trained / "a")[0]["tested_on"] == "test"
+    assert infomax("evaluate", "knn", "a", "--no-baselines", "--leave-one-out")[0] == 0
+    assert last(trained / "a")[0]["tested_on"] == "the images to classify by, each by the others"
+    pixels = np.random.default_rng(0).integers(0, 255, (10, 8, 8)).astype(np.uint8)
+    np.savez(trained / "held.npz", images=pixels, labels=np.arange(10) % 2)
+    code, _, err = infomax("evaluate", "knn", "a", "--data", "held.npz", "--k", "1", "--no-baselines")
+    assert code == 0
+    assert "tests on every fifth image of each class: 2 images, for there is no labelled test split" in err
+    assert last(trained / "a")[0]["tested_on"] == "every fifth image of each class"
+    np.savez(trained / "held.npz", images=pixels, labels=np.zeros(10, int))
+    code, _, err = infomax("evaluate", "knn", "a", "--data", "held.npz")
+    assert code == 2
+    assert (
+        err.strip().splitlines()[-1].endswith("held.npz has no labels to evaluate by: the data has one class only, 0")
+    )

@@ -383,3 +383,39 @@ def test_a_line_says_if_files_were_changed_that_are_compared_by_a_sample(tmp_pat
         pretrain(resume=True, quiet=True, **options)
         assert ("files of" in capsys.readouterr().err) == line
     assert run.config["times"] == run.config["resumed"][0]["times"] != run.times_hash
+
+
+def test_a_run_says_and_keeps_what_it_trains_on_and_tests_on(tmp_path, capsys):
+    pixels, labels = np.random.default_rng(0).integers(0, 255, (10, 12, 12, 3)).astype(np.uint8), np.arange(10) % 2
+    np.savez(tmp_path / "x.npz", X_train=pixels, y_train=labels, X_val=pixels, y_val=labels + 1, X_test=pixels)
+    data = str(tmp_path / "x.npz")
+    run = go(tmp_path / "run", data, quiet=False, epochs=1)
+    notes = [
+        "val: 5 images left out, of classes without training images: 2 (5)",
+        "test is not tested on: it has no array of labels; found X_train, y_train, X_val, y_val",
+    ]
+    lines = [
+        "trains on train: 10 images in 2 classes: 0, 1",
+        "tests on val: 5 images",
+        *notes,
+    ]
+    err = capsys.readouterr().err
+    assert [line for line in err.splitlines() if line.startswith(data)] == [f"{data}: {line}" for line in lines]
+    config = run.config
+    assert [config[key] for key in ("train_split", "tests_on", "no_labels_reason")] == ["train", "val", ""]
+    assert config["notes"] == notes
+    go(tmp_path / "quiet", data, epochs=1)
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(data)] == [
+        f"{data}: {note}" for note in notes
+    ]
+
+
+def test_labels_that_are_none_stop_no_training_and_are_said(tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 255, (10, 12, 12, 3)).astype(np.uint8)
+    np.savez(tmp_path / "x.npz", images=pixels, labels=np.eye(14)[:10])
+    run = go(tmp_path / "run", str(tmp_path / "x.npz"), quiet=False, epochs=1)
+    cause = "the data has no labels: array labels is one-hot, of shape [10, 14]; argmax(1) makes one label of each row"
+    assert f"no labels to evaluate by: {cause}" in capsys.readouterr().err
+    assert run.config["no_labels_reason"] == cause
+    with pytest.raises(ValueError, match=r"has no labels to evaluate by: the data has no labels: array labels is one"):
+        evaluate("knn", run.path)

@@ -194,7 +194,7 @@ def describe_splits(source: Source, *, to_train: bool, notes_alone: bool = False
         if origin and labelled is not None:
             lines.append(f"labels come from {_sized(source.train_split, 'train', labelled)}")
     else:
-        verb = "trains on" if to_train else "classifies by"
+        verb = "trains on" if to_train else "has labels of"
         lines.append(f"{verb} {_sized(source.train_split, 'train' if source.test else '', source.train)}")
     if not origin:
         lines.append(f"no labels to evaluate by: {why_not_labelled(source)}")

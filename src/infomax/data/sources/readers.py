@@ -19,6 +19,8 @@ import numpy as np
 
 from infomax.data.images import FileImages, Images, PackedNames, Subset
 from infomax.data.sources.folders import index_folder
+from infomax.data.sources.suffixes import is_litter
+from infomax.data.splits import shown_name
 
 Splits = dict[str, Images]
 CALTECH_TRAIN = 30  # training images of each class
@@ -112,6 +114,10 @@ def _images_in(root: Path, folder: str, names: Sequence[str], labels: Any, class
     )
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or is_litter(name)
+
+
 def _class_folders(path: Path) -> list[str]:
     """Returns the sorted names of the folders in a folder.
 
@@ -119,7 +125,7 @@ def _class_folders(path: Path) -> list[str]:
         ValueError: naming the folder, if it has none.
     """
     with os.scandir(path) as entries:
-        names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
     if not names:
         raise ValueError(f"{path} has no class folders: its images must be sorted into one folder for each class")
     return names
@@ -134,7 +140,8 @@ def _images_by_class(root: Path, folder: str, classes: list[str]) -> Images:
     index = index_folder(root, folder)
     labels, folder_names = index.classes(folder.count("/") + 1) or (None, [])
     if labels is None:
-        raise ValueError(f"{root / folder} has images outside of its class folders")
+        stray = index.names[0]  # a folder's own files come before those in its sub-folders
+        raise ValueError(f"{root / folder} has images outside of its class folders, as {shown_name(stray)}")
     if missing := sorted(set(classes) - set(folder_names)):
         raise ValueError(f"no images in {root / folder / missing[0]}")
     number = {name: i for i, name in enumerate(classes)}
