@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from infomax.runs.run_folder import Run
 
 LEARNING_RATE = 0.1
-MOMENTUM = 0.9
-UNSTATED = "momentum 0.9, a cosine by step, each global crop in training mode is an example"
+UNSTATED = "momentum 0.9; cosine by step; learns from the features that the kept encoder has of each global crop"
 """Settings of the online classifier that MIRA's appendix does not state; see the decision mira-online-probe."""
 
 
