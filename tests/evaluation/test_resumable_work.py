@@ -93,3 +93,14 @@ def hold(connection) -> None:
     work.save("part", {"step": 1})
     connection.send(None)
     time.sleep(60)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cache").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    work = ResumableWork.in_cache(Specification())
+    assert "unfinished work is not kept" in capsys.readouterr().err
+    work.save("part", {"step": 1})
+    work.finish("part", {"top1": 0.5})
+    assert work.newest_state("part") is None
+    assert work.resume_hint is None

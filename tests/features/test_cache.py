@@ -1,6 +1,7 @@
 """Cached features are computed once, read again, and computed anew if anything that they depend on changes."""
 
 import os
+import shutil
 import sys
 import time
 
@@ -157,9 +158,64 @@ def test_without_a_cache_nothing_is_kept_or_used(folder, encoded_counts):
     assert sum(encoded_counts) == 14
     files = list(features_folder().rglob("*.npy"))
     assert len(files) == 1
-    files[0].write_bytes(b"torn")
-    with pytest.raises(ValueError, match="cannot be read .* remove it to compute it anew"):
-        features(folder)
+
+
+def npy(shape, descr="<f4", order="False", version=b"\x01\x00", payload=b"\0" * 512) -> bytes:
+    """Returns an .npy file whose header says whatever it likes."""
+    header = f"{{'descr': {descr!r}, 'fortran_order': {order}, 'shape': {shape}, }}".encode()
+    header += b" " * (64 - (10 + len(header) + 1) % 64) + b"\n"
+    return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header + payload
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"torn", b"\x93NUMPY", npy((-7, 128)), npy((7, 10**15)), npy((10**30, 128)), npy((7,)), npy((6, 1)),
+        npy((7, 1), "<f8"), npy((7, 1), "|O"), npy((7, 1), version=b"\x09\x00"), npy("__import__('os')"),
+        npy((7, 1), order="[]"), npy("(7, 1"), npy((7, True)), npy("(" * 3000), npy((7, 1), payload=b""),
+        npy((7, 1), [("a", "<f4")]),
+    ],
+)  # fmt: skip
+def test_a_damaged_file_of_features_is_computed_anew(folder, encoded_counts, capsys, content):
+    expected = features(folder)
+    (file,) = features_folder().rglob("*.npy")
+    file.write_bytes(content)
+    assert torch.equal(features(folder), expected)
+    assert sum(encoded_counts) == 14
+    assert "is damaged, and its features are computed anew" in capsys.readouterr().err
+    assert torch.equal(features(folder), expected)
+    assert sum(encoded_counts) == 14
+
+
+@pytest.mark.parametrize("place", ["cache", "cache/infomax", "cache/infomax/features"])
+def test_a_cache_that_cannot_be_written_is_done_without(folder, tmp_path, capsys, monkeypatch, place):
+    monkeypatch.setattr(cache, "CHUNK", 3)
+    (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+    if (tmp_path / place).is_dir():  # the folder's index is there
+        shutil.rmtree(tmp_path / place)
+    (tmp_path / place).write_text("no folder")
+    all_features = features(folder)
+    assert torch.equal(all_features, extract_features(ENCODER, folder, np.arange(7), PREPROCESSING, workers=0))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "features are not kept" in line]
+    assert len(lines) == 1
+
+
+def test_a_disk_that_becomes_full_costs_no_features(folder, capsys, monkeypatch):
+    expected = features(folder, keep=False)
+    monkeypatch.setattr(cache, "CHUNK", 2)
+    written = []
+
+    def write_until_full(file, content):
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        written.append(file)
+        original_write(file, content)
+
+    original_write = cache.write_atomic
+    monkeypatch.setattr(cache, "write_atomic", write_until_full)
+    assert torch.equal(features(folder), expected)
+    assert "cannot be written (No space left on device)" in capsys.readouterr().err
+    assert len(list(features_folder().rglob("*.npy"))) == 2
 
 
 def features_on_a_rank(root, names, late_rank):

@@ -55,7 +55,11 @@ class ResumableWork:
     def in_cache(cls, specification: "DataclassInstance") -> Self:
         """Returns the work in the cache folder that has this specification, whose hash names its folder."""
         folder = cache_folder() / "unfinished" / specification_hash(specification)
-        return cls(specification, folder, without_if_locked=True)
+        try:
+            return cls(specification, folder, without_if_locked=True)
+        except OSError as error:
+            note(f"unfinished work is not kept, because {folder} cannot be written ({error.strerror or error})")
+            return cls(specification, None)
 
     def _claim(self, folder: Path, specification: "DataclassInstance", without_if_locked: bool) -> bool:
         """Locks the folder on the first rank; returns False if another process has it and this one does without."""
@@ -90,7 +94,11 @@ class ResumableWork:
     def finish(self, name: str, row: dict[str, Any]) -> None:
         """Keeps the row of a part, and removes its checkpoints."""
         if self.folder is not None and rank() == 0:
-            append_json_line(self.folder / FINISHED, {"name": name, "row": row})
+            try:
+                append_json_line(self.folder / FINISHED, {"name": name, "row": row})
+            except OSError as error:
+                note(f"{self.folder / FINISHED} cannot be written ({error.strerror or error}): it lacks {name}")
+                return
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def save(self, name: str, state: dict[str, Any]) -> None:

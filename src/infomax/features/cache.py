@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from infomax.runtime.collectives import barrier, broadcast_from_rank0, rank, wor
 from infomax.runtime.files import cache_folder, remove_leftovers, write_atomic
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.progress import progress_bar
+from infomax.runtime.text import note
 
 CHUNK = 16 * BATCH_SIZE  # images whose features are one file, the most that an interrupted process has to compute again
 Encode = Callable[[Images, np.ndarray], Iterator[Tensor]]
@@ -60,7 +62,8 @@ def cached_features(
     A file holds the features of some thousand images. Its folder is named by a hash of the specification, and the file
     itself by a hash of these images (their pixels; or their names, sizes and times of change). So features of changed
     images are computed anew, and an interrupted computation goes on. On several ranks each computes a share of the
-    missing files, and all read them from the folder, which they must share.
+    missing files, and all read them from the folder, which they must share. A damaged file is computed anew. If the
+    folder cannot be written, a line says so, and one process goes on without it.
 
     Args:
         encode: Computes what is missing.
@@ -71,38 +74,95 @@ def cached_features(
 
     Raises:
         ValueError: if an image cannot be read, if features are infinite or NaN, or if ranks do not share the folder.
+        OSError: if the folder cannot be written, and several ranks need it.
     """
     if world_size() > 1 and not keep:
         raise ValueError("--no-cache: several ranks pass features to each other through the cache; leave it out")
     folder = features_folder() / specification_hash(specification)
     if keep and isinstance(images, Subset):  # the features of the data set that it is a part of may be there
         base_chunks = _chunks(images.base, folder, images.index)
-        if base_chunks and broadcast_from_rank0(lambda: all(file.is_file() for file, _ in base_chunks)):
-            return _concatenate([(file, index % CHUNK) for file, index in base_chunks], {}, images)
+        dtype = specification.dtype
+        if base_chunks and broadcast_from_rank0(lambda: all(_is_readable(chunk, dtype) for chunk in base_chunks)):
+            return _concatenate([(chunk.file, chunk.index % CHUNK) for chunk in base_chunks], {}, images)
     chunks = _chunks(images, folder, np.arange(len(images)))
     # One rank lists the missing files for all, before any rank writes one.
-    missing = broadcast_from_rank0(lambda: [i for i, (file, _) in enumerate(chunks) if not (keep and file.is_file())])
+    missing = broadcast_from_rank0(
+        lambda: [i for i, chunk in enumerate(chunks) if not (keep and _is_readable(chunk, specification.dtype))]
+    )
     own_chunks = [chunks[i] for i in missing[rank() :: world_size()]]
-    if keep and own_chunks:
+    keep = keep and (not own_chunks or _make_folder(folder))
+    computed: dict[Path, Tensor] = {}
+    with progress_bar("features", sum(len(chunk.index) for chunk in own_chunks), quiet=quiet or rank() > 0) as bar:
+        chunk_features = _encode_chunks(
+            encode, images, [chunk.index for chunk in own_chunks], specification.dtype, bar.update
+        )
+        for chunk, features in zip(own_chunks, chunk_features, strict=True):
+            keep = keep and _write(chunk.file, features)
+            if not keep:
+                computed[chunk.file] = features
+    barrier()  # the other ranks have now written their files
+    return _concatenate([(chunk.file, slice(None)) for chunk in chunks], computed, images)
+
+
+class _Chunk(NamedTuple):
+    """A file of features."""
+
+    file: Path
+    index: np.ndarray
+    """Numbers of the images that are wanted of it, in rising order."""
+    rows: int
+    """Number of images whose features it holds."""
+
+
+def _make_folder(folder: Path) -> bool:
+    """Makes the folder of cached features; returns whether it can be used."""
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-    computed: dict[Path, Tensor] = {}
-    with progress_bar("features", sum(len(index) for _, index in own_chunks), quiet=quiet or rank() > 0) as bar:
-        chunk_features = _encode_chunks(
-            encode, images, [index for _, index in own_chunks], specification.dtype, bar.update
-        )
-        for (file, _), features in zip(own_chunks, chunk_features, strict=True):
-            if not keep:
-                computed[file] = features
-                continue
-            content = BytesIO()
-            np.save(content, features.numpy())
-            write_atomic(file, content.getvalue())
-    barrier()  # the other ranks have now written their files
-    return _concatenate([(file, slice(None)) for file, _ in chunks], computed, images)
+    except OSError as error:
+        return _go_on_without(folder, error)
+    return True
 
 
-def _chunks(images: Images, folder: Path, index: np.ndarray) -> list[tuple[Path, np.ndarray]]:
+def _write(file: Path, features: Tensor) -> bool:
+    """Writes features to a file; returns whether the folder can be used further."""
+    content = BytesIO()
+    np.save(content, features.numpy())
+    try:
+        write_atomic(file, content.getvalue())
+    except OSError as error:
+        return _go_on_without(file.parent, error)
+    return True
+
+
+def _go_on_without(folder: Path, error: OSError) -> bool:
+    """Says that features are not kept, and returns False; raises the error if other ranks wait for the features."""
+    if world_size() > 1:
+        raise error
+    note(f"features are not kept, because {folder} cannot be written ({error.strerror or error})")
+    return False
+
+
+def _is_readable(chunk: _Chunk, dtype: torch.dtype) -> bool:
+    """Returns whether a file of features is there and is what it should be; says so if it is damaged."""
+    try:
+        if not chunk.file.is_file():
+            return False
+    except OSError:  # a folder that may not be looked into
+        return False
+    try:
+        features = np.load(chunk.file, mmap_mode="r", allow_pickle=False)
+        wanted = torch.empty(0, dtype=dtype).numpy().dtype
+        if features.ndim == 2 and len(features) == chunk.rows and features.dtype == wanted:
+            return True
+        reason = f"it holds {features.dtype} of shape {features.shape}"
+    except Exception as error:  # a damaged header makes numpy raise errors of many kinds
+        reason = " ".join(str(error).split())[:200]
+    note(f"{chunk.file} is damaged, and its features are computed anew ({reason})")
+    return False
+
+
+def _chunks(images: Images, folder: Path, index: np.ndarray) -> list[_Chunk]:
     """Returns the files that hold the features of the images at ``index``, each with the part of the index it holds.
 
     Args:
@@ -114,8 +174,8 @@ def _chunks(images: Images, folder: Path, index: np.ndarray) -> list[tuple[Path,
     for start in range(0, len(images), CHUNK):
         first, last = np.searchsorted(index, (start, start + CHUNK))
         if first < last:
-            state = images.state(np.arange(start, min(start + CHUNK, len(images))))
-            chunks.append((folder / f"{state[:32]}.npy", index[first:last]))
+            numbers = np.arange(start, min(start + CHUNK, len(images)))
+            chunks.append(_Chunk(folder / f"{images.state(numbers)[:32]}.npy", index[first:last], len(numbers)))
     return chunks
 
 

@@ -77,7 +77,7 @@ def chunk_size(scope: str) -> int | None:
         return 0 if scope == "global" else None
     kind, _, size = scope.partition(":")
     if kind != "chunk" or not size.isdecimal() or int(size) < 2:
-        raise ValueError(f"score_scope must be global, local, or chunk:n with n of at least 2, but is {scope!r}")
+        raise ValueError(f"score_scope must be global, local, or chunk:n with n of at least 2, but is {scope[:60]!r}")
     return int(size)
 
 

@@ -105,7 +105,7 @@ def parse_value(value: Any, kind: Any, key: str, *, other_keys: bool = False) ->
         return _parse_list(value, origin, arguments, key)
     if origin is dict:
         _check_object(value, key)
-        return {name: parse_value(item, arguments[1], f"{key}.{name}") for name, item in value.items()}
+        return {name: parse_value(item, arguments[1], _joined(key, name)) for name, item in value.items()}
     if is_typeddict(kind):
         required = {str(name) for name in kind.__required_keys__}
         fields = {name: (hint, name in required) for name, hint in get_type_hints(kind).items()}
@@ -202,6 +202,7 @@ def _parse_fields(
 
 def _joined(key: str, name: str) -> str:
     """Returns the key of a field; a file's name, which ends in a colon, stands before the first key."""
+    name = name[:SHOWN_CHARACTERS]
     return f"{key} {name}" if key.endswith(":") else f"{key}.{name}" if key else name
 
 

@@ -195,7 +195,7 @@ def _load_index(file: Path) -> FolderIndex | None:
             return None
         names = PackedNames(np.memmap(file, np.uint8, mode="r", offset=len(header_line)))
         os.utime(file)  # the time of modification says when the index was last used
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     folders = [(folder, count) for folder, _, count in header["folders"] if count]
     return FolderIndex(names, folders, left_out) if sum(count for _, count in folders) == len(names) else None

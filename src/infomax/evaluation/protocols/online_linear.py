@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
 from infomax.evaluation.result_row import ResultRow, Score
+from infomax.runtime.json_values import shorten
 
 if TYPE_CHECKING:
     from infomax.data.splits import Source
@@ -99,8 +100,8 @@ def final_scores(folder: "Run") -> dict[str, Any]:
         )
     if (first_step := scores.get("linear_first_step")) != 0:
         raise ValueError(
-            f"the online classifier of {folder.path} started anew at step {first_step}, when the run was resumed: its "
-            "scores are not those of a whole run"
+            f"the online classifier of {folder.path} started anew at step {shorten(first_step)}, when the run was "
+            "resumed: its scores are not those of a whole run"
         )
     recipe = folder.recipe
     return {
