@@ -1,7 +1,7 @@
 """Builds what a recipe describes: the untrained method, the optimizer, and the learning rate of each step."""
 
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
@@ -87,6 +87,13 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
         return torch.optim.SGD(groups, lr=rate, momentum=momentum)
     optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
     return optimizer_class(groups, lr=rate, fused=fused)
+
+
+def shorten_warmup(settings: OptimizerSettings, epochs: int) -> OptimizerSettings:
+    """Returns the settings with a warm-up of a tenth of the epochs, if the epochs leave no room for the whole one."""
+    if epochs > settings.warmup_epochs:
+        return settings
+    return replace(settings, warmup_epochs=max(0, epochs // 10))
 
 
 def learning_rate(settings: OptimizerSettings, progress: Progress, *, epochs: int) -> float:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -14,6 +14,14 @@ from infomax.runtime.files import PARTIAL, write_atomic
 from infomax.runtime.json_lines import append_json_line, read_json_lines
 from infomax.runtime.json_values import parse_value, read_json
 from infomax.runtime.locks import LOCK_FILE
+
+
+class Extension(TypedDict):
+    """How a finished run was extended: at which step and epoch, and how many epochs it then had in all."""
+
+    step: int
+    epoch: int
+    epochs: int
 
 
 class RunConfig(TypedDict):
@@ -29,6 +37,8 @@ class RunConfig(TypedDict):
     changes: NotRequired[list[str]]
     launch: NotRequired[dict[str, Any]]
     resumed: NotRequired[list[dict[str, Any]]]
+    times: NotRequired[str]
+    extended: NotRequired[list[Extension]]
     started: NotRequired[str]
     commit: NotRequired[str | None]
     machine: NotRequired[dict[str, Any]]
@@ -70,9 +80,9 @@ class Run:
     def location(self) -> DataLocation:
         """Returns the location of the images that the run was trained on: where they were when it was last started."""
         newest = self._newest_start
-        return DataLocation(
-            **{field.name: newest[field.name] for field in fields(DataLocation) if field.name in newest}
-        )
+        names = [field.name for field in fields(DataLocation) if field.name in newest]
+        file = self.path / "config.json"
+        return DataLocation(**{name: parse_value(newest[name], str, f"{file}: {name}") for name in names})
 
     @property
     def times_hash(self) -> str | None:
@@ -99,7 +109,11 @@ class Run:
         """Returns the recipe's name and the changed settings, as ``mira/small with epochs=3, batch_size=64``."""
         config = self.config
         name = f"{self.recipe.method.name}/{self.recipe.name}"
-        return f"{name} with {', '.join(changed)}" if (changed := config.get("changes")) else name
+        changed = list(config.get("changes", []))
+        if len(self.stages) > 1:  # several schedules, which no recipe has
+            changed = [change for change in changed if not change.startswith("epochs=")]
+            changed = [f"epochs={'+'.join(map(str, self.stages))}", *changed]
+        return f"{name} with {', '.join(changed)}" if changed else name
 
     @property
     def trained_steps(self) -> int:
@@ -120,6 +134,32 @@ class Run:
         """Returns whether the encoder mapped all images to the same vector when the run last looked at it."""
         rows = self.read_rows("metrics.jsonl")
         return any("collapsed" in row and row["step"] == rows[-1]["step"] for row in rows)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """Returns the epochs of each schedule: of the first training, and of each extension. They add up to all.
+
+        Raises:
+            ValueError: if ``config.json`` says something else.
+        """
+        config = self.config
+        ends = [*(entry["epoch"] for entry in config.get("extended", [])), self.recipe.epochs]
+        stages = tuple(end - start for start, end in zip([0, *ends], ends, strict=False))
+        if min(stages) < 1:
+            raise ValueError(f"{self.path / 'config.json'}: extended: its epochs must rise up to {ends[-1]}")
+        return stages
+
+    def extend(self, epochs: int) -> None:
+        """Adds epochs to a finished run: ``config.json`` has ``epochs`` in all, and where the new schedule begins.
+
+        Args:
+            epochs: Number of epochs in all.
+        """
+        config, recipe = self.config, self.recipe
+        longer = replace(recipe, epochs=epochs)
+        config.setdefault("extended", []).append({"step": self.trained_steps, "epoch": recipe.epochs, "epochs": epochs})
+        config |= {"recipe": to_json(longer), "changes": changed_settings(longer)}
+        _write_json(self.path / "config.json", config)
 
     def __fspath__(self) -> str:
         return str(self.path)

@@ -15,6 +15,7 @@ from inspect import signature
 from math import isfinite, nan
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp import GradScaler
@@ -27,7 +28,7 @@ from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
 from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm
 from infomax.nn.blocks import Chain, Prototypes, copy_tensors
-from infomax.recipes.building import AUTOCAST, build_method, build_optimizer, learning_rate
+from infomax.recipes.building import AUTOCAST, build_method, build_optimizer, learning_rate, shorten_warmup
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import average_in_place, rank, world_size
 
@@ -38,7 +39,11 @@ class Step:
     """One optimiser step that is under way: the gradient is computed, and the weights have not changed yet."""
 
     progress: Progress
-    """The position of this step in the run."""
+    """The position of this step in its schedule."""
+    number: int
+    """The number of this step in the run, from 1."""
+    epoch: int
+    """The epoch that this step belongs to in the run, from 0."""
     loss: Loss
     """The loss of the global batch, on the device."""
     features: list[Tensor]
@@ -51,8 +56,16 @@ class Step:
     """The gradient's L2 norm before clipping; NaN until :meth:`check_finite` has read it from the device."""
 
     def __init__(
-        self, progress: Progress, loss: Loss, features: list[Tensor], gradient_norm: Tensor, scaler: GradScaler
+        self,
+        progress: Progress,
+        loss: Loss,
+        features: list[Tensor],
+        gradient_norm: Tensor,
+        scaler: GradScaler,
+        number: int,
+        epoch: int,
     ):
+        self.number, self.epoch = number, epoch
         self.progress, self.loss, self.features, self.gradient_norm = progress, loss, features, nan
         self._loss_and_norm = torch.stack([loss.total.detach().double(), gradient_norm.double()])
         self._scaler, self._checked = scaler, False
@@ -70,9 +83,9 @@ class Step:
             return
         loss, norm = self._loss_and_norm.tolist()
         if not isfinite(loss):
-            raise FloatingPointError(f"the loss became {loss} at step {self.progress.step + 1}")
+            raise FloatingPointError(f"the loss became {loss} at step {self.number}")
         if not isfinite(norm) and not self._can_scale_less():
-            raise FloatingPointError(f"the gradient's norm became {norm} at step {self.progress.step + 1}")
+            raise FloatingPointError(f"the gradient's norm became {norm} at step {self.number}")
         self.gradient_norm, self._checked = norm, True
 
     def _can_scale_less(self) -> bool:
@@ -99,10 +112,21 @@ class Engine:
         device: The device that this rank computes on.
         compiled: Whether torch.compile fuses the operations of networks, loss and views. Results then differ by
             rounding.
+        stages: Epochs of each schedule of a run that was extended, one schedule after another; together they are the
+            recipe's epochs. None for a run with one schedule.
     """
 
-    def __init__(self, recipe: Recipe, *, steps_per_epoch: int, device: torch.device, compiled: bool = False):
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        steps_per_epoch: int,
+        device: torch.device,
+        compiled: bool = False,
+        stages: Sequence[int] | None = None,
+    ):
         self.recipe, self.device = recipe, device
+        self.stages = tuple(stages or (recipe.epochs,))
         self.steps_per_epoch, self.total_steps = steps_per_epoch, recipe.epochs * steps_per_epoch
         self.steps_done = 0
         self.weights_consistent = True
@@ -148,8 +172,28 @@ class Engine:
         return DistributedDataParallel(branch, **ddp_kwargs)
 
     def progress(self, step: int) -> Progress:
-        """Returns the position in the run at the start of a step, counted from 0."""
-        return Progress(step=step, total_steps=self.total_steps, epoch=step // self.steps_per_epoch)
+        """Returns the position in the schedule at the start of a step, counted from 0 over the whole run.
+
+        Each stage of an extended run has a schedule of its own, in which steps and epochs are counted from 0.
+        """
+        return self._progress_in_stage(step, self._stage_of(step))
+
+    def _stage_of(self, step: int) -> int:
+        """Returns the number of the stage that a step belongs to; what follows the last step belongs to the last."""
+        ends = np.cumsum(self.stages) * self.steps_per_epoch
+        return min(int(np.searchsorted(ends, step, side="right")), len(ends) - 1)
+
+    def _progress_in_stage(self, step: int, stage: int) -> Progress:
+        done = step - sum(self.stages[:stage]) * self.steps_per_epoch
+        total = self.stages[stage] * self.steps_per_epoch
+        return Progress(step=done, total_steps=total, epoch=done // self.steps_per_epoch)
+
+    def _learning_rate(self, progress: Progress) -> float:
+        """Returns the learning rate of the next step; a warm-up that the stage has no room for is shortened."""
+        epochs, settings = self.stages[self._stage_of(self.steps_done)], self.recipe.optimizer
+        if epochs < self.recipe.epochs:
+            settings = shorten_warmup(settings, epochs)
+        return learning_rate(settings, progress, epochs=epochs)
 
     @contextmanager
     def step(self, microbatches: Sequence[Batch], *, keep_features: bool = False) -> Generator[Step]:
@@ -167,7 +211,7 @@ class Engine:
             FloatingPointError: if the loss or the gradient is infinite or NaN. The step is then undone.
         """
         progress = self.progress(self.steps_done)
-        rate = learning_rate(self.recipe.optimizer, progress, epochs=self.recipe.epochs)
+        rate = self._learning_rate(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self._buffers_restored_on_failure():
@@ -178,13 +222,14 @@ class Engine:
             norm = self._clip_gradient()
             if self.recipe.micro_batch_size is not None:  # each rank has counted its own images alone
                 average_in_place([x for n in self.norms for x in (n.running_mean, n.running_var) if x is not None])
-            step = Step(progress, loss, features, norm, self.scaler)
+            number = self.steps_done + 1
+            step = Step(progress, loss, features, norm, self.scaler, number, self.steps_done // self.steps_per_epoch)
             yield step
             step.check_finite()
             self.weights_consistent = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.method.after_step(self.progress(self.steps_done + 1))
+        self.method.after_step(self._progress_in_stage(self.steps_done + 1, self._stage_of(self.steps_done)))
         self.steps_done += 1
         self.weights_consistent = True
 

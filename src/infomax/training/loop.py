@@ -156,7 +156,7 @@ class TrainingLoop:
         self.recipe = recipe = run.recipe
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
-        self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile)
+        self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile, stages=run.stages)
         newest = broadcast_from_rank0(lambda: _checkpoint_to_resume(run))
         width = self.engine.method.eval_encoder.width
         self.online = online_evaluation(source, recipe, width=width, device=device, workers=launch.workers)
@@ -291,7 +291,7 @@ class TrainingLoop:
         """Reports a step, and scores the encoder if the step ends an epoch that is due for it."""
         engine = self.engine
         ends_epoch = engine.steps_done % engine.steps_per_epoch == 0
-        epoch = step.progress.epoch
+        epoch = step.epoch
         if self.log is not None:
             rate = engine.optimizer.param_groups[0]["lr"]
             self.log.log_step(step, rate, waited=waited, due=ends_epoch)

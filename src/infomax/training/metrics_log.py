@@ -71,7 +71,7 @@ class MetricsLog:
             waited: Seconds that this step waited for images.
             due: Whether to write a row in any case, as at the end of an epoch.
         """
-        number = step.progress.step + 1
+        number = step.number
         self.steps, self.waited = self.steps + 1, self.waited + waited
         if not due and number % LOG_EVERY:
             return
@@ -79,7 +79,7 @@ class MetricsLog:
         elapsed = time.perf_counter() - self.since
         row = {
             "step": number,
-            "epoch": step.progress.epoch,
+            "epoch": step.epoch,
             "loss": float(step.loss.total.detach()),
             **{name: float(value) for name, value in step.loss.terms.items()},
             **(

@@ -66,7 +66,7 @@ def prepare_run(options: PretrainOptions) -> PreparedRun:
         recipe = choose_recipe(options, source, gpu=launch.device == "cuda")
     else:
         _check_same_run(resumed, choice, options)
-        recipe, location = resumed.recipe, _location_now(resumed, options)
+        recipe, location = _recipe_to_resume(resumed, options), _location_now(resumed, options)
         source = _open_again(resumed, location, options)
     if resumed is None:  # otherwise the images may be others, which is then said first
         _check_possible(recipe, source, options, launch)
@@ -106,6 +106,12 @@ def _write_run_folder(
     lock = _lock_run_folder(options, resumed, recipe)
     try:
         if resumed is not None:
+            if resumed.recipe.epochs < recipe.epochs:
+                resumed.extend(recipe.epochs)
+                note(
+                    f"{resumed.path} is extended to {recipe.epochs} epochs: the last {resumed.stages[-1]} have a "
+                    "schedule of their own, with warm-up and decay"
+                )
             times_before = resumed.times_hash
             resumed.note_resumption(config["images"], config["launch"])
             if times_before != config["images"].get("times"):
@@ -135,7 +141,7 @@ def _lock_run_folder(options: PretrainOptions, resumed: Run | None, recipe: Reci
         remove_leftovers(options.out)
         if resumed is None:
             check_output_folder(options.out, overwrite=options.overwrite)
-        elif resumed.recipe != recipe:
+        elif resumed.recipe != recipe and _recipe_to_resume(resumed, options) != recipe:
             raise ValueError(f"--resume: {resumed.path} was replaced by another run a moment ago")
     except BaseException:
         lock.release()
@@ -242,6 +248,12 @@ def _run_to_resume(options: PretrainOptions) -> Run | None:
     return Run(options.out)
 
 
+def _recipe_to_resume(run: Run, options: PretrainOptions) -> Recipe:
+    """Returns the recipe that a run goes on with: its own, with more epochs if the user extends a finished run."""
+    recipe = run.recipe
+    return recipe if options.epochs is None else replace(recipe, epochs=max(recipe.epochs, options.epochs))
+
+
 def _location_now(run: Run, options: PretrainOptions) -> DataLocation:
     """Returns where the images of a run to be resumed are: where the user says, otherwise where they were."""
     parts, before = options.given_location(), run.location
@@ -323,8 +335,13 @@ def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) ->
 
     Where the images are may differ: that they are the same is seen by their fingerprint.
     """
-    recipe = run.recipe
-    differences = recipe_differences(recipe, customise(recipe, **options.changes()))
+    recipe, changes = run.recipe, options.changes()
+    extends = options.epochs is not None and options.epochs > recipe.epochs
+    if extends and run.finished:
+        changes["epochs"] = None
+    differences = recipe_differences(recipe, customise(recipe, **changes))
+    if extends and not run.finished:
+        differences.append("finish it first, by --resume without --epochs; then --resume --epochs extends it")
     for name, new, old in (
         ("method", choice.method, recipe.method.name),
         ("recipe", choice.recipe, recipe.name),

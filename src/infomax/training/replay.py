@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ def capture(run: Run, engine: Engine, microbatches: Sequence[Batch], reason: str
             "reason": reason,
             "step": engine.steps_done + 1,
             "steps_per_epoch": engine.steps_per_epoch,
+            "stages": list(engine.stages),
             "command": f"infomax replay {folder}",
             "recipe": to_json(engine.recipe),
         }
@@ -75,6 +76,7 @@ class FailureReport(TypedDict):
     reason: str
     ranks: int
     steps_per_epoch: int
+    stages: NotRequired[list[int]]
     recipe: dict[str, Any]
 
 
@@ -118,7 +120,8 @@ def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult
         raise ValueError(f"{folder} is not a folder that a failed step was kept in: {error}") from error
     if missing := [file.name for file in files if not file.exists()]:
         raise ValueError(f"{folder} is not complete: it has no {', '.join(missing)}")
-    engine = Engine(recipe, steps_per_epoch=steps_per_epoch, device=torch.device(choose_device(device)))
+    computes_on, stages = torch.device(choose_device(device)), report.get("stages")
+    engine = Engine(recipe, steps_per_epoch=steps_per_epoch, device=computes_on, stages=stages)
     engine.load(checkpoints.load(folder / "state.ckpt"))
     stored = [batch for file in files for batch in checkpoints.load(file)["microbatches"]]
     microbatches = [Batch(batch["images"], batch["epoch"], batch["index"].numpy(), {}) for batch in stored]
