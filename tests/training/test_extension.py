@@ -86,7 +86,7 @@ def test_an_extension_is_recorded_said_and_fits_no_published_column(tmp_path, im
     capsys.readouterr()
     extend(run.path, 5)
     assert "run is extended to 5 epochs: the last 3 have a schedule of their own" in capsys.readouterr().err
-    assert run.config["extended"] == [{"step": 6, "epoch": 2, "epochs": 5}]
+    assert run.config["extended"] == [{"step": 6, "epochs": 3}]
     assert run.recipe.epochs == 5
     assert run.finished
     assert run.recipe_title.startswith("carl/small with epochs=2+3, ")

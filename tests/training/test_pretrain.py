@@ -103,7 +103,7 @@ def test_resuming_as_another_run_is_refused_with_the_difference(toy, tmp_path):
     for change, message in (
         ({"method": "carl"}, "method: mira there, carl asked for"),
         ({"data": "digits"}, "the images of digits are not those .*: 24 then, 1438 now"),
-        ({"epochs": 9}, "epochs: 1 there, 9 asked for"),
+        ({"overrides": ["epochs=9"]}, "epochs: 1 there, 9 asked for"),
         ({"overrides": ["method.beta=0.5"]}, r"method.beta: 0\.66.* there, 0.5 asked for"),
     ):
         with pytest.raises(ValueError, match=message):

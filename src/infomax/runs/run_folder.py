@@ -17,10 +17,9 @@ from infomax.runtime.locks import LOCK_FILE
 
 
 class Extension(TypedDict):
-    """How a finished run was extended: at which step and epoch, and how many epochs it then had in all."""
+    """How a finished run was extended: after which step, and by how many epochs."""
 
     step: int
-    epoch: int
     epochs: int
 
 
@@ -142,11 +141,10 @@ class Run:
         Raises:
             ValueError: if ``config.json`` says something else.
         """
-        config = self.config
-        ends = [*(entry["epoch"] for entry in config.get("extended", [])), self.recipe.epochs]
-        stages = tuple(end - start for start, end in zip([0, *ends], ends, strict=False))
+        added = [entry["epochs"] for entry in self.config.get("extended", [])]
+        stages = (self.recipe.epochs - sum(added), *added)
         if min(stages) < 1:
-            raise ValueError(f"{self.path / 'config.json'}: extended: its epochs must rise up to {ends[-1]}")
+            raise ValueError(f"{self.path / 'config.json'}: extended: adds {added} epochs, of {sum(stages)} in all")
         return stages
 
     def extend(self, epochs: int) -> None:
@@ -157,7 +155,8 @@ class Run:
         """
         config, recipe = self.config, self.recipe
         longer = replace(recipe, epochs=epochs)
-        config.setdefault("extended", []).append({"step": self.trained_steps, "epoch": recipe.epochs, "epochs": epochs})
+        extension = {"step": self.trained_steps, "epochs": epochs - recipe.epochs}
+        config.setdefault("extended", []).append(extension)
         config |= {"recipe": to_json(longer), "changes": changed_settings(longer)}
         _write_json(self.path / "config.json", config)
 
