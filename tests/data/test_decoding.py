@@ -1,6 +1,7 @@
 """Decoding image files: brightness, damaged metadata, short files, limits, and what is never opened."""
 
 import os
+import resource
 import struct
 import threading
 import zlib
@@ -8,6 +9,8 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from infomax.data.decoding import FORMATS, Decoding, decode, parse_value_range
@@ -427,3 +430,47 @@ def test_an_image_opens_in_another_thread():
     thread.start()
     thread.join()
     np.testing.assert_array_equal(results[0], np.asarray(PICTURE))
+
+
+# Any bytes.
+
+SMALL = photo(24, 20)
+KINDS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "PCX", "SGI", "QOI", "AVIF")
+SEEDS = [encoded(SMALL, kind) for kind in KINDS]
+SEEDS += [encoded(SMALL, "JPEG", progressive=True), encoded(SMALL, "TIFF", compression="tiff_lzw")]
+SEEDS += [encoded(SMALL.convert("P"), "PNG", transparency=3), pgm(np.ones((5, 5), np.uint16), 999)]
+EDITS = st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=4), st.integers(0, 4)), max_size=4)
+
+
+def check_any_bytes(content, edits, cut):
+    """Checks that mutated bytes become an image, or the one error."""
+    for place, new, removed in edits:
+        at = int(place * len(content))
+        content = content[:at] + new + content[at + removed :]
+    content, error = content[: int(cut * len(content))], ""
+    try:
+        image = decode(BytesIO(content), "photo", decoding=Decoding((0, 9), 0.1))
+    except ValueError as raised:
+        error = str(raised)
+    if error:
+        assert error.startswith("photo cannot be read as an image: ")
+    else:
+        assert image.mode == "RGB"
+        assert 0 < image.width * image.height <= 100_000
+
+
+@seed(0)
+@settings(max_examples=1500, deadline=None, database=None)
+@given(st.sampled_from(SEEDS), EDITS, st.just(1.0) | st.floats(0, 1))
+def test_any_bytes_become_an_image_or_one_error(content, edits, cut):
+    check_any_bytes(content, edits, cut)
+
+
+@pytest.mark.slow
+@seed(1)
+@settings(max_examples=100_000, deadline=None, database=None)
+@given(st.sampled_from(SEEDS), EDITS, st.just(1.0) | st.floats(0, 1))
+def test_any_bytes_become_an_image_or_one_error_at_length(content, edits, cut):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    check_any_bytes(content, edits, cut)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kilobytes

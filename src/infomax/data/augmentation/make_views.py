@@ -30,6 +30,7 @@ from infomax.data.augmentation.views import Preprocessing, ViewSet
 
 # A thread makes at least so many pixels: to start one takes as long as to make some thousands.
 PIXELS_PER_THREAD = 2**14
+MAX_ASPECT_RATIO = 10  # of an image that is evaluated; of a longer one the central part is
 
 
 def crop(
@@ -215,9 +216,29 @@ def _make_on_cpu(
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
+def cap_aspect_ratio(height: int, width: int) -> tuple[int, int, int, int]:
+    """Returns the central part of an image that is resized to be evaluated: of a very long image, not all.
+
+    Resizing the shorter side to 256 pixels would make 768,000 columns of an image of 1 x 3,000 pixels, of which the
+    centre crop takes 224. Images whose sides differ by less than :data:`MAX_ASPECT_RATIO` stay whole.
+
+    Args:
+        height: Height of the image.
+        width: Its width.
+
+    Returns:
+        Top, left, height and width of the part, in pixels.
+    """
+    longest = MAX_ASPECT_RATIO * min(height, width)
+    # What is left out is even, so that the centre stays where it is.
+    new_height, new_width = (side if side <= longest else longest + (side - longest) % 2 for side in (height, width))
+    return (height - new_height) // 2, (width - new_width) // 2, new_height, new_width
+
+
 def preprocess(images: UInt8[Tensor, "b h w 3"], preprocessing: Preprocessing) -> Float[Tensor, "b 3 size size"]:
     """Resizes images, crops their centres and normalises them, as an encoder sees them in evaluation."""
-    height, width = images.shape[1:3]
+    top, left, height, width = cap_aspect_ratio(*images.shape[1:3])
+    images = images[:, top : top + height, left : left + width]
     size, resize = preprocessing.size, preprocessing.resize
     x = to_float(images)
     if min(height, width) != resize:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from infomax.data.augmentation.make_views import preprocess
+from infomax.data.augmentation.make_views import cap_aspect_ratio, preprocess
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Images
 from infomax.data.loading.workers import identity_collate, worker_context, worker_count
@@ -44,6 +44,9 @@ class _EvaluationImages(Dataset):
 
 def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     """Returns the centre crop of the resized image, as bytes [size, size, 3]."""
+    top, left, height, width = cap_aspect_ratio(image.height, image.width)
+    if (width, height) != image.size:
+        image = image.crop((left, top, left + width, top + height))
     size, scale = preprocessing.size, preprocessing.resize / min(image.size)
     width, height = (max(preprocessing.resize, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2

@@ -1,0 +1,64 @@
+"""Images that are resized and cropped to be evaluated: ordinary ones, and very long ones."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infomax.data.augmentation.make_views import cap_aspect_ratio, preprocess
+from infomax.data.augmentation.views import Preprocessing
+from infomax.data.images import ArrayImages, FileImages
+from infomax.data.loading.evaluation import evaluation_batches
+
+TO_224 = Preprocessing(resize=256, size=224)
+
+
+def pixels(height, width):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def evaluated(tmp_path, array, preprocessing=TO_224):
+    Image.fromarray(array).save(tmp_path / "a.png")
+    images = FileImages(tmp_path, ["a.png"], None, [])
+    (batch,) = evaluation_batches(images, np.array([0]), preprocessing, workers=0)
+    return batch[0]
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (500, 375), (32, 32), (30, 300), (300, 30), (1, 10), (7, 3)])
+def test_images_of_ordinary_shapes_are_resized_whole_and_then_cropped(tmp_path, shape):
+    array = pixels(*shape)
+    scale = 256 / min(shape)
+    size = tuple(max(256, round(side * scale)) for side in shape[::-1])
+    left, top = ((side - 224) // 2 for side in size)
+    resized = Image.fromarray(array).resize(size, Image.Resampling.BICUBIC)
+    crop = np.asarray(resized.crop((left, top, left + 224, top + 224)))
+    expected = preprocess(torch.from_numpy(crop[None].copy()), Preprocessing(resize=224, size=224))[0]
+    assert torch.equal(evaluated(tmp_path, array), expected)
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 3001), (8, 4000), (1, 20000)])
+def test_of_very_long_images_the_centre_is_resized(tmp_path, shape):
+    array = pixels(*shape)
+    short, long = min(shape), max(shape)
+    length = 10 * short + (long - 10 * short) % 2
+    start = (long - length) // 2
+    part = array[:, start : start + length] if shape[1] == long else array[start : start + length]
+    tracemalloc.start()
+    result = evaluated(tmp_path, array)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert torch.equal(result, evaluated(tmp_path, part))
+    assert peak < 50e6
+    (from_array,) = evaluation_batches(ArrayImages(array[None], None, []), np.array([0]), TO_224, workers=0)
+    assert from_array.shape == (1, 3, 224, 224)
+
+
+def test_the_centre_of_a_very_long_image_stays_where_it_is():
+    for height, width in ((1, 3000), (1, 3001), (3, 4000), (5, 51), (5, 52)):
+        top, left, new_height, new_width = cap_aspect_ratio(height, width)
+        assert (top, new_height) == (0, height)
+        assert 2 * left + new_width == width
+        assert cap_aspect_ratio(width, height) == (left, top, new_width, new_height)
+    assert cap_aspect_ratio(1, 1) == (0, 0, 1, 1)
