@@ -112,8 +112,8 @@ class PretrainOptions(ExecutionOptions, MachineOptions, RecipeOptions):
     out: Annotated[Path, Shown(metavar="DIR")]
     """Run folder to make."""
     resume: bool = False
-    """Continue the run in the folder out, from the step that it was saved at; other options must agree with it. If data
-    is given, the run is started if it is not there yet."""
+    """Continue the run in the folder out, from the step that it was saved at; other options must agree with it. More
+    epochs extend a run that is finished. If data is given, the run is started if it is not there yet."""
     overwrite: bool = False
     """Replace the run in the folder out."""
     quiet: bool = False

@@ -99,7 +99,7 @@ def pretrain(
         skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
         out: Run folder to make.
         resume: Continue the run in the folder out, from the step that it was saved at; other options must agree with
-            it. If data is given, the run is started if it is not there yet.
+            it. More epochs extend a run that is finished. If data is given, the run is started if it is not there yet.
         overwrite: Replace the run in the folder out.
         quiet: Print no progress bar.
 
