@@ -37,7 +37,7 @@ DATA = {
     "options": {"sources"},
     "preview": {"loading", "augmentation", "images"},
     "loading": {"augmentation", "streams", "images", "decoding"},
-    "sources": {"splits", "streams", "images", "decoding"},
+    "sources": {"splits", "streams", "images", "fingerprints", "decoding"},
     "augmentation": set(),
     "splits": {"streams", "images", "decoding"},
     "streams": {"images", "decoding"},
