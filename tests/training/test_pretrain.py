@@ -419,3 +419,30 @@ def test_labels_that_are_none_stop_no_training_and_are_said(tmp_path, capsys):
     assert run.config["no_labels_reason"] == cause
     with pytest.raises(ValueError, match=r"has no labels to evaluate by: the data has no labels: array labels is one"):
         evaluate("knn", run.path)
+
+
+def test_the_range_of_numbers_is_kept_with_the_run(tmp_path):
+    """CT scans: refused without a range; the run remembers it for resuming and for its evaluations."""
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        folder = tmp_path / "scans" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = rng.integers(-1000, 1000, (12, 12)) + 900 * (number % 2)
+        Image.fromarray(numbers.astype(np.int32)).save(folder / f"{number}.tif")
+    data, options = str(tmp_path / "scans"), {"epochs": 1, "workers": 0}
+    with pytest.raises(ValueError, match="tif cannot .*--value-range LOW,HIGH"):
+        go(tmp_path / "run", data, **options)
+    with pytest.raises(ValueError, match="--value-range 5: want LOW,HIGH"):
+        go(tmp_path / "run", data, value_range="5", **options)
+    assert not (tmp_path / "run").exists()
+    run = go(tmp_path / "run", data, value_range="-1000,2000", max_megapixels=1, **options)
+    assert run.config["value_range"] == "-1000,2000"
+    assert (run.location.value_range, run.location.max_megapixels) == ("-1000,2000", 1)
+    with pytest.raises(ValueError, match="value_range: -1000,2000 there, 0,1 asked for"):
+        pretrain(out=run.path, resume=True, value_range="0,1", quiet=True)
+    rows = evaluate("knn", run.path, k=(1,), no_baselines=True, workers=0)
+    assert rows[0].top1 == evaluate("knn", run.path, data=data, k=(1,), no_baselines=True, workers=0)[0].top1
+    features, _ = infomax.embed(run.path, data, value_range="-1000,2000", workers=0)
+    assert len(features) == 24
+    with pytest.raises(ValueError, match="--value-range"):
+        infomax.embed(run.path, data, workers=0)

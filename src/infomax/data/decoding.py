@@ -307,7 +307,7 @@ def _load(
         pixels = max(pixels, _positive(image, 322) * _positive(image, 323))
     if pixels > decoding.max_megapixels * 1e6:
         raise RefusedImageError(
-            f"it has {image.size[0]} x {image.size[1]} pixels, {pixels / 1e6:.0f} megapixels; --max-megapixels "
+            f"it has {image.size[0]} x {image.size[1]} pixels, {pixels / 1e6:.4g} megapixels; --max-megapixels "
             f"{decoding.max_megapixels:g} is the limit"
         )
     if isinstance(image, _Jpeg):

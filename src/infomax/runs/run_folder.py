@@ -81,7 +81,9 @@ class Run:
         newest = self._newest_start
         names = [field.name for field in fields(DataLocation) if field.name in newest]
         file = self.path / "config.json"
-        return DataLocation(**{name: parse_value(newest[name], str, f"{file}: {name}") for name in names})
+        kinds = {name: float if name == "max_megapixels" else str for name in names}
+        parts = {name: parse_value(newest[name], kind, f"{file}: {name}") for name, kind in kinds.items()}
+        return DataLocation(**parts)
 
     @property
     def times_hash(self) -> str | None:
