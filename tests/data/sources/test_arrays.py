@@ -236,3 +236,21 @@ def test_members_of_other_kinds_and_damaged_ones_are_no_arrays(tmp_path):
     (tmp_path / "x.npz").write_bytes(content[:middle] + b"\0\0\0" + content[middle + 3 :])
     with pytest.raises(ValueError, match="not a readable .npz of plain arrays: Bad CRC-32"):
         open_source(str(tmp_path / "x.npz"))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_changed_bytes_are_read_or_refused_in_one_line(tmp_path, save):
+    save(tmp_path / "x.npz", images=IMAGES[..., 0], labels=STRINGS)
+    content, rng = (tmp_path / "x.npz").read_bytes(), np.random.default_rng(0)
+    refusals = []
+    for _ in range(200):
+        changed = bytearray(content)
+        for position in rng.integers(len(changed), size=rng.integers(1, 5)):
+            changed[position] = rng.integers(256)
+        (tmp_path / "y.npz").write_bytes(changed[: rng.integers(1, 2 * len(changed))])
+        try:
+            open_source(str(tmp_path / "y.npz"))
+        except ValueError as error:
+            refusals.append(str(error))
+    assert refusals
+    assert not [line for line in refusals if "\n" in line]
