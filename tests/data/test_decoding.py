@@ -349,6 +349,15 @@ def test_a_jpeg_short_of_its_last_bytes_is_decoded_and_half_of_one_is_not(option
             decode(BytesIO(content[:length]), "photo.jpg")
 
 
+def test_a_progressive_jpeg_that_ends_between_two_scans_is_refused():
+    content = encoded(photo(), "JPEG", progressive=True)
+    scans = [place for place in range(len(content)) if content.startswith(b"\xff\xda", place)]
+    assert len(scans) > 5
+    for start in scans[1:]:
+        with pytest.raises(ValueError, match="its end is missing"):
+            decoded(content[:start])
+
+
 def test_a_short_jpeg_is_reduced_too():
     content = encoded(photo(), "JPEG")
     assert decode(BytesIO(content[:-2]), "x", lambda width, height: 4).size == (125, 94)
@@ -410,7 +419,7 @@ def test_a_pipe_that_takes_a_file_s_place_is_not_waited_for(tmp_path, monkeypatc
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "file.png").touch()
     status = os.stat(tmp_path / "file.png")
-    monkeypatch.setattr(os, "stat", lambda path: status)
+    monkeypatch.setattr(os, "stat", lambda path, **_: status)
     with pytest.raises(ValueError, match="not a regular file"):
         decode(tmp_path / "pipe.png", "pipe.png")
 
