@@ -260,11 +260,41 @@ def test_a_saved_state_of_others_is_opened_as_images_or_refused(tmp_path, change
     opened(tmp_path, all=labelled(TWO, CATS))
     file = tmp_path / "x" / "state.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+    for prefix in ("hf", "hf-stream"):
+        try:
+            train = open_source(f"{prefix}:{tmp_path / 'x'}").train
+        except ValueError as error:
+            message = str(error)
+        else:
+            message = ""
+            assert np.asarray((train.preview if prefix == "hf-stream" else train).open(3)).shape == (5, 6, 3)
+        assert "\n" not in message
+
+
+def test_a_folder_with_a_colon_in_its_name_is_a_folder(tmp_path):
+    assert len(opened(tmp_path / "a:b", all=labelled(TWO, CATS)).train) == 10
+
+
+def test_the_split_without_images_is_named(tmp_path):
+    texts = table(text=(["a"], datasets.Value("string")))
+    with pytest.raises(ValueError, match="split test has no column of images; found text"):
+        opened(tmp_path, train=labelled(TWO, CATS), test=texts)
+
+
+def test_the_sizes_of_all_images_are_known_without_reading_the_images(tmp_path, monkeypatch):
+    """The fingerprint of a large table takes the sizes of all images, and the bytes of some; others stay on disk."""
+    pyarrow = pytest.importorskip("pyarrow")
+    rows = [{"bytes": bytes([i]) * 100_000, "path": None} for i in range(100)]
+    many_batches = table(image=(rows, IMAGE)).map(writer_batch_size=5, cache_file_name=str(tmp_path / "many.arrow"))
+    many_batches.save_to_disk(tmp_path / "x")
+    monkeypatch.setattr("infomax.data.sources.hugging_face.LARGE", 1)
+    monkeypatch.setattr("infomax.data.sources.hugging_face.SAMPLED_CONTENTS", 2)
+    monkeypatch.setattr(datasets.config, "IN_MEMORY_MAX_SIZE", 0)
+    train = open_source(f"hf:{tmp_path / 'x'}").train
+    usual_pool, pool = pyarrow.default_memory_pool(), pyarrow.proxy_memory_pool(pyarrow.default_memory_pool())
+    pyarrow.set_memory_pool(pool)
     try:
-        source = open_source(f"hf:{tmp_path / 'x'}")
-    except ValueError as error:
-        message = str(error)
-    else:
-        message = ""
-        assert np.asarray(source.train.open(3)).shape == (5, 6, 3)
-    assert "\n" not in message
+        train.fingerprint()
+    finally:
+        pyarrow.set_memory_pool(usual_pool)
+    assert 0 < pool.max_memory() < 2_000_000  # bytes; all images are 10,000,000

@@ -73,10 +73,13 @@ class TableImages(Images):
         """Returns the number of bytes of each row's image, -1 without any, and the files that other rows name."""
         compute = import_optional("pyarrow.compute")
         sizes, files = [np.empty(0, np.int64)], []
-        for content, paths in self._encoded():
-            named = paths.filter(compute.is_null(content)).drop_null().to_pylist()
-            files += [os.path.abspath(path) for path in named if "\0" not in path]
-            sizes.append(compute.binary_length(content).fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64))
+        for rows in self.table.select_columns([self.column]).with_format("arrow").iter(10_000):
+            for images in rows.column(0).chunks:  # to combine them would read and copy all the images
+                content = compute.struct_field(images, "bytes")
+                paths = compute.struct_field(images, "path").filter(compute.is_null(content)).drop_null().to_pylist()
+                files += [os.path.abspath(path) for path in paths if "\0" not in path]
+                lengths = compute.binary_length(content).fill_null(-1).to_numpy(zero_copy_only=False)
+                sizes.append(lengths.astype(np.int64))
         return np.concatenate(sizes), files
 
     def _encoded(self) -> Iterator[tuple[Any, Any]]:
@@ -171,7 +174,7 @@ def open_hugging_face(data: str, name: str, *, stream: bool) -> Source:
     """
     hugging_face = import_optional("datasets")
     name, image_count = split_image_count(name)
-    path, _, config = name.partition(":")
+    path, _, config = (name, "", "") if Path(name).exists() else name.partition(":")
     if not path:
         raise ValueError("names no data set; want hf:NAME")
     if path in import_optional("datasets.packaged_modules")._PACKAGED_DATASETS_MODULES:
@@ -217,7 +220,9 @@ def _check_splits_of_folder(folder: Path, splits: list[str]) -> None:
 
 def _open_stream(data: str, path: str, splits: dict[str, Any], *, saved: bool, image_count: int | None) -> Source:
     choice = choose_splits(list(splits))
-    table = splits[choice.train].to_iterable_dataset() if saved else splits[choice.train]
+    table = splits[choice.train]
+    if saved:  # a stream cannot have the format that a saved table says, and needs none
+        table = table.with_format(None).to_iterable_dataset()
     split_info = (table.info.splits or {}).get(choice.train)
     stated_count = len(splits[choice.train]) if saved else split_info.num_examples if split_info is not None else 0
     notes = []
@@ -241,9 +246,9 @@ def _open_tables(data: str, splits: dict[str, Any]) -> Source:
     for name, table in splits.items():
         try:
             columns = _find_columns(table)
-        except ValueError:
+        except ValueError as error:
             if name == choose_splits(list(splits)).train or role_of(name) is not None:
-                raise
+                raise ValueError(f"split {shown_name(name)} {error}" if name else str(error)) from error
             notes.append(f"left out: {shown_name(name)}, which has no column of images")
             continue
         labels = _read_labels(columns)
