@@ -269,6 +269,8 @@ def _read_labels(columns: _Columns) -> LabelValues:
     values = columns.table.select_columns([columns.label]).with_format("arrow")[:].column(0)
     if pyarrow.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
+    if pyarrow.types.is_string_view(values.type):
+        values = values.cast(pyarrow.large_string())
     if values.null_count:
         first = int(np.argmax(compute.is_null(values).to_numpy()))
         missing = counted(values.null_count)

@@ -42,6 +42,7 @@ def read_labels(title: str, values: np.ndarray, images: int) -> LabelValues:
     else:
         numbers: Any = flat
         if flat.dtype.kind == "f":
+            numbers = flat.astype(np.float64)  # half precision has no 2**53
             fractions = np.flatnonzero(~np.isfinite(numbers) | (numbers != np.round(numbers)) | (abs(numbers) > 2**53))
             if len(fractions):
                 example = f"{numbers[fractions[0]]:g} for image {fractions[0]}"
