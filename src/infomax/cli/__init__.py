@@ -36,6 +36,7 @@ ABOUT = "Train image encoders without labels by information maximisation, and se
 def main() -> None:
     """Runs the command. Exit codes: 0 done, 1 something failed, 2 a user's mistake, 130 interrupted."""
     warnings.formatwarning = _format_warning
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process that this one starts imports a module from the working folder
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that knows no Unicode still shows all else
         sys.stdout.reconfigure(errors="backslashreplace")
     if (parent := os.environ.pop(PARENT_VARIABLE, "")).isdecimal():

@@ -12,10 +12,12 @@ from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.images import ArrayImages, Images, first_readable
 from infomax.data.loading.workers import TrainingImages
+from infomax.runtime.figure_style import default_style
 
 CELL = 1.5  # inches; side of one image in the picture
 
 
+@default_style()
 def draw_views(images: Images, views: ViewSet, *, seed: int, title: str, rows: int = 4) -> bytes:
     """Draws some images, each beside the views that training makes of it in the first epoch.
 

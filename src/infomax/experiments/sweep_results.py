@@ -15,6 +15,7 @@ from infomax.papers import published
 from infomax.papers.published import Column, Row
 from infomax.reporting.comparison import format_condition, format_published
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
+from infomax.runtime.figure_style import default_style
 from infomax.runtime.options import option_names
 
 
@@ -263,6 +264,7 @@ def _per_cent(rows: Sequence[ResultRow], metric: str) -> tuple[float, ...]:
     return tuple(100 * score for score in scores if score is not None)
 
 
+@default_style()
 def draw_figure(cells: Sequence[SweepCell], *, title: str, changes: Sequence[str]) -> bytes:
     """Draws a PNG: scores along the varied number, or as bars, with the deviation over seeds, beside the paper's.
 

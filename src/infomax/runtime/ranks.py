@@ -5,7 +5,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess, parent_process
@@ -56,6 +57,24 @@ def device_of(device: str, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank % torch.cuda.device_count())  # srun may show each task one GPU alone
 
 
+@contextmanager
+def safe_path_in_children() -> Generator[None]:
+    """Starts Python processes, until the block ends, that import no module from the folder they are started in.
+
+    A new process of ``multiprocessing`` begins with ``python -c``, which looks for modules in the working folder first:
+    a file there that has the name of a module, as ``socket.py``, would run.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> None:
     """Calls ``function(*args)`` in ``world_size`` new processes on this machine, and waits for them.
 
@@ -78,8 +97,9 @@ def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> Non
     errors: ReportedErrors = {}
     with Interruption() as interruption:
         try:
-            for process in processes:
-                process.start()
+            with safe_path_in_children():
+                for process in processes:
+                    process.start()
             failed = _wait_for_ranks(processes, interruption, reports, errors)
         finally:  # also after a second Ctrl-C, which raises KeyboardInterrupt above
             for process in processes:

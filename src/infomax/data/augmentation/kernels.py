@@ -5,11 +5,23 @@ works on whole batches, as a GPU needs it, and explains it. Inner loops run alon
 instructions: an image is held as planes of columns, [channel, x, y], and resized along y first, then along x.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from infomax.runtime.files import cache_folder
+
+# Numba reads the file .numba_config.yaml of the working folder, and runs the machine code that it finds in its cache.
+# So no such file may say where the cache is; a variable goes before it. The folder is the user's own.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
+
+import numba.core.config
 from numba import njit
+
+numba.core.config._config_fname = os.devnull  # no file either at each compilation, which reads the settings again
+numba.core.config.reload_config()
 
 GRAY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in the luma
 TILE = 8  # side of the squares by which an image is transposed

@@ -14,6 +14,7 @@ from infomax.data.augmentation.make_views import cap_aspect_ratio, preprocess
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Images
 from infomax.data.loading.workers import identity_collate, worker_context, worker_count
+from infomax.runtime.ranks import safe_path_in_children
 
 BATCH_SIZE = 256  # images that go through an encoder at once
 
@@ -85,4 +86,5 @@ def evaluation_batches(
     )
     # Files come out of the loader resized and cropped already.
     remaining = preprocessing if isinstance(images, ArrayImages) else replace(preprocessing, resize=preprocessing.size)
-    return (preprocess(batch, remaining) for batch in loader)
+    with safe_path_in_children():  # the workers start here
+        return (preprocess(batch, remaining) for batch in loader)

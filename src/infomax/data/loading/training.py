@@ -30,6 +30,7 @@ from infomax.data.loading.workers import (
     worker_count,
 )
 from infomax.data.streams import Sample, Stream
+from infomax.runtime.ranks import safe_path_in_children
 
 # A worker hands over a microbatch in chunks of at most so many images: little memory is in flight, and all workers
 # share the work on one microbatch.
@@ -186,22 +187,22 @@ def _from_workers(
         training_images = TrainingImages(images, views, schedule.seed)
     else:
         training_images = TrainingImages(None, views, schedule.seed, images.decoding)
-    loader = iter(
-        DataLoader(
-            training_images,
-            batch_size=None,
-            sampler=_ChunkSampler(schedule, images if isinstance(images, Stream) else None),
-            collate_fn=identity_collate,
-            num_workers=workers,
-            multiprocessing_context=worker_context() if workers else None,
-            prefetch_factor=max(2, -(-in_flight // workers)) if workers else None,
-            worker_init_fn=isolate_from_signals,
-            pin_memory=device.type == "cuda",
-        )
+    loader = DataLoader(
+        training_images,
+        batch_size=None,
+        sampler=_ChunkSampler(schedule, images if isinstance(images, Stream) else None),
+        collate_fn=identity_collate,
+        num_workers=workers,
+        multiprocessing_context=worker_context() if workers else None,
+        prefetch_factor=max(2, -(-in_flight // workers)) if workers else None,
+        worker_init_fn=isolate_from_signals,
+        pin_memory=device.type == "cuda",
     )
+    with safe_path_in_children():
+        batches = iter(loader)
     for _ in range(schedule.start, schedule.stop):
         for count in chunk_counts:
-            yield _join_chunks([next(loader) for _ in range(count)], device)
+            yield _join_chunks([next(batches) for _ in range(count)], device)
 
 
 def _join_chunks(chunks: list[Batch], device: torch.device) -> Batch:
