@@ -78,11 +78,17 @@ def test_a_captured_step_with_code_is_refused(tmp_path, mark, run):
 
 
 @pytest.mark.parametrize("key", ["images", "labels", "more"])
-def test_arrays_with_code_are_refused(tmp_path, mark, key):
+def test_code_in_an_array_does_not_run(tmp_path, mark, key):
+    """Images of objects are refused; labels of objects are none, for training needs none; other arrays stay unread."""
     arrays = {"images": np.zeros((4, 8, 8, 3), np.uint8), "labels": np.zeros(4, int)}
-    np.savez(tmp_path / "x.npz", **{**arrays, key: np.array([Exploit(mark)], dtype=object)})
-    with pytest.raises(ValueError, match="not a readable .npz of plain arrays"):
-        open_source(str(tmp_path / "x.npz"))
+    np.savez(tmp_path / "x.npz", **{**arrays, key: np.array([Exploit(mark)] * 4, dtype=object)})
+    if key == "images":
+        with pytest.raises(ValueError, match="array images must be bytes .* but is pickled objects"):
+            open_source(str(tmp_path / "x.npz"))
+    else:
+        source = open_source(str(tmp_path / "x.npz"))
+        assert len(source.train) == 4
+        assert ("pickled" in source.no_labels_reason) == (key == "labels")
 
 
 def test_an_archive_writes_nothing(tmp_path):
