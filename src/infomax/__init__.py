@@ -8,9 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infomax.evaluation.embedding import embed as embed
     from infomax.evaluation.run import evaluate as evaluate
     from infomax.experiments.sweep_runner import sweep as sweep
-    from infomax.features.extraction import embed as embed
     from infomax.models.encoders import Encoder as Encoder
     from infomax.models.encoders import load_encoder as load
     from infomax.planning.plan import plan as plan
@@ -26,7 +26,7 @@ __all__ = ["Encoder", "Run", "embed", "evaluate", "load", "plan", "pretrain", "r
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
-    "embed": ("features.extraction", "embed"),
+    "embed": ("evaluation.embedding", "embed"),
     "evaluate": ("evaluation.run", "evaluate"),
     "load": ("models.encoders", "load_encoder"),
     "plan": ("planning.plan", "plan"),

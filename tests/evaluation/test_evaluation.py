@@ -11,6 +11,7 @@ from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.clusters import compare
+from infomax.evaluation.embedding import embed
 from infomax.evaluation.few_shot import few_shot_scores
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import FEW_PENALTY, linear_scores
@@ -18,7 +19,7 @@ from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.representations import Features, compare_features
 from infomax.evaluation.run import evaluate
 from infomax.evaluation.scores import top_k
-from infomax.features.extraction import embed, extract_features, pixel_batches, recalibrate_batch_norm
+from infomax.features.extraction import extract_features, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import build_encoder, save_encoder
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}

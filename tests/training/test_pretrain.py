@@ -421,7 +421,7 @@ def test_labels_that_are_none_stop_no_training_and_are_said(tmp_path, capsys):
         evaluate("knn", run.path)
 
 
-def test_the_range_of_numbers_is_kept_with_the_run(tmp_path):
+def test_the_range_of_numbers_is_kept_with_the_run(tmp_path, capsys):
     """CT scans: refused without a range; the run remembers it for resuming and for its evaluations."""
     rng = np.random.default_rng(0)
     for number in range(24):
@@ -443,6 +443,6 @@ def test_the_range_of_numbers_is_kept_with_the_run(tmp_path):
     rows = evaluate("knn", run.path, k=(1,), no_baselines=True, workers=0)
     assert rows[0].top1 == evaluate("knn", run.path, data=data, k=(1,), no_baselines=True, workers=0)[0].top1
     features, _ = infomax.embed(run.path, data, value_range="-1000,2000", workers=0)
-    assert len(features) == 24
-    with pytest.raises(ValueError, match="--value-range"):
-        infomax.embed(run.path, data, workers=0)
+    assert torch.equal(infomax.embed(run.path, data, workers=0)[0], features)
+    assert "--value-range -1000,2000 is taken, with which" in capsys.readouterr().err
+    assert not torch.equal(infomax.embed(run.path, data, value_range="-1000,1000", workers=0)[0], features)

@@ -13,6 +13,7 @@ from typing import Any
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import Source, describe_splits, origin_of_test_images
+from infomax.evaluation.embedding import trained_value_range
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
@@ -321,7 +322,7 @@ def prepare_evaluation(
         location_options = {key: value for key, value in vars(location).items() if value is not None}
         location = replace(location, **{**vars(run.location), **location_options})
     elif run is not None and source is None and location.value_range is None:  # other images, of the same brightness
-        location = replace(location, value_range=run.location.value_range)
+        location = replace(location, value_range=trained_value_range(name))
     return EvaluationRequest(
         protocol=protocol,
         options=options,

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from os import PathLike
 
 import numpy as np
 import torch
@@ -11,13 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images import Images
 from infomax.data.loading.evaluation import evaluation_batches
-from infomax.data.sources.location import DataLocation
-from infomax.data.splits import LabelledImages, Source
-from infomax.data.streams import Stream
+from infomax.data.splits import LabelledImages
 from infomax.models.encoders import Encoder
-from infomax.runtime.checks import choose_device
 
 PIXEL_SIDE = 32  # largest side of an image whose pixels are features
 
@@ -107,55 +103,3 @@ def recalibrate_batch_norm(
         if len(batch) > 1:  # a single image has no variance in a layer that has shrunk it to one pixel
             encoder(batch.to(device))
     return encoder.eval().cpu()
-
-
-def embed(
-    encoder: str | PathLike[str],
-    data: str | PathLike[str] | Source,
-    *,
-    device: str = "auto",
-    workers: int | None = None,
-    value_range: str | None = None,
-    max_megapixels: float | None = None,
-) -> tuple[Float[Tensor, "n d"], list[str]]:
-    """Computes the features of all images of ``data``, and returns them with the name of each image.
-
-    A name is the file's path relative to ``data``, or the image's number in its array. If ``data`` has a test split,
-    its images follow the training images.
-
-    Args:
-        encoder: A run folder, or anything else that :func:`infomax.models.pretrained.open_encoder` takes.
-        data: What ``--data`` takes, or an opened source.
-        device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
-        workers: Number of processes that decode image files; None takes one for each core, at most 8.
-        value_range: ``LOW,HIGH``, the numbers that become black and white in image files of one channel with more than
-            8 bits; give what the encoder was trained with. None takes the format's.
-        max_megapixels: Largest number of pixels of an image file, in millions; None is 120.
-
-    Raises:
-        ValueError: if ``data`` is a stream, whose images have no numbers.
-    """
-    from infomax.models.pretrained import open_encoder
-
-    network, device = open_encoder(encoder), choose_device(device)
-    source = (
-        data
-        if isinstance(data, Source)
-        else DataLocation(str(data), value_range=value_range, max_megapixels=max_megapixels).open()
-    )
-    if isinstance(source.train, Stream):
-        raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
-    splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}
-    features = [
-        extract_features(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
-        for images in splits.values()
-    ]
-    numbered = len(splits) > 1 and isinstance(
-        source.train, ArrayImages
-    )  # both arrays count from 0, so names need the split
-    names = [
-        f"{split}/{images.name(i)}" if numbered else images.name(i)
-        for split, images in splits.items()
-        for i in range(len(images))
-    ]
-    return torch.cat(features), names
