@@ -1,5 +1,6 @@
 """Features of all images of a data set, with their names, for use outside of infomax."""
 
+import sys
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -10,13 +11,13 @@ from torch import Tensor
 
 from infomax.data.images import ArrayImages
 from infomax.data.sources.location import DataLocation
-from infomax.data.splits import Source
+from infomax.data.splits import Source, describe_splits
 from infomax.data.streams import Stream
 from infomax.features.extraction import extract_features
 from infomax.models.pretrained import open_encoder
 from infomax.runs.run_folder import Run
 from infomax.runtime.checks import choose_device
-from infomax.runtime.text import note
+from infomax.runtime.text import note, show
 
 
 def embed(
@@ -51,6 +52,8 @@ def embed(
     else:
         value_range = value_range or trained_value_range(encoder)
         source = DataLocation(fspath(data), value_range=value_range, max_megapixels=max_megapixels).open()
+        for line in describe_splits(source, to_train=True, notes_alone=True):
+            show(line, file=sys.stderr)
     if isinstance(source.train, Stream):
         raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
     splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}

@@ -1,5 +1,6 @@
 """Computes what a run will cost before it starts: steps, FLOPs, memory, communication and time."""
 
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ import torch
 
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NOMINAL_SIZES
-from infomax.data.splits import Source
+from infomax.data.splits import Source, describe_splits
 from infomax.planning.gpus import GPUS, Utilization, papers_utilizations
 from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import StepCost, count_step_cost
@@ -21,6 +22,7 @@ from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.memory import machine_memory
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
+from infomax.runtime.text import show
 from infomax.training.prepare import check_batch, choose_recipe
 
 # Shares of the memory that tensors may take. MIRA's runs took 1.3 times the memory that is counted here (Table 8),
@@ -214,6 +216,8 @@ def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
     location = options.location(parse_recipe_choice(options.recipe, options.method).data)
     source = _open(location, options.download) if options.images is None else None
     if source is not None:
+        for line in describe_splits(source, to_train=True, notes_alone=True):
+            show(line, file=sys.stderr)
         return source, source.name, len(source.pretraining)
     images = NOMINAL_SIZES[location.data][0] if options.images is None else options.images
     check_count("--images", images, low=2)

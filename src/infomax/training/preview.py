@@ -1,15 +1,18 @@
 """Shows the views that a run would be trained on."""
 
 import io
+import sys
 from collections.abc import Sequence
 from os import PathLike
 
 from PIL import Image
 
+from infomax.data.splits import describe_splits
 from infomax.recipes.registry import parse_recipe_choice
 from infomax.runtime.checks import choose_device
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
+from infomax.runtime.text import show
 from infomax.training.options import ViewsOptions
 from infomax.training.prepare import choose_recipe, picture_of_views
 
@@ -79,6 +82,8 @@ def draw_views_of_run(options: ViewsOptions) -> Image.Image:
         raise ValueError(f"--out {out} must be a file to write")
     location = options.location(parse_recipe_choice(options.recipe, options.method).data)
     source = location.open(download=options.download)
+    for line in describe_splits(source, to_train=True, notes_alone=True):
+        show(line, file=sys.stderr)
     png = picture_of_views(source, choose_recipe(options, source, gpu=choose_device("auto") == "cuda"))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import infomax
+from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import FileImages, PackedNames
 from infomax.data.sources import folders
 from infomax.data.sources.folders import index_folder
 from infomax.data.sources.location import open_source
+from infomax.models.encoders import build_encoder, save_encoder
 
 
 @pytest.fixture(autouse=True)
@@ -190,3 +193,21 @@ def test_an_index_that_nobody_used_is_thrown_away(root, tmp_path, cache):
     save(tmp_path / "other" / "1.png")
     index_folder(tmp_path / "other")
     assert old not in list(cache.iterdir())
+
+
+def test_views_plan_and_embed_say_what_is_left_out_too(tmp_path, capsys, monkeypatch):
+    """A stray picture is left out by every command that opens the images."""
+    rng = np.random.default_rng(0)
+    for path in (*(f"{label}/{i}.png" for label in "ab" for i in range(8)), "stray.png"):
+        (tmp_path / "x" / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / "x" / path)
+    data, line = str(tmp_path / "x"), "left out: 1 image file beside the class folders: stray.png"
+    infomax.views(data=data)
+    assert line in capsys.readouterr().err
+    infomax.plan(data=data, batch_size=8, epochs=1, gpu=["T4"])
+    assert line in capsys.readouterr().err
+    settings = {"backbone": "small", "stem": "imagenet", "seed": 0}
+    (tmp_path / "encoder").mkdir()
+    save_encoder(build_encoder(**settings), settings, Preprocessing(resize=8, size=8), tmp_path / "encoder")
+    infomax.embed(tmp_path / "encoder", data, workers=0)
+    assert line in capsys.readouterr().err
