@@ -2,12 +2,15 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
 # Threads that wait for each other take most of the time of small matrices, and pytest-xdist keeps all cores busy
 # anyway. BLAS and OpenMP read this when numpy and torch are imported, also in the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Each session and many tests have a cache folder of their own, in which every process would compile the kernels anew.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "numba"))
 
 import torch
 from threadpoolctl import threadpool_limits
