@@ -1,5 +1,7 @@
 """Finished runs that are extended: a new schedule from there, exact under interruption, and said everywhere."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -102,3 +104,13 @@ def test_an_unfinished_run_is_not_extended_and_the_message_says_how(tmp_path, im
     with pytest.raises(ValueError, match="epochs: 4 there, 6 asked for; finish it first, by --resume without --epochs"):
         extend(run.path, 6)
     assert run.stages == (2, 2)
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_extended_and_stays_finished(tmp_path, images):
+    run = go(tmp_path / "run", images)
+    before = run.config
+    shutil.rmtree(run.path / "checkpoints")
+    with pytest.raises(ValueError, match="trained for 6 steps, but its checkpoints are gone"):
+        extend(run.path, 5)
+    assert run.config == before
+    assert run.finished

@@ -1,5 +1,6 @@
 """What holds when a run saves itself after a failure of the machine."""
 
+import json
 import multiprocessing
 import shutil
 import tempfile
@@ -101,17 +102,28 @@ def test_a_full_disk_leaves_one_rescue_copy_however_often_it_fails(tmp_path, mon
     (tmp_path / "temporary").mkdir()
     out = tmp_path / "run"
     after_step(monkeypatch, 1, lambda: (out / "checkpoints").write_text("in the way"))
-    for options in ({}, {"overwrite": True}):
+    for options in ({}, {"resume": True}):
         with pytest.raises(OSError, match="lets --resume go on"):
             pretrain(out=out, **TOY, **options)
+        (out / "checkpoints").unlink()
     assert len(list((tmp_path / "temporary").rglob("*.ckpt"))) == 1
+
+
+def test_rescue_copies_of_two_runs_in_one_place_do_not_mix(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    first, second = ({"started": f"2026-01-0{day}T00:00:00+00:00"} for day in (1, 2))
+    earlier = rescue.save_elsewhere(tmp_path / "run", first, {"step": 9})
+    later = rescue.save_elsewhere(tmp_path / "run", second, {"step": 4})
+    assert checkpoints.newest_readable(later.parent) == later
+    assert checkpoints.newest_readable(earlier.parent) == earlier
+    assert json.loads((earlier.parent.parent / "config.json").read_text()) == first
 
 
 def test_a_rescue_folder_of_somebody_else_is_not_written(tmp_path, monkeypatch):
     """In the temporary folder anybody may make a folder or a link of that name."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     (tmp_path / "theirs").mkdir(mode=0o700)
-    rescue.rescue_folder(tmp_path / "run").symlink_to(tmp_path / "theirs")
+    rescue.rescue_folder(tmp_path / "run", {}).symlink_to(tmp_path / "theirs")
     file = rescue.save_elsewhere(tmp_path / "run", {}, {"step": 1})
     assert file.is_file()
     assert not list((tmp_path / "theirs").iterdir())

@@ -118,7 +118,7 @@ def train_step(
     return step
 
 
-def _checkpoint_to_resume(run: Run) -> Path | None:
+def checkpoint_to_resume(run: Run) -> Path | None:
     """Returns the checkpoint that a run goes on from; None if it starts from the first step.
 
     Raises:
@@ -157,7 +157,7 @@ class TrainingLoop:
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
         self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile, stages=run.stages)
-        newest = broadcast_from_rank0(lambda: _checkpoint_to_resume(run))
+        newest = broadcast_from_rank0(lambda: checkpoint_to_resume(run))
         width = self.engine.method.eval_encoder.width
         self.online = online_evaluation(source, recipe, width=width, device=device, workers=launch.workers)
         seconds, self.skipped, probe_is_new = 0.0, 0, False
@@ -421,7 +421,7 @@ class TrainingLoop:
         if not self.engine.weights_consistent:
             return
         time.sleep(min(rank(), 10))  # seconds; the ranks before this one have then saved, if they live
-        elsewhere = checkpoints.list_checkpoints(rescue_folder(self.run.path) / "checkpoints")
+        elsewhere = checkpoints.list_checkpoints(rescue_folder(self.run.path, self.config) / "checkpoints")
         if self.rescue_copy is not None or self.engine.steps_done in map(checkpoints.step_of, elsewhere):
             return  # a save has just failed, here or on another rank, and has left a copy elsewhere
         newest = next(iter(checkpoints.list_checkpoints(self.run.path / "checkpoints")), None)

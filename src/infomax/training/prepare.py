@@ -29,6 +29,7 @@ from infomax.runtime.memory import device_memory
 from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.text import note, show
+from infomax.training.loop import checkpoint_to_resume
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 
@@ -107,6 +108,7 @@ def _write_run_folder(
     try:
         if resumed is not None:
             if resumed.recipe.epochs < recipe.epochs:
+                checkpoint_to_resume(resumed)  # without one, the run is to stay as it is: finished
                 resumed.extend(recipe.epochs)
                 note(
                     f"{resumed.path} is extended to {recipe.epochs} epochs: the last {resumed.stages[-1]} have a "

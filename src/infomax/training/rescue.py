@@ -5,6 +5,7 @@ import json
 import os
 import stat
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,22 @@ def check_folder(folder: Path, number: int) -> None:
     raise FolderGoneError(f"{folder} was removed, moved or replaced while the run trained")
 
 
-def rescue_folder(folder: Path) -> Path:
+def rescue_folder(folder: Path, config: Mapping[str, Any]) -> Path:
     """Returns the folder for rescue copies of a run, below the temporary folder; it need not exist yet.
 
-    It is the same one each time, so that repeated failures and several ranks leave no more than one.
+    It is the same one each time, so that repeated failures and several ranks leave no more than one. A run that is
+    started later in the same place has another one.
+
+    Args:
+        folder: The run folder.
+        config: The content of its ``config.json``.
     """
-    name = hashlib.sha256(os.path.abspath(folder).encode(errors="surrogateescape")).hexdigest()[:12]
+    run = f"{os.path.abspath(folder)}\n{config.get('started')}"
+    name = hashlib.sha256(run.encode(errors="surrogateescape")).hexdigest()[:12]
     return Path(tempfile.gettempdir()) / f"infomax-rescue-{os.getuid()}-{name}"
 
 
-def save_elsewhere(folder: Path, config: dict[str, Any], state: dict[str, Any]) -> Path:
+def save_elsewhere(folder: Path, config: Mapping[str, Any], state: dict[str, Any]) -> Path:
     """Saves a state in the run's rescue folder, with the ``config.json`` that makes it a run folder.
 
     Args:
@@ -58,7 +65,7 @@ def save_elsewhere(folder: Path, config: dict[str, Any], state: dict[str, Any]) 
     Raises:
         OSError: if the temporary folder cannot be written either.
     """
-    rescued = rescue_folder(folder)
+    rescued = rescue_folder(folder, config)
     try:
         rescued.mkdir(mode=0o700)
     except FileExistsError:
