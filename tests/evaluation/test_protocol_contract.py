@@ -254,7 +254,7 @@ def test_the_last_of_equal_measurements_is_reported(tmp_path):
     again = {"top1": 0.25, "seconds": 2.0, "evaluation": "0" * 16, "command": "infomax ...", "interval": [0.1, 0.4]}
     others = [{"k": 5}, {"temperature": 0.2}, {"subset_file": "x.txt"}, {"leave_one_out": True}]
     file.write_text("".join(json.dumps({**KNN, **changes}) + "\n" for changes in ({}, *others, again)))
-    rows = [result.row for result in comparison._read_results(file)]
+    rows = [result.row for result in comparison._read_results(file, "file")]
     assert [row.top1 for row in rows] == [0.5] * len(others) + [0.25]
 
 

@@ -285,6 +285,29 @@ def test_evaluations_with_several_seeds_stand_by_their_mean_and_deviation(folder
     assert cells["Linear Top-1"] == "72.0 ± 2.16"
     assert cells["Linear Top-5"] == "90.0 ± 0.00"
     assert "mean of 4 seeds of the evaluation" in words
+    ours = report(run.path, table="mira-10").results[0].text()
+    assert all(f"{run.path.name}, seed {seed} " in ours for seed in range(4))
+
+
+def test_columns_with_other_numbers_of_seeds_are_no_means_of_the_most(folders):
+    run = make_run(folders(), registry.get_recipe("mira", "imagenet_multicrop_400"), data="imagenet")
+    fields = {**TRANSFER, "penalty": 1.0, "penalties": (1e-6, 1e5, 45), "solver": "exact", "converged": True}
+    for data, seed in (("cars", 0), ("cars", 1), ("cars", 2), ("dtd", 0)):
+        keep(run, TransferRow, data=data, **fields, seed=seed, top1=0.5)
+    assert "mean of 1 to 3 seeds of the evaluation" in our_line(run, "mira-11")[0]
+
+
+def test_runs_in_folders_of_the_same_name_have_lines_of_their_own(tmp_path):
+    places = [tmp_path / "a" / "out", tmp_path / "b" / "out", tmp_path / "other"]
+    for place, top1 in zip(places, (0.51, 0.52, 0.53), strict=True):
+        place.parent.mkdir(exist_ok=True)
+        run = make_run(place, registry.get_recipe("mira", "imagenet_multicrop_400"), data="imagenet")
+        keep(run, LinearRow, data="imagenet", probe="mira", top1=top1, top5=0.6)
+    shown = report(*places, places[0], table="mira-2")
+    lines = [(line[0].text.split(",")[0], line[1].text) for line in shown.published[0].rows[-3:]]
+    assert lines == [("ours: a/out", "51.0"), ("ours: b/out", "52.0"), ("ours: other", "53.0")]
+    assert len(shown.results[0].rows) == 3
+    assert [line.partition(":")[0] for line in shown.origins] == ["a/out", "b/out", "other"]
 
 
 def test_an_average_is_that_of_the_means_over_seeds(folders):

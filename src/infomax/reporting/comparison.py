@@ -1,5 +1,6 @@
 """Our results beside those that the papers print."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
@@ -127,7 +128,8 @@ def report(*results: str | PathLike[str], table: str | None = None) -> Report:
     if not results:
         raise ValueError("a run folder or a file of results is wanted; --table list names the published tables")
     tables = [published.table(table)] if table is not None else published.tables()
-    read = [result for place in results for result in _read_results(Path(place))]
+    places = list({Path(place).resolve(): Path(place) for place in results}.values())  # each once
+    read = [r for place, name in zip(places, _shortest_names(places), strict=True) for r in _read_results(place, name)]
     if not read:
         raise ValueError(f"{results[0]} has no results yet; infomax evaluate adds them")
     beside = [
@@ -176,8 +178,23 @@ def _equal(ours: Any, wanted: Any) -> bool:
     return ours is not None and ours == wanted
 
 
-def _read_results(place: Path) -> Iterable[Result]:
+def _shortest_names(places: Sequence[Path]) -> list[str]:
+    """Returns a name for each place: the end of its path, of as many folders as tell it from the other places."""
+    paths = [Path(os.path.abspath(place)).parts for place in places]
+    names = []
+    for path in paths:
+        lengths = range(1, len(path))
+        length = next((n for n in lengths if sum(other[-n:] == path[-n:] for other in paths) == 1), len(path))
+        names.append(str(Path(*path[-length:])))
+    return names
+
+
+def _read_results(place: Path, name: str) -> Iterable[Result]:
     """Returns the results in a run folder or a file; of equal measurements the last.
+
+    Args:
+        place: The run folder or the file.
+        name: Name of the encoder that the run trained.
 
     Raises:
         ValueError: if there is no such folder or file, or a row is damaged.
@@ -189,14 +206,13 @@ def _read_results(place: Path) -> Iterable[Result]:
             raise ValueError(f"{place} has no results yet; infomax evaluate adds them to {file}")
     elif not place.is_file():
         raise ValueError(f"{place} is neither a run folder nor a file of results")
-    title = place.name or place.resolve().name
     results: dict[tuple, Result] = {}
     for row in read_results(file):
         trained = row.representation == "trained encoder"
         key = _measurement(row)
         results.pop(key, None)
         training = _training(run, row) if run is not None and trained else None
-        results[key] = Result(title if trained else row.representation, row, training)
+        results[key] = Result(name if trained else row.representation, row, training)
     return results.values()
 
 
@@ -239,9 +255,16 @@ def _our_tables(results: Sequence[Result]) -> list[Table]:
     tables = []
     for (protocol, data, subset), group in groups.items():
         title = f"{protocol}, {data}{f', {subset} of the labels' if subset else ''}: ours, in %"
-        names = [result.name for result in group]
+        names = [_name_with_seed(result, group) for result in group]
         tables.append(rows_table([result.row for result in group], names, hidden={"data"}, title=title))
     return tables
+
+
+def _name_with_seed(result: Result, group: Sequence[Result]) -> str:
+    """Returns the encoder's name, with the seed of its evaluation if the table has several of them."""
+    seeds = {getattr(other.row, "seed", None) for other in group if other.name == result.name} - {None}
+    seed = getattr(result.row, "seed", None)
+    return result.name if seed is None or len(seeds) == 1 else f"{result.name}, seed {seed}"
 
 
 def _published_table(paper: published.Table, results: Sequence[Result]) -> Table:
@@ -288,7 +311,9 @@ def _our_line(paper: published.Table, name: str, results: list[Result]) -> list[
         average = _average(paper, scores) if column.data == "average" else None
         cells.append(_cell(scores[column.name] if average is None else [average]))
     remarks = _training_remarks(paper, pairs)
-    if (seeds := max(map(len, scores.values()))) > 1:
+    counts = [len(column_scores) for column_scores in scores.values() if column_scores]
+    if (most := max(counts)) > 1:
+        seeds = most if min(counts) == most else f"{min(counts)} to {most}"
         remarks.append(f"mean of {seeds} seeds of the evaluation")
     remarks += [words for column, result in pairs for words in departures(result.row, column, paper.paper)]
     return [", ".join([f"ours: {name}", *dict.fromkeys(remarks)]), *cells]
