@@ -446,3 +446,11 @@ def test_the_range_of_numbers_is_kept_with_the_run(tmp_path, capsys):
     assert torch.equal(infomax.embed(run.path, data, workers=0)[0], features)
     assert "--value-range -1000,2000 is taken, with which" in capsys.readouterr().err
     assert not torch.equal(infomax.embed(run.path, data, value_range="-1000,1000", workers=0)[0], features)
+
+
+def test_one_image_alone_is_refused_in_plain_words(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (12, 12), (9, 90, 200)).save(tmp_path / "images" / "a.png")
+    with pytest.raises(ValueError, match="is one image alone; training compares images with each other"):
+        pretrain(data=str(tmp_path / "images"), out=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
