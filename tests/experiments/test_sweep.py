@@ -25,7 +25,7 @@ from infomax.evaluation.results import append_result
 from infomax.evaluation.run import evaluation_hash
 from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import Sweep, SweepRun, define_sweep
-from infomax.experiments.sweep_results import collect_results
+from infomax.experiments.sweep_results import SweepCell, SweepResult, collect_results
 from infomax.experiments.sweep_runner import run_sweep
 from infomax.papers import published
 from infomax.recipes import registry
@@ -528,3 +528,17 @@ def test_the_function_returns_runs_and_cells(tmp_path):
     assert len(result.commands) == 2
     assert result.table().text().endswith("ours: with --epochs 1")
     assert not result.has_scores
+
+
+def test_a_line_says_how_many_seeds_its_columns_have():
+    def line(*counts):
+        cells = [SweepCell("mira", f"column {i}", (50.0,) * count) for i, count in enumerate(counts)]
+        result = SweepResult(
+            runs=(), evaluations=(), cells=tuple(cells), title="", changes=(), failures=(), commands=()
+        )
+        return result.table().rows[0][0].text
+
+    assert line(0, 0) == "mira: ours, no run yet"
+    assert line(0, 1) == "mira: ours, 1 seed"
+    assert line(4, 4).startswith("mira: ours, 4 seeds")
+    assert line(1, 4).startswith("mira: ours, 1 to 4 seeds")

@@ -89,11 +89,18 @@ class SweepResult:
             cells = {cell.column: cell for cell in self.cells if cell.line == line}
             if any(cell.paper is not None for cell in cells.values()):
                 lines.append([f"{line}: paper", *(cells[c].theirs if c in cells else EMPTY for c in columns)])
-            seeds = max(len(cell.scores) for cell in cells.values())
-            count = "no run yet" if seeds == 0 else f"{seeds} seed{'s' if seeds > 1 else ''}{self._of_what(seeds)}"
+            count = self._count_seeds([len(cell.scores) for cell in cells.values() if cell.scores])
             lines.append([f"{line}: ours, {count}", *(cells[c].ours if c in cells else EMPTY for c in columns)])
         notes = [f"ours: with {' '.join(self.changes)}"] if self.changes else []
         return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=self.title, notes=notes)
+
+    def _count_seeds(self, counts: Sequence[int]) -> str:
+        """Returns words for the numbers of seeds of a line's cells; cells that have none are left out."""
+        if not counts:
+            return "no run yet"
+        least, most = min(counts), max(counts)
+        words = f"{most} seed{'s' if most > 1 else ''}" if least == most else f"{least} to {most} seeds"
+        return words + self._of_what(most)
 
     def _of_what(self, seeds: int) -> str:
         """Returns words for what the seeds are of, if runs are evaluated with several."""
@@ -178,8 +185,7 @@ def _run_scores(run: SweepRun, column: Column, table: published.Table) -> list[f
         return [score for evaluation in evaluations for score in _score(run, evaluation, column.metric)]
     parts = [c for c in table.columns if c.protocol == column.protocol and c.data != "average"]
     scores = [_run_scores(run, part, table) for part in parts]
-    seeds = min(map(len, scores))
-    return [mean(part[min(i, len(part) - 1)] for part in scores) for i in range(seeds)]
+    return [mean(of_one_seed) for of_one_seed in zip(*scores, strict=False)]  # of the seeds that all have
 
 
 def _evaluations_of(run: SweepRun, column: Column) -> list[Evaluation]:
