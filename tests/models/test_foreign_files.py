@@ -107,6 +107,16 @@ def test_a_whole_module(tmp_path):
     assert same_features(encoder, source, 64)
 
 
+def test_a_whole_module_and_complex_numbers_in_a_file_of_the_old_format(tmp_path):
+    """Such a file has the source code of the module's classes beside them."""
+    model, file = nn.Sequential(nn.Linear(2, 3)), tmp_path / "model.pth"
+    content = {"model": model, "frequencies": torch.tensor([1 + 2j]), "arguments": argparse.Namespace()}
+    torch.save(content, file, _use_new_zipfile_serialization=False)
+    read = read_tensors(file)
+    assert torch.equal(dict(_tensor_dictionaries(read))["model."]["0.weight"], model[0].weight)
+    assert torch.equal(read["frequencies"], content["frequencies"])
+
+
 def children(source, *, pooling=True, activation=True):
     layers = [source.conv1, source.bn1, *([nn.ReLU()] * activation), *([nn.Identity()] * pooling)]
     return nn.Sequential(*layers, source.layer1, source.layer2, source.layer3, source.layer4, nn.AdaptiveAvgPool2d(1))

@@ -74,3 +74,10 @@ def test_a_collapsed_run_says_so_in_its_last_line_and_in_its_metrics(tmp_path, m
     assert out == f"{tmp_path}/run is done, but its encoder has collapsed: all images have the same representation\n"
     assert err.count(COLLAPSED) == (2 if labelled else 1)
     assert Run(tmp_path / "run").collapsed
+
+
+def test_measured_values_that_are_not_finite_stop_no_finished_run(tmp_path):
+    run = Run(tmp_path)
+    run.append_row("metrics.jsonl", {"step": 3, "epoch": 0, "loss": 1.0, "entropy": float("-inf")})
+    run.append_row("metrics.jsonl", {"step": 3, "epoch": 0, "collapsed": 1})
+    assert run.collapsed

@@ -203,7 +203,10 @@ class _InertUnpickler(pickle.Unpickler):
         return type("Placeholder", (Placeholder,), {})
 
     def persistent_load(self, pid: Any, /) -> Any:
-        """Returns the storage of an identifier."""
+        """Returns the storage of an identifier, or the placeholder of a module's class, beside which old files of
+        torch.save keep the class's source code."""
+        if isinstance(pid, tuple) and len(pid) == 4 and pid[0] == "module" and _is_placeholder_type(pid[1]):
+            return pid[1]
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or not isinstance(pid[1], _Function):
             raise _NoDataError("it refers to something that is no tensor")
         dtype, key, count = pid[1](), str(pid[2]), pid[4]
@@ -214,10 +217,15 @@ class _InertUnpickler(pickle.Unpickler):
         return self.storage(dtype, key, count)
 
 
+def _is_placeholder_type(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, Placeholder)
+
+
 def _storage_dtype(name: str) -> torch.dtype | None:
     """Returns the type of the numbers in a storage, by the storage's name in a pickle."""
     kinds = {"Float": "float32", "Double": "float64", "Half": "float16", "BFloat16": "bfloat16", "Long": "int64"}
     kinds |= {"Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8", "Bool": "bool", "Untyped": "uint8"}
+    kinds |= {"ComplexFloat": "complex64", "ComplexDouble": "complex128"}
     kind = kinds.get(name.removesuffix("Storage"))
     return None if kind is None else getattr(torch, kind)
 

@@ -45,7 +45,7 @@ class RunConfig(TypedDict):
 
 
 ROWS: dict[str, dict[str, Any]] = {
-    "metrics.jsonl": {"step": int, "": bool | int | float | str | None},
+    "metrics.jsonl": {"step": int, "": bool | int | float | str | None},  # here NaN and infinity are numbers too
     "unreadable.jsonl": {"image": str},
 }
 """The types of the values in files of lines by their keys; the key "" stands for all others."""
@@ -216,7 +216,8 @@ class Run:
         kinds = ROWS.get(file, {})
         for number, row in enumerate(rows, start=1):
             for key, value in row.items():
-                parse_value(value, kinds.get(key, kinds.get("", Any)), f"{path}, row {number}: {key[:60]}")
+                if key in kinds or not isinstance(value, float):  # every float, as NaN, may stand for a measured value
+                    parse_value(value, kinds.get(key, kinds.get("", Any)), f"{path}, row {number}: {key[:60]}")
             if missing := kinds.keys() - row.keys() - {""}:
                 raise ValueError(f"{path}, row {number}: {min(missing)} is missing")
         return rows
