@@ -87,7 +87,8 @@ def test_an_extension_is_recorded_said_and_fits_no_published_column(tmp_path, im
     run = go(tmp_path / "run", images)
     capsys.readouterr()
     extend(run.path, 5)
-    assert "run is extended to 5 epochs: the last 3 have a schedule of their own" in capsys.readouterr().err
+    line = "run is extended to 5 epochs; those that are added, 3, have a schedule of their own"
+    assert line in capsys.readouterr().err
     assert run.config["extended"] == [{"step": 6, "epochs": 3}]
     assert run.recipe.epochs == 5
     assert run.finished

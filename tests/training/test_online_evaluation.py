@@ -323,7 +323,7 @@ def test_without_labels_or_an_end_there_is_no_row(arrays, tmp_path):
     for encoder, data, message in (
         (unlabelled, None, "no scores of an online classifier at its last step"),
         (stopped, None, "is not finished"),
-        (unlabelled, "digits", "has other images than"),
+        (unlabelled, "digits", "are not those that"),
         ("timm:resnet18", arrays / "one.npz", "no run folder"),
     ):
         with pytest.raises(ValueError, match=message):

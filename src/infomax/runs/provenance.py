@@ -15,7 +15,7 @@ def provenance() -> dict[str, Any]:
     packages = ("infomax", "torch", "torchvision", "timm", "numpy")
     return {
         "command": sys.argv,
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "commit": _commit(),
         "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

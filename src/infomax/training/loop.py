@@ -35,7 +35,7 @@ from infomax.training.metrics_log import MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
 from infomax.training.options import LaunchOptions
 from infomax.training.replay import capture
-from infomax.training.rescue import FolderGoneError, check_folder, folder_number, rescue_folder, save_elsewhere
+from infomax.training.rescue import FolderGoneError, check_folder, rescue_folder, save_elsewhere
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints, at least
 SAVE_SHARE = 0.01  # the share of the time that saving may take
@@ -150,7 +150,7 @@ class TrainingLoop:
 
     def __init__(self, run: Run, launch: LaunchOptions, device: torch.device, source: Source):
         self.run, self.launch, self.device = run, launch, device
-        self.config, self.folder_number = run.config, folder_number(run.path)
+        self.config = run.config
         self.rescue_copy: Path | None = None
         self.source, self.collapse_checked_at = source, -1
         self.recipe = recipe = run.recipe
@@ -223,7 +223,7 @@ class TrainingLoop:
         if not isinstance(error, OSError):
             return
         try:
-            check_folder(self.run.path, self.folder_number)
+            check_folder(self.run.path, self.config)
         except FolderGoneError as gone:
             if self.rescue_copy is None:
                 raise gone from error
@@ -384,7 +384,7 @@ class TrainingLoop:
         state = {**engine.state(), **probe, "seconds": seconds, "skipped": self.skipped}
         folder = self.run.path / "checkpoints"
         try:
-            check_folder(self.run.path, self.folder_number)
+            check_folder(self.run.path, self.config)
             checkpoints.save(folder, state)
             self.save_encoder()
             self.saved_step = engine.steps_done

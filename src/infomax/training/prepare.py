@@ -111,8 +111,8 @@ def _write_run_folder(
                 checkpoint_to_resume(resumed)  # without one, the run is to stay as it is: finished
                 resumed.extend(recipe.epochs)
                 note(
-                    f"{resumed.path} is extended to {recipe.epochs} epochs: the last {resumed.stages[-1]} have a "
-                    "schedule of their own, with warm-up and decay"
+                    f"{resumed.path} is extended to {recipe.epochs} epochs; those that are added, "
+                    f"{resumed.stages[-1]}, have a schedule of their own, with warm-up and decay"
                 )
             times_before = resumed.times_hash
             resumed.note_resumption(config["images"], config["launch"])
@@ -280,8 +280,8 @@ def _open_again(run: Run, location: DataLocation, options: PretrainOptions) -> S
         if options.given_location():
             raise
         raise ValueError(
-            f"--resume {run.path}: the images that it was trained on cannot be opened ({error}); if they were moved, "
-            "name their new place by --data"
+            f"--resume {run.path}: the images that it was trained on cannot be opened ({error}); if that is "
+            "for they were moved, name their new place by --data"
         ) from error
 
 

@@ -17,21 +17,23 @@ class FolderGoneError(OSError):
     """An error that says that a run folder was removed, moved or replaced while the run trained."""
 
 
-def folder_number(folder: Path) -> int:
-    """Returns the number that the file system has given to a folder; it stays if the folder is moved."""
-    return folder.stat().st_ino
+def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
+    """Checks that a folder is still that of a run.
 
+    The folder's number on the disk does not tell: some network file systems give a new one from time to time.
 
-def check_folder(folder: Path, number: int) -> None:
-    """Checks that a run folder is still the one with this number.
+    Args:
+        folder: The run folder.
+        config: What its ``config.json`` held when the training began.
 
     Raises:
-        FolderGoneError: if it was removed, moved or replaced by another one.
+        FolderGoneError: if it was removed, moved or replaced by that of another run.
     """
     try:
-        if folder_number(folder) == number and (folder / "config.json").is_file():
+        now = json.loads((folder / "config.json").read_bytes())
+        if now.get("started") == config.get("started"):
             return
-    except OSError:
+    except (OSError, ValueError, AttributeError):
         pass
     raise FolderGoneError(f"{folder} was removed, moved or replaced while the run trained")
 

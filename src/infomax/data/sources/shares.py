@@ -31,15 +31,18 @@ def published_list(data: str, data_dir: Path, share: str) -> str | None:
         return None
     file = data_dir / LISTS / f"{share}.txt"
     if not file.is_file():
-        raise ValueError(f"--subset {share} of imagenet is SimCLR's list of images, which is wanted as {file}")
+        raise ValueError(
+            f"--subset {share} of imagenet is SimCLR's list of images, which is wanted as {file}; it lies in "
+            f"{LISTS} of https://github.com/google-research/simclr"
+        )
     return str(file)
 
 
 def draw_share(source: Source, share: str) -> Source:
     """Returns the source with a share of the labelled images of each class, drawn at random, the same each time.
 
-    Each class keeps one image at least. If the source has no labelled test split, the images that are tested on are
-    taken before the draw: they are those of the whole data set.
+    The number is rounded up in each class, which so keeps one image at least. If the source has no labelled test split,
+    the images that are tested on are taken before the draw: they are those of the whole data set.
 
     Args:
         source: The images.

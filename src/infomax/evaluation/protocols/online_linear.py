@@ -71,7 +71,10 @@ def run(
         raise ValueError(f"online-linear is of a run: {encoder} is no run folder, and no classifier learned beside it")
     start, folder = time.perf_counter(), Run(Path(encoder))
     if source.pretraining.fingerprint() != folder.config["fingerprint"]:
-        raise ValueError(f"--data {source.name} has other images than {encoder} was trained on; leave out --data")
+        raise ValueError(
+            f"the images of {source.name} are not those that {encoder} was trained on; "
+            "leave out --data, --classes and --subset"
+        )
     values = {
         "protocol": "online-linear",
         "data": source.name,
