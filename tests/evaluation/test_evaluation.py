@@ -237,6 +237,22 @@ def test_embed_tells_the_images_of_two_arrays_apart(folder):
         embed(folder, "digits", device="gpu")
 
 
+def test_embed_takes_all_images_by_the_names_of_their_splits_and_says_what_is_left_out(folder, tmp_path, capsys):
+    pixels, labels = np.random.default_rng(0).integers(0, 255, (20, 8, 8, 3), np.uint8), np.arange(20) % 2
+    without_labels = {"train_images": pixels[:10], "test_images": pixels[10:]}
+    np.savez(tmp_path / "unlabelled.npz", **without_labels)
+    names = embed(folder, tmp_path / "unlabelled.npz")[1]
+    assert (len(names), names[0], names[-1]) == (20, "train/0", "test/9")
+
+    np.savez(tmp_path / "half.npz", **without_labels, train_labels=labels[:10])
+    assert embed(folder, tmp_path / "half.npz")[1][-1] == "test/9"
+    assert "test is not tested on" in capsys.readouterr().err
+
+    arrays = {"val_images": pixels[10:15], "val_labels": labels[10:15], "train_labels": labels[:10]}
+    np.savez(tmp_path / "val.npz", **without_labels, **arrays)
+    assert embed(folder, tmp_path / "val.npz")[1][-1] == "val/4"
+
+
 def test_evenly_takes_all_or_the_stated_number():
     part = LabelledImages(open_source("digits").train, np.arange(100), np.arange(100))
     assert part.subsample(100) is part

@@ -22,7 +22,7 @@ class Source:
     train: Images | Stream
     """Images to train on, with labels if there are any."""
     test: Images | None = None
-    """Images to test on, if the data set keeps them apart."""
+    """Images to test on, if the data set keeps them apart; they are embedded even if they have no labels."""
     val: Images | None = None
     """Images to choose settings by, if the data set keeps them apart."""
     unlabelled: Images | None = None
@@ -201,7 +201,8 @@ def describe_splits(source: Source, *, to_train: bool, notes_alone: bool = False
     else:
         splits = labelled_splits(source)
         count = len(splits[1].index) if splits is not None else len(source.test or ())
-        reason = "" if source.test is not None else ", for there is no labelled test split"
+        is_labelled = source.test is not None and source.test.labels is not None
+        reason = "" if is_labelled else ", for there is no labelled test split"
         lines.append(f"tests on {origin}: {counted(count)}{reason}")
     if source.val is not None and source.val.labels is not None:
         lines.append(f"has {_sized(source.val_split, 'val', source.val)}, for protocols that choose settings")

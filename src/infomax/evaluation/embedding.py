@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.data.images import ArrayImages
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits
 from infomax.data.streams import Stream
@@ -31,8 +30,9 @@ def embed(
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
     """Computes the features of all images of ``data``, and returns them with the name of each image.
 
-    A name is the file's path relative to ``data``, or the image's number in its array. If ``data`` has a test split,
-    its images follow the training images.
+    A name is the file's path relative to ``data``, or the image's number in its array, after the name of the split if
+    there are two. The images to test on follow the training images: those of the test split, or of a validation split
+    where that one alone has usable labels. Lines on stderr say what was decided about the data, as images left out.
 
     Args:
         encoder: A run folder, or anything else that :func:`infomax.models.pretrained.open_encoder` takes.
@@ -56,12 +56,14 @@ def embed(
             show(line, file=sys.stderr)
     if isinstance(source.train, Stream):
         raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
-    splits = {name: images for name, images in (("train", source.train), ("test", source.test)) if images is not None}
+    splits = {source.train_split or "train": source.train}
+    if source.test is not None:
+        splits[source.test_split or "test"] = source.test
     features = [
         extract_features(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
         for images in splits.values()
     ]
-    numbered = len(splits) > 1 and isinstance(source.train, ArrayImages)  # both count from 0: names need the split
+    numbered = len(splits) > 1 and source.train.name(0).isdecimal()  # both count from 0: names need the split
     names = [
         f"{split}/{images.name(i)}" if numbered else images.name(i)
         for split, images in splits.items()

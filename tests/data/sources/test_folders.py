@@ -173,7 +173,7 @@ def test_splits_of_joined_folders_number_their_classes_alike(tmp_path):
         assert images.classes == ["a", "b", "c", "d"]
         assert [images.classes[i] for i in images.labels] == [images.name(i).split("/")[-2] for i in range(len(images))]
     (tmp_path / "B" / "a" / "3.png").rename(tmp_path / "B" / "3.png")
-    assert open_source(f"{tmp_path / 'A'},{tmp_path / 'B'}").test is None  # no classes to judge by
+    assert open_source(f"{tmp_path / 'A'},{tmp_path / 'B'}").test.labels is None  # no classes to judge by
 
 
 def test_links_to_one_folder_count_each_and_a_link_to_itself_is_none(root, tmp_path):

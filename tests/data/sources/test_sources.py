@@ -6,7 +6,7 @@ from PIL import Image
 
 from infomax.data.images import ArrayImages, FileImages
 from infomax.data.sources.location import open_source
-from infomax.data.splits import labelled_splits
+from infomax.data.splits import labelled_splits, why_not_labelled
 
 
 def save(path, mode="RGB", size=(12, 10), value=100, **options):
@@ -78,15 +78,16 @@ def test_train_and_test_folders_are_splits(tmp_path, name):
     assert source.test.files[0] == f"{name}/a/0.png"
 
 
-def test_a_test_folder_without_labels_is_used_for_nothing(tmp_path):
+def test_a_test_folder_without_labels_is_not_tested_on(tmp_path):
     for name in ("train/a/1.png", "train/b/1.png", "test/1.png", "val/b/1.png"):
         save(tmp_path / name)
     source = open_source(str(tmp_path))
     assert source.test.files == ["val/b/1.png"]
     (tmp_path / "val/b/1.png").rename(tmp_path / "val/1.png")
     source = open_source(str(tmp_path))
-    assert source.test is None
+    assert source.test.labels is None
     assert len(source.train) == 2
+    assert why_not_labelled(source).startswith("there is no labelled test split")
 
 
 def test_a_train_folder_alone_has_classes(tmp_path):

@@ -88,7 +88,7 @@ def test_test_images_of_classes_without_training_images_are_left_out_and_named()
 
 def test_a_test_split_of_other_classes_is_never_replaced_by_training_images():
     source = assemble_source("x", {"train": TRAIN, "test": found([0, 1], "emu", "gnu")})
-    assert source.test is None
+    assert source.test.labels is None
     assert labelled_splits(source) is None
     assert why_not_labelled(source) == (
         "test has the classes emu, gnu, none of which is one of those to train on, cat, dog"

@@ -32,7 +32,8 @@ def assemble_source(
     """Chooses which split is for what, and numbers the classes of all splits as those of the training images.
 
     Test images of classes that the training images lack are left out. If no class is common, the split has no usable
-    labels; if there is no other one to test on, the source has no labels to evaluate by.
+    labels; if there is no other one to test on, the source has no labels to evaluate by. Test images without usable
+    labels stay, without labels.
 
     Args:
         data: The source's name.
@@ -60,9 +61,9 @@ def assemble_source(
             continue
         found, note = numbered[name]
         notes += [note] if note else []
-        if found.images.labels is not None:
+        if found.images.labels is not None or role == "test":  # test images without labels are embedded
             kept[role] = found.images
-        elif not no_labels_reason:
+        if found.images.labels is None and not no_labels_reason:
             if role == "test" and splits[name].images.labels is not None:  # labels of other classes alone
                 no_labels_reason = f"{_split(name)} {found.no_labels_reason}"
             else:
