@@ -453,3 +453,9 @@ def test_keys_are_whole_numbers_that_an_array_holds(stream):
     assert keys.dtype == np.int64
     assert (keys >= 0).all()
     assert len(set(keys.tolist())) == COUNT
+
+
+def test_shards_that_hold_fewer_images_than_said_are_one_error(tmp_path):
+    write_shard(tmp_path / "s.tar", [("n01.0001.png", encoded(1))])  # the part .0001.png is none
+    with pytest.raises(ValueError, match="there are no images"):
+        first_readable(preview_images(open_source(f"wds:{tmp_path / 's.tar'}#5")), 0)

@@ -274,12 +274,12 @@ def first_readable(images: Images, start: int) -> tuple[int, Image.Image]:
     After the last image the search goes on with the first; at most :data:`MAX_TRIES` images are tried.
 
     Raises:
-        ValueError: naming the image at ``start``, if none can be decoded.
+        ValueError: naming the image at ``start``, if none can be decoded; or if there are no images.
     """
     first_error = None
-    for index in range(start, start + MAX_TRIES):
+    for index in range(start, start + MAX_TRIES if len(images) else start):
         try:
             return index % len(images), images.open(index % len(images))
         except ValueError as error:
             first_error = first_error or error
-    raise first_error or ValueError("no images")
+    raise first_error or ValueError("there are no images in the data")

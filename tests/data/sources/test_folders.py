@@ -211,3 +211,18 @@ def test_views_plan_and_embed_say_what_is_left_out_too(tmp_path, capsys, monkeyp
     save_encoder(build_encoder(**settings), settings, Preprocessing(resize=8, size=8), tmp_path / "encoder")
     infomax.embed(tmp_path / "encoder", data, workers=0)
     assert line in capsys.readouterr().err
+
+
+def test_an_unlabelled_test_split_takes_no_place_of_labelled_validation_splits_of_other_names(tmp_path):
+    for path in ("A/train", "A/valid", "B/train", "B/val"):
+        for name in ("a/0.png", "a/1.png", "b/0.png"):
+            file = tmp_path / path / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(file)
+    (tmp_path / "B" / "test").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "B" / "test" / "0.png")
+    source = open_source(f"{tmp_path / 'A'},{tmp_path / 'B'}")
+    assert source.test_split == "val"
+    assert sorted(source.test.name(i).removeprefix(f"{tmp_path}/") for i in range(len(source.test))) == [
+        f"{part}/{name}" for part in ("A/valid", "B/val") for name in ("a/0.png", "a/1.png", "b/0.png")
+    ]

@@ -392,8 +392,11 @@ def open_folders(data: str, roots: Sequence[Path]) -> Source:
     for role in ("train", "test", "val", "unlabelled"):
         of_role = [(root, found[name]) for root, found, chosen in parts if (name := getattr(chosen, role)) is not None]
         names = {getattr(chosen, role) for _, _, chosen in parts} - {None}
+        if len(names) > 1:  # as val and valid, which both may be tested on
+            names = {role_of(name) or role for name in names}
         if of_role:
-            splits[names.pop() if len(names) == 1 else role] = _join_splits(of_role)
+            name = names.pop() if len(names) == 1 else role
+            splits[role if name in splits else name] = _join_splits(of_role)
     return assemble_source(data, splits, notes=[*notes, *note_left_out(left_out)], folders=roots)
 
 
