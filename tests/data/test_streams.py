@@ -20,7 +20,7 @@ from infomax.data.images import first_readable
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import TrainingImages
 from infomax.data.sources.location import open_source
-from infomax.data.sources.shards import expand_braces
+from infomax.data.sources.shards import ShardStream, expand_braces
 from infomax.data.splits import labelled_splits, preview_images
 from infomax.data.streams import Stream
 
@@ -350,8 +350,8 @@ def test_the_image_of_each_sample_is_trained_on(tmp_path, members, expected):
 
 
 def test_a_shard_without_images_says_what_is_in_it(tmp_path):
-    write_shard(tmp_path / "s.tar", [("2020.01.02.jpg", b""), ("a.img", b"")])
-    with pytest.raises(ValueError, match=r"found 1 x \.01\.02\.jpg, 1 x \.img, want files such as 0001\.jpg"):
+    write_shard(tmp_path / "s.tar", [("2020.01.02.txt", b""), ("a.img", b"")])
+    with pytest.raises(ValueError, match=r"found 1 x \.txt, 1 x \.img, want files such as 0001\.jpg"):
         open_source(f"wds:{tmp_path / 's.tar'}")
 
 
@@ -384,7 +384,7 @@ def test_a_header_that_claims_an_enormous_size_takes_no_memory(tmp_path, kind):
     with pytest.raises(ValueError, match=r"s\.tar breaks off"):
         open_source(f"wds:{tmp_path / 's.tar'}")
     with pytest.raises(OSError, match=r"s\.tar breaks off"):
-        list(open_source(f"wds:{tmp_path / 's.tar'}#4").train._read(None, 0, 1))
+        list(ShardStream([str(tmp_path / "s.tar")], 4)._read(None, 0, 1))
 
 
 def test_links_and_devices_in_a_shard_are_left_out(tmp_path):
@@ -456,6 +456,15 @@ def test_keys_are_whole_numbers_that_an_array_holds(stream):
 
 
 def test_shards_that_hold_fewer_images_than_said_are_one_error(tmp_path):
-    write_shard(tmp_path / "s.tar", [("n01.0001.png", encoded(1))])  # the part .0001.png is none
+    write_shard(tmp_path / "s.tar", [("n01.txt", b"")])
     with pytest.raises(ValueError, match="there are no images"):
         first_readable(preview_images(open_source(f"wds:{tmp_path / 's.tar'}#5")), 0)
+
+
+@pytest.mark.parametrize("count", ["", "#3"])
+def test_images_whose_names_have_several_dots_are_read(tmp_path, count):
+    """Without any image named as 0001.png, the last dot begins the suffix, whether the images are counted or not."""
+    write_shard(tmp_path / "s.tar", [(f"n01.000{i}.png", encoded(i)) for i in range(3)])
+    source = open_source(f"wds:{tmp_path / 's.tar'}{count}")
+    assert numbers_of(source.train) == [0, 1, 2]
+    assert "names in the shards have several dots" in " ".join(source.notes)

@@ -49,6 +49,8 @@ class ShardStream(Stream):
     image_count: int
     """Number of images in all of them."""
     decoding: Decoding = Decoding()
+    last_dot: bool = False
+    """Whether a part's suffix begins at the last dot of its name, for shards whose names have dots themselves."""
 
     def decoded_by(self, decoding: Decoding) -> "ShardStream":
         return replace(self, decoding=decoding)
@@ -70,19 +72,23 @@ class ShardStream(Stream):
         rng = random.Random(seed)
         shards = self.shards if seed is None else rng.sample(self.shards, len(self.shards))
         divides_evenly = len(shards) % world_size == 0
-        images = chain.from_iterable(map(_read_shard, shards[rank::world_size] if divides_evenly else shards))
+        images = chain.from_iterable(
+            _read_shard(shard, self.last_dot) for shard in (shards[rank::world_size] if divides_evenly else shards)
+        )
         images = images if divides_evenly else islice(images, rank, None, world_size)
         yield from images if seed is None else _shuffled(images, rng)
 
 
-def _read_shard(shard: str) -> Iterator[tuple[str, bytes]]:
+def _read_shard(shard: str, last_dot: bool) -> Iterator[tuple[str, bytes]]:
     """Yields the name and bytes of the image of each sample in a tar file, here or at an address, while it is read."""
     try:
         with closing(_open_file(shard)) as file, tarfile.open(fileobj=file, mode="r|*") as tar:
-            for _, members in groupby(filter(_is_visible, _files(tar)), lambda member: _split_name(member.name)[0]):
+            for _, members in groupby(
+                filter(_is_visible, _files(tar)), lambda member: _split_name(member.name, last_dot)[0]
+            ):
                 best, name, content = len(SUFFIX_RANKS), "", b""
                 for member in members:  # the stream cannot go back: the best image so far is kept
-                    rank = _suffix_rank(_split_name(member.name)[1])
+                    rank = _suffix_rank(_split_name(member.name, last_dot)[1])
                     if rank < best:
                         best, name, content = rank, member.name, _read_member(tar, member)
                 if name:
@@ -98,7 +104,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _broken_off(shard: str, error: Exception) -> str:
-    return f"{shard} breaks off or is no tar file: {error or type(error).__name__}"
+    return f"{shard} breaks off or is no tar file: {str(error) or type(error).__name__}"
 
 
 def _open_file(shard: str) -> BinaryIO | Any:
@@ -148,10 +154,15 @@ def _is_visible(member: tarfile.TarInfo) -> bool:
     return not any(is_litter(part) or (part.startswith(".") and part != ".") for part in member.name.split("/"))
 
 
-def _split_name(name: str) -> tuple[str, str]:
-    """Returns a member's sample, and the suffix of the part: ``a/0001.seg.png`` is ``a/0001`` and ``.seg.png``."""
+def _split_name(name: str, last_dot: bool) -> tuple[str, str]:
+    """Returns a member's sample, and the suffix of the part: ``a/0001.seg.png`` is ``a/0001`` and ``.seg.png``.
+
+    Args:
+        name: The member's name.
+        last_dot: Whether the suffix begins at the last dot instead: then it is ``a/0001.seg`` and ``.png``.
+    """
     folder, slash, file = name.rpartition("/")
-    sample, dot, part = file.partition(".")
+    sample, dot, part = file.rpartition(".") if last_dot and "." in file else file.partition(".")
     return f"{folder}{slash}{sample}", f"{dot}{part}".lower() if dot else "no suffix"
 
 
@@ -192,10 +203,11 @@ def open_shards(data: str, pattern: str) -> Source:
     if not shards or missing:
         commands = "; a command, as pipe: names one, is never run" if "pipe:" in pattern else ""
         raise ValueError(f"no such shard: {missing[0] if missing else pattern}{commands}")
+    last_dot = not addresses and not _has_plain_image(shards[0])
     if image_count is None:
         if addresses:
             raise ValueError(f"the number of images is not known; give it at the end, as in {data}#1281167")
-        image_count, left_out = _count_images(shards)
+        image_count, left_out = _count_images(shards, last_dot)
         data = f"{data}#{image_count}"
     else:
         left_out = Counter()
@@ -206,7 +218,9 @@ def open_shards(data: str, pattern: str) -> Source:
         )
     notes = ["no labels of shards are used; of each sample, its image is trained on, as 0001.jpg"]
     notes += [f"left out {kinds}"] if kinds else []
-    return Source(data, ShardStream(shards, image_count), notes=tuple(notes))
+    if last_dot:
+        notes.append("names in the shards have several dots: the last one is taken for the beginning of the suffix")
+    return Source(data, ShardStream(shards, image_count, last_dot=last_dot), notes=tuple(notes))
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -274,7 +288,17 @@ def _matching_files(shard: str) -> list[str]:
     return sorted(glob.glob(os.path.join(folder, name)))
 
 
-def _count_images(shards: Sequence[str]) -> tuple[int, Counter[str]]:
+def _has_plain_image(shard: str) -> bool:
+    """Returns whether a tar file on this machine has an image whose name has one dot, as ``0001.jpg``."""
+    try:
+        with tarfile.open(shard) as tar:
+            visible = filter(_is_visible, _files(tar))
+            return any(_split_name(member.name, last_dot=False)[1] in IMAGE_SUFFIXES for member in visible)
+    except (*DAMAGED, OSError) as error:
+        raise ValueError(_broken_off(shard, error)) from error
+
+
+def _count_images(shards: Sequence[str], last_dot: bool) -> tuple[int, Counter[str]]:
     """Counts the images in tar files on this machine, of which only the headers are read.
 
     Returns:
@@ -287,7 +311,7 @@ def _count_images(shards: Sequence[str]) -> tuple[int, Counter[str]]:
                 members = list(_files(tar))
         except (*DAMAGED, OSError) as error:
             raise ValueError(_broken_off(shard, error)) from error
-        parts = [_split_name(member.name) for member in members if _is_visible(member)]
+        parts = [_split_name(member.name, last_dot) for member in members if _is_visible(member)]
         left_out["hidden files"] += len(members) - len(parts)
         for _, sample in groupby(parts, lambda part: part[0]):
             suffixes = sorted((suffix for _, suffix in sample), key=_suffix_rank)
