@@ -75,7 +75,7 @@ class Stream(ABC):
 
     @property
     def decoding(self) -> Decoding:
-        """What the user decided about how files become pixels."""
+        """Returns what the user decided about how files become pixels."""
         return Decoding()
 
     def decoded_by(self, decoding: Decoding) -> "Stream":

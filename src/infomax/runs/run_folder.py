@@ -17,7 +17,7 @@ from infomax.runtime.locks import LOCK_FILE
 
 
 class Extension(TypedDict):
-    """How a finished run was extended: after which step, and by how many epochs."""
+    """A typed dictionary that says after which step, and by how many epochs, a finished run was extended."""
 
     step: int
     epochs: int

@@ -110,16 +110,14 @@ def _choose_arrays(headers: Mapping[str, ArrayHeader]) -> tuple[dict[str, tuple[
         ValueError: if no array, or several, can be the images to train on.
     """
     notes: list[str] = []
-    images, labels = (
-        {kind: _by_split(headers, kind) for kind in ("images", "labels")}[k] for k in ("images", "labels")
-    )
+    images, labels = _by_split(headers, "images"), _by_split(headers, "labels")
     if not any(name == "" or role_of(name) == "train" for name in images):
         likely = [key for key, header in headers.items() if header.like_images]
         if len(likely) != 1 or images:
-            found = listed([f"{key} ({header})" for key, header in headers.items()]) or "nothing"
+            arrays = listed([f"{key} ({header})" for key, header in headers.items()]) or "nothing"
             raise ValueError(
                 "needs an array 'images', or 'train_images' and 'test_images' (and 'labels', 'train_labels', "
-                f"'test_labels' to evaluate by); found {found}"
+                f"'test_labels' to evaluate by); found {arrays}"
             )
         images = {"": likely}
         notes.append(f"array {shown_name(likely[0])} is taken for the images, the only one that can be")

@@ -228,8 +228,8 @@ def open_folder(data: str, root: Path) -> Source:
         ValueError: if there are no images to train on, or two splits have the same role.
         OSError: if a folder cannot be read.
     """
-    found = find_splits(root)
-    return assemble_source(data, found.splits, notes=[*found.notes, *note_left_out(found.left_out)], folders=(root,))
+    folder = find_splits(root)
+    return assemble_source(data, folder.splits, notes=[*folder.notes, *note_left_out(folder.left_out)], folders=(root,))
 
 
 def find_splits(root: Path) -> FoundFolder:
@@ -384,13 +384,17 @@ def open_folders(data: str, roots: Sequence[Path]) -> Source:
     """
     notes, parts, left_out = [], [], Counter()
     for root in roots:
-        found = find_splits(root)
-        left_out += found.left_out
-        notes += [f"{root}: {note}" for note in found.notes]
-        parts.append((root, found.splits, choose_splits(list(found.splits), _labelled(found.splits))))
+        folder = find_splits(root)
+        left_out += folder.left_out
+        notes += [f"{root}: {note}" for note in folder.notes]
+        parts.append((root, folder.splits, choose_splits(list(folder.splits), _labelled(folder.splits))))
     splits: dict[str, FoundSplit] = {}
     for role in ("train", "test", "val", "unlabelled"):
-        of_role = [(root, found[name]) for root, found, chosen in parts if (name := getattr(chosen, role)) is not None]
+        of_role = [
+            (root, folder_splits[name])
+            for root, folder_splits, chosen in parts
+            if (name := getattr(chosen, role)) is not None
+        ]
         names = {getattr(chosen, role) for _, _, chosen in parts} - {None}
         if len(names) > 1:  # as val and valid, which both may be tested on
             names = {role_of(name) or role for name in names}

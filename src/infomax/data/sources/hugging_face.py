@@ -242,7 +242,7 @@ def _open_stream(data: str, path: str, splits: dict[str, Any], *, saved: bool, i
 
 
 def _open_tables(data: str, splits: dict[str, Any]) -> Source:
-    found, notes, splits_by_line = {}, [], {}
+    found_splits, notes, splits_by_line = {}, [], {}
     for name, table in splits.items():
         try:
             columns = _find_columns(table)
@@ -253,11 +253,11 @@ def _open_tables(data: str, splits: dict[str, Any]) -> Source:
             continue
         labels = _read_labels(columns)
         images = TableImages(columns.table, columns.image, labels.labels, labels.classes)
-        found[name] = FoundSplit(images, labels.no_labels_reason)
+        found_splits[name] = FoundSplit(images, labels.no_labels_reason)
         for line in [*([columns.note] if columns.note else []), *labels.notes]:
             splits_by_line.setdefault(line, []).append(name)
     notes += [f"{listed(names)}: {line}" if names[0] else line for line, names in splits_by_line.items()]
-    return assemble_source(data, found, notes=notes)
+    return assemble_source(data, found_splits, notes=notes)
 
 
 def _read_labels(columns: _Columns) -> LabelValues:

@@ -1,6 +1,5 @@
 """Reads the headers of .npy files, and of those in an .npz file, before memory is taken for their data."""
 
-import os
 import warnings
 import zipfile
 import zlib
@@ -11,6 +10,7 @@ from typing import IO
 import numpy as np
 
 from infomax.data.splits import shown_name
+from infomax.runtime.memory import machine_memory
 
 MAX_HEADER = 10_000  # bytes of the header of an array, as numpy limits it
 MAX_RATIO = 1100  # zlib makes at most so many bytes of one; a zip file that claims more is made to fill the memory
@@ -54,7 +54,7 @@ def read_headers(file: zipfile.ZipFile) -> dict[str, ArrayHeader]:
         if member.file_size > MAX_RATIO * (member.compress_size + 1):
             sizes = f"{member.compress_size} bytes cannot unpack to {member.file_size}"
             raise ValueError(f"{title} is damaged or made to fill the memory: {sizes}")
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = machine_memory()
         if member.file_size > memory:
             sizes = f"takes {member.file_size / 1e9:.1f} GB, more than the {memory / 1e9:.1f} GB of this machine"
             raise ValueError(f"{title} {sizes}; an .npy file stays on disk")
