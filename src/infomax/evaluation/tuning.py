@@ -29,6 +29,7 @@ from infomax.data.splits import LabelledImages
 from infomax.evaluation.resumable_work import ResumableWork
 from infomax.models.encoders import Encoder
 from infomax.nn.batch_norm import batch_norms
+from infomax.nn.optimizers import without_compiler
 from infomax.nn.schedules import cosine
 from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.collectives import average_in_place, gather, rank, world_size
@@ -187,7 +188,7 @@ class FineTuner:
             raise ValueError(f"{batch}: {world_size()} ranks take {least} images a step at least")
         self.steps = setting.steps or (setting.epochs or 0) * (len(self.images) // self.batch_size)
         self.model.to(compute.device).to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = without_compiler(torch.optim.SGD)(
             [{"params": list(module.parameters()), "lr": 0.0} for module in (self.model.encoder, self.model.head)],
             momentum=0.9,
             nesterov=setting.nesterov,

@@ -1,11 +1,50 @@
 """Provides optimisers, and divides parameters into the groups that they take."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+
+COMPILER_WRAPPERS = {"torch._compile", "torch.optim.optimizer"}
+"""The modules whose wrappers of an optimiser's methods import torch's compiler at the first call."""
+WRAPPED = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")
+
+
+@cache
+def without_compiler(optimizer_class: Any) -> Any:
+    """Returns a subclass of an optimiser that does the same without importing torch's compiler, which takes seconds.
+
+    torch wraps some methods of its optimisers so that ``torch.compile`` does not trace into them. Each wrapper imports
+    ``torch._dynamo``, whether anything is compiled or not. The subclass has the wrapped functions themselves, and is
+    not to be used within compiled code. If a later torch wraps them in another way, its wrappers stay.
+
+    Args:
+        optimizer_class: An optimiser of torch, or one of our own that inherits such methods.
+
+    Example:
+        >>> import torch
+        >>> from infomax.nn.optimizers import without_compiler
+        >>> weight = torch.nn.Parameter(torch.tensor([3.0]))
+        >>> weight.grad = torch.tensor([10.0])
+        >>> without_compiler(torch.optim.SGD)([weight], lr=0.1).step()
+        >>> weight.data
+        tensor([2.])
+    """
+    methods: dict[str, Any] = {}
+    for name in WRAPPED:
+        method = inner = getattr(optimizer_class, name)
+        while isinstance(inner, FunctionType) and inner.__globals__.get("__name__") in COMPILER_WRAPPERS:
+            if (wrapped := getattr(inner, "__wrapped__", None)) is None:
+                break
+            inner = wrapped
+        if inner is not method:  # the wrapper of step switches gradients off too
+            methods[name] = torch.no_grad()(inner) if name == "step" else inner
+    return type(optimizer_class.__name__, (optimizer_class,), methods)
 
 
 class Lars(Optimizer):

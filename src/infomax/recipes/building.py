@@ -7,7 +7,7 @@ import torch
 
 from infomax.methods.base import Method, Progress
 from infomax.models.encoders import build_encoder
-from infomax.nn.optimizers import Lars, parameter_groups
+from infomax.nn.optimizers import Lars, parameter_groups, without_compiler
 from infomax.nn.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
 from infomax.recipes.schema import OptimizerSettings, Recipe
 
@@ -82,11 +82,11 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
     groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
     rate, momentum = settings.learning_rate, settings.momentum
     if settings.name == "lars":
-        return Lars(groups, lr=rate, momentum=momentum)
+        return without_compiler(Lars)(groups, lr=rate, momentum=momentum)
     if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+        return without_compiler(torch.optim.SGD)(groups, lr=rate, momentum=momentum)
     optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
-    return optimizer_class(groups, lr=rate, fused=fused)
+    return without_compiler(optimizer_class)(groups, lr=rate, fused=fused)
 
 
 def shorten_warmup(settings: OptimizerSettings, epochs: int) -> OptimizerSettings:

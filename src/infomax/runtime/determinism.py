@@ -36,5 +36,6 @@ def deterministic_mode(enabled: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        if torch.are_deterministic_algorithms_enabled() != before[0]:  # to set it imports torch's compiler, for seconds
+            torch.use_deterministic_algorithms(before[0])
         torch.backends.cudnn.benchmark = before[1]

@@ -4,15 +4,17 @@ import math
 import sys
 import time
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run
 from infomax.runtime.text import escape, note
 from infomax.training.engine import Step
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 LOG_EVERY = 20  # steps
 NOT_IN_BAR = (
@@ -54,8 +56,10 @@ class MetricsLog:
         self.begin_interval()
 
     @cached_property
-    def board(self) -> SummaryWriter | None:
-        """The writer for TensorBoard. It is made at the first row, so that a finished run gets no empty file."""
+    def board(self) -> "SummaryWriter | None":
+        """The writer for TensorBoard. It is imported and made at the first row: a finished run gets no empty file."""
+        from torch.utils.tensorboard import SummaryWriter
+
         return SummaryWriter(self.run.path / "tensorboard", purge_step=self.first_step)
 
     def begin_interval(self) -> None:
