@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from infomax.nn.blocks import Teacher
-from infomax.nn.optimizers import Lars, parameter_groups
+from infomax.nn.optimizers import WRAPPED, Lars, parameter_groups, without_compiler
 from infomax.nn.schedules import cosine, linear, warmup_cosine_by_epoch, warmup_cosine_by_step
 
 
@@ -109,6 +109,52 @@ def test_a_step_does_not_wait_for_the_gpu():
         optimizer.step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        (torch.optim.Adam, {"lr": 0.1}),
+        (torch.optim.AdamW, {"lr": 0.1, "weight_decay": 0.1}),
+        (Lars, {"lr": 0.1, "weight_decay": 0.01}),
+    ],
+)
+def test_without_the_compiler_an_optimizer_makes_the_same_steps_bit_by_bit(optimizer, settings):
+    start, gradients = torch.randn(4, 3), torch.randn(5, 4, 3)
+
+    def trained(optimizer_class) -> tuple[torch.Tensor, dict]:
+        p = nn.Parameter(start.clone())
+        first, second = (optimizer_class([{"params": [p], "lr": 0.0}], **settings) for _ in range(2))
+        for number, gradient in enumerate(gradients):
+            stepping = first if number < 3 else second
+            stepping.param_groups[0]["lr"] = 0.1 / (number + 1)
+            stepping.zero_grad()
+            assert p.grad is None
+            p.grad = gradient.clone()
+            stepping.step()
+            if number == 2:
+                second.load_state_dict(first.state_dict())
+        return p.detach(), second.state_dict()
+
+    theirs, their_state = trained(optimizer)
+    ours, our_state = trained(without_compiler(optimizer))
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, start)
+    assert our_state["param_groups"] == their_state["param_groups"]
+    assert all(
+        torch.equal(our_state["state"][0][key], x) for key, x in their_state["state"][0].items() if x is not None
+    )
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, Lars])
+def test_without_the_compiler_no_method_imports_it(optimizer):
+    without_compiler(optimizer)([nn.Parameter(torch.ones(1))], lr=0.1)  # which wraps step for the profiler
+    for name in WRAPPED:
+        method = getattr(without_compiler(optimizer), name)
+        while method is not None:
+            assert "torch._dynamo" not in method.__code__.co_names, name
+            method = getattr(method, "__wrapped__", None)
 
 
 def test_biases_and_norms_do_not_decay_unless_decay_all():

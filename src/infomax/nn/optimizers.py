@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-
 COMPILER_WRAPPERS = {"torch._compile", "torch.optim.optimizer"}
 """The modules whose wrappers of an optimiser's methods import torch's compiler at the first call."""
 WRAPPED = ("add_param_group", "load_state_dict", "state_dict", "step", "zero_grad")

@@ -19,6 +19,18 @@ def pixels(images, index=0):
     return np.asarray(images.open(index))
 
 
+def test_digits_are_those_of_scikit_learns_own_reader():
+    from sklearn.datasets import load_digits
+
+    digits, source = load_digits(), open_source("digits")
+    is_test = np.arange(1797) % 5 == 4
+    for images, rows in ((source.train, ~is_test), (source.test, is_test)):
+        expected = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)
+        np.testing.assert_array_equal(images.pixels, np.repeat(expected[..., None], 3, 3))
+        np.testing.assert_array_equal(images.labels, digits.target[rows])
+    assert source.train.fingerprint() == "b02065adad57"  # runs of earlier versions are resumed
+
+
 def test_digits_have_two_splits_and_all_classes():
     source = open_source("digits")
     assert len(source.train) + len(source.test) == 1797
