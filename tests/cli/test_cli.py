@@ -14,6 +14,8 @@ from infomax.experiments.demo import demo
 from infomax.runs.run_folder import Run
 from infomax.runtime.options import option_fields
 
+DIGITS = ("pretrain", "--data", "digits")
+
 
 @pytest.fixture
 def infomax(monkeypatch, capsys):
@@ -51,36 +53,42 @@ def test_help_explains_every_option(infomax):
         (("pretrain", "--out", "x", "--epochs", "three"), "three"),
         (("pretrain", "--out", "x", "--method", "mirra"), "did you mean mira"),
         (("pretrain", "--out", "x", "--data", "nowhere"), "no such folder or file"),
-        (("pretrain", "--out", "x", "--batch-size", "9999"), "more than the 1438 images"),
-        (("pretrain", "--out", "x", "--precision", "8"), "--precision must be one of 64, 32, bf16, 16"),
+        ((*DIGITS, "--out", "x", "--batch-size", "9999"), "more than the 1438 images"),
+        ((*DIGITS, "--out", "x", "--precision", "8"), "--precision must be one of 64, 32, bf16, 16"),
         (
-            ("pretrain", "--out", "x", "--micro-batch-size", "100"),
+            (*DIGITS, "--out", "x", "--micro-batch-size", "100"),
             "batch_size must be a multiple of micro_batch_size, 100",
         ),
-        (("pretrain", "--out", "x", "--devices", "0"), "--devices must be a whole number of at least 1"),
+        ((*DIGITS, "--out", "x", "--devices", "0"), "--devices must be a whole number of at least 1"),
         (
-            ("pretrain", "--out", "x", "--devices", "3", "--micro-batch-size", "128"),
+            (*DIGITS, "--out", "x", "--devices", "3", "--micro-batch-size", "128"),
             "--micro-batch-size 128 times 3 devices",
         ),
-        (("pretrain", "--out", "x", "--workers", "-1"), "--workers must be a whole number of at least 0"),
-        (("pretrain", "--out", "x", "--skip-unreadable", "1.5"), "--skip-unreadable must be a number in [0, 1]"),
+        ((*DIGITS, "--out", "x", "--workers", "-1"), "--workers must be a whole number of at least 0"),
+        ((*DIGITS, "--out", "x", "--skip-unreadable", "1.5"), "--skip-unreadable must be a number in [0, 1]"),
         (
             ("pretrain", "--out", "x", "--accumulate-grad-batches", "4"),
             "--micro-batch-size N takes --batch-size images",
         ),
+        (("pretrain", "--method", "mira", "--out", "x"), "--data is missing: a folder of images, or several"),
+        (("pretrain", "--recipe", "small", "--out", "x"), "--data digits is the embedded one"),
+        (("views",), "--data is missing"),
+        (("views", "--method", "carl"), "--data is missing"),
+        (("plan",), "--data is missing"),
+        (("sweep", "carl/small", "--out", "x"), "--data is missing for carl/small: "),
         (("replay", "x"), "x is not a folder that a failed step was kept in"),
-        (("pretrain", "--out", "x", "--set", "method.prototypes=0"), "prototypes must be a whole number"),
-        (("pretrain", "--out", "x", "--set", "method.hidden=-3"), "hidden must be a whole number"),
-        (("pretrain", "--out", "x", "--set", "method.momentum=2"), "momentum must be a number in [0, 1]"),
-        (("pretrain", "--out", "x", "--set", "method.bta=1"), "did you mean beta"),
-        (("pretrain", "--out", "x", "--method", "carl", "--views", "dino:1+2"), "at least 2 global crops"),
+        ((*DIGITS, "--out", "x", "--set", "method.prototypes=0"), "prototypes must be a whole number"),
+        ((*DIGITS, "--out", "x", "--set", "method.hidden=-3"), "hidden must be a whole number"),
+        ((*DIGITS, "--out", "x", "--set", "method.momentum=2"), "momentum must be a number in [0, 1]"),
+        ((*DIGITS, "--out", "x", "--set", "method.bta=1"), "did you mean beta"),
+        ((*DIGITS, "--out", "x", "--method", "carl", "--views", "dino:1+2"), "at least 2 global crops"),
         (("pretrain", "--out", "x", "--data", "cifar10", "--data-dir", "."), "--download fetches it"),
         (("pretrain", "--out", "x", "--data", "wds:none.tar"), "no such shard"),
-        (("pretrain", "--out", "x", "--subset", "none.txt"), "--subset none.txt: cannot be read"),
+        ((*DIGITS, "--out", "x", "--subset", "none.txt"), "--subset none.txt: cannot be read"),
         (("views", "--data", "none"), "--data none: no such folder or file"),
-        (("views", "--views", "dyno"), "did you mean dino"),
-        (("pretrain", "--out", "x", "--set", "method.beta=1.0"), "beta must be a number in"),
-        (("pretrain", "--out", "x", "--device", "tpu"), "--device must be one of auto, cpu, cuda"),
+        (("views", "--data", "digits", "--views", "dyno"), "did you mean dino"),
+        ((*DIGITS, "--out", "x", "--set", "method.beta=1.0"), "beta must be a number in"),
+        ((*DIGITS, "--out", "x", "--device", "tpu"), "--device must be one of auto, cpu, cuda"),
         (("pretrain", "--out", "x", "--resume"), "x is not a run folder"),
         (("evaluate", "knn", "nowhere", "--data", "digits"), "nowhere is no encoder, nor a file or folder"),
         (("evaluate", "knn", "nowhere"), "--data is wanted: nowhere is not a run folder"),
@@ -105,7 +113,7 @@ def test_help_explains_every_option(infomax):
         (("recipes", "--set", "epochs=3"), "--set is for one recipe"),
         (("recipes", "mira/cifar10", "--set", "epoch=3"), "did you mean epochs"),
         (("sweep", "--out", "x"), "a sweep is of a published table, as mira-14, or of recipes"),
-        (("sweep", "mira/small", "--out", "x", "--vary", "batch_size=1"), "batch_size must be at least 2"),
+        (("sweep", "mira/digits", "--out", "x", "--vary", "batch_size=1"), "batch_size must be at least 2"),
         (("pretrain", "--out", "x", "--recipe", "mira/cifar10", "--method", "carl"), "is not of --method carl"),
         (("pretrain", "--out", "x", "--recipe", "mira/cifar10", "--data-dir", "."), "--data cifar10: found no"),
         (("report",), "a run folder or a file of results is wanted"),
@@ -150,7 +158,7 @@ def test_recipes_are_listed_and_printed_in_full(infomax):
 def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ("--epochs", "1", "--image-size", "8", "--set", "method.hidden=16", "--set", "method.prototypes=10")
-    code, out, err = infomax("pretrain", "--out", "runs/a", *small)
+    code, out, err = infomax(*DIGITS, "--out", "runs/a", *small)
     assert code == 0
     assert "mira, recipe digits: small encoder at 8 pixels, 1438 images, 1 epochs on" in err
     assert "infomax evaluate knn runs/a" in out
@@ -161,7 +169,7 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
             assert re.search(rf"^{name} +\d+\.\d +\d+\.\d to \d+\.\d +\d+\.\d$", out, re.M)
     rows = Run(tmp_path / "runs/a").read_rows("results.jsonl")
     assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
-    code, _, err = infomax("pretrain", "--out", "runs/a", *small)
+    code, _, err = infomax(*DIGITS, "--out", "runs/a", *small)
     assert code == 2
     assert "--overwrite" in err
     assert infomax("pretrain", "--out", "runs/a", "--resume")[0] == 0
@@ -171,7 +179,7 @@ def test_some_of_a_runs_own_images_can_be_judged_by(infomax, tmp_path, monkeypat
     """Without --data, --subset and --classes choose among those that the run was trained on."""
     monkeypatch.chdir(tmp_path)
     options = ("--epochs", "1", "--set", "method.hidden=16", "--set", "method.prototypes=10")
-    assert infomax("pretrain", "--out", "run", *options)[0] == 0
+    assert infomax(*DIGITS, "--out", "run", *options)[0] == 0
     (tmp_path / "some.txt").write_text("".join(f"{i}\n" for i in range(100)))
     (tmp_path / "few.txt").write_text("3\n7\n")
     code, out, _ = infomax("evaluate", "knn", "run", "--subset", "some.txt", "--classes", "few.txt", "--k", "3")
@@ -186,12 +194,14 @@ def test_some_of_a_runs_own_images_can_be_judged_by(infomax, tmp_path, monkeypat
 
 def test_views_are_drawn_to_a_file(infomax, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, _ = infomax("views", "--views", "dino:2+1", "--image-size", "16", "--out", "new/views.png")
+    code, out, _ = infomax(
+        "views", "--data", "digits", "--views", "dino:2+1", "--image-size", "16", "--out", "new/views.png"
+    )
     assert code == 0
     assert "new/views.png shows images of digits" in out
     assert (tmp_path / "new" / "views.png").read_bytes().startswith(b"\x89PNG")
     for out in (".", "new/views.png/x.png"):
-        code, _, err = infomax("views", "--out", out)
+        code, _, err = infomax("views", "--data", "digits", "--out", out)
         assert code == 2
         assert "must be a file to write" in err
 
@@ -217,7 +227,7 @@ def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypat
 @pytest.mark.process
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
     words = (
-        "pretrain",
+        *DIGITS,
         "--out",
         "run",
         "--epochs",
@@ -259,9 +269,9 @@ def test_demo_does_not_touch_a_folder_that_exists(infomax, tmp_path):
 def test_every_setting_of_a_repeated_option_counts(infomax, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("--set", "method.beta=0.5", "--set", "method.bta=1")
-    assert "did you mean beta" in infomax("pretrain", "--out", "x", *words)[2]
+    assert "did you mean beta" in infomax(*DIGITS, "--out", "x", *words)[2]
     words = ("--set", "method.bta=1", "--set", "method.beta=0.5")
-    assert "did you mean beta" in infomax("pretrain", "--out", "x", *words)[2]
+    assert "did you mean beta" in infomax(*DIGITS, "--out", "x", *words)[2]
 
 
 def test_demo_takes_the_first_free_folder(tmp_path):

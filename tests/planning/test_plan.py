@@ -421,7 +421,7 @@ def test_the_commands_options_are_those_of_pretrain():
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["--gpu", "A1000"], 2, "did you mean A100?"),
+        (["--images", "999", "--gpu", "A1000"], 2, "did you mean A100?"),
         (["--images", "1"], 2, "--images must be a whole number of at least 2"),
         (["--data", "nowhere"], 2, "no such folder or file"),
         (["--images", "100"], 2, "a step takes 256 images, which is more than the 100 images"),

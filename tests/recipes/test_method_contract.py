@@ -128,7 +128,7 @@ def test_the_commands_name_the_method(infomax):
 @pytest.mark.process
 def test_the_method_is_trained_evaluated_and_swept(infomax, tmp_path):
     small = ("--epochs", "1", "--image-size", "8", "--set", "method.width=4", "--device", "cpu")
-    infomax("pretrain", "--method", "toy", "--out", "run", *small)
+    infomax("pretrain", "--data", "digits", "--method", "toy", "--out", "run", *small)
     out = infomax("evaluate", "knn", "run", "--device", "cpu")
     assert re.search(r"^trained encoder +\d+\.\d", out, re.M)
     assert "trained by toy/tiny with" in out

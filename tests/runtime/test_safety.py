@@ -41,9 +41,8 @@ def mark(tmp_path):
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return pretrain(
-        out=tmp_path / "run", method="carl", epochs=2, image_size=8, batch_size=700, quiet=True, overrides=["seed=3"]
-    )
+    options = {"epochs": 2, "image_size": 8, "batch_size": 700, "overrides": ["seed=3"]}
+    return pretrain(data="digits", out=tmp_path / "run", method="carl", quiet=True, **options)
 
 
 def put_checkpoint(folder, content: bytes):

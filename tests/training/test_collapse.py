@@ -51,7 +51,7 @@ def test_one_image_is_no_collapse():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_no_healthy_run_is_said_to_have_collapsed(tmp_path, method, capsys):
-    run = pretrain(out=tmp_path / "run", method=method, epochs=1, image_size=16, quiet=True)
+    run = pretrain(data="digits", out=tmp_path / "run", method=method, epochs=1, image_size=16, quiet=True)
     assert not run.collapsed
     assert "collapsed" not in capsys.readouterr().err
 

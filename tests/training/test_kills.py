@@ -22,7 +22,8 @@ from interrupted_runs import differing
 
 GONE = 10.0  # seconds that ranks and workers may outlive the process that was killed
 ONCE_OR_OFTEN = [pytest.param(1, marks=pytest.mark.process), pytest.param(10, marks=pytest.mark.slow)]
-WORDS = ("pretrain", "--out", "run", "--method", "carl", "--image-size", "8", "--batch-size", "256", "--epochs", "24")
+TOY = ("--data", "digits", "--method", "carl", "--image-size", "8", "--batch-size", "256", "--epochs", "24")
+WORDS = ("pretrain", "--out", "run", *TOY)
 FORK = multiprocessing.get_context("fork")
 
 
@@ -82,7 +83,7 @@ def state_of(folder: Path) -> dict:
 def test_a_killed_training_ends_with_the_same_bits(tmp_path, words, kills):
     for name in ("straight", "killed"):
         (tmp_path / name).mkdir()
-    words = (*WORDS, *words, "--data", "digits", "--resume")
+    words = (*WORDS, *words, "--resume")
     carry_out_with_kills(tmp_path / "straight", words, 0, lambda: True, "run")
     killed = tmp_path / "killed"
     carry_out_with_kills(killed, words, kills, lambda: Run(killed / "run").read_rows("metrics.jsonl"), "run")

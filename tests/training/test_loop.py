@@ -130,7 +130,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_bits(arrays, folder, 
         attempt += 1
 
 
-LONG = ("pretrain", "--out", "run", "--epochs", "500", "--method", "carl", "--image-size", "8")
+LONG = ("pretrain", "--data", "digits", "--out", "run", "--epochs", "500", "--method", "carl", "--image-size", "8")
 
 
 def started(tmp_path):
@@ -263,14 +263,15 @@ def test_a_signal_to_many_ranks_saves_and_ends_them_all(tmp_path, number, code):
 
 @pytest.mark.process
 def test_torchrun_starts_the_ranks(tmp_path):
-    words = ("--out", "run", "--epochs", "1", "--image-size", "8", "--method", "carl", "--precision", "64")
+    words = ("--epochs", "1", "--image-size", "8", "--method", "carl", "--precision", "64", "--data", "digits")
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
-    command = [*torchrun, sys.executable, "-c", CODE, "pretrain", *words]
+    command = [*torchrun, sys.executable, "-c", CODE, "pretrain", *words, "--out", "run"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run is done") == 1
     assert Run(tmp_path / "run").config["launch"]["devices"] == 2
-    alone = pretrain(out=tmp_path / "alone", method="carl", epochs=1, image_size=8, precision="64", quiet=True)
+    options = {"method": "carl", "epochs": 1, "image_size": 8, "precision": "64", "quiet": True}
+    alone = pretrain(data="digits", out=tmp_path / "alone", **options)
     for name, tensor in last(alone)["method"].items():
         torch.testing.assert_close(last(tmp_path / "run")["method"][name], tensor, rtol=1e-6, atol=1e-8, msg=name)
 
@@ -416,7 +417,7 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a file system that refuses everyone")
 def test_a_folder_that_cannot_be_written_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["infomax", "pretrain", "--out", "/sys/infomax"])
+    monkeypatch.setattr(sys, "argv", ["infomax", "pretrain", "--data", "digits", "--out", "/sys/infomax"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 1

@@ -307,7 +307,7 @@ def test_images_may_lie_beside_the_run_but_not_around_it(toy, tmp_path):
 
 def test_what_is_said_of_the_images_is_never_ignored(tmp_path):
     with pytest.raises(ValueError, match=r"--subset none\.txt: cannot be read"):
-        pretrain(out=tmp_path / "run", subset="none.txt")
+        pretrain(data="digits", out=tmp_path / "run", subset="none.txt")
     assert not (tmp_path / "run").exists()
 
 

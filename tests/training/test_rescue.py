@@ -45,7 +45,15 @@ def test_workers_have_ended_before_the_rescue(tmp_path, monkeypatch):
     assert workers == [1, 1, 1, 0]
 
 
-TOY = {"method": "carl", "image_size": 8, "batch_size": 256, "epochs": 4, "overrides": ["seed=3"], "quiet": True}
+TOY = {
+    "data": "digits",
+    "method": "carl",
+    "image_size": 8,
+    "batch_size": 256,
+    "epochs": 4,
+    "overrides": ["seed=3"],
+    "quiet": True,
+}
 
 
 def after_step(monkeypatch, number, act):

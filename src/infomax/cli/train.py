@@ -1,17 +1,30 @@
 """Defines the commands that train, and those about a training: pretrain, plan, views and replay."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from infomax.cli.command import Command
 from infomax.planning.options import PlanOptions
+from infomax.recipes.registry import parse_recipe_choice
 from infomax.runtime.failures import MachineError
 from infomax.runtime.text import show
-from infomax.training.options import PretrainOptions, ReplayOptions, ViewsOptions
+from infomax.training.options import PretrainOptions, RecipeOptions, ReplayOptions, ViewsOptions
+
+
+def _check_names(options: RecipeOptions | ViewsOptions) -> str:
+    """Returns the images as the user names them, before torch is imported, which takes seconds.
+
+    Raises:
+        ValueError: if there is no such method or recipe, or no images are named.
+    """
+    return options.named_data(parse_recipe_choice(options.recipe, options.method).data)
 
 
 def pretrain(options: PretrainOptions) -> None:
     """Carries out ``infomax pretrain``."""
+    if not options.resume:
+        _check_names(options)
     from infomax.training.pretrain import run_pretraining
 
     try:
@@ -27,6 +40,8 @@ def pretrain(options: PretrainOptions) -> None:
 
 def plan(options: PlanOptions) -> None:
     """Carries out ``infomax plan``; a run that does not fit fails here instead of later."""
+    if options.images is None:
+        _check_names(options)
     from infomax.planning.plan import make_plan
     from infomax.reporting.plan_text import misfit_text, plan_text
 
@@ -38,14 +53,11 @@ def plan(options: PlanOptions) -> None:
 
 def views(options: ViewsOptions) -> None:
     """Carries out ``infomax views``."""
-    from dataclasses import replace
-
-    from infomax.recipes.registry import parse_recipe_choice
+    data = _check_names(options)
     from infomax.training.preview import draw_views_of_run
 
     out = options.out or Path("views.png")
     draw_views_of_run(replace(options, out=out))
-    data = options.location(parse_recipe_choice(options.recipe, options.method).data).data
     show(f"{out} shows images of {data} and their views")
 
 

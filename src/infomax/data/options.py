@@ -8,6 +8,10 @@ from infomax.runtime.options import Shown
 if TYPE_CHECKING:
     from infomax.data.sources.location import DataLocation
 
+WAYS_TO_NAME_DATA = (
+    "a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt or .csv "
+    "of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS; --data digits is the embedded one"
+)
 LOCATION_PARTS = ("data", "data_dir", "classes", "subset", "value_range", "max_megapixels")
 
 
@@ -15,7 +19,7 @@ LOCATION_PARTS = ("data", "data_dir", "classes", "subset", "value_range", "max_m
 class DataOptions:
     """A frozen dataclass that says which images are meant."""
 
-    data: Annotated[str | None, Shown(metavar="DIR|FILE|NAME", default="the recipe's data set, or digits")] = None
+    data: Annotated[str | None, Shown(metavar="DIR|FILE|NAME", default="the recipe's data set, if it has one")] = None
     """Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
     or .csv of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are needed."""
     data_dir: Annotated[str | None, Shown(metavar="DIR", default="INFOMAX_DATA, or ~/.cache/infomax/data")] = None
@@ -39,13 +43,31 @@ class DataOptions:
         parts = {name: getattr(self, name) for name in LOCATION_PARTS}
         return {name: value for name, value in parts.items() if value is not None}
 
-    def location(self, default: str) -> "DataLocation":
+    def named_data(self, default: str | None, *, recipe: str = "") -> str:
+        """Returns the images as the user names them, or else the default.
+
+        Args:
+            default: Name of the data set of the recipe; None if it has none.
+            recipe: Name of the recipe, for the message, if there are several.
+
+        Raises:
+            ValueError: if neither names any images. Nothing stands in for those that a user forgot.
+        """
+        data = default if self.data is None else self.data
+        if data is None:
+            raise ValueError(f"--data is missing{f' for {recipe}' if recipe else ''}: {WAYS_TO_NAME_DATA}")
+        return data
+
+    def location(self, default: str | None) -> "DataLocation":
         """Returns where the images are.
 
         Args:
-            default: Name of the data set if none is given.
+            default: Name of the data set of the recipe, taken if the user names none; None if it has none.
+
+        Raises:
+            ValueError: if neither names any images.
         """
         from infomax.data.sources.location import DataLocation
 
-        parts: dict[str, Any] = {"data": default, **self.given_location()}
+        parts: dict[str, Any] = {**self.given_location(), "data": self.named_data(default)}
         return DataLocation(**parts)

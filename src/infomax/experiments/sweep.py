@@ -279,7 +279,7 @@ def _define_run(options: SweepOptions, variant: Variant, seed: int, evaluations:
     name = "-".join([variant.experiment.name.replace("/", "-"), *variant.overrides, f"seed{seed}"])
     training: dict[str, Any] = {
         **vars(options),
-        "data": options.data or variant.experiment.data or "digits",
+        "data": options.named_data(variant.experiment.data, recipe=variant.experiment.name),
         "recipe": variant.experiment.name,
         "seed": seed,
         "overrides": overrides,

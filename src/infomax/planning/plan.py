@@ -129,7 +129,7 @@ def plan(
         data: Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
             or .csv of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are
             needed.
-            Default: the recipe's data set, or digits.
+            Default: the recipe's data set, if it has one.
         data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
             ~/.cache/infomax/data.
         download: Fetch a named data set that is not there.
@@ -213,7 +213,9 @@ def make_plan(options: PlanOptions) -> Plan:
 
 def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
     """Returns the images if they are opened, the name of the data set, and the number of images."""
-    location = options.location(parse_recipe_choice(options.recipe, options.method).data)
+    default = parse_recipe_choice(options.recipe, options.method).data
+    unseen = None if options.images is None else "images"
+    location = options.location(default or unseen)
     source = _open(location, options.download) if options.images is None else None
     if source is not None:
         for line in describe_splits(source, to_train=True, notes_alone=True):
@@ -221,7 +223,7 @@ def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
         return source, source.name, len(source.pretraining)
     images = NOMINAL_SIZES[location.data][0] if options.images is None else options.images
     check_count("--images", images, low=2)
-    return None, location.data if options.data or options.recipe else "images", images
+    return None, location.data, images
 
 
 def _choose_recipe_unseen(options: PlanOptions, data: str, *, gpu: bool) -> Recipe:

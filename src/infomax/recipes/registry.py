@@ -111,17 +111,17 @@ class RecipeChoice:
     method: str | None
     recipe: str | None
     """The recipe's name without its method."""
-    data: str
-    """The data set to train on if the user names none: that of the recipe, else ``digits``."""
+    data: str | None
+    """The data set to train on if the user names none: that of the recipe; None if it has none."""
 
 
 def parse_recipe_choice(recipe: str | None, method: str | None) -> RecipeChoice:
     """Splits the name of a recipe into method and bare name, and looks up the data set that it is for.
 
     Raises:
-        ValueError: if there is no such recipe, or it does not belong to the method.
+        ValueError: if there is no such recipe or method, or they do not belong together.
     """
     if recipe is None:
-        return RecipeChoice(method, None, "digits")
+        return RecipeChoice(None if method is None else choose("--method", method, METHODS), None, None)
     experiment = get_experiment(recipe, method)
-    return RecipeChoice(experiment.method, experiment.function.__name__, experiment.data or "digits")
+    return RecipeChoice(experiment.method, experiment.function.__name__, experiment.data)

@@ -239,7 +239,7 @@ def _parse_choice(options: PretrainOptions) -> RecipeChoice:
     """Returns the method and recipe that the user named."""
     started = options.resume and (options.out / "config.json").exists()
     if started and "/" not in (options.recipe or ""):  # the run says of which method its recipe is
-        return RecipeChoice(options.method, options.recipe, "digits")
+        return RecipeChoice(options.method, options.recipe, None)
     return parse_recipe_choice(options.recipe, options.method)
 
 

@@ -40,7 +40,7 @@ def views(
         data: Images to train on: a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt
             or .csv of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS. No labels are
             needed.
-            Default: the recipe's data set, or digits.
+            Default: the recipe's data set, if it has one.
         data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
             ~/.cache/infomax/data.
         download: Fetch a named data set that is not there.
