@@ -35,7 +35,7 @@ PACKAGES = [
 # Inside data, a package or file imports only itself and these: sources know no views, loading knows no source.
 DATA = {
     "options": {"sources"},
-    "preview": {"loading", "augmentation", "images"},
+    "preview": {"augmentation", "images"},
     "loading": {"augmentation", "streams", "images", "decoding"},
     "sources": {"splits", "streams", "images", "fingerprints", "decoding"},
     "augmentation": set(),
@@ -50,7 +50,7 @@ ONLY_IN = {
     "tyro": {"cli/__init__.py", "cli/command.py", "cli/command_class.py", "cli/evaluate.py"},
     "timm": {"models/encoders.py", "models/pretrained.py"},
     "sklearn": {"data/sources/arrays.py", "evaluation/clusters.py", "evaluation/transfer.py"},
-    "matplotlib": {"data/preview.py", "experiments/sweep_results.py", "runtime/figure_style.py"},
+    "matplotlib": {"experiments/sweep_results.py", "runtime/figure_style.py"},
     "torch.distributed": {"runtime/collectives.py"},
     "torch.multiprocessing": {"runtime/ranks.py"},
     "torch.utils.tensorboard": {"training/metrics_log.py"},

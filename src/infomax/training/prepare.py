@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from infomax.data.images import Images, first_readable
-from infomax.data.preview import draw_views
+from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
 from infomax.recipes.building import build_without_memory, check_memory
@@ -103,7 +103,7 @@ def _write_run_folder(
         source: The images, opened.
         config: ``images`` and ``launch`` as ``config.json`` holds them.
     """
-    picture = picture_of_views(source, recipe) if resumed is None else b""
+    picture = picture_of_views(source, recipe).png if resumed is None else b""
     lock = _lock_run_folder(options, resumed, recipe)
     try:
         if resumed is not None:
@@ -199,8 +199,8 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu:
     return customise(get_recipe(method, name), **options.changes())
 
 
-def picture_of_views(source: Source, recipe: Recipe) -> bytes:
-    """Returns a PNG of some images beside the views that a recipe makes of them."""
+def picture_of_views(source: Source, recipe: Recipe) -> Preview:
+    """Draws some images beside the views that a recipe makes of them."""
     title = f"{recipe.method.name}, recipe {recipe.name}: {source.name}"
     return draw_views(preview_images(source), recipe.views, seed=recipe.seed, title=title)
 

@@ -12,7 +12,7 @@ from infomax.recipes.registry import parse_recipe_choice
 from infomax.runtime.checks import choose_device
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
-from infomax.runtime.text import show
+from infomax.runtime.text import note, show
 from infomax.training.options import ViewsOptions
 from infomax.training.prepare import choose_recipe, picture_of_views
 
@@ -64,7 +64,7 @@ def views(
         out: PNG file to write. Default: views.png for the command, none for Python.
 
     Returns:
-        The picture: a row for each image, which stands first, with its views in the first epoch beside it.
+        The picture: for each of some images, the image as it is, and beside it its views in the first epochs.
 
     Raises:
         ValueError: if anything asked for is not possible, or ``out`` is not a file to write.
@@ -84,8 +84,10 @@ def draw_views_of_run(options: ViewsOptions) -> Image.Image:
     source = location.open(download=options.download)
     for line in describe_splits(source, to_train=True, notes_alone=True):
         show(line, file=sys.stderr)
-    png = picture_of_views(source, choose_recipe(options, source, gpu=choose_device("auto") == "cuda"))
+    picture = picture_of_views(source, choose_recipe(options, source, gpu=choose_device("auto") == "cuda"))
+    for error in picture.unreadable:
+        note(f"{error}; another image is shown instead")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(out, png)
-    return Image.open(io.BytesIO(png))
+        write_atomic(out, picture.png)
+    return Image.open(io.BytesIO(picture.png))

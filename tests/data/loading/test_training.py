@@ -15,7 +15,6 @@ from infomax.data.loading import training as loaders
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchSchedule, training_batches
 from infomax.data.loading.workers import Batch
-from infomax.data.preview import draw_views
 from infomax.data.sources.location import open_source
 
 VIEWS = ViewSet(global_crops=byol(16))
@@ -111,15 +110,6 @@ def test_images_smaller_than_the_encoders_input_are_enlarged(tmp_path):
     assert batch.shape == (1, 3, 32, 32)
 
 
-def test_the_picture_is_a_png_that_opens(arrays, tmp_path):
-    png = draw_views(arrays, VIEWS, seed=0, title="arrays")
-    (tmp_path / "x.png").write_bytes(png)
-    with Image.open(tmp_path / "x.png") as image:
-        width, height = image.size
-    assert width > 300
-    assert height > 300
-
-
 def test_workers_hand_over_chunks_that_make_up_each_microbatch(folder, monkeypatch):
     """The microbatches are no multiple of a chunk, and go on over the end of an epoch; with and without workers."""
     whole = list(training_batches(folder, VIEWS, batch_size=5, seed=1, steps=range(4), workers=0))
@@ -140,11 +130,6 @@ def test_chunks_are_of_about_equal_size(count):
     assert sum(sizes) == count
     assert max(sizes) <= loaders.CHUNK_SIZE
     assert max(sizes) - min(sizes) <= 1
-
-
-@pytest.mark.parametrize("title", ["a $b$ c$$ {x", "bytes \udcff in a name"])
-def test_any_title_can_be_drawn(arrays, title):
-    assert draw_views(arrays, VIEWS, seed=0, title=title).startswith(b"\x89PNG")
 
 
 GPU = torch.device("cuda")
