@@ -3,13 +3,20 @@
 import ast
 import importlib
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 import infomax
+from infomax.data.augmentation.views import Preprocessing
+from infomax.models.encoders import build_encoder, save_encoder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -143,3 +150,102 @@ def test_python_in_the_text_imports_names_that_exist(page):
                 assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "infomax":
                 assert hasattr(infomax, node.attr), node.attr
+
+
+def python_blocks(page: str) -> list[str]:
+    """Returns the Python blocks of a page, in their order."""
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
+
+
+@pytest.fixture
+def users_folder(tmp_path, monkeypatch):
+    """Makes a working folder with what the pages have made before their Python: a run, and images of two classes."""
+    settings = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    preprocessing = Preprocessing(resize=16, size=16, mean=(0.5,) * 3, std=(0.5,) * 3)
+    save_encoder(build_encoder(**settings), settings, preprocessing, tmp_path / "runs" / "a")
+    for number in range(12):
+        (tmp_path / "images" / "cd"[number % 2]).mkdir(parents=True, exist_ok=True)
+        colour = (20 * number, 255 - 20 * number, 99)
+        Image.new("RGB", (20, 24), colour).save(tmp_path / "images" / "cd"[number % 2] / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/your-own-images.md"])
+def test_python_in_the_text_runs_as_it_stands(page, users_folder):
+    """Each block runs after those above it."""
+    names = {"__name__": "__main__"}
+    for block in python_blocks(page):
+        exec(compile(block, page, "exec"), names)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("number", range(len(python_blocks("README.md"))))
+def test_python_in_readme_runs_in_a_clean_process(number, users_folder):
+    source = "\n".join(python_blocks("README.md")[: number + 1])
+    environment = {**os.environ, "PYTHONPATH": str(Path(infomax.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+VIEWS = re.compile(r"^z1, z2 = .*$", re.M)
+NETWORK = """
+network = torch.nn.Sequential(torch.nn.Linear(300, 512), torch.nn.BatchNorm1d(512), torch.nn.ReLU())
+network.append(torch.nn.Linear(512, 64))
+x = torch.randn(256, 300)
+z1, z2 = (F.normalize(network(x + torch.randn_like(x)), dim=1) for _ in range(2))
+"""
+COLLAPSED = "z1 = z2 = F.normalize(torch.randn(1, 64), dim=1).repeat(256, 1).requires_grad_()"
+
+
+def losses(page: str, number: int, embeddings: str = "") -> dict:
+    """Runs the block with the losses of all four methods, perhaps on other embeddings; returns what it computes."""
+    names: dict = {}
+    source = python_blocks(page)[number]
+    assert len(VIEWS.findall(source)) == 1
+    exec(VIEWS.sub(embeddings, source) if embeddings else source, names)
+    return names
+
+
+@pytest.mark.parametrize(("page", "number"), [("README.md", 1), ("docs/guide/one-loss-in-your-loop.md", 2)])
+def test_losses_are_in_the_ranges_that_the_text_gives(page, number):
+    log_k = 4.605
+    text = (ROOT / page).read_text()
+    as_it_stands = losses(page, number)
+    expected = {"mira": 5.4, "corinfomax": 15.3, "carl": 4.6, "mveb": -0.5}
+    for name, value in expected.items():
+        assert as_it_stands[name].item() == pytest.approx(value, abs=0.15), name
+        assert f"{value}" in text
+    untrained = losses(page, number, NETWORK)
+    assert untrained["mira"].item() == pytest.approx(log_k, abs=0.1)
+    assert 10 < untrained["corinfomax"].item() < 14
+    assert untrained["carl"].item() == pytest.approx(log_k, abs=0.1)
+    collapsed = losses(page, number, COLLAPSED)
+    assert collapsed["mira"].item() == pytest.approx(log_k, abs=0.2)
+    assert collapsed["corinfomax"].item() == pytest.approx(9.2, abs=0.1)
+    assert collapsed["carl"].item() == pytest.approx(log_k, abs=0.2)
+    assert collapsed["alignment"](collapsed["z1"], collapsed["z2"].roll(1, 0)).item() == pytest.approx(1)
+
+
+def test_corinfomax_and_carl_end_where_the_text_says():
+    random, collapsed = losses("README.md", 1), losses("README.md", 1, COLLAPSED)
+    for names, limit in ((random, 16.5), (collapsed, 36.8)):
+        loss = names["CorInfoMaxLoss"](64)
+        assert [loss(names["z1"], names["z2"]).item() for _ in range(6)][-1] == pytest.approx(limit, abs=0.2)
+    in_one_cluster = torch.eye(100)[torch.zeros(256, dtype=torch.long)] * 50
+    carl = random["consistency_loss"](in_one_cluster, in_one_cluster) + 4 * random["uniformity_loss"](in_one_cluster)
+    assert carl.item() == pytest.approx(18.4, abs=0.05)
+
+
+def test_the_loop_of_the_guide_runs_and_trains():
+    names: dict = {"__name__": "__main__"}
+    for block in python_blocks("docs/guide/one-loss-in-your-loop.md"):
+        exec(block, names)
+        if "loss" in names and "trained_loss" not in names:
+            names["trained_loss"] = names["loss"].item()
+    assert 8.3 < names["trained_loss"] < 12.5
+    pixels = names["accuracy"](names["images"].flatten(1))
+    assert names["accuracy"](names["encoder"](names["images"]).detach()) > pixels + 0.03

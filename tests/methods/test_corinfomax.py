@@ -467,3 +467,11 @@ def test_bad_views_are_named_and_do_not_touch_the_state(name, spoil):
 def test_bad_settings_are_named(name, value):
     with pytest.raises(ValueError, match=name):
         CorInfoMaxLoss(**{"dim": 4, "attraction": 1.0, name: value})
+
+
+def test_the_default_attraction_is_the_papers_ratio_to_the_width():
+    """Table 1: 250 at 64 dimensions, 500 at 128 and 2000 at 512."""
+    for dim, attraction in ((64, 250), (128, 500), (512, 2000)):
+        assert CorInfoMaxLoss(dim).attraction == attraction
+    with pytest.raises(ValueError, match="attraction must be a number"):
+        CorInfoMaxLoss(64, attraction=-1)
