@@ -71,7 +71,7 @@ def an_encoder(norm=True, dtype=torch.float32):
 def pretrained():
     encoder = build_encoder("small", stem="imagenet", seed=0)
     encoder.preprocessing = Preprocessing(resize=8, size=8)
-    return Representation("an encoder", fingerprint(encoder), lambda images: torch.empty(0), encoder)
+    return Representation("an encoder", fingerprint(encoder), lambda images, _: torch.empty(0), encoder)
 
 
 @pytest.fixture(scope="module")

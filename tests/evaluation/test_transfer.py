@@ -103,7 +103,7 @@ def test_the_penalty_is_chosen_on_validation_and_fitted_to_both(folder):
     other = transfer(what, worse)
     assert (row.penalty, row.validation) == (other.penalty, other.validation)
     assert row.top1 > other.top1 + 0.2
-    x = {name: what.features(getattr(source, name)).double().numpy() for name in ("train", "val", "test")}
+    x = {name: what.features(getattr(source, name), name).double().numpy() for name in ("train", "val", "test")}
     y = {name: getattr(source, name).labels for name in ("train", "val", "test")}
     found = []
     for penalty in PENALTIES:

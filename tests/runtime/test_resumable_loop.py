@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from infomax.runtime.collectives import rank
-from infomax.runtime.progress import progress_bar
+from infomax.runtime.progress import ProgressBar
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.signals import Interruption
 from ranks import on_ranks
@@ -105,7 +105,7 @@ def test_a_save_between_signals_may_be_another_one():
 
 
 def test_the_bar_moves_with_the_steps_and_is_closed():
-    bar = progress_bar("steps", 7, done=3)
+    bar = ProgressBar("steps", 7, done=3)
     closed, close = [], bar.close
     bar.close = lambda: (closed.append(bar.n), close())
     run_loop(7, done=3, bar=bar)

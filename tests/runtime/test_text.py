@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from command import run_command
-from infomax.runtime.progress import progress_bar
+from infomax.runtime.progress import ProgressBar
 from infomax.runtime.text import KEPT_FORMAT_CHARACTERS, escape, escape_lines, note, show
 
 
@@ -60,9 +60,11 @@ def test_lines_for_the_user(capsys):
 
 
 def test_a_bar_is_not_named_by_an_escape():
-    with progress_bar("a\x1b[2J", 2) as bar:
-        assert bar.desc == r"a\x1b[2J"
-        bar.disable = True
+    with ProgressBar("a\x1b[2J", 2) as bar:
+        bar.show_values(["b\x1b[2J"])
+        for line in (bar.plain_line(), bar.terminal_line(79)):
+            assert r"a\x1b[2J" in line
+            assert r"b\x1b[2J" in line
 
 
 @pytest.mark.parametrize("words", [("evaluate", "knn", "a\x1b[2J\u202e"), ("report", "a\x1b[2J\u202e")])

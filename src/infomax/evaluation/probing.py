@@ -25,7 +25,7 @@ from infomax.evaluation.scores import hits, judge
 from infomax.features.extraction import extract_features
 from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.collectives import rank, world_size
-from infomax.runtime.progress import progress_bar
+from infomax.runtime.progress import ProgressBar
 from infomax.runtime.resumable_loop import ResumableLoop
 
 SAVE_EVERY = 60.0  # seconds
@@ -83,7 +83,7 @@ def probe(
         accuracies = job.held_out_accuracies(probes)
         best = int(np.argmax(accuracies))
         held_out_accuracy = accuracies[best]
-    features = representation.of(test)
+    features = representation.of(test, "test images")
     scores = torch.cat([probes.scores(x.to(job.device).float())[:, best].cpu() for x in features.split(CHUNK)])
     return LinearRow(
         data=source.name,
@@ -215,7 +215,7 @@ class ProbeJob:
             save=lambda: self.work.save(STATE, {"step": loop.done, **probes.state()}),
             device=self.device,
             save_every=SAVE_EVERY,
-            bar=progress_bar("probe", self.steps, done=done, unit="steps", quiet=quiet),
+            bar=ProgressBar("probe", self.steps, done=done, unit="steps", quiet=quiet),
             resume_hint=self.work.resume_hint,
         )
         with loop:
@@ -232,7 +232,7 @@ class ProbeJob:
             compute = {"device": self.device, "workers": self.evaluation.workers}
             features = extract_features(self.encoder, self.images, rows, self.encoder.preprocessing, **compute)
         else:
-            features = self.representation.features(self.images)[rows]
+            features = self.representation.features(self.images, "train images")[rows]
         scores = probes.scores(features.to(self.device).float())[:, len(self.rates) :].cpu()
         labels = torch.from_numpy(self.labels[rows])
         return [float(hits(scores[:, i], labels).float().mean()) for i in range(len(self.rates))]
@@ -242,7 +242,7 @@ class ProbeJob:
 
     def _cached_batches(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Yields the epoch, the features and the rows of each batch that is left, of features computed once."""
-        features = self.representation.features(self.images).to(self.device).float()
+        features = self.representation.features(self.images, "train images").to(self.device).float()
         schedule = BatchSchedule(
             len(self.images), start=done, stop=self.steps, micro_batch_size=self.probe.batch_size, **self._schedule()
         )

@@ -33,7 +33,7 @@ def prototype_row(
     start = time.perf_counter()
     _, train, test = labelled(source)
     representation = represent(encoder, evaluation or EvaluationOptions())
-    logits = method.cluster_logits(representation.of(test).to(next(method.parameters()).dtype))
+    logits = method.cluster_logits(representation.of(test, "test images").to(next(method.parameters()).dtype))
     if logits is None:
         return None
     return ClusterRow(

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,13 +37,18 @@ class Representation:
     name: str
     identity: str
     """Hash of the encoder's architecture and weights; empty for raw pixels."""
-    features: Callable[[Images], Float[Tensor, "n d"]]
-    """Computes the features of all of some images, on the CPU."""
+    features: Callable[[Images, str], Float[Tensor, "n d"]]
+    """Computes the features of all of some images, on the CPU. The text says which images, for the progress bar."""
     encoder: Encoder | None = field(default=None, repr=False)
 
-    def of(self, part: LabelledImages) -> Float[Tensor, "n d"]:
-        """Returns the features of the images of a part, in its order."""
-        features = self.features(part.images)
+    def of(self, part: LabelledImages, images_words: str) -> Float[Tensor, "n d"]:
+        """Returns the features of the images of a part, in its order.
+
+        Args:
+            part: The images.
+            images_words: Says which images they are, as ``test images``, for the progress bar.
+        """
+        features = self.features(part.images, images_words)
         return features if len(features) == len(part.index) else features[part.index]
 
 
@@ -80,17 +85,30 @@ def _of_encoder(
     def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
         return encode_batches(network, images, index, preprocessing, device=device, workers=workers)
 
-    return Representation(name, identity, _cached(encode, identity, preprocessing, evaluation), network)
+    return Representation(name, identity, _cached(name, encode, identity, preprocessing, evaluation), network)
 
 
 def _cached(
-    encode: Encode, identity: str, preprocessing: Preprocessing, evaluation: EvaluationOptions
-) -> Callable[[Images], Tensor]:
-    """Returns a function that computes features, or reads them from the cache."""
+    name: str, encode: Encode, identity: str, preprocessing: Preprocessing, evaluation: EvaluationOptions
+) -> Callable[[Images, str], Tensor]:
+    """Returns a function that computes features, or reads them from the cache.
+
+    Args:
+        name: Name of the representation, for the progress bar.
+        encode: Computes what is missing.
+        identity: Hash of the encoder's architecture and weights; empty for raw pixels.
+        preprocessing: Says how an image becomes the encoder's input.
+        evaluation: Precision and cache of the features, and whether bars are shown.
+    """
     specification = FeatureSpecification(
         encoder=identity, preprocessing=preprocessing, precision=evaluation.feature_precision
     )
-    return partial(cached_features, encode, specification, keep=not evaluation.no_cache, quiet=evaluation.quiet)
+    options = {"keep": not evaluation.no_cache, "quiet": evaluation.quiet}
+
+    def features(images: Images, images_words: str) -> Tensor:
+        return cached_features(encode, specification, images, task=f"{images_words}, {name}", **options)
+
+    return features
 
 
 def baselines(
@@ -111,7 +129,7 @@ def baselines(
     def raw(images: Images, index: np.ndarray) -> Iterator[Tensor]:
         return pixel_batches(images, index, preprocessing, workers=workers)
 
-    representations = [Representation("raw pixels", "", _cached(raw, "", preprocessing, evaluation))]
+    representations = [Representation("raw pixels", "", _cached("raw pixels", raw, "", preprocessing, evaluation))]
     if is_run(encoder):
         network, sample = untrained_encoder(encoder), part.subsample(RECALIBRATION_IMAGES)
         # The identity names what the statistics come from, not their last bits, which differ between machines.
@@ -128,8 +146,9 @@ def baselines(
         def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
             yield from encode_batches(recalibrated(), images, index, preprocessing, device=device, workers=workers)
 
-        features = _cached(encode, identity, preprocessing, evaluation)
-        representations.insert(0, Representation("untrained encoder", identity, features))
+        name = "untrained encoder"
+        features = _cached(name, encode, identity, preprocessing, evaluation)
+        representations.insert(0, Representation(name, identity, features))
     return representations
 
 
@@ -198,7 +217,8 @@ def _features(
         if name not in splits:
             return torch.empty(0, 0)
         if id(part.images) not in computed:
-            computed[id(part.images)] = representation.features(part.images)
+            words = "images" if train.images is test.images and len(splits) > 1 else f"{name} images"
+            computed[id(part.images)] = representation.features(part.images, words)
         features = computed[id(part.images)]
         return features if len(features) == len(part.index) else features[part.index]
 

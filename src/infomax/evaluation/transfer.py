@@ -120,7 +120,10 @@ def transfer(
     representation = encoder if isinstance(encoder, Representation) else to_transfer(encoder, evaluation)
     split, metric = parts(source, seed=seed), metric_of(source)
     start = time.perf_counter()
-    train, val, test = (_features(representation, part, evaluation) for part in (split.train, split.val, split.test))
+    train, val, test = (
+        _features(representation, part, f"{name} images", evaluation)
+        for part, name in ((split.train, "train"), (split.val, "validation"), (split.test, "test"))
+    )
     labels = [torch.from_numpy(part.labels).to(evaluation.torch_device) for part in (split.train, split.val)]
     classes = len(split.train.images.classes)
     solve = _stopped_early if as_published else _exact
@@ -154,9 +157,9 @@ def to_transfer(encoder: str | PathLike[str], evaluation: EvaluationOptions) -> 
 
 
 def _features(
-    representation: Representation, part: LabelledImages, evaluation: EvaluationOptions
+    representation: Representation, part: LabelledImages, images_words: str, evaluation: EvaluationOptions
 ) -> Float[Tensor, "n d"]:
-    return representation.of(part).to(evaluation.torch_device).float()
+    return representation.of(part, images_words).to(evaluation.torch_device).float()
 
 
 def _exact(x: Tensor, labels: Tensor, *, classes: int, penalties: Sequence[float]) -> list[Solution]:

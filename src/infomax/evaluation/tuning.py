@@ -33,7 +33,7 @@ from infomax.nn.optimizers import without_compiler
 from infomax.nn.schedules import cosine
 from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.collectives import average_in_place, gather, rank, world_size
-from infomax.runtime.progress import progress_bar
+from infomax.runtime.progress import ProgressBar
 from infomax.runtime.resumable_loop import ResumableLoop
 
 SCHEDULES = ("cosine", "cosine-by-step", "staircase")
@@ -215,7 +215,7 @@ class FineTuner:
         # Each step seeds random layers. The caller's random state stays as it was.
         callers_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
         quiet = self.compute.quiet or rank() > 0
-        bar = progress_bar(self.setting.name, self.steps, done=self.done, unit="steps", quiet=quiet)
+        bar = ProgressBar(self.setting.name, self.steps, done=self.done, unit="steps", quiet=quiet)
         loop = ResumableLoop(
             steps=self.steps,
             done=self.done,
@@ -232,7 +232,7 @@ class FineTuner:
                 self._step(batch)
                 self.done += 1
                 if self.done % CHECK == 0 or self.done == self.steps:
-                    bar.set_postfix(loss=f"{self._mean_loss():.4g}")
+                    bar.show_values([f"loss {self._mean_loss():.4g}"])
                 loop.step_done()
         return self.model
 

@@ -17,7 +17,7 @@ from infomax.data.loading.evaluation import BATCH_SIZE
 from infomax.runtime.collectives import barrier, broadcast_from_rank0, rank, world_size
 from infomax.runtime.files import cache_folder, remove_leftovers, write_atomic
 from infomax.runtime.identity import specification_hash
-from infomax.runtime.progress import progress_bar
+from infomax.runtime.progress import ProgressBar
 from infomax.runtime.text import note
 
 CHUNK = 16 * BATCH_SIZE  # images whose features are one file, the most that an interrupted process has to compute again
@@ -55,6 +55,7 @@ def cached_features(
     images: Images,
     *,
     keep: bool = True,
+    task: str = "features",
     quiet: bool = True,
 ) -> Float[Tensor, "n d"]:
     """Returns the features of all ``images``, in their order, on the CPU; those in the cache are not computed again.
@@ -70,6 +71,7 @@ def cached_features(
         specification: Says which features ``encode`` computes.
         images: The images.
         keep: Whether to read from the cache and write to it.
+        task: The words in front of the progress bar, as ``train images, trained encoder``.
         quiet: Whether to show no progress bar.
 
     Raises:
@@ -92,7 +94,8 @@ def cached_features(
     own_chunks = [chunks[i] for i in missing[rank() :: world_size()]]
     keep = keep and (not own_chunks or _make_folder(folder))
     computed: dict[Path, Tensor] = {}
-    with progress_bar("features", sum(len(chunk.index) for chunk in own_chunks), quiet=quiet or rank() > 0) as bar:
+    total = sum(len(chunk.index) for chunk in own_chunks)
+    with ProgressBar(task, total, quiet=quiet or rank() > 0) as bar:
         chunk_features = _encode_chunks(
             encode, images, [chunk.index for chunk in own_chunks], specification.dtype, bar.update
         )

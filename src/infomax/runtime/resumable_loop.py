@@ -6,9 +6,9 @@ from math import inf
 from typing import Self
 
 import torch
-from tqdm import tqdm
 
 from infomax.runtime.collectives import all_ranks_max, rank
+from infomax.runtime.progress import ProgressBar
 from infomax.runtime.signals import Interruption
 from infomax.runtime.text import note
 
@@ -55,7 +55,7 @@ class ResumableLoop:
         save_every: float,
         save_share: float = inf,
         try_to_save: Callable[[], object] | None = None,
-        bar: tqdm | None = None,
+        bar: ProgressBar | None = None,
         name: str = "",
         resume_hint: str | None = None,
         say: Callable[[str], object] | None = None,

@@ -1,25 +1,26 @@
 """Training metrics: a progress bar, metrics.jsonl and TensorBoard."""
 
 import math
-import sys
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run
-from infomax.runtime.text import escape, note
+from infomax.runtime.progress import ProgressBar, format_rate
+from infomax.runtime.text import note
 from infomax.training.engine import Step
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LOG_EVERY = 20  # steps
+ACCURACIES = {"knn_top1": "k-NN", "linear_top1": "linear"}
+"""Names in the progress bar, by the keys of a row."""
 NOT_IN_BAR = (
     *("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm", "linear_top5"),
-    *("linear_test_images", "linear_labelled_images", "linear_classes", "linear_first_step"),
+    *("linear_test_images", "linear_labelled_images", "linear_classes", "linear_first_step", "loss", *ACCURACIES),
 )
 
 
@@ -43,14 +44,20 @@ class MetricsLog:
         self.row: dict[str, float] = {}
         run.cut_metrics(step)
         self.first_step = step + 1
-        self.bar = tqdm(
-            desc=escape(run.path.name),
-            total=total_steps,
-            initial=step,
-            disable=quiet,
-            dynamic_ncols=True,
-            mininterval=0.1 if sys.stderr.isatty() else 10,  # seconds; a log file keeps every line
-            bar_format="{desc} {percentage:3.0f}%|{bar:10}| {elapsed} done, {remaining} left{postfix}",
+        steps_per_epoch, epochs = total_steps // recipe.epochs, recipe.epochs
+
+        def position(done: int) -> str:
+            epoch = min(done // steps_per_epoch + 1, epochs)
+            return f"epoch {epoch} of {epochs}, step {done} of {total_steps}"
+
+        self.bar = ProgressBar(
+            run.path.name,
+            total_steps,
+            done=step,
+            unit="steps",
+            shows_rate=False,  # a row of the metrics has the images a second
+            position=position,
+            quiet=quiet,
         )
         self.began = began
         self.begin_interval()
@@ -117,9 +124,7 @@ class MetricsLog:
             self.say(f"writes no more to TensorBoard: {error}")
             self.board = None
         self.row = {**self.row, **row}
-        shown = [f"{name} {value:.4g}" for name, value in self.row.items() if name not in NOT_IN_BAR]
-        speed = f"{self.row.get('images_per_second', 0):.0f} images/s, {self.row.get('waiting', 0):.0%} waiting"
-        self.bar.set_postfix_str(", ".join([*shown, speed]), refresh=False)
+        self.bar.show_values(shown_values(self.row))
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
@@ -133,3 +138,14 @@ class MetricsLog:
                 board.close()
             except OSError as error:
                 self.say(f"cannot write to TensorBoard: {error}")
+
+
+def shown_values(row: Mapping[str, float]) -> list[str]:
+    """Returns what a progress bar shows of the metrics, the most important first: the loss, the speed, accuracies."""
+    shown = [f"loss {row['loss']:.4g}"] if "loss" in row else []
+    if speed := row.get("images_per_second"):
+        shown.append(f"{format_rate(speed)} images/s")
+    shown += [f"{words} {row[name]:.1%}" for name, words in ACCURACIES.items() if name in row]
+    if "waiting" in row:
+        shown.append(f"{row['waiting']:.0%} waiting")
+    return shown + [f"{name} {value:.4g}" for name, value in row.items() if name not in NOT_IN_BAR]
