@@ -19,6 +19,7 @@ from infomax.cli import evaluate, experiments, train
 from infomax.runtime.failures import MachineError
 from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent
 from infomax.runtime.text import escape_lines, note
+from infomax.runtime.threads import set_thread_variables
 
 BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
 AFTER_EVALUATE = (evaluate.REPORT, train.REPLAY)
@@ -37,6 +38,7 @@ def main() -> None:
     """Runs the command. Exit codes: 0 done, 1 something failed, 2 a user's mistake, 130 interrupted."""
     warnings.formatwarning = _format_warning
     os.environ["PYTHONSAFEPATH"] = "1"  # no process that this one starts imports a module from the working folder
+    set_thread_variables()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that knows no Unicode still shows all else
         sys.stdout.reconfigure(errors="backslashreplace")
     if (parent := os.environ.pop(PARENT_VARIABLE, "")).isdecimal():

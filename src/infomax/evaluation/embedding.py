@@ -17,8 +17,10 @@ from infomax.models.pretrained import open_encoder
 from infomax.runs.run_folder import Run
 from infomax.runtime.checks import choose_device
 from infomax.runtime.text import note, show
+from infomax.runtime.threads import threads_within_quota
 
 
+@threads_within_quota()
 def embed(
     encoder: str | PathLike[str],
     data: str | PathLike[str] | Source,

@@ -25,8 +25,10 @@ from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.options import option_fields
 from infomax.runtime.text import show
+from infomax.runtime.threads import threads_within_quota
 
 
+@threads_within_quota()
 def evaluate(
     protocol: str | ProtocolOptions,
     encoder: str | PathLike[str],

@@ -23,6 +23,7 @@ from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import pick
 from infomax.runtime.signals import PARENT_VARIABLE
 from infomax.runtime.text import show
+from infomax.runtime.threads import user_environment
 
 
 def sweep(
@@ -219,7 +220,7 @@ def _run_command(argv: Sequence[str]) -> tuple[int, int]:
     with subprocess.Popen(
         [sys.executable, "-P", "-m", "infomax", *argv],  # -P: no module of the current folder hides another
         stdout=subprocess.DEVNULL,
-        env={**os.environ, PARENT_VARIABLE: str(os.getpid())},  # it ends if this process is killed
+        env={**user_environment(), PARENT_VARIABLE: str(os.getpid())},  # it ends if this process is killed
         process_group=0,  # else Ctrl-C would reach it twice, which stops it without saving
     ) as process:
         handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}

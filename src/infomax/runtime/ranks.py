@@ -17,6 +17,7 @@ import torch.multiprocessing as mp
 
 from infomax.runtime.failures import MachineError
 from infomax.runtime.signals import Interruption, end_with_parent
+from infomax.runtime.threads import thread_variables_in_children, user_chose_no_thread_count
 
 STOPPED = 75  # exit code of a rank that ended after a signal, with its state saved
 GRACE = 20.0  # seconds that the other ranks have to save and end after one rank has failed
@@ -90,14 +91,15 @@ def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    divides_threads = user_chose_no_thread_count()
     processes = [
-        context.Process(target=_run_rank, args=(rank, world_size, port, reports, function, args))
+        context.Process(target=_run_rank, args=(rank, world_size, port, divides_threads, reports, function, args))
         for rank in range(world_size)
     ]
     errors: ReportedErrors = {}
     with Interruption() as interruption:
         try:
-            with safe_path_in_children():
+            with safe_path_in_children(), thread_variables_in_children():
                 for process in processes:
                     process.start()
             failed = _wait_for_ranks(processes, interruption, reports, errors)
@@ -149,15 +151,23 @@ def _wait_for_ranks(
                 process.kill()
 
 
-def _run_rank(rank: int, world_size: int, port: int, reports: Any, function: Callable[..., None], args: tuple) -> None:
+def _run_rank(
+    rank: int,
+    world_size: int,
+    port: int,
+    divides_threads: bool,
+    reports: Any,
+    function: Callable[..., None],
+    args: tuple,
+) -> None:
     """Calls ``function(*args)`` as one rank, in its own process, and reports the exception that it raises."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
     parent = parent_process()
     assert parent is not None
     end_with_parent(parent.pid or 0)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if "OMP_NUM_THREADS" not in os.environ:
+    os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if divides_threads:
         torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
     try:
         function(*args)

@@ -29,6 +29,7 @@ from infomax.runtime.memory import device_memory
 from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.text import note, show
+from infomax.runtime.threads import available_cores, describe_quota
 from infomax.training.loop import checkpoint_to_resume
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
@@ -81,12 +82,16 @@ def prepare_run(options: PretrainOptions) -> PreparedRun:
         "gpu": gpu,
         "devices": launch.world_size,
         "workers": launch.workers,
+        "cores": available_cores(),
+        "threads": torch.get_num_threads(),
         "compile": launch.compile,
     }
     run, lock = _write_run_folder(options, resumed, recipe, source, images=images, launch=machine)
     for line in describe_splits(source, to_train=True, notes_alone=launch.quiet):
         show(line, file=sys.stderr)
     if not launch.quiet:
+        if (quota := describe_quota()) is not None:
+            note(quota)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
     return PreparedRun(run, source, launch, lock)
 
@@ -115,6 +120,7 @@ def _write_run_folder(
                     f"{resumed.stages[-1]}, have a schedule of their own, with warm-up and decay"
                 )
             times_before = resumed.times_hash
+            _note_other_threads(resumed, config["launch"])
             resumed.note_resumption(config["images"], config["launch"])
             if times_before != config["images"].get("times"):
                 note(
@@ -129,6 +135,18 @@ def _write_run_folder(
         lock.release()
         raise
     return run, lock
+
+
+def _note_other_threads(run: Run, launch: dict[str, Any]) -> None:
+    """Says if a run goes on with another number of threads, as under another quota: its last bits then differ.
+
+    Args:
+        run: The run to be resumed.
+        launch: The launch options now, as ``config.json`` holds them.
+    """
+    before = (run.config.get("resumed") or [run.config])[-1]["launch"].get("threads")
+    if launch["device"] == "cpu" and before not in (None, launch["threads"]):
+        note(f"{run.path} was trained by {before} thread(s) and goes on with {launch['threads']}: sums round otherwise")
 
 
 def _lock_run_folder(options: PretrainOptions, resumed: Run | None, recipe: Recipe) -> FolderLock:

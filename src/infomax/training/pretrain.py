@@ -11,6 +11,7 @@ from infomax.runtime.failures import MachineError
 from infomax.runtime.locks import FIRST_RANK, FolderLock
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of, rank_from_environment, run_ranks
+from infomax.runtime.threads import threads_within_quota
 from infomax.training.loop import train
 from infomax.training.options import LaunchOptions, PretrainOptions
 from infomax.training.prepare import PreparedRun, launch_options, prepare_run
@@ -122,6 +123,7 @@ def pretrain(
     return run_pretraining(pick(PretrainOptions, locals()))
 
 
+@threads_within_quota()
 def run_pretraining(options: PretrainOptions) -> Run:
     """Trains a run to its end; see :func:`pretrain` for what it returns and raises."""
     rank_info = rank_from_environment()

@@ -21,6 +21,7 @@ from infomax.data.images import ArrayImages, Images
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
 from infomax.runtime.signals import end_with_parent
+from infomax.runtime.threads import cores_of_this_process
 
 # A JPEG is decoded at a smaller size only if, along both sides, each crop keeps so many pixels for a pixel of its view.
 OVERSAMPLING = 1.5
@@ -159,7 +160,7 @@ def worker_count(images: Images | Stream, workers: int | None) -> int:
         ValueError: if ``workers`` is negative.
     """
     if workers is None:
-        workers = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        workers = min(8, cores_of_this_process())
     check_count("--workers", workers, low=0)
     return 0 if isinstance(images, ArrayImages) else workers
 

@@ -1,0 +1,188 @@
+"""Says how many cores a process may use, and sets how OpenMP's threads wait, before torch is imported.
+
+A container may have many cores and a quota of half of one. OpenMP sees the cores alone: its threads then wait for each
+other in turns, at the cost of the quota. The same happens on a machine with other work.
+"""
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+# Turns of the loop in which a thread of GNU's OpenMP looks for work before it sleeps. docs/measurements/threads.md has
+# the speed of others.
+SPIN_COUNT = 1_000
+BLOCK_TIME = 1  # milliseconds that a thread of LLVM's or Intel's OpenMP looks for work before it sleeps
+COUNT_VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
+"""A user who has set one of these has chosen the number of threads."""
+WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""A user who has set one of these has chosen how threads wait."""
+_set_here: dict[str, str] = {}  # what the user has not set
+
+
+def available_cores() -> float:
+    """Returns how many cores this process may use, of which a part is possible.
+
+    It is the number of cores that the process may run on, or the quota of its control groups if that is less. A number
+    that the user gave Python, by ``-X cpu_count`` or ``PYTHON_CPU_COUNT``, goes before both.
+    """
+    number = str(sys._xoptions.get("cpu_count") or os.environ.get("PYTHON_CPU_COUNT", ""))
+    if number.isdecimal() and int(number) > 0:
+        return float(number)
+    return min(float(_cores_to_run_on()), _own_quota())
+
+
+def core_count() -> int:
+    """Returns how many threads keep the cores of this process busy: a part of a core takes a thread too."""
+    return max(1, math.ceil(available_cores()))
+
+
+def _cores_to_run_on() -> int:
+    """Returns the number of cores that the system lets this process run on, whatever its quota."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _own_quota() -> float:
+    """Returns this process's quota, read once: nothing that depends on it changes while a process runs."""
+    return quota_in_cores(Path("/"))
+
+
+def quota_in_cores(root: Path) -> float:
+    """Returns the number of cores that the control groups of this process allow; infinity if they set no limit.
+
+    A group's limit holds for all groups below it, so the least one from the process's own group upwards counts.
+
+    Args:
+        root: Folder that ``/proc`` and the groups' files are looked for in; ``/`` but for tests.
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except (OSError, UnicodeDecodeError):  # no Linux
+        return math.inf
+    paths = {}  # the process's group in each hierarchy: "" is version 2
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "" or "cpu" in controllers.split(","):
+            paths[controllers and "cpu"] = path
+    limits = [math.inf]
+    for line in mounts:
+        before, _, after = line.partition(" - ")
+        kind, _, options = (*after.split(" "), "", "")[:3]
+        hierarchy = {"cgroup2": "", "cgroup": "cpu"}.get(kind)
+        if hierarchy in paths and (kind == "cgroup2" or "cpu" in options.split(",")):
+            mounted, point = (_unescape(field) for field in before.split(" ")[3:5])
+            limits += _limits(root, PurePosixPath(point), _below(paths[hierarchy], mounted))
+    return min(limits)
+
+
+def _unescape(field: str) -> str:
+    """Returns a path of ``mountinfo``, where spaces are written as numbers."""
+    for code in ("\\040", "\\011", "\\012", "\\134"):
+        field = field.replace(code, chr(int(code[1:], 8)))
+    return field
+
+
+def _below(path: str, mounted: str) -> PurePosixPath:
+    """Returns a group's path below the mount point, where the group ``mounted`` is; that one, if it is not below."""
+    group = PurePosixPath(path)
+    if ".." not in group.parts and group.is_relative_to(mounted):
+        return group.relative_to(mounted)
+    return PurePosixPath()  # a container sees its own group alone, and may be told its path outside of it
+
+
+def _limits(root: Path, point: PurePosixPath, path: PurePosixPath) -> Iterator[float]:
+    """Yields the limits, in cores, of a group and of those above it, up to the mount point."""
+    for group in (path, *path.parents):
+        folder = root / point.relative_to("/") / group
+        with suppress(OSError, ValueError):  # the first group of all has no such file
+            quota, period = (folder / "cpu.max").read_text().split()
+            if quota != "max":
+                yield int(quota) / int(period)
+        with suppress(OSError, ValueError):
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            if int(quota) > 0:  # -1 is no limit
+                yield int(quota) / int(period)
+
+
+def cores_of_this_process() -> int:
+    """Returns the share of :func:`core_count` that is this process's, if it is one of several ranks of this machine."""
+    ranks = os.environ.get("LOCAL_WORLD_SIZE", "1")  # torchrun sets it, and so does run_ranks
+    return max(1, core_count() // max(1, int(ranks) if ranks.isdecimal() else 1))
+
+
+def describe_quota() -> str | None:
+    """Returns one line on the cores that a quota leaves of those that OpenMP counts; None if it leaves all."""
+    if (quota := _own_quota()) >= (cores := _cores_to_run_on()):
+        return None
+    return (
+        f"a quota leaves {quota:.3g} of {cores} cores (cgroup); threads and workers are no more than {core_count()}, "
+        "but for those that OMP_NUM_THREADS or --workers names"
+    )
+
+
+def set_thread_variables() -> None:
+    """Sets the variables that OpenMP reads when it is loaded, as with torch, if the user has set none of their kind.
+
+    Threads sleep soon when they have no work, and there are no more of them than the quota allows. This is for
+    processes of infomax's own, before they import torch: the variables hold for all libraries of a process.
+    """
+    _set_here.update(_thread_variables())
+    os.environ.update(_set_here)
+
+
+def _thread_variables() -> dict[str, str]:
+    """Returns the variables to set, none of a kind of which the user has set one."""
+    variables = {}
+    if user_chose_no_thread_count() and core_count() < _cores_to_run_on():
+        variables["OMP_NUM_THREADS"] = str(core_count())
+    if not any(name in user_environment() for name in WAIT_VARIABLES):  # GNU's OpenMP, and LLVM's and Intel's
+        variables |= {"GOMP_SPINCOUNT": str(SPIN_COUNT), "KMP_BLOCKTIME": str(BLOCK_TIME)}
+    return variables
+
+
+def user_chose_no_thread_count() -> bool:
+    """Returns whether the number of threads is infomax's to decide."""
+    return not any(name in user_environment() for name in COUNT_VARIABLES)
+
+
+def user_environment() -> dict[str, str]:
+    """Returns the environment as the user has set it, for a process that sets its own variables."""
+    return {name: value for name, value in os.environ.items() if _set_here.get(name) != value}
+
+
+@contextmanager
+def thread_variables_in_children() -> Iterator[None]:
+    """Starts processes, until the block ends, with the variables of :func:`set_thread_variables`."""
+    variables = _thread_variables()
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def threads_within_quota() -> Iterator[None]:
+    """Lets torch use no more threads than the quota allows, until the block ends, unless the user chose their number.
+
+    In a process that somebody else has started, torch is loaded already, and counts the cores alone.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    if before > core_count() and user_chose_no_thread_count():
+        torch.set_num_threads(core_count())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
