@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-# Turns of the loop in which a thread of GNU's OpenMP looks for work before it sleeps. docs/measurements/threads.md has
-# the speed of others.
+# Turns of the loop in which a thread of GNU's OpenMP looks for work before it sleeps: some microseconds, which bridge
+# the gaps between the operations of a step.
 SPIN_COUNT = 1_000
 BLOCK_TIME = 1  # milliseconds that a thread of LLVM's or Intel's OpenMP looks for work before it sleeps
 COUNT_VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
