@@ -46,7 +46,13 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'infomax' has no attribute {name!r}")
     module, attribute = _HOME[name]
-    return getattr(import_module(f"infomax.{module}"), attribute)
+    public = getattr(import_module(f"infomax.{module}"), attribute)
+    if not isinstance(public, type):
+        from infomax.runtime.doors import python_door
+
+        public = python_door(public, name)
+    globals()[name] = public
+    return public
 
 
 def __dir__() -> list[str]:

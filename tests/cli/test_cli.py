@@ -1,18 +1,21 @@
 """The command as a user types it: help, mistakes, and the whole way from images to a score."""
 
 import json
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
 from command import PATIENCE, run_command, start_command, wait_for
 from infomax import cli
-from infomax.cli import experiments
 from infomax.evaluation.protocols import PROTOCOLS
-from infomax.experiments.demo import demo
+from infomax.experiments.demo import choose_folder, demo, is_begun
 from infomax.runs.run_folder import Run
+from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import option_fields
+from infomax.runtime.resumable_loop import ResumableLoop
 
 DIGITS = ("pretrain", "--data", "digits")
 
@@ -260,10 +263,67 @@ def test_demo_at_toy_size(tmp_path):
         assert Run(tmp_path / "demo" / row["name"]).read_rows("demo.jsonl")[-1]["knn_1"] == row["knn_1"]
 
 
-def test_demo_does_not_touch_a_folder_that_exists(infomax, tmp_path):
-    code, _, err = infomax("demo", "--out", str(tmp_path))
-    assert code == 2
-    assert "choose another" in err
+def interrupt_after(monkeypatch, number):
+    """Sends Ctrl-C to the training within its step of this number, once."""
+    step_done, sent = ResumableLoop.step_done, []
+
+    def interrupted_step_done(loop):
+        if loop.done + 1 == number and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), signal.SIGINT)
+        step_done(loop)
+
+    monkeypatch.setattr(ResumableLoop, "step_done", interrupted_step_done)
+
+
+@pytest.mark.process
+def test_an_interrupted_demo_goes_on_and_ends_with_the_same_numbers(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "demo"
+    straight = list(demo(tmp_path / "straight", epochs=2, quiet=True))
+    rows = demo(out, epochs=2, quiet=True)
+    assert [next(rows)["name"] for _ in range(3)] == ["raw pixels", "untrained encoder", "mira"]
+    interrupt_after(monkeypatch, 7)
+    with pytest.raises(KeyboardInterrupt):
+        next(rows)
+    assert f"stopped at step 7 of 10; infomax demo --out {out} goes on from there" in capsys.readouterr().err
+    assert is_begun(out)
+    mira = (out / "mira" / "metrics.jsonl").read_bytes()
+    resumed = list(demo(out, epochs=2, quiet=True))
+    assert (out / "mira" / "metrics.jsonl").read_bytes() == mira
+    assert without(resumed, "seconds", "run") == without(straight, "seconds", "run")
+    assert list(demo(out, epochs=2, quiet=True)) == resumed  # nothing is left to do
+    with pytest.raises(ValueError, match="has a demo that was trained otherwise: epochs: 2 there, 1 asked for"):
+        next(demo(out, epochs=1))
+
+
+def without(rows, *keys):
+    return [{key: value for key, value in row.items() if key not in keys} for row in rows]
+
+
+def test_a_demo_that_is_interrupted_says_how_to_go_on(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    interrupt_after(monkeypatch, 2)
+    code, _, err = infomax("demo", "--out", "d")
+    assert code == 130
+    assert err.splitlines()[-1] == "infomax: interrupted; infomax demo --out d goes on"
+    assert "--resume" not in err
+    interrupt_after(monkeypatch, 3)
+    code, _, err = infomax("demo", "--out", "d")
+    assert "infomax: the demo in d goes on; methods that are done are not trained again" in err
+    assert "going on from step 2 of" in err
+    assert err.splitlines()[-1] == "infomax: interrupted; infomax demo --out d goes on"
+    assert choose_folder(Path("d")) == Path("d")
+    with FolderLock(Path("d")):
+        assert choose_folder(Path("d")) == Path("d-2")
+
+
+def test_demo_does_not_touch_a_folder_of_something_else(infomax, tmp_path):
+    (tmp_path / "thesis.txt").write_text("three years")
+    for out in (tmp_path, tmp_path / "thesis.txt"):
+        code, _, err = infomax("demo", "--out", str(out))
+        assert code == 2
+        assert "choose another" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_every_setting_of_a_repeated_option_counts(infomax, tmp_path, monkeypatch):
@@ -275,10 +335,10 @@ def test_every_setting_of_a_repeated_option_counts(infomax, tmp_path, monkeypatc
 
 
 def test_demo_takes_the_first_free_folder(tmp_path):
-    assert experiments._free_folder(tmp_path / "demo") == tmp_path / "demo"
+    assert choose_folder(tmp_path / "demo") == tmp_path / "demo"
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo-2").mkdir()
-    assert experiments._free_folder(tmp_path / "demo") == tmp_path / "demo-3"
+    assert choose_folder(tmp_path / "demo") == tmp_path / "demo-3"
 
 
 def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """A function of Python, its options class and its command have the same words, defaults and documentation."""
 
 import inspect
+import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
@@ -14,6 +15,7 @@ import infomax
 from infomax import cli
 from infomax.experiments.options import SweepOptions
 from infomax.planning.options import PlanOptions
+from infomax.runtime.doors import command_door, in_callers_words, python_door
 from infomax.runtime.options import option_fields
 from infomax.training.options import PretrainOptions, ViewsOptions
 
@@ -87,3 +89,64 @@ def test_a_picture_of_views_is_returned_and_written_only_if_asked(tmp_path, monk
     )
     with Image.open(tmp_path / "new" / "a.png") as written:
         assert written.tobytes() == picture.tobytes() == again.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("--method must be one of mira, carl", "method= must be one of mira, carl"),
+        ("--data photos: no such folder", "data=photos: no such folder"),
+        ("--data-dir . is for data sets", "data_dir=. is for data sets"),
+        ("--set method.bta: no such setting", "overrides=['method.bta']: no such setting"),
+        ("give a --batch-size of at most 100", "give a batch_size= of at most 100"),
+        ("--download fetches it", "download=True fetches it"),
+        ("; --resume goes on from there", "; resume=True goes on from there"),
+        ("--out x is not empty; --overwrite, or --seed 3", "out=x is not empty; overwrite=True, or seed=3"),
+        ("infomax pretrain --out x --resume goes on", "infomax pretrain --out x --resume goes on"),
+        ("infomax recipes lists them; --recipe x", "infomax recipes lists them; recipe=x"),
+        ("a--b -- ---c", "a--b -- ---c"),
+    ],
+)
+def test_a_message_to_python_names_its_arguments(text, expected):
+    infomax.pretrain  # noqa: B018 - its flags are then known
+    lines = []
+
+    def public():
+        lines.append(in_callers_words(text))
+        raise ValueError(text)
+
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        python_door(public, "public")()
+    with pytest.raises(ValueError, match=re.escape(text)), command_door():
+        python_door(public, "public")()
+    assert lines == [expected, text]
+    assert in_callers_words(text) == text
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: infomax.pretrain(method="x", out="o", data="digits"), "^method= must be one of mira, "),
+        (lambda: infomax.pretrain(out="o"), "^data= is missing: .* data=digits is the embedded one"),
+        (lambda: infomax.pretrain(out="o", data="nowhere"), "^data=nowhere: no such folder"),
+        (lambda: infomax.pretrain(out="o", data="nowhere", data_dir="."), "^data_dir=. is for data sets by name"),
+        (lambda: infomax.pretrain(out="o", data="digits", X\]: the setting must"),
+        (lambda: infomax.plan(data="digits", gpu=["A1"]), "^gpu= must be one of "),
+        (lambda: infomax.views(data="digits", out="."), r"^out=\. must be a file to write"),
+        (lambda: infomax.sweep(["carl/digits"], out="o", seeds=0), "^seeds= must be a whole number"),
+        (lambda: infomax.evaluate("knn", "nowhere", k=(0,)), "^k= must be a whole number"),
+    ],
+)
+def test_mistakes_in_python_are_in_the_words_of_python(tmp_path, monkeypatch, call, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message) as raised:
+        call()
+    assert "--" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_public_functions_keep_their_names_and_can_be_pickled():
+    for name in ("pretrain", "plan", "views", "sweep", "evaluate", "embed", "load", "report"):
+        function = getattr(infomax, name)
+        assert pickle.loads(pickle.dumps(function)) is function is getattr(infomax, name)
+        assert repr(function).startswith(f"<function {name} ")

@@ -16,6 +16,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
 from infomax.cli import evaluate, experiments, train
+from infomax.runtime.doors import command_door
 from infomax.runtime.failures import MachineError
 from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent
 from infomax.runtime.text import escape_lines, note
@@ -50,6 +51,12 @@ def main() -> None:
     before, after = ([command.subcommand for command in group] for group in (BEFORE_EVALUATE, AFTER_EVALUATE))
     kinds = [*before, evaluate.Evaluate, *after]
     parsed: Any = tyro.cli(reduce(or_, kinds), prog="infomax", description=ABOUT, config=config)
+    with command_door():
+        _carry_out(parsed)
+
+
+def _carry_out(parsed: Any) -> None:
+    """Carries out the parsed command, and turns errors into one line and an exit code."""
     try:
         if (protocol := evaluate.PROTOCOL_CLASSES.get(type(parsed))) is not None:
             evaluate.evaluate(protocol, vars(parsed))

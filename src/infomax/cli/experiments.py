@@ -1,6 +1,5 @@
 """Defines the commands about recipes and several runs: recipes, sweep and demo."""
 
-from itertools import count
 from pathlib import Path
 
 from infomax.cli.command import Command
@@ -51,24 +50,21 @@ def sweep(options: SweepOptions) -> None:
 
 def demo(options: DemoOptions) -> None:
     """Carries out ``infomax demo``."""
-    from infomax.experiments.demo import demo, demo_table
+    from infomax.experiments.demo import choose_folder, demo, demo_table, is_begun
 
-    out = options.out or _free_folder(Path("runs/demo"))
-    if out.exists():
-        raise ValueError(f"--out {out} exists; choose another, or leave out --out")
+    out = options.out or choose_folder(Path("runs/demo"))
+    if is_begun(out):
+        note(f"the demo in {out} goes on; methods that are done are not trained again")
     rows = []
-    for row in demo(out):
-        rows.append(row)
-        if "run" in row:
-            show(f"{row['name']}: {row['seconds']:.0f} s, 1-label k-NN accuracy {row['knn_1']:.1%}, in {row['run']}")
+    try:
+        for row in demo(out):
+            rows.append(row)
+            if "run" in row:
+                accuracy = f"1-label k-NN accuracy {row['knn_1']:.1%}"
+                show(f"{row['name']}: {row['seconds']:.0f} s, {accuracy}, in {row['run']}")
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"; infomax demo --out {out} goes on") from None
     show(f"\n{demo_table(rows).text()}")
-
-
-def _free_folder(first: Path) -> Path:
-    """Returns the first of ``runs/demo``, ``runs/demo-2``, ... that does not exist."""
-    if not first.exists():
-        return first
-    return next(path for i in count(2) if not (path := first.with_name(f"{first.name}-{i}")).exists())
 
 
 DEMO, RECIPES, SWEEP = (

@@ -41,6 +41,7 @@ class DemoOptions:
     """A frozen dataclass that holds all options of ``infomax demo``."""
 
     out: Annotated[
-        Path | None, Shown(metavar="PATH", default="runs/demo, or the first free one of runs/demo-2, ...")
+        Path | None, Shown(metavar="DIR", default="runs/demo, or the first free one of runs/demo-2, ...")
     ] = None
-    """Folder for the run folders, one for each method."""
+    """Folder for the run folders, one for each method. A demo that was interrupted there goes on, and so does the one
+    that was begun last if no folder is named."""

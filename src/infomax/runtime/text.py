@@ -7,6 +7,8 @@ import sys
 import unicodedata
 from typing import TextIO
 
+from infomax.runtime.doors import in_callers_words
+
 KEPT_FORMAT_CHARACTERS = {"\u200c", "\u200d"}
 """Joiners, which Persian, Hindi and emoji need; every other invisible character of this kind is shown by its number."""
 ACTING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -45,7 +47,7 @@ def note(line: object) -> None:
     """Prints one line for the user on the standard error, above a progress bar if there is one."""
     from tqdm import tqdm
 
-    tqdm.write(f"infomax: {escape(line)}", file=sys.stderr)
+    tqdm.write(f"infomax: {escape(in_callers_words(str(line)))}", file=sys.stderr)
 
 
 def show(text: object, *, file: TextIO | None = None) -> None:

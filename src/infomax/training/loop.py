@@ -24,6 +24,7 @@ from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, rank, world_size
 from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warnings
+from infomax.runtime.doors import resume_words
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.ranks import device_of
 from infomax.runtime.resumable_loop import ResumableLoop
@@ -212,7 +213,7 @@ class TrainingLoop:
             if description is None:
                 raise
             raise MachineError(
-                f"{description}. Step {self.saved_step} is saved, and --resume goes on from there"
+                f"{description}. Step {self.saved_step} is saved, and {resume_words()} goes on from there"
             ) from error
         finally:
             if self.log is not None:
@@ -242,7 +243,7 @@ class TrainingLoop:
             save_every=SAVE_EVERY,
             save_share=SAVE_SHARE,
             bar=None if self.log is None else self.log.bar,
-            resume_hint="--resume goes on from there",
+            resume_hint=f"{resume_words()} goes on from there",
             say=self.say,
             interruption=interruption,
         )

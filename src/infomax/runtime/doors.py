@@ -1,0 +1,102 @@
+"""Knows by which door the caller came, the command line or Python, so that messages use the caller's words.
+
+Messages are written once, in the words of the command, as ``--batch-size must be ...``. For a caller of a public
+function of Python they are rewritten where they leave the package: ``batch_size= must be ...``.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+Parameters = ParamSpec("Parameters")
+Returned = TypeVar("Returned")
+
+_door: ContextVar[str] = ContextVar("door", default="")
+_resume_words: ContextVar[str] = ContextVar("resume_words", default="--resume")
+_flags: set[str] = set()
+"""Names of all arguments that are True or False."""
+
+PYTHON_NAMES = {"set": "overrides"}
+"""Arguments of Python by the options whose name they do not share."""
+AFTER_A_BARE_NAME = re.compile(
+    "a|above|alone|an|and|are|as|at|by|exists?|extends|for|from|gives?|goes|has|helps|how|if|in|is|keeps?|leaves?|must|"
+    "names?|named|of|on|or|out|says|takes|than|that|the|to|trains|twice|wants?|wanted|was|with|without"
+)
+"""Words of a sentence, which are no value of the option before them."""
+OPTION = re.compile(r"(?<![\w-])--(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?P<value>[ =](?P<word>[^\s,;:]+))?")
+COMMAND_LINE = re.compile(r"\binfomax (?:[a-z-]+ )+[^;()]*")
+
+
+@contextmanager
+def command_door() -> Generator[None]:
+    """Marks the block as the work of a command, also if it calls public functions of Python."""
+    token = _door.set("command")
+    try:
+        yield
+    finally:
+        _door.reset(token)
+
+
+def python_door(function: Callable[Parameters, Returned], name: str) -> Callable[Parameters, Returned]:
+    """Returns a public function of Python, whose errors name its arguments as Python does.
+
+    Args:
+        function: The function.
+        name: Its name in the package ``infomax``.
+    """
+    _flags.update(p.name for p in inspect.signature(function).parameters.values() if isinstance(p.default, bool))
+
+    @wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        token = _door.set(_door.get() or "python")
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
+            match error.args:
+                case (str(message),):
+                    error.args = (in_callers_words(message),)
+            raise
+        finally:
+            _door.reset(token)
+
+    call.__module__, call.__qualname__ = "infomax", name  # by which it is pickled
+    return call
+
+
+def in_callers_words(message: str) -> str:
+    """Returns a message with the options as the caller writes them: ``--data`` for a command, ``data=`` for Python."""
+    if _door.get() != "python" or "--" not in message:
+        return message
+    commands = [match.span() for match in COMMAND_LINE.finditer(message)]
+
+    def rewritten(match: re.Match[str]) -> str:
+        if any(start <= match.start() < end for start, end in commands):  # what to type in a shell stays as it is
+            return match[0]
+        option, value, word = match["name"].replace("-", "_"), match["value"] or "", match["word"]
+        name = PYTHON_NAMES.get(option, option)
+        if name in _flags:
+            return f"{name}=True{value}"
+        if word is None or AFTER_A_BARE_NAME.fullmatch(word):
+            return f"{name}={value}"
+        return f"{name}=[{word!r}]" if name != option else f"{name}={word}"
+
+    return OPTION.sub(rewritten, message)
+
+
+@contextmanager
+def resumed_by(words: str) -> Generator[None]:
+    """Sets the words by which a user goes on with the trainings of the block, as ``infomax demo --out runs/demo``."""
+    token = _resume_words.set(words)
+    try:
+        yield
+    finally:
+        _resume_words.reset(token)
+
+
+def resume_words() -> str:
+    """Returns the words by which a user goes on with a training that is stopped: an option, or a command."""
+    return _resume_words.get()
