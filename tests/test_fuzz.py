@@ -20,6 +20,7 @@ from infomax.recipes.registry import METHODS, get_recipe
 from infomax.recipes.schema import flat_settings
 from infomax.reporting.comparison import report
 from infomax.runs.run_folder import Run
+from infomax.training.pretrain import pretrain
 
 ODD_VALUES = [
     None, True, False, -1, 0, 1, 2**31, 10**30, -0.5, 1e308, float("nan"), float("inf"), "", "x", "\ud800", "\x1b[2J",
@@ -247,12 +248,12 @@ def test_settings_of_users_at_length(method, data):
 )
 def test_impossible_settings_leave_no_folder(tmp_path, method, override, message):
     with pytest.raises(ValueError, match=message) as raised:
-        infomax.pretrain(data="digits", out=tmp_path / "run", method=method, overrides=[override], device="cpu")
+        pretrain(data="digits", out=tmp_path / "run", method=method, overrides=[override], device="cpu")
     assert not (tmp_path / "run").exists()
     assert len(str(raised.value)) < 500
 
 
 def test_views_too_large_for_the_memory_leave_no_folder(tmp_path):
     with pytest.raises(ValueError, match="GB of views and .* GB of weights, .* choose smaller settings"):
-        infomax.pretrain(data="digits", out=tmp_path / "run", method="mira", image_size=16000, device="cpu")
+        pretrain(data="digits", out=tmp_path / "run", method="mira", image_size=16000, device="cpu")
     assert not (tmp_path / "run").exists()
