@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import ttest_1samp
 
 from infomax.data.augmentation.views import Preprocessing
@@ -219,14 +220,100 @@ def test_labels_of_a_class_that_only_the_test_split_has(folder):
 
 
 def test_embed_gives_features_and_names(folder, tmp_path):
-    from PIL import Image
-
     for name in ("b/2.png", "a/1.png"):
         (tmp_path / "pictures" / name).parent.mkdir(parents=True)
         Image.new("RGB", (20, 30), (9, 8, 7)).save(tmp_path / "pictures" / name)
     features, names = embed(folder, str(tmp_path / "pictures"), workers=0)
     assert features.shape == (2, 128)
     assert names == ["a/1.png", "b/2.png"]
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Makes a folder of two classes, and the working folder the one that it is in; returns the files."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in (tmp_path / "photos" / label / f"{i}.png" for label in ("cat", "dog") for i in range(6)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8)).save(path)
+    return sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "photos").glob("*/*.png"))
+
+
+def test_embed_takes_files_pil_images_and_arrays_in_their_order(folder, photos):
+    """The features are those of the folder, whatever the images are given as."""
+    of_folder, names = embed(folder, "photos", workers=0)
+    assert [f"photos/{name}" for name in names] == photos
+    features, names = embed(folder, (path for path in [*photos[::-1], photos[0]]), workers=0)
+    assert names == [*photos[::-1], photos[0]]
+    torch.testing.assert_close(features, torch.cat([of_folder.flip(0), of_folder[:1]]))
+    features, names = embed(folder, [Image.open(path) for path in photos])
+    assert names == [str(i) for i in range(12)]
+    torch.testing.assert_close(features, of_folder)
+    for one, name in ((photos[3], photos[3]), ([photos[3]], photos[3]), (Image.open(photos[3]), "0")):
+        features, names = embed(folder, one, workers=0)
+        assert names == [name]
+        torch.testing.assert_close(features, of_folder[3:4])
+    pixels = np.stack([np.asarray(Image.open(path)) for path in photos])
+    features, names = embed(folder, pixels)
+    assert names == [str(i) for i in range(12)]
+    torch.testing.assert_close(features, of_folder, atol=0.1 * float(of_folder.std()), rtol=0)  # resized by torch
+
+
+def test_embed_names_what_is_no_image(folder, photos):
+    with open("torn.png", "wb") as file:
+        file.write(b"nothing")
+    for data, message in (
+        ([], "data: is empty"),
+        (["no.png"], "data: no such file: no.png"),
+        ([photos[0], "torn.png"], "torn.png cannot be read as an image"),
+        ("torn.png", "torn.png cannot be read as an image"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            embed(folder, data, workers=0)
+
+
+def test_evaluate_takes_files_whose_folders_are_the_classes(folder, photos):
+    options = {"k": (1,), "no_baselines": True, "workers": 0}
+    (expected,) = evaluate("knn", folder, data="photos", **options)
+    (row,) = evaluate("knn", folder, data=photos, **options)
+    assert row.data == "12 files in photos"
+    assert (row.top1, row.labelled_images, row.test_images, row.classes) == (expected.top1, 10, 2, 2)
+    targets = [path.split("/")[1] for path in photos]
+    images = [Image.open(path) for path in photos]
+    for data in (photos, images):
+        (row,) = evaluate("knn", folder, data=data, targets=targets, **options)
+        assert (row.top1, row.labelled_images, row.classes) == (expected.top1, 10, 2)
+    rows = evaluate("few-shot", folder, data=images, targets=targets, no_baselines=True, labels=(1, 2), draws=2)
+    assert [row.labelled_images for row in rows] == [2, 2, 4, 4]
+
+
+def test_evaluations_of_other_files_have_another_hash(folder, photos):
+    options = {"k": (1,), "no_baselines": True, "workers": 0}
+    others = [*photos[:-1], "photos/dog/other.png"]
+    Image.new("RGB", (20, 24)).save(others[-1])
+    hashes = [evaluate("knn", folder, data=data, **options)[0].evaluation for data in (photos, photos, others)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_evaluate_chooses_among_files_as_among_those_of_a_folder(folder, photos, tmp_path):
+    (tmp_path / "some.txt").write_text("".join(f"{path}\n" for path in photos[:5] + photos[6:]))
+    (row,) = evaluate("knn", folder, data=photos, subset="some.txt", k=(1,), no_baselines=True, workers=0)
+    assert (row.labelled_images + row.test_images, row.subset_file) == (11, "some.txt")
+    with pytest.raises(ValueError, match="download is for data sets by name"):
+        evaluate("knn", folder, data=photos, download=True)
+
+
+def test_evaluate_says_why_files_have_no_classes(folder, photos):
+    for data, message in (
+        (photos[:3], "3 files in photos/cat has no labels to evaluate by: .* lie in one folder, as photos/cat/0.png"),
+        (photos[0], "photos/cat/0.png has no labels to evaluate by: the data is one file, which has no class"),
+        (Image.open(photos[0]), "a PIL image has no labels to evaluate by: .*; targets=.* gives the class of each"),
+        ([], "data: is empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate("knn", folder, data=data, workers=0)
+    with pytest.raises(ValueError, match="targets are for data that are paths of files"):
+        evaluate("knn", folder, data="photos", targets=[1])
 
 
 def test_embed_tells_the_images_of_two_arrays_apart(folder):

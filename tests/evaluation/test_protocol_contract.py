@@ -268,9 +268,8 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path):
 def test_the_function_and_the_command_have_the_same_words():
     parameters = inspect.signature(library.evaluate).parameters
     names = {field.name: field.default for cls in (EvaluationData, EvaluationOptions) for field in option_fields(cls)}
-    assert {
-        name: p.default for name, p in parameters.items() if name not in ("protocol", "encoder", "out", "options")
-    } == names
+    of_python = ("protocol", "encoder", "out", "options", "targets")  # targets are of images in memory
+    assert {name: p.default for name, p in parameters.items() if name not in of_python} == names
     assert {field.name for field in fields(EncoderOptions)} == {"encoder", "named", "out"}
     text = " ".join(inspect.getdoc(library.evaluate).split())
     for name in parameters:

@@ -160,6 +160,16 @@ def decode(
         raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
 
+def is_image_file(path: str | Path) -> bool:
+    """Returns whether a file begins as one of the formats that are read; its pixels are not decoded."""
+    try:
+        with open_regular(path) as stream, _pillow_settings(Decoding()):
+            _identify(stream)
+    except Exception:  # a damaged header makes Pillow raise errors of many kinds
+        return False
+    return True
+
+
 def open_regular(path: str | Path) -> IO[bytes]:
     """Opens a file to be read; a pipe, a device or a socket is not opened, as reading could wait for ever.
 
@@ -267,10 +277,10 @@ def _noise(length: int, count: int, *, restarts: bool = True) -> bytes:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class OpenedImage:
     """A frozen dataclass that holds a decoded image, in its own mode, and what its file says of its numbers."""
 
-    image: ImageFile
+    image: Image.Image
     orientation: int
     """EXIF's orientation that the image is still to be turned by; 1 is upright."""
     black: float = 0
@@ -292,14 +302,18 @@ def _decode_stream(
         decoding: What the user decided.
         continuation: Bytes to put in place of those that are missing at a JPEG's end.
     """
-    loaded = _load(stream, choose_divisor, decoding, continuation)
+    return _upright(_load(stream, choose_divisor, decoding, continuation), decoding)
+
+
+def _upright(loaded: OpenedImage, decoding: Decoding) -> Image.Image:
+    """Returns an image in RGB, turned as its orientation says."""
     rgb = _to_rgb(loaded, decoding)
     return rgb.transpose(TURNS[loaded.orientation]) if loaded.orientation in TURNS else rgb
 
 
 def _load(
     stream: IO[bytes], choose_divisor: DivisorChooser | None, decoding: Decoding, continuation: bytes = b""
-) -> _Loaded:
+) -> OpenedImage:
     """Decodes an image in its own mode; the arguments are those of :func:`_decode_stream`."""
     image = _identify(stream)
     pixels = image.size[0] * image.size[1]
@@ -321,7 +335,50 @@ def _load(
     black, white, scale = _number_range(image)
     image.load()
     orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image.info)  # it comes with the pixels in PNG
-    return _Loaded(image, orientation, black, white, scale)
+    return OpenedImage(image, orientation, black, white, scale)
+
+
+def load_opened(image: Image.Image, name: str) -> OpenedImage:
+    """Loads the pixels of an image that the user opened or made by Pillow, and what is known of its numbers.
+
+    An image that was not opened from a file has a black and a white if it has 8 bits, or 16 without a sign.
+
+    Args:
+        image: The image.
+        name: Its name in an error.
+
+    Raises:
+        ValueError: naming the image, if its pixels cannot be loaded, as after its file was closed.
+    """
+    try:
+        with _pillow_settings(Decoding()):
+            black, white, scale = 0.0, 65535.0 if image.mode.startswith("I;16") else None, 1.0
+            if isinstance(image, ImageFile):
+                black, white, scale = _number_range(image)
+            image.load()
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
+        raise ValueError(f"{name} cannot be read: {error}") from error
+    orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image.info)
+    return OpenedImage(image, orientation, black, white, scale)
+
+
+def convert(opened: OpenedImage, name: str, decoding: Decoding) -> Image.Image:
+    """Returns an image in RGB and upright; transparent pixels are white.
+
+    Args:
+        opened: The image.
+        name: Its name in an error.
+        decoding: What the user decided.
+
+    Raises:
+        ValueError: naming the image, if nobody says which of its numbers are black and white.
+    """
+    try:
+        return _upright(opened, decoding)
+    except RefusedImageError as error:
+        raise ValueError(f"{name} cannot be read: {error}") from error
 
 
 def _identify(stream: IO[bytes]) -> ImageFile:
@@ -392,7 +449,7 @@ def _scale_transparency(image: ImageFile, raw_mode: str) -> None:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
 
 
-def _to_rgb(loaded: _Loaded, decoding: Decoding) -> Image.Image:
+def _to_rgb(loaded: OpenedImage, decoding: Decoding) -> Image.Image:
     """Converts an image of any mode to RGB, on white if it is transparent."""
     image = loaded.image
     if image.mode == "RGB" and "transparency" not in image.info:
@@ -406,7 +463,7 @@ def _to_rgb(loaded: _Loaded, decoding: Decoding) -> Image.Image:
     return image.convert("RGB")
 
 
-def _scale_numbers(loaded: _Loaded, value_range: tuple[float, float] | None) -> Image.Image:
+def _scale_numbers(loaded: OpenedImage, value_range: tuple[float, float] | None) -> Image.Image:
     """Returns an image of one channel of numbers in RGB; numbers that are NaN or infinite become the lower end.
 
     Args:

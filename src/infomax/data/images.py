@@ -4,6 +4,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from operator import eq
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from infomax.data.decoding import Decoding, DivisorChooser, decode
+from infomax.data.decoding import Decoding, DivisorChooser, OpenedImage, convert, decode, load_opened
 from infomax.data.fingerprints import LARGE, hash_files, hash_times
 
 MAX_TRIES = 20  # images that are tried until one can be decoded
@@ -216,6 +217,68 @@ class FileImages(Images):
 
     def decoded_by(self, decoding: Decoding) -> "FileImages":
         return replace(self, decoding=decoding)
+
+
+@dataclass(eq=False)
+class GivenFiles(FileImages):
+    """Image files whose names are the paths by which they were given one by one.
+
+    Their hashes cover the paths from ``root``, which stay the same if the files are given by others.
+    """
+
+    given: Sequence[str] = ()
+    """Path of each image as it was given."""
+
+    def name(self, index: int) -> str:
+        return self.given[index]
+
+
+class PillowImages(Images):
+    """PIL images in memory. Their names are their numbers.
+
+    Args:
+        images: The images; of those that were opened from a file, the pixels are loaded here.
+        labels: As in :class:`Images`.
+        classes: As there.
+        decoding: What the user decided about how their numbers become pixels.
+
+    Raises:
+        ValueError: with the number of the first image that cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image.Image],
+        labels: np.ndarray | None,
+        classes: list[str],
+        decoding: Decoding = Decoding(),  # noqa: B008
+    ):
+        self.labels, self.classes, self.decoding = labels, classes, decoding
+        self._opened: list[OpenedImage] = [load_opened(image, f"image {i}") for i, image in enumerate(images)]
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def fingerprint(self) -> str:
+        return self.state(np.arange(len(self)))[:12]
+
+    def state(self, index: Int[np.ndarray, " n"]) -> str:
+        digest = hashlib.sha256(self.decoding.identity)
+        for i in index:
+            pixels = np.asarray(self.open(int(i)))
+            digest.update(f"{pixels.shape}".encode() + hashlib.sha256(pixels.tobytes()).digest())
+        return digest.hexdigest()
+
+    def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
+        return convert(self._opened[index], f"image {index}", self.decoding)
+
+    def decoded_by(self, decoding: Decoding) -> "PillowImages":
+        changed = copy(self)
+        changed.decoding = decoding
+        return changed
 
 
 @dataclass(eq=False)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from infomax.data.images import Images
+from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits
 from infomax.data.streams import Stream
@@ -23,7 +25,7 @@ from infomax.runtime.threads import threads_within_quota
 @threads_within_quota()
 def embed(
     encoder: str | PathLike[str],
-    data: str | PathLike[str] | Source,
+    data: str | PathLike[str] | Source | GivenImages,
     *,
     device: str = "auto",
     workers: int | None = None,
@@ -32,13 +34,18 @@ def embed(
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
     """Computes the features of all images of ``data``, and returns them with the name of each image.
 
-    A name is the file's path relative to ``data``, or the image's number in its array, after the name of the split if
-    there are two. The images to test on follow the training images: those of the test split, or of a validation split
-    where that one alone has usable labels. Lines on stderr say what was decided about the data, as images left out.
+    ``data`` is what ``--data`` takes, as the name of a folder or of one image file; or the images themselves: a list or
+    another iterable of paths or of PIL images, one PIL image, or an array. Features and names are then in its order.
+
+    A name is the path of a file as it was given, or relative to the folder that was; or the image's number in a list or
+    array, after the name of the split if there are two. Of a data set with splits, the images to test on follow the
+    training images: those of the test split, or of a validation split where that one alone has usable labels. Lines on
+    stderr say what was decided about the data, as images left out.
 
     Args:
         encoder: A run folder, or anything else that :func:`infomax.models.pretrained.open_encoder` takes.
-        data: What ``--data`` takes, or an opened source.
+        data: What ``--data`` takes; paths of image files; PIL images; an array of bytes [n, height, width, 3]; or an
+            opened source.
         device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
         value_range: ``LOW,HIGH``, the numbers that become black and white in image files of one channel with more than
@@ -46,32 +53,56 @@ def embed(
         max_megapixels: Largest number of pixels of an image file, in millions; None is 120.
 
     Raises:
-        ValueError: if ``data`` is a stream, whose images have no numbers.
+        ValueError: if ``data`` is a stream, whose images have no numbers; if there are no images; or naming the first
+            that cannot be read.
+
+    Example:
+        >>> import infomax
+        >>> features, names = infomax.embed("runs/a", ["cat.jpg", "dogs/1.png"])  # doctest: +SKIP
+        >>> names  # doctest: +SKIP
+        ['cat.jpg', 'dogs/1.png']
     """
     network, device = open_encoder(encoder), choose_device(device)
     if isinstance(data, Source):
         source = data
     else:
         value_range = value_range or trained_value_range(encoder)
-        source = DataLocation(fspath(data), value_range=value_range, max_megapixels=max_megapixels).open()
+        if isinstance(data, str | PathLike):
+            source = DataLocation(fspath(data), value_range=value_range, max_megapixels=max_megapixels).open()
+        else:
+            location = DataLocation("", value_range=value_range, max_megapixels=max_megapixels)
+            source = location.select(open_given(data, in_order=True))
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
+    parts, names = all_images(source)
+    features = [
+        extract_features(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
+        for images in parts
+    ]
+    return torch.cat(features), names
+
+
+def all_images(source: Source) -> tuple[list[Images], list[str]]:
+    """Returns the images of a data set, those to train on first and then those to test on, and a name for each.
+
+    Args:
+        source: The data set.
+
+    Raises:
+        ValueError: if it is a stream.
+    """
     if isinstance(source.train, Stream):
         raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
     splits = {source.train_split or "train": source.train}
     if source.test is not None:
         splits[source.test_split or "test"] = source.test
-    features = [
-        extract_features(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
-        for images in splits.values()
-    ]
     numbered = len(splits) > 1 and source.train.name(0).isdecimal()  # both count from 0: names need the split
     names = [
         f"{split}/{images.name(i)}" if numbered else images.name(i)
         for split, images in splits.items()
         for i in range(len(images))
     ]
-    return torch.cat(features), names
+    return list(splits.values()), names
 
 
 def trained_value_range(encoder: str | PathLike[str]) -> str | None:

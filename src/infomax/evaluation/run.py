@@ -10,6 +10,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import Source, describe_splits, origin_of_test_images
@@ -33,7 +34,8 @@ def evaluate(
     protocol: str | ProtocolOptions,
     encoder: str | PathLike[str],
     *,
-    data: str | PathLike[str] | Source | None = None,
+    data: str | PathLike[str] | Source | GivenImages | None = None,
+    targets: Sequence[int | str] | None = None,
     data_dir: str | PathLike[str] | None = None,
     download: bool = False,
     classes: str | PathLike[str] | None = None,
@@ -56,7 +58,10 @@ def evaluate(
             ``infomax.evaluation.protocols.PROTOCOLS`` has all protocols.
         encoder: A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of a ResNet.
         data: Images with labels: a sub-folder for each class, arrays of labels, or a data set's name. Default: what
-            the run was trained on. A :class:`~infomax.data.splits.Source` holds the images themselves.
+            the run was trained on. Or the images themselves: paths of files, whose classes are the sub-folders of the
+            folder that they have in common; PIL images; an array of bytes [n, height, width, 3]; or a
+            :class:`~infomax.data.splits.Source`.
+        targets: The class of each image, if ``data`` is paths, PIL images or an array. Default: the files' folders.
         data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
             ~/.cache/infomax/data.
         download: Fetch a named data set that is not there.
@@ -94,8 +99,9 @@ def evaluate(
         ('trained encoder', 1, 0.9610027670860291)
     """
     chosen, chosen_options = choose_protocol(protocol, options)
+    named, source, given = _named_or_given(data, targets)
     location = EvaluationData(
-        data=None if data is None or isinstance(data, Source) else fspath(data),
+        data=named,
         data_dir=None if data_dir is None else fspath(data_dir),
         download=download,
         classes=None if classes is None else fspath(classes),
@@ -118,12 +124,32 @@ def evaluate(
         location,
         evaluation,
         out=None if out is None else Path(out),
-        source=data if isinstance(data, Source) else None,
+        source=source,
+        given=given,
     )
     opened, missing = request.open_data()
     for reason in missing:
         warnings.warn(f"left out: {reason}", stacklevel=2)
     return list(request.rows(opened))
+
+
+def _named_or_given(data: Any, targets: Any) -> tuple[str | None, Source | None, Source | None]:
+    """Returns the images that ``data`` of :func:`evaluate` names, or those that it holds.
+
+    Returns:
+        Their name, the source itself, or the source of images that were given one by one; one or none of the three.
+    """
+    several = isinstance(data, list | tuple) and len(data) > 0
+    if several and all(isinstance(name, str) and name in {*NAMED_DATASETS, "digits"} for name in data):
+        data = ",".join(data)  # data sets of a protocol that takes several
+    is_named = data is None or isinstance(data, str | PathLike)
+    if targets is not None and (is_named or isinstance(data, Source)):
+        raise ValueError("targets are for data that are paths of files, PIL images or an array; a folder has its own")
+    if is_named:
+        return None if data is None else fspath(data), None, None
+    if isinstance(data, Source):
+        return None, data, None
+    return None, None, open_given(data, targets)
 
 
 def choose_protocol(protocol: str | ProtocolOptions, options: dict[str, Any]) -> tuple[Protocol, ProtocolOptions]:
@@ -160,6 +186,8 @@ class OpenedData:
     source: Source
     location: DataLocation | None
     """None if the images were given themselves."""
+    identity: str = ""
+    """What tells images that were given one by one from others of the same name, in the hash of an evaluation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +205,8 @@ class EvaluationRequest:
     evaluation: EvaluationOptions
     out: Path | None
     """File that rows are added to."""
+    identity: str = ""
+    """As in :class:`OpenedData`, of ``source``."""
 
     @property
     def limits(self) -> dict[str, str]:
@@ -194,7 +224,7 @@ class EvaluationRequest:
             ValueError: if a data set that was named, or every one of the protocol's own, is not there.
         """
         if self.source is not None:
-            return [OpenedData(self.source, None)], []
+            return [OpenedData(self.source, None, self.identity)], []
         names = self.protocol.default_data(self.options)
         if self.location.data is not None:
             return [self._open(name) for name in split_data(self.location.data, several=bool(names))], []
@@ -249,7 +279,7 @@ class EvaluationRequest:
 
     def _origin(self, row: ResultRow, data: OpenedData) -> dict[str, Any]:
         """Returns the fields of a row that say where it came from."""
-        place = data.source.name if data.location is None else data.location
+        place = data.source.name + data.identity if data.location is None else data.location
         evaluation = evaluation_hash(self.options, place, self.evaluation.feature_precision)
         origin = row.tested_on or origin_of_test_images(data.source) or None
         fields: dict[str, Any] = {**self.limits, "evaluation": evaluation, "tested_on": origin}
@@ -294,6 +324,7 @@ def prepare_evaluation(
     *,
     out: Path | None = None,
     source: Source | None = None,
+    given: Source | None = None,
 ) -> EvaluationRequest:
     """Checks an evaluation and completes what was not said: the images of a run, and its file of results.
 
@@ -305,6 +336,7 @@ def prepare_evaluation(
         evaluation: Device, workers and cache, and whether there are baselines.
         out: File to add rows to; None takes that of a run folder, and none for another encoder.
         source: The images themselves.
+        given: Images that were given one by one, of which ``location`` chooses some and says how they are decoded.
 
     Raises:
         ValueError: if no images are named, or ``out`` cannot be written.
@@ -318,7 +350,12 @@ def prepare_evaluation(
         out = run.path / "results.jsonl"
     if out is not None and (out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK)):
         raise ValueError(f"--out {out} must be a file that can be written, in a folder that is there")
-    if source is None and location.data is None and not protocol.default_data(options):
+    identity = ""
+    if given is not None:
+        if run is not None and location.value_range is None:
+            location = replace(location, value_range=trained_value_range(name))
+        source, identity = _choose_of(given, location)
+    elif source is None and location.data is None and not protocol.default_data(options):
         if run is None:
             raise ValueError(f"--data is wanted: {name} is not a run folder, which would say what it was trained on")
         location_options = {key: value for key, value in vars(location).items() if value is not None}
@@ -334,7 +371,23 @@ def prepare_evaluation(
         source=source,
         evaluation=evaluation,
         out=out,
+        identity=identity,
     )
+
+
+def _choose_of(given: Source, location: EvaluationData) -> tuple[Source, str]:
+    """Returns the images that were given one by one, as far as they are chosen, and what tells them from others.
+
+    Raises:
+        ValueError: if an option is for data sets that have a name.
+    """
+    for option, value in (("data_dir", location.data_dir), ("download", location.download)):
+        if value:
+            raise ValueError(f"{option} is for data sets by name, as cifar10, not for images that are given themselves")
+    parts: dict[str, Any] = {**location.given_location(), "data": given.name}
+    source = DataLocation(**parts).select(given)
+    hashes = [images.fingerprint() for images in (source.train, source.test) if images is not None]
+    return source, f" {' '.join(hashes)} {location.value_range}"
 
 
 @contextmanager

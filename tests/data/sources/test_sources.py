@@ -274,7 +274,7 @@ def test_errors_say_what_was_found_instead(tmp_path):
     with pytest.raises(ValueError, match="no such folder or file"):
         open_source(str(tmp_path / "nothing"))
     (tmp_path / "x.pdf").write_text("hello")
-    with pytest.raises(ValueError, match=r"must be an \.npz"):
+    with pytest.raises(ValueError, match=r"must be an image, an \.npz"):
         open_source(str(tmp_path / "x.pdf"))
     with pytest.raises(ValueError, match=r"found 1 x \.pdf, want"):
         open_source(str(tmp_path))

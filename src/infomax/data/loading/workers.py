@@ -17,7 +17,7 @@ from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.kernels import cut_crop
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.decoding import Decoding, DivisorChooser
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images import ArrayImages, Images, PillowImages, Subset
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
 from infomax.runtime.signals import end_with_parent
@@ -162,7 +162,8 @@ def worker_count(images: Images | Stream, workers: int | None) -> int:
     if workers is None:
         workers = min(8, cores_of_this_process())
     check_count("--workers", workers, low=0)
-    return 0 if isinstance(images, ArrayImages) else workers
+    base = images.base if isinstance(images, Subset) else images
+    return 0 if isinstance(base, ArrayImages | PillowImages) else workers
 
 
 class LockFreeEvent:

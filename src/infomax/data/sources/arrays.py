@@ -70,9 +70,9 @@ def open_npy(data: str, path: Path) -> Source:
     """
     with path.open("rb") as file:
         header = read_header(file, "the array", path.stat().st_size)
-    _check_images("the array", header)
+    check_image_array("the array", header)
     pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    images = ArrayImages(_with_three_channels(pixels), None, [])
+    images = ArrayImages(with_three_channels(pixels), None, [])
     return Source(data, images, no_labels_reason="an .npy file holds images alone; an .npz file can hold labels too")
 
 
@@ -92,10 +92,10 @@ def open_npz(data: str, path: Path) -> Source:
             headers = read_headers(file)
             chosen, notes = _choose_arrays(headers)
             for key, _ in chosen.values():
-                _check_images(f"array {shown_name(key)}", headers[key])
+                check_image_array(f"array {shown_name(key)}", headers[key])
             splits = {}
             for name, (key, label_key) in chosen.items():
-                pixels = _with_three_channels(read_array(file, key))
+                pixels = with_three_channels(read_array(file, key))
                 labels = _labels_of(file, label_key, headers, len(pixels))
                 splits[name] = FoundSplit(ArrayImages(pixels, labels.labels, labels.classes), labels.no_labels_reason)
                 notes += labels.notes
@@ -192,7 +192,7 @@ def _choose_label_key(
     return f"has no array of labels; found {listed([key for key in headers if key != image_key]) or 'no other'}"
 
 
-def _check_images(title: str, header: ArrayHeader) -> None:
+def check_image_array(title: str, header: ArrayHeader) -> None:
     """Raises ValueError if an array cannot be images, saying how to make it so."""
     shape, hint = header.shape, ""
     if header.like_images:
@@ -210,7 +210,7 @@ def _check_images(title: str, header: ArrayHeader) -> None:
     raise ValueError(f"{title} must be bytes (uint8) [n, height, width, 1 or 3], but is {header}{hint}")
 
 
-def _with_three_channels(pixels: np.ndarray) -> UInt8[np.ndarray, "n h w 3"]:
+def with_three_channels(pixels: np.ndarray) -> UInt8[np.ndarray, "n h w 3"]:
     """Returns bytes [n, h, w] or [n, h, w, 1 or 3] with three channels; nothing is copied."""
     if pixels.ndim == 3:
         pixels = pixels[..., None]

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, parse_value_range
+from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, is_image_file, parse_value_range
 from infomax.data.images import Images, select_images
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
 from infomax.data.sources.assemble import check_labels
 from infomax.data.sources.folders import open_folder, open_folders
+from infomax.data.sources.given import open_files
 from infomax.data.sources.hugging_face import open_hugging_face
 from infomax.data.sources.lists import open_list, read_lines
 from infomax.data.sources.named import NAMED_DATASETS, open_named
 from infomax.data.sources.shards import open_shards
 from infomax.data.sources.shares import SHARES, draw_share, published_list
+from infomax.data.sources.suffixes import IMAGE_SUFFIXES, suffix_of
 from infomax.data.splits import Source
 from infomax.runtime.files import cache_folder
 
@@ -33,8 +35,8 @@ class DataLocation:
     """A frozen dataclass that says where images are: all that is needed to open the same ones again."""
 
     data: str
-    """``digits``, the name of a data set, a folder, several folders with commas between, a file of arrays or of paths,
-    ``hf:NAME``, ``hf-stream:NAME`` or ``wds:SHARDS``."""
+    """``digits``, the name of a data set, a folder, several folders or image files with commas between, a file of
+    arrays or of paths, ``hf:NAME``, ``hf-stream:NAME`` or ``wds:SHARDS``."""
     data_dir: str | None = None
     """Folder that holds the data sets that have a name; None takes :func:`default_data_dir`."""
     classes: str | None = None
@@ -101,10 +103,11 @@ class DataLocation:
         if self.data not in NAMED_DATASETS and (self.data_dir is not None or download):
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
-        decoding = self.decoding()
+        self.decoding()  # before anything is listed
         try:
             location = self.resolved()
-            source = _open(location.data, Path(location.data_dir or default_data_dir()), download)
+            data_dir = Path(location.data_dir or default_data_dir())
+            source = _open(location.data, data_dir, download, as_given=self.data)
         except ValueError as error:
             message = str(error)
             raise ValueError(message if message.startswith("--data") else f"--data {self.data}: {message}") from error
@@ -113,9 +116,19 @@ class DataLocation:
                 raise
             raise ValueError(f"--data {self.data}: {error}") from error
         # The name is the user's, with the number of images if shards have been counted.
-        source = replace(source, name=self.data + source.name.removeprefix(location.data)).decoded_by(decoding)
+        return self.select(replace(source, name=self.data + source.name.removeprefix(location.data)))
+
+    def select(self, source: Source) -> Source:
+        """Returns a source with the images of ``subset`` alone, and of them the classes of ``classes``.
+
+        Its files are decoded as this location says.
+
+        Raises:
+            ValueError: naming the option, if a value is not possible, or a file lists what is not there.
+        """
+        source = source.decoded_by(self.decoding())
         if self.subset is not None:
-            source = _keep_subset(source, self.subset, Path(location.data_dir or default_data_dir()))
+            source = _keep_subset(source, self.subset, Path(self.data_dir or default_data_dir()))
         if self.classes is not None:
             source = _keep_listed_classes(source, _read_lines("--classes", self.classes), self.classes)
         return source
@@ -135,8 +148,8 @@ def open_source(data: str, *, data_dir: str | None = None, download: bool = Fals
     return DataLocation(data, data_dir).open(download=download)
 
 
-def _open(data: str, data_dir: Path, download: bool) -> Source:
-    """Opens the images at a location whose paths are absolute."""
+def _open(data: str, data_dir: Path, download: bool, *, as_given: str) -> Source:
+    """Opens the images at a location whose paths are absolute; ``as_given`` is how the user wrote them."""
     if data == "digits":
         return open_digits()
     if data in NAMED_DATASETS:
@@ -151,18 +164,24 @@ def _open(data: str, data_dir: Path, download: bool) -> Source:
     if path.is_file():
         if path.suffix.lower() in OPENERS:
             return OPENERS[path.suffix.lower()](data, path)
-        hint = f"; for shards, say wds:{data}" if path.suffix == ".tar" else ""
-        raise ValueError(
-            f"a file must be an .npz or .npy of arrays, or a .txt or .csv of paths; for images, name their folder{hint}"
-        )
-    folders = [Path(name) for name in data.split(",")]
-    if len(folders) > 1:
-        if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-            raise ValueError(f"no such folder: {', '.join(missing)}")
-        return open_folders(data, folders)
+        if suffix_of(path.name) not in IMAGE_SUFFIXES and not is_image_file(path):
+            hint = f"; for shards, say wds:{data}" if path.suffix == ".tar" else ""
+            raise ValueError(f"a file must be an image, an .npz or .npy of arrays, or a .txt or .csv of paths{hint}")
+        return open_files(data, [as_given])
+    paths = [Path(name) for name in data.split(",")]
+    if len(paths) > 1:
+        if all(path.is_file() for path in paths):
+            return open_files(data, as_given.split(","))
+        if missing := [str(path) for path in paths if not path.exists()]:
+            files = "" if any(path.is_dir() for path in paths) else " or file"
+            raise ValueError(f"no such folder{files}: {', '.join(missing)}")
+        if files := [str(path) for path in paths if not path.is_dir()]:
+            raise ValueError(f"{', '.join(files)} is no folder, as others are; want folders, or image files alone")
+        return open_folders(data, paths)
     raise ValueError(
-        "no such folder or file; it can be a folder of images, several with commas between, an .npz or .npy file, "
-        f"a .txt or .csv of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, {', '.join(NAMED_DATASETS)}"
+        "no such folder or file; it can be a folder of images, several with commas between, image files, an .npz or "
+        ".npy file, a .txt or .csv of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, "
+        f"{', '.join(NAMED_DATASETS)}"
     )
 
 

@@ -1,0 +1,215 @@
+"""Opens images that are given one by one: image files by their paths, PIL images, and an array in memory."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, UInt8
+from PIL import Image
+
+from infomax.data.decoding import is_image_file
+from infomax.data.images import ArrayImages, GivenFiles, Images, PackedNames, PillowImages
+from infomax.data.sources.arrays import check_image_array, with_three_channels
+from infomax.data.sources.assemble import FoundSplit, assemble_source
+from infomax.data.sources.folders import open_folders
+from infomax.data.sources.label_values import read_labels
+from infomax.data.sources.npy_headers import ArrayHeader
+from infomax.data.sources.split_names import role_of, splits_by_role
+from infomax.data.sources.suffixes import IMAGE_SUFFIXES, suffix_of
+from infomax.data.splits import Source, counted, listed, shown_name
+
+GivenImages = Image.Image | UInt8[np.ndarray, "n h w 3"] | Iterable[str | PathLike[str] | Image.Image]
+"""Images that are given themselves: a PIL image, an array of bytes, or paths of files or PIL images one by one."""
+HINT = "targets=[...] gives the class of each"
+WANTED = "paths of image files, PIL images, or an array of bytes [n, height, width, 3]"
+
+
+def open_given(data: Any, targets: Any = None, *, in_order: bool = False) -> Source:
+    """Opens images that are given themselves, not by the name of a folder, a file or a data set.
+
+    Args:
+        data: :data:`GivenImages`. Paths of folders alone are opened as folders.
+        targets: The class of each image, whole numbers or strings, in the images' order; None takes those of the
+            folders that files lie in, as :func:`open_files` does.
+        in_order: Whether all images form one split in the given order, also files that are given twice. There are no
+            labels then.
+
+    Raises:
+        ValueError: if there are no images, some are not what they are said to be, or there is not one target for each.
+    """
+    try:
+        if isinstance(data, Image.Image):
+            return _with_targets("a PIL image", PillowImages([data], None, []), targets)
+        if isinstance(data, np.ndarray) and data.dtype.kind not in "OUS":
+            check_image_array("the array", ArrayHeader(data.shape, data.dtype))
+            images = ArrayImages(with_three_channels(data), None, [])
+            return _with_targets(f"an array of {counted(len(data))}", images, targets)
+        if isinstance(data, bytes | Mapping) or not isinstance(data, Iterable):
+            raise ValueError(f"must be {WANTED}, but is of type {type(data).__name__}")
+        return _open_each(list(data), targets, in_order)
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith("targets") else f"data: {message}") from error
+
+
+def _open_each(items: list[Any], targets: Any, in_order: bool) -> Source:
+    """Opens paths or PIL images, all of one kind; the arguments are those of :func:`open_given`."""
+    if not items:
+        raise ValueError(f"is empty; want {WANTED}")
+    kind = str | PathLike if isinstance(items[0], str | PathLike) else Image.Image
+    for number, item in enumerate(items):
+        if not isinstance(item, kind):
+            raise ValueError(f"must be {WANTED}, all of one kind, but item {number} is of type {type(item).__name__}")
+    if kind is Image.Image:
+        return _with_targets(counted(len(items), "PIL image"), PillowImages(items, None, []), targets)
+    paths = [fspath(item) for item in items]
+    if all(os.path.isdir(os.path.expanduser(path)) for path in paths):
+        if targets is not None:
+            raise ValueError("targets are for files, and these are folders, whose sub-folders are the classes")
+        return open_folders(",".join(paths), [Path(os.path.expanduser(path)) for path in paths])
+    source = open_files(None, paths, targets=targets, in_order=in_order)
+    if source.no_labels_reason:
+        source = replace(source, no_labels_reason=f"{source.no_labels_reason}; {HINT}")
+    return source
+
+
+def _with_targets(data: str, images: Images, targets: Any) -> Source:
+    """Returns a source of images that lie in no folder, with the classes that are given or else without."""
+    if targets is None:
+        return Source(data, images, no_labels_reason=f"images in memory come without classes; {HINT}")
+    images.labels, images.classes = _read_targets(targets, len(images))
+    return assemble_source(data, {"": FoundSplit(images)})
+
+
+def _read_targets(targets: Any, count: int) -> tuple[Int[np.ndarray, " n"], list[str]]:
+    """Returns the number of each image's class, and the names of the classes.
+
+    Raises:
+        ValueError: if the targets are not one class for each image.
+    """
+    values = targets if isinstance(targets, np.ndarray) and targets.dtype != object else np.asarray(list(targets))
+    found = read_labels("targets", values, count)
+    if found.labels is None:
+        raise ValueError(found.no_labels_reason.removeprefix("has no labels: "))
+    return found.labels, found.classes
+
+
+def open_files(data: str | None, given: Sequence[str], *, targets: Any = None, in_order: bool = False) -> Source:
+    """Opens image files by their paths, as the folder that they have in common would be opened.
+
+    The sub-folders of that folder are the classes, or the splits if all of them have names of splits. If a file lies
+    beside the sub-folders, there are no classes. A file that is given twice counts once.
+
+    Args:
+        data: The source's name; None makes one of their number and their folder.
+        given: Paths of the files, which stay the names of the images.
+        targets: The class of each file; None takes those of the folders.
+        in_order: As in :func:`open_given`.
+
+    Raises:
+        ValueError: if a path is not that of an image file.
+    """
+    paths = [os.path.abspath(os.path.expanduser(path)) for path in given]
+    _check_files(given, paths)
+    notes: list[str] = []
+    number_of = {path: number for number, path in reversed(list(enumerate(paths)))}  # the first of a path's numbers
+    kept = np.arange(len(paths)) if in_order else np.array(sorted(number_of.values()))
+    if repeated := len(paths) - len(kept):
+        example = next(given[number] for number, path in enumerate(paths) if number_of[path] != number)
+        notes.append(f"left out: {counted(repeated, 'file')} given twice, as {shown_name(example)}")
+    root = _common_folder(paths)
+    prefix = os.path.join(root, "")
+    relative = [paths[number].removeprefix(prefix).replace(os.sep, "/") for number in kept]
+    files = _Files(root, relative, [given[int(number)] for number in kept])
+    data = data or (given[0] if len(given) == 1 else f"{counted(len(relative), 'file')} in {_shown_folder(root)}")
+    if in_order:
+        return Source(data, files.images(range(len(relative))))
+    if targets is not None:
+        numbers, classes = _read_targets(targets, len(paths))
+        images = files.images(range(len(relative)), numbers[kept], classes)
+        return assemble_source(data, {"": FoundSplit(images)}, notes=notes)
+    splits = _split_by_folder(files)
+    if any(split.images.labels is not None for split in splits.values()):
+        classes = listed(sorted({name for split in splits.values() for name in split.images.classes}))
+        notes.append(f"the classes are the folders in {_shown_folder(root)}: {classes}")
+    return assemble_source(data, splits, notes=notes)
+
+
+class _Files:
+    """Image files of one folder.
+
+    Args:
+        root: The folder.
+        relative: Their paths from there, with slashes.
+        given: Their paths as the user wrote them.
+    """
+
+    def __init__(self, root: str, relative: Sequence[str], given: Sequence[str]):
+        self.root, self.relative, self.given = root, relative, given
+
+    def images(
+        self, index: Iterable[int], labels: Int[np.ndarray, " n"] | None = None, classes: Sequence[str] = ()
+    ) -> GivenFiles:
+        """Returns the files at ``index``, in this order."""
+        numbers = list(index)
+        names, given = (PackedNames.pack(names[i] for i in numbers) for names in (self.relative, self.given))
+        return GivenFiles(Path(self.root), names, labels, list(classes), given=given)
+
+
+def _check_files(given: Sequence[str], paths: Sequence[str]) -> None:
+    """Raises ValueError if a path is not that of an image file; a file with the suffix of an image is not opened."""
+    missing = [name for name, path in zip(given, paths, strict=True) if not os.path.exists(path)]
+    if missing:
+        raise ValueError(f"no such file: {listed(missing)}")
+    folders = [name for name, path in zip(given, paths, strict=True) if os.path.isdir(path)]
+    if folders:
+        raise ValueError(f"{listed(folders)} is a folder, and others are files; want either folders or image files")
+    for name, path in zip(given, paths, strict=True):
+        if suffix_of(os.path.basename(path)) not in IMAGE_SUFFIXES and not is_image_file(path):
+            raise ValueError(f"{shown_name(name)} is no image that can be read, as .jpg, .png and .tif are")
+
+
+def _common_folder(paths: Sequence[str]) -> str:
+    """Returns the deepest folder that all files are in or below; empty if they lie on different drives."""
+    try:
+        return os.path.commonpath({os.path.dirname(path) for path in paths})
+    except ValueError:
+        return ""
+
+
+def _shown_folder(root: str) -> str:
+    """Returns a folder as messages show it: from the working folder if it is below."""
+    inside = root.removeprefix(os.path.join(os.getcwd(), ""))
+    return shown_name("this folder" if root == os.getcwd() else inside)
+
+
+def _split_by_folder(files: _Files) -> dict[str, FoundSplit]:
+    """Returns the splits of some files by their names; one with an empty name if their folders are no splits."""
+    folders = [name.split("/")[:-1] for name in files.relative]
+    tops = sorted({parts[0] if parts else "" for parts in folders})
+    if not all(role_of(top) for top in tops):
+        return {"": _labelled_by_folder(files, range(len(folders)), 0)}
+    splits_by_role(tops)  # refuses two splits of one role
+    index: dict[str, list[int]] = {}
+    for number, parts in enumerate(folders):
+        index.setdefault(parts[0], []).append(number)
+    return {name: _labelled_by_folder(files, index[name], 1) for name in tops}
+
+
+def _labelled_by_folder(files: _Files, index: Sequence[int], depth: int) -> FoundSplit:
+    """Returns some files with the names of the folders at a depth, from 0, as their classes."""
+    folders = [files.relative[i].split("/")[:-1] for i in index]
+    strays = [files.given[i] for i, parts in zip(index, folders, strict=True) if len(parts) <= depth]
+    if not strays:
+        classes, labels = np.unique([parts[depth] for parts in folders], return_inverse=True)
+        return FoundSplit(files.images(index, labels, [str(name) for name in classes]))
+    reason = f"has no class folders: its {len(index)} files lie in one folder, as {shown_name(strays[0])}"
+    if len(index) == 1:
+        reason = "is one file, which has no class"
+    if len(strays) < len(index):
+        reason = f"has {counted(len(strays), 'file')} beside its class folders, as {listed(strays, 3)}"
+    return FoundSplit(files.images(index), reason)
