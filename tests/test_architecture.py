@@ -149,6 +149,11 @@ def test_every_public_name_has_a_docstring():
     [
         ("import infomax, infomax.cli", ("torch", "numpy", "matplotlib")),
         ("from infomax.methods import mira, corinfomax, carl, mveb", ("torchvision", "timm", "sklearn", "tensorboard")),
+        (
+            "import infomax.training.opening, infomax.training.preview, infomax.evaluation.run",
+            ("torch", "numba", "matplotlib", "scipy", "sklearn", "pandas"),
+        ),
+        ("import infomax.features.cache, infomax.features.extraction, infomax.training.loop", ("numba", "tensorboard")),
         ("import infomax.evaluation.protocols, infomax.evaluation.knn_vote", ("timm", "torchvision", "tensorboard")),
     ],
 )

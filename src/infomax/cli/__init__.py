@@ -18,7 +18,9 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 from infomax.cli import evaluate, experiments, train
 from infomax.runtime.doors import command_door
 from infomax.runtime.failures import MachineError
+from infomax.runtime.ranks import is_first_rank
 from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent
+from infomax.runtime.stages import stages_shown
 from infomax.runtime.text import escape_lines, note
 from infomax.runtime.threads import set_thread_variables
 
@@ -51,17 +53,14 @@ def main() -> None:
     before, after = ([command.subcommand for command in group] for group in (BEFORE_EVALUATE, AFTER_EVALUATE))
     kinds = [*before, evaluate.Evaluate, *after]
     parsed: Any = tyro.cli(reduce(or_, kinds), prog="infomax", description=ABOUT, config=config)
-    with command_door():
+    with command_door(), stages_shown(is_first_rank() and not getattr(parsed, "quiet", False)):
         _carry_out(parsed)
 
 
 def _carry_out(parsed: Any) -> None:
     """Carries out the parsed command, and turns errors into one line and an exit code."""
     try:
-        if (protocol := evaluate.PROTOCOL_CLASSES.get(type(parsed))) is not None:
-            evaluate.evaluate(protocol, vars(parsed))
-        else:
-            next(command for command in COMMANDS.values() if command.parsed_class is type(parsed)).run(parsed)
+        _run(parsed)
     except ValueError as error:
         _fail(str(error), code=2)
     except BrokenPipeError:  # the reader has seen enough, as head has
@@ -70,6 +69,14 @@ def _carry_out(parsed: Any) -> None:
         _fail(str(error), code=1)
     except KeyboardInterrupt as interruption:
         _fail(f"interrupted{interruption}", code=130)
+
+
+def _run(parsed: Any) -> None:
+    """Carries out the command whose options the parser has filled."""
+    if (protocol := evaluate.PROTOCOL_CLASSES.get(type(parsed))) is not None:
+        evaluate.evaluate(protocol, vars(parsed))
+    else:
+        next(command for command in COMMANDS.values() if command.parsed_class is type(parsed)).run(parsed)
 
 
 def _format_warning(*details: Any, **options: Any) -> str:

@@ -19,6 +19,7 @@ from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.reporting.options import ReportOptions
 from infomax.runtime.options import Shown, pick
+from infomax.runtime.ranks import is_first_rank
 from infomax.runtime.text import note, show
 
 
@@ -59,7 +60,6 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
         MachineError: if memory or a process was lost.
     """
     from infomax.evaluation.run import launched_ranks, prepare_evaluation
-    from infomax.runtime.ranks import rank_from_environment
 
     words = pick(EncoderOptions, values)
     if (encoder := words.encoder or words.named) is None or (words.encoder and words.named):
@@ -72,8 +72,7 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
     options, location = pick(protocol.options, values), pick(EvaluationData, values)
     evaluation = pick(EvaluationOptions, {**values, "quiet": False})
     request = prepare_evaluation(protocol, options, encoder, location, evaluation, out=out)
-    info, rows = rank_from_environment(), []
-    first = info is None or info.rank == 0
+    first, rows = is_first_rank(), []
     try:
         with launched_ranks(evaluation) as rank_options:
             opened, missing = request.open_data()

@@ -6,6 +6,7 @@ from infomax.cli.command import Command
 from infomax.experiments.options import DemoOptions, SweepOptions
 from infomax.reporting.options import RecipeListOptions
 from infomax.runtime.failures import MachineError
+from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import note, show
 
 
@@ -50,7 +51,8 @@ def sweep(options: SweepOptions) -> None:
 
 def demo(options: DemoOptions) -> None:
     """Carries out ``infomax demo``."""
-    from infomax.experiments.demo import choose_folder, demo, demo_table, is_begun
+    with importing_torch():
+        from infomax.experiments.demo import choose_folder, demo, demo_table, is_begun
 
     out = options.out or choose_folder(Path("runs/demo"))
     if is_begun(out):

@@ -1,6 +1,5 @@
 """Defines the commands that train, and those about a training: pretrain, plan, views and replay."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +7,8 @@ from infomax.cli.command import Command
 from infomax.planning.options import PlanOptions
 from infomax.recipes.registry import parse_recipe_choice
 from infomax.runtime.failures import MachineError
+from infomax.runtime.ranks import is_first_rank, rank_from_environment
+from infomax.runtime.stages import Stage, importing_torch
 from infomax.runtime.text import show
 from infomax.training.options import PretrainOptions, RecipeOptions, ReplayOptions, ViewsOptions
 
@@ -23,15 +24,17 @@ def _check_names(options: RecipeOptions | ViewsOptions) -> str:
 
 def pretrain(options: PretrainOptions) -> None:
     """Carries out ``infomax pretrain``."""
-    if not options.resume:
-        _check_names(options)
-    from infomax.training.pretrain import run_pretraining
+    from infomax.training.opening import open_images
 
+    alone = rank_from_environment() is None  # of several ranks, all learn of a mistake together, and then the images
+    opened = open_images(options) if alone else None
+    with importing_torch():
+        from infomax.training.pretrain import run_pretraining
     try:
-        run = run_pretraining(options)
+        run = run_pretraining(options, opened)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"; infomax pretrain --out {options.out} --resume goes on") from None
-    if os.environ.get("RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":  # under torchrun or srun, once
+    if is_first_rank():
         if run.collapsed:
             show(f"{run.path} is done, but its encoder has collapsed: all images have the same representation")
         else:
@@ -42,8 +45,9 @@ def plan(options: PlanOptions) -> None:
     """Carries out ``infomax plan``; a run that does not fit fails here instead of later."""
     if options.images is None:
         _check_names(options)
-    from infomax.planning.plan import make_plan
-    from infomax.reporting.plan_text import misfit_text, plan_text
+    with importing_torch():
+        from infomax.planning.plan import make_plan
+        from infomax.reporting.plan_text import misfit_text, plan_text
 
     planned = make_plan(options)
     show(plan_text(planned))
@@ -63,9 +67,11 @@ def views(options: ViewsOptions) -> None:
 
 def replay(options: ReplayOptions) -> None:
     """Carries out ``infomax replay``."""
-    from infomax.training.replay import replay
+    with importing_torch():
+        from infomax.training.replay import replay
 
-    result = replay(options.folder, device=options.device)
+    with Stage(f"repeating the step of {options.folder}", at_once=True):
+        result = replay(options.folder, device=options.device)
     show(f"then: {result.reason}")
     show(f"now: {result.error or f'the loss is {result.loss:.6g}'}")
     show(f"first layer to make infinite or NaN of finite numbers: {result.first_layer or 'none'}")

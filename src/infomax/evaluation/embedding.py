@@ -2,7 +2,6 @@
 
 import sys
 from os import PathLike, fspath
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,11 +13,11 @@ from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits
 from infomax.data.streams import Stream
+from infomax.evaluation.value_range import trained_value_range
 from infomax.features.extraction import extract_features
 from infomax.models.pretrained import open_encoder
-from infomax.runs.run_folder import Run
 from infomax.runtime.checks import choose_device
-from infomax.runtime.text import note, show
+from infomax.runtime.text import show
 from infomax.runtime.threads import threads_within_quota
 
 
@@ -103,20 +102,3 @@ def all_images(source: Source) -> tuple[list[Images], list[str]]:
         for i in range(len(images))
     ]
     return list(splits.values()), names
-
-
-def trained_value_range(encoder: str | PathLike[str]) -> str | None:
-    """Returns the range of values that a run's images were read with, and prints a line that it is taken.
-
-    Args:
-        encoder: A run folder, or any other encoder.
-
-    Returns:
-        ``LOW,HIGH``; None if it is no run, or one that took the range of its images' format.
-    """
-    if not (Path(encoder) / "config.json").is_file():
-        return None
-    value_range = Run(Path(encoder)).location.value_range
-    if value_range is not None:
-        note(f"--value-range {value_range} is taken, with which {fspath(encoder)} was trained")
-    return value_range

@@ -14,17 +14,19 @@ from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import Source, describe_splits, origin_of_test_images
-from infomax.evaluation.embedding import trained_value_range
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import append_result
+from infomax.evaluation.value_range import trained_value_range
 from infomax.runs.run_folder import Run
 from infomax.runtime.checks import choose
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.options import option_fields
+from infomax.runtime.ranks import device_of, rank_from_environment
+from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import show
 from infomax.runtime.threads import threads_within_quota
 
@@ -256,7 +258,8 @@ class EvaluationRequest:
         Raises:
             MachineError: if memory or a process was lost.
         """
-        from infomax.runtime.collectives import rank
+        with importing_torch():
+            from infomax.runtime.collectives import rank
 
         encoder: Any = self.encoder
         if self.protocol.open_encoder is not None:
@@ -408,13 +411,12 @@ def launched_ranks(evaluation: EvaluationOptions) -> Generator[EvaluationOptions
     Yields:
         The options for this rank; only the first one shows progress bars.
     """
-    from infomax.runtime.collectives import process_group
-    from infomax.runtime.ranks import device_of, rank_from_environment
-
     info = rank_from_environment()
     if info is None:
         yield evaluation
         return
+    from infomax.runtime.collectives import process_group
+
     device = device_of(evaluation.torch_device.type, info.local_rank)
     with process_group(info.rank, info.world_size, device=device):
         yield replace(evaluation, quiet=evaluation.quiet or info.rank > 0)

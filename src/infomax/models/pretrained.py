@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, Preprocessing
 from infomax.models.encoders import Encoder, load_encoder
 from infomax.models.state_dicts import UNUSED, leave_out, load_all_weights, load_resnet, read_weights
+from infomax.runtime.stages import Stage
 
 PIL_BILINEAR = 2
 ENCODER_NAMES = "a run folder, a checkpoint file of a ResNet, timm:NAME, torchvision:NAME or hf:NAME"
@@ -54,7 +55,8 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
     text = os.fspath(name)
     kind, _, rest = text.partition(":")
     try:
-        with torch.random.fork_rng(devices=[]):  # models get random weights before they get their own
+        # Models get random weights before they get their own.
+        with Stage(f"opening {text}", slow_only=True), torch.random.fork_rng(devices=[]):
             if kind in OPENERS and rest:
                 return OPENERS[kind](rest).eval()
             if Path(text).is_dir():

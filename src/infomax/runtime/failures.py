@@ -1,5 +1,8 @@
 """Failures of the machine (memory, a worker, another rank, a compiler), as opposed to a user's mistakes."""
 
+import sys
+from typing import Any
+
 
 class MachineError(RuntimeError):
     """An error that says how the machine failed, as by too little memory or a lost rank; no option was wrong."""
@@ -12,14 +15,13 @@ def describe_machine_failure(error: Exception, cure: str) -> str | None:
         error: The exception that was caught.
         cure: What the user can change if memory was too small, as ``a smaller --batch-size takes less``.
     """
-    import torch
-
+    torch: Any = sys.modules.get("torch")  # without it, no error is torch's, and to import it takes seconds
     text = " ".join(str(error).split())
     signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     # oneDNN says no more than this if it gets no memory for a convolution's code or its scratchpad. If it has no such
     # convolution, it says that it could not create a primitive descriptor.
     signs += ("could not create a primitive", "could not execute a primitive")
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+    if isinstance(error, (MemoryError, *((torch.OutOfMemoryError,) if torch else ()))) or (
         any(sign in text for sign in signs) and "primitive descriptor" not in text
     ):
         return f"out of memory; {cure} ({text[:200]})"

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess, parent_process
-from typing import Any
-
-import torch
-import torch.multiprocessing as mp
+from typing import TYPE_CHECKING, Any
 
 from infomax.runtime.failures import MachineError
 from infomax.runtime.signals import Interruption, end_with_parent
 from infomax.runtime.threads import thread_variables_in_children, user_chose_no_thread_count
+
+if TYPE_CHECKING:
+    import torch
 
 STOPPED = 75  # exit code of a rank that ended after a signal, with its state saved
 GRACE = 20.0  # seconds that the other ranks have to save and end after one rank has failed
@@ -51,8 +51,16 @@ def rank_from_environment() -> RankInfo | None:
     return None
 
 
-def device_of(device: str, local_rank: int) -> torch.device:
+def is_first_rank() -> bool:
+    """Returns whether this process is the first one of those that torchrun or srun started, or the only one."""
+    rank_info = rank_from_environment()
+    return rank_info is None or rank_info.rank == 0
+
+
+def device_of(device: str, local_rank: int) -> "torch.device":
     """Returns the device that a rank computes on: ``cpu``, or the GPU of its number if ``device`` is ``cuda``."""
+    import torch
+
     if device == "cpu":
         return torch.device("cpu")
     return torch.device("cuda", local_rank % torch.cuda.device_count())  # srun may show each task one GPU alone
@@ -86,6 +94,8 @@ def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> Non
         ValueError, FloatingPointError, OSError: if the first rank that failed raised it.
         MachineError: if a rank failed in any other way; the message says which rank and why.
     """
+    import torch.multiprocessing as mp
+
     context = mp.get_context("spawn")  # a forked child would hang in threads that torch started in its parent
     reports = context.SimpleQueue()
     with socket.socket() as free:
@@ -168,6 +178,8 @@ def _run_rank(
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank)}
     os.environ |= {"LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     if divides_threads:
+        import torch
+
         torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
     try:
         function(*args)

@@ -47,9 +47,54 @@ def note(line: object) -> None:
     """Prints one line for the user on the standard error, above a progress bar if there is one."""
     from tqdm import tqdm
 
+    _break_line()
     tqdm.write(f"infomax: {escape(in_callers_words(str(line)))}", file=sys.stderr)
 
 
 def show(text: object, *, file: TextIO | None = None) -> None:
     """Prints lines on the standard output, or on another stream."""
+    _break_line()
     print(escape_lines(text), file=file, flush=True)
+
+
+_begun_line: list[str] = []
+"""The line on the standard error that has begun and not ended; empty if there is none."""
+
+
+def begin_line(text: object) -> None:
+    """Prints the beginning of a line for the user on the standard error, which :func:`end_line` ends."""
+    _break_line()
+    if _bar_is_shown():
+        return
+    sys.stderr.write(f"infomax: {escape(text)} ... ")
+    sys.stderr.flush()
+    _begun_line.append(escape(text))
+
+
+def end_line(rest: object | None, text: object) -> None:
+    """Ends the line that :func:`begin_line` began; prints the whole of it if something else was printed since.
+
+    Args:
+        rest: What is still to be said; None leaves the line as it is.
+        text: The beginning of the line.
+    """
+    if _begun_line == [escape(text)] and not _bar_is_shown():
+        _begun_line.clear()
+        sys.stderr.write(f"{escape('' if rest is None else rest)}\n")
+        sys.stderr.flush()
+    elif rest is not None:
+        note(f"{text}: {rest}")
+
+
+def _break_line() -> None:
+    """Ends the line that has begun, before something else is printed."""
+    if _begun_line:
+        _begun_line.clear()
+        sys.stderr.write("\n")
+        sys.stderr.flush()
+
+
+def _bar_is_shown() -> bool:
+    """Returns whether a progress bar stands on the line that would be printed on."""
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    return any(not bar.disable for bar in list(getattr(tqdm, "_instances", ())))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from infomax.data.images import Images, first_readable
+from infomax.data.loading.workers import load_kernels
 from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
@@ -15,22 +16,23 @@ from infomax.recipes.customise import customise
 from infomax.recipes.registry import (
     DEFAULT_METHOD,
     METHODS,
-    RecipeChoice,
     default_recipe_name,
     get_recipe,
     parse_recipe_choice,
 )
 from infomax.recipes.schema import Recipe
-from infomax.runs.run_folder import Run, check_output_folder, create_run_folder, recipe_differences
-from infomax.runtime.checks import check_count, check_number, choose, choose_device
+from infomax.runs.run_folder import Run, check_output_folder, create_run_folder
+from infomax.runtime.checks import choose, choose_device
 from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.memory import device_memory
 from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
+from infomax.runtime.stages import Stage
 from infomax.runtime.text import note, show
 from infomax.runtime.threads import available_cores, describe_quota
 from infomax.training.loop import checkpoint_to_resume
+from infomax.training.opening import OpenedImages, check_numbers, open_images, recipe_to_resume
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 
@@ -49,30 +51,32 @@ class PreparedRun:
     training."""
 
 
-def prepare_run(options: PretrainOptions) -> PreparedRun:
-    """Opens the images and makes the run folder, or takes the one to resume.
+def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) -> PreparedRun:
+    """Makes the run folder, or takes the one to resume.
 
     Nothing is written before all is known to be possible.
+
+    Args:
+        options: The options of the training.
+        opened: The images, if they are open already.
 
     Raises:
         ValueError: if anything asked for is not possible, a run to be resumed was started otherwise, or another process
             writes the folder.
     """
-    choice = _parse_choice(options)
     launch = launch_options(options)
-    resumed = _run_to_resume(options)
+    opened = opened or open_images(options)
+    resumed, location, source = opened.resumed, opened.location, opened.source
     if resumed is None:
-        check_output_folder(options.out, overwrite=options.overwrite)
-        location = options.location(choice.data)
-        source = location.open(download=options.download)
         recipe = choose_recipe(options, source, gpu=launch.device == "cuda")
     else:
-        _check_same_run(resumed, choice, options)
-        recipe, location = _recipe_to_resume(resumed, options), _location_now(resumed, options)
-        source = _open_again(resumed, location, options)
+        recipe = recipe_to_resume(resumed, options)
     if resumed is None:  # otherwise the images may be others, which is then said first
         _check_possible(recipe, source, options, launch)
-    images = _describe_images(location, source)
+    with Stage(
+        "comparing files by their bytes" if resumed is not None else "noting which files are trained on", slow_only=True
+    ):
+        images = _describe_images(location, source)
     if resumed is not None:
         resumed.check_images(images)
         _check_possible(recipe, source, options, launch)
@@ -161,7 +165,7 @@ def _lock_run_folder(options: PretrainOptions, resumed: Run | None, recipe: Reci
         remove_leftovers(options.out)
         if resumed is None:
             check_output_folder(options.out, overwrite=options.overwrite)
-        elif resumed.recipe != recipe and _recipe_to_resume(resumed, options) != recipe:
+        elif resumed.recipe != recipe and recipe_to_resume(resumed, options) != recipe:
             raise ValueError(f"--resume: {resumed.path} was replaced by another run a moment ago")
     except BaseException:
         lock.release()
@@ -176,11 +180,7 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
         ValueError: if a number is out of range, or options exclude each other.
     """
     device = choose_device(options.device)
-    check_count("--devices", options.devices, low=1)
-    if options.workers is not None:
-        check_count("--workers", options.workers, low=0)
-    check_count("--skip-nonfinite", options.skip_nonfinite, low=0)
-    check_number("--skip-unreadable", options.skip_unreadable, low=0, high=1, open_high=False)
+    check_numbers(options)
     rank_info = rank_from_environment()
     if rank_info is not None and options.devices not in (1, rank_info.world_size):
         raise ValueError(
@@ -219,6 +219,7 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu:
 
 def picture_of_views(source: Source, recipe: Recipe) -> Preview:
     """Draws some images beside the views that a recipe makes of them."""
+    load_kernels(recipe.views)
     title = f"{recipe.method.name}, recipe {recipe.name}: {source.name}"
     return draw_views(preview_images(source), recipe.views, seed=recipe.seed, title=title)
 
@@ -251,56 +252,6 @@ def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> N
             f"--batch-size {recipe.batch_size} must be a multiple of --micro-batch-size {recipe.micro_batch_size} "
             f"times {world_size} devices, {world_size * recipe.micro_batch_size}"
         )
-
-
-def _parse_choice(options: PretrainOptions) -> RecipeChoice:
-    """Returns the method and recipe that the user named."""
-    started = options.resume and (options.out / "config.json").exists()
-    if started and "/" not in (options.recipe or ""):  # the run says of which method its recipe is
-        return RecipeChoice(options.method, options.recipe, None)
-    return parse_recipe_choice(options.recipe, options.method)
-
-
-def _run_to_resume(options: PretrainOptions) -> Run | None:
-    """Returns the run to go on with; None if a new one is started."""
-    if not options.resume:
-        return None
-    if options.overwrite:
-        raise ValueError("--resume continues a run and --overwrite replaces it; give one of them")
-    if options.given_location() and not (options.out / "config.json").exists():
-        return None  # where the images are is known, so the run can be started
-    return Run(options.out)
-
-
-def _recipe_to_resume(run: Run, options: PretrainOptions) -> Recipe:
-    """Returns the recipe that a run goes on with: its own, with more epochs if the user extends a finished run."""
-    recipe = run.recipe
-    return recipe if options.epochs is None else replace(recipe, epochs=max(recipe.epochs, options.epochs))
-
-
-def _location_now(run: Run, options: PretrainOptions) -> DataLocation:
-    """Returns where the images of a run to be resumed are: where the user says, otherwise where they were."""
-    parts, before = options.given_location(), run.location
-    if "data" in parts and parts["data"] != before.data:
-        before = replace(before, data_dir=None)
-    return replace(before, **parts)
-
-
-def _open_again(run: Run, location: DataLocation, options: PretrainOptions) -> Source:
-    """Opens the images of a run to be resumed.
-
-    Raises:
-        ValueError: if they cannot be opened; if the user has not said where they are, the message says how to.
-    """
-    try:
-        return location.open(download=options.download)
-    except ValueError as error:
-        if options.given_location():
-            raise
-        raise ValueError(
-            f"--resume {run.path}: the images that it was trained on cannot be opened ({error}); if that is "
-            "for they were moved, name their new place by --data"
-        ) from error
 
 
 def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, launch: LaunchOptions) -> None:
@@ -352,26 +303,3 @@ def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str |
         machine = f"{launch.world_size} ranks on {machine}"
     extent = f"{images} images, {recipe.epochs} epochs on {machine}"
     return f"{recipe.method.name}, recipe {recipe.name}: {encoder}, {extent}"
-
-
-def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) -> None:
-    """Checks that a run to be resumed was started with these options; raises ValueError with what differs.
-
-    Where the images are may differ: that they are the same is seen by their fingerprint.
-    """
-    recipe, changes = run.recipe, options.changes()
-    extends = options.epochs is not None and options.epochs > recipe.epochs
-    if extends and run.finished:
-        changes["epochs"] = None
-    differences = recipe_differences(recipe, customise(recipe, **changes))
-    if extends and not run.finished:
-        differences.append("finish it first, by --resume without --epochs; then --resume --epochs extends it")
-    for name, new, old in (
-        ("method", choice.method, recipe.method.name),
-        ("recipe", choice.recipe, recipe.name),
-        ("value_range", options.value_range, run.location.value_range),
-    ):
-        if new is not None and new != old:
-            differences.append(f"{name}: {old} there, {new} asked for")
-    if differences:
-        raise ValueError(f"--resume: {run.path} was started otherwise: {'; '.join(differences)}")

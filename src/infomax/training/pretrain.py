@@ -10,9 +10,11 @@ from infomax.runtime.collectives import broadcast_from_rank0, process_group
 from infomax.runtime.failures import MachineError
 from infomax.runtime.locks import FIRST_RANK, FolderLock
 from infomax.runtime.options import pick
-from infomax.runtime.ranks import device_of, rank_from_environment, run_ranks
+from infomax.runtime.ranks import device_of, is_first_rank, rank_from_environment, run_ranks
+from infomax.runtime.stages import stages_shown
 from infomax.runtime.threads import threads_within_quota
 from infomax.training.loop import train
+from infomax.training.opening import OpenedImages
 from infomax.training.options import LaunchOptions, PretrainOptions
 from infomax.training.prepare import PreparedRun, launch_options, prepare_run
 
@@ -120,12 +122,19 @@ def pretrain(
         >>> infomax.load(run)(images).shape  # doctest: +SKIP
         torch.Size([16, 128])
     """
-    return run_pretraining(pick(PretrainOptions, locals()))
+    options = pick(PretrainOptions, locals())
+    with stages_shown(not options.quiet and is_first_rank()):
+        return run_pretraining(options)
 
 
 @threads_within_quota()
-def run_pretraining(options: PretrainOptions) -> Run:
-    """Trains a run to its end; see :func:`pretrain` for what it returns and raises."""
+def run_pretraining(options: PretrainOptions, opened: OpenedImages | None = None) -> Run:
+    """Trains a run to its end; see :func:`pretrain` for what it returns and raises.
+
+    Args:
+        options: All options of the training.
+        opened: The images, if they are open already.
+    """
     rank_info = rank_from_environment()
     if rank_info is not None:
         launch = launch_options(options)
@@ -138,7 +147,7 @@ def run_pretraining(options: PretrainOptions) -> Run:
             train(run, launch, rank_info.local_rank)
         return run
     with ExitStack() as locks:
-        prepared = _prepare_and_hold(options, locks)
+        prepared = _prepare_and_hold(options, locks, opened)
         if prepared.launch.world_size > 1:
             run_ranks(_train_rank, prepared.launch.world_size, prepared.run, prepared.launch)
         else:
@@ -146,9 +155,9 @@ def run_pretraining(options: PretrainOptions) -> Run:
     return prepared.run
 
 
-def _prepare_and_hold(options: PretrainOptions, locks: ExitStack) -> PreparedRun:
+def _prepare_and_hold(options: PretrainOptions, locks: ExitStack, opened: OpenedImages | None = None) -> PreparedRun:
     """Prepares a run whose folder stays locked until ``locks`` is closed."""
-    prepared = prepare_run(options)
+    prepared = prepare_run(options, opened)
     locks.enter_context(prepared.lock)
     return prepared
 

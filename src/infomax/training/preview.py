@@ -12,9 +12,9 @@ from infomax.recipes.registry import parse_recipe_choice
 from infomax.runtime.checks import choose_device
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
+from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import note, show
 from infomax.training.options import ViewsOptions
-from infomax.training.prepare import choose_recipe, picture_of_views
 
 
 def views(
@@ -84,6 +84,9 @@ def draw_views_of_run(options: ViewsOptions) -> Image.Image:
     source = location.open(download=options.download)
     for line in describe_splits(source, to_train=True, notes_alone=True):
         show(line, file=sys.stderr)
+    with importing_torch():
+        from infomax.training.prepare import choose_recipe, picture_of_views
+
     picture = picture_of_views(source, choose_recipe(options, source, gpu=choose_device("auto") == "cuda"))
     for error in picture.unreadable:
         note(f"{error}; another image is shown instead")

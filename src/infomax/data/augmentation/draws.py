@@ -2,55 +2,32 @@
 
 A view can therefore be made again whatever the number of workers or ranks, the batch that its image is in, or the step
 at which a run was resumed. The numbers are drawn on the CPU, so nothing has to be read back from a GPU.
+
+Numba, which compiles the loops, is imported when numbers are first drawn, as no evaluation needs it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import ceil
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from infomax.data.augmentation.kernels import compiled
+from infomax.data.augmentation.draw_columns import (
+    BLUR,
+    COLUMNS,
+    FACTORS,
+    FLIP,
+    GRAYSCALE,
+    JITTER,
+    ORDER,
+    SIGMA,
+    SOLARIZE,
+)
 from infomax.data.augmentation.views import View
 
-# Columns of the random numbers of one view, all uniform in [0, 1):
-#   0 to 9    the crop's share of the area, for each of ten attempts at a crop (torchvision makes as many)
-#   10 to 19  the logarithm of the crop's ratio of width to height, for each attempt
-#   TOP, LEFT position of the crop
-#   FLIP, JITTER, GRAYSCALE, BLUR, SOLARIZE
-#             the operation is done if the number is below its probability
-#   SIGMA     standard deviation of the blur
-#   FACTORS   strength of brightness, contrast, saturation and hue
-#   ORDER     the four parts of the colour jitter are done in the order that sorts these numbers
-ATTEMPTS = 10
-TOP, LEFT, FLIP, JITTER, GRAYSCALE, BLUR, SIGMA, SOLARIZE = range(2 * ATTEMPTS, 2 * ATTEMPTS + 8)
-FACTORS = slice(SOLARIZE + 1, SOLARIZE + 5)
-ORDER = slice(SOLARIZE + 5, SOLARIZE + 9)
-COLUMNS = ORDER.stop
-compiled_exactly = partial(compiled, fast=False)  # without fast mathematics: the same boxes on every machine
-
-
-@compiled_exactly
-def _mix(x):
-    """Returns 64 mixed bits, each of which depends on every bit of ``x``.
-
-    This is the finaliser of SplitMix64 (Steele, Lea, Flood 2014).
-    """
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
-@compiled_exactly
-def _fill_uniform(seed, epoch, index, view, out):
-    golden = np.uint64(0x9E3779B97F4A7C15)
-    for i in range(len(index)):
-        key = _mix(_mix(_mix(_mix(golden + seed) + golden + epoch) + golden + view) + golden + index[i])
-        for j in range(out.shape[1]):
-            out[i, j] = (_mix(key + golden * np.uint64(j + 1)) >> np.uint64(11)) * 2.0**-53
+__all__ = ["FLIP", "ColourChoices", "choose_colours", "crop_boxes", "draw_uniform"]
 
 
 def draw_uniform(seed: int, epoch: int, index: Int[np.ndarray, " b"], view: int) -> Float64[np.ndarray, "b columns"]:
@@ -62,31 +39,11 @@ def draw_uniform(seed: int, epoch: int, index: Int[np.ndarray, " b"], view: int)
         index: Key of each image; see :meth:`infomax.data.images.Images.key`.
         view: Number of the view, from 0; global crops come before local ones.
     """
+    from infomax.data.augmentation.draw_kernels import fill_uniform
+
     out = np.empty((len(index), COLUMNS))
-    _fill_uniform(np.uint64(seed), np.uint64(epoch), np.asarray(index).astype(np.uint64), np.uint64(view), out)
+    fill_uniform(np.uint64(seed), np.uint64(epoch), np.asarray(index).astype(np.uint64), np.uint64(view), out)
     return out
-
-
-@compiled_exactly
-def _fill_crop_boxes(random, height, width, scale, ratio, out):
-    for i in range(len(random)):
-        h, w = height[i], width[i]
-        low, high = np.log(ratio[i, 0]), np.log(ratio[i, 1])
-        fits = False
-        for attempt in range(ATTEMPTS):
-            share = scale[i, 0] + (scale[i, 1] - scale[i, 0]) * random[i, attempt]
-            root = np.exp((low + (high - low) * random[i, ATTEMPTS + attempt]) / 2)
-            side = np.sqrt(h * w * share)
-            box_height, box_width = np.rint(side / root), np.rint(side * root)
-            if 1 <= box_width <= w and 1 <= box_height <= h:
-                out[i, 0] = int(random[i, TOP] * (h - box_height + 1))
-                out[i, 1] = int(random[i, LEFT] * (w - box_width + 1))
-                fits = True
-                break
-        if not fits:
-            box_height, box_width = min(h, np.rint(w / ratio[i, 0])), min(w, np.rint(h * ratio[i, 1]))
-            out[i, 0], out[i, 1] = (h - box_height) // 2, (w - box_width) // 2
-        out[i, 2], out[i, 3] = box_height, box_width  # pyrefly: ignore[unbound-name]
 
 
 def crop_boxes(
@@ -107,11 +64,13 @@ def crop_boxes(
         width: Width of the image in pixels, likewise.
         view: The settings of the crop, the same for all rows or one for each.
     """
+    from infomax.data.augmentation.draw_kernels import fill_crop_boxes
+
     views = [view] * len(random) if isinstance(view, View) else view
     out = np.empty((len(random), 4), np.int64)
     heights, widths = (np.broadcast_to(side, len(random)).astype(np.float64) for side in (height, width))
     scales, ratios = np.array([v.scale for v in views]), np.array([v.ratio for v in views])
-    _fill_crop_boxes(random, heights, widths, scales, ratios, out)
+    fill_crop_boxes(random, heights, widths, scales, ratios, out)
     return out
 
 

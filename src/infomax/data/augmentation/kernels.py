@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from infomax.data.augmentation.views import GRAY
 from infomax.runtime.files import cache_folder
 
 # Numba reads the file .numba_config.yaml of the working folder, and runs the machine code that it finds in its cache.
@@ -23,7 +24,6 @@ from numba import njit
 numba.core.config._config_fname = os.devnull  # no file either at each compilation, which reads the settings again
 numba.core.config.reload_config()
 
-GRAY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in the luma
 TILE = 8  # side of the squares by which an image is transposed
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}  # fast mathematics, but NaN and infinity are respected
 

@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Float64, Int, UInt8
 from torch import Tensor
 
-from infomax.data.augmentation import kernels
 from infomax.data.augmentation.draws import FLIP, ColourChoices, choose_colours, crop_boxes, draw_uniform
 from infomax.data.augmentation.operations import (
     JITTER,
@@ -196,6 +195,8 @@ def _make_on_cpu(
     bicubic: bool,
 ) -> Float[Tensor, "b 3 size size"]:
     """Makes views of one size by the kernels, in threads that each take a range of the images."""
+    from infomax.data.augmentation import kernels
+
     images, out = source.numpy(), np.empty((len(source), size, size, 3), np.float32)
     c, mean, std = choices, np.array(views.mean), np.array(views.std)
 

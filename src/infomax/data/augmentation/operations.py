@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from infomax.data.augmentation import kernels
+from infomax.data.augmentation.views import GRAY
 
 BLOCK = 32  # pixels of a line that are blurred together, by one product with a small matrix
 
@@ -72,7 +72,7 @@ def resize_boxes(
 
 def _gray(x: Tensor) -> Tensor:
     red, green, blue = x.split(1, dim=1)
-    r, g, b = kernels.GRAY
+    r, g, b = GRAY
     return (red * r).add_(green, alpha=g).add_(blue, alpha=b)
 
 

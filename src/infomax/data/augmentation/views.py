@@ -7,6 +7,7 @@ from infomax.runtime.checks import choose
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+GRAY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in the luma
 MAX_SIDE = 16384  # pixels; one image of this side takes 3 GB
 STL10_MEAN, STL10_STD = (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)
 

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
-from infomax.data.augmentation.kernels import cut_crop
+from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.decoding import Decoding, DivisorChooser
 from infomax.data.images import ArrayImages, Images, PillowImages, Subset
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
 from infomax.runtime.signals import end_with_parent
+from infomax.runtime.stages import Stage
 from infomax.runtime.threads import cores_of_this_process
 
 # A JPEG is decoded at a smaller size only if, along both sides, each crop keeps so many pixels for a pixel of its view.
@@ -117,6 +118,8 @@ def cut_views(
     Raises:
         ValueError: if the image cannot be decoded, or its pixels have another size than its header says.
     """
+    from infomax.data.augmentation.kernels import cut_crop
+
     full_size, divisor, boxes = (0, 0), 1, np.empty((0, 4))
 
     def choose_divisor(width: int, height: int) -> int:
@@ -140,13 +143,26 @@ def cut_views(
 
 
 def load_kernels(views: ViewSet) -> None:
-    """Compiles the functions that cut crops, or loads them from disk.
+    """Compiles the functions that cut crops and make views, or loads them from disk.
 
     Called before workers are forked, so that each of them need not do it again.
     """
-    all_views = (*views.global_crops, *views.local_crops)
+    from infomax.data.augmentation import kernels
+
+    if kernels.make_views.signatures:  # they are loaded
+        _call_kernels(views)
+        return
+    with Stage("preparing view kernels, which takes longer the first time", at_once=True) as stage:
+        _call_kernels(views)
+        stage.detail = "compiled" if kernels.make_views.stats.cache_misses else "loaded"
+
+
+def _call_kernels(views: ViewSet) -> None:
+    """Makes all views of one small image, from the image itself and from crops."""
+    all_views, index = (*views.global_crops, *views.local_crops), np.zeros(1, int)
     random = draw_uniform(0, 0, np.arange(len(all_views)), 0)
     cut_views(lambda _: Image.new("RGB", (8, 8)), random, all_views)
+    make_views(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), views, seed=0, epoch=0, index=index)
 
 
 def worker_count(images: Images | Stream, workers: int | None) -> int:

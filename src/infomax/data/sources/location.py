@@ -23,6 +23,7 @@ from infomax.data.sources.shares import SHARES, draw_share, published_list
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES, suffix_of
 from infomax.data.splits import Source
 from infomax.runtime.files import cache_folder
+from infomax.runtime.stages import Stage
 
 PREFIXES = ("hf:", "hf-stream:", "wds:")
 OPENERS = {".npz": open_npz, ".npy": open_npy, ".txt": open_list, ".tsv": open_list, ".csv": open_list}
@@ -104,6 +105,13 @@ class DataLocation:
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
         self.decoding()  # before anything is listed
+        with Stage(f"reading {self.data}") as stage:
+            source = self._open(download)
+            stage.detail = f"{len(source.pretraining):,} image{'' if len(source.pretraining) == 1 else 's'}"
+        return source
+
+    def _open(self, download: bool) -> Source:
+        """Opens the images; see :meth:`open`."""
         try:
             location = self.resolved()
             data_dir = Path(location.data_dir or default_data_dir())

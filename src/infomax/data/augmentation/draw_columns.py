@@ -1,0 +1,16 @@
+"""Numbers the columns of the random numbers of one view."""
+
+# Columns of the random numbers of one view, all uniform in [0, 1):
+#   0 to 9    the crop's share of the area, for each of ten attempts at a crop (torchvision makes as many)
+#   10 to 19  the logarithm of the crop's ratio of width to height, for each attempt
+#   TOP, LEFT position of the crop
+#   FLIP, JITTER, GRAYSCALE, BLUR, SOLARIZE
+#             the operation is done if the number is below its probability
+#   SIGMA     standard deviation of the blur
+#   FACTORS   strength of brightness, contrast, saturation and hue
+#   ORDER     the four parts of the colour jitter are done in the order that sorts these numbers
+ATTEMPTS = 10
+TOP, LEFT, FLIP, JITTER, GRAYSCALE, BLUR, SIGMA, SOLARIZE = range(2 * ATTEMPTS, 2 * ATTEMPTS + 8)
+FACTORS = slice(SOLARIZE + 1, SOLARIZE + 5)
+ORDER = slice(SOLARIZE + 5, SOLARIZE + 9)
+COLUMNS = ORDER.stop

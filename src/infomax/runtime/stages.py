@@ -1,0 +1,85 @@
+"""Says on the standard error what is being done before a result can show, with the seconds that it took.
+
+A command is so seen to be alive while it lists images, imports torch or compiles kernels::
+
+    infomax: reading photos/ ... 3,457 images, 0.1 s
+    infomax: importing torch ... 2.4 s
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Any, Self
+
+from infomax.runtime.text import begin_line, end_line
+
+BEGIN_AFTER = 0.2  # seconds; a stage that fails before, for a mistake of the user, has printed nothing
+_shown: ContextVar[bool] = ContextVar("stages_shown", default=False)
+
+
+@contextmanager
+def stages_shown(enabled: bool) -> Generator[None]:
+    """Shows the stages of this thread until the block ends, or hides them; before, they are hidden."""
+    token = _shown.set(enabled)
+    try:
+        yield
+    finally:
+        _shown.reset(token)
+
+
+class Stage:
+    """A context manager around one stage of the work before a result.
+
+    Its line begins when the stage has taken 0.2 seconds, and ends with the seconds that it took.
+
+    Args:
+        task: What is being done, as ``reading photos/``.
+        at_once: Whether the line begins at once. This is for work that no mistake of the user ends, and for work that
+            starts processes: no thread then waits to begin the line.
+        slow_only: Whether nothing is said of a stage that is done before its line would begin.
+
+    Attributes:
+        detail: Words about the result, as ``3,457 images``, which stand before the seconds.
+    """
+
+    def __init__(self, task: str, *, at_once: bool = False, slow_only: bool = False):
+        self.task, self.at_once, self.slow_only, self.detail = task, at_once, slow_only, ""
+        self._shown, self._begun = _shown.get(), False
+        self._timer = threading.Timer(BEGIN_AFTER, self._begin)
+        self._start = 0.0
+
+    def __enter__(self) -> Self:
+        self._start = time.perf_counter()
+        if self._shown and self.at_once:
+            self._begin()
+        elif self._shown:
+            self._timer.daemon = True
+            self._timer.start()
+        return self
+
+    def __exit__(self, kind: Any, *error: object) -> None:
+        if not self._shown:
+            return
+        if not self.at_once:
+            self._timer.cancel()
+            self._timer.join()
+        if kind is not None:
+            if self._begun:
+                end_line(None, self.task)
+        elif self._begun or not self.slow_only:
+            seconds = f"{time.perf_counter() - self._start:.1f} s"
+            end_line(f"{self.detail}, {seconds}" if self.detail else seconds, self.task)
+
+    def _begin(self) -> None:
+        begin_line(self.task)
+        self._begun = True
+
+
+@contextmanager
+def importing_torch() -> Generator[None]:
+    """Shows the stage of importing torch, which takes seconds, around imports of modules that need it."""
+    with Stage("importing torch", at_once=True) if "torch" not in sys.modules else nullcontext():
+        yield

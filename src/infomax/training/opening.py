@@ -1,0 +1,126 @@
+"""Opens the images of a training, before torch is imported: mistakes are said at once, and what is being done.
+
+In: the options. Out: the images, and the run to go on with. :mod:`infomax.training.prepare` makes the run.
+"""
+
+from dataclasses import dataclass, replace
+
+from infomax.data.sources.location import DataLocation
+from infomax.data.splits import Source
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import RecipeChoice, parse_recipe_choice
+from infomax.recipes.schema import Recipe
+from infomax.runs.run_folder import Run, check_output_folder, recipe_differences
+from infomax.runtime.checks import check_count, check_number
+from infomax.training.options import PretrainOptions
+
+
+@dataclass(frozen=True)
+class OpenedImages:
+    """A frozen dataclass that holds the images of a training, opened, and where they come from."""
+
+    resumed: Run | None
+    """The run to go on with; None if a new one is started."""
+    location: DataLocation
+    source: Source
+
+
+def open_images(options: PretrainOptions) -> OpenedImages:
+    """Opens the images of a training; nothing is written.
+
+    Raises:
+        ValueError: if the numbers among the options are impossible, there are no such images, the output folder is
+            taken, or a run to be resumed was started otherwise.
+    """
+    choice = _parse_choice(options)
+    check_numbers(options)
+    resumed = _run_to_resume(options)
+    if resumed is None:
+        check_output_folder(options.out, overwrite=options.overwrite)
+        location = options.location(choice.data)
+        return OpenedImages(None, location, location.open(download=options.download))
+    _check_same_run(resumed, choice, options)
+    location = _location_now(resumed, options)
+    return OpenedImages(resumed, location, _open_again(resumed, location, options))
+
+
+def check_numbers(options: PretrainOptions) -> None:
+    """Checks the numbers that say how a run is carried out; raises ValueError if one is out of range."""
+    check_count("--devices", options.devices, low=1)
+    if options.workers is not None:
+        check_count("--workers", options.workers, low=0)
+    check_count("--skip-nonfinite", options.skip_nonfinite, low=0)
+    check_number("--skip-unreadable", options.skip_unreadable, low=0, high=1, open_high=False)
+
+
+def _parse_choice(options: PretrainOptions) -> RecipeChoice:
+    """Returns the method and recipe that the user named."""
+    started = options.resume and (options.out / "config.json").exists()
+    if started and "/" not in (options.recipe or ""):  # the run says of which method its recipe is
+        return RecipeChoice(options.method, options.recipe, None)
+    return parse_recipe_choice(options.recipe, options.method)
+
+
+def _run_to_resume(options: PretrainOptions) -> Run | None:
+    """Returns the run to go on with; None if a new one is started."""
+    if not options.resume:
+        return None
+    if options.overwrite:
+        raise ValueError("--resume continues a run and --overwrite replaces it; give one of them")
+    if options.given_location() and not (options.out / "config.json").exists():
+        return None  # where the images are is known, so the run can be started
+    return Run(options.out)
+
+
+def recipe_to_resume(run: Run, options: PretrainOptions) -> Recipe:
+    """Returns the recipe that a run goes on with: its own, with more epochs if the user extends a finished run."""
+    recipe = run.recipe
+    return recipe if options.epochs is None else replace(recipe, epochs=max(recipe.epochs, options.epochs))
+
+
+def _location_now(run: Run, options: PretrainOptions) -> DataLocation:
+    """Returns where the images of a run to be resumed are: where the user says, otherwise where they were."""
+    parts, before = options.given_location(), run.location
+    if "data" in parts and parts["data"] != before.data:
+        before = replace(before, data_dir=None)
+    return replace(before, **parts)
+
+
+def _open_again(run: Run, location: DataLocation, options: PretrainOptions) -> Source:
+    """Opens the images of a run to be resumed.
+
+    Raises:
+        ValueError: if they cannot be opened; if the user has not said where they are, the message says how to.
+    """
+    try:
+        return location.open(download=options.download)
+    except ValueError as error:
+        if options.given_location():
+            raise
+        raise ValueError(
+            f"--resume {run.path}: the images that it was trained on cannot be opened ({error}); if that is "
+            "for they were moved, name their new place by --data"
+        ) from error
+
+
+def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) -> None:
+    """Checks that a run to be resumed was started with these options; raises ValueError with what differs.
+
+    Where the images are may differ: that they are the same is seen by their fingerprint.
+    """
+    recipe, changes = run.recipe, options.changes()
+    extends = options.epochs is not None and options.epochs > recipe.epochs
+    if extends and run.finished:
+        changes["epochs"] = None
+    differences = recipe_differences(recipe, customise(recipe, **changes))
+    if extends and not run.finished:
+        differences.append("finish it first, by --resume without --epochs; then --resume --epochs extends it")
+    for name, new, old in (
+        ("method", choice.method, recipe.method.name),
+        ("recipe", choice.recipe, recipe.name),
+        ("value_range", options.value_range, run.location.value_range),
+    ):
+        if new is not None and new != old:
+            differences.append(f"{name}: {old} there, {new} asked for")
+    if differences:
+        raise ValueError(f"--resume: {run.path} was started otherwise: {'; '.join(differences)}")
