@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from infomax.runtime import stages
-from infomax.runtime.progress import progress_bar
+from infomax.runtime import progress, stages
+from infomax.runtime.progress import ProgressBar
 from infomax.runtime.stages import Stage, importing_torch, stages_shown
 from infomax.runtime.text import note, show
 
@@ -97,11 +97,24 @@ def test_a_stage_within_a_stage_has_a_line_of_its_own(printed):
     assert lines == ["infomax: reading photos/ ... ", "infomax: importing numpy ... N s", whole]
 
 
-def test_a_stage_beside_a_progress_bar_is_one_whole_line(printed):
-    with progress_bar("features", 10) as bar, Stage("reading photos/", at_once=True):
+def test_a_stage_beside_a_progress_bar_is_one_whole_line(printed, monkeypatch):
+    monkeypatch.setattr(progress, "_is_terminal", lambda: True)
+    with ProgressBar("features", 10) as bar, Stage("reading photos/", at_once=True):
         bar.update(1)
     assert " ... " not in printed.getvalue()
     assert re.search(r"(^|\r|\n)infomax: reading photos/: \d+\.\d s\n", printed.getvalue())
+
+
+def test_a_bar_that_waits_leaves_the_line_to_the_stage_before_it(printed, monkeypatch):
+    monkeypatch.setattr(progress, "_is_terminal", lambda: True)
+    with ProgressBar("runs/a", 10, waits=True) as bar:
+        with Stage("first step", at_once=True):
+            assert printed.getvalue() == "infomax: first step ... "
+        bar.update(1)
+        bar.update(1)
+    first, bars = seconds_hidden(printed.getvalue()).split("\n", 1)
+    assert first == "infomax: first step ... N s"
+    assert re.search(r"runs/a +20%", bars)
 
 
 def test_stages_that_are_only_worth_a_line_if_they_are_slow(printed, monkeypatch):

@@ -38,6 +38,8 @@ class ProgressBar:
         shows_rate: Whether the units a second are shown, after the first value.
         position: Returns the words for a number of done units that a file shows in place of the task and the count.
         quiet: Whether to show nothing.
+        waits: Whether a terminal shows nothing before the first unit is done, because another line says what is done
+            until then.
 
     Attributes:
         n: Number of units that are done.
@@ -53,6 +55,7 @@ class ProgressBar:
         shows_rate: bool = True,
         position: Callable[[int], str] | None = None,
         quiet: bool = False,
+        waits: bool = False,
     ):
         self.task, self.total, self.n, self.unit = escape(task), total, done, unit
         self._shows_rate, self._position = shows_rate, position
@@ -63,7 +66,8 @@ class ProgressBar:
         self._quiet = quiet or done >= total
         self._prints_lines = False
         self._terminal: Any = None
-        if not self._quiet and _is_terminal():
+        self._draws = not self._quiet and _is_terminal()
+        if self._draws and not waits:
             self._terminal = _TerminalLine(self)
 
     def __enter__(self) -> Self:
@@ -81,7 +85,8 @@ class ProgressBar:
         self._recent.append((now, self.n))
         while len(self._recent) > 2 and self._recent[1][0] < now - RATE_SECONDS:
             self._recent.popleft()
-        if self._terminal is not None:
+        if self._draws:
+            self._terminal = self._terminal or _TerminalLine(self)
             self._terminal.update(count)
         elif now - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._print_line(now)

@@ -6,7 +6,7 @@ the next. None of them knows another, except that a step's result is logged.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, nullcontext, suppress
+from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 
 from infomax.data.images import Images
 from infomax.data.loading.training import BatchPrefetcher, training_batches
-from infomax.data.loading.workers import Batch
+from infomax.data.loading.workers import Batch, load_kernels
 from infomax.data.splits import Source, preview_images
 from infomax.data.streams import Stream
 from infomax.models.encoders import save_encoder
@@ -29,6 +29,7 @@ from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.ranks import device_of
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.signals import Interruption
+from infomax.runtime.stages import Stage
 from infomax.runtime.text import note
 from infomax.training.collapse import COLLAPSED, describe_collapse
 from infomax.training.engine import Engine, Step
@@ -157,6 +158,7 @@ class TrainingLoop:
         self.recipe = recipe = run.recipe
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
+        load_kernels(recipe.views)
         self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile, stages=run.stages)
         newest = broadcast_from_rank0(lambda: checkpoint_to_resume(run))
         width = self.engine.method.eval_encoder.width
@@ -190,9 +192,17 @@ class TrainingLoop:
         """
         try:
             # The workers end with the block: a rescue needs the memory that they hold, and no signal of theirs.
-            with closing(self._prefetcher()) as prefetcher, self._resumable_loop(interruption) as loop:
+            with (
+                closing(self._prefetcher()) as prefetcher,
+                self._resumable_loop(interruption) as loop,
+                ExitStack() as until_first_step,
+            ):
+                if self.engine.steps_done < self.engine.total_steps:
+                    task = "first step, which is compiled" if self.launch.compile else "first step"
+                    until_first_step.enter_context(Stage(task, at_once=True))
                 for microbatches in self.batches(prefetcher):
                     self.train_or_skip(microbatches, prefetcher)
+                    until_first_step.close()
                     loop.step_done()
                     del microbatches  # they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:

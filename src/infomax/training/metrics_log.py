@@ -58,6 +58,7 @@ class MetricsLog:
             shows_rate=False,  # a row of the metrics has the images a second
             position=position,
             quiet=quiet,
+            waits=True,  # the loop says that the first step is made
         )
         self.began = began
         self.begin_interval()

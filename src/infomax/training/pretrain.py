@@ -169,6 +169,7 @@ def _train_rank(run: Run, launch: LaunchOptions) -> None:
     with (
         process_group(rank_info.rank, rank_info.world_size, device=device_of(launch.device, rank_info.local_rank)),
         _lock_of_first_rank(run) if rank_info.rank == 0 else nullcontext(),
+        stages_shown(rank_info.rank == 0 and not launch.quiet),
     ):
         train(run, launch, rank_info.local_rank)
 
