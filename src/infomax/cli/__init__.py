@@ -8,7 +8,9 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import reduce
+from importlib.metadata import version
 from operator import or_
 from typing import Any
 
@@ -16,23 +18,21 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
 from infomax.cli import evaluate, experiments, train
+from infomax.cli.words import check_words
+from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.doors import command_door
 from infomax.runtime.failures import MachineError
+from infomax.runtime.options import OptionField, option_fields
 from infomax.runtime.ranks import is_first_rank
 from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent
 from infomax.runtime.stages import stages_shown
-from infomax.runtime.text import escape_lines, note
+from infomax.runtime.text import escape_lines, note, show
 from infomax.runtime.threads import set_thread_variables
 
 BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
 AFTER_EVALUATE = (evaluate.REPORT, train.REPLAY)
 COMMANDS = {command.name: command for command in (*BEFORE_EVALUATE, *AFTER_EVALUATE)}
 """All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol."""
-NO_ACCUMULATION = (
-    "these losses compare the images of a whole batch, so gradients added up over small batches would be those of "
-    "another loss; --micro-batch-size N takes --batch-size images through the device N at a time, with the exact "
-    "gradient"
-)
 _DEFAULT_FORMAT = warnings.formatwarning
 ABOUT = "Train image encoders without labels by information maximisation, and see how good they are."
 
@@ -46,15 +46,37 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     if (parent := os.environ.pop(PARENT_VARIABLE, "")).isdecimal():
         end_with_parent(int(parent))
-    for word in sys.argv[1:]:
-        if word.startswith("--") and "accum" in word:
-            _fail(f"{word}: {NO_ACCUMULATION}", code=2)
-    config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
-    before, after = ([command.subcommand for command in group] for group in (BEFORE_EVALUATE, AFTER_EVALUATE))
-    kinds = [*before, evaluate.Evaluate, *after]
-    parsed: Any = tyro.cli(reduce(or_, kinds), prog="infomax", description=ABOUT, config=config)
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        show(f"infomax {version('infomax')}")
+        return
+    try:
+        check_words(sys.argv[1:], command_options(), tuple(PROTOCOLS))
+    except ValueError as error:
+        _fail(str(error), code=2)
+    parsed = parse_words(sys.argv[1:])
     with command_door(), stages_shown(is_first_rank() and not getattr(parsed, "quiet", False)):
         _carry_out(parsed)
+
+
+def parse_words(words: Sequence[str]) -> Any:
+    """Returns the object with the options of a command; help, and what cannot be parsed, end the process."""
+    config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
+    before, after = ([command.subcommand for command in group] for group in (BEFORE_EVALUATE, AFTER_EVALUATE))
+    kinds: Any = reduce(or_, [*before, evaluate.Evaluate, *after])
+    return tyro.cli(kinds, args=words, prog="infomax", description=ABOUT, config=config)
+
+
+def command_options() -> dict[str, tuple[OptionField, ...]]:
+    """Returns the options of each command, and those of ``evaluate`` with each protocol, as ``evaluate knn``."""
+    before, after = (
+        {command.name: (command.options,) for command in group} for group in (BEFORE_EVALUATE, AFTER_EVALUATE)
+    )
+    protocols = {f"evaluate {name}": evaluate.option_classes(protocol) for name, protocol in PROTOCOLS.items()}
+    classes: dict[str, tuple[type, ...]] = {**before, **protocols, **after}
+    return {
+        name: tuple({field.name: field for cls in options for field in option_fields(cls)}.values())
+        for name, options in classes.items()
+    }
 
 
 def _carry_out(parsed: Any) -> None:

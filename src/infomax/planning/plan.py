@@ -16,7 +16,7 @@ from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import StepCost, count_step_cost
 from infomax.planning.step_time import Timing, time_steps
 from infomax.recipes.customise import customise
-from infomax.recipes.registry import DEFAULT_METHOD, METHODS, default_recipe_name, get_recipe, parse_recipe_choice
+from infomax.recipes.registry import DEFAULT_METHOD, default_recipe_name, get_recipe, parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.memory import machine_memory
@@ -231,7 +231,7 @@ def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
 def _choose_recipe_unseen(options: PlanOptions, data: str, *, gpu: bool) -> Recipe:
     """Returns the recipe for images that are not opened; an unknown image size is taken to be that of the views."""
     choice = parse_recipe_choice(options.recipe, options.method)
-    method = choose("--method", choice.method or DEFAULT_METHOD, METHODS)
+    method = choice.method or DEFAULT_METHOD
     _, side = NOMINAL_SIZES.get(data, (0, options.image_size or 224))
     name = choice.recipe or default_recipe_name(method, data=data, side=side, gpu=gpu)
     return customise(get_recipe(method, name), **options.changes())

@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from infomax.data.augmentation.views import view_set
 from infomax.recipes.registry import recipe_from_json
-from infomax.recipes.schema import Recipe, to_json
+from infomax.recipes.schema import Recipe, flat_settings, to_json
 from infomax.runtime.checks import choose
 from infomax.runtime.json_values import WORDS, parse_value, shorten
+from infomax.runtime.near_names import nearest_option
 
 LONGEST_KEY = 100  # characters, in a message
 
@@ -124,11 +125,30 @@ def _assign(node: Any, plain: Any, path: list[str], text: str, option: str) -> N
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise ValueError(f"{option}: {head!r} is below a single value")
     names = [field.name for field in dataclasses.fields(node)]
-    choose(f"{option}: the setting", head, names[1:] if isinstance(node, Recipe) else names)  # all but its name
+    if isinstance(node, Recipe):
+        names.remove("name")
+        if head not in names and (key := _key_of(node, head)) is not None:
+            raise ValueError(f"{option}: there is no setting {shorten(head)}; did you mean {key}?")
+    choose(f"{option}: the setting", head, names)
     if rest:
         _assign(getattr(node, head), plain[head], rest, text, option)
     else:
         plain[head] = _parse(get_type_hints(type(node))[head], getattr(node, head), text, option)
+
+
+def _key_of(recipe: Recipe, name: str) -> str | None:
+    """Returns the key of the setting that a user names without its group, or by a name that is usual elsewhere.
+
+    Args:
+        recipe: The recipe.
+        name: A name that is no setting or group of the recipe, as ``weight_decay`` or ``lr``.
+    """
+    keys = {key.rpartition(".")[2].replace("_", "-"): key for key in reversed(flat_settings(recipe))}
+    name = name.lower().replace("_", "-")
+    near = name if name in keys else nearest_option(name, [*keys, "set"])
+    if near is not None and near.startswith("set "):
+        return near.removeprefix("set ").partition("=")[0]
+    return keys.get(near or "")
 
 
 def _parse(hint: Any, old: Any, text: str, option: str) -> Any:

@@ -1,7 +1,7 @@
 """Lists all methods and finds their recipes by name."""
 
+import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from infomax.recipes import carl, corinfomax, mira, mveb
@@ -9,6 +9,7 @@ from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import Recipe, from_json
 from infomax.runtime.checks import choose
+from infomax.runtime.near_names import OTHER_METHODS, nearest
 from infomax.runtime.plugins import registry
 
 ENTRY_POINTS = "infomax.methods"
@@ -30,6 +31,22 @@ METHODS = registry(
 DEFAULT_METHOD = next(iter(METHODS))
 
 
+def choose_method(name: str, recipe: str | None = None) -> str:
+    """Returns the name of a method if there is such a method.
+
+    Args:
+        name: What the user gave.
+        recipe: Full name of the recipe that names the method; None if ``--method`` does.
+
+    Raises:
+        ValueError: if there is none; the message lists the methods, and says so of a known method of others.
+    """
+    if name not in METHODS and OTHER_METHODS.fullmatch(re.sub(r"[ _]", "-", name.lower())):
+        problem = f"there is no recipe {recipe}" if recipe else f"--method {name}"
+        raise ValueError(f"{problem}: {name} is not one of infomax's methods, which are {', '.join(METHODS)}")
+    return choose(f"the method of the recipe {recipe}" if recipe else "--method", name, METHODS)
+
+
 def default_recipe_name(method: str, *, data: str, side: int, gpu: bool) -> str:
     """Returns the name of the recipe that a method has for these images on this machine.
 
@@ -42,7 +59,7 @@ def default_recipe_name(method: str, *, data: str, side: int, gpu: bool) -> str:
     Raises:
         ValueError: if there is no such method.
     """
-    return METHODS[choose("--method", method, METHODS)].default_recipe(data=data, side=side, gpu=gpu)
+    return METHODS[choose_method(method)].default_recipe(data=data, side=side, gpu=gpu)
 
 
 def methods_with_papers() -> list[str]:
@@ -69,18 +86,18 @@ def get_experiment(name: str, method: str | None = None) -> Experiment:
     """
     owner, slash, bare = name.rpartition("/")
     if slash:
-        choose(f"the method of the recipe {name}", owner, METHODS)
+        choose_method(owner, name)
         if method not in (None, owner):
             raise ValueError(f"--recipe {name} is not of --method {method}")
     elif method is None:
         owners = [spec.name for spec in METHODS.values() if bare in spec.recipes]
         if not owners:
             names = [*experiments(), *(key for spec in METHODS.values() for key in spec.recipes)]
-            near = get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = nearest(name, names)
+            hint = f"; did you mean {near}?" if near else ""
             raise ValueError(f"there is no recipe {name!r}; infomax recipes lists them{hint}")
         owner = owners[0]
-    owner = choose("--method", owner or method, METHODS)
+    owner = choose_method(owner or method or DEFAULT_METHOD)
     recipes = METHODS[owner].recipes
     return recipes[choose(f"the recipe for {owner}", bare, recipes)]
 
@@ -122,6 +139,6 @@ def parse_recipe_choice(recipe: str | None, method: str | None) -> RecipeChoice:
         ValueError: if there is no such recipe or method, or they do not belong together.
     """
     if recipe is None:
-        return RecipeChoice(None if method is None else choose("--method", method, METHODS), None, None)
+        return RecipeChoice(None if method is None else choose_method(method), None, None)
     experiment = get_experiment(recipe, method)
     return RecipeChoice(experiment.method, experiment.function.__name__, experiment.data)

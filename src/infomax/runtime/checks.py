@@ -1,12 +1,12 @@
 """Checks of the values that a user gives; each error names the argument, the value and what would be right."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 
 from infomax.runtime.json_values import shorten
+from infomax.runtime.near_names import nearest
 
 
 def choose(argument: str, value: Any, choices: Iterable[str]) -> str:
@@ -22,8 +22,8 @@ def choose(argument: str, value: Any, choices: Iterable[str]) -> str:
     """
     choices = list(choices)
     if value not in choices:
-        nearest = get_close_matches(str(value)[:60], choices, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        near = nearest(value, choices)
+        hint = f"; did you mean {near}?" if near else ""
         raise ValueError(f"{argument} must be one of {', '.join(choices)}, but is {shorten(value)}{hint}")
     return value
 

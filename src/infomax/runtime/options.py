@@ -8,16 +8,19 @@ alike. What ``--help`` shows beside that is in :class:`Shown`. No parser is impo
 import ast
 import dataclasses
 import inspect
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
+from math import inf
 from os import PathLike, fspath
 from pathlib import Path
 from textwrap import dedent
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from infomax.runtime.near_names import nearest_option
 
 Options = TypeVar("Options")
 
@@ -55,6 +58,12 @@ class OptionField:
     def word(self) -> str:
         """The option's word on the command line, as ``--batch-size``."""
         return "--" + (self.shown.name or self.name).replace("_", "-")
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether several values may follow each other."""
+        kinds = (self.type, *get_args(self.type))
+        return not self.shown.repeatable and any(get_origin(kind) is tuple for kind in kinds)
 
 
 @cache
@@ -173,11 +182,11 @@ def from_argv(words: Sequence[str], *classes: type) -> tuple[Any, ...]:
     values: dict[str, Any] = {}
     for word, texts in _split_options(words):
         if word not in fields:
-            near = get_close_matches(word, fields, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
+            near = nearest_option(word.lstrip("-"), [known.removeprefix("--") for known in fields])
+            hint = f"; did you mean --{near}?" if near else ""
             raise ValueError(f"there is no option {word}{hint}")
         field = fields[word]
-        value = _parse_option(field, texts)
+        value = parse_option(field, texts)
         values[field.name] = (*values.get(field.name, ()), *value) if field.shown.repeatable else value
     return tuple(pick(cls, values) for cls in classes)
 
@@ -196,8 +205,44 @@ def _split_options(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     return options
 
 
-def _parse_option(field: OptionField, texts: list[str]) -> Any:
-    """Returns the value of an option."""
+def split_words(
+    words: Sequence[str], fields: Mapping[str, OptionField]
+) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """Splits the words of a command into options and others.
+
+    Args:
+        words: The words, as ``["runs/a", "--k", "5", "20"]``.
+        fields: The command's options by their words.
+
+    Returns:
+        Each option with its values, also those that the command does not have; and the words that follow no option.
+    """
+    options: list[tuple[str, list[str]]] = []
+    others: list[str] = []
+    free = 0.0  # number of values that the last option still takes
+    for word in words:
+        if re.match(r"--.|-[a-zA-Z]$", word):
+            option, equals, value = word.partition("=")
+            option = "--" + option.removeprefix("--").replace("_", "-") if option.startswith("--") else option
+            options.append((option, [value] if equals else []))
+            field = fields.get(option)
+            free = inf if field is None or field.takes_several else 1
+            if equals or (field is not None and field.type is bool):
+                free = 0
+        elif free > 0:
+            options[-1][1].append(word)
+            free -= 1
+        else:
+            others.append(word)
+    return options, others
+
+
+def parse_option(field: OptionField, texts: list[str]) -> Any:
+    """Returns the value of an option.
+
+    Raises:
+        ValueError: if a value is missing or there are too many, or it is of another type.
+    """
     kinds = get_args(field.type) if get_origin(field.type) in (Union, UnionType) else (field.type,)
     (kind,) = (kind for kind in kinds if kind is not NoneType)
     if kind is bool:

@@ -15,14 +15,13 @@ from infomax.recipes.building import build_without_memory, check_memory
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import (
     DEFAULT_METHOD,
-    METHODS,
     default_recipe_name,
     get_recipe,
     parse_recipe_choice,
 )
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, create_run_folder
-from infomax.runtime.checks import choose, choose_device
+from infomax.runtime.checks import choose_device
 from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.memory import device_memory
@@ -211,7 +210,7 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu:
         ValueError: if there is no such method or recipe, or it cannot be changed so.
     """
     choice = parse_recipe_choice(options.recipe, options.method)
-    method = choose("--method", choice.method or DEFAULT_METHOD, METHODS)
+    method = choice.method or DEFAULT_METHOD
     side = min(first_readable(preview_images(source), 0)[1].size)
     name = choice.recipe or default_recipe_name(method, data=source.name, side=side, gpu=gpu)
     return customise(get_recipe(method, name), **options.changes())

@@ -1,0 +1,156 @@
+"""Mistakes in the words of a command are one line that names what is near, before anything is imported or parsed."""
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+from command import run_command
+from infomax import cli
+from infomax.cli.words import SYNONYMS_OF_COMMANDS, check_words
+from infomax.evaluation.protocols import PROTOCOLS
+from infomax.runtime.near_names import SYNONYMS, nearest, nearest_option
+from infomax.runtime.options import parse_option
+
+OUT = ("pretrain", "--data", "digits", "--out", "x")
+ALL = "demo, pretrain, recipes, sweep, plan, views, evaluate, report, replay"
+
+
+@pytest.fixture
+def infomax(monkeypatch, capsys):
+    return lambda *words: run_command(monkeypatch, capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ((), f"a command is missing: {ALL}; infomax --help explains them"),
+        (("pretrian",), f"there is no command 'pretrian'; did you mean pretrain? They are {ALL}"),
+        (("train",), f"there is no command 'train'; did you mean pretrain? They are {ALL}"),
+        (("knn", "runs/a"), "there is no command 'knn'; did you mean evaluate knn?"),
+        (("xyz",), f"there is no command 'xyz'; they are {ALL}"),
+        (("--data", "x"), f"a command comes before --data: {ALL}; infomax --help explains them"),
+        (("evaluate",), f"evaluate wants a protocol first: {', '.join(PROTOCOLS)}"),
+        (("evaluate", "runs/a"), f"evaluate wants a protocol before runs/a: {', '.join(PROTOCOLS)}"),
+        (("evaluate", "kn"), f"there is no protocol 'kn'; did you mean knn? They are {', '.join(PROTOCOLS)}"),
+        ((*OUT, "--lr", "3"), "--lr: did you mean --learning-rate? infomax pretrain --help lists the options"),
+        ((*OUT, "--lr=3"), "--lr: did you mean --learning-rate? infomax pretrain --help lists the options"),
+        ((*OUT, "--wd", "3"), "--wd: did you mean --set optimizer.weight_decay=X? infomax pretrain --help lists "
+         "the options"),
+        ((*OUT, "-b", "3"), "-b: did you mean --batch-size? infomax pretrain --help lists the options"),
+        ((*OUT, "--foo", "3"), "--foo is no option of infomax pretrain; infomax pretrain --help lists them"),
+        ((*OUT, "--k", "3"), "--k is no option of infomax pretrain, but of evaluate knn; infomax pretrain --help "
+         "lists them"),
+        (("report", "--workers", "3"), "--workers is no option of infomax report, but of pretrain, sweep, plan, "
+         "evaluate; infomax report --help lists them"),
+        ((*OUT, "--epochs"), "--epochs wants one value, but is followed by none"),
+        ((*OUT, "--epochs", "three"), "--epochs must be a whole number, but is 'three'"),
+        ((*OUT, "--epochs", "3", "4"), "'4' follows no option; infomax pretrain --help lists the options"),
+        ((*OUT, "--resume", "true"), "'true' follows no option; infomax pretrain --help lists the options"),
+        (("pretrain", "photos", "--out", "x"), "'photos' follows no option; did you mean --data photos?"),
+        (("pretrain", "--data", "x"), "--out DIR is missing: Run folder to make."),
+        (("replay",), "FOLDER is missing: Folder that a run wrote when a step failed, as "
+         "runs/a/nonfinite/step-00000123."),
+        (("evaluate", "knn", "--k", "five"), "--k must be a whole number, but is 'five'"),
+        (("evaluate", "knn", "a", "b", "--data", "c"), "'b' follows no option; infomax evaluate knn --help lists the "
+         "options"),
+        (("evaluate", "knn", "a", "--neighbors", "5"), "--neighbors: did you mean --k? infomax evaluate knn --help "
+         "lists the options"),
+        ((*OUT, "--method", "simclr"), "--method simclr: simclr is not one of infomax's methods, which are mira, "
+         "corinfomax, carl, mveb"),
+        ((*OUT, "--method", "barlow_twins"), "--method barlow_twins: barlow_twins is not one of infomax's methods, "
+         "which are mira, corinfomax, carl, mveb"),
+        ((*OUT, "--method", "MIRA"), "--method must be one of mira, corinfomax, carl, mveb, but is 'MIRA'; did you "
+         "mean mira?"),
+        (("pretrain", "--recipe", "simclr/cifar10", "--out", "x"), "there is no recipe simclr/cifar10: simclr is not "
+         "one of infomax's methods, which are mira, corinfomax, carl, mveb"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(infomax, tmp_path, monkeypatch, words, line):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = infomax(*words)
+    assert (code, out, err) == (2, "", f"infomax: {line}\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lr=1", "--set lr: there is no setting 'lr'; did you mean optimizer.learning_rate?"),
+        ("wd=1", "--set wd: there is no setting 'wd'; did you mean optimizer.weight_decay?"),
+        ("weight_decay=1", "there is no setting 'weight_decay'; did you mean optimizer.weight_decay?"),
+        ("beta=1", "there is no setting 'beta'; did you mean method.beta?"),
+        ("epoch=1", "there is no setting 'epoch'; did you mean epochs?"),
+        ("encoder.backbone=resnet20", "is 'resnet20'; did you mean resnet18?"),
+        ("encoder.backbone=resnet152", "is 'resnet152'; did you mean resnet101?"),
+        ("encoder.backbone=vit", "is 'vit'; did you mean vit_small?"),
+    ],
+)
+def test_settings_and_backbones_have_near_names(infomax, setting, message):
+    code, _, err = infomax("recipes", "mira/digits", "--set", setting)
+    assert code == 2
+    assert message in err
+
+
+def values(field):
+    kinds = [kind for kind in (int, float, str) if kind.__name__ in str(field.type)]
+    return [] if field.type is bool else ["1" if kinds and kinds[0] is not str else "x"]
+
+
+@pytest.mark.parametrize("command", cli.command_options())
+def test_all_options_pass_the_check_and_the_parser(command):
+    """In any order; a value may begin with one dash."""
+    fields = cli.command_options()[command]
+    options = [field for field in fields if not field.shown.positional]
+    words = [
+        word
+        for field in reversed(options)
+        for word in ("--" + field.word.removeprefix("--").replace("-", "_"), *values(field))
+    ]
+    first = [field for field in fields if field.shown.positional]
+    words = [*command.split(), *(["x"] if first else []), *words]
+    check_words(words, cli.command_options(), tuple(PROTOCOLS))
+    parsed = cli.parse_words(words)
+    for field in options:
+        expected = parse_option(field, values(field))
+        assert getattr(parsed, field.name) == expected, field.name
+
+
+def test_values_may_look_like_numbers_and_equations(monkeypatch):
+    words = [*OUT, "--set", "method.beta=-1", "--set=a=--b", "--workers", "-1", "--learning-rate", "-1e-3"]
+    check_words(words, cli.command_options(), tuple(PROTOCOLS))
+    parsed = cli.parse_words(words)
+    assert (parsed.overrides, parsed.workers, parsed.learning_rate) == (("method.beta=-1", "a=--b"), -1, -1e-3)
+
+
+def test_every_synonym_leads_to_an_option_that_there_is():
+    fields = [field for options in cli.command_options().values() for field in options]
+    words = {field.word.removeprefix("--") for field in fields}
+    for option, synonyms in SYNONYMS.items():
+        assert option.partition(" ")[0] in words
+        for synonym in synonyms.split():
+            assert nearest_option(synonym.upper(), [option.partition(" ")[0]]) == option
+    assert {*SYNONYMS_OF_COMMANDS} <= {*cli.COMMANDS, "evaluate"}
+    assert nearest_option("zzz", words) is None
+
+
+def test_nearest_names():
+    assert nearest("Resnet50", ["resnet18", "resnet50"]) == "resnet50"
+    assert nearest("resnet20", ["small", "resnet18", "resnet50"]) == "resnet18"
+    assert nearest("resnet20", ["small"]) is None
+    assert nearest("resnet" + "1" * 10**6, ["resnet18"]) in (None, "resnet18")
+    assert nearest("im", ["images"]) is None
+    assert nearest("ima", ["images", "classes"]) == "images"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("start", [["-m", "infomax"], ["-c", "from infomax.cli import main; main()"]])
+def test_version_is_printed_without_torch(start):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *start, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"infomax {importlib.metadata.version('infomax')}\n"
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "tyro" in imported or start[0] == "-m"
+    assert not {"torch", "numpy", "PIL", "scipy"} & imported
