@@ -142,7 +142,7 @@ def test_views_keep_normalisation_and_shrink_in_proportion():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"backbone": "resnet81"}, "--backbone .*resnet81.*did you mean resnet18"),
+        ({"backbone": "resnet81"}, "--backbone .*resnet81.*did you mean resnet101"),
         ({"views": "dyno"}, "--views .*did you mean dino"),
         ({"precision": "8"}, "--precision must be one of 64, 32, bf16, 16"),
         ({"epochs": 0}, "epochs must be at least 1"),

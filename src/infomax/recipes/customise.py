@@ -127,7 +127,7 @@ def _assign(node: Any, plain: Any, path: list[str], text: str, option: str) -> N
     names = [field.name for field in dataclasses.fields(node)]
     if isinstance(node, Recipe):
         names.remove("name")
-        if head not in names and (key := _key_of(node, head)) is not None:
+        if head not in (*names, "name") and (key := _key_of(node, head)) is not None:
             raise ValueError(f"{option}: there is no setting {shorten(head)}; did you mean {key}?")
     choose(f"{option}: the setting", head, names)
     if rest:
