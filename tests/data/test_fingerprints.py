@@ -28,7 +28,7 @@ def test_the_place_and_the_times_do_not_matter(tmp_path):
     first, copy = folder(tmp_path / "first"), folder(tmp_path / "copy")
     os.utime(tmp_path / "copy/a/0.png", (1, 1))
     assert first.fingerprint() == copy.fingerprint()
-    assert first.times_hash() is None  # for all bytes are read
+    assert first.hashes() == (first.fingerprint(), None)  # for all bytes are read
 
 
 @pytest.mark.parametrize("change", ["byte", "size", "missing", "name"])
@@ -49,12 +49,12 @@ def test_every_change_of_a_small_data_set_is_noticed(tmp_path, change):
 def test_a_large_data_set_is_sampled_and_its_times_are_kept_apart(tmp_path, sampled):
     names = [f"{i}.png" for i in range(5)]
     images = folder(tmp_path, names)
-    before, times = images.fingerprint(), images.times_hash()
+    before, times = images.hashes()
     assert times is not None
     (tmp_path / "1.png").write_bytes(b"x123456789")  # those of 0, 2 and 4 are read
     os.utime(tmp_path / "1.png", (1, 1))
     assert images.fingerprint() == before
-    assert images.times_hash() != times
+    assert images.hashes()[1] != times
     (tmp_path / "2.png").write_bytes(b"0123xxxxxx")  # after the first four bytes
     assert images.fingerprint() == before
     (tmp_path / "2.png").write_bytes(b"012x456789")
@@ -85,3 +85,21 @@ def test_threads_keep_the_order(tmp_path, monkeypatch):
     monkeypatch.setattr(fingerprints, "CHUNK", 2)
     assert list(fingerprints._map_in_threads(lambda i: i, np.arange(9))) == list(range(9))
     assert list(fingerprints._map_in_threads(lambda i: i, np.arange(0))) == []
+
+
+@pytest.mark.parametrize("is_sampled", [False, True])
+def test_each_file_is_looked_at_once_for_both_hashes(tmp_path, monkeypatch, request, is_sampled):
+    if is_sampled:
+        request.getfixturevalue("sampled")
+    images, looked_at, stat = folder(tmp_path, [f"{i}.png" for i in range(6)]), [], os.stat
+    monkeypatch.setattr(os, "stat", lambda path: looked_at.append(os.fspath(path)) or stat(path))
+    images.hashes()
+    assert len(looked_at) == len(set(looked_at)) == 6
+
+
+def test_the_hashes_are_those_of_earlier_versions(tmp_path, request):
+    images = folder(tmp_path)
+    (tmp_path / "a/1.png").unlink()
+    assert images.fingerprint() == "2d8c8e5fe688"  # runs of earlier versions are resumed
+    request.getfixturevalue("sampled")
+    assert folder(tmp_path / "more", [f"{i}.png" for i in range(9)]).fingerprint() == "9513fa77d803"

@@ -20,35 +20,32 @@ THREADS, CHUNK = 16, 500  # files are read by several threads, because a network
 Result = TypeVar("Result")
 
 
-def hash_files(root: Path, names: Sequence[str], names_hash: str) -> str:
-    """Returns a short hash of files: it changes if one is renamed, added or removed, or if another one replaces it.
+def hash_files(root: Path, names: Sequence[str], names_hash: str) -> tuple[str, str | None]:
+    """Returns a short hash of files, and one of their times of change; all in one pass over the folder.
 
-    All names count; the sizes of all files, or of 10,000 at equal distances if there are more than 50,000; and the
-    bytes of all files if they take less than 256 MB together, otherwise the first 1.3 MB of 200 at equal distances.
-    The folder's own name and the times of change do not count, so that a copy elsewhere has the same hash.
+    The first changes if a file is renamed, added or removed, or if another one replaces it. All names count; the sizes
+    of all files, or of 10,000 at equal distances if there are more than 50,000; and the bytes of all files if they take
+    less than 256 MB together, otherwise the first 1.3 MB of 200 at equal distances. The folder's own name and the times
+    of change do not count, so that a copy elsewhere has the same hash.
 
     Args:
         root: The folder that the names start from.
         names: Paths of the files, in their order.
         names_hash: A hash of the names, which takes long if they are a list of millions.
+
+    Returns:
+        The hash, and that of the times of change; instead of the latter None if all bytes are in the former.
     """
     digest = hashlib.sha256(names_hash.encode())
     statuses = _statuses(root, names)
     digest.update(statuses[:, 0].tobytes())
     is_whole = _reads_all(statuses, len(names))
     index = np.arange(len(names)) if is_whole else _sample(len(names), SAMPLED_CONTENTS)
-    limit = -1 if is_whole else SAMPLED_BYTES
+    limit = LARGE if is_whole else SAMPLED_BYTES
     for content_hash in _map_in_threads(lambda i: _hash_content(os.path.join(root, names[i]), limit), index):
         digest.update(content_hash)
-    return digest.hexdigest()[:12]
-
-
-def hash_times(root: Path, names: Sequence[str]) -> str | None:
-    """Returns a short hash of the files' times of change; None if :func:`hash_files` reads all their bytes anyway."""
-    statuses = _statuses(root, names)
-    if _reads_all(statuses, len(names)):
-        return None
-    return hashlib.sha256(statuses[:, 1].tobytes()).hexdigest()[:12]
+    times = None if is_whole else hashlib.sha256(statuses[:, 1].tobytes()).hexdigest()[:12]
+    return digest.hexdigest()[:12], times
 
 
 def _sample(count: int, size: int) -> Int[np.ndarray, " n"]:
@@ -77,15 +74,23 @@ def _status(path: str) -> tuple[int, int]:
 
 
 def _hash_content(path: str, limit: int) -> bytes:
-    """Returns a hash of the first ``limit`` bytes of a file, or of all if it is -1; of nothing if it is unreadable."""
-    content = b""
+    """Returns a hash of the first ``limit`` bytes of a file, or of nothing if it is no file or unreadable."""
+    content = hashlib.sha256()
     try:
-        if stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for its writer
-            with open(path, "rb") as file:
-                content = file.read(limit)
+        # To open a pipe without O_NONBLOCK would wait for its writer.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        file = os.open(path, flags)
+        try:
+            status = os.fstat(file)
+            wanted = min(limit, status.st_size) if stat.S_ISREG(status.st_mode) else 0
+            while wanted and (part := os.read(file, wanted)):
+                content.update(part)
+                wanted -= len(part)
+        finally:
+            os.close(file)
     except OSError:
-        pass  # the error is raised when the image is opened
-    return hashlib.sha256(content).digest()
+        return hashlib.sha256().digest()  # the error is raised when the image is opened
+    return content.digest()
 
 
 def _map_in_threads(function: Callable[[int], Result], index: Int[np.ndarray, " n"]) -> Iterable[Result]:

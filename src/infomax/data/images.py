@@ -15,7 +15,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from infomax.data.decoding import Decoding, DivisorChooser, OpenedImage, convert, decode, load_opened
-from infomax.data.fingerprints import LARGE, hash_files, hash_times
+from infomax.data.fingerprints import LARGE, hash_files
 
 MAX_TRIES = 20  # images that are tried until one can be decoded
 
@@ -53,13 +53,13 @@ class Images(ABC):
         :func:`infomax.data.fingerprints.hash_files` reads.
         """
 
-    def times_hash(self) -> str | None:
-        """Returns a short hash of when the files were changed last, if :meth:`fingerprint` reads only some of them.
+    def hashes(self) -> tuple[str, str | None]:
+        """Returns the fingerprint, and a short hash of when the files were changed last; both in one pass over them.
 
-        It changes if the files are copied too, so it says no more than that some may have been changed. None if there
-        are no files, or all their bytes are in the fingerprint.
+        The second changes if the files are copied too, so it says no more than that some may have been changed. It is
+        None if there are no files, or :meth:`fingerprint` reads all their bytes.
         """
-        return None
+        return self.fingerprint(), None
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         """Returns a hash of the current content of some images: cached features are valid while it stays the same.
@@ -193,11 +193,11 @@ class FileImages(Images):
         return self.files[index]
 
     def fingerprint(self) -> str:
+        return self.hashes()[0]
+
+    def hashes(self) -> tuple[str, str | None]:
         names = self.files if isinstance(self.files, PackedNames) else PackedNames.pack(self.files)
         return hash_files(self.root, names, names.fingerprint())
-
-    def times_hash(self) -> str | None:
-        return hash_times(self.root, self.files)
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         digest = hashlib.sha256(self.decoding.identity)
@@ -299,10 +299,11 @@ class Subset(Images):
         return self.base.name(int(self.index[index]))
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.base.fingerprint().encode() + self.index.tobytes()).hexdigest()[:12]
+        return self.hashes()[0]
 
-    def times_hash(self) -> str | None:
-        return self.base.times_hash()
+    def hashes(self) -> tuple[str, str | None]:
+        fingerprint, times = self.base.hashes()
+        return hashlib.sha256(fingerprint.encode() + self.index.tobytes()).hexdigest()[:12], times
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         return self.base.state(self.index[index])

@@ -5,7 +5,7 @@ from math import sqrt
 from typing import Any
 
 import torch
-from scipy.stats import t as student
+from scipy.special import stdtrit  # what scipy.stats calls, which takes seconds to import
 
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import linear_scores
@@ -46,7 +46,7 @@ def few_shot_scores(
         values = torch.tensor(drawn, dtype=torch.float64)
         mean, half = float(values.mean()), 0.0
         if draws > 1:
-            half = float(values.std() / sqrt(draws) * student.ppf(0.975, draws - 1))
+            half = float(values.std() / sqrt(draws) * stdtrit(draws - 1, 0.975))
         yield {
             "classifier": classifier,
             "labels_per_class": per_class,

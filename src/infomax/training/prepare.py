@@ -285,10 +285,10 @@ def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
         "no_labels_reason": why_not_labelled(source),
         "notes": list(source.notes),
     }
-    times = images.times_hash() if isinstance(images, Images) else None
+    fingerprint, times = images.hashes() if isinstance(images, Images) else (images.fingerprint(), None)
     identity = {
         "images": len(images),
-        "fingerprint": images.fingerprint(),
+        "fingerprint": fingerprint,
         **({} if times is None else {"times": times}),
     }
     return {**parts, **identity, **decisions}

@@ -17,7 +17,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from infomax.data.decoding import Decoding, DivisorChooser, decode, open_regular
-from infomax.data.fingerprints import LARGE, SAMPLED_BYTES, SAMPLED_CONTENTS, hash_files, hash_times
+from infomax.data.fingerprints import LARGE, SAMPLED_BYTES, SAMPLED_CONTENTS, hash_files
 from infomax.data.images import Images, PackedNames
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.label_values import LabelValues, read_labels
@@ -51,7 +51,11 @@ class TableImages(Images):
         return str(index)
 
     def fingerprint(self) -> str:
+        return self.hashes()[0]
+
+    def hashes(self) -> tuple[str, str | None]:
         sizes, files = self._sizes_and_files()
+        times = None
         digest = hashlib.sha256(sizes.tobytes())
         if sizes.sum() < LARGE:
             for content, _ in self._encoded():
@@ -62,12 +66,9 @@ class TableImages(Images):
                     digest.update(_content(self.table[int(row)][self.column])[:SAMPLED_BYTES])
         if files:  # their folders do not count, so that a copy elsewhere has the same hash
             names_hash = PackedNames.pack(map(os.path.basename, files)).fingerprint()
-            digest.update(hash_files(Path("/"), files, names_hash).encode())
-        return digest.hexdigest()[:12]
-
-    def times_hash(self) -> str | None:
-        _, files = self._sizes_and_files()
-        return hash_times(Path("/"), files) if files else None
+            files_hash, times = hash_files(Path("/"), files, names_hash)
+            digest.update(files_hash.encode())
+        return digest.hexdigest()[:12], times
 
     def _sizes_and_files(self) -> tuple[Int[np.ndarray, " n"], list[str]]:
         """Returns the number of bytes of each row's image, -1 without any, and the files that other rows name."""

@@ -39,11 +39,14 @@ class JoinedImages(Images):
         return self.parts[part].name(inner)
 
     def fingerprint(self) -> str:
-        return hashlib.sha256(" ".join(part.fingerprint() for part in self.parts).encode()).hexdigest()[:12]
+        return self.hashes()[0]
 
-    def times_hash(self) -> str | None:
-        hashes = [part.times_hash() for part in self.parts]
-        return hashlib.sha256(f"{hashes}".encode()).hexdigest()[:12] if any(hashes) else None
+    def hashes(self) -> tuple[str, str | None]:
+        fingerprints, times = zip(*(part.hashes() for part in self.parts), strict=True)
+        joined, joined_times = (
+            hashlib.sha256(text.encode()).hexdigest()[:12] for text in (" ".join(fingerprints), f"{list(times)}")
+        )
+        return joined, joined_times if any(times) else None
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         part_of_image, digest = np.searchsorted(self._ends, index, side="right"), hashlib.sha256(b"joined")
