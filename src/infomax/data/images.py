@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from infomax.data.decoding import Decoding, DivisorChooser, OpenedImage, convert, decode, load_opened
+from infomax.data.decoding import Decoding, DivisorChooser, OpenedImage, convert, decode, decode_pixels, load_opened
+from infomax.data.fast_jpegs import PixelBuffer
 from infomax.data.fingerprints import LARGE, hash_files
 
 MAX_TRIES = 20  # images that are tried until one can be decoded
@@ -87,6 +88,21 @@ class Images(ABC):
         Raises:
             ValueError: naming the image, if it cannot be decoded.
         """
+
+    def open_pixels(
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        """Decodes an image to the pixels of the image that :meth:`open` returns; most JPEGs in less time.
+
+        Args:
+            index: Index of the image.
+            choose_divisor: As :meth:`open` takes it.
+            buffer: Memory that may be decoded into. The result is then valid until the next image is decoded into it.
+
+        Raises:
+            ValueError: naming the image, if it cannot be decoded.
+        """
+        return np.asarray(self.open(index, choose_divisor))
 
 
 @dataclass(eq=False)
@@ -215,6 +231,12 @@ class FileImages(Images):
         path = self.root / self.files[index]
         return decode(path, str(path), choose_divisor, self.decoding)
 
+    def open_pixels(
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        path = self.root / self.files[index]
+        return decode_pixels(path, str(path), choose_divisor, self.decoding, buffer)
+
     def decoded_by(self, decoding: Decoding) -> "FileImages":
         return replace(self, decoding=decoding)
 
@@ -313,6 +335,11 @@ class Subset(Images):
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         return self.base.open(int(self.index[index]), choose_divisor)
+
+    def open_pixels(
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        return self.base.open_pixels(int(self.index[index]), choose_divisor, buffer)
 
 
 def select_images(

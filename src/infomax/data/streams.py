@@ -14,9 +14,11 @@ from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
-from infomax.data.decoding import Decoding, DivisorChooser, decode
+from infomax.data.decoding import Decoding, DivisorChooser, decode, decode_pixels
+from infomax.data.fast_jpegs import PixelBuffer
 from infomax.data.images import Images
 
 PREVIEW = 20  # images at the beginning of a stream that can be opened by their index
@@ -65,6 +67,12 @@ class EncodedImages(Images):
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         sample = self.samples[index]
         return decode(BytesIO(sample.content), sample.name, choose_divisor, self.decoding)
+
+    def open_pixels(
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        sample = self.samples[index]
+        return decode_pixels(BytesIO(sample.content), sample.name, choose_divisor, self.decoding, buffer)
 
     def decoded_by(self, decoding: Decoding) -> "EncodedImages":
         return replace(self, decoding=decoding)

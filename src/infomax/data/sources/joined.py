@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from infomax.data.decoding import Decoding, DivisorChooser
+from infomax.data.fast_jpegs import PixelBuffer
 from infomax.data.images import Images
 
 
@@ -62,3 +63,9 @@ class JoinedImages(Images):
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         part, inner = self._find(index)
         return self.parts[part].open(inner, choose_divisor)
+
+    def open_pixels(
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+    ) -> UInt8[np.ndarray, "h w 3"]:
+        part, inner = self._find(index)
+        return self.parts[part].open_pixels(inner, choose_divisor, buffer)
