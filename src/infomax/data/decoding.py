@@ -145,6 +145,7 @@ def decode(
     Raises:
         ValueError: naming the image, if it cannot be decoded.
     """
+
     def image_of(stream: IO[bytes], continuation: bytes) -> Image.Image:
         return _decode_stream(stream, choose_divisor, decoding, continuation)
 

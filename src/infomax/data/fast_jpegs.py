@@ -1,8 +1,8 @@
 """Decodes JPEG files by the package simplejpeg, if it is installed: the bytes that Pillow gives, in less time.
 
 Both packages run libjpeg-turbo. simplejpeg writes rows of RGB straight into memory that is given to it; Pillow decodes
-into memory of its own, with a fourth byte for each pixel, from which the rows are copied twice. A file is left to Pillow
-if simplejpeg has anything to say against it.
+into memory of its own, with a fourth byte for each pixel, from which the rows are copied twice. A file is left to
+Pillow if simplejpeg has anything to say against it.
 """
 
 from functools import cache
@@ -64,7 +64,7 @@ def _faithful_decoder() -> Any:
     of storing colours are decoded by both at each size.
     """
     try:
-        from simplejpeg import decode_jpeg
+        from simplejpeg import decode_jpeg  # pyrefly: ignore[missing-import]
     except ImportError:
         return None
     noise = np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)
@@ -73,14 +73,15 @@ def _faithful_decoder() -> Any:
         *({"subsampling": subsampling} for subsampling in (0, 1, 2)),
         {"subsampling": 2, "progressive": True},
     )
-    for picture, option in ((image, option) for option in options):
+    for option in options:
         file = BytesIO()
-        picture.save(file, "JPEG", quality=90, **option)
+        image.save(file, "JPEG", quality=90, **option)
         for divisor in DIVISORS:
             with Image.open(file) as opened:
                 opened.draft(None, (opened.width // divisor, opened.height // divisor))
                 expected = np.asarray(opened)
             height, width = expected.shape[:2]
-            if not np.array_equal(_decode(decode_jpeg, file.getvalue(), width, height, None), expected):
+            pixels = _decode(decode_jpeg, file.getvalue(), width, height, None)
+            if pixels is None or not np.array_equal(pixels, expected):
                 return None
     return decode_jpeg

@@ -66,10 +66,11 @@ def crop_boxes(
     """
     from infomax.data.augmentation.draw_kernels import fill_crop_boxes
 
-    views = [view] * len(random) if isinstance(view, View) else view
+    views, repeats = ([view], len(random)) if isinstance(view, View) else (view, 1)
     out = np.empty((len(random), 4), np.int64)
     heights, widths = (np.broadcast_to(side, len(random)).astype(np.float64) for side in (height, width))
     scales, ratios = np.array([v.scale for v in views]), np.array([v.ratio for v in views])
+    scales, ratios = np.tile(scales, (repeats, 1)), np.tile(ratios, (repeats, 1))
     fill_crop_boxes(random, heights, widths, scales, ratios, out)
     return out
 

@@ -104,10 +104,20 @@ def _weighted_sum(lines, start, step, left, right, weights, count, out):
 
 
 @compiled
-def _resize_box(image, box, size, bicubic, mirrored, out):
+def _spare_length(boxes, size):
+    """Returns how many numbers of working memory :func:`_resize_box` needs for any of these boxes."""
+    width = 0.0
+    for i in range(len(boxes)):
+        width = max(width, boxes[i, 3])
+    return 2 * (size + TILE) * (3 * (int(width) + 2) + TILE)
+
+
+@compiled
+def _resize_box(image, box, size, bicubic, mirrored, spare, out):
     """Resizes a box of an image of bytes [h, w, 3] into ``out`` [channel, x, y], with values in [0, 255].
 
-    ``box`` is top, left, height and width in pixels, which need not be whole.
+    ``box`` is top, left, height and width in pixels, which need not be whole. ``spare`` is working memory: to fetch it
+    from the system for each image would take as long as the resizing.
     """
     top, left, height, width = box
     h, w = image.shape[0], image.shape[1]
@@ -116,7 +126,8 @@ def _resize_box(image, box, size, bicubic, mirrored, out):
     low, high = int(np.floor(left)), min(int(np.ceil(left + width)), w)
     span = 3 * (high - low)
     full, across = (size + TILE - 1) // TILE * TILE, (span + TILE - 1) // TILE * TILE
-    lines, turned = np.empty((full, across), np.float32), np.empty((across, full), np.float32)
+    lines = spare[: full * across].reshape(full, across)
+    turned = spare[full * across : 2 * full * across].reshape(across, full)
     count = _weights(top, height, h, size, bicubic, first, weights)
     rows = image.reshape(h, 3 * w)
     for y in range(size):
@@ -241,19 +252,49 @@ def _distort(planes, jitter, factors, grayscale, blur, sigma, reach, solarize, s
 
 
 @compiled
-def cut_crop(image, box, bicubic, mirrored, out):
-    """Resizes a box of an image of bytes [h, w, 3] into ``out``, bytes [size, size, 3].
-
-    ``box`` is top, left, height and width in pixels, which need not be whole.
-    """
+def _write_bytes(planes, spare, out):
+    """Rounds values [channel, x, y] to bytes, and writes them into ``out`` [y, x, channel]."""
     size = out.shape[0]
-    planes = np.empty((3, size, size), np.float32)
-    _resize_box(image, box, size, bicubic, mirrored, planes)
-    for start in range(0, size, TILE):
-        for y in range(size):
-            for x in range(start, min(start + TILE, size)):
-                for c in range(3):
-                    out[y, x, c] = np.uint8(planes[c, x, y] + np.float32(0.5))
+    full, across = (size + TILE - 1) // TILE * TILE, (3 * size + TILE - 1) // TILE * TILE
+    memory = spare.view(np.uint8)
+    lines = memory[: across * full].reshape(across, full)
+    turned = memory[across * full : 2 * across * full].reshape(full, across)
+    for x in range(size):
+        for c in range(3):
+            line, column = lines[3 * x + c], planes[c, x]
+            for y in range(size):
+                line[y] = np.uint8(column[y] + np.float32(0.5))
+    for y in range(0, turned.shape[0], TILE):
+        for x in range(0, turned.shape[1], TILE):
+            for i in range(TILE):
+                for k in range(TILE):
+                    turned[y + i, x + k] = lines[x + k, y + i]
+    rows = out.reshape(size, 3 * size)
+    for y in range(size):
+        rows[y] = turned[y, : 3 * size]
+
+
+@compiled
+def crops_spare_length(boxes, size):
+    """Returns how many numbers of working memory :func:`cut_crops` needs for these boxes."""
+    for_bytes = (size + TILE) * (3 * size + TILE) // 2 + 1
+    return 3 * size * size + max(_spare_length(boxes, size), for_bytes)
+
+
+@compiled
+def cut_crops(memory, offsets, heights, widths, boxes, bicubic, mirrored, spare, out):
+    """Resizes a box of each of ``b`` images that lie in one memory into ``out``, bytes [b, size, size, 3].
+
+    The bytes [h, w, 3] of an image begin at its offset. Each of ``boxes`` is top, left, height and width in pixels,
+    which need not be whole. ``spare`` is working memory of float32; see :func:`crops_spare_length`.
+    """
+    size = out.shape[1]
+    planes, spare = spare[: 3 * size * size].reshape(3, size, size), spare[3 * size * size :]
+    for i in range(len(out)):
+        h, w = heights[i], widths[i]
+        image = memory[offsets[i] : offsets[i] + 3 * h * w].reshape(h, w, 3)
+        _resize_box(image, boxes[i], size, bicubic, mirrored[i], spare, planes)
+        _write_bytes(planes, spare, out[i])
 
 
 @compiled
@@ -267,9 +308,10 @@ def make_views(
     """
     size = out.shape[1]
     planes, spare = np.empty((3, size, size), np.float32), np.empty((size, size), np.float32)
+    wide_spare = np.empty(_spare_length(boxes, size), np.float32)
     for i in range(len(out)):
         if len(boxes):
-            _resize_box(images[i], boxes[i], size, bicubic, mirrored[i], planes)
+            _resize_box(images[i], boxes[i], size, bicubic, mirrored[i], wide_spare, planes)
         else:  # as [channel, y, x]: the operations on colours are the same for lines as for columns
             for y in range(size):
                 for x in range(size):

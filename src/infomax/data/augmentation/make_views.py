@@ -207,14 +207,18 @@ def _make_on_cpu(
         blur_and_solarize = c.blur[rows], c.sigma[rows], c.reach, c.solarize[rows]
         kernels.make_views(*crops, *jitter_and_gray, *blur_and_solarize, mean, std, out[rows])
 
-    threads = min(torch.get_num_threads(), -(-len(source) * size * size // PIXELS_PER_THREAD))
-    edges = np.linspace(0, len(source), threads + 1).astype(int).tolist()
-    if threads == 1:
-        make(0, len(source))
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(make, edges, edges[1:]))
+    run_in_threads(make, len(source), min(torch.get_num_threads(), -(-len(source) * size * size // PIXELS_PER_THREAD)))
     return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def run_in_threads(function: Callable[[int, int], None], count: int, threads: int) -> None:
+    """Calls ``function`` with the ends of one range of ``count`` images in each thread."""
+    if threads <= 1:
+        function(0, count)
+        return
+    edges = np.linspace(0, count, threads + 1).astype(int).tolist()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(function, edges, edges[1:]))
 
 
 def cap_aspect_ratio(height: int, width: int) -> tuple[int, int, int, int]:

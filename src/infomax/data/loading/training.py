@@ -4,12 +4,14 @@ Images in memory are indexed directly; on a GPU they stay on the device if they 
 by worker processes, once for all views of an image. A stream is read by the training process; its images are decoded
 and cropped by workers too. The rest of each view (colours, normalisation) is made on the device.
 
-The batches depend on the seed, the step and the number of ranks, never on the number of workers.
+The batches depend on the seed, the step and the number of ranks, never on the number of workers, nor on which images
+are kept in memory after they have been decoded (``kept_images.py``). Once all are, this process cuts their crops.
 """
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,10 @@ from torch.utils.data import DataLoader, Sampler
 from infomax.data.augmentation.operations import to_device
 from infomax.data.augmentation.views import ViewSet
 from infomax.data.images import ArrayImages, Images
+from infomax.data.loading.kept_images import KeptImages
 from infomax.data.loading.workers import (
     Batch,
+    Keeping,
     TrainingImages,
     identity_collate,
     isolate_from_signals,
@@ -79,6 +83,21 @@ class BatchSchedule:
         size = self.micro_batch_size
         return [slice(begin, min(begin + size, last - first)) for begin in range(0, last - first, size)]
 
+    @property
+    def first_epoch(self) -> int:
+        """Returns the epoch, from 0, of the first step."""
+        return self.start // (self.image_count // self.batch_size)
+
+    @property
+    def last_epoch(self) -> int:
+        """Returns the epoch of the last step."""
+        return (self.stop - 1) // (self.image_count // self.batch_size)
+
+    def steps_to_the_end_of_a_whole_epoch(self) -> int:
+        """Returns the number of steps, from the first one on, until all images of an epoch have been read."""
+        steps_per_epoch = self.image_count // self.batch_size
+        return -self.start % steps_per_epoch + steps_per_epoch
+
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields the epoch and the image indices of each microbatch."""
         steps_per_epoch, order, epoch = self.image_count // self.batch_size, np.empty(0), -1
@@ -112,16 +131,26 @@ class BatchSchedule:
 
 
 class _ChunkSampler(Sampler):
-    """Yields the requests to the workers: an epoch, and a chunk of image indices or of a stream's encoded images."""
+    """Yields the requests to the workers: an epoch, and a chunk of image indices or of a stream's encoded images.
 
-    def __init__(self, schedule: BatchSchedule, stream: Stream | None):
-        self.schedule, self.stream = schedule, stream
+    Args:
+        schedule: Decides the images.
+        stream: The stream that they are read from, if they are.
+        is_enough: Called before each microbatch with the number of those that were asked for; the requests end if it
+            returns True.
+    """
+
+    def __init__(self, schedule: BatchSchedule, stream: Stream | None, is_enough: Callable[[int], bool]):
+        self.schedule, self.stream, self.is_enough = schedule, stream, is_enough
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        for epoch, microbatch in self.schedule if self.stream is None else self.schedule.read(self.stream):
+        microbatches = self.schedule if self.stream is None else self.schedule.read(self.stream)
+        for number, (epoch, microbatch) in enumerate(microbatches):
+            if self.is_enough(number):
+                return
             count, size = _chunk_count(len(microbatch)), len(microbatch)
-            for number in range(count):
-                yield epoch, microbatch[number * size // count : (number + 1) * size // count]
+            for chunk in range(count):
+                yield epoch, microbatch[chunk * size // count : (chunk + 1) * size // count]
 
 
 def _chunk_count(images: int) -> int:
@@ -141,6 +170,8 @@ def training_batches(
     world_size: int = 1,
     workers: int | None = None,
     device: torch.device | str = "cpu",
+    keep_bytes: int = 0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Batch]:
     """Yields one rank's microbatches of the given steps, in order, on the device; see :class:`BatchSchedule`.
 
@@ -155,6 +186,8 @@ def training_batches(
         world_size: Number of ranks.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
         device: Where the tensors of the batches are put.
+        keep_bytes: Memory that decoded images of files may take, so that they need not be decoded in each epoch.
+        say: Prints a line on how many images are kept.
     """
     device = torch.device(device)
     schedule = BatchSchedule(
@@ -162,7 +195,10 @@ def training_batches(
     )
     if isinstance(images, ArrayImages):
         return _from_arrays(images, schedule, device)
-    return _from_workers(images, views, schedule, worker_count(images, workers), device)
+    workers = worker_count(images, workers)
+    if isinstance(images, Images) and keep_bytes and schedule.last_epoch > schedule.first_epoch:
+        return _keep_images(images, views, schedule, workers, device, keep_bytes, say)
+    return _from_workers(_training_images(images, views, seed), schedule, workers, device, images)
 
 
 def _from_arrays(images: ArrayImages, schedule: BatchSchedule, device: torch.device) -> Iterator[Batch]:
@@ -177,20 +213,70 @@ def _from_arrays(images: ArrayImages, schedule: BatchSchedule, device: torch.dev
         yield Batch(pixels, epoch, index, {})
 
 
-def _from_workers(
-    images: Images | Stream, views: ViewSet, schedule: BatchSchedule, workers: int, device: torch.device
-) -> Iterator[Batch]:
+def _training_images(
+    images: Images | Stream, views: ViewSet, seed: int, *, keeping: Keeping | None = None, threads: int = 1
+) -> TrainingImages:
     load_kernels(views)
+    if isinstance(images, Images):
+        return TrainingImages(images, views, seed, keeping=keeping, threads=threads)
+    return TrainingImages(None, views, seed, images.decoding)
+
+
+def _keep_images(
+    images: Images,
+    views: ViewSet,
+    schedule: BatchSchedule,
+    workers: int,
+    device: torch.device,
+    keep_bytes: int,
+    say: Callable[[str], None],
+) -> Iterator[Batch]:
+    """Yields the batches of a schedule, and keeps the images that workers decode.
+
+    Workers decode the images of the first whole epoch. If all of them fit, this process then cuts the crops by itself,
+    in threads: to hand crops over from one process to another would take longer than to cut them. What has not been
+    decoded yet, as the images that were left over at the end of the epoch, is decoded here too. If not all fit, the
+    workers go on.
+    """
+    kept = KeptImages(len(images), keep_bytes, max(1, workers))
+    keeping = Keeping(kept, schedule.last_epoch)
+    training_images = _training_images(images, views, schedule.seed, keeping=keeping)
+    microbatches = schedule.microbatches()
+    first = schedule.steps_to_the_end_of_a_whole_epoch() * len(microbatches)
+    was_said, done = False, 0
+
+    def is_enough(number: int) -> bool:
+        return number == first and not kept.is_full
+
+    for batch in _from_workers(training_images, schedule, workers, device, images, is_enough):
+        yield batch
+        done += 1
+        if not was_said and (kept.is_full or done == first):
+            say(kept.describe())
+            was_said = True
+    rest = replace(schedule, start=schedule.start + done // len(microbatches))
+    if kept.is_full:  # since the last images of the epoch have been decoded
+        yield from _from_workers(training_images, rest, workers, device, images)
+    elif rest.start < rest.stop:
+        training_images.threads = torch.get_num_threads()
+        for epoch, index in rest:
+            yield _join_chunks([training_images[epoch, index]], device)
+
+
+def _from_workers(
+    training_images: TrainingImages,
+    schedule: BatchSchedule,
+    workers: int,
+    device: torch.device,
+    images: Images | Stream,
+    is_enough: Callable[[int], bool] = lambda number: False,
+) -> Iterator[Batch]:
     chunk_counts = [_chunk_count(rows.stop - rows.start) for rows in schedule.microbatches()]
     in_flight = min(2 * sum(chunk_counts), max(2 * max(chunk_counts), MAX_CHUNKS_IN_FLIGHT))  # of all workers together
-    if isinstance(images, Images):
-        training_images = TrainingImages(images, views, schedule.seed)
-    else:
-        training_images = TrainingImages(None, views, schedule.seed, images.decoding)
     loader = DataLoader(
         training_images,
         batch_size=None,
-        sampler=_ChunkSampler(schedule, images if isinstance(images, Stream) else None),
+        sampler=_ChunkSampler(schedule, images if isinstance(images, Stream) else None, is_enough),
         collate_fn=identity_collate,
         num_workers=workers,
         multiprocessing_context=worker_context() if workers else None,
@@ -202,7 +288,10 @@ def _from_workers(
         batches = iter(loader)
     for _ in range(schedule.start, schedule.stop):
         for count in chunk_counts:
-            yield _join_chunks([next(batches) for _ in range(count)], device)
+            chunks = list(islice(batches, count))
+            if not chunks:
+                return
+            yield _join_chunks(chunks, device)
 
 
 def _join_chunks(chunks: list[Batch], device: torch.device) -> Batch:

@@ -4,20 +4,24 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
+from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
-from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.make_views import make_views, run_in_threads
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.decoding import Decoding, DivisorChooser
+from infomax.data.fast_jpegs import DIVISORS, PixelBuffer
 from infomax.data.images import ArrayImages, Images, PillowImages, Subset
+from infomax.data.loading.kept_images import UNKNOWN, KeptImages
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
 from infomax.runtime.signals import end_with_parent
@@ -26,6 +30,7 @@ from infomax.runtime.threads import cores_of_this_process
 
 # A JPEG is decoded at a smaller size only if, along both sides, each crop keeps so many pixels for a pixel of its view.
 OVERSAMPLING = 1.5
+LOOK_AHEAD = 3  # epochs for which an image is decoded beforehand, at the sizes that their crops need
 MAX_REPLACEMENTS = 20  # images that are tried in place of an unreadable one
 
 
@@ -45,6 +50,16 @@ class Batch(NamedTuple):
     """The finished views [B, 3, size, size], if they have been made already."""
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """A frozen dataclass that says where decoded images are kept, and for how long."""
+
+    images: KeptImages
+    """The memory."""
+    last_epoch: int
+    """The last epoch that they are needed in."""
+
+
 class TrainingImages(Dataset):
     """A data set, for a ``DataLoader``, of chunks of images that are decoded and cropped.
 
@@ -57,6 +72,8 @@ class TrainingImages(Dataset):
         views: The views whose crops are cut, global crops first.
         seed: Decides the crops and the replacements.
         decoding: What the user decided about how the images of a stream become pixels.
+        keeping: Where decoded images are kept; None decodes each image anew.
+        threads: Number of threads that cut the crops of images that are kept.
     """
 
     def __init__(
@@ -65,9 +82,13 @@ class TrainingImages(Dataset):
         views: ViewSet,
         seed: int,
         decoding: Decoding = Decoding(),  # noqa: B008
+        *,
+        keeping: Keeping | None = None,
+        threads: int = 1,
     ):
-        self.decoding = decoding
+        self.decoding, self.keeping, self.threads = decoding, keeping, threads
         self.images, self.views, self.seed = images, (*views.global_crops, *views.local_crops), seed
+        self.buffer = PixelBuffer()
 
     def __getitem__(self, key: tuple[int, Any]) -> Batch:  # pyrefly: ignore[bad-override-param-name]
         epoch, chunk = key
@@ -77,12 +98,15 @@ class TrainingImages(Dataset):
         index = np.array([images.key(int(row)) for row in rows])
         random = np.stack([draw_uniform(self.seed, epoch, index, number) for number in range(len(self.views))])
         batch_crops = [np.empty((len(index), view.size, view.size, 3), np.uint8) for view in self.views]
+        is_cut = np.zeros(len(index), bool)
+        if self.keeping is not None:
+            is_cut = cut_kept_views(self.keeping.images, rows, random, self.views, batch_crops, self.threads)
         unreadable: dict[int, str] = {}
-        for position, row in enumerate(rows):
-            first_error = ""
-            for candidate in (int(row), *self._replacements(epoch, int(row), len(images))):
+        for position in np.flatnonzero(~is_cut).tolist():
+            row, first_error = int(rows[position]), ""
+            for candidate in (row, *self._replacements(epoch, row, len(images))):
                 try:
-                    crops = cut_views(partial(images.open, candidate), random[:, position], self.views)
+                    crops = self._decode_and_cut(images, candidate, epoch, random[:, position])
                     break
                 except ValueError as error:
                     first_error = first_error or str(error)
@@ -93,6 +117,47 @@ class TrainingImages(Dataset):
                 view_crops[position] = crop
         return Batch([torch.from_numpy(x) for x in batch_crops], epoch, index, unreadable)
 
+    def _decode_and_cut(self, images: Images, row: int, epoch: int, random: np.ndarray) -> list[np.ndarray]:
+        """Decodes an image, keeps it if images are kept, and returns its crops; the arguments are a row of a chunk's.
+
+        Raises:
+            ValueError: if the image cannot be decoded.
+        """
+        decoded = decode_for_views(partial(images.open_pixels, row, buffer=self.buffer), random, self.views)
+        crops = decoded.cut(self.views, random)
+        if self.keeping is not None:
+            self._keep(images, row, decoded)
+            if decoded.asked_divisor is not None:  # a JPEG, which later epochs may need at another size
+                self._keep_for_later(images, row, epoch, decoded.full_size)
+        return crops
+
+    def _keep(self, images: Images, row: int, decoded: "DecodedImage") -> None:
+        assert self.keeping is not None
+        worker = get_worker_info()
+        self.keeping.images.keep(
+            row,
+            decoded.pixels,
+            full_size=decoded.full_size,
+            divisor=decoded.asked_divisor,
+            writer=None if worker is None else worker.id,
+        )
+
+    def _keep_for_later(self, images: Images, row: int, epoch: int, full_size: tuple[int, int]) -> None:
+        """Decodes a JPEG at the other sizes too that the next epochs ask for, while its file is at hand."""
+        assert self.keeping is not None
+        kept, coming = self.keeping.images, range(epoch + 1, min(epoch + LOOK_AHEAD, self.keeping.last_epoch) + 1)
+        divisors: set[int] = set()
+        for later in coming:
+            index = np.array([images.key(row)])
+            random = np.concatenate([draw_uniform(self.seed, later, index, n) for n in range(len(self.views))])
+            divisors.add(plan_crops(random, *full_size, self.views)[1])
+        for divisor in sorted(divisors):
+            if kept.is_full or kept.has(row, divisor):
+                continue
+            with suppress(ValueError):  # it is decoded again when it is needed, and the error raised then
+                pixels = images.open_pixels(row, lambda width, height, divisor=divisor: divisor, self.buffer)
+                self._keep(images, row, DecodedImage(pixels, full_size, divisor, np.empty((0, 4))))
+
     def _replacements(self, epoch: int, row: int, count: int) -> list[int]:
         """Returns the rows of the images to try in place of this one, out of ``count``."""
         if self.images is None:
@@ -100,46 +165,169 @@ class TrainingImages(Dataset):
         return np.random.default_rng([self.seed, epoch, row]).integers(count, size=MAX_REPLACEMENTS).tolist()
 
 
-def cut_views(
-    open_image: Callable[[DivisorChooser], Image.Image], random: np.ndarray, views: Sequence[View]
-) -> list[np.ndarray]:
-    """Returns the crop of each view of one image, flipped or not, as bytes [size, size, 3].
+def plan_crops(random: np.ndarray, width: int, height: int, views: Sequence[View]) -> tuple[np.ndarray, int]:
+    """Returns the crop of each view in an image, and by how much the image's sides may be divided if it is a JPEG.
 
-    The image is decoded once for all views. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size if each crop then still
-    has :data:`OVERSAMPLING` pixels for each of its view's. At full size, the crops differ from those of
-    :func:`infomax.data.augmentation.make_views.crop` only by rounding to bytes.
+    It may be decoded at 1/2, 1/4 or 1/8 of its size if each crop then still has :data:`OVERSAMPLING` pixels for each of
+    its view's.
 
     Args:
-        open_image: Decodes the image; it may call the function it is given to learn how far to reduce a JPEG.
+        random: A row of random numbers for each view [views, columns].
+        width: Width of the image.
+        height: Its height.
+        views: The views, in the order of the rows.
+    """
+    boxes = crop_boxes(random, height, width, views)
+    pixels_per_result = min(min(box[2:]) / view.size for box, view in zip(boxes, views, strict=True))
+    return boxes, max(d for d in DIVISORS if d == 1 or d * OVERSAMPLING <= pixels_per_result)
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """A frozen dataclass that holds an image that was decoded for its crops."""
+
+    pixels: UInt8[np.ndarray, "h w 3"]
+    full_size: tuple[int, int]
+    """Width and height of the image in its file, as it is seen."""
+    asked_divisor: int | None
+    """What the sides of a JPEG were to be divided by; None if the image is no JPEG."""
+    boxes: np.ndarray
+    """Crop of each view in the image of full size: top, left, height and width [views, 4]."""
+
+    def cut(self, views: Sequence[View], random: np.ndarray) -> list[np.ndarray]:
+        """Returns the crop of each view, flipped or not, as bytes [size, size, 3].
+
+        Args:
+            views: The views.
+            random: A row of random numbers for each view.
+
+        Raises:
+            ValueError: if the pixels have another size than the file's header says.
+        """
+        size = self.pixels.shape[:2]
+        divisors = {self.asked_divisor or 1, 1}  # 1 if the decoder did not reduce the image
+        reduced = [d for d in divisors if size == (-(-self.full_size[1] // d), -(-self.full_size[0] // d))]
+        if not reduced:
+            raise ValueError(f"an image said to be of {self.full_size} pixels has {(size[1], size[0])}")
+        memory, (height, width) = self.pixels.reshape(-1), (np.array([side]) for side in size)
+        crops = [np.empty((1, view.size, view.size, 3), np.uint8) for view in views]
+        for view, box, row, crop in zip(views, self.boxes / max(reduced), random, crops, strict=True):
+            _cut(memory, np.zeros(1, np.int64), height, width, box[None], view, row[None], crop)
+        return [crop[0] for crop in crops]
+
+
+def decode_for_views(
+    open_pixels: Callable[[DivisorChooser], np.ndarray], random: np.ndarray, views: Sequence[View]
+) -> DecodedImage:
+    """Decodes an image once for all views; a JPEG at 1/2, 1/4 or 1/8 of its size if :func:`plan_crops` says so.
+
+    Args:
+        open_pixels: Decodes the image; it may call the function it is given to learn how far to reduce a JPEG.
         random: A row of random numbers for each view [views, columns]; see
             :func:`infomax.data.augmentation.draws.draw_uniform`.
         views: The views, in the order of the rows.
 
     Raises:
-        ValueError: if the image cannot be decoded, or its pixels have another size than its header says.
+        ValueError: if the image cannot be decoded.
     """
-    from infomax.data.augmentation.kernels import cut_crop
-
-    full_size, divisor, boxes = (0, 0), 1, np.empty((0, 4))
+    full_size, divisor, boxes = (0, 0), None, np.empty((0, 4))
 
     def choose_divisor(width: int, height: int) -> int:
         nonlocal full_size, divisor, boxes
-        full_size, boxes = (width, height), crop_boxes(random, height, width, views)
-        pixels_per_result = min(min(box[2:]) / view.size for box, view in zip(boxes, views, strict=True))
-        divisor = max(d for d in (1, 2, 4, 8) if d == 1 or d * OVERSAMPLING <= pixels_per_result)
+        full_size = (width, height)
+        boxes, divisor = plan_crops(random, width, height, views)
         return divisor
 
-    image = open_image(choose_divisor)
-    if not len(boxes):  # not a JPEG: the image is decoded in full, and nobody asked for the divisor
-        choose_divisor(*image.size)
-    if image.size != (-(-full_size[0] // divisor), -(-full_size[1] // divisor)):
-        divisor = 1  # the decoder did not reduce the image
-    if image.size != (-(-full_size[0] // divisor), -(-full_size[1] // divisor)):
-        raise ValueError(f"an image said to be of {full_size} pixels has {image.size}")
-    pixels, crops = np.asarray(image), [np.empty((view.size, view.size, 3), np.uint8) for view in views]
-    for view, box, flip, crop in zip(views, boxes / divisor, random[:, FLIP], crops, strict=True):
-        cut_crop(pixels, box, view.bicubic, flip < view.flip, crop)
-    return crops
+    pixels = np.asarray(open_pixels(choose_divisor))
+    if divisor is None:  # not a JPEG: the image is decoded in full, and nobody asked for the divisor
+        full_size = (pixels.shape[1], pixels.shape[0])
+        boxes, _ = plan_crops(random, *full_size, views)
+    return DecodedImage(pixels, full_size, divisor, boxes)
+
+
+def cut_views(
+    open_pixels: Callable[[DivisorChooser], np.ndarray], random: np.ndarray, views: Sequence[View]
+) -> list[np.ndarray]:
+    """Returns the crop of each view of one image, flipped or not, as bytes [size, size, 3].
+
+    At full size, the crops differ from those of :func:`infomax.data.augmentation.make_views.crop` only by rounding to
+    bytes. The arguments are those of :func:`decode_for_views`.
+
+    Raises:
+        ValueError: if the image cannot be decoded, or its pixels have another size than its header says.
+    """
+    return decode_for_views(open_pixels, random, views).cut(views, random)
+
+
+def cut_kept_views(
+    kept: KeptImages,
+    rows: np.ndarray,
+    random: np.ndarray,
+    views: Sequence[View],
+    batch_crops: Sequence[np.ndarray],
+    threads: int,
+) -> np.ndarray:
+    """Cuts the crops of those images of a chunk that are kept; they are those that :func:`cut_views` cuts.
+
+    Args:
+        kept: The images that are kept.
+        rows: Indices of the chunk's images [n].
+        random: A row of random numbers for each view and image [views, n, columns].
+        views: The views.
+        batch_crops: For each view, where the crops are written [n, size, size, 3].
+        threads: Number of threads.
+
+    Returns:
+        Whether each image was kept, so that its crops are cut [n].
+    """
+    positions = np.flatnonzero(kept.kinds[rows] != UNKNOWN)
+    rows, random = rows[positions], random[:, positions]
+    height, width = kept.full_sizes[rows].T
+    boxes = np.stack([crop_boxes(x, height, width, view) for x, view in zip(random, views, strict=True)])
+    sizes = np.array([[view.size] for view in views])
+    pixels_per_result = (boxes[:, :, 2:].min(2) / sizes).min(0)
+    divisors = np.ones(len(rows), np.int64)
+    for divisor in DIVISORS[1:]:
+        divisors[divisor * OVERSAMPLING <= pixels_per_result] = divisor
+    places = kept.find(rows, divisors)
+    # The decoder may not have reduced the image.
+    is_reduced = (places.height == -(-height // divisors)) & (places.width == -(-width // divisors))
+    scaled = boxes / np.where(is_reduced, divisors, 1)[None, :, None]
+    kept_rows = np.flatnonzero(places.is_kept)
+    positions = positions[kept_rows]
+
+    def cut(start: int, stop: int) -> None:
+        part = kept_rows[start:stop]
+        place = places.offset[part], places.height[part], places.width[part]
+        for view, box, numbers, crops in zip(views, scaled, random, batch_crops, strict=True):
+            out = crops if len(part) == len(crops) else np.empty((len(part), *crops.shape[1:]), np.uint8)
+            _cut(kept.pixels, *place, box[part], view, numbers[part], out)
+            if out is not crops:
+                crops[positions[start:stop]] = out
+
+    run_in_threads(cut, len(kept_rows), threads)
+    is_cut = np.zeros(len(batch_crops[0]), bool)
+    is_cut[positions] = True
+    return is_cut
+
+
+def _cut(
+    memory: np.ndarray,
+    offset: np.ndarray,
+    height: np.ndarray,
+    width: np.ndarray,
+    boxes: np.ndarray,
+    view: View,
+    random: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Calls the compiled function that cuts crops of one view."""
+    from infomax.data.augmentation.kernels import crops_spare_length, cut_crops
+
+    memory = memory.view()
+    memory.flags.writeable = False  # as Pillow's pixels are: otherwise the function would be compiled for both
+    spare = np.empty(crops_spare_length(boxes, view.size), np.float32)
+    cut_crops(memory, offset, height, width, boxes, view.bicubic, random[:, FLIP] < view.flip, spare, out)
 
 
 def load_kernels(views: ViewSet) -> None:
@@ -161,7 +349,7 @@ def _call_kernels(views: ViewSet) -> None:
     """Makes all views of one small image, from the image itself and from crops."""
     all_views, index = (*views.global_crops, *views.local_crops), np.zeros(1, int)
     random = draw_uniform(0, 0, np.arange(len(all_views)), 0)
-    cut_views(lambda _: Image.new("RGB", (8, 8)), random, all_views)
+    cut_views(lambda _: np.zeros((8, 8, 3), np.uint8), random, all_views)
     make_views(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), views, seed=0, epoch=0, index=index)
 
 
