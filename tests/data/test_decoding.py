@@ -13,7 +13,8 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from infomax.data.decoding import FORMATS, Decoding, decode, parse_value_range
+from infomax.data import fast_jpegs
+from infomax.data.decoding import FORMATS, TURNS, Decoding, _turn, decode, decode_pixels, parse_value_range
 from infomax.data.images import FileImages, Subset
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES
 
@@ -449,6 +450,83 @@ SEEDS = [encoded(SMALL, kind) for kind in KINDS]
 SEEDS += [encoded(SMALL, "JPEG", progressive=True), encoded(SMALL, "TIFF", compression="tiff_lzw")]
 SEEDS += [encoded(SMALL.convert("P"), "PNG", transparency=3), pgm(np.ones((5, 5), np.uint16), 999)]
 EDITS = st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=4), st.integers(0, 4)), max_size=4)
+
+
+# Pixels by a faster decoder.
+
+
+def outcome(decode_file, content, choose_divisor):
+    """Returns the pixels of an image, or the error."""
+    try:
+        return np.asarray(decode_file(BytesIO(content), "x", choose_divisor))
+    except ValueError as error:
+        return str(error)
+
+
+def check_pixels(content, divisor=1):
+    pixels, image = (outcome(function, content, lambda *_: divisor) for function in (decode_pixels, decode))
+    assert type(pixels) is type(image)
+    np.testing.assert_array_equal(pixels, image)
+
+
+@pytest.mark.parametrize("size", [(97, 61), (64, 64), (33, 48), (8, 8), (200, 150)])
+@pytest.mark.parametrize("divisor", [1, 2, 4, 8])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_pixels_are_those_of_the_image(size, divisor, mode):
+    image = photo(*size).convert(mode)
+    for options in ({"progressive": True}, {"restart_marker_blocks": 2}, {"quality": 100, "optimize": True}):
+        check_pixels(encoded(image, "JPEG", **options), divisor)
+    if mode == "RGB":
+        for options in ({"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"keep_rgb": True}):
+            check_pixels(encoded(image, "JPEG", **options), divisor)
+    for kind in ("PNG", "WEBP", "TIFF") if mode != "CMYK" else ():
+        check_pixels(encoded(image, kind), divisor)
+
+
+def test_pixels_of_damaged_files_are_those_of_the_image():
+    """A file that ends early, has bytes too many or some changed is decoded or refused by the same rule, in words."""
+    rng = np.random.default_rng(0)
+    for subsampling in (0, 2):
+        content = encoded(photo(61, 97), "JPEG", subsampling=subsampling, progressive=subsampling == 2)
+        for cut in (1, 2, 3, 40, len(content) // 2, len(content) - 3):
+            check_pixels(content[:-cut], 2)
+        check_pixels(content + b"more" * 10)
+        check_pixels(content[:2] + b"\xff\xff" + content[2:])
+        for _ in range(60):
+            changed = bytearray(content)
+            for place in rng.integers(2, len(content), 2):
+                changed[place] = rng.integers(256)
+            check_pixels(bytes(changed), 2)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_pixels_are_turned_as_the_image_is(orientation):
+    image, entries = photo(40, 56), Image.Exif()
+    entries[0x0112] = orientation
+    check_pixels(encoded(image, "JPEG", exif=entries), 2)
+    turned = image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    np.testing.assert_array_equal(_turn(np.asarray(image), orientation), np.asarray(turned))
+
+
+def test_the_fast_decoder_is_used_if_it_is_there_and_gives_these_bytes():
+    simplejpeg = pytest.importorskip("simplejpeg")
+    assert fast_jpegs._faithful_decoder() is simplejpeg.decode_jpeg
+    buffer, content = fast_jpegs.PixelBuffer(), encoded(photo(40, 56), "JPEG")
+    first = decode_pixels(BytesIO(content), "x", None, buffer=buffer)
+    assert np.shares_memory(first, buffer.content)
+    assert fast_jpegs.decode_fast(content[:-100], 56, 40) is None
+
+
+def test_a_decoder_that_gives_other_bytes_is_not_used(monkeypatch):
+    simplejpeg = pytest.importorskip("simplejpeg")
+    decode_jpeg = simplejpeg.decode_jpeg
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda *args, **options: decode_jpeg(*args, **options) ^ 1)
+    fast_jpegs._faithful_decoder.cache_clear()
+    try:
+        assert fast_jpegs._faithful_decoder() is None
+        check_pixels(encoded(photo(40, 56), "JPEG"))
+    finally:
+        fast_jpegs._faithful_decoder.cache_clear()
 
 
 def check_any_bytes(content, edits, cut):

@@ -414,7 +414,8 @@ def test_the_commands_options_are_those_of_pretrain():
     planning, pretraining = (set(option_names(options)) for options in (PlanOptions, PretrainOptions))
     assert planning - pretraining == {"images", "gpu"}
     assert pretraining - planning == {
-        *("out", "deterministic", "compile", "skip_nonfinite", "skip_unreadable", "resume", "overwrite", "quiet")
+        *("out", "deterministic", "compile", "skip_nonfinite", "skip_unreadable", "keep_decoded"),
+        *("resume", "overwrite", "quiet"),
     }
 
 

@@ -446,6 +446,31 @@ def test_a_data_set_that_vanishes_loses_nothing(folder, tmp_path):
     process.communicate()
 
 
+def test_keeping_decoded_images_changes_no_result(tmp_path, capsys):
+    """Weights and metrics are the same with all images kept, with some, and without; so they are after resuming."""
+    images, rng = tmp_path / "images", np.random.default_rng(0)
+    images.mkdir()
+    for i in range(40):
+        pixels = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
+        pixels.resize((64 + i, 80 - i), 3).save(images / f"{i}.jpg", quality=90)
+    without = go(tmp_path / "off", images, keep_decoded="off")
+    for amount in ("auto", "0.0001"):
+        kept = go(tmp_path / amount, images, keep_decoded=amount, workers=2 if amount == "auto" else 0)
+        assert not differing(last(without), last(kept))
+        assert measured(kept) == measured(without)
+    assert "of 40 decoded images, as many as fit into 0 MB (--keep-decoded)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="--keep-decoded some: want auto, off"):
+        go(tmp_path / "wrong", images, keep_decoded="some")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_images_in_memory_are_not_kept_again_and_it_is_said_if_asked_for(arrays, tmp_path, capsys):
+    go(tmp_path / "a", arrays, epochs=1)
+    assert "--keep-decoded" not in capsys.readouterr().err
+    go(tmp_path / "b", arrays, epochs=1, keep_decoded="0.1")
+    assert "--keep-decoded 0.1: decoded image files are kept; these are in memory already" in capsys.readouterr().err
+
+
 def test_a_damaged_image_is_skipped_counted_and_named(folder, tmp_path, capsys):
     images = tmp_path / "images"
     images.mkdir()

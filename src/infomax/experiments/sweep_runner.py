@@ -52,6 +52,7 @@ def sweep(
     compile: bool = False,  # noqa: A002 - the word of the command
     skip_nonfinite: int = 0,
     skip_unreadable: float = 0.01,
+    keep_decoded: str = "auto",
     out: str | PathLike[str],
     vary: Sequence[str] = (),
     seeds: int = 1,
@@ -101,6 +102,8 @@ def sweep(
             device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
         skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
+        keep_decoded: Memory for decoded image files, so that they are decoded once and not in each epoch: a number of
+            GB, off, or auto, a quarter of what is free. It changes no result.
         what: A published table, as mira-14, for all recipes with a number in it (infomax report --table list names
             them); or recipes, as carl/small, or patterns of their names, as 'carl/stl10*'.
         out: Folder for all runs, the table and its figure. The same command goes on if it was stopped.

@@ -4,6 +4,7 @@ The loop owns the engine, the prefetcher, the online evaluation and the metrics 
 the next. None of them knows another, except that a step's result is logged.
 """
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
@@ -14,7 +15,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from infomax.data.images import Images
+from infomax.data.images import ArrayImages, Images
+from infomax.data.loading.keep_decoded import memory_to_keep
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch, load_kernels
 from infomax.data.splits import Source, preview_images
@@ -272,10 +274,25 @@ class TrainingLoop:
             world_size=world_size(),
             workers=self.launch.workers,
             device=self.device,
+            keep_bytes=self._bytes_to_keep(),
+            say=self.say,
         )
         # The views of microbatches are made twice, when each is due: kept, they would take the memory that microbatches
         # are to spare.
         return BatchPrefetcher(batches, self.device, None if recipe.micro_batch_size else engine.make_views)
+
+    def _bytes_to_keep(self) -> int:
+        """Returns the memory that decoded images may take of this rank; says so if it was asked for in vain."""
+        asked = self.launch.keep_decoded
+        if isinstance(self.images, ArrayImages | Stream):
+            if asked not in ("auto", "off"):
+                reason = (
+                    "those of a stream are not" if isinstance(self.images, Stream) else "these are in memory already"
+                )
+                self.say(f"--keep-decoded {asked}: decoded image files are kept; {reason}")
+            return 0
+        # srun does not say how many of its ranks are on this machine: then all might be.
+        return memory_to_keep(asked, int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
 
     def batches(self, prefetcher: BatchPrefetcher) -> Iterator[list[Batch]]:
         """Yields this rank's microbatches of each step that is left."""

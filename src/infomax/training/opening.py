@@ -5,6 +5,7 @@ In: the options. Out: the images, and the run to go on with. :mod:`infomax.train
 
 from dataclasses import dataclass, replace
 
+from infomax.data.loading.keep_decoded import parse_keep_decoded
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source
 from infomax.recipes.customise import customise
@@ -51,6 +52,7 @@ def check_numbers(options: PretrainOptions) -> None:
         check_count("--workers", options.workers, low=0)
     check_count("--skip-nonfinite", options.skip_nonfinite, low=0)
     check_number("--skip-unreadable", options.skip_unreadable, low=0, high=1, open_high=False)
+    parse_keep_decoded(options.keep_decoded)
 
 
 def _parse_choice(options: PretrainOptions) -> RecipeChoice:

@@ -103,6 +103,9 @@ class ExecutionOptions:
     """Steps with an infinite or NaN loss or gradient to leave out before the run stops."""
     skip_unreadable: Annotated[float, Shown(metavar="SHARE")] = 0.01
     """Share of the images, from 0 to 1, that may be damaged or missing before the run stops."""
+    keep_decoded: Annotated[str, Shown(metavar="auto|off|GB")] = "auto"
+    """Memory for decoded image files, so that they are decoded once and not in each epoch: a number of GB, off, or
+    auto, a quarter of what is free. It changes no result."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,6 +47,7 @@ def pretrain(
     compile: bool = False,  # noqa: A002 - the word of the command
     skip_nonfinite: int = 0,
     skip_unreadable: float = 0.01,
+    keep_decoded: str = "auto",
     out: str | PathLike[str],
     resume: bool = False,
     overwrite: bool = False,
@@ -100,6 +101,8 @@ def pretrain(
             device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
         skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
+        keep_decoded: Memory for decoded image files, so that they are decoded once and not in each epoch: a number of
+            GB, off, or auto, a quarter of what is free. It changes no result.
         out: Run folder to make.
         resume: Continue the run in the folder out, from the step that it was saved at; other options must agree with
             it. More epochs extend a run that is finished. If data is given, the run is started if it is not there yet.

@@ -14,6 +14,7 @@ from infomax.data.loading.shared_memory import SharedMemory
 
 UNKNOWN, REDUCIBLE, FIXED = 0, 1, 2  # whether an image can be decoded at a smaller size: JPEGs can
 ALIGNMENT = 64  # bytes
+SAID_FROM = 10**8  # bytes
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,16 @@ class Kept:
     """Width of the pixels."""
 
 
+def table_size(count: int, writers: int) -> int:
+    """Returns the bytes that the table of where the images are takes.
+
+    Args:
+        count: Number of images.
+        writers: Number of processes that write at a time.
+    """
+    return 8 * (count * (3 * len(DIVISORS) + 3) + writers + 1) + ALIGNMENT
+
+
 class KeptImages:
     """Decoded images in shared memory, and the table of where they are.
 
@@ -38,14 +49,13 @@ class KeptImages:
 
     Args:
         count: Number of images of the data set.
-        size: Bytes that their pixels may take.
+        size: Bytes that may be taken; above :func:`table_size`.
         writers: Number of processes that write at a time.
     """
 
     def __init__(self, count: int, size: int, writers: int):
-        self.count, self.size, self.writers = count, size, writers
-        table = count * (3 * len(DIVISORS) * 8 + 3 * 8)
-        self.memory = SharedMemory(table + 8 * (writers + 1) + ALIGNMENT + size)
+        self.count, self.size, self.writers = count, size - table_size(count, writers), writers
+        self.memory = SharedMemory(size)
         self._map()
 
     def _map(self) -> None:
@@ -84,12 +94,16 @@ class KeptImages:
         """Returns how many images are kept, at one size at least."""
         return int(self.places.any(1).sum())
 
-    def describe(self) -> str:
-        """Returns one line on how many images are kept, or on the memory that all will take."""
+    def describe(self) -> str | None:
+        """Returns one line on how many images are kept; None if all are, and take little memory."""
         kept, size = self.number_of_images(), int(self.used.sum())
         if self.is_full:
-            return f"keeps {kept:,} of {self.count:,} decoded images, as many as fit into {_in_words(self.size)}"
-        return f"keeps all {self.count:,} decoded images in memory, {_in_words(size * self.count / max(1, kept))}"
+            room = _in_words(self.size)
+            return f"keeps {kept:,} of {self.count:,} decoded images, as many as fit into {room} (--keep-decoded)"
+        size_of_all = size * self.count / max(1, kept)  # some may have been left over in the first epoch
+        if size_of_all < SAID_FROM:
+            return None
+        return f"keeps all {self.count:,} decoded images in memory, {_in_words(size_of_all)} (--keep-decoded)"
 
     def find(self, rows: Int[np.ndarray, " n"], divisors: Int[np.ndarray, " n"]) -> Kept:
         """Looks images up that are to be decoded at a part of their size.

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Sampler
 from infomax.data.augmentation.operations import to_device
 from infomax.data.augmentation.views import ViewSet
 from infomax.data.images import ArrayImages, Images
-from infomax.data.loading.kept_images import KeptImages
+from infomax.data.loading.kept_images import KeptImages, table_size
 from infomax.data.loading.workers import (
     Batch,
     Keeping,
@@ -196,7 +196,8 @@ def training_batches(
     if isinstance(images, ArrayImages):
         return _from_arrays(images, schedule, device)
     workers = worker_count(images, workers)
-    if isinstance(images, Images) and keep_bytes and schedule.last_epoch > schedule.first_epoch:
+    has_room = keep_bytes > table_size(len(images), max(1, workers))
+    if isinstance(images, Images) and has_room and schedule.last_epoch > schedule.first_epoch:
         return _keep_images(images, views, schedule, workers, device, keep_bytes, say)
     return _from_workers(_training_images(images, views, seed), schedule, workers, device, images)
 
@@ -252,8 +253,9 @@ def _keep_images(
         yield batch
         done += 1
         if not was_said and (kept.is_full or done == first):
-            say(kept.describe())
             was_said = True
+            if line := kept.describe():
+                say(line)
     rest = replace(schedule, start=schedule.start + done // len(microbatches))
     if kept.is_full:  # since the last images of the epoch have been decoded
         yield from _from_workers(training_images, rest, workers, device, images)
