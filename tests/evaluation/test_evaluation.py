@@ -1,5 +1,7 @@
 """k-NN and the linear classifier against independent computations, and the references beside them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,17 +13,19 @@ from infomax.data.images import ArrayImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source
-from infomax.evaluation.clusters import compare
+from infomax.evaluation.clusters import compare, default_clusters
 from infomax.evaluation.embedding import embed
 from infomax.evaluation.few_shot import few_shot_scores
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import FEW_PENALTY, linear_scores
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.representations import Features, compare_features
+from infomax.evaluation.results import read_results
 from infomax.evaluation.run import evaluate
 from infomax.evaluation.scores import top_k
 from infomax.features.extraction import extract_features, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import build_encoder, save_encoder
+from infomax.reporting.results import lists_table
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
 
@@ -186,6 +190,95 @@ def test_few_and_cluster_give_rows_for_each_representation(folder):
     assert rows[2].nmi > 0.6
     with pytest.raises(ValueError, match="--clusters must be at most the number of test images, 359"):
         evaluate("cluster", folder, data="digits", clusters=400)
+
+
+@pytest.fixture
+def flat(tmp_path, monkeypatch):
+    """Makes a folder of images without classes in three colours, 12 red, 5 green and 3 blue ones."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "flat").mkdir()
+    for i, colour in enumerate(["red"] * 12 + ["green"] * 5 + ["blue"] * 3):
+        image = Image.new("RGB", (20, 20), colour)
+        image.putpixel((i, 0), (0, 0, 0))
+        image.save(tmp_path / "flat" / f"{colour}-{i:02}.png")
+    return tmp_path
+
+
+def test_clusters_of_images_without_labels_are_lists_of_files(folder, flat, capsys):
+    (row,) = evaluate("cluster", folder, data="flat", clusters=3, workers=0, out="results.jsonl")
+    assert [{name.split("-")[0] for name in names} for names in row.lists] == [{"red"}, {"green"}, {"blue"}]
+    assert [len(names) for names in row.lists] == [len(distances) for distances in row.distances] == [12, 5, 3]
+    assert all(list(distances) == sorted(distances) for distances in row.distances)
+    assert (row.test_images, row.classes, row.clusters, row.used_clusters) == (20, 0, 3, 3)
+    assert row.tested_on == "all images"
+    assert 0.8 < row.silhouette < 1
+    err = capsys.readouterr().err
+    assert "not compared with classes (the data has no class folders: its images lie in it" in err
+    assert "the images of each cluster are listed in results.clusters.csv" in err
+    lines = (flat / "results.clusters.csv").read_text().splitlines()
+    assert lines[0] == "file,cluster,distance"
+    assert [line.split(",")[:2] for line in lines[1:13]] == [[name, "0"] for name in row.lists[0]]
+    assert len(lines) == 21
+    (kept,) = read_results(flat / "results.jsonl")
+    assert kept == row
+    assert kept.lists is None
+    assert "lists" not in (flat / "results.jsonl").read_text().replace("cluster-lists", "")
+
+
+def test_distances_are_those_to_the_mean_of_the_cluster(folder, flat):
+    (row,) = evaluate("cluster", folder, data="flat", clusters=3, workers=0)
+    assert not (flat / "results.clusters.csv").exists()  # nothing is written that nobody asked for
+    features, names = embed(folder, "flat", workers=0)
+    x = torch.nn.functional.normalize(features, dim=1)
+    for members, distances in zip(row.lists, row.distances, strict=True):
+        own = x[[names.index(name) for name in members]]
+        expected = (own - own.mean(0)).norm(dim=1)
+        torch.testing.assert_close(torch.tensor(distances), expected, atol=1e-5, rtol=1e-3)
+
+
+def test_the_number_of_clusters_without_labels_has_a_default_that_is_said(folder, flat, capsys):
+    assert [default_clusters(n) for n in (2, 100, 1000, 10_000)] == [2, 7, 22, 71]
+    (row,) = evaluate("cluster", folder, data="flat", workers=0)
+    assert row.clusters == 3
+    assert "3 clusters, the root of half the number of images; --clusters says otherwise" in capsys.readouterr().err
+
+
+def test_images_with_labels_are_listed_if_that_is_asked_for(folder, photos, capsys):
+    (row,) = evaluate("cluster", folder, data="photos", no_labels=True, clusters=2, workers=0)
+    assert sum(map(len, row.lists)) == row.test_images == 12
+    assert "compared with classes (--no-labels)" in capsys.readouterr().err
+    (row,) = evaluate("cluster", folder, data=photos, no_labels=True, clusters=2, workers=0)
+    assert sorted(name for names in row.lists for name in names) == photos
+    (row,) = evaluate("cluster", folder, data=[Image.open(path) for path in photos], clusters=2)
+    assert sorted(name for names in row.lists for name in names) == sorted(map(str, range(12)))
+
+
+def test_clusters_that_cannot_be_are_refused_before_anything_is_computed(folder, flat, capsys):
+    for data, options, message in (
+        ("flat", {"clusters": 21}, "clusters.* must be at most the number of images, 20, but is 21"),
+        ("flat/red-00.png", {}, "flat/red-00.png has one image; clusters are made of at least 2"),
+        ("flat", {"clusters": 1}, "clusters.* must be a whole number of at least 2, but is 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate("cluster", folder, data=data, workers=0, no_cache=True, **options)
+
+
+def test_images_that_are_the_same_leave_clusters_empty_and_that_is_said(folder, flat, capsys):
+    (row,) = evaluate("cluster", folder, data=np.zeros((6, 8, 8, 3), np.uint8), clusters=4)
+    assert (row.clusters, row.used_clusters, row.silhouette, len(row.lists)) == (4, 1, 0.0, 1)
+    assert "1 of 4 clusters have an image" in capsys.readouterr().err
+
+
+def test_lists_of_clusters_are_a_table_of_sizes_and_nearest_files(folder, flat):
+    (row,) = evaluate("cluster", folder, data="flat", clusters=3, workers=0)
+    table = lists_table(row)
+    assert [line[1].text for line in table.rows] == ["12", "5", "3"]
+    assert table.rows[2][0].text == f"2: {', '.join(row.lists[2])}"
+    assert max(map(len, table.text().splitlines())) < 120
+    many = replace(row, lists=(("x" * 99,),) * 30, distances=((0.0,),) * 30)
+    assert lists_table(many).notes == ("and 10 smaller ones",)
+    assert lists_table(many).rows[0][0].text == f"0: ...{'x' * 21}"
+    assert lists_table(evaluate("knn", folder, data="digits", no_baselines=True)[0]) is None
 
 
 def test_features_in_half_precision_score_alike(folder):

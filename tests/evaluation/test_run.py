@@ -71,6 +71,26 @@ def test_few_shot_and_cluster(infomax, trained):
     assert last(trained / "b")[0]["representation"] == "trained encoder"  # no prototypes
 
 
+def test_cluster_of_images_without_labels_prints_and_keeps_lists(infomax, trained):
+    np.save(trained / "unlabelled.npy", np.random.default_rng(0).integers(0, 255, (30, 8, 8), np.uint8))
+    code, out, err = infomax("evaluate", "cluster", "a", "--data", "unlabelled.npy")
+    assert code == 0
+    assert "clusters: 30 unlabelled images of unlabelled.npy; scores in %" in out
+    assert "4 clusters of trained encoder, the largest first" in out
+    assert "an .npy file holds images alone" in err
+    assert "listed in a/results.clusters.csv" in err
+    lines = (trained / "a" / "results.clusters.csv").read_text().splitlines()
+    assert len(lines) == 31
+    (row,) = last(trained / "a")
+    assert (row["protocol"], row["clusters"], row["test_images"]) == ("cluster-lists", 4, 30)
+    code, out, err = infomax("evaluate", "cluster", "a", "--no-labels", "--clusters", "5")
+    assert (code, "tests on" in err) == (0, False)
+    assert "clusters: 1797 unlabelled images of digits" in out
+    code, _, err = infomax("evaluate", "cluster", "a", "--data", "unlabelled.npy", "--clusters", "31")
+    assert (code, "--clusters must be at most the number of images, 30, but is 31" in err) == (2, True)
+    assert "cluster-lists, unlabelled.npy" in infomax("report", "a")[1]
+
+
 def test_the_clusters_of_a_method_are_its_own(trained):
     """The method assigns the images to them, with the weights that it was trained to."""
     source = open_source("digits")
@@ -369,5 +389,6 @@ def test_an_evaluation_says_and_keeps_where_its_test_images_come_from(infomax, t
     code, _, err = infomax("evaluate", "knn", "a", "--data", "held.npz")
     assert code == 2
     assert (
-        err.strip().splitlines()[-1].endswith("held.npz has no labels to evaluate by: the data has one class only, 0")
+        "held.npz has no labels to evaluate by: the data has one class only, 0; infomax evaluate cluster needs none"
+        in err.strip().splitlines()[-1]
     )

@@ -97,9 +97,12 @@ def _print_missing(protocol: Protocol, missing: list[str], opened: list[str], op
 
 
 def _print_rows(protocol: Protocol, rows: list[ResultRow], limits: list[str]) -> None:
-    from infomax.reporting.results import results_table
+    from infomax.reporting.results import lists_table, results_table
 
     show(results_table(protocol.title, rows, limits=limits).text())
+    for row in rows:
+        if (table := lists_table(row)) is not None:
+            show(f"\n{table.text()}")
 
 
 def report(options: ReportOptions) -> None:

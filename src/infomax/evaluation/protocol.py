@@ -32,6 +32,11 @@ class ProtocolOptions:
     ``__post_init__`` refuses what is impossible by a ``ValueError``.
     """
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether labels of the images are used; if not, nothing is said of those that they have."""
+        return True
+
 
 def _one_data_set(_: Any) -> tuple[str, ...]:
     return ()

@@ -18,6 +18,7 @@ from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source, labelled_splits, why_not_labelled
+from infomax.data.streams import Stream
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.result_row import ResultRow
 from infomax.features.cache import Encode, FeatureSpecification, cached_features
@@ -178,7 +179,9 @@ def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages
     source = data if isinstance(data, Source) else open_source(str(data))
     splits = labelled_splits(source)
     if splits is None:
-        raise ValueError(f"--data {source.name} has no labels to evaluate by: {why_not_labelled(source)}")
+        reason = why_not_labelled(source)
+        hint = "" if isinstance(source.train, Stream) else "; infomax evaluate cluster needs none"
+        raise ValueError(f"--data {source.name} has no labels to evaluate by: {reason}{hint}")
     return source, *splits
 
 

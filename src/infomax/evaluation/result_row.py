@@ -75,7 +75,7 @@ class ResultRow:
     interval: Annotated[tuple[float, float] | None, Score("95 %")] = None
     """The 95 % interval of the main score."""
     classes: int
-    """Number of classes."""
+    """Number of classes; 0 for images without labels."""
     labelled_images: int | None = None
     """Number of labelled images that are classified by."""
     test_images: int
@@ -132,6 +132,19 @@ class ResultRow:
         if self.subset_file is not None and not self.subset:
             return False  # labels of a share that no paper has are not all labels
         return getattr(self, column.metric, None) is not None
+
+    def write_beside(self, results: Path) -> Path | None:
+        """Writes what belongs to the row and is too long for a line of results, and returns the file that it is in.
+
+        Most rows have nothing of the kind. A protocol that has overrides this method.
+
+        Args:
+            results: The file that the row's line is added to.
+
+        Returns:
+            The file; None if there is none.
+        """
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as plain values for a line of JSON; those that are None are left out."""

@@ -3,10 +3,14 @@
 A protocol that computes in its own file has its row class there too.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, TypedDict
+import csv
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
 from infomax.evaluation.result_row import Condition, Outcome, ResultRow, Score
+from infomax.runtime.files import write_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,60 @@ class ClusterRow(ResultRow):
     nmi: Annotated[float, Score("NMI")]
     ari: Annotated[float, Score("ARI")]
     accuracy: Annotated[float, Score("matched")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterListsRow(ResultRow):
+    """A frozen dataclass that holds the clusters of images without labels; see
+    :func:`infomax.evaluation.clusters.cluster_lists`.
+
+    The lists are too long for a line of results: they are kept in a file beside it, and a row that is read has none.
+    """
+
+    protocol: str = "cluster-lists"
+    clusters: int
+    used_clusters: Annotated[int, Outcome()]
+    """Clusters that have an image."""
+    seed: int
+    """Seed of k-means."""
+    silhouette: Annotated[float, Score("silhouette")]
+    """From -1 to 1: how much nearer an image is to those of its cluster than to those of the next one."""
+    lists: Annotated[tuple[tuple[str, ...], ...] | None, Outcome()] = field(default=None, compare=False, repr=False)
+    """Names of each cluster's images, the nearest to its centre first; the largest cluster first."""
+    distances: Annotated[tuple[tuple[float, ...], ...] | None, Outcome()] = field(
+        default=None, compare=False, repr=False
+    )
+    """Distance of each to the centre, of features at unit length."""
+
+    @property
+    def image_counts(self) -> dict[str, int]:
+        """The number of images by the word for them."""
+        return {"unlabelled": self.test_images}
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the fields as plain values for a line of JSON, without the lists."""
+        return {name: value for name, value in super().to_json().items() if name not in ("lists", "distances")}
+
+    def write_beside(self, results: Path) -> Path | None:
+        """Writes the lists as a table of file, cluster and distance, and returns the table's path.
+
+        Args:
+            results: The file of results; that of the lists has its name, with ``.clusters.csv`` at the end.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        if self.lists is None or self.distances is None:
+            return None
+        text = StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["file", "cluster", "distance"])
+        for cluster, (names, distances) in enumerate(zip(self.lists, self.distances, strict=True)):
+            rows = zip(names, distances, strict=True)
+            writer.writerows([name, cluster, f"{distance:.6g}"] for name, distance in rows)
+        table = results.with_suffix(".clusters.csv")
+        write_atomic(table, text.getvalue().encode(errors="surrogateescape"))
+        return table
 
 
 @dataclass(frozen=True, kw_only=True)

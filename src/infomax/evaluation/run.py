@@ -27,7 +27,7 @@ from infomax.runtime.identity import specification_hash
 from infomax.runtime.options import option_fields
 from infomax.runtime.ranks import device_of, rank_from_environment
 from infomax.runtime.stages import importing_torch
-from infomax.runtime.text import show
+from infomax.runtime.text import note, show
 from infomax.runtime.threads import threads_within_quota
 
 
@@ -267,7 +267,8 @@ class EvaluationRequest:
                 encoder = self.protocol.open_encoder(encoder, self.options, self.evaluation)
         for data in opened:
             if rank() == 0:
-                for line in describe_splits(data.source, to_train=False, notes_alone=self.evaluation.quiet):
+                notes_alone = self.evaluation.quiet or not self.options.uses_labels
+                for line in describe_splits(data.source, to_train=False, notes_alone=notes_alone):
                     show(line, file=sys.stderr)
             computed = self.protocol.run(encoder, data.source, self.options, self.evaluation)
             while True:
@@ -277,6 +278,8 @@ class EvaluationRequest:
                     break
                 row = replace(row, **self._origin(row, data), command=command)
                 if self.out is not None and rank() == 0:
+                    if (file := row.write_beside(self.out)) is not None:
+                        note(f"the images of each cluster are listed in {file}")
                     append_result(self.out, row)
                 yield row
 

@@ -1,10 +1,14 @@
 """Rows of results as a table, whose columns follow from the classes of the rows."""
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from infomax.evaluation.result_row import Condition, ResultRow, RowField, Score, row_fields
+from infomax.evaluation.rows import ClusterListsRow
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
+
+NEAREST, SHOWN_CLUSTERS, SHOWN_NAME = 3, 20, 24  # images of a cluster, clusters, and characters of an image's name
 
 
 def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str] = ()) -> Table:
@@ -26,8 +30,33 @@ def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str
         same = {key: n for key, n in first.image_counts.items() if all(row.image_counts.get(key) == n for row in rows)}
         counts = " and ".join(f"{count} {word}" for word, count in same.items())
         head += f": {counts} images of {first.data}" if counts else f" of {first.data}"
-        head += f" in {first.classes} classes" + "".join(f", those of {file}" for file in limits)
+        head += f" in {first.classes} classes" if first.classes else ""
+        head += "".join(f", those of {file}" for file in limits)
     return rows_table(rows, [row.representation for row in rows], hidden=shared, title=f"{head}; scores in %")
+
+
+def lists_table(row: ResultRow) -> Table | None:
+    """Makes the table of the clusters of a row that lists images: the size of each, and the images in its middle.
+
+    Args:
+        row: The row; another one has no such table.
+    """
+    if not isinstance(row, ClusterListsRow) or row.lists is None or row.distances is None:
+        return None
+    lines = [
+        [f"{number}: {', '.join(map(_end_of, names[:NEAREST]))}", str(len(names)), f"{fmean(distances):.2f}"]
+        for number, (names, distances) in enumerate(zip(row.lists, row.distances, strict=True))
+    ]
+    title = f"{len(lines)} clusters of {row.representation}, the largest first"
+    smaller = len(lines) - SHOWN_CLUSTERS
+    notes = [f"and {smaller} smaller ones"] if smaller > 0 else []
+    columns = ["cluster: the images nearest to its centre", "images", "mean distance"]
+    return make_table(columns, lines[:SHOWN_CLUSTERS], title=title, notes=notes)
+
+
+def _end_of(name: str) -> str:
+    """Returns a name, or its end if it is long."""
+    return name if len(name) <= SHOWN_NAME else f"...{name[3 - SHOWN_NAME :]}"
 
 
 def shared_conditions(rows: Sequence[ResultRow]) -> set[str]:
