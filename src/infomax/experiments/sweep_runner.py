@@ -22,6 +22,7 @@ from infomax.runtime.files import write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import pick
 from infomax.runtime.signals import PARENT_VARIABLE
+from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import show
 from infomax.runtime.threads import user_environment
 
@@ -175,7 +176,8 @@ def _check_lists(sweep: Sweep) -> None:
 
 def _check_settings(sweep: Sweep) -> None:
     """Checks that the method of each run accepts its settings; raises ValueError if not."""
-    from infomax.recipes.building import build_without_memory
+    with importing_torch():
+        from infomax.recipes.building import build_without_memory
 
     for run in sweep.runs:
         build_without_memory(run.specification.recipe)

@@ -1,0 +1,145 @@
+"""What commands import, and what they have printed before they import torch, which takes seconds."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+HEAVY = (
+    *("torch", "torch._dynamo", "torch._inductor", "torch.utils.tensorboard", "torchvision", "timm", "transformers"),
+    *("numba", "scipy.special", "scipy.stats", "scipy.optimize", "sklearn", "pandas", "matplotlib", "sympy", "pyarrow"),
+)
+"""Libraries that take a tenth of a second to some seconds to import."""
+WATCH = """
+import io, os, sys
+
+class Watched(io.TextIOWrapper):
+    "A stream that tells at its first character whether torch is imported."
+    first = True
+
+    def write(self, text):
+        if Watched.first and text:
+            Watched.first = False
+            print(f"TORCH AT THE FIRST LINE: {'torch' in sys.modules}", file=report, flush=True)
+            if os.environ.get("STOPS_AT_FIRST_LINE"):
+                os._exit(0)
+        return super().write(text)
+
+report = os.fdopen(int(os.environ.pop("REPORT")), "w")
+sys.stdout, sys.stderr = (Watched(stream.detach(), line_buffering=True) for stream in (sys.stdout, sys.stderr))
+from infomax.cli import main
+try:
+    main()
+finally:
+    print(*[name for name in sys.argv.pop().split(",") if name in sys.modules], file=report, flush=True)
+"""
+
+
+def watch(folder, *words: str, stops: bool) -> tuple[str, set[str]]:
+    """Runs ``infomax WORDS`` in a process; returns what it tells at its first line, and the heavy modules at its end.
+
+    Args:
+        folder: The working folder.
+        words: The words of the command.
+        stops: Whether the process ends at its first line.
+    """
+    reader, writer = os.pipe()
+    environment = {**os.environ, "REPORT": str(writer), "STOPS_AT_FIRST_LINE": "1" if stops else ""}
+    code = WATCH.replace("sys.argv.pop()", repr(",".join(HEAVY)))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=folder,
+        env=environment,
+        pass_fds=[writer],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    with os.fdopen(reader) as report:
+        first, *modules = report.read().splitlines() or [done.stderr]
+    assert done.returncode == 0, done.stderr
+    return first, set(" ".join(modules).split())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a few images, and a run that was trained on them for a step or two."""
+    from PIL import Image
+
+    from infomax import evaluate, pretrain
+
+    folder = tmp_path_factory.mktemp("start")
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (folder / "photos" / label).mkdir(parents=True)
+        for number in range(20):
+            pixels = rng.integers(0, 256, (24, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "photos" / label / f"{number}.jpg")
+    settings = {"batch_size": 16, "epochs": 1, "image_size": 16, "workers": 0, "quiet": True}
+    run = pretrain(data=folder / "photos", out=folder / "run", **settings)
+    evaluate("knn", run, no_baselines=True)
+    return folder
+
+
+FIRST_LINES = {
+    "pretrain": ("pretrain", "--data", "photos", "--out", "new", "--batch-size", "16"),
+    "resume": ("pretrain", "--resume", "--out", "run"),
+    "views": ("views", "--data", "photos"),
+    "knn": ("evaluate", "knn", "run"),
+    "cluster": ("evaluate", "cluster", "run"),
+    "finetune": ("evaluate", "finetune", "run"),
+    "plan": ("plan", "--data", "photos"),
+    "demo": ("demo", "--out", "demo"),
+    "replay": ("replay", "run"),
+    "sweep": ("sweep", "mira/digits", "--out", "sweep"),
+    "report": ("report", "run"),
+    "recipes": ("recipes",),
+}
+
+
+@pytest.mark.parametrize("command", ["pretrain", "views", "knn"])
+def test_a_line_is_printed_before_torch_is_imported(folder, command):
+    first, _ = watch(folder, *FIRST_LINES[command], stops=True)
+    assert first == "TORCH AT THE FIRST LINE: False"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("command", sorted(FIRST_LINES.keys() - {"pretrain", "views", "knn"}))
+def test_a_line_of_any_command_is_printed_before_torch_is_imported(folder, command):
+    first, _ = watch(folder, *FIRST_LINES[command], stops=True)
+    assert first == "TORCH AT THE FIRST LINE: False"
+
+
+TRAINS = {"torch", "numba", "torch.utils.tensorboard"}
+IMPORTS = {
+    "recipes": (("recipes",), set()),
+    "report": (("report", "run"), set()),
+    "sweep --commands": (("sweep", "mira/digits", "--out", "sweep", "--commands"), set()),
+    "views": (("views", "--data", "photos"), {"torch", "numba"}),
+    "pretrain": (
+        ("pretrain", "--data", "photos", "--out", "new", "--batch-size", "16", "--epochs", "1", "--workers", "0"),
+        TRAINS,
+    ),
+    "pretrain digits": (("pretrain", "--data", "digits", "--out", "digits", "--epochs", "1"), TRAINS),
+    "evaluate knn": (("evaluate", "knn", "run"), {"torch"}),
+    "evaluate linear": (("evaluate", "linear", "run"), {"torch"}),
+    "evaluate few-shot": (("evaluate", "few-shot", "run"), {"torch", "scipy.special"}),
+    "evaluate cluster": (
+        ("evaluate", "cluster", "run"),
+        {"torch", "sklearn", "pandas", "pyarrow", "scipy.special", "scipy.stats", "scipy.optimize"},
+    ),
+}
+"""For some commands the words, and the heavy libraries that they may import."""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("command", IMPORTS)
+def test_a_command_imports_no_more_than_it_needs(folder, command):
+    words, allowed = IMPORTS[command]
+    first, modules = watch(folder, *words, stops=False)
+    assert first == "TORCH AT THE FIRST LINE: False"
+    assert modules <= allowed
+    assert ("torch" in modules) == ("torch" in allowed)
