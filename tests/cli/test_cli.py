@@ -17,6 +17,7 @@ from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import option_fields
 from infomax.runtime.resumable_loop import ResumableLoop
 
+ANY = "timm:resnet18"
 DIGITS = ("pretrain", "--data", "digits")
 
 
@@ -79,7 +80,7 @@ def test_help_explains_every_option(infomax):
         (("views", "--method", "carl"), "--data is missing"),
         (("plan",), "--data is missing"),
         (("sweep", "carl/small", "--out", "x"), "--data is missing for carl/small: "),
-        (("replay", "x"), "x is not a folder that a failed step was kept in"),
+        (("replay", "x"), "x is not a folder that a failed step was kept in: no such folder or file"),
         ((*DIGITS, "--out", "x", "--set", "method.prototypes=0"), "prototypes must be a whole number"),
         ((*DIGITS, "--out", "x", "--set", "method.hidden=-3"), "hidden must be a whole number"),
         ((*DIGITS, "--out", "x", "--set", "method.momentum=2"), "momentum must be a number in [0, 1]"),
@@ -92,21 +93,36 @@ def test_help_explains_every_option(infomax):
         (("views", "--data", "digits", "--views", "dyno"), "did you mean dino"),
         ((*DIGITS, "--out", "x", "--set", "method.beta=1.0"), "beta must be a number in"),
         ((*DIGITS, "--out", "x", "--device", "tpu"), "--device must be one of auto, cpu, cuda"),
-        (("pretrain", "--out", "x", "--resume"), "x is not a run folder"),
-        (("evaluate", "knn", "nowhere", "--data", "digits"), "nowhere is no encoder, nor a file or folder"),
-        (("evaluate", "knn", "nowhere"), "--data is wanted: nowhere is not a run folder"),
+        (("pretrain", "--out", "x", "--resume"), "x is not a run folder: no such folder or file"),
+        (
+            ("evaluate", "knn", "nowhere", "--data", "digits"),
+            "nowhere is no encoder: no such folder or file",
+        ),
+        (("evaluate", "knn", "nowhere"), "nowhere is no encoder: no such folder or file"),
         (("evaluate", "knn"), "one encoder is wanted: a run folder, timm:NAME"),
         (("evaluate", "knn", "a", "--encoder", "b"), "one encoder is wanted"),
         (("evaluate", "knnn", "x"), "knn"),
         (("evaluate", "knn", "timm:resnet51", "--data", "digits"), "resnet51"),
-        (("evaluate", "knn", "a", "--data", "digits", "--k", "0"), "--k must be a whole number of at least 1"),
-        (("evaluate", "knn", "a", "--data", "digits", "--out", "no/file"), "--out no/file must be a file that"),
-        (("evaluate", "linear", "a", "--data", "digits", "--epochs", "3"), "--epochs is for a trained classifier"),
-        (("evaluate", "linear", "a", "--data", "digits", "--probe", "mirra"), "did you mean mira"),
-        (("evaluate", "finetune", "a", "--data", "digits", "--setting", "mira1"), "did you mean mira-1"),
-        (("evaluate", "finetune", "a", "--data", "digits", "--budget", "3"), "--budget 3 is for --setting transfer"),
-        (("evaluate", "transfer", "a", "--data-dir", "."), "none of the 11 data sets is there"),
-        (("evaluate", "transfer", "a", "--data", "dtd,cifar10", "--data-dir", "."), "found no dtd"),
+        (
+            ("evaluate", "knn", ANY, "--data", "digits", "--k", "0"),
+            "--k must be a whole number of at least 1",
+        ),
+        (
+            ("evaluate", "knn", ANY, "--data", "digits", "--out", "no/file"),
+            "--out no/file must be a file that",
+        ),
+        (
+            ("evaluate", "linear", ANY, "--data", "digits", "--epochs", "3"),
+            "--epochs is for a trained classifier",
+        ),
+        (("evaluate", "linear", ANY, "--data", "digits", "--probe", "mirra"), "did you mean mira"),
+        (("evaluate", "finetune", ANY, "--data", "digits", "--setting", "mira1"), "did you mean mira-1"),
+        (
+            ("evaluate", "finetune", ANY, "--data", "digits", "--budget", "3"),
+            "--budget 3 is for --setting transfer",
+        ),
+        (("evaluate", "transfer", ANY, "--data-dir", "."), "none of the 11 data sets is there"),
+        (("evaluate", "transfer", ANY, "--data", "dtd,cifar10", "--data-dir", "."), "found no dtd"),
         (("recipes", "mira/cifar1"), "did you mean cifar10"),
         (("recipes", "--paper", "byol"), "--paper must be one of mira, corinfomax, carl, mveb"),
         (("recipes", "--data", "stl"), "did you mean stl10"),
@@ -120,7 +136,7 @@ def test_help_explains_every_option(infomax):
         (("pretrain", "--out", "x", "--recipe", "mira/cifar10", "--method", "carl"), "is not of --method carl"),
         (("pretrain", "--out", "x", "--recipe", "mira/cifar10", "--data-dir", "."), "--data cifar10: found no"),
         (("report",), "a run folder or a file of results is wanted"),
-        (("report", "x"), "x is neither a run folder nor a file of results"),
+        (("report", "x"), "x: no such folder or file"),
         (("report", "x", "--table", "mira-77"), "did you mean mira-7"),
     ],
 )

@@ -10,9 +10,10 @@ from command import run_command
 from infomax import cli
 from infomax.cli.words import SYNONYMS_OF_COMMANDS, check_words
 from infomax.evaluation.protocols import PROTOCOLS
-from infomax.runtime.near_names import SYNONYMS, nearest, nearest_option
+from infomax.runtime.near_names import SYNONYMS, nearest, nearest_option, nearest_path
 from infomax.runtime.options import parse_option
 
+NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
 ALL = "demo, pretrain, recipes, sweep, plan, views, evaluate, report, replay"
 
@@ -142,6 +143,48 @@ def test_nearest_names():
     assert nearest("resnet" + "1" * 10**6, ["resnet18"]) in (None, "resnet18")
     assert nearest("im", ["images"]) is None
     assert nearest("ima", ["images", "classes"]) == "images"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("pretrain", "--data", "phtos", "--out", "x"), "--data phtos: no such folder or file; did you mean photos?"),
+        (
+            ("pretrain", "--data", "photos/trian", "--out", "x"),
+            "no such folder or file; did you mean photos/train?",
+        ),
+        (("pretrain", "--data", "phtos/trian,photos", "--out", "x"), "phtos/trian; did you mean photos/train?"),
+        (
+            ("views", "--data", "cifra10", "--data-dir", "."),
+            "no such folder or file; did you mean cifar",
+        ),
+        (("views", "--data", "photos", "--data-dir", "."), "--data-dir . is for data sets by name"),
+        (("pretrain", "--out", "runs/frist", "--resume"), f"runs/frist is not a run folder: {NO_SUCH_RUN}"),
+        (("evaluate", "knn", "runs/frist"), f"runs/frist is no encoder: {NO_SUCH_RUN}; want"),
+        (("evaluate", "knn", "rusn/first", "--data", "photos"), f"rusn/first is no encoder: {NO_SUCH_RUN}; want"),
+        (("report", "runs/frist"), f"runs/frist: {NO_SUCH_RUN}"),
+        (("replay", "runs/frist"), f"a failed step was kept in: {NO_SUCH_RUN}"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_said_first_with_the_nearest_one(infomax, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos/train", "photos/test", "runs/first"):
+        (tmp_path / folder).mkdir(parents=True)
+    code, _, err = infomax(*words)
+    assert code == 2
+    assert message in err.splitlines()[-1]
+
+
+def test_the_nearest_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    assert nearest_path("rusn/frist") == "runs/first"
+    assert nearest_path(tmp_path / "runs" / "frist") == str(tmp_path / "runs" / "first")
+    assert nearest_path("runs/first") is None
+    assert nearest_path("runs/zzz") is None
+    assert nearest_path("runs/first/x/y") is None
+    assert nearest_path("") is None
+    assert nearest_path("\0" * 3) is None
 
 
 @pytest.mark.process

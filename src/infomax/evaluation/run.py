@@ -1,6 +1,7 @@
 """Evaluates an encoder by a protocol and keeps the rows: what the command ``infomax evaluate`` and Python share."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -24,6 +25,7 @@ from infomax.runs.run_folder import Run
 from infomax.runtime.checks import choose
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.identity import specification_hash
+from infomax.runtime.near_names import missing_path
 from infomax.runtime.options import option_fields
 from infomax.runtime.ranks import device_of, rank_from_environment
 from infomax.runtime.stages import importing_torch
@@ -351,6 +353,11 @@ def prepare_evaluation(
     if source is not None and named:
         raise ValueError(f"{', '.join(named)} cannot be given with data that are the images themselves: choose before")
     name = fspath(encoder)
+    if not re.match("(timm|torchvision|hf):.", name) and not any(map(os.path.exists, (name, name.rpartition("#")[0]))):
+        raise ValueError(
+            f"{name} is no encoder: {missing_path(name)}; want a run folder, timm:NAME, torchvision:NAME, hf:NAME or a "
+            "checkpoint file"
+        )
     run = Run(Path(name)) if (Path(name) / "config.json").is_file() else None
     if out is None and run is not None:
         out = run.path / "results.jsonl"

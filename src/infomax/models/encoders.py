@@ -22,6 +22,7 @@ from infomax.nn.blocks import Chain
 from infomax.runtime.checks import choose
 from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_value, read_json
+from infomax.runtime.near_names import missing_path
 
 BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small")
 """The names that :func:`build_encoder` takes."""
@@ -230,6 +231,8 @@ def read_description(folder: str | PathLike[str]) -> EncoderDescription:
         ValueError: naming the file and the key, if it is missing or not what :func:`save_encoder` writes.
     """
     file = Path(folder) / "encoder.json"
+    if not Path(folder).exists():
+        raise ValueError(f"{folder} is not a run folder with an encoder: {missing_path(folder)}")
     try:
         values = read_json(file)
     except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, Preprocessing
 from infomax.models.encoders import Encoder, load_encoder
 from infomax.models.state_dicts import UNUSED, leave_out, load_all_weights, load_resnet, read_weights
+from infomax.runtime.near_names import missing_path
 from infomax.runtime.stages import Stage
 
 PIL_BILINEAR = 2
@@ -66,7 +67,7 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
     except ValueError as error:
         message = _one_line(error)
         raise ValueError(message if text in message else f"{text}: {message}") from error
-    raise ValueError(f"{text} is no encoder, nor a file or folder; want {ENCODER_NAMES}")
+    raise ValueError(f"{text} is no encoder: {missing_path(text)}; want {ENCODER_NAMES}")
 
 
 def _one_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from infomax.reporting.departures import departures
 from infomax.reporting.results import rows_table
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
+from infomax.runtime.near_names import missing_path
 
 BASELINES = ("untrained encoder", "raw pixels")
 """Representations that stand in no published table."""
@@ -204,6 +205,8 @@ def _read_results(place: Path, name: str) -> Iterable[Result]:
         run, file = Run(place), place / "results.jsonl"
         if run.config and not file.exists():  # the settings are read first: the folder may be of something else
             raise ValueError(f"{place} has no results yet; infomax evaluate adds them to {file}")
+    elif not place.exists():
+        raise ValueError(f"{place}: {missing_path(place)}")
     elif not place.is_file():
         raise ValueError(f"{place} is neither a run folder nor a file of results")
     results: dict[tuple, Result] = {}

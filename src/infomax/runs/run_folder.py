@@ -1,6 +1,7 @@
 """The run folder: reads and writes a run's settings, measurements and results."""
 
 import json
+import os
 import shutil
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from infomax.runtime.files import PARTIAL, write_atomic
 from infomax.runtime.json_lines import append_json_line, read_json_lines
 from infomax.runtime.json_values import parse_value, read_json
 from infomax.runtime.locks import LOCK_FILE
+from infomax.runtime.near_names import missing_path
 
 
 class Extension(TypedDict):
@@ -68,6 +70,8 @@ class Run:
             ValueError: if the file is missing, damaged, or not a run's.
         """
         file = self.path / "config.json"
+        if not os.path.exists(self.path):
+            raise ValueError(f"{self.path} is not a run folder: {missing_path(self.path)}")
         if not file.is_file():
             raise ValueError(f"{self.path} is not a run folder: it has no config.json")
         config = parse_value(read_json(file), dict[str, Any], str(file))

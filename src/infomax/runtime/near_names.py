@@ -1,10 +1,15 @@
 """Finds the name that a user is likely to have meant: by other names that are usual in the field, or by spelling."""
 
+import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
+from os import PathLike
+from pathlib import Path
 
 LONGEST_NAME = 60  # characters that are compared
+MOST_ENTRIES = 10_000  # of a folder that are compared
 SHORTEST_BEGINNING = 3  # characters by which a longer name is known
 
 SYNONYMS = {
@@ -96,3 +101,38 @@ def nearest_option(word: str, options: Iterable[str]) -> str | None:
         if option.partition(" ")[0] in options and word in synonyms.split():
             return option
     return nearest(word, options) if len(word) > 1 else None
+
+
+def nearest_path(path: str | PathLike[str]) -> str | None:
+    """Returns the existing path that is spelled most like one that does not exist; None if none is.
+
+    Each part of the path is replaced by the nearest name there, from the first one that does not exist.
+
+    Args:
+        path: The path as the user wrote it, relative or absolute.
+    """
+    found, repaired = Path(), False
+    for part in Path(os.path.expanduser(path)).parts:
+        if not os.path.lexists(found / part):
+            try:
+                with os.scandir(found) as entries:
+                    names = [entry.name for entry in islice(entries, MOST_ENTRIES)]
+            except OSError:
+                return None
+            near = nearest(part, [name for name in names if not name.startswith(".")])
+            if near is None:
+                return None
+            part, repaired = near, True
+        found /= part
+    return str(found) if repaired else None
+
+
+def missing_path(path: str | PathLike[str], kinds: str = "folder or file") -> str:
+    """Returns the words about a path that does not exist, with the nearest one that does.
+
+    Args:
+        path: The path as the user wrote it.
+        kinds: What it could be.
+    """
+    near = nearest_path(path)
+    return f"no such {kinds}{f'; did you mean {near}?' if near else ''}"

@@ -22,6 +22,7 @@ from infomax.runtime.checks import check_count, choose_device
 from infomax.runtime.collectives import rank, world_size
 from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_value, read_json
+from infomax.runtime.near_names import missing_path
 from infomax.training.engine import Engine
 
 MAX_RANKS = 1 << 16  # whose files are looked for
@@ -109,6 +110,8 @@ def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult
         ValueError: if ``folder`` is not one that a run left, or is not complete.
     """
     folder = Path(folder)
+    if not folder.exists():
+        raise ValueError(f"{folder} is not a folder that a failed step was kept in: {missing_path(folder)}")
     try:
         report = parse_value(read_json(folder / "report.json"), FailureReport, "", other_keys=True)
         recipe = recipe_from_json(report["recipe"], key="recipe")

@@ -23,6 +23,7 @@ from infomax.data.sources.shares import SHARES, draw_share, published_list
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES, suffix_of
 from infomax.data.splits import Source
 from infomax.runtime.files import cache_folder
+from infomax.runtime.near_names import nearest, nearest_path
 from infomax.runtime.stages import Stage
 
 PREFIXES = ("hf:", "hf-stream:", "wds:")
@@ -85,7 +86,7 @@ class DataLocation:
             is_remote = "://" in without_count
         if is_remote:
             return replace(self, **files)
-        is_one_path = prefix != "" or (path != "" and Path(os.path.expanduser(path)).exists())
+        is_one_path = prefix != "" or _exists(path)
         paths = [path] if is_one_path else path.split(",")
         if not all(path.strip() for path in paths):
             raise ValueError("names no images")
@@ -101,7 +102,8 @@ class DataLocation:
             ValueError: if there are no such images, saying what was found instead.
             OSError: if the machine fails while they are opened.
         """
-        if self.data not in NAMED_DATASETS and (self.data_dir is not None or download):
+        is_there = self.data.startswith(PREFIXES) or self.data == "digits" or any(map(_exists, self.data.split(",")))
+        if is_there and self.data not in NAMED_DATASETS and (self.data_dir is not None or download):
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
         self.decoding()  # before anything is listed
@@ -142,6 +144,10 @@ class DataLocation:
         return source
 
 
+def _exists(path: str) -> bool:
+    return os.path.exists(os.path.expanduser(path))
+
+
 def _absolute(path: str) -> str:
     return str(Path(os.path.expanduser(path)).resolve())
 
@@ -180,15 +186,18 @@ def _open(data: str, data_dir: Path, download: bool, *, as_given: str) -> Source
     if len(paths) > 1:
         if all(path.is_file() for path in paths):
             return open_files(data, as_given.split(","))
-        if missing := [str(path) for path in paths if not path.exists()]:
+        if missing := [given for given, path in zip(as_given.split(","), paths, strict=True) if not path.exists()]:
             files = "" if any(path.is_dir() for path in paths) else " or file"
-            raise ValueError(f"no such folder{files}: {', '.join(missing)}")
+            near = nearest_path(missing[0])
+            raise ValueError(f"no such folder{files}: {', '.join(missing)}{f'; did you mean {near}?' if near else ''}")
         if files := [str(path) for path in paths if not path.is_dir()]:
             raise ValueError(f"{', '.join(files)} is no folder, as others are; want folders, or image files alone")
         return open_folders(data, paths)
+    near = nearest_path(as_given) or nearest(as_given, ("digits", *NAMED_DATASETS))
+    hint = f"; did you mean {near}?" if near else ""
     raise ValueError(
-        "no such folder or file; it can be a folder of images, several with commas between, image files, an .npz or "
-        ".npy file, a .txt or .csv of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, "
+        f"no such folder or file{hint}; it can be a folder of images, several with commas between, image files, an "
+        ".npz or .npy file, a .txt or .csv of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, "
         f"{', '.join(NAMED_DATASETS)}"
     )
 
