@@ -19,7 +19,7 @@ from infomax.data.loading.workers import Batch
 from infomax.data.sources.location import open_source
 from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.papers.published import find_numbers
-from infomax.planning import step_time
+from infomax.planning import gpus, step_time
 from infomax.planning.gpus import GPUS, Gpu
 from infomax.planning.options import PlanOptions
 from infomax.planning.plan import plan
@@ -28,7 +28,7 @@ from infomax.planning.step_time import time_steps
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, experiments, get_recipe
 from infomax.recipes.schema import Recipe
-from infomax.reporting.plan_text import misfit_text, plan_text
+from infomax.reporting.plan_text import duration, duration_range, misfit_text, plan_text
 from infomax.runtime.collectives import TrafficCounter, simulated_ranks, world_size
 from infomax.runtime.options import option_names
 from infomax.training.engine import Engine
@@ -279,14 +279,62 @@ def test_an_epoch_of_a_papers_run_takes_the_papers_time(recipe, metric, unit_sec
     ranks, kind = int(devices[0] or 1), kind.replace(" ", "-")
     precision = "32" if experiment.recipe().precision == "32" else "16"
     planned = plan(data=experiment.data, recipe=recipe, gpu=[kind], devices=ranks, epochs=1, precision=precision)
-    seconds_at_peak_rate = planned.steps * planned.cost.flops / GPUS[kind].peak(precision)
+    cost = planned.cost
+    seconds_at_peak_rate = planned.steps * GPUS[kind].seconds(
+        precision,
+        flops=cost.flops,
+        full_precision_flops=cost.full_precision_flops,
+        moved_bytes=cost.moved_bytes,
+    )
     # An epoch of ours leaves out the last images, which fill no batch.
     paper_seconds = number.value * unit_seconds * planned.steps * planned.recipe.batch_size / images
     times = [seconds_at_peak_rate / run.share for run in planned.utilizations]
-    assert any(paper_seconds == pytest.approx(seconds, rel=0.01) for seconds in times)
+    assert any(paper_seconds == pytest.approx(seconds, rel=0.03) for seconds in times)
     # By our count a TITAN V has too little memory, and then there is no time.
     low, high = planned.gpus[0].seconds or (paper_seconds, paper_seconds)
-    assert 0.99 * low <= paper_seconds <= 1.01 * high
+    assert 0.97 * low <= paper_seconds <= 1.03 * high
+
+
+def test_float32_convolutions_are_computed_in_tf32_and_other_products_are_not():
+    """By hand: 99 of 100 TFLOPs in convolutions, 1 in other products, 2 TB moved."""
+    work = {"flops": 100e12, "full_precision_flops": 1e12, "moved_bytes": 2e12}
+    assert GPUS["A100"].seconds("32", **work) == pytest.approx(99 / 156 + 1 / 19.5 + 2 / 2.039)
+    assert GPUS["V100"].seconds("32", **work) == pytest.approx(100 / 15.7 + 2 / 0.9)  # its tensor cores have no TF32
+    assert GPUS["A100"].seconds("bf16", **work) == pytest.approx(99 / 312 + 1 / 19.5 + 2 / 2.039)
+    assert GPUS["T4"].seconds("bf16", **work) is None
+    assert GPUS["A100"].seconds("64", **work) is None
+    assert torch.backends.cudnn.allow_tf32  # as torch sets them, and infomax leaves them
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize("precision", ["32", "16", "bf16"])
+@pytest.mark.parametrize(("faster", "slower"), [("A100", "L4"), ("A100", "A10"), ("H100", "A100"), ("H200", "H100")])
+def test_a_larger_gpu_is_estimated_to_be_faster_for_every_encoder(faster, slower, precision):
+    for (backbone, _), bytes_per_flop in gpus.BYTES_PER_FLOP.items():
+        share = bytes_per_flop * (1 if precision == "32" else 0.5)
+        products = 1.0 if backbone == "vit_small" and precision == "32" else 0.05  # a ViT has no convolutions
+        work = {"flops": 1.0, "full_precision_flops": products, "moved_bytes": share}
+        assert GPUS[faster].seconds(precision, **work) < GPUS[slower].seconds(precision, **work)
+
+
+def test_an_a100_is_several_times_faster_than_an_l4_on_cifar10():
+    a100, l4 = plan(images=50_000, recipe="mira/cifar10", gpu=["A100", "L4"]).gpus
+    assert a100.seconds[1] < l4.seconds[0]
+
+
+def test_an_estimate_is_no_more_certain_than_its_runs():
+    runs = [gpus.Utilization("a paper", "1 T4", share) for share in (0.5, 0.2)]
+    assert gpus.estimate_range(10, tuple(runs)) == pytest.approx((20, 50))
+    assert gpus.estimate_range(10, tuple(runs[:1])) == pytest.approx((20 / 1.5, 20 * 1.5))
+
+
+def test_times_have_no_more_digits_than_are_known():
+    times = {0.0123: "12 ms", 1.26: "1.3 s", 97: "1.6 min", 7300: "2 h", 1e6: "12 days", 1.9e7: "220 days"}
+    assert {seconds: duration(seconds) for seconds in times} == times
+    assert duration(3.4e9) == "110 years"
+    ranges = {(8100, 18200): "2 to 5 h", (36500, 82000): "10 to 23 h", (2950, 7400): "50 min to 2 h"}
+    assert {pair: duration_range(*pair) for pair in ranges} == ranges
+    assert duration_range(3700, 3800) == "1 h"
 
 
 FAST = ("mira/cifar10", "mira/imagenet100", "corinfomax/imagenet100", "carl/cifar100", "carl/stl10", "mveb/cifar10")
@@ -300,7 +348,12 @@ def test_the_cost_that_a_recipe_states_is_what_is_counted(name):
     experiment = experiments()[name]
     recipe = experiment.recipe()
     steps = NOMINAL_SIZES[experiment.data][0] // recipe.batch_size * recipe.epochs
-    assert f"{count_step_cost(recipe).flops * steps / 1e18:.3g}" == f"{experiment.exaflops:g}"
+    cost = count_step_cost(recipe)
+    assert f"{cost.flops * steps / 1e18:.3g}" == f"{experiment.exaflops:g}"
+    in_float32 = gpus.BYTES_PER_FLOP[recipe.encoder.backbone, recipe.encoder.stem]
+    bytes_per_flop = in_float32 * (1 if recipe.precision == "32" else 0.5)
+    assert cost.moved_bytes / cost.flops == pytest.approx(bytes_per_flop, rel=0.2)
+    assert cost.full_precision_flops < 0.1 * cost.flops
 
 
 def test_devices_share_the_run():
@@ -312,7 +365,7 @@ def test_devices_share_the_run():
 
 
 def test_a_plan_names_the_micro_batch_size_that_fits(monkeypatch):
-    monkeypatch.setitem(GPUS, "T4", Gpu(1, 8.1, 65))
+    monkeypatch.setitem(GPUS, "T4", Gpu(1, 8.1, 65, 320))
     planned = plan(images=9999, recipe="small", batch_size=4096, gpu=["T4"])
     (machine,) = planned.misfits
     assert planned.cost.memory.peak > machine.usable
@@ -327,7 +380,7 @@ def test_a_plan_names_the_micro_batch_size_that_fits(monkeypatch):
 
 
 def test_a_run_that_fits_with_no_micro_batch_size(monkeypatch):
-    monkeypatch.setitem(GPUS, "T4", Gpu(0, 8.1, 65))
+    monkeypatch.setitem(GPUS, "T4", Gpu(0, 8.1, 65, 320))
     assert "no --micro-batch-size helps" in misfit_text(plan(images=999, recipe="small", gpu=["T4"]))
 
 
@@ -436,7 +489,7 @@ def test_the_commands_options_are_those_of_pretrain():
     ],
 )
 def test_the_exit_code_says_whether_the_run_fits(monkeypatch, capsys, arguments, exit_code, message):
-    monkeypatch.setitem(GPUS, "T4", Gpu(4, 8.1, 65))
+    monkeypatch.setitem(GPUS, "T4", Gpu(4, 8.1, 65, 320))
     monkeypatch.setattr("sys.argv", ["infomax", "plan", *arguments])
     actual = 0
     try:

@@ -11,7 +11,7 @@ import torch
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.data.splits import Source, describe_splits
-from infomax.planning.gpus import GPUS, Utilization, papers_utilizations
+from infomax.planning.gpus import GPUS, Utilization, estimate_range, has_small_images, papers_utilizations
 from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import StepCost, count_step_cost
 from infomax.planning.step_time import Timing, time_steps
@@ -291,11 +291,16 @@ def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, named: bool)
         return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
     if recipe.precision == "bf16" and not gpu.has_bf16:
         return Machine(name, memory, usable, fits=False, missing_precision="bf16")
-    peak, runs = gpu.peak(recipe.precision), _similar_runs(recipe)
-    if peak is None or not runs:
+    runs = _similar_runs(recipe)
+    at_peak = gpu.seconds(
+        recipe.precision,
+        flops=cost.flops,
+        full_precision_flops=cost.full_precision_flops,
+        moved_bytes=cost.moved_bytes,
+    )
+    if at_peak is None or not runs:
         return Machine(name, memory, usable, fits=True)
-    seconds = sorted(steps * cost.flops / (peak * run.share) for run in runs)
-    return Machine(name, memory, usable, fits=True, seconds=(seconds[0], seconds[-1]))
+    return Machine(name, memory, usable, fits=True, seconds=estimate_range(steps * at_peak, runs))
 
 
 def _similar_runs(recipe: Recipe) -> tuple[Utilization, ...]:
@@ -306,7 +311,7 @@ def _similar_runs(recipe: Recipe) -> tuple[Utilization, ...]:
     """
     if recipe.precision == "64" or recipe.encoder.backbone == "small":
         return ()
-    return papers_utilizations(recipe.precision)
+    return papers_utilizations(small_images=has_small_images(recipe))
 
 
 def _largest_micro_batch(recipe: Recipe, devices: int, device: str, memory: int) -> int | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
 
 from infomax.methods.base import Progress, Views
 from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm
@@ -87,6 +87,10 @@ class StepCost:
     """FLOPs of the online branch's backward pass, per image."""
     loss_flops: int
     """FLOPs of the loss and its gradient, per step."""
+    full_precision_flops: float
+    """FLOPs of a step that no tensor core takes: products in float32 or float64 that are no convolutions."""
+    moved_bytes: float
+    """Bytes that the operations of a step read and write, as if none were fused."""
     encoder_flops: float
     """FLOPs of the evaluated encoder, for one image of the preprocessing's size."""
     memory: Memory
@@ -130,8 +134,9 @@ def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> S
         method = synchronise_batch_norm(method, torch.device(device))
     flops = FlopCounterMode(display=False, custom_mapping=FACTORISATION_FLOPS)
     fake_tensors = ShapeOnlyTensors(allow_non_fake_inputs=True)
-    with warnings.catch_warnings(action="ignore"), fake_tensors, flops, LiveBytes(device) as live:
-        step = CountedStep(recipe, method.to_empty(device="cpu"), ranks, flops, live)
+    live, traffic = LiveBytes(device), MovedBytes()
+    with warnings.catch_warnings(action="ignore"), fake_tensors, flops, live, traffic:
+        step = CountedStep(recipe, method.to_empty(device="cpu"), ranks, flops, live, traffic)
         if synchronised and device == "cuda":
             step.count_sync_batch_norm()
         step.run(prefetched=device == "cuda")
@@ -147,15 +152,27 @@ class CountedStep:
         ranks: Number of ranks.
         flops: Counter of FLOPs, which is active.
         live: Counter of bytes, which is active.
+        traffic: Counter of what operations read and write, which is active; None does not count it.
     """
 
-    def __init__(self, recipe: Recipe, method: Any, ranks: int, flops: FlopCounterMode, live: "LiveBytes"):
+    def __init__(
+        self,
+        recipe: Recipe,
+        method: Any,
+        ranks: int,
+        flops: FlopCounterMode,
+        live: "LiveBytes",
+        traffic: "MovedBytes | None" = None,
+    ):
         self.recipe, self.method, self.ranks, self.flops, self.live = recipe, method, ranks, flops, live
+        self.traffic = traffic or MovedBytes()
         self.images = -(-recipe.batch_size // ranks)
         self.micro_batch_size = recipe.micro_batch_size or self.images
         self.weight_bytes, self.activation_bytes = live.now, 0
         self.norm_traffic, self.loss_traffic = TrafficCounter(ranks), TrafficCounter(ranks)
         self.flops_by_stage: dict[str, int] = {}
+        self.full_precision_flops_by_stage: dict[str, int] = {}
+        self.bytes_by_stage: dict[str, int] = {}
         self.output_shapes: tuple[Shapes, ...] = ()
 
     def run(self, *, prefetched: bool) -> None:
@@ -219,10 +236,18 @@ class CountedStep:
 
     @contextmanager
     def counting(self, stage: str) -> Iterator[None]:
-        """Stores the FLOPs of the block; if a stage runs more than once, those of its first time."""
-        before = self.flops.get_total_flops()
+        """Stores FLOPs and moved bytes of the block; if a stage runs more than once, those of its first time."""
+        before = self.flops.get_total_flops(), self.traffic.full_precision_flops, self.traffic.moved
         yield
-        self.flops_by_stage.setdefault(stage, self.flops.get_total_flops() - before)
+        self.flops_by_stage.setdefault(stage, self.flops.get_total_flops() - before[0])
+        self.full_precision_flops_by_stage.setdefault(stage, self.traffic.full_precision_flops - before[1])
+        self.bytes_by_stage.setdefault(stage, self.traffic.moved - before[2])
+
+    def sum_stages(self, by_stage: dict[str, int]) -> float:
+        """Returns the sum over a step of what was counted for one microbatch in each stage, and once in the loss."""
+        microbatches = self.images / self.micro_batch_size
+        networks = by_stage["online"] + by_stage["target"] + by_stage["backward"]
+        return microbatches * networks + (microbatches - 1) * by_stage["online"] + by_stage["loss"]
 
     def count_sync_batch_norm(self) -> None:
         """Counts the bytes that torch's SyncBatchNorm sends, because it does not run without a GPU.
@@ -260,6 +285,8 @@ class CountedStep:
             target_flops=flops["target"] / self.micro_batch_size,
             backward_flops=flops["backward"] / self.micro_batch_size,
             loss_flops=flops["loss"],
+            full_precision_flops=self.sum_stages(self.full_precision_flops_by_stage),
+            moved_bytes=self.sum_stages(self.bytes_by_stage),
             encoder_flops=flops["encoder"],
             memory=memory,
             communication=CommunicationBytes(
@@ -327,6 +354,34 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
+class MovedBytes(TorchDispatchMode):
+    """A mode that counts the bytes that operations read and write, and the FLOPs that no tensor core takes.
+
+    Attributes:
+        moved: Bytes of the arguments and results of all operations until now; views of a tensor move nothing.
+        full_precision_flops: FLOPs until now of products in float32 or float64 that are no convolutions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = self.full_precision_flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        arguments = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        results = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        storages = {x.untyped_storage()._cdata for x in arguments}
+        is_view = all(x.untyped_storage()._cdata in storages for x in results) and not func._schema.is_mutable
+        if not results or is_view or "empty" in func.name():
+            return result
+        self.moved += sum(x.nbytes for x in (*arguments, *results))
+        formula = FLOP_FORMULAS.get(func._overloadpacket)
+        if formula is not None and "conv" not in func.name() and results[0].dtype in (torch.float32, torch.float64):
+            self.full_precision_flops += formula(*args, **kwargs, out_val=result)
+        return result
+
+
 def _unfolded_bytes(func: Any, args: Sequence[Any], result: Any) -> int:
     """Returns the bytes that a CPU takes for a moment to multiply a convolution's unfolded input as a matrix.
 
@@ -371,3 +426,5 @@ FACTORISATION_FLOPS = {
     torch.ops.aten.cholesky_inverse: _cholesky_inverse_flops,
 }
 """FLOPs of operations that torch's counter does not know."""
+FLOP_FORMULAS = flop_registry | {operation: shape_wrapper(count) for operation, count in FACTORISATION_FLOPS.items()}
+"""Functions that count the FLOPs of an operation by its arguments, and by its result as ``out_val``."""

@@ -32,7 +32,7 @@ def plan_text(planned: Plan) -> str:
     lines = [f"{name:{width}}{value}" for name, value in rows.items()]
     if planned.this_machine is None or any(gpu.seconds for gpu in planned.gpus):
         cells = [_machine_row(gpu) for gpu in planned.gpus]
-        columns = [f"on {planned.devices}", "memory", "time"]
+        columns = [f"on {planned.devices}", "memory", "time, estimated"]
         lines += ["", make_table(columns, cells, notes=_source_of_times(planned)).text()]
     return "\n".join(lines)
 
@@ -60,13 +60,13 @@ def _format_measured(machine: Machine, planned: Plan) -> str:
     timing, cost = machine.timing, planned.cost
     if timing is None or machine.seconds is None:
         return f"does not fit its {_si(machine.memory)}B"
-    step = f"{_duration(timing.seconds_per_step)} a step"
+    step = f"{duration(timing.seconds_per_step)} a step"
     measurement = f"measured on {timing.steps} of them"
     if timing.images < cost.images:
         measurement = f"put together from {timing.steps} steps of {timing.images} images and the loss of {cost.images}"
-    reading = f", {_duration(timing.reading_seconds)} to read its images" if timing.reading_seconds else ""
-    scoring = f"; {_duration(timing.scoring_seconds)} for the scores on the way" if timing.scoring_seconds else ""
-    return f"{_duration(machine.seconds[0])}: {step}, {measurement}{reading}{scoring}"
+    reading = f", {duration(timing.reading_seconds)} to read its images" if timing.reading_seconds else ""
+    scoring = f"; {duration(timing.scoring_seconds)} for the scores on the way" if timing.scoring_seconds else ""
+    return f"about {duration(machine.seconds[0])}: {step}, {measurement}{reading}{scoring}"
 
 
 def _machine_row(machine: Machine) -> list[str]:
@@ -77,13 +77,12 @@ def _machine_row(machine: Machine) -> list[str]:
     elif not machine.fits:
         time = "does not fit"
     elif machine.seconds is not None:
-        low, high = (_duration(x) for x in machine.seconds)
-        time = low if low == high else f"{low} to {high}"
+        time = f"about {duration_range(*machine.seconds)}"
     return [machine.name, f"{machine.memory / 1e9:.0f} GB", time]
 
 
 def _source_of_times(planned: Plan) -> list[str]:
-    """Returns a note on what the times on GPUs are computed from."""
+    """Returns notes on what the times on GPUs are computed from."""
     if planned.recipe.encoder.backbone == "small":
         return ["A GPU waits for a network as small as this: how long it takes there is not known."]
     if not planned.utilizations:
@@ -91,10 +90,10 @@ def _source_of_times(planned: Plan) -> list[str]:
     shares = sorted(run.share for run in planned.utilizations)
     share = " to ".join(dict.fromkeys(f"{100 * share:.0f}" for share in (shares[0], shares[-1])))
     runs = sorted({f"{run.source}, {run.hardware}" for run in planned.utilizations})
-    precision = "full" if planned.recipe.precision == "32" else "half"
     return [
-        f"Time at {share} % of the peak rate, which is what the papers' own runs reached in {precision} "
-        f"precision ({'; '.join(runs)}); infomax itself has not been measured on these."
+        "Estimated, not measured: infomax itself has not been timed on these. A step's FLOPs and the bytes that it "
+        "moves are counted, and taken at the rates of the data sheets.",
+        f"Of these rates the papers' own runs on such images reached {share} % ({'; '.join(runs)}).",
     ]
 
 
@@ -109,9 +108,38 @@ def _si(x: float) -> str:
     return f"{x / 1000**power:.3g} {' kMGTPEZ'[power]}".rstrip() + ("" if power else " ")
 
 
-def _duration(seconds: float) -> str:
-    """Formats a time in the largest unit that it fills."""
-    for unit, size in (("days", 2 * 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= size:
-            return f"{seconds / (86400 if unit == 'days' else size):.3g} {unit}"
-    return f"{1000 * seconds:.3g} ms"
+UNITS = (
+    ("years", 2 * 365 * 86400, 365 * 86400),
+    ("days", 2 * 86400, 86400),
+    ("h", 3600, 3600),
+    ("min", 60, 60),
+    ("s", 1, 1),
+    ("ms", 0, 0.001),
+)
+"""Units of time: the name, the shortest time that is given in it, in seconds, and its own length in seconds."""
+
+
+def duration(seconds: float) -> str:
+    """Formats a time with two digits, in the largest unit that it fills."""
+    unit, size = _unit(seconds)
+    return f"{_digits(seconds / size, 2)} {unit}"
+
+
+def duration_range(low: float, high: float) -> str:
+    """Formats a range of estimated times, in seconds, as "2 to 5 h": with one digit below ten, and two above."""
+    unit, size = _unit(high)
+    if low < size:
+        low_unit, low_size = _unit(low)
+        return f"{_digits(low / low_size, 1)} {low_unit} to {_digits(high / size, 1 if high < 10 * size else 2)} {unit}"
+    low_text, high_text = (_digits(x, 1 if x < 10 else 2) for x in (low / size, high / size))
+    return f"{low_text} to {high_text} {unit}" if low_text != high_text else f"{high_text} {unit}"
+
+
+def _unit(seconds: float) -> tuple[str, float]:
+    """Returns the largest unit that a time fills, and its length in seconds."""
+    return next((unit, size) for unit, shortest, size in UNITS if seconds >= shortest)
+
+
+def _digits(x: float, count: int) -> str:
+    """Formats a number with so many significant digits, without an exponent."""
+    return f"{float(f'{x:.{count - 1}e}'):,.10g}"

@@ -57,7 +57,7 @@ def recipe_table(experiments: Sequence[Experiment], *, gpu: str) -> Table:
     header = ["", "data", "encoder", "epochs", "batch", "EFLOP", f"h, 1 {gpu}", "linear top-1", "in"]
     notes = (
         "EFLOP: 1e18 floating-point operations of the whole training.",
-        f"h: of arithmetic on one {gpu}, at the shares of the peak rate that the papers' own runs reached.",
+        f"h: estimated for one {gpu}, at the shares of its data sheet's rates that the papers' own runs reached.",
         "Whether a run fits its memory says infomax plan.",
         "?: hard to read in the paper. infomax recipes NAME prints one in full.",
     )
@@ -69,7 +69,7 @@ def _recipe_row(experiment: Experiment, gpu: str) -> list[str]:
     recipe, main = experiment.recipe(), experiment.main_number
     cost = "" if experiment.exaflops is None else f"{experiment.exaflops:g}"
     hours = training_hours(experiment, gpu) or ()
-    time = " to ".join(dict.fromkeys(f"{x:.2g}" if x < 10 else f"{x:.0f}" for x in hours))
+    time = " to ".join(dict.fromkeys(f"{x:.1g}" if x < 10 else f"{float(f'{x:.1e}'):.0f}" for x in hours))
     source, score = "", ""
     if main is not None:
         source = f"{main.table.paper} {main.table.number}"
