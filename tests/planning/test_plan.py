@@ -65,6 +65,8 @@ def few_real_steps(monkeypatch):
     """Lets a plan measure as few steps as possible, and whole ones, however busy the machine is."""
     monkeypatch.setattr(step_time, "MEASURED_SECONDS", 0.05)
     monkeypatch.setattr(step_time, "LONGEST_STEP", 1e9)
+    monkeypatch.setattr(step_time, "LONGEST_LOSS", 1e9)
+    monkeypatch.setattr(step_time, "FIRST_STEP_IMAGES", 8)
 
 
 # FLOPs
@@ -326,6 +328,7 @@ def test_an_estimate_is_no_more_certain_than_its_runs():
     runs = [gpus.Utilization("a paper", "1 T4", share) for share in (0.5, 0.2)]
     assert gpus.estimate_range(10, tuple(runs)) == pytest.approx((20, 50))
     assert gpus.estimate_range(10, tuple(runs[:1])) == pytest.approx((20 / 1.5, 20 * 1.5))
+    assert gpus.estimate_range(10, tuple(runs), operations=4e6) == pytest.approx((40, 60))  # the GPU waits for them
 
 
 def test_times_have_no_more_digits_than_are_known():
@@ -354,11 +357,13 @@ def test_the_cost_that_a_recipe_states_is_what_is_counted(name):
     bytes_per_flop = in_float32 * (1 if recipe.precision == "32" else 0.5)
     assert cost.moved_bytes / cost.flops == pytest.approx(bytes_per_flop, rel=0.2)
     assert cost.full_precision_flops < 0.1 * cost.flops
+    assert cost.operations >= gpus.FEWEST_OPERATIONS
 
 
 def test_devices_share_the_run():
     one, four = (plan(images=9999, method="carl", recipe="cifar10", gpu=["A100"], devices=n) for n in (1, 4))
-    assert four.gpus[0].seconds == pytest.approx([x / 4 for x in one.gpus[0].seconds], rel=1e-3)
+    quarter = one.gpus[0].seconds[0] / 4  # each device reads all weights, whatever its share of the images
+    assert quarter < four.gpus[0].seconds[0] < 1.5 * quarter
     assert four.cost.images == 64
     assert four.cost.memory.peak < one.cost.memory.peak
     assert "by each of 4 devices" in plan_text(four)
@@ -409,7 +414,7 @@ def test_a_plan_for_this_machine(few_real_steps):
     assert timing.reading_seconds == 0
     assert timing.scoring_seconds > 0
     assert planned.this_machine.seconds[0] == planned.steps * timing.seconds_per_step + timing.scoring_seconds
-    assert "measured on 3 of them" in plan_text(planned) or timing.steps > 3
+    assert f"measured on {timing.steps} of them" in plan_text(planned)
 
 
 @pytest.fixture
@@ -428,6 +433,7 @@ def test_the_time_of_a_long_step_is_extrapolated_from_short_ones(few_real_steps,
     assert (whole.images, whole.step_seconds) == (64, pytest.approx(cost.flops / 1e9))
     for longest, tolerance in ((0.0, 1e-3), (1.0, 1e-9)):  # the loss is extrapolated from 8 images; measured for 64
         monkeypatch.setattr(step_time, "LONGEST_STEP", longest)
+        monkeypatch.setattr(step_time, "LONGEST_LOSS", longest)
         extrapolated = time_steps(recipe, cost, device=CPU)
         assert (extrapolated.images, extrapolated.step_seconds) == (8, pytest.approx(cost.flops / 1e9, rel=tolerance))
 

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from functools import cache
 from math import sqrt
 
+from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.papers.published import Number, find_numbers
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.registry import experiments
 from infomax.recipes.schema import Recipe
 
 LARGEST_SMALL_VIEW = 64  # pixels; runs on CIFAR and Tiny ImageNet, which lie in memory
+LAUNCH_SECONDS = 10e-6  # about what Python and the driver take to start an operation, during which a fast GPU waits
+FEWEST_OPERATIONS = 475  # of a step of a ResNet-18, the smallest encoder of the papers
 LEAST_MARGIN = 1.5  # an estimate may be too long or too short by this factor, however well the papers' runs agree
 
 
@@ -153,19 +156,22 @@ def _seconds_at_peak(experiment: Experiment, gpu: Gpu, precision: str) -> float 
     return gpu.seconds(precision, flops=flops, full_precision_flops=0, moved_bytes=flops * bytes_per_flop * scale)
 
 
-def estimate_range(seconds_at_peak: float, runs: tuple[Utilization, ...]) -> tuple[float, float]:
+def estimate_range(
+    seconds_at_peak: float, runs: tuple[Utilization, ...], *, operations: float = 0
+) -> tuple[float, float]:
     """Returns the shortest and the longest time that a run is likely to take, in seconds.
 
     They are those at the highest and the lowest utilization of similar runs, but at least a factor of
-    :data:`LEAST_MARGIN` above and below the time between them.
+    :data:`LEAST_MARGIN` above and below the time between them. No time is shorter than to start all operations takes.
 
     Args:
         seconds_at_peak: Its time at the GPU's peak rates.
         runs: Runs like it; not empty.
+        operations: Number of operations that are started one after the other.
     """
     low, high = (seconds_at_peak / choose(run.share for run in runs) for choose in (max, min))
-    middle = sqrt(low * high)
-    return min(low, middle / LEAST_MARGIN), max(high, middle * LEAST_MARGIN)
+    middle, launches = sqrt(low * high), operations * LAUNCH_SECONDS
+    return max(min(low, middle / LEAST_MARGIN), launches), max(high, middle * LEAST_MARGIN, launches * LEAST_MARGIN)
 
 
 def training_hours(experiment: Experiment, gpu: str) -> tuple[float, float] | None:
@@ -182,5 +188,7 @@ def training_hours(experiment: Experiment, gpu: str) -> tuple[float, float] | No
     at_peak = _seconds_at_peak(experiment, GPUS[gpu], recipe.precision)
     if at_peak is None:
         return None
-    low, high = estimate_range(at_peak, papers_utilizations(small_images=has_small_images(recipe)))
+    runs = papers_utilizations(small_images=has_small_images(recipe))
+    images = NOMINAL_SIZES[experiment.data][0] if experiment.data in NOMINAL_SIZES else 0
+    low, high = estimate_range(at_peak, runs, operations=FEWEST_OPERATIONS * recipe.steps(images))
     return low / 3600, high / 3600

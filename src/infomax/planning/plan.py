@@ -300,7 +300,13 @@ def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, named: bool)
     )
     if at_peak is None or not runs:
         return Machine(name, memory, usable, fits=True)
-    return Machine(name, memory, usable, fits=True, seconds=estimate_range(steps * at_peak, runs))
+    return Machine(
+        name,
+        memory,
+        usable,
+        fits=True,
+        seconds=estimate_range(steps * at_peak, runs, operations=steps * cost.operations),
+    )
 
 
 def _similar_runs(recipe: Recipe) -> tuple[Utilization, ...]:

@@ -91,6 +91,8 @@ class StepCost:
     """FLOPs of a step that no tensor core takes: products in float32 or float64 that are no convolutions."""
     moved_bytes: float
     """Bytes that the operations of a step read and write, as if none were fused."""
+    operations: float
+    """Number of these operations."""
     encoder_flops: float
     """FLOPs of the evaluated encoder, for one image of the preprocessing's size."""
     memory: Memory
@@ -173,6 +175,7 @@ class CountedStep:
         self.flops_by_stage: dict[str, int] = {}
         self.full_precision_flops_by_stage: dict[str, int] = {}
         self.bytes_by_stage: dict[str, int] = {}
+        self.operations_by_stage: dict[str, int] = {}
         self.output_shapes: tuple[Shapes, ...] = ()
 
     def run(self, *, prefetched: bool) -> None:
@@ -237,11 +240,13 @@ class CountedStep:
     @contextmanager
     def counting(self, stage: str) -> Iterator[None]:
         """Stores FLOPs and moved bytes of the block; if a stage runs more than once, those of its first time."""
-        before = self.flops.get_total_flops(), self.traffic.full_precision_flops, self.traffic.moved
+        traffic = self.traffic
+        before = self.flops.get_total_flops(), traffic.full_precision_flops, traffic.moved, traffic.operations
         yield
         self.flops_by_stage.setdefault(stage, self.flops.get_total_flops() - before[0])
-        self.full_precision_flops_by_stage.setdefault(stage, self.traffic.full_precision_flops - before[1])
-        self.bytes_by_stage.setdefault(stage, self.traffic.moved - before[2])
+        self.full_precision_flops_by_stage.setdefault(stage, traffic.full_precision_flops - before[1])
+        self.bytes_by_stage.setdefault(stage, traffic.moved - before[2])
+        self.operations_by_stage.setdefault(stage, traffic.operations - before[3])
 
     def sum_stages(self, by_stage: dict[str, int]) -> float:
         """Returns the sum over a step of what was counted for one microbatch in each stage, and once in the loss."""
@@ -287,6 +292,7 @@ class CountedStep:
             loss_flops=flops["loss"],
             full_precision_flops=self.sum_stages(self.full_precision_flops_by_stage),
             moved_bytes=self.sum_stages(self.bytes_by_stage),
+            operations=self.sum_stages(self.operations_by_stage),
             encoder_flops=flops["encoder"],
             memory=memory,
             communication=CommunicationBytes(
@@ -359,12 +365,13 @@ class MovedBytes(TorchDispatchMode):
 
     Attributes:
         moved: Bytes of the arguments and results of all operations until now; views of a tensor move nothing.
+        operations: Number of operations that moved them.
         full_precision_flops: FLOPs until now of products in float32 or float64 that are no convolutions.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.moved = self.full_precision_flops = 0
+        self.moved = self.operations = self.full_precision_flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -375,6 +382,7 @@ class MovedBytes(TorchDispatchMode):
         is_view = all(x.untyped_storage()._cdata in storages for x in results) and not func._schema.is_mutable
         if not results or is_view or "empty" in func.name():
             return result
+        self.operations += 1
         self.moved += sum(x.nbytes for x in (*arguments, *results))
         formula = FLOP_FORMULAS.get(func._overloadpacket)
         if formula is not None and "conv" not in func.name() and results[0].dtype in (torch.float32, torch.float64):
