@@ -30,10 +30,8 @@ from infomax.runtime.options import option_fields
 from infomax.runtime.ranks import device_of, rank_from_environment
 from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import note, show
-from infomax.runtime.threads import threads_within_quota
 
 
-@threads_within_quota()
 def evaluate(
     protocol: str | ProtocolOptions,
     encoder: str | PathLike[str],
@@ -262,13 +260,21 @@ class EvaluationRequest:
         """
         with importing_torch():
             from infomax.runtime.collectives import rank
+        from infomax.runtime.spinning import considerate_threads
 
+        with considerate_threads():
+            yield from self._computed_rows(opened, command, is_first_rank=rank() == 0)
+
+    def _computed_rows(
+        self, opened: Sequence[OpenedData], command: str | None, is_first_rank: bool
+    ) -> Iterator[ResultRow]:
+        """Yields the rows of :meth:`rows`."""
         encoder: Any = self.encoder
         if self.protocol.open_encoder is not None:
             with _machine_failures_described():
                 encoder = self.protocol.open_encoder(encoder, self.options, self.evaluation)
         for data in opened:
-            if rank() == 0:
+            if is_first_rank:
                 notes_alone = self.evaluation.quiet or not self.options.uses_labels
                 for line in describe_splits(data.source, to_train=False, notes_alone=notes_alone):
                     show(line, file=sys.stderr)
@@ -279,7 +285,7 @@ class EvaluationRequest:
                 if row is None:
                     break
                 row = replace(row, **self._origin(row, data), command=command)
-                if self.out is not None and rank() == 0:
+                if self.out is not None and is_first_rank:
                     if (file := row.write_beside(self.out)) is not None:
                         note(f"the images of each cluster are listed in {file}")
                     append_result(self.out, row)

@@ -22,8 +22,8 @@ from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.memory import machine_memory
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
+from infomax.runtime.spinning import considerate_threads
 from infomax.runtime.text import show
-from infomax.runtime.threads import threads_within_quota
 from infomax.training.prepare import check_batch, choose_recipe
 
 # Shares of the memory that tensors may take. MIRA's runs took 1.3 times the memory that is counted here (Table 8),
@@ -182,7 +182,7 @@ def plan(
     return make_plan(pick(PlanOptions, locals()))
 
 
-@threads_within_quota()
+@considerate_threads()
 def make_plan(options: PlanOptions) -> Plan:
     """Computes what a run will cost; see :func:`plan` for what it returns and raises."""
     for name in options.gpu:

@@ -12,9 +12,6 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-# Turns of the loop in which a thread of GNU's OpenMP looks for work before it sleeps: some microseconds, which bridge
-# the gaps between the operations of a step.
-SPIN_COUNT = 1_000
 BLOCK_TIME = 1  # milliseconds that a thread of LLVM's or Intel's OpenMP looks for work before it sleeps
 COUNT_VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
 """A user who has set one of these has chosen the number of threads."""
@@ -32,7 +29,7 @@ def available_cores() -> float:
     number = str(sys._xoptions.get("cpu_count") or os.environ.get("PYTHON_CPU_COUNT", ""))
     if number.isdecimal() and int(number) > 0:
         return float(number)
-    return min(float(_cores_to_run_on()), _own_quota())
+    return min(float(cores_to_run_on()), _own_quota())
 
 
 def core_count() -> int:
@@ -40,7 +37,7 @@ def core_count() -> int:
     return max(1, math.ceil(available_cores()))
 
 
-def _cores_to_run_on() -> int:
+def cores_to_run_on() -> int:
     """Returns the number of cores that the system lets this process run on, whatever its quota."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -117,7 +114,7 @@ def cores_of_this_process() -> int:
 
 def describe_quota() -> str | None:
     """Returns one line on the cores that a quota leaves of those that OpenMP counts; None if it leaves all."""
-    if (quota := _own_quota()) >= (cores := _cores_to_run_on()):
+    if (quota := _own_quota()) >= (cores := cores_to_run_on()):
         return None
     return (
         f"a quota leaves {quota:.3g} of {cores} cores (cgroup); threads and workers are no more than {core_count()}, "
@@ -138,10 +135,10 @@ def set_thread_variables() -> None:
 def _thread_variables() -> dict[str, str]:
     """Returns the variables to set, none of a kind of which the user has set one."""
     variables = {}
-    if user_chose_no_thread_count() and core_count() < _cores_to_run_on():
+    if user_chose_no_thread_count() and core_count() < cores_to_run_on():
         variables["OMP_NUM_THREADS"] = str(core_count())
     if not any(name in user_environment() for name in WAIT_VARIABLES):  # GNU's OpenMP, and LLVM's and Intel's
-        variables |= {"GOMP_SPINCOUNT": str(SPIN_COUNT), "KMP_BLOCKTIME": str(BLOCK_TIME)}
+        variables["KMP_BLOCKTIME"] = str(BLOCK_TIME)
     return variables
 
 

@@ -1,0 +1,150 @@
+"""Lets OpenMP's threads spin while they wait for each other if the machine is idle, and sleep if it is busy.
+
+A thread of GNU's OpenMP, which torch's wheels for Linux bring along, looks for work for some milliseconds before it
+sleeps. On an idle machine that is fast: work comes within microseconds. If there is other work, the thread keeps a core
+from the thread that it waits for, and a step takes many times as long.
+
+How long threads look is fixed when OpenMP is loaded, with one exception: if a process has more threads of OpenMP than
+cores, they sleep almost at once. So threads that do nothing but exist switch between both. Results do not change, as
+the number of threads that compute stays the same.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infomax.runtime.threads import WAIT_VARIABLES, cores_to_run_on, threads_within_quota, user_environment
+
+TRIAL, INTERVAL = 0.2, 0.5  # seconds of spinning until it is seen whether threads waited for cores; first, and later
+BUSY_SHARE = 0.05  # of these seconds; if a thread waited longer, the machine is busy
+FIRST_REST, LONGEST_REST = 1.0, 16.0  # seconds of sleeping until the next trial
+MAX_HOLDERS = 16
+GRAIN = 2**16  # elements of a vector for each thread, enough for torch to use all threads
+_holders: "list[_Holder]" = []
+
+
+class _Holder(threading.Thread):
+    """A thread that lets OpenMP start threads for it and keeps them until it ends; none of them does anything."""
+
+    def __init__(self) -> None:
+        super().__init__(name="infomax-openmp-holder", daemon=True)
+        self.is_ready, self.may_end = threading.Event(), threading.Event()
+
+    def run(self) -> None:
+        import torch
+
+        torch.zeros(GRAIN * torch.get_num_threads()).add_(1)
+        self.is_ready.set()
+        self.may_end.wait()
+
+
+def sleep_while_waiting() -> None:
+    """Lets OpenMP's threads sleep as soon as they wait."""
+    import torch
+
+    count = _holder_count(torch.get_num_threads()) - len(_holders)
+    _holders.extend(_Holder() for _ in range(count))
+    for holder in _holders[-count:] if count > 0 else ():
+        holder.start()
+        holder.is_ready.wait()
+
+
+def spin_while_waiting() -> None:
+    """Lets OpenMP's threads look for work before they sleep, as long as its variables say."""
+    while _holders:
+        holder = _holders.pop()
+        holder.may_end.set()
+        holder.join()  # OpenMP's threads end with it
+
+
+def _holder_count(threads: int) -> int:
+    """Returns how many holders make more threads of OpenMP than there are cores; each brings all threads but itself."""
+    return max(0, cores_to_run_on() - threads) // (threads - 1) + 1
+
+
+def can_switch() -> bool:
+    """Returns whether it is infomax's to decide how threads wait.
+
+    It is not if there is one thread, if the user has set how threads wait or a limit of their number, or if there are
+    so few threads for the cores that many holders would be needed.
+    """
+    import torch
+
+    threads, users = torch.get_num_threads(), user_environment()
+    if threads == 1 or any(name in users for name in (*WAIT_VARIABLES, "OMP_THREAD_LIMIT")):
+        return False
+    return _holder_count(threads) <= MAX_HOLDERS
+
+
+def waiting_seconds() -> dict[str, float]:
+    """Returns for each thread of this process how long it was ready to run and had no core; Linux alone tells that."""
+    seconds = {}
+    if os.path.exists("/proc/self/schedstat"):
+        for task in Path("/proc/self/task").iterdir():
+            try:
+                seconds[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
+            except OSError:  # the thread has ended
+                continue
+    return seconds
+
+
+class _Watcher(threading.Thread):
+    """A thread that lets OpenMP's threads spin as long as the machine is idle, and tries after a while if it is.
+
+    While threads sleep, nothing tells whether they could as well spin. So they spin for a moment; if one of them waited
+    for a core, they sleep again, and the next trial comes later.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="infomax-openmp-watcher", daemon=True)
+        self._stop_event = threading.Event()
+
+    def run(self) -> None:
+        rest = FIRST_REST
+        while not self._stop_event.wait(rest):
+            spin_while_waiting()
+            seconds = self._seconds_until_busy()
+            sleep_while_waiting()
+            rest = FIRST_REST if seconds > FIRST_REST else min(2 * rest, LONGEST_REST)
+
+    def _seconds_until_busy(self) -> float:
+        """Waits until the machine is busy or the watcher is to end, and returns how long that took."""
+        begin, interval = time.perf_counter(), TRIAL
+        while True:
+            before, since = waiting_seconds(), time.perf_counter()
+            if self._stop_event.wait(interval):
+                return 0.0
+            now, interval = time.perf_counter(), INTERVAL
+            waited = (seconds - before.get(name, seconds) for name, seconds in waiting_seconds().items())
+            if max(waited, default=0.0) > BUSY_SHARE * (now - since):
+                return now - begin
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._stop_event.set()
+        self.join()
+
+
+@contextmanager
+def considerate_threads() -> Iterator[None]:
+    """Keeps torch's threads within the quota, and lets them spin only while the machine is idle, until the block ends.
+
+    Does nothing if an outer block does it.
+    """
+    with threads_within_quota():
+        if _holders or any(isinstance(thread, _Watcher) for thread in threading.enumerate()) or not can_switch():
+            yield
+            return
+        sleep_while_waiting()
+        watcher = _Watcher()
+        if waiting_seconds():
+            watcher.start()
+        try:
+            yield
+        finally:
+            if watcher.is_alive():
+                watcher.stop()
+            spin_while_waiting()
