@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from infomax.cli.command import Command
 from infomax.planning.options import PlanOptions
@@ -11,6 +12,9 @@ from infomax.runtime.ranks import is_first_rank, rank_from_environment
 from infomax.runtime.stages import Stage, importing_torch
 from infomax.runtime.text import show
 from infomax.training.options import PretrainOptions, RecipeOptions, ReplayOptions, ViewsOptions
+
+if TYPE_CHECKING:
+    from infomax.runs.run_folder import Run
 
 
 def _check_names(options: RecipeOptions | ViewsOptions) -> str:
@@ -38,7 +42,16 @@ def pretrain(options: PretrainOptions) -> None:
         if run.collapsed:
             show(f"{run.path} is done, but its encoder has collapsed: all images have the same representation")
         else:
-            show(f"{run.path} is done; infomax evaluate knn {run.path} says how good the encoder is")
+            show(f"{run.path} is done; {_what_is_next(run)}")
+
+
+def _what_is_next(run: "Run") -> str:
+    """Returns words for what a user can do with a finished run; without labels, clusters are all that it has."""
+    if not run.config.get("no_labels_reason"):
+        return f"infomax evaluate knn {run.path} says how good the encoder is"
+    if run.location.data.startswith(("hf-stream:", "wds:")):  # streams, whose images cannot be counted off
+        return f"infomax evaluate knn {run.path} --data LABELLED says how good the encoder is"
+    return f"infomax evaluate cluster {run.path} lists which images belong together"
 
 
 def plan(options: PlanOptions) -> None:

@@ -8,7 +8,7 @@ from infomax.evaluation.result_row import Condition, ResultRow, RowField, Score,
 from infomax.evaluation.rows import ClusterListsRow
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 
-NEAREST, SHOWN_CLUSTERS, SHOWN_NAME = 3, 20, 24  # images of a cluster, clusters, and characters of an image's name
+NEAREST, SHOWN_CLUSTERS, SHOWN_NAME = 3, 20, 18  # images of a cluster, clusters, and characters of an image's name
 
 
 def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str] = ()) -> Table:
@@ -50,7 +50,7 @@ def lists_table(row: ResultRow) -> Table | None:
     title = f"{len(lines)} clusters of {row.representation}, the largest first"
     smaller = len(lines) - SHOWN_CLUSTERS
     notes = [f"and {smaller} smaller ones"] if smaller > 0 else []
-    columns = ["cluster: the images nearest to its centre", "images", "mean distance"]
+    columns = ["cluster: the images nearest to its centre", "images", "distance"]
     return make_table(columns, lines[:SHOWN_CLUSTERS], title=title, notes=notes)
 
 

@@ -99,10 +99,9 @@ def _lists(
     if clusters > len(names):
         raise ValueError(f"--clusters must be at most the number of images, {len(names)}, but is {clusters}")
     if rank() == 0:
-        chosen = f"{clusters} clusters"
-        if options.clusters is None:
-            chosen += ", the root of half the number of images; --clusters says otherwise"
-        note(f"{source.name}: images are listed by cluster, not compared with classes ({reason}): {chosen}")
+        default = ", the root of half the number of images (--clusters says otherwise)"
+        chosen = f"{clusters} clusters{default if options.clusters is None else ''}"
+        note(f"{source.name}: {chosen}; they are listed, not compared with classes: {reason}")
     start = time.perf_counter()
     representation = represent(encoder, evaluation)
     features = torch.cat([representation.features(images, "images") for images in parts])
