@@ -51,11 +51,17 @@ class DataOptions:
             recipe: Name of the recipe, for the message, if there are several.
 
         Raises:
-            ValueError: if neither names any images. Nothing stands in for those that a user forgot.
+            ValueError: if neither names any images, or data are images themselves. Nothing stands in for those that a
+                user forgot.
         """
         data = default if self.data is None else self.data
         if data is None:
             raise ValueError(f"--data is missing{f' for {recipe}' if recipe else ''}: {WAYS_TO_NAME_DATA}")
+        if not isinstance(data, str):
+            raise ValueError(
+                f"--data must name images, as a folder does, but is of type {type(data).__name__}; the paths of single "
+                "files can stand in a text file, one on each line"
+            )
         return data
 
     def location(self, default: str | None) -> "DataLocation":

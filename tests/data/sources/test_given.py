@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+import infomax
 from infomax.data.decoding import Decoding
 from infomax.data.images import PillowImages
 from infomax.data.sources.given import open_given
@@ -201,3 +202,9 @@ def test_files_of_the_command_are_refused_in_one_line_too(photos, data, message)
     (photos.parent / "notes.md").write_text("# notes")
     with pytest.raises(ValueError, match=f"^--data {data}: .*{message}"):
         open_source(data)
+
+
+@pytest.mark.parametrize("name", ["pretrain", "views", "plan"])
+def test_functions_that_take_the_name_of_images_alone_say_so(photos, name):
+    with pytest.raises(ValueError, match="^data= must name images, as a folder does, but is of type list; .* file"):
+        getattr(infomax, name)(data=files(photos), **({"out": "x"} if name == "pretrain" else {}))
