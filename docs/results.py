@@ -5,6 +5,7 @@ python docs/results.py photographs runs/c10-*       after pretraining and `evalu
 python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs/results/reproduction.json
 python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
+python benchmarks/start.py                          docs/results/start.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
                                                     speed.py
@@ -17,6 +18,7 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+from infomax.data.splits import counted
 from infomax.reporting.tables import make_table
 
 DOCS = Path(__file__).parent
@@ -284,6 +286,20 @@ PIPELINES = {
 }
 
 
+def start_table() -> str:
+    kept = json.loads((KEPT / "start.json").read_text())
+    rows = []
+    for row in kept["rows"]:
+        first_line = "" if row["first_line"] is None else f"{row['first_line']:.2f}"
+        rows.append([row["name"], first_line, row["result"], f"{row['seconds']:.1f}", f"{row['ratio']:.2f}"])
+    repeats = max(row["repeats"] for row in kept["rows"])
+    return (
+        f"{markdown(['from Enter to', 'first line, s', 'then', 's', 'times import torch'], rows)}\n\n"
+        f"Medians of {counted(repeats, 'turn')}, in each of which all commands run once; the ratio is within a turn. "
+        f"Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
 def views_table() -> str:
     kept = json.loads((KEPT / "views.json").read_text())
     rows = []
@@ -512,6 +528,7 @@ TABLES = {
     "knn": (MEASUREMENTS / "evaluation.md", knn_table),
     "logistic": (MEASUREMENTS / "evaluation.md", logistic_table),
     "probes": (MEASUREMENTS / "evaluation.md", probes_table),
+    "start": (MEASUREMENTS / "start.md", start_table),
     "views": (MEASUREMENTS / "views.md", views_table),
     "opening": (MEASUREMENTS / "views.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
