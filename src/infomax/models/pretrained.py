@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, Preprocessing
 from infomax.models.encoders import Encoder, load_encoder
 from infomax.models.state_dicts import UNUSED, leave_out, load_all_weights, load_resnet, read_weights
+from infomax.runtime.hub import hub_or_cache, why_not_fetched
 from infomax.runtime.near_names import missing_path
 from infomax.runtime.stages import Stage
 
@@ -112,7 +114,7 @@ def _unknown_model(problem: str, name: str, names: Iterable[str]) -> ValueError:
 
 def _not_fetched(name: str, error: Exception) -> ValueError:
     """Makes the error for weights that could not be fetched."""
-    reason = f"{type(error).__name__}: {_one_line(error)[:300]}"
+    reason = why_not_fetched() or f"{type(error).__name__}: {_one_line(error)[:300]}"
     return ValueError(f"the weights could not be fetched ({reason}); {name}@FILE takes them from a file")
 
 
@@ -135,10 +137,11 @@ def _load_weights_from(location: str, backbone: nn.Module, heads: Iterable[str],
 
 def _open_timm(name: str) -> Encoder:
     """Opens ``NAME`` or ``NAME@FILE`` by timm."""
-    import timm
-    from timm.data import resolve_model_data_config
-
     name, at, location = name.partition("@")
+    with hub_or_cache(needed=not at):
+        import timm
+        from timm.data import resolve_model_data_config
+
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise _unknown_model("no timm model", architecture, timm.list_models())
@@ -220,7 +223,8 @@ class _Pooled(nn.Module):
 def _open_hugging_face(name: str) -> Encoder:
     """Opens a model of the package transformers."""
     try:
-        transformers = import_module("transformers")
+        with hub_or_cache(needed=not Path(name).exists() and find_spec("transformers") is not None):
+            transformers = import_module("transformers")
     except ImportError as error:
         raise ValueError("needs the package transformers; pip install transformers") from error
     try:
@@ -229,7 +233,7 @@ def _open_hugging_face(name: str) -> Encoder:
             name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # of many kinds, and with many lines
-        reason = f"{type(error).__name__}: {_one_line(error)[:300]}"
+        reason = why_not_fetched() or f"{type(error).__name__}: {_one_line(error)[:300]}"
         raise ValueError(
             f"is no local model, and could not be fetched ({reason}); hf:./folder "
             "takes config.json, preprocessor_config.json and model.safetensors from a folder"

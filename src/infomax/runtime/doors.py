@@ -100,3 +100,8 @@ def resumed_by(words: str) -> Generator[None]:
 def resume_words() -> str:
     """Returns the words by which a user goes on with a training that is stopped: an option, or a command."""
     return _resume_words.get()
+
+
+def is_command() -> bool:
+    """Returns whether a command line is being carried out, and not a program that calls infomax."""
+    return _door.get() == "command"

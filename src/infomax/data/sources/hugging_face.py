@@ -25,6 +25,7 @@ from infomax.data.sources.label_values import LabelValues, read_labels
 from infomax.data.sources.split_names import IMAGE_COLUMNS, LABEL_COLUMNS, choose_column, choose_splits, role_of
 from infomax.data.splits import Source, counted, listed, shown_name
 from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count
+from infomax.runtime.hub import hub_or_cache
 
 MAX_CLASS_NAME = 256  # characters; longer strings are captions, and no names of classes
 DATA_SUFFIXES = (".parquet", ".arrow", ".csv", ".tsv", ".json", ".jsonl", ".tar", ".zip")
@@ -180,7 +181,8 @@ def open_hugging_face(data: str, name: str, *, stream: bool) -> Source:
         ValueError: if the data set cannot be opened, its column of images or its splits are not clear, or it is a
             stream of unknown length.
     """
-    hugging_face = import_optional("datasets")
+    with hub_or_cache(needed=not Path(name.partition("#")[0]).exists()):
+        hugging_face = import_optional("datasets")
     name, image_count = split_image_count(name)
     path, _, config = (name, "", "") if Path(name).exists() else name.partition(":")
     if not path:
