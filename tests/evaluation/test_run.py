@@ -71,7 +71,8 @@ def test_few_shot_and_cluster(infomax, trained):
     assert last(trained / "b")[0]["representation"] == "trained encoder"  # no prototypes
 
 
-def test_cluster_of_images_without_labels_prints_and_keeps_lists(infomax, trained):
+def test_cluster_of_images_without_labels_prints_and_keeps_lists(infomax, trained, monkeypatch):
+    monkeypatch.setattr("infomax.runtime.stages.BEGIN_AFTER", 0.0)  # seconds
     np.save(trained / "unlabelled.npy", np.random.default_rng(0).integers(0, 255, (30, 8, 8), np.uint8))
     code, out, err = infomax("evaluate", "cluster", "a", "--data", "unlabelled.npy")
     assert code == 0
@@ -85,6 +86,7 @@ def test_cluster_of_images_without_labels_prints_and_keeps_lists(infomax, traine
     assert (row["protocol"], row["clusters"], row["test_images"]) == ("cluster-lists", 4, 30)
     code, out, err = infomax("evaluate", "cluster", "a", "--no-labels", "--clusters", "5")
     assert (code, "tests on" in err) == (0, False)
+    assert "k-means: 10 starts with 5 clusters of 1,797 images ... " in err
     assert "clusters: 1797 unlabelled images of digits" in out
     code, _, err = infomax("evaluate", "cluster", "a", "--data", "unlabelled.npy", "--clusters", "31")
     assert (code, "--clusters must be at most the number of images, 30, but is 31" in err) == (2, True)

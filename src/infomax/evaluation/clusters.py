@@ -11,6 +11,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from infomax.runtime.stages import Stage
+
 STARTS = 10
 SILHOUETTE_IMAGES = 2000
 """Images of which the silhouette is computed, as it compares each with each."""
@@ -44,11 +46,13 @@ def _k_means(
     x: Float[np.ndarray, "n d"], clusters: int, seed: int
 ) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """Returns the cluster of each row, and its distance to the cluster's centre."""
-    from sklearn.cluster import KMeans  # seconds to import
-    from sklearn.exceptions import ConvergenceWarning
+    with Stage("importing scikit-learn", slow_only=True):
+        from sklearn.cluster import KMeans
+        from sklearn.exceptions import ConvergenceWarning
 
     k_means = KMeans(clusters, n_init=STARTS, random_state=seed)
-    with warnings.catch_warnings():
+    task = f"k-means: {STARTS} starts with {clusters} clusters of {len(x):,} images"
+    with warnings.catch_warnings(), Stage(task, slow_only=True):
         warnings.simplefilter("ignore", ConvergenceWarning)  # of fewer distinct rows than clusters, which callers count
         assigned = k_means.fit_predict(x)
     return assigned, np.linalg.norm(x - k_means.cluster_centers_[assigned], axis=1)
