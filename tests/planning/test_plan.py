@@ -28,8 +28,9 @@ from infomax.planning.step_time import time_steps
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, experiments, get_recipe
 from infomax.recipes.schema import Recipe
-from infomax.reporting.plan_text import duration, duration_range, misfit_text, plan_text
+from infomax.reporting.plan_text import misfit_text, plan_text
 from infomax.runtime.collectives import TrafficCounter, simulated_ranks, world_size
+from infomax.runtime.durations import duration, duration_range
 from infomax.runtime.options import option_names
 from infomax.training.engine import Engine
 from infomax.training.loop import train_step

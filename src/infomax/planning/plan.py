@@ -10,7 +10,7 @@ import torch
 
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NOMINAL_SIZES
-from infomax.data.splits import Source, describe_splits
+from infomax.data.splits import Source, describe_splits, preview_images
 from infomax.planning.gpus import GPUS, Utilization, estimate_range, has_small_images, papers_utilizations
 from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import StepCost, count_step_cost
@@ -23,7 +23,9 @@ from infomax.runtime.memory import machine_memory
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
 from infomax.runtime.spinning import considerate_threads
+from infomax.runtime.stages import Stage
 from infomax.runtime.text import show
+from infomax.training.image_size import typical_side
 from infomax.training.prepare import check_batch, choose_recipe
 
 # Shares of the memory that tensors may take. MIRA's runs took 1.3 times the memory that is counted here (Table 8),
@@ -63,6 +65,8 @@ class Plan:
     """Number of images in the data set."""
     opened: bool
     """Whether the images were opened; if not, steps were measured with random images."""
+    side: int | None
+    """Shorter side of a typical image, in pixels; None if it is not known, or the user has chosen the views' size."""
     devices: int
     """Number of devices that share the run."""
     cost: StepCost
@@ -195,6 +199,8 @@ def make_plan(options: PlanOptions) -> Plan:
     else:
         recipe = _choose_recipe_unseen(options, data, gpu=device == "cuda")
     check_batch(recipe, images=images, data=data, world_size=options.devices)
+    with Stage("counting what a step takes", slow_only=True):
+        cost = count_step_cost(recipe, ranks=options.devices, device=device)
     steps = recipe.steps(images)
     this_machine = None
     if not options.gpu:
@@ -205,12 +211,20 @@ def make_plan(options: PlanOptions) -> Plan:
         data=data,
         images=images,
         opened=source is not None,
+        side=_typical_side(options, source, data),
         devices=options.devices,
-        cost=count_step_cost(recipe, ranks=options.devices, device=device),
+        cost=cost,
         this_machine=this_machine,
         gpus=tuple(_on_gpu(name, recipe, steps, options.devices, named=named) for name in options.gpu or GPUS),
         utilizations=_similar_runs(recipe),
     )
+
+
+def _typical_side(options: PlanOptions, source: Source | None, data: str) -> int | None:
+    """Returns the shorter side of a typical image; None if it is not known, or the user has chosen the views' size."""
+    if options.image_size is not None:
+        return None
+    return NOMINAL_SIZES.get(data, (0, None))[1] if source is None else typical_side(preview_images(source))
 
 
 def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
@@ -268,7 +282,8 @@ def _on_this_machine(
     if cost.memory.peak > usable:
         micro_batch_size = _largest_micro_batch(recipe, devices, device.type, usable)
         return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
-    timing = time_steps(recipe, cost, device=device, source=source, workers=options.workers)
+    with Stage("measuring steps on this machine", at_once=True):
+        timing = time_steps(recipe, cost, device=device, source=source, workers=options.workers)
     # A step was measured with all cores of the CPU, so ranks that share it take their times one after the other.
     seconds = steps * timing.seconds_per_step * ranks + timing.scoring_seconds
     return Machine(name, memory, usable, fits=True, seconds=(seconds, seconds), timing=timing)

@@ -2,6 +2,8 @@
 
 from infomax.planning.plan import Machine, Plan
 from infomax.reporting.tables import make_table
+from infomax.runtime.durations import duration, duration_range
+from infomax.training.image_size import describe_larger_sizes
 
 
 def plan_text(planned: Plan) -> str:
@@ -28,6 +30,8 @@ def plan_text(planned: Plan) -> str:
         del rows["sent"]
     if planned.this_machine is not None:
         rows[planned.this_machine.name] = _format_measured(planned.this_machine, planned)
+    if planned.side is not None and (line := _larger_sizes(planned, planned.side)) is not None:
+        rows["pixels"] = line
     width = max(map(len, rows)) + 2
     lines = [f"{name:{width}}{value}" for name, value in rows.items()]
     if planned.this_machine is None or any(gpu.seconds for gpu in planned.gpus):
@@ -35,6 +39,13 @@ def plan_text(planned: Plan) -> str:
         columns = [f"on {planned.devices}", "memory", "time, estimated"]
         lines += ["", make_table(columns, cells, notes=_source_of_times(planned)).text()]
     return "\n".join(lines)
+
+
+def _larger_sizes(planned: Plan, side: int) -> str | None:
+    """Returns a line on images that have far more pixels than their views; None if there is nothing to say."""
+    machine = planned.this_machine
+    seconds = machine.seconds[0] if machine is not None and machine.seconds is not None else None
+    return describe_larger_sizes(planned.recipe, side, seconds=seconds)
 
 
 def misfit_text(planned: Plan) -> str:
@@ -106,40 +117,3 @@ def _si(x: float) -> str:
     """Formats a number with three digits and a prefix, as 4.1 G."""
     power = min(max(int(f"{x:.2e}".split("e")[1]) // 3, 0), 7)
     return f"{x / 1000**power:.3g} {' kMGTPEZ'[power]}".rstrip() + ("" if power else " ")
-
-
-UNITS = (
-    ("years", 2 * 365 * 86400, 365 * 86400),
-    ("days", 2 * 86400, 86400),
-    ("h", 3600, 3600),
-    ("min", 60, 60),
-    ("s", 1, 1),
-    ("ms", 0, 0.001),
-)
-"""Units of time: the name, the shortest time that is given in it, in seconds, and its own length in seconds."""
-
-
-def duration(seconds: float) -> str:
-    """Formats a time with two digits, in the largest unit that it fills."""
-    unit, size = _unit(seconds)
-    return f"{_digits(seconds / size, 2)} {unit}"
-
-
-def duration_range(low: float, high: float) -> str:
-    """Formats a range of estimated times, in seconds, as "2 to 5 h": with one digit below ten, and two above."""
-    unit, size = _unit(high)
-    if low < size:
-        low_unit, low_size = _unit(low)
-        return f"{_digits(low / low_size, 1)} {low_unit} to {_digits(high / size, 1 if high < 10 * size else 2)} {unit}"
-    low_text, high_text = (_digits(x, 1 if x < 10 else 2) for x in (low / size, high / size))
-    return f"{low_text} to {high_text} {unit}" if low_text != high_text else f"{high_text} {unit}"
-
-
-def _unit(seconds: float) -> tuple[str, float]:
-    """Returns the largest unit that a time fills, and its length in seconds."""
-    return next((unit, size) for unit, shortest, size in UNITS if seconds >= shortest)
-
-
-def _digits(x: float, count: int) -> str:
-    """Formats a number with so many significant digits, without an exponent."""
-    return f"{float(f'{x:.{count - 1}e}'):,.10g}"

@@ -1,13 +1,13 @@
 """Makes a run of its options: checks that it is possible, opens the images, and makes or resumes the run folder."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from infomax.data.images import Images, first_readable
-from infomax.data.loading.workers import load_kernels
 from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
@@ -30,6 +30,7 @@ from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import note, show
 from infomax.runtime.threads import available_cores, describe_quota
+from infomax.training.image_size import describe_larger_sizes, estimate_seconds, larger_sizes, typical_side
 from infomax.training.loop import checkpoint_to_resume
 from infomax.training.opening import OpenedImages, check_numbers, open_images, recipe_to_resume
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
@@ -96,6 +97,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
         if (quota := describe_quota()) is not None:
             note(quota)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
+        if resumed is None:
+            _note_larger_sizes(options, recipe, images["shorter_side"], len(source.pretraining), launch)
     return PreparedRun(run, source, launch, lock)
 
 
@@ -211,16 +214,30 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu:
     """
     choice = parse_recipe_choice(options.recipe, options.method)
     method = choice.method or DEFAULT_METHOD
-    side = min(first_readable(preview_images(source), 0)[1].size)
-    name = choice.recipe or default_recipe_name(method, data=source.name, side=side, gpu=gpu)
+    name = choice.recipe
+    if name is None:
+        side = typical_side(preview_images(source))
+        name = default_recipe_name(method, data=source.name, side=side, gpu=gpu)
+    else:
+        first_readable(preview_images(source), 0)  # raises if no image can be read
     return customise(get_recipe(method, name), **options.changes())
 
 
-def picture_of_views(source: Source, recipe: Recipe) -> Preview:
-    """Draws some images beside the views that a recipe makes of them."""
-    load_kernels(recipe.views)
+def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) -> Preview:
+    """Draws some images beside the views that a recipe makes of them, and lines of words."""
     title = f"{recipe.method.name}, recipe {recipe.name}: {source.name}"
-    return draw_views(preview_images(source), recipe.views, seed=recipe.seed, title=title)
+    return draw_views(preview_images(source), recipe.views, seed=recipe.seed, title=title, notes=notes)
+
+
+def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:
+    """Says if the images have far more pixels than their views, unless the user has chosen the views' size."""
+    if options.image_size is not None or not larger_sizes(recipe.views.global_crops[0].size, side):
+        return
+    seconds = None
+    if launch.device == "cpu" and launch.world_size == 1:
+        with Stage("timing the network at this size", slow_only=True):
+            seconds = estimate_seconds(recipe, images)
+    note(describe_larger_sizes(recipe, side, seconds=seconds))
 
 
 def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> None:
@@ -273,7 +290,8 @@ def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, la
 def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
     """Returns what ``config.json`` holds of the images.
 
-    These are where they are, how many, their fingerprint, which splits they come from, and the notes on them.
+    These are where they are, how many, their fingerprint, which splits they come from, the notes on them, and the
+    shorter side of a typical one, in pixels.
     """
     images = source.pretraining
     located = replace(location, data=source.name).resolved()  # the source's name has the count of shards
@@ -284,6 +302,7 @@ def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
         "tests_on": origin_of_test_images(source),
         "no_labels_reason": why_not_labelled(source),
         "notes": list(source.notes),
+        "shorter_side": typical_side(preview_images(source)),
     }
     fingerprint, times = images.hashes() if isinstance(images, Images) else (images.fingerprint(), None)
     identity = {

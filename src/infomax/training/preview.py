@@ -7,7 +7,7 @@ from os import PathLike
 
 from PIL import Image
 
-from infomax.data.splits import describe_splits
+from infomax.data.splits import describe_splits, preview_images
 from infomax.recipes.registry import parse_recipe_choice
 from infomax.runtime.checks import choose_device
 from infomax.runtime.files import write_atomic
@@ -85,9 +85,15 @@ def draw_views_of_run(options: ViewsOptions) -> Image.Image:
     for line in describe_splits(source, to_train=True, notes_alone=True):
         show(line, file=sys.stderr)
     with importing_torch():
+        from infomax.training.image_size import describe_larger_sizes, typical_side
         from infomax.training.prepare import choose_recipe, picture_of_views
 
-    picture = picture_of_views(source, choose_recipe(options, source, gpu=choose_device("auto") == "cuda"))
+    recipe = choose_recipe(options, source, gpu=choose_device("auto") == "cuda")
+    chosen = options.image_size is not None
+    line = None if chosen else describe_larger_sizes(recipe, typical_side(preview_images(source)))
+    if line is not None:
+        note(line)
+    picture = picture_of_views(source, recipe, [] if line is None else [line])
     for error in picture.unreadable:
         note(f"{error}; another image is shown instead")
     if out is not None:

@@ -1,0 +1,118 @@
+"""Says if images are trained at far fewer pixels than they have, and what more pixels would cost."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from statistics import median_low
+
+import numpy as np
+import torch
+
+from infomax.data.images import ArrayImages, Images, first_readable
+from infomax.methods.base import Views
+from infomax.recipes.building import build_method
+from infomax.recipes.schema import Recipe
+from infomax.runtime.durations import duration
+
+SAMPLE = 5  # images whose sizes are looked at
+LARGEST_USUAL = 224  # pixels; photographs are rarely trained at more, and nothing is said of those that are at less
+FEWER = 2  # times fewer pixels along a side are far fewer
+TIMED_PIXELS = 32 * 32**2  # of the views of one kind that are timed: 32 images at 32 pixels
+
+
+def typical_side(images: Images) -> int:
+    """Returns the shorter side of a typical image, in pixels: the median of some at equal distances in the data set.
+
+    Raises:
+        ValueError: if no image can be read.
+    """
+    if isinstance(images, ArrayImages):
+        return min(images.pixels.shape[1:3])
+    sides: list[int] = []
+    for index in dict.fromkeys(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int).tolist()):
+        full_size: list[int] = []
+
+        def note_size(width: int, height: int, full_size: list[int] = full_size) -> int:
+            full_size += [width, height]
+            return 8  # a JPEG need not be decoded in full for its size
+
+        try:
+            image = images.open(index, note_size)
+        except ValueError:  # the training will name it
+            continue
+        sides.append(min(full_size or image.size))
+    return median_low(sides) if sides else min(first_readable(images, 0)[1].size)
+
+
+def larger_sizes(size: int, side: int) -> tuple[int, ...]:
+    """Returns the sizes to propose, in pixels, twice and four times as large as those of the views.
+
+    Args:
+        size: Side of the global crops.
+        side: Shorter side of a typical image.
+
+    Returns:
+        The sizes; none if the images have no more pixels, or the views as many as are usual.
+    """
+    useful = min(side, LARGEST_USUAL)
+    return tuple(larger for larger in (FEWER * size, FEWER**2 * size) if larger <= useful)
+
+
+def describe_larger_sizes(recipe: Recipe, side: int, *, seconds: float | None = None) -> str | None:
+    """Returns a line on images that have far more pixels than their views: the option that changes it, and its cost.
+
+    Args:
+        recipe: The recipe with all changes.
+        side: Shorter side of a typical image, in pixels.
+        seconds: Time of the run on this machine; None if it is not known.
+
+    Returns:
+        The line; None if there is nothing to say.
+    """
+    size = recipe.views.global_crops[0].size
+    costs = [_cost(larger, (larger / size) ** 2, seconds) for larger in larger_sizes(size, side)]
+    if not costs:
+        return None
+    now = "" if seconds is None else f" (about {duration(seconds, rough=True)} here)"
+    return f"images of about {side} pixels are trained at {size}{now}, at which small details are lost; {_join(costs)}"
+
+
+def _cost(size: int, ratio: float, seconds: float | None) -> str:
+    """Returns the option for a size, and how long it takes: the networks' time grows with the pixels."""
+    in_seconds = "" if seconds is None else f" ({duration(ratio * seconds, rough=True)})"
+    return f"--image-size {size} takes about {ratio:g} times as long{in_seconds}"
+
+
+def _join(costs: Sequence[str]) -> str:
+    first, *others = costs
+    return ", ".join([first, *(cost.replace(" takes about", "").replace(" as long", "") for cost in others)])
+
+
+def estimate_seconds(recipe: Recipe, images: int) -> float | None:
+    """Returns about how long a run takes on this CPU, by one forward and backward pass of few images, in seconds.
+
+    It takes a fraction of a second. Making views, reading files and the loss are not in it.
+
+    Args:
+        recipe: The recipe with all changes.
+        images: Number of images in the data set.
+
+    Returns:
+        The time; None for a network that would take longer than that to try.
+    """
+    if recipe.encoder.backbone != "small" or recipe.precision != "32":
+        return None
+    crops = (*recipe.views.global_crops, *recipe.views.local_crops)
+    count = min(32, max(4, TIMED_PIXELS // crops[0].size ** 2))
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
+        method = build_method(recipe).to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+        pixels = [torch.zeros(count, 3, view.size, view.size) for view in crops]
+        views = [x.contiguous(memory_format=torch.channels_last) for x in pixels]
+        global_crop_count = len(recipe.views.global_crops)
+        step = Views(views[:global_crop_count], views[global_crop_count:])
+        for _ in range(2):  # the first pass allocates memory and chooses kernels
+            start = time.perf_counter()
+            torch.stack([x.square().mean() for x in method.online(step)]).sum().backward()
+            method.target(step)
+            seconds = time.perf_counter() - start
+    return seconds / count * recipe.steps(images) * recipe.batch_size

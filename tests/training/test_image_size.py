@@ -1,0 +1,93 @@
+"""The line on images that are trained at far fewer pixels than they have."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from infomax import pretrain
+from infomax.cli import main
+from infomax.data.images import ArrayImages
+from infomax.data.sources.location import open_source
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import get_recipe
+from infomax.training.image_size import describe_larger_sizes, estimate_seconds, larger_sizes, typical_side
+
+
+def save_images(folder, *sizes, suffix="jpg"):
+    folder.mkdir(exist_ok=True)
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, (number, 90, 200)).save(folder / f"{number}.{suffix}")
+    return str(folder)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_the_typical_side_is_the_median_of_the_shorter_ones(tmp_path, suffix):
+    data = save_images(tmp_path / "a", (500, 375), (90, 300), (375, 400), (4000, 20), (600, 600), suffix=suffix)
+    images = open_source(data).train
+    assert typical_side(images) == 375
+    (tmp_path / "a" / f"0.{suffix}").write_bytes(b"no image")
+    assert typical_side(images) == 90
+    assert typical_side(ArrayImages(np.zeros((3, 40, 28, 3), np.uint8), None, [])) == 28
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "larger"),
+    [(32, 32, ()), (32, 63, ()), (32, 100, (64,)), (32, 128, (64, 128)), (16, 4000, (32, 64)), (96, 400, (192,))],
+)
+def test_only_sizes_that_the_images_have_and_that_are_usual_are_proposed(size, side, larger):
+    assert larger_sizes(size, side) == larger
+    assert larger_sizes(224, 4000) == ()
+
+
+def test_the_line_names_the_option_and_what_it_costs():
+    recipe = get_recipe("mira", "small")
+    line = describe_larger_sizes(recipe, 128, seconds=125)
+    assert line == (
+        "images of about 128 pixels are trained at 32 (about 2 min here), at which small details are lost; "
+        "--image-size 64 takes about 4 times as long (8 min), --image-size 128 16 times (33 min)"
+    )
+    assert "here" not in describe_larger_sizes(recipe, 128)
+    assert describe_larger_sizes(recipe, 32) is None
+    assert describe_larger_sizes(customise(recipe, image_size=64), 100) is None
+
+
+def test_the_time_of_a_run_grows_with_it_and_changes_no_random_numbers():
+    state = torch.random.get_rng_state()
+    short, long = (estimate_seconds(customise(get_recipe("carl", "small"), epochs=n), 600) for n in (1, 1000))
+    assert 0 < short < long
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert estimate_seconds(get_recipe("mira", "cifar10"), 600) is None
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    return save_images(tmp_path / "photographs", *[(160, 128)] * 8)
+
+
+@pytest.mark.parametrize(("size", "told"), [((), True), (("--image-size", "32"), False)])
+def test_each_command_says_that_photographs_are_trained_at_few_pixels(
+    photographs, tmp_path, monkeypatch, capsys, size, told
+):
+    common = ["--data", photographs, "--method", "carl", "--recipe", "small"]
+    batch = ["--batch-size", "8", "--epochs", "1"]
+    commands = {
+        "views": ["--out", str(tmp_path / "v.png")],
+        "plan": [*batch, "--gpu", "T4"],
+        "pretrain": [*batch, "--workers", "0", "--out", str(tmp_path / "run")],
+    }
+    for command, options in commands.items():
+        monkeypatch.setattr("sys.argv", ["infomax", command, *common, *size, *options])
+        main()
+        printed = capsys.readouterr()
+        words = printed.out if command == "plan" else printed.err
+        assert ("images of about 128 pixels are trained at 32" in words) == told
+        assert ("--image-size 64 takes about 4 times as long" in words) == told
+
+
+def test_the_shorter_side_is_kept_and_small_images_get_no_line(tmp_path, capsys):
+    data = save_images(tmp_path / "small", *[(40, 32)] * 8)
+    options = {"data": data, "method": "carl", "recipe": "small", "batch_size": 8, "epochs": 1, "workers": 0}
+    run = pretrain(**options, out=tmp_path / "run")
+    assert run.config["shorter_side"] == 32
+    assert "details are lost" not in capsys.readouterr().err
