@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 import signal
 import time
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ from infomax.evaluation.resumable_work import ResumableWork
 from infomax.evaluation.scores import mean_average_precision, top_k
 from infomax.evaluation.search import GRID, ORDER, TRANSFER, choose_best, of_pair, together, transfer_finetune
 from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_scores
+from infomax.evaluation.tuning_plan import describe_setting
 from infomax.models.encoders import build_encoder, fingerprint, save_encoder
 from infomax.runtime import checkpoints
 from ranks import on_ranks
@@ -219,6 +221,34 @@ def test_a_row_says_what_was_done(digits, pretrained):
     assert row.top1 == pytest.approx(top_k(scores, torch.from_numpy(test.labels)))
     assert row.top5 == pytest.approx(top_k(scores, torch.from_numpy(test.labels), 5))
     assert row.interval[0] <= row.top1 <= row.interval[1]
+
+
+def test_what_will_be_done_is_said_before_it_starts(digits, pretrained, tmp_path, capsys):
+    evaluation = EvaluationOptions(device="cpu", workers=0, quiet=False)
+    before = fingerprint(pretrained.encoder)
+    for _ in range(2):  # the second time there is nothing left to do
+        finetune(pretrained, digits, epochs=2, work=tmp_path / "work", evaluation=evaluation)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "fine-tunes" in line]
+    images = len(digits.train)
+    assert line.startswith(
+        f"infomax: fine-tunes on {images} images with labels of 10 classes by mira-10, MIRA's for 10 % of ImageNet's "
+        f"labels (--setting names others): learning rate 0.02 for the encoder and 0.1 for the classifier; 2 epochs "
+    )
+    assert re.search(r"1 training, at least \d+ s by the speed of the encoder alone$", line)
+    assert fingerprint(pretrained.encoder) == before
+    finetune(pretrained, digits, epochs=1, evaluation=replace(evaluation, quiet=True, no_cache=True))
+    assert "fine-tunes" not in capsys.readouterr().err
+
+
+def test_settings_in_words():
+    frozen = describe_setting(SETTINGS["mira-1"], 40, 256, 1)
+    assert frozen == (
+        "mira-1, MIRA's for 1 % of ImageNet's labels (--setting names others): a frozen encoder, and learning rate 0.4 "
+        "for the classifier; 20 epochs (--epochs changes that) of 2 steps of 256 images, 1 training"
+    )
+    search = describe_setting(TRANSFER, 5000, 64, 21)
+    assert search.startswith("transfer, MVEB's setting for other data sets: pairs of learning rate and weight decay")
+    assert search.endswith("(--budget tries fewer); 5,000 steps of 64 images each, 21 trainings")
 
 
 def test_images_are_classified_as_they_are_and_by_running_statistics(digits, pretrained):

@@ -1,7 +1,7 @@
 """Fine-tuning on few labels: 1 % or 10 % of ImageNet's, by the settings of the papers."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -19,6 +19,7 @@ from infomax.evaluation.resumable_work import ResumableWork, hash_labelled_image
 from infomax.evaluation.rows import FinetuneRow
 from infomax.evaluation.scores import METRICS, judge
 from infomax.evaluation.tuning import Compute, FineTuner, FineTuning, class_count, class_scores
+from infomax.evaluation.tuning_plan import announce
 from infomax.runtime.checks import check_count, choose
 from infomax.runtime.collectives import world_size
 
@@ -100,6 +101,8 @@ def finetune(
         folder=work,
         evaluation=evaluation,
     )
+    trainings = len(job.unfinished([setting.name]))
+    announce(job.encoder, train, setting, job.compute, trainings=trainings)
     return FinetuneRow.from_json(
         {
             "protocol": "finetune",
@@ -200,6 +203,10 @@ class FineTuneJob:
             "ranks": self.specification.ranks,
             "encoder": self.specification.encoder,
         }
+
+    def unfinished(self, names: Sequence[str]) -> list[str]:
+        """Returns the names of the fine-tunings whose rows are not kept yet."""
+        return [name for name in names if self.work.finished_row(name) is None]
 
     def fine_tune(self, train: str, test: str, setting: FineTuning) -> Row:
         """Fine-tunes on one split, and returns the scores on another; once for each name of a setting.

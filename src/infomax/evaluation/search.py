@@ -25,6 +25,7 @@ from infomax.evaluation.representations import Representation
 from infomax.evaluation.rows import TransferFinetuneRow
 from infomax.evaluation.transfer import metric_of, parts, to_transfer
 from infomax.evaluation.tuning import FineTuning
+from infomax.evaluation.tuning_plan import announce
 from infomax.runtime.checks import check_count
 
 RATES = (0.1, 0.01, 0.001, 0.0001)
@@ -103,6 +104,8 @@ def transfer_finetune(
         folder=work,
         evaluation=evaluation,
     )
+    pairs = [of_pair(setting, "trial", *pair).name for pair in ORDER[:budget]]
+    announce(job.encoder, split.train, setting, job.compute, trainings=len(job.unfinished(pairs)) + 1)
     trials = [_try_pair(job, setting, *pair) for pair in ORDER[:budget]]
     best = choose_best(trials)
     rate, decay = best["learning_rate"], best["weight_decay"]
