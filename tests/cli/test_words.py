@@ -50,6 +50,8 @@ def infomax(monkeypatch, capsys):
         ((*OUT, "--epochs", "3", "4"), "'4' follows no option; infomax pretrain --help lists the options"),
         ((*OUT, "--resume", "true"), "'true' follows no option; infomax pretrain --help lists the options"),
         (("pretrain", "photos", "--out", "x"), "'photos' follows no option; did you mean --data photos?"),
+        (("evaluate", "knn", "a", "--data", "1.jpg", "2.jpg", "3.jpg"), "--data takes one word, in which several files "
+         "or folders have commas between: 1.jpg,2.jpg"),
         (("pretrain", "--data", "x"), "--out DIR is missing: Run folder to make."),
         (("replay",), "FOLDER is missing: Folder that a run wrote when a step failed, as "
          "runs/a/nonfinite/step-00000123."),

@@ -89,7 +89,12 @@ def _check_options(command: str, words: Sequence[str], commands: Mapping[str, Se
     for option, texts in options:
         parse_option(fields[option], texts)
     if len(others) > len(positional) and not any(field.takes_several for field in positional):
-        raise ValueError(_describe_stray(others[len(positional)], command, fields.keys() - given))
+        stray = others[len(positional)]
+        place = list(words).index(stray)
+        if place >= 2 and words[place - 2] == "--data":  # as a shell makes of --data photos/*.jpg
+            data = f"{words[place - 1]},{stray}"
+            raise ValueError(f"--data takes one word, in which several files or folders have commas between: {data}")
+        raise ValueError(_describe_stray(stray, command, fields.keys() - given))
     missing = [field for field in fields.values() if field.word not in given]
     missing += [field for field in positional[len(others) :] if not field.takes_several]  # the command says it itself
     for field in missing:
