@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -262,7 +263,7 @@ def test_a_run_that_lost_its_encoder_says_so(toy, tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         _ = run.config
     shutil.rmtree(run.path)
-    with pytest.raises(ValueError, match="no config.json"):
+    with pytest.raises(ValueError, match="no such folder or file"):
         _ = run.config
 
 
@@ -343,12 +344,32 @@ def image_folder(root, count=24, *, seed=0):
     return root
 
 
+def test_a_run_that_another_thread_writes_is_said_to_be_written(tmp_path):
+    run = go(data="digits", out=tmp_path / "run", epochs=1, batch_size=700)
+    with FolderLock(run.path), ThreadPoolExecutor(1) as threads:
+        for options in ({}, {"overwrite": True}, {"resume": True}):
+            words = {"data": "digits", "out": run.path, "quiet": True, **options}
+            with pytest.raises(ValueError, match=f"run is being written by process {os.getpid()} "):
+                threads.submit(pretrain, **words).result()
+    with pytest.raises(ValueError, match="run exists; choose another, or --resume"):
+        pretrain(data="digits", out=run.path)
+
+
+def test_a_run_whose_images_are_there_but_damaged_is_not_said_to_have_moved_images(tmp_path):
+    run = go(data=str(image_folder(tmp_path / "images")), out=tmp_path / "run", epochs=1, workers=0)
+    for file in (tmp_path / "images").rglob("*.bmp"):
+        file.unlink()
+    with pytest.raises(ValueError, match="the images that it was trained on cannot be opened: ") as raised:
+        pretrain(out=run.path, resume=True, quiet=True)
+    assert "moved" not in str(raised.value)
+
+
 def test_a_run_goes_on_where_its_images_were_moved_to(tmp_path, capsys):
     """Also in later starts, in ranks, and in an evaluation that names no images."""
     options = {"out": tmp_path / "run", "workers": 0}
     run = go(data=str(image_folder(tmp_path / "old")), epochs=1, **options)
     (tmp_path / "old").rename(tmp_path / "renamed")
-    with pytest.raises(ValueError, match=r"--resume .*run: the images .* cannot be opened .* name their .* by --data"):
+    with pytest.raises(ValueError, match=r"--resume .*run: the images .* cannot be opened: .* name their .* by --data"):
         pretrain(resume=True, quiet=True, **options)
     pretrain(resume=True, quiet=True, data=tmp_path / "renamed", **options)
     assert run.config["data"] == str(tmp_path / "old")

@@ -4,10 +4,12 @@ import json
 import multiprocessing
 import shutil
 import tempfile
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.summary.writer.event_file_writer import _AsyncWriter
 
 from infomax.runtime import checkpoints
 from infomax.runtime.failures import MachineError
@@ -15,6 +17,7 @@ from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.training import loop, rescue
 from infomax.training.engine import Engine
 from infomax.training.loop import TrainingLoop
+from infomax.training.metrics_log import silence_writer_threads
 from infomax.training.pretrain import pretrain
 from interrupted_runs import differing
 
@@ -135,3 +138,33 @@ def test_a_rescue_folder_of_somebody_else_is_not_written(tmp_path, monkeypatch):
     file = rescue.save_elsewhere(tmp_path / "run", {}, {"step": 1})
     assert file.is_file()
     assert not list((tmp_path / "theirs").iterdir())
+
+
+class TornWriter:
+    """A file of events that cannot be written, as in a folder that was removed."""
+
+    def write(self, _):
+        raise FileNotFoundError("gone")
+
+    flush = close = lambda self: None
+
+
+def test_tensorboards_thread_prints_no_traceback_of_its_own(monkeypatch, capsys):
+    hook = threading.excepthook
+    seen = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    try:
+        silence_writer_threads()
+        silence_writer_threads()
+        writer = _AsyncWriter(TornWriter(), flush_secs=0)
+        writer.write(b"1")
+        writer._worker.join()
+        with pytest.raises(FileNotFoundError):  # which is the line that a run prints
+            writer.write(b"2")
+        assert not seen
+        other = threading.Thread(target=lambda: 1 / 0)
+        other.start()
+        other.join()
+        assert [failure.exc_type for failure in seen] == [ZeroDivisionError]
+    finally:
+        threading.excepthook = hook

@@ -1,8 +1,9 @@
 """Training metrics: a progress bar, metrics.jsonl and TensorBoard."""
 
 import math
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,7 @@ class MetricsLog:
         """The writer for TensorBoard. It is imported and made at the first row: a finished run gets no empty file."""
         from torch.utils.tensorboard import SummaryWriter
 
+        silence_writer_threads()
         return SummaryWriter(self.run.path / "tensorboard", purge_step=self.first_step)
 
     def begin_interval(self) -> None:
@@ -139,6 +141,26 @@ class MetricsLog:
                 board.close()
             except OSError as error:
                 self.say(f"cannot write to TensorBoard: {error}")
+
+
+def silence_writer_threads() -> None:
+    """Keeps TensorBoard's threads from printing a traceback if they cannot write.
+
+    The thread of a writer hands its error on to the next call of the writer, which says it in one line.
+    """
+    if threading.excepthook is not _except_hook:
+        _former_hook.append(threading.excepthook)
+        threading.excepthook = _except_hook
+
+
+_former_hook: list[Callable[[Any], object]] = []
+
+
+def _except_hook(failure: Any) -> None:
+    """Passes what a thread raised on to the former hook, but for an error of writing in a thread of TensorBoard."""
+    of_tensorboard = type(failure.thread).__module__.partition(".")[0] == "tensorboard"
+    if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
+        _former_hook[-1](failure)
 
 
 def shown_values(row: Mapping[str, float]) -> list[str]:

@@ -13,6 +13,7 @@ from infomax.recipes.registry import RecipeChoice, parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, recipe_differences
 from infomax.runtime.checks import check_count, check_number
+from infomax.runtime.locks import FolderLock
 from infomax.training.options import PretrainOptions
 
 
@@ -37,7 +38,7 @@ def open_images(options: PretrainOptions) -> OpenedImages:
     check_numbers(options)
     resumed = _run_to_resume(options)
     if resumed is None:
-        check_output_folder(options.out, overwrite=options.overwrite)
+        _check_output_folder(options)
         location = options.location(choice.data)
         return OpenedImages(None, location, location.open(download=options.download))
     _check_same_run(resumed, choice, options)
@@ -61,6 +62,16 @@ def _parse_choice(options: PretrainOptions) -> RecipeChoice:
     if started and "/" not in (options.recipe or ""):  # the run says of which method its recipe is
         return RecipeChoice(options.method, options.recipe, None)
     return parse_recipe_choice(options.recipe, options.method)
+
+
+def _check_output_folder(options: PretrainOptions) -> None:
+    """Checks that a new run may be written; if the folder is being written by somebody, that is what the error says."""
+    try:
+        check_output_folder(options.out, overwrite=options.overwrite)
+    except ValueError:
+        if (options.out / "config.json").is_file():
+            FolderLock(options.out).release()
+        raise
 
 
 def _run_to_resume(options: PretrainOptions) -> Run | None:
@@ -92,16 +103,17 @@ def _open_again(run: Run, location: DataLocation, options: PretrainOptions) -> S
     """Opens the images of a run to be resumed.
 
     Raises:
-        ValueError: if they cannot be opened; if the user has not said where they are, the message says how to.
+        ValueError: if they cannot be opened; if they are not where they were, the message says how to name their place.
     """
     try:
         return location.open(download=options.download)
     except ValueError as error:
         if options.given_location():
             raise
+        option = location.missing_option()
+        hint = f"; if they were moved, name their new place by {option}" if option else ""
         raise ValueError(
-            f"--resume {run.path}: the images that it was trained on cannot be opened ({error}); if that is "
-            "for they were moved, name their new place by --data"
+            f"--resume {run.path}: the images that it was trained on cannot be opened: {error}{hint}"
         ) from error
 
 

@@ -92,6 +92,14 @@ class DataLocation:
             raise ValueError("names no images")
         return replace(self, data=prefix + ",".join(map(_absolute, paths)), **files)
 
+    def missing_option(self) -> str:
+        """Returns the option that names the folders or files of this location, if one of them is not there."""
+        if self.data == "digits" or self.data.startswith(PREFIXES):
+            return ""
+        if self.data in NAMED_DATASETS:
+            return "" if os.path.isdir(self.data_dir or default_data_dir()) else "--data-dir"
+        return "" if _exists(self.data) or all(map(_exists, self.data.split(","))) else "--data"
+
     def open(self, *, download: bool = False) -> Source:
         """Opens the images; keeps those of ``subset``, and of them the classes of ``classes``.
 
