@@ -160,7 +160,8 @@ class TrainingLoop:
         self.recipe = recipe = run.recipe
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
-        load_kernels(recipe.views)
+        made_by_kernels = device.type == "cpu" and recipe.precision != "64"
+        load_kernels(recipe.views, cut=not isinstance(self.images, ArrayImages), make=made_by_kernels)
         self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile, stages=run.stages)
         newest = broadcast_from_rank0(lambda: checkpoint_to_resume(run))
         width = self.engine.method.eval_encoder.width

@@ -226,7 +226,8 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu:
 def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) -> Preview:
     """Draws some images beside the views that a recipe makes of them, and lines of words."""
     title = f"{recipe.method.name}, recipe {recipe.name}: {source.name}"
-    return draw_views(preview_images(source), recipe.views, seed=recipe.seed, title=title, notes=notes)
+    with Stage("drawing views"):
+        return draw_views(preview_images(source), recipe.views, seed=recipe.seed, title=title, notes=notes)
 
 
 def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:

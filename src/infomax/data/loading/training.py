@@ -217,7 +217,7 @@ def _from_arrays(images: ArrayImages, schedule: BatchSchedule, device: torch.dev
 def _training_images(
     images: Images | Stream, views: ViewSet, seed: int, *, keeping: Keeping | None = None, threads: int = 1
 ) -> TrainingImages:
-    load_kernels(views)
+    load_kernels(views, make=False)
     if isinstance(images, Images):
         return TrainingImages(images, views, seed, keeping=keeping, threads=threads)
     return TrainingImages(None, views, seed, images.decoding)

@@ -330,27 +330,29 @@ def _cut(
     cut_crops(memory, offset, height, width, boxes, view.bicubic, random[:, FLIP] < view.flip, spare, out)
 
 
-def load_kernels(views: ViewSet) -> None:
-    """Compiles the functions that cut crops and make views, or loads them from disk.
+def load_kernels(views: ViewSet, *, cut: bool = True, make: bool = True) -> None:
+    """Compiles the kernels that a training calls, or loads them from disk; compiling takes seconds for each.
 
     Called before workers are forked, so that each of them need not do it again.
+
+    Args:
+        views: The views of the training.
+        cut: Whether crops are cut out of files.
+        make: Whether views are made by kernels, as on a CPU.
     """
     from infomax.data.augmentation import kernels
 
-    if kernels.make_views.signatures:  # they are loaded
-        _call_kernels(views)
+    wanted = [kernel for kernel, is_wanted in ((kernels.cut_crops, cut), (kernels.make_views, make)) if is_wanted]
+    if all(kernel.signatures for kernel in wanted):  # they are loaded
         return
-    with Stage("preparing view kernels, which takes longer the first time", at_once=True) as stage:
-        _call_kernels(views)
-        stage.detail = "compiled" if kernels.make_views.stats.cache_misses else "loaded"
-
-
-def _call_kernels(views: ViewSet) -> None:
-    """Makes all views of one small image, from the image itself and from crops."""
-    all_views, index = (*views.global_crops, *views.local_crops), np.zeros(1, int)
-    random = draw_uniform(0, 0, np.arange(len(all_views)), 0)
-    cut_views(lambda _: np.zeros((8, 8, 3), np.uint8), random, all_views)
-    make_views(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), views, seed=0, epoch=0, index=index)
+    with Stage("preparing view kernels, which takes longer the first time", slow_only=True) as stage:
+        all_views, index = (*views.global_crops, *views.local_crops), np.zeros(1, int)
+        if cut:
+            random = draw_uniform(0, 0, np.arange(len(all_views)), 0)
+            cut_views(lambda _: np.zeros((8, 8, 3), np.uint8), random, all_views)
+        if make:
+            make_views(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), views, seed=0, epoch=0, index=index)
+        stage.detail = "compiled" if any(kernel.stats.cache_misses for kernel in wanted) else "loaded"
 
 
 def worker_count(images: Images | Stream, workers: int | None) -> int:
