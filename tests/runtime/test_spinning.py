@@ -15,7 +15,7 @@ from infomax.runtime.spinning import (
     considerate_threads,
     sleep_while_waiting,
     spin_while_waiting,
-    waiting_seconds,
+    thread_seconds,
 )
 from infomax.runtime.threads import COUNT_VARIABLES, WAIT_VARIABLES
 
@@ -77,14 +77,14 @@ def threads_of_infomax() -> list[str]:
 
 
 def test_threads_spin_while_the_machine_is_idle_and_sleep_while_it_is_busy(two_threads, quick, monkeypatch):
-    is_busy, seconds = False, 0.0
+    is_busy, ran, waited = False, 0.0, 0.0
 
     def seconds_of_threads():
-        nonlocal seconds
-        seconds += is_busy
-        return {"1": seconds, "2": 0.0}
+        nonlocal ran, waited
+        ran, waited = ran + 1, waited + is_busy
+        return {"1": (ran, waited), "2": (0.0, 0.0)}
 
-    monkeypatch.setattr(spinning, "waiting_seconds", seconds_of_threads)
+    monkeypatch.setattr(spinning, "thread_seconds", seconds_of_threads)
     with considerate_threads():
         assert spinning._holders, "threads sleep before anything is known"
         wait_until(lambda: not spinning._holders)
@@ -106,14 +106,29 @@ def test_trials_become_rare_while_the_machine_is_busy(two_threads, monkeypatch):
     monkeypatch.setattr(threading.Event, "wait", wait)
     monkeypatch.setattr(spinning, "spin_while_waiting", lambda: None)
     monkeypatch.setattr(spinning, "sleep_while_waiting", lambda: None)
-    monkeypatch.setattr(spinning, "waiting_seconds", lambda: {"1": float(next(waits))})
+    monkeypatch.setattr(spinning, "thread_seconds", lambda: {"1": (0.0, float(next(waits)))})
     spinning._Watcher().run()
     assert rests[::2] == [1, 2, 4, 8, 16, 16, 16, 16]
     assert set(rests[1::2]) == {spinning.TRIAL}
 
 
+def test_a_process_that_does_nothing_learns_nothing(two_threads, monkeypatch):
+    rests = []
+
+    def wait(event, seconds):
+        rests.append(seconds)
+        return len(rests) > 8
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    for name in ("spin_while_waiting", "sleep_while_waiting"):
+        monkeypatch.setattr(spinning, name, lambda: None)
+    monkeypatch.setattr(spinning, "thread_seconds", lambda: {"1": (5.0, 3.0)})
+    spinning._Watcher().run()
+    assert rests == [spinning.FIRST_REST, spinning.TRIAL] * 4 + [spinning.FIRST_REST]
+
+
 def test_threads_sleep_where_the_system_does_not_tell_how_long_they_wait(two_threads, quick, monkeypatch):
-    monkeypatch.setattr(spinning, "waiting_seconds", dict)
+    monkeypatch.setattr(spinning, "thread_seconds", dict)
     with considerate_threads():
         assert threads_of_infomax() == ["infomax-openmp-holder"]
     assert not threads_of_infomax()
@@ -163,7 +178,9 @@ def test_two_of_many_cores_are_left_alone(two_threads, monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells it")
 def test_linux_tells_how_long_threads_wait():
-    assert waiting_seconds()[str(os.getpid())] >= 0
+    ran, waited = thread_seconds()[str(os.getpid())]
+    assert ran > 0
+    assert waited >= 0
 
 
 @pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="threads that wait, and Linux")

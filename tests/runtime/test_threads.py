@@ -94,7 +94,11 @@ def machine(root: Path, groups: str, mounts: str, **folders: dict[str, str] | st
             id="v2, a group mounted in a container that sees its whole path",
         ),
         pytest.param(
-            "0::/../../init.scope\n", V2_MOUNTS, {"sys/fs/cgroup": "100000 100000\n"}, 1.0, id="v2, a group outside"
+            "0::/../../init.scope\n",
+            V2_MOUNTS,
+            {"sys/fs/cgroup": "100000 100000\n", "sys": "10000 100000\n"},
+            1.0,
+            id="v2, a group outside",
         ),
         pytest.param(V1_GROUPS, V1_MOUNTS, {f"{CPU},cpuacct": of_v1(250_000)}, 2.5, id="v1, a container"),
         pytest.param(V1_GROUPS, V1_MOUNTS, {f"{CPU},cpuacct": of_v1(-1)}, inf, id="v1, no limit"),

@@ -22,8 +22,9 @@ from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, get_recipe
 from infomax.recipes.schema import OptimizerSettings
 from infomax.runs.run_folder import Run
-from infomax.runtime import checkpoints
+from infomax.runtime import checkpoints, spinning, threads
 from infomax.runtime.locks import FolderLock
+from infomax.runtime.threads import COUNT_VARIABLES, WAIT_VARIABLES
 from infomax.training.engine import Engine
 from infomax.training.loop import train
 from infomax.training.options import LaunchOptions
@@ -475,3 +476,33 @@ def test_one_image_alone_is_refused_in_plain_words(tmp_path):
     with pytest.raises(ValueError, match="is one image alone; training compares images with each other"):
         pretrain(data=str(tmp_path / "images"), out=tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_quota_and_other_threads_are_said_and_kept(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(threads, "_own_quota", lambda: 0.5)
+    monkeypatch.setattr(threads, "cores_to_run_on", lambda: 8)
+    run = go(tmp_path / "run", toy, quiet=False, epochs=1)
+    launch = run.config["launch"]
+    assert (launch["cores"], launch["threads"]) == (0.5, 1)
+    assert capsys.readouterr().err.count("a quota leaves 0.5 of 8 cores") == 1
+    monkeypatch.setattr(threads, "_own_quota", lambda: 4.0)
+    for thread_count, is_said in ((1, False), (2, True), (2, False)):
+        torch.set_num_threads(thread_count)
+        pretrain(out=run.path, resume=True, quiet=True)
+        err = capsys.readouterr().err
+        assert ("was trained by 1 thread(s) and goes on with 2" in err) == is_said
+        assert "a quota leaves" not in err  # what is quiet says nothing of it
+
+
+def test_how_threads_wait_changes_no_bit(toy, tmp_path, monkeypatch):
+    for name in (*COUNT_VARIABLES, *WAIT_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(spinning, "cores_to_run_on", lambda: 2)
+    for name in ("TRIAL", "INTERVAL", "FIRST_REST", "LONGEST_REST"):  # seconds; threads sleep and spin by turns
+        monkeypatch.setattr(spinning, name, 0.002)
+    torch.set_num_threads(2)
+    switched = weights(go(tmp_path / "switched", toy))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    left_alone = weights(go(tmp_path / "left alone", toy))
+    for name, tensor in left_alone.items():
+        assert torch.equal(switched[name], tensor), name

@@ -20,6 +20,7 @@ from infomax.runtime.threads import WAIT_VARIABLES, cores_to_run_on, threads_wit
 
 TRIAL, INTERVAL = 0.2, 0.5  # seconds of spinning until it is seen whether threads waited for cores; first, and later
 BUSY_SHARE = 0.05  # of these seconds; if a thread waited longer, the machine is busy
+ACTIVE_SHARE = 0.1  # of these seconds; if no thread ran longer, nothing is known of the machine
 FIRST_REST, LONGEST_REST = 1.0, 16.0  # seconds of sleeping until the next trial
 MAX_HOLDERS = 16
 GRAIN = 2**16  # elements of a vector for each thread, enough for torch to use all threads
@@ -79,15 +80,19 @@ def can_switch() -> bool:
     return _holder_count(threads) <= MAX_HOLDERS
 
 
-def waiting_seconds() -> dict[str, float]:
-    """Returns for each thread of this process how long it was ready to run and had no core; Linux alone tells that."""
+def thread_seconds() -> dict[str, tuple[float, float]]:
+    """Returns for each thread of this process how long it ran, and how long it was ready to run and had no core.
+
+    Linux alone tells that; the result is empty elsewhere.
+    """
     seconds = {}
     if os.path.exists("/proc/self/schedstat"):
         for task in Path("/proc/self/task").iterdir():
             try:
-                seconds[task.name] = int((task / "schedstat").read_text().split()[1]) / 1e9
+                ran, waited, _ = (task / "schedstat").read_text().split()
             except OSError:  # the thread has ended
                 continue
+            seconds[task.name] = int(ran) / 1e9, int(waited) / 1e9
     return seconds
 
 
@@ -108,19 +113,29 @@ class _Watcher(threading.Thread):
             spin_while_waiting()
             seconds = self._seconds_until_busy()
             sleep_while_waiting()
-            rest = FIRST_REST if seconds > FIRST_REST else min(2 * rest, LONGEST_REST)
+            if seconds is not None:
+                rest = FIRST_REST if seconds > FIRST_REST else min(2 * rest, LONGEST_REST)
 
-    def _seconds_until_busy(self) -> float:
-        """Waits until the machine is busy or the watcher is to end, and returns how long that took."""
+    def _seconds_until_busy(self) -> float | None:
+        """Waits until the machine is busy, and returns how long that took.
+
+        Returns:
+            The seconds; None if the watcher is to end, or if this process has done too little to tell.
+        """
         begin, interval = time.perf_counter(), TRIAL
         while True:
-            before, since = waiting_seconds(), time.perf_counter()
+            before, since = thread_seconds(), time.perf_counter()
             if self._stop_event.wait(interval):
-                return 0.0
-            now, interval = time.perf_counter(), INTERVAL
-            waited = (seconds - before.get(name, seconds) for name, seconds in waiting_seconds().items())
-            if max(waited, default=0.0) > BUSY_SHARE * (now - since):
+                return None
+            now = time.perf_counter()
+            after = thread_seconds()
+            names = before.keys() & after.keys()
+            ran, waited = (max(after[name][i] - before[name][i] for name in names) / (now - since) for i in (0, 1))
+            if waited > BUSY_SHARE:
                 return now - begin
+            if interval == TRIAL and ran < ACTIVE_SHARE:
+                return None
+            interval = INTERVAL
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -140,7 +155,7 @@ def considerate_threads() -> Iterator[None]:
             return
         sleep_while_waiting()
         watcher = _Watcher()
-        if waiting_seconds():
+        if thread_seconds():
             watcher.start()
         try:
             yield
