@@ -25,14 +25,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
 from turns import DEVICE, Row, clock, rates, seconds_of
 
 from infomax.data.images import ArrayImages
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.methods.base import Progress
 from infomax.nn.blocks import l2_normalize
-from infomax.planning.step_cost import FACTORISATION_FLOPS, CountedStep, LiveBytes, ShapeOnlyTensors, count_step_cost
+from infomax.planning.step_cost import FLOP_FORMULAS, CountedOperations, CountedStep, ShapeOnlyTensors, count_step_cost
 from infomax.recipes.building import build_method
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
@@ -58,7 +57,6 @@ SHARES = {  # recipes, and how much of a step their losses are to take at most
     "ResNet-50, 224 pixels": (("mira/imagenet_100", "corinfomax/imagenet", "mveb/imagenet_two_crops"), 0.01),
 }
 H200 = {"bfloat16": 790e12, "float32": 67e12, "float64": 67e12, "memory": 4.3e12}  # the first and last as measured
-FORMULAS = flop_registry | {operation: shape_wrapper(formula) for operation, formula in FACTORISATION_FLOPS.items()}
 warnings.filterwarnings("ignore", "a batch of .* gives a poor covariance")  # no covariance matters here
 
 
@@ -83,7 +81,7 @@ class Operations(TorchDispatchMode):
         storages = {x.untyped_storage()._cdata for x in arguments}
         seen_again = all(x.untyped_storage()._cdata in storages for x in results) and not func._schema.is_mutable
         if results and not seen_again and "empty" not in func.name():
-            formula = FORMULAS.get(func._overloadpacket, lambda *_, **__: 0)
+            formula = FLOP_FORMULAS.get(func._overloadpacket, lambda *_, **__: 0)
             flops = formula(*args, **(kwargs or {}), out_val=result)
             self.seen.append((flops, sum(x.nbytes for x in (*arguments, *results)), results[0].dtype))
         return result
@@ -93,9 +91,8 @@ def operations(recipe: Recipe) -> list[tuple[float, int, torch.dtype]]:
     """Returns FLOPs, bytes and type of each operation of a step, without making views and updating weights."""
     with torch.device("meta"):
         method: Any = build_method(recipe).to(memory_format=torch.channels_last)
-    fake_tensors, flops = ShapeOnlyTensors(allow_non_fake_inputs=True), FlopCounterMode(display=False)
-    with fake_tensors, flops, LiveBytes("cuda") as live, Operations() as noted:
-        CountedStep(recipe, method.to_empty(device="cpu"), 1, flops, live).run(prefetched=False)
+    with ShapeOnlyTensors(allow_non_fake_inputs=True), CountedOperations() as counted, Operations() as noted:
+        CountedStep(recipe, method.to_empty(device="cpu"), 1, counted).run()
     return noted.seen
 
 

@@ -11,14 +11,14 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, shape_wrapper
+from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from infomax.methods.base import Progress, Views
 from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm
@@ -120,7 +120,6 @@ class StepCost:
         return self.network_flops(self.images, self.micro_batch_size) + self.loss_flops
 
 
-@cache
 def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> StepCost:
     """Counts the cost of a recipe's step for each rank.
 
@@ -130,19 +129,29 @@ def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> S
         device: ``cpu`` or ``cuda``. The two synchronise BatchNorm in different ways, and a GPU holds the next batch
             already.
     """
-    method: Any = build_without_memory(recipe).to(memory_format=torch.channels_last)
     synchronised = ranks > 1 and recipe.micro_batch_size is None
-    if synchronised and device == "cpu":
-        method = synchronise_batch_norm(method, torch.device(device))
-    flops = FlopCounterMode(display=False, custom_mapping=FACTORISATION_FLOPS)
-    fake_tensors = ShapeOnlyTensors(allow_non_fake_inputs=True)
-    live, traffic = LiveBytes(device), MovedBytes()
-    with warnings.catch_warnings(action="ignore"), fake_tensors, flops, live, traffic:
-        step = CountedStep(recipe, method.to_empty(device="cpu"), ranks, flops, live, traffic)
-        if synchronised and device == "cuda":
+    return _count_step_costs(recipe, ranks, device if synchronised else None)[device]
+
+
+@cache
+def _count_step_costs(recipe: Recipe, ranks: int, synchronised_on: str | None) -> dict[str, StepCost]:
+    """Returns the cost of a step on a CPU and on a GPU, by counting one step.
+
+    Args:
+        recipe: The recipe.
+        ranks: Number of ranks that share the batch.
+        synchronised_on: The device whose way of synchronising BatchNorm is counted; None if it is not synchronised.
+    """
+    method: Any = build_without_memory(recipe).to(memory_format=torch.channels_last)
+    if synchronised_on == "cpu":
+        method = synchronise_batch_norm(method, torch.device("cpu"))
+    fake_tensors, counted = ShapeOnlyTensors(allow_non_fake_inputs=True), CountedOperations()
+    with warnings.catch_warnings(action="ignore"), fake_tensors, counted:
+        step = CountedStep(recipe, method.to_empty(device="cpu"), ranks, counted)
+        if synchronised_on == "cuda":
             step.count_sync_batch_norm()
-        step.run(prefetched=device == "cuda")
-        return step.cost()
+        step.run()
+        return {device: step.cost(device) for device in ("cpu", "cuda")}
 
 
 class CountedStep:
@@ -152,47 +161,28 @@ class CountedStep:
         recipe: The recipe.
         method: Its method, on tensors without values.
         ranks: Number of ranks.
-        flops: Counter of FLOPs, which is active.
-        live: Counter of bytes, which is active.
-        traffic: Counter of what operations read and write, which is active; None does not count it.
+        counted: Counter of operations, which is active.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        method: Any,
-        ranks: int,
-        flops: FlopCounterMode,
-        live: "LiveBytes",
-        traffic: "MovedBytes | None" = None,
-    ):
-        self.recipe, self.method, self.ranks, self.flops, self.live = recipe, method, ranks, flops, live
-        self.traffic = traffic or MovedBytes()
+    def __init__(self, recipe: Recipe, method: Any, ranks: int, counted: "CountedOperations"):
+        self.recipe, self.method, self.ranks, self.counted = recipe, method, ranks, counted
         self.images = -(-recipe.batch_size // ranks)
         self.micro_batch_size = recipe.micro_batch_size or self.images
-        self.weight_bytes, self.activation_bytes = live.now, 0
+        self.weight_bytes, self.activation_bytes = counted.live_bytes, 0
         self.norm_traffic, self.loss_traffic = TrafficCounter(ranks), TrafficCounter(ranks)
-        self.flops_by_stage: dict[str, int] = {}
-        self.full_precision_flops_by_stage: dict[str, int] = {}
-        self.bytes_by_stage: dict[str, int] = {}
-        self.operations_by_stage: dict[str, int] = {}
+        self.work_by_stage: dict[str, Work] = {}
         self.output_shapes: tuple[Shapes, ...] = ()
 
-    def run(self, *, prefetched: bool) -> None:
-        """Runs the step up to the optimiser, which :meth:`cost` accounts for.
-
-        Args:
-            prefetched: Whether the views of the next batch are in memory too.
-        """
+    def run(self) -> None:
+        """Runs the step up to the optimiser, which :meth:`cost` accounts for, and the evaluated encoder."""
         in_microbatches, norms = self.micro_batch_size < self.images, batch_norms(self.method)
         crops = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
         # These are not read. They are in memory during a real step, so they must be alive here.
         pixels = [torch.empty(self.images, view.size, view.size, 3, dtype=torch.uint8) for view in crops]
-        next_views = self.empty_views() if prefetched and not in_microbatches else []
         buffers = [buffer.clone() for buffer in self.method.buffers()]
         statistics = RunningStatistics(norms) if in_microbatches else None
         online, target = self.forward()
-        self.activation_bytes = self.live.now - self.weight_bytes
+        self.activation_bytes = self.counted.live_bytes - self.weight_bytes
         self.output_shapes = tuple(tuple(tuple(x.shape[1:]) for x in branch) for branch in (online, target))
         leaves, targets = [x.detach() for x in online], target
         if in_microbatches:  # the outputs of each microbatch exist until they have been joined
@@ -212,7 +202,10 @@ class CountedStep:
             with simulated_ranks(self.norm_traffic):
                 running = [x for norm in norms for x in (norm.running_mean, norm.running_var)]
                 average_in_place([x for x in running if x is not None])
-        del pixels, next_views, buffers, statistics
+        del pixels, buffers, statistics
+        side = self.recipe.preprocessing.size
+        with self.counting("encoder"), torch.no_grad():
+            self.method.eval_encoder.eval()(torch.empty(1, 3, side, side))
 
     def empty_views(self) -> list[Tensor]:
         """Returns the views of a microbatch, each [micro_batch_size, 3, side, side]."""
@@ -239,20 +232,19 @@ class CountedStep:
 
     @contextmanager
     def counting(self, stage: str) -> Iterator[None]:
-        """Stores FLOPs and moved bytes of the block; if a stage runs more than once, those of its first time."""
-        traffic = self.traffic
-        before = self.flops.get_total_flops(), traffic.full_precision_flops, traffic.moved, traffic.operations
+        """Stores the work of the block; if a stage runs more than once, that of its first time."""
+        before = self.counted.work()
         yield
-        self.flops_by_stage.setdefault(stage, self.flops.get_total_flops() - before[0])
-        self.full_precision_flops_by_stage.setdefault(stage, traffic.full_precision_flops - before[1])
-        self.bytes_by_stage.setdefault(stage, traffic.moved - before[2])
-        self.operations_by_stage.setdefault(stage, traffic.operations - before[3])
+        self.work_by_stage.setdefault(stage, Work(*(x - y for x, y in zip(self.counted.work(), before, strict=True))))
 
-    def sum_stages(self, by_stage: dict[str, int]) -> float:
-        """Returns the sum over a step of what was counted for one microbatch in each stage, and once in the loss."""
-        microbatches = self.images / self.micro_batch_size
-        networks = by_stage["online"] + by_stage["target"] + by_stage["backward"]
-        return microbatches * networks + (microbatches - 1) * by_stage["online"] + by_stage["loss"]
+    def work_of_step(self) -> list[float]:
+        """Returns the numbers of :class:`Work` for a whole step: those of its microbatches, and once of the loss."""
+        microbatches, stages = self.images / self.micro_batch_size, self.work_by_stage
+        once = zip(stages["online"], stages["target"], stages["backward"], stages["loss"], strict=True)
+        return [
+            microbatches * (online + target + backward) + (microbatches - 1) * online + loss
+            for online, target, backward, loss in once
+        ]
 
     def count_sync_batch_norm(self) -> None:
         """Counts the bytes that torch's SyncBatchNorm sends, because it does not run without a GPU.
@@ -271,29 +263,33 @@ class CountedStep:
         for layer in batch_norms(self.method):
             layer.register_forward_hook(add_bytes)
 
-    def cost(self) -> StepCost:
-        """Returns all that was counted."""
-        trained = [p for p in self.method.parameters() if p.requires_grad]
-        gradients, side = sum(p.nbytes for p in trained), self.recipe.preprocessing.size
+    def cost(self, device: str) -> StepCost:
+        """Returns all that was counted.
+
+        Args:
+            device: ``cpu``, which may copy the inputs of convolutions, or ``cuda``, where the views of the next batch
+                are in memory too, unless the step has microbatches.
+        """
+        gradients = sum(p.nbytes for p in self.method.parameters() if p.requires_grad)
         buckets = gradients if self.ranks > 1 else 0
         optimizer = round(gradients * _optimizer_bytes_per_byte(self.recipe.optimizer))
+        prefetched = sum(x.nbytes for x in self.empty_views()) if self.micro_batch_size == self.images else 0
+        counted_peak = self.counted.peak_on_cpu if device == "cpu" else self.counted.peak + prefetched
         # The optimiser's update makes temporary tensors, on a GPU as large as all gradients.
-        peak = max(self.live.peak, self.weight_bytes + 2 * gradients) + buckets + optimizer
+        peak = max(counted_peak, self.weight_bytes + 2 * gradients) + buckets + optimizer
         memory = Memory(self.weight_bytes, gradients + buckets, optimizer, self.activation_bytes, peak)
-        with self.counting("encoder"), torch.no_grad():
-            self.method.eval_encoder.eval()(torch.empty(1, 3, side, side))
-        flops = self.flops_by_stage
+        stages, (_, full_precision_flops, moved_bytes, operations) = self.work_by_stage, self.work_of_step()
         return StepCost(
             images=self.images,
             micro_batch_size=self.micro_batch_size,
-            online_flops=flops["online"] / self.micro_batch_size,
-            target_flops=flops["target"] / self.micro_batch_size,
-            backward_flops=flops["backward"] / self.micro_batch_size,
-            loss_flops=flops["loss"],
-            full_precision_flops=self.sum_stages(self.full_precision_flops_by_stage),
-            moved_bytes=self.sum_stages(self.bytes_by_stage),
-            operations=self.sum_stages(self.operations_by_stage),
-            encoder_flops=flops["encoder"],
+            online_flops=stages["online"].flops / self.micro_batch_size,
+            target_flops=stages["target"].flops / self.micro_batch_size,
+            backward_flops=stages["backward"].flops / self.micro_batch_size,
+            loss_flops=stages["loss"].flops,
+            full_precision_flops=full_precision_flops,
+            moved_bytes=moved_bytes,
+            operations=operations,
+            encoder_flops=stages["encoder"].flops,
             memory=memory,
             communication=CommunicationBytes(
                 gradients=TrafficCounter(self.ranks, reduced_bytes=gradients).sent_bytes,
@@ -321,73 +317,69 @@ class ShapeOnlyTensors(FakeTensorMode):
     avoid_device_init = False
 
 
-class LiveBytes(TorchDispatchMode):
-    """A mode that counts the bytes of all living tensors that were made in it.
+class Work(NamedTuple):
+    """What operations compute and move."""
 
-    Args:
-        device: ``cpu`` or ``cuda``; convolutions on a CPU may need temporary memory.
+    flops: int
+    full_precision_flops: int
+    """FLOPs of products in float32 or float64 that are no convolutions."""
+    moved_bytes: int
+    """Bytes of the arguments and results of all operations; views of a tensor move nothing."""
+    operations: int
+    """Number of operations that move bytes."""
+
+
+class CountedOperations(TorchDispatchMode):
+    """A mode that counts what operations compute and move, and the bytes of all living tensors that were made in it.
 
     Attributes:
-        now: Bytes at present.
+        live_bytes: Bytes at present.
         peak: Largest number of bytes until now.
+        peak_on_cpu: The same with the temporary memory that convolutions on a CPU may need.
     """
 
-    def __init__(self, device: str) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.live_bytes = self.peak = self.peak_on_cpu = 0
         self._living: set[int] = set()
-        self._device = device
+        self._flops = self._full_precision_flops = self._moved_bytes = self._operations = 0
+
+    def work(self) -> Work:
+        """Returns the work of all operations until now."""
+        return Work(self._flops, self._full_precision_flops, self._moved_bytes, self._operations)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for x in tree_leaves(result):
-            if isinstance(x, Tensor):
-                self._add(x.untyped_storage())
-        if self._device == "cpu":
-            self.peak = max(self.peak, self.now + _unfolded_bytes(func, args, result))
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        results = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        for x in results:
+            self._add(x.untyped_storage())
+        self.peak_on_cpu = max(self.peak_on_cpu, self.live_bytes + _unfolded_bytes(func, args, result))
+        arguments = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        storages = {x.untyped_storage()._cdata for x in arguments}
+        is_view = all(x.untyped_storage()._cdata in storages for x in results) and not func._schema.is_mutable
+        if not results or is_view or "empty" in func.name():
+            return result
+        self._operations += 1
+        self._moved_bytes += sum(x.nbytes for x in (*arguments, *results))
+        if (formula := FLOP_FORMULAS.get(func._overloadpacket)) is not None:
+            flops = formula(*args, **kwargs, out_val=result)
+            self._flops += flops
+            if "conv" not in func.name() and results[0].dtype in (torch.float32, torch.float64):
+                self._full_precision_flops += flops
         return result
 
     def _add(self, storage: torch.UntypedStorage) -> None:
         """Counts a storage until it is freed; several tensors may share one."""
         if (key := storage._cdata) not in self._living:
             self._living.add(key)
-            self.now += (size := storage.nbytes())
-            self.peak = max(self.peak, self.now)
+            self.live_bytes += (size := storage.nbytes())
+            self.peak = max(self.peak, self.live_bytes)
             weakref.finalize(storage, self._remove, key, size)
 
     def _remove(self, key: int, size: int) -> None:
         self._living.remove(key)
-        self.now -= size
-
-
-class MovedBytes(TorchDispatchMode):
-    """A mode that counts the bytes that operations read and write, and the FLOPs that no tensor core takes.
-
-    Attributes:
-        moved: Bytes of the arguments and results of all operations until now; views of a tensor move nothing.
-        operations: Number of operations that moved them.
-        full_precision_flops: FLOPs until now of products in float32 or float64 that are no convolutions.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.moved = self.operations = self.full_precision_flops = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        arguments = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        results = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
-        storages = {x.untyped_storage()._cdata for x in arguments}
-        is_view = all(x.untyped_storage()._cdata in storages for x in results) and not func._schema.is_mutable
-        if not results or is_view or "empty" in func.name():
-            return result
-        self.operations += 1
-        self.moved += sum(x.nbytes for x in (*arguments, *results))
-        formula = FLOP_FORMULAS.get(func._overloadpacket)
-        if formula is not None and "conv" not in func.name() and results[0].dtype in (torch.float32, torch.float64):
-            self.full_precision_flops += formula(*args, **kwargs, out_val=result)
-        return result
+        self.live_bytes -= size
 
 
 def _unfolded_bytes(func: Any, args: Sequence[Any], result: Any) -> int:
