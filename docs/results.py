@@ -7,6 +7,7 @@ python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
 python benchmarks/views.py                          docs/results/views.json
+python benchmarks/from_disk.py                      docs/results/from_disk.json
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
                                                     speed.py
 python docs/results.py tables                       the tables, from what is kept
@@ -341,6 +342,32 @@ def opening_table() -> str:
     )
 
 
+def from_disk_table() -> str:
+    kept = json.loads((KEPT / "from_disk.json").read_text())
+    by_case: dict[tuple[str, int], dict[str, dict[str, float]]] = {}
+    for row in kept["rows"]:
+        same = [x for x in kept["rows"] if all(x[name] == row[name] for name in ("files", "side", "way"))]
+        rates = {name: median(x[name] for x in same) for name in row if isinstance(row[name], float)}
+        by_case.setdefault((row["files"], row["side"]), {})[row["way"]] = rates
+    has_before = any(row["way"] == "before" for row in kept["rows"])
+    rows = []
+    for (files, side), ways in by_case.items():
+        off, keep, floor = ways["off"], ways["kept"], ways["decoding"]
+        before = ways.get("before", off)
+        numbers = [*([before["later"]] if has_before else []), off["later"], keep["first"], keep["later"]]
+        numbers += [floor["Pillow"], floor.get("libjpeg-turbo", floor["Pillow"])]
+        rows.append([f"{files}, {side} px", *(f"{x:,.0f}" for x in numbers), f"{keep['later'] / before['later']:.1f}"])
+    header = ["files, views", *(["before"] if has_before else []), "decoded anew", "kept: first epoch", "kept: later"]
+    header += ["decoding alone: Pillow", "libjpeg-turbo", "later, ratio"]
+    return (
+        f"{markdown(header, rows)}\n\nImages a second, in the process that trains, of two views' crops of "
+        f"{kept['images']:,} JPEG files ({kept['data']}), by two workers; medians of {kept['repeats']} turns in which "
+        "all take part. The ratio is that of later epochs with kept images over the first column. Decoding alone is "
+        "done in two processes, at the sizes at which the crops need the files. Measured by "
+        f"`{kept['command']}` on {where(kept)}."
+    )
+
+
 def knn_table() -> str:
     kept = json.loads((KEPT / "knn.json").read_text())
     names = {"infomax": "infomax", "DINO": "product and top-k in chunks", "scikit-learn": "scikit-learn"}
@@ -530,6 +557,7 @@ TABLES = {
     "probes": (MEASUREMENTS / "evaluation.md", probes_table),
     "start": (MEASUREMENTS / "start.md", start_table),
     "views": (MEASUREMENTS / "views.md", views_table),
+    "from_disk": (MEASUREMENTS / "views.md", from_disk_table),
     "opening": (MEASUREMENTS / "views.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
