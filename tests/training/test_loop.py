@@ -24,6 +24,9 @@ from PIL import Image
 
 from command import CODE, PATIENCE, start_command, wait_for
 from infomax.cli import main
+from infomax.data.images import FileImages
+from infomax.data.sources.location import open_source
+from infomax.data.splits import labelled_splits
 from infomax.methods.base import Views
 from infomax.recipes.registry import METHODS
 from infomax.runs.run_folder import Run
@@ -462,6 +465,24 @@ def test_keeping_decoded_images_changes_no_result(tmp_path, capsys):
     with pytest.raises(ValueError, match="--keep-decoded some: want auto, off"):
         go(tmp_path / "wrong", images, keep_decoded="some")
     assert not (tmp_path / "wrong").exists()
+
+
+def test_the_images_of_online_evaluation_are_read_once(folder, tmp_path, monkeypatch):
+    """Scores are those without keeping; each image is opened once for all four evaluations."""
+    opened = []
+    open_image = FileImages.open
+    monkeypatch.setattr(FileImages, "open", lambda self, *args: opened.append(args[0]) or open_image(self, *args))
+    runs, counts = [], []
+    for keep in ("off", "auto"):
+        opened.clear()
+        runs.append(go(tmp_path / keep, folder, keep_decoded=keep))
+        counts.append(len(opened))
+    assert measured(runs[0]) == measured(runs[1])
+    assert sum("knn_top1" in row for row in measured(runs[0])) == 4
+    splits = labelled_splits(open_source(str(folder)))
+    assert splits is not None
+    labelled, test = (len(part.index) for part in splits)
+    assert counts[0] - counts[1] == 3 * (labelled + test)
 
 
 def test_images_in_memory_are_not_kept_again_and_it_is_said_if_asked_for(arrays, tmp_path, capsys):

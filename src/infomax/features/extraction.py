@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images
-from infomax.data.loading.evaluation import evaluation_batches
+from infomax.data.loading.evaluation import KeptBatches, evaluation_batches
 from infomax.data.splits import LabelledImages
 from infomax.models.encoders import Encoder
 
@@ -27,6 +27,7 @@ def encode_batches(
     device: torch.device | str = "cpu",
     workers: int | None = None,
     lenient: bool = False,
+    kept: KeptBatches | None = None,
 ) -> Iterator[Float[Tensor, "b d"]]:
     """Yields the features of the images at ``index``, batch by batch, in float32 on the CPU.
 
@@ -39,13 +40,13 @@ def encode_batches(
         preprocessing: How an image becomes the encoder's input.
         device: Where the encoder computes.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
-        lenient: As in :func:`infomax.data.loading.evaluation.evaluation_batches`.
+        lenient, kept: As in :func:`infomax.data.loading.evaluation.evaluation_batches`.
     """
     was_training, previous_device = encoder.training, next(encoder.parameters()).device
     encoder.eval().to(device)
     try:
         dtype = next(encoder.parameters()).dtype
-        for batch in evaluation_batches(images, index, preprocessing, workers=workers, lenient=lenient):
+        for batch in evaluation_batches(images, index, preprocessing, workers=workers, lenient=lenient, kept=kept):
             with torch.no_grad():
                 features = encoder(batch.to(device, dtype)).float().cpu()
             yield features
@@ -62,9 +63,11 @@ def extract_features(
     device: torch.device | str = "cpu",
     workers: int | None = None,
     lenient: bool = False,
+    kept: KeptBatches | None = None,
 ) -> Float[Tensor, "n d"]:
     """Returns the features of the images at ``index`` in one tensor, in that order; see :func:`encode_batches`."""
-    batches = encode_batches(encoder, images, index, preprocessing, device=device, workers=workers, lenient=lenient)
+    options = {"device": device, "workers": workers, "lenient": lenient, "kept": kept}
+    batches = encode_batches(encoder, images, index, preprocessing, **options)
     return torch.cat(list(batches))
 
 

@@ -263,7 +263,9 @@ class TrainingLoop:
 
     def _prefetcher(self) -> BatchPrefetcher:
         """Returns the microbatches of all steps that are left."""
-        recipe, engine = self.recipe, self.engine
+        recipe, engine, keep_bytes = self.recipe, self.engine, self._bytes_to_keep()
+        if self.online is not None:
+            keep_bytes -= self.online.keep_images(keep_bytes // 4)
         batches = training_batches(
             self.images,
             recipe.views,
@@ -275,7 +277,7 @@ class TrainingLoop:
             world_size=world_size(),
             workers=self.launch.workers,
             device=self.device,
-            keep_bytes=self._bytes_to_keep(),
+            keep_bytes=keep_bytes,
             say=self.say,
         )
         # The views of microbatches are made twice, when each is due: kept, they would take the memory that microbatches

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from infomax.data.images import ArrayImages
+from infomax.data.loading.evaluation import KeptBatches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.evaluation.knn_vote import knn_scores
@@ -128,6 +130,22 @@ class OnlineEvaluation:
         self.recipe, self.device = recipe, device
         self.epochs_between = -(-recipe.epochs // EVALUATIONS)
         self.probe = OnlineProbe(labelled, recipe, width=width, device=device) if probe else None
+        self.kept: dict[int, KeptBatches] = {}  # by the identity of the labelled images
+
+    def keep_images(self, room: int) -> int:
+        """Keeps the preprocessed images from the first evaluation on, if they fit; returns the bytes that they take.
+
+        Images that are in memory as arrays take none.
+
+        Args:
+            room: Bytes that they may take.
+        """
+        of_files = [x for x in (self.bank, self.queries) if not isinstance(x.images, ArrayImages)]
+        size = sum(3 * self.recipe.preprocessing.size**2 * len(self._share(x.index)) for x in of_files)
+        if size > room:
+            return 0
+        self.kept = {id(x): KeptBatches() for x in of_files}
+        return size
 
     def is_due(self, epochs_done: int) -> bool:
         """Returns whether the encoder is to be scored at the end of this epoch."""
@@ -159,15 +177,19 @@ class OnlineEvaluation:
         return scores
 
     def _features(self, encoder: Encoder, labelled: LabelledImages) -> Tensor:
-        # If there are fewer images than ranks, each rank takes all of them. The bank then holds each image several
-        # times, which changes no vote.
-        index = labelled.index
-        share = np.array_split(index, world_size())[rank()] if len(index) >= world_size() else index
+        index, kept = labelled.index, self.kept.get(id(labelled))
         preprocessing = self.recipe.preprocessing
-        features = extract_features(
-            encoder, labelled.images, share, preprocessing, device=self.device, workers=self.workers, lenient=True
-        )
+        options = {"device": self.device, "workers": self.workers, "lenient": True, "kept": kept}
+        features = extract_features(encoder, labelled.images, self._share(index), preprocessing, **options)
         return gather(features.to(self.device))[0].cpu()[: len(index)]
+
+    def _share(self, index: np.ndarray) -> np.ndarray:
+        """Returns those of some images that this rank computes the features of.
+
+        If there are fewer images than ranks, each rank takes all of them. The bank then holds each image several times,
+        which changes no vote.
+        """
+        return np.array_split(index, world_size())[rank()] if len(index) >= world_size() else index
 
     def state(self) -> dict[str, Any]:
         """Returns what a checkpoint is to hold of the probe."""

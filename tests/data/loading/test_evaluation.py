@@ -10,7 +10,7 @@ from PIL import Image
 from infomax.data.augmentation.make_views import cap_aspect_ratio, preprocess
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, FileImages
-from infomax.data.loading.evaluation import evaluation_batches
+from infomax.data.loading.evaluation import KeptBatches, evaluation_batches
 
 TO_224 = Preprocessing(resize=256, size=224)
 
@@ -62,3 +62,20 @@ def test_the_centre_of_a_very_long_image_stays_where_it_is():
         assert 2 * left + new_width == width
         assert cap_aspect_ratio(width, height) == (left, top, new_width, new_height)
     assert cap_aspect_ratio(1, 1) == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_kept_batches_are_the_same_and_no_file_is_read_again(tmp_path, workers):
+    """A first pass that was not finished keeps nothing."""
+    for number in range(3):
+        Image.fromarray(pixels(40 + number, 50)).save(tmp_path / f"{number}.png")
+    images, kept = FileImages(tmp_path, ["0.png", "1.png", "2.png"], None, []), KeptBatches()
+    options = {"index": np.array([2, 0]), "preprocessing": Preprocessing(resize=24, size=16), "workers": workers}
+    iter(evaluation_batches(images, **options, kept=kept))
+    assert not kept.is_complete
+    first = torch.cat(list(evaluation_batches(images, **options, kept=kept)))
+    assert torch.equal(first, torch.cat(list(evaluation_batches(images, **options))))
+    for file in tmp_path.iterdir():
+        file.unlink()
+    for _ in range(2):
+        assert torch.equal(first, torch.cat(list(evaluation_batches(images, **options, kept=kept))))

@@ -56,6 +56,22 @@ def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> np.nda
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
+class KeptBatches:
+    """Evaluation images that are kept as bytes, resized and cropped, for evaluations that use the same ones again."""
+
+    def __init__(self) -> None:
+        self.batches: list[Tensor] = []
+        self.is_complete = False
+
+    def keep(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yields all batches [B, size, size, 3], and keeps a copy of each: they come in memory that workers share."""
+        self.batches = []
+        for batch in batches:
+            self.batches.append(batch.clone())
+            yield batch
+        self.is_complete = True
+
+
 def evaluation_batches(
     images: Images,
     index: np.ndarray,
@@ -63,6 +79,7 @@ def evaluation_batches(
     *,
     workers: int | None = None,
     lenient: bool = False,
+    kept: KeptBatches | None = None,
 ) -> Iterator[Float[Tensor, "b 3 size size"]]:
     """Yields the images at ``index``, in this order, preprocessed, on the CPU, in batches of :data:`BATCH_SIZE`.
 
@@ -72,10 +89,15 @@ def evaluation_batches(
         preprocessing: Says how the images are resized, cropped and normalised.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
         lenient: Whether a black image takes the place of one that cannot be read.
+        kept: Keeps the images for the next time that the same ones are asked for with it; None reads them each time.
 
     Raises:
         ValueError: naming the first image that cannot be read, unless ``lenient``.
     """
+    # Files come out of the loader resized and cropped already.
+    remaining = preprocessing if isinstance(images, ArrayImages) else replace(preprocessing, resize=preprocessing.size)
+    if kept is not None and kept.is_complete:
+        return (preprocess(batch, remaining) for batch in kept.batches)
     workers = worker_count(images, workers)
     loader = DataLoader(
         _EvaluationImages(images, index, preprocessing, lenient),
@@ -84,7 +106,6 @@ def evaluation_batches(
         num_workers=workers,
         multiprocessing_context=worker_context() if workers else None,
     )
-    # Files come out of the loader resized and cropped already.
-    remaining = preprocessing if isinstance(images, ArrayImages) else replace(preprocessing, resize=preprocessing.size)
     with safe_path_in_children():  # the workers start here
-        return (preprocess(batch, remaining) for batch in loader)
+        batches = iter(loader)
+    return (preprocess(batch, remaining) for batch in (batches if kept is None else kept.keep(batches)))
