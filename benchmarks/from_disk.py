@@ -141,7 +141,15 @@ def measure(way: str, folder: str, args: argparse.Namespace) -> Iterator[Row]:
 def in_a_process(way: str, folder: str, args: argparse.Namespace) -> list[Row]:
     """Returns the rows of :func:`measure` in a new process, with the code that the contestant is."""
     source = Path(args.before) / "src" if way == "before" else SOURCE
-    command = [sys.executable, __file__, "--measure", way, folder, *(["--toy"] if args.toy else [])]
+    command = [
+        sys.executable,
+        __file__,
+        "--measure",
+        way,
+        folder,
+        f"--images={args.images}",
+        *(["--toy"] if args.toy else []),
+    ]
     path = os.pathsep.join([str(source.resolve()), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -154,11 +162,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", metavar="DIR", help="a checkout of infomax to measure too")
     parser.add_argument("--photos", metavar="DIR", help="JPEG files to make the files from, instead of made pictures")
+    parser.add_argument("--images", type=int, help="files of each size, instead of 3,000; a multiple of 250")
+    parser.add_argument("--repeats", type=int, help="turns, instead of 3")
     parser.add_argument("--toy", action="store_true", help="next to nothing of each")
     parser.add_argument("--measure", nargs=2, metavar=("WAY", "FOLDER"), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
-    vars(args).update(TOY if args.toy else SIZE)
+    given = {name: getattr(args, name) for name in ("images", "repeats") if getattr(args, name)}
+    settings = {**(TOY if args.toy else SIZE), **given}
+    vars(args).update(settings)
     if args.measure:
         for row in measure(*args.measure, args):
             print(json.dumps(row), flush=True)
@@ -178,7 +190,7 @@ def main() -> None:
         command = " ".join(x for x in ("python benchmarks/from_disk.py", args.before and "--before DIR") if x)
         command += " --photos DIR" if args.photos else ""  # without the folders of this machine
         data = "photographs" if args.photos else "made pictures"
-        kept = {**provenance(), "command": command, "data": data, **SIZE, "rows": rows}
+        kept = {**provenance(), "command": command, "data": data, **settings, "rows": rows}
         args.out.write_text(json.dumps(kept, indent=1) + "\n")
 
 

@@ -511,7 +511,7 @@ def test_pixels_are_turned_as_the_image_is(orientation):
 def test_the_fast_decoder_is_used_if_it_is_there_and_gives_these_bytes():
     simplejpeg = pytest.importorskip("simplejpeg")
     assert fast_jpegs._faithful_decoder() is simplejpeg.decode_jpeg
-    buffer, content = fast_jpegs.PixelBuffer(), encoded(photo(40, 56), "JPEG")
+    buffer, content = fast_jpegs.ReusedMemory(), encoded(photo(40, 56), "JPEG")
     first = decode_pixels(BytesIO(content), "x", None, buffer=buffer)
     assert np.shares_memory(first, buffer.content)
     assert fast_jpegs.decode_fast(content[:-100], 56, 40) is None

@@ -23,7 +23,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from infomax.data.damaged_files import has_begun_all_scans, keep_pixel_chunks, keep_pixel_segments
-from infomax.data.fast_jpegs import MODES, PixelBuffer, decode_fast
+from infomax.data.fast_jpegs import MODES, ReusedMemory, decode_fast
 
 # Pillow's names of the formats that are read: raster images, decoded in this process. What Pillow opens besides is
 # left out: formats that start another program (EPS), icons, fonts, game textures, films, and tables of science.
@@ -157,7 +157,7 @@ def decode_pixels(
     name: str,
     choose_divisor: DivisorChooser | None = None,
     decoding: Decoding = Decoding(),
-    buffer: PixelBuffer | None = None,
+    buffer: ReusedMemory | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes an image to the pixels of the image that :func:`decode` returns; most JPEGs in less time.
 
@@ -364,7 +364,7 @@ def _stream_pixels(
     choose_divisor: DivisorChooser | None,
     decoding: Decoding,
     continuation: bytes,
-    buffer: PixelBuffer | None,
+    buffer: ReusedMemory | None,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Decodes an image to its pixels, upright; the arguments are those of :func:`_decode_stream`, and a buffer."""
     image = _open(stream, choose_divisor, decoding, continuation)

@@ -17,8 +17,8 @@ DIVISORS = (1, 2, 4, 8)  # a JPEG's sides can be divided by these while it is de
 MODES = {"RGB", "L"}  # Pillow's names of the colours of a JPEG that become RGB in the same way in both packages
 
 
-class PixelBuffer:
-    """Memory that one image after another is decoded into, so that no new memory has to be fetched for each."""
+class ReusedMemory:
+    """Memory that is used for one image after another; new memory has to be fetched from the system."""
 
     def __init__(self) -> None:
         self.content = np.empty(0, np.uint8)
@@ -31,7 +31,7 @@ class PixelBuffer:
 
 
 def decode_fast(
-    content: bytes, width: int, height: int, buffer: PixelBuffer | None = None
+    content: bytes, width: int, height: int, buffer: ReusedMemory | None = None
 ) -> UInt8[np.ndarray, "h w 3"] | None:
     """Returns the pixels of a JPEG file, not turned; None if it is to be left to Pillow.
 

@@ -15,7 +15,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from infomax.data.decoding import Decoding, DivisorChooser, OpenedImage, convert, decode, decode_pixels, load_opened
-from infomax.data.fast_jpegs import PixelBuffer
+from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.fingerprints import LARGE, hash_files
 
 MAX_TRIES = 20  # images that are tried until one can be decoded
@@ -90,7 +90,7 @@ class Images(ABC):
         """
 
     def open_pixels(
-        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         """Decodes an image to the pixels of the image that :meth:`open` returns; most JPEGs in less time.
 
@@ -232,7 +232,7 @@ class FileImages(Images):
         return decode(path, str(path), choose_divisor, self.decoding)
 
     def open_pixels(
-        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         path = self.root / self.files[index]
         return decode_pixels(path, str(path), choose_divisor, self.decoding, buffer)
@@ -337,7 +337,7 @@ class Subset(Images):
         return self.base.open(int(self.index[index]), choose_divisor)
 
     def open_pixels(
-        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         return self.base.open_pixels(int(self.index[index]), choose_divisor, buffer)
 

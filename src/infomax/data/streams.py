@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from infomax.data.decoding import Decoding, DivisorChooser, decode, decode_pixels
-from infomax.data.fast_jpegs import PixelBuffer
+from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.images import Images
 
 PREVIEW = 20  # images at the beginning of a stream that can be opened by their index
@@ -69,7 +69,7 @@ class EncodedImages(Images):
         return decode(BytesIO(sample.content), sample.name, choose_divisor, self.decoding)
 
     def open_pixels(
-        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         sample = self.samples[index]
         return decode_pixels(BytesIO(sample.content), sample.name, choose_divisor, self.decoding, buffer)

@@ -3,10 +3,11 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.make_views import make_views, run_in_threads
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.decoding import Decoding, DivisorChooser
-from infomax.data.fast_jpegs import DIVISORS, PixelBuffer
+from infomax.data.fast_jpegs import DIVISORS, ReusedMemory
 from infomax.data.images import ArrayImages, Images, PillowImages, Subset
 from infomax.data.loading.kept_images import UNKNOWN, KeptImages
 from infomax.data.streams import EncodedImages, Stream
@@ -88,7 +89,7 @@ class TrainingImages(Dataset):
     ):
         self.decoding, self.keeping, self.threads = decoding, keeping, threads
         self.images, self.views, self.seed = images, (*views.global_crops, *views.local_crops), seed
-        self.buffer = PixelBuffer()
+        self.buffer, self.spare = ReusedMemory(), ReusedMemory()
 
     def __getitem__(self, key: tuple[int, Any]) -> Batch:  # pyrefly: ignore[bad-override-param-name]
         epoch, chunk = key
@@ -103,33 +104,39 @@ class TrainingImages(Dataset):
             is_cut = cut_kept_views(self.keeping.images, rows, random, self.views, batch_crops, self.threads)
         unreadable: dict[int, str] = {}
         for position in np.flatnonzero(~is_cut).tolist():
-            row, first_error = int(rows[position]), ""
-            for candidate in (row, *self._replacements(epoch, row, len(images))):
+            row, first_error, crops = int(rows[position]), "", [x[position] for x in batch_crops]
+            for candidate in chain([row], self._replacements(epoch, row, len(images))):
                 try:
-                    crops = self._decode_and_cut(images, candidate, epoch, random[:, position])
+                    self._decode_and_cut(images, candidate, epoch, random[:, position], crops)
                     break
                 except ValueError as error:
                     first_error = first_error or str(error)
                     unreadable[images.key(candidate)] = str(error)
             else:
                 raise ValueError(f"{first_error}; nor could any of the images that were tried in its place be read")
-            for view_crops, crop in zip(batch_crops, crops, strict=True):
-                view_crops[position] = crop
         return Batch([torch.from_numpy(x) for x in batch_crops], epoch, index, unreadable)
 
-    def _decode_and_cut(self, images: Images, row: int, epoch: int, random: np.ndarray) -> list[np.ndarray]:
-        """Decodes an image, keeps it if images are kept, and returns its crops; the arguments are a row of a chunk's.
+    def _decode_and_cut(
+        self, images: Images, row: int, epoch: int, random: np.ndarray, crops: Sequence[np.ndarray]
+    ) -> None:
+        """Decodes an image, writes its crops, and keeps the image if images are kept.
+
+        Args:
+            images: The images.
+            row: Index of the image.
+            epoch: Epoch, from 0.
+            random: A row of random numbers for each view.
+            crops: Where the crop of each view is written [size, size, 3].
 
         Raises:
             ValueError: if the image cannot be decoded.
         """
         decoded = decode_for_views(partial(images.open_pixels, row, buffer=self.buffer), random, self.views)
-        crops = decoded.cut(self.views, random)
+        decoded.cut(self.views, random, crops, self.spare)
         if self.keeping is not None:
             self._keep(images, row, decoded)
             if decoded.asked_divisor is not None:  # a JPEG, which later epochs may need at another size
                 self._keep_for_later(images, row, epoch, decoded.full_size)
-        return crops
 
     def _keep(self, images: Images, row: int, decoded: "DecodedImage") -> None:
         assert self.keeping is not None
@@ -158,11 +165,12 @@ class TrainingImages(Dataset):
                 pixels = images.open_pixels(row, lambda width, height, divisor=divisor: divisor, self.buffer)
                 self._keep(images, row, DecodedImage(pixels, full_size, divisor, np.empty((0, 4))))
 
-    def _replacements(self, epoch: int, row: int, count: int) -> list[int]:
-        """Returns the rows of the images to try in place of this one, out of ``count``."""
+    def _replacements(self, epoch: int, row: int, count: int) -> Iterator[int]:
+        """Yields the rows of the images to try in place of this one, out of ``count``; none is drawn before."""
         if self.images is None:
-            return [(row + i) % count for i in range(1, min(count, MAX_REPLACEMENTS + 1))]
-        return np.random.default_rng([self.seed, epoch, row]).integers(count, size=MAX_REPLACEMENTS).tolist()
+            yield from ((row + i) % count for i in range(1, min(count, MAX_REPLACEMENTS + 1)))
+        else:
+            yield from np.random.default_rng([self.seed, epoch, row]).integers(count, size=MAX_REPLACEMENTS).tolist()
 
 
 def plan_crops(random: np.ndarray, width: int, height: int, views: Sequence[View]) -> tuple[np.ndarray, int]:
@@ -194,12 +202,14 @@ class DecodedImage:
     boxes: np.ndarray
     """Crop of each view in the image of full size: top, left, height and width [views, 4]."""
 
-    def cut(self, views: Sequence[View], random: np.ndarray) -> list[np.ndarray]:
-        """Returns the crop of each view, flipped or not, as bytes [size, size, 3].
+    def cut(self, views: Sequence[View], random: np.ndarray, crops: Sequence[np.ndarray], spare: ReusedMemory) -> None:
+        """Cuts the crop of each view, flipped or not, as bytes.
 
         Args:
             views: The views.
             random: A row of random numbers for each view.
+            crops: Where the crop of each view is written [size, size, 3].
+            spare: Working memory.
 
         Raises:
             ValueError: if the pixels have another size than the file's header says.
@@ -210,10 +220,8 @@ class DecodedImage:
         if not reduced:
             raise ValueError(f"an image said to be of {self.full_size} pixels has {(size[1], size[0])}")
         memory, (height, width) = self.pixels.reshape(-1), (np.array([side]) for side in size)
-        crops = [np.empty((1, view.size, view.size, 3), np.uint8) for view in views]
         for view, box, row, crop in zip(views, self.boxes / max(reduced), random, crops, strict=True):
-            _cut(memory, np.zeros(1, np.int64), height, width, box[None], view, row[None], crop)
-        return [crop[0] for crop in crops]
+            _cut(memory, np.zeros(1, np.int64), height, width, box[None], view, row[None], spare, crop[None])
 
 
 def decode_for_views(
@@ -256,7 +264,9 @@ def cut_views(
     Raises:
         ValueError: if the image cannot be decoded, or its pixels have another size than its header says.
     """
-    return decode_for_views(open_pixels, random, views).cut(views, random)
+    crops = [np.empty((view.size, view.size, 3), np.uint8) for view in views]
+    decode_for_views(open_pixels, random, views).cut(views, random, crops, ReusedMemory())
+    return crops
 
 
 def cut_kept_views(
@@ -298,10 +308,10 @@ def cut_kept_views(
 
     def cut(start: int, stop: int) -> None:
         part = kept_rows[start:stop]
-        place = places.offset[part], places.height[part], places.width[part]
+        place, spare = (places.offset[part], places.height[part], places.width[part]), ReusedMemory()
         for view, box, numbers, crops in zip(views, scaled, random, batch_crops, strict=True):
             out = crops if len(part) == len(crops) else np.empty((len(part), *crops.shape[1:]), np.uint8)
-            _cut(kept.pixels, *place, box[part], view, numbers[part], out)
+            _cut(kept.pixels, *place, box[part], view, numbers[part], spare, out)
             if out is not crops:
                 crops[positions[start:stop]] = out
 
@@ -319,6 +329,7 @@ def _cut(
     boxes: np.ndarray,
     view: View,
     random: np.ndarray,
+    spare: ReusedMemory,
     out: np.ndarray,
 ) -> None:
     """Calls the compiled function that cuts crops of one view."""
@@ -326,8 +337,8 @@ def _cut(
 
     memory = memory.view()
     memory.flags.writeable = False  # as Pillow's pixels are: otherwise the function would be compiled for both
-    spare = np.empty(crops_spare_length(boxes, view.size), np.float32)
-    cut_crops(memory, offset, height, width, boxes, view.bicubic, random[:, FLIP] < view.flip, spare, out)
+    numbers = spare.take(4 * crops_spare_length(boxes, view.size)).view(np.float32)
+    cut_crops(memory, offset, height, width, boxes, view.bicubic, random[:, FLIP] < view.flip, numbers, out)
 
 
 def load_kernels(views: ViewSet, *, cut: bool = True, make: bool = True) -> None:

@@ -17,7 +17,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from infomax.data.decoding import Decoding, DivisorChooser, decode, decode_pixels, open_regular
-from infomax.data.fast_jpegs import PixelBuffer
+from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.fingerprints import LARGE, SAMPLED_BYTES, SAMPLED_CONTENTS, hash_files
 from infomax.data.images import Images, PackedNames
 from infomax.data.sources.assemble import FoundSplit, assemble_source
@@ -103,7 +103,7 @@ class TableImages(Images):
         return decode(content, f"image {index}", choose_divisor, self.decoding)
 
     def open_pixels(
-        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         content = BytesIO(_content(self.table[index][self.column]))
         return decode_pixels(content, f"image {index}", choose_divisor, self.decoding, buffer)

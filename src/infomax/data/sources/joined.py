@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 
 from infomax.data.decoding import Decoding, DivisorChooser
-from infomax.data.fast_jpegs import PixelBuffer
+from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.images import Images
 
 
@@ -65,7 +65,7 @@ class JoinedImages(Images):
         return self.parts[part].open(inner, choose_divisor)
 
     def open_pixels(
-        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: PixelBuffer | None = None
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         part, inner = self._find(index)
         return self.parts[part].open_pixels(inner, choose_divisor, buffer)
