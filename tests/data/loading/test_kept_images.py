@@ -13,6 +13,7 @@ from infomax.data.augmentation.views import View, ViewSet, byol
 from infomax.data.loading.keep_decoded import memory_to_keep, parse_keep_decoded
 from infomax.data.loading.kept_images import KeptImages, table_size
 from infomax.data.loading.training import training_batches
+from infomax.data.loading.workers import TrainingImages
 from infomax.data.sources.location import open_source
 
 VIEWS = ViewSet(global_crops=byol(16), local_crops=(View(size=8, scale=(0.05, 0.14), bicubic=False),))
@@ -92,6 +93,31 @@ def test_no_file_is_read_after_the_first_epoch(folder, workers):
         rest.append(batch)
     assert_same(expected, [first, *rest])
     assert not list(folder.iterdir())
+
+
+def test_a_rank_goes_on_with_workers_until_it_has_seen_almost_all_images(folder, monkeypatch):
+    """A rank of two reads half of the images in an epoch. It has the same batches as without keeping."""
+    (folder / "7.jpg").unlink()
+    made_here = []
+    getitem = TrainingImages.__getitem__
+    monkeypatch.setattr(TrainingImages, "__getitem__", lambda self, key: made_here.append(key[0]) or getitem(self, key))
+    options = {"batch_size": 6, "steps": range(12), "world_size": 2, "rank": 1}
+    expected = list(batches_of(folder, keep_bytes=0, **options))
+    seen, first = set(), 0
+    while len(seen) < 7:
+        seen.update(expected[first].index.tolist())
+        first += 1
+    assert first > 1
+    made_here.clear()
+    assert_same(expected, batches_of(folder, keep_bytes=ENOUGH, workers=1, **options))
+    assert made_here == list(range(first, 12))
+
+
+def test_memory_that_the_system_refuses_is_said_and_done_without(folder):
+    lines = []
+    assert_same(batches_of(folder, keep_bytes=0), batches_of(folder, keep_bytes=2**62, say=lines.append))
+    (line,) = lines
+    assert "keeps no decoded images, as the system refuses the memory: " in line
 
 
 def test_nothing_is_kept_in_a_single_epoch(folder, monkeypatch):

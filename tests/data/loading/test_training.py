@@ -125,7 +125,7 @@ def test_workers_hand_over_chunks_that_make_up_each_microbatch(folder, monkeypat
 def test_chunks_are_of_about_equal_size(count):
     """A chunk of a single image would have no other image of a stream to replace it."""
     schedule = BatchSchedule(count, count, seed=0, start=0, stop=1, micro_batch_size=count, rank=0, world_size=1)
-    sizes = [len(index) for _, index in loaders._ChunkSampler(schedule, None, lambda number: False)]
+    sizes = [len(index) for _, index in loaders._ChunkSampler(schedule, None, lambda epoch, microbatch: False)]
     assert len(sizes) == loaders._chunk_count(count)
     assert sum(sizes) == count
     assert max(sizes) <= loaders.CHUNK_SIZE

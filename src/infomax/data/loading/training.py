@@ -42,6 +42,7 @@ CHUNK_SIZE = 32
 # The workers together hold about this many finished chunks at most (some gigabytes of large crops), if that is enough
 # for two microbatches.
 MAX_CHUNKS_IN_FLIGHT = 128
+COVERED = 0.95  # the share of the images that must have been decoded before workers are left out
 RESIDENT_SHARE = 0.25  # images in memory are copied to the GPU if they take less than this share of its free memory
 
 
@@ -93,11 +94,6 @@ class BatchSchedule:
         """Returns the epoch of the last step."""
         return (self.stop - 1) // (self.image_count // self.batch_size)
 
-    def steps_to_the_end_of_a_whole_epoch(self) -> int:
-        """Returns the number of steps, from the first one on, until all images of an epoch have been read."""
-        steps_per_epoch = self.image_count // self.batch_size
-        return -self.start % steps_per_epoch + steps_per_epoch
-
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yields the epoch and the image indices of each microbatch."""
         steps_per_epoch, order, epoch = self.image_count // self.batch_size, np.empty(0), -1
@@ -136,17 +132,17 @@ class _ChunkSampler(Sampler):
     Args:
         schedule: Decides the images.
         stream: The stream that they are read from, if they are.
-        is_enough: Called before each microbatch with the number of those that were asked for; the requests end if it
-            returns True.
+        is_enough: Called with the epoch and the images of each microbatch; if it returns True, the requests end before
+            this one.
     """
 
-    def __init__(self, schedule: BatchSchedule, stream: Stream | None, is_enough: Callable[[int], bool]):
+    def __init__(self, schedule: BatchSchedule, stream: Stream | None, is_enough: Callable[[int, Any], bool]):
         self.schedule, self.stream, self.is_enough = schedule, stream, is_enough
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         microbatches = self.schedule if self.stream is None else self.schedule.read(self.stream)
-        for number, (epoch, microbatch) in enumerate(microbatches):
-            if self.is_enough(number):
+        for epoch, microbatch in microbatches:
+            if self.is_enough(epoch, microbatch):
                 return
             count, size = _chunk_count(len(microbatch)), len(microbatch)
             for chunk in range(count):
@@ -196,9 +192,10 @@ def training_batches(
     if isinstance(images, ArrayImages):
         return _from_arrays(images, schedule, device)
     workers = worker_count(images, workers)
-    has_room = keep_bytes > table_size(len(images), max(1, workers))
-    if isinstance(images, Images) and has_room and schedule.last_epoch > schedule.first_epoch:
-        return _keep_images(images, views, schedule, workers, device, keep_bytes, say)
+    if isinstance(images, Images) and schedule.last_epoch > schedule.first_epoch:
+        kept = _take_memory(len(images), keep_bytes, workers, say)
+        if kept is not None:
+            return _keep_images(images, views, schedule, workers, device, kept, say)
     return _from_workers(_training_images(images, views, seed), schedule, workers, device, images)
 
 
@@ -223,46 +220,72 @@ def _training_images(
     return TrainingImages(None, views, seed, images.decoding)
 
 
+def _take_memory(count: int, keep_bytes: int, workers: int, say: Callable[[str], None]) -> KeptImages | None:
+    """Returns the memory for ``count`` decoded images; None if there is no room, or the system refuses it."""
+    writers = max(1, workers)
+    if keep_bytes <= table_size(count, writers):
+        return None
+    try:
+        return KeptImages(count, keep_bytes, writers)
+    except (OSError, RuntimeError, OverflowError) as error:
+        say(f"keeps no decoded images, as the system refuses the memory: {error}")
+        return None
+
+
+class _Coverage:
+    """Notes which images have been asked for, and says at the beginning of an epoch whether they are enough.
+
+    Args:
+        kept: The images that are kept.
+    """
+
+    def __init__(self, kept: KeptImages):
+        self.kept, self.is_asked, self.epoch = kept, np.zeros(kept.count, bool), -1
+
+    def __call__(self, epoch: int, microbatch: Any) -> bool:
+        """Notes a microbatch; returns True if it can be made without workers: almost all images are kept by then."""
+        is_new_epoch, self.epoch = epoch != self.epoch, epoch
+        if is_new_epoch and not self.kept.is_full and self.is_asked.mean() >= COVERED:
+            return True
+        self.is_asked[microbatch] = True
+        return False
+
+
 def _keep_images(
     images: Images,
     views: ViewSet,
     schedule: BatchSchedule,
     workers: int,
     device: torch.device,
-    keep_bytes: int,
+    kept: KeptImages,
     say: Callable[[str], None],
 ) -> Iterator[Batch]:
     """Yields the batches of a schedule, and keeps the images that workers decode.
 
-    Workers decode the images of the first whole epoch. If all of them fit, this process then cuts the crops by itself,
-    in threads: to hand crops over from one process to another would take longer than to cut them. What has not been
-    decoded yet, as the images that were left over at the end of the epoch, is decoded here too. If not all fit, the
-    workers go on.
+    Workers decode the images of the first epoch; those of several ranks, each of which reads a share of the images in
+    an epoch, those of some epochs. If all of them fit, this process then cuts the crops by itself, in threads: to hand
+    crops over from one process to another would take longer than to cut them. What has not been decoded yet, as the
+    images that were left over at the end of the epoch, is decoded here too. If not all fit, the workers go on.
     """
-    kept = KeptImages(len(images), keep_bytes, max(1, workers))
-    keeping = Keeping(kept, schedule.last_epoch)
-    training_images = _training_images(images, views, schedule.seed, keeping=keeping)
-    microbatches = schedule.microbatches()
-    first = schedule.steps_to_the_end_of_a_whole_epoch() * len(microbatches)
+    training_images = _training_images(images, views, schedule.seed, keeping=Keeping(kept, schedule.last_epoch))
     was_said, done = False, 0
-
-    def is_enough(number: int) -> bool:
-        return number == first and not kept.is_full
-
-    for batch in _from_workers(training_images, schedule, workers, device, images, is_enough):
+    for batch in _from_workers(training_images, schedule, workers, device, images, _Coverage(kept)):
         yield batch
         done += 1
-        if not was_said and (kept.is_full or done == first):
+        if kept.is_full and not was_said:
+            say(kept.describe() or "")
             was_said = True
-            if line := kept.describe():
-                say(line)
-    rest = replace(schedule, start=schedule.start + done // len(microbatches))
+    rest = replace(schedule, start=schedule.start + done // len(schedule.microbatches()))
+    if rest.start == rest.stop:
+        return
+    if not was_said and (line := kept.describe()):
+        say(line)
     if kept.is_full:  # since the last images of the epoch have been decoded
         yield from _from_workers(training_images, rest, workers, device, images)
-    elif rest.start < rest.stop:
-        training_images.threads = torch.get_num_threads()
-        for epoch, index in rest:
-            yield _join_chunks([training_images[epoch, index]], device)
+        return
+    training_images.threads = torch.get_num_threads()
+    for epoch, index in rest:
+        yield _join_chunks([training_images[epoch, index]], device)
 
 
 def _from_workers(
@@ -271,7 +294,7 @@ def _from_workers(
     workers: int,
     device: torch.device,
     images: Images | Stream,
-    is_enough: Callable[[int], bool] = lambda number: False,
+    is_enough: Callable[[int, Any], bool] = lambda epoch, microbatch: False,
 ) -> Iterator[Batch]:
     chunk_counts = [_chunk_count(rows.stop - rows.start) for rows in schedule.microbatches()]
     in_flight = min(2 * sum(chunk_counts), max(2 * max(chunk_counts), MAX_CHUNKS_IN_FLIGHT))  # of all workers together
