@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -187,10 +188,13 @@ def main() -> None:
     if not args.toy:
         from infomax.runs.provenance import provenance
 
+        origin = provenance()
+        packages = {x.name: x.version for x in distributions() if x.name in ("pillow", "simplejpeg")}
+        origin["versions"] |= packages
         command = " ".join(x for x in ("python benchmarks/from_disk.py", args.before and "--before DIR") if x)
         command += " --photos DIR" if args.photos else ""  # without the folders of this machine
         data = "photographs" if args.photos else "made pictures"
-        kept = {**provenance(), "command": command, "data": data, **settings, "rows": rows}
+        kept = {**origin, "command": command, "data": data, **settings, "rows": rows}
         args.out.write_text(json.dumps(kept, indent=1) + "\n")
 
 
