@@ -29,6 +29,7 @@ from infomax.experiments.sweep_results import SweepCell, SweepResult, collect_re
 from infomax.experiments.sweep_runner import run_sweep
 from infomax.papers import published
 from infomax.recipes import registry
+from infomax.recipes.cpu import IMAGES_SEEN
 from infomax.reporting.recipe_list import describe_recipe
 from infomax.runs.run_folder import Run, create_run_folder
 from infomax.runtime.options import pick, to_argv
@@ -265,7 +266,7 @@ def test_results_are_known_by_what_was_evaluated_and_not_by_the_words_of_a_comma
 
 def test_each_protocol_and_option_reaches_its_command(tmp_path):
     words = ["knn --k 5", "knn --k 200", "finetune --setting mira-1", "linear --probe carl"]
-    planned = sweep(["carl/small"], tmp_path, data="a b", device="cpu", workers=0, evaluate=words)
+    planned = sweep(["carl/small"], tmp_path, data="a b", epochs=1, device="cpu", workers=0, evaluate=words)
     (line,) = planned.commands()
     folder = tmp_path / "carl-small-seed0"
     assert line.split(" && ")[1:] == [
@@ -345,7 +346,7 @@ def test_evaluations_are_repeated_with_the_seeds_that_the_paper_had(tmp_path):
     (run,) = sweep(["mira-11"], tmp_path, evaluation_seeds=1).runs
     assert len(run.evaluations) == len(TRANSFER_SETS)
     words = ["knn", "linear", "linear --probe carl --seed 3"]
-    (run,) = sweep(["carl/small"], tmp_path, data="x", evaluate=words, evaluation_seeds=2).runs
+    (run,) = sweep(["carl/small"], tmp_path, data="x", epochs=1, evaluate=words, evaluation_seeds=2).runs
     assert [e.words for e in run.evaluations] == [*words, "linear --probe carl --seed 4"]  # the others have no seed
 
 
@@ -405,13 +406,30 @@ def test_a_cell_whose_number_nobody_can_read_is_ours_alone(tmp_path, monkeypatch
         ("corinfomax/cifar10_dimension_128", {}, "linear --probe corinfomax"),
         ("mira/cifar10", {}, "online-linear"),
         ("carl/cifar10_150", {"data": "images"}, "knn"),
-        ("carl/small", {"data": "images"}, "knn"),
+        ("carl/small", {"data": "digits"}, "knn"),
     ],
 )
 def test_a_recipe_is_measured_as_its_paper_does(tmp_path, what, options, words):
     """Figures have no number that can be read, but are of the same measure as the paper's tables."""
     planned = sweep([what], tmp_path, **options)
     assert [evaluation.words for evaluation in planned.evaluations] == [words]
+
+
+def test_the_number_of_images_decides_the_epochs_of_our_own_recipes(tmp_path):
+    (run,) = sweep(["mira/small"], tmp_path, data="digits").runs
+    assert run.specification.recipe.epochs == round(IMAGES_SEEN / 1438)
+    (run,) = sweep(["mira/small"], tmp_path, data="digits", overrides=("epochs=3",)).runs
+    assert run.specification.recipe.epochs == 3
+    with pytest.raises(ValueError, match="no such folder"):
+        sweep(["mira/small"], tmp_path, data="nowhere/")
+    folder = tmp_path / "mira-small-seed0"
+    folder.mkdir()
+    recipe = registry.get_experiment("mira/small").recipe(images=1000)
+    create_run_folder(
+        folder, recipe, data={"data": "nowhere/", "images": 1000, "fingerprint": "0"}, launch={}, overwrite=False
+    )
+    (run,) = sweep(["mira/small"], tmp_path, data="nowhere/").runs  # what is done can still be drawn
+    assert run.specification.recipe == recipe
 
 
 def test_a_list_that_an_evaluation_wants_is_missed_before_the_training(tmp_path):

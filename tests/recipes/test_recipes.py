@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from infomax.recipes.customise import customise
+from infomax.recipes.cpu import IMAGES_SEEN
+from infomax.recipes.customise import customise, customise_experiment
 from infomax.recipes.registry import (
     METHODS,
     default_recipe_name,
@@ -15,6 +16,7 @@ from infomax.recipes.registry import (
     recipe_from_json,
 )
 from infomax.recipes.schema import Recipe, to_json
+from infomax.runs.run_folder import changed_settings
 
 
 @pytest.mark.parametrize("name", experiments())
@@ -232,3 +234,22 @@ def test_warm_up_must_end_before_the_run():
     with pytest.raises(ValueError, match="warmup_epochs must be below epochs"):
         replace(recipe, optimizer=replace(recipe.optimizer, warmup_epochs=recipe.epochs))
     assert isinstance(recipe, Recipe)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_our_own_recipe_for_photographs_sees_a_number_of_images(method):
+    """713 images of which each is seen 20 times would be 40 steps."""
+    experiment = get_experiment("small", method)
+    for images, epochs in ((713, round(IMAGES_SEEN / 713)), (50_000, IMAGES_SEEN // 50_000), (2_000_000, 1)):
+        assert experiment.recipe(images=images).epochs == epochs
+        assert customise_experiment(experiment, images=images).epochs == epochs
+    assert experiment.recipe().epochs == IMAGES_SEEN // 50_000
+    for changes in ({"epochs": 7}, {"overrides": ("epochs=7",)}, {"epochs": 7, "overrides": ("seed=1",)}):
+        recipe = customise_experiment(experiment, images=713, **changes)
+        assert recipe.epochs == 7
+        assert changed_settings(recipe)[0] == "epochs=7"
+        assert getattr(recipe.method, "kl_epochs", 3) == 3  # which follow the epochs
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        customise_experiment(experiment, images=713, epochs=0)
+    papers = get_experiment("carl/cifar10")
+    assert customise_experiment(papers, images=713).epochs == papers.recipe().epochs == 200

@@ -18,8 +18,8 @@ from infomax.data.sources.location import open_source
 from infomax.evaluation.run import evaluate
 from infomax.methods.base import Progress
 from infomax.recipes.building import build_method, build_optimizer, learning_rate
-from infomax.recipes.customise import customise
-from infomax.recipes.registry import METHODS, get_recipe
+from infomax.recipes.customise import customise, customise_experiment
+from infomax.recipes.registry import METHODS, get_experiment, get_recipe
 from infomax.recipes.schema import OptimizerSettings
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints, spinning, threads
@@ -68,7 +68,7 @@ def test_a_run_leaves_everything_that_the_folder_should_have(toy, tmp_path, meth
     expected = {"config.json", "metrics.jsonl", "checkpoints", "encoder.safetensors", "encoder.json", "views.png"}
     assert names == expected | {"tensorboard"}
     changes = {"image_size": 8, "epochs": 4, "batch_size": 8, "overrides": TOY[method]}
-    assert run.recipe == customise(get_recipe(method, "small"), **changes)
+    assert run.recipe == customise_experiment(get_experiment("small", method), images=24, **changes)
     assert run.config["data"] == toy
     assert torch.__version__.startswith(run.config["versions"]["torch"])
     rows = run.read_rows("metrics.jsonl")

@@ -29,7 +29,7 @@ from infomax.experiments.options import SweepOptions
 from infomax.papers import published
 from infomax.papers.published import Column, Table
 from infomax.recipes import registry
-from infomax.recipes.customise import customise
+from infomax.recipes.customise import chosen_epochs, customise_experiment
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, recipe_differences
@@ -173,9 +173,10 @@ def define_sweep(options: SweepOptions) -> Sweep:
         raise ValueError(
             f"{'; '.join(_group_reasons(table, not_measured))}; say with --evaluate how to evaluate the runs"
         )
+    counts: dict[DataLocation, int] = {}
     for seed, variant in product(range(options.seeds), variants):  # all variants of a seed before the next seed
         evaluations = named or _default_evaluations(variant, table, options)
-        runs.append(_define_run(options, variant, seed, evaluations))
+        runs.append(_define_run(options, variant, seed, evaluations, counts))
     if len({run.specification.hash for run in runs}) < len(runs):
         raise ValueError(f"--vary gives a value twice: {' '.join(options.vary)}")
     for run in runs:
@@ -269,13 +270,26 @@ def _combine(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     return list(product(*axes))
 
 
-def _define_run(options: SweepOptions, variant: Variant, seed: int, evaluations: tuple[Evaluation, ...]) -> SweepRun:
-    """Returns the run of a variant with one seed."""
+def _define_run(
+    options: SweepOptions,
+    variant: Variant,
+    seed: int,
+    evaluations: tuple[Evaluation, ...],
+    counts: dict[DataLocation, int],
+) -> SweepRun:
+    """Returns the run of a variant with one seed.
+
+    Args:
+        options: What the sweep is of.
+        variant: The recipe and the values to train with.
+        seed: Seed of the run.
+        evaluations: How its encoder is evaluated.
+        counts: Is filled with the number of images of each data set that had to be opened to know the epochs.
+    """
     overrides = (*options.overrides, *variant.overrides)
     if any(override.partition("=")[0] == "seed" for override in overrides):
         raise ValueError("--set seed and --vary seed would give all runs the same; --seeds N has the seeds from 0 up")
     changes: dict[str, Any] = {**options.changes(), "overrides": overrides, "seed": seed}
-    recipe = customise(variant.experiment.recipe(), **changes)
     name = "-".join([variant.experiment.name.replace("/", "-"), *variant.overrides, f"seed{seed}"])
     training: dict[str, Any] = {
         **vars(options),
@@ -288,8 +302,29 @@ def _define_run(options: SweepOptions, variant: Variant, seed: int, evaluations:
     }
     train = pick(PretrainOptions, training)
     assert train.data is not None
+    images = None
+    if variant.experiment.images_seen is not None and chosen_epochs(changes) is None:
+        images = _count_images(train, counts)
+    recipe = customise_experiment(variant.experiment, images=images, **changes)
     specification = TrainingSpecification(recipe, train.data, train.classes, train.subset, train.value_range)
     return SweepRun(variant, specification, train, evaluations)
+
+
+def _count_images(train: PretrainOptions, counts: dict[DataLocation, int]) -> int:
+    """Returns the number of images of a run, and adds it to ``counts``.
+
+    Raises:
+        ValueError: if the images cannot be opened, and the run has not been started.
+    """
+    location = train.location(None)
+    if location not in counts:
+        try:
+            counts[location] = len(location.open(download=train.download).pretraining)
+        except ValueError:
+            if not (train.out / "config.json").is_file():
+                raise
+            return int(Run(train.out).config["images"])  # runs that are done can still be drawn
+    return counts[location]
 
 
 def _check_same_run(run: SweepRun) -> None:

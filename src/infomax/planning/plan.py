@@ -15,8 +15,8 @@ from infomax.planning.gpus import GPUS, Utilization, estimate_range, has_small_i
 from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import StepCost, count_step_cost
 from infomax.planning.step_time import Timing, time_steps
-from infomax.recipes.customise import customise
-from infomax.recipes.registry import DEFAULT_METHOD, default_recipe_name, get_recipe, parse_recipe_choice
+from infomax.recipes.customise import customise_experiment
+from infomax.recipes.registry import DEFAULT_METHOD, default_recipe_name, get_experiment, parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.memory import machine_memory
@@ -156,8 +156,8 @@ def plan(
         image_size: Side of the global crops, in pixels. Default: the recipe's.
         backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
             recipe's.
-        epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
-            the recipe's.
+        epochs: Passes over the images; of the recipe small, so many that it sees 600,000 images. A warm-up that they
+            leave no room for is shortened to a tenth of them. Default: the recipe's.
         batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
         micro_batch_size: Images that go through the network at once, on each device. The gradient is exactly that of
             the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
@@ -197,7 +197,7 @@ def make_plan(options: PlanOptions) -> Plan:
     if source is not None:
         recipe = choose_recipe(options, source, gpu=device == "cuda")
     else:
-        recipe = _choose_recipe_unseen(options, data, gpu=device == "cuda")
+        recipe = _choose_recipe_unseen(options, data, images, gpu=device == "cuda")
     check_batch(recipe, images=images, data=data, world_size=options.devices)
     with Stage("counting what a step takes", slow_only=True):
         cost = count_step_cost(recipe, ranks=options.devices, device=device)
@@ -242,13 +242,13 @@ def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
     return None, location.data, images
 
 
-def _choose_recipe_unseen(options: PlanOptions, data: str, *, gpu: bool) -> Recipe:
+def _choose_recipe_unseen(options: PlanOptions, data: str, images: int, *, gpu: bool) -> Recipe:
     """Returns the recipe for images that are not opened; an unknown image size is taken to be that of the views."""
     choice = parse_recipe_choice(options.recipe, options.method)
     method = choice.method or DEFAULT_METHOD
     _, side = NOMINAL_SIZES.get(data, (0, options.image_size or 224))
     name = choice.recipe or default_recipe_name(method, data=data, side=side, gpu=gpu)
-    return customise(get_recipe(method, name), **options.changes())
+    return customise_experiment(get_experiment(name, method), images=images, **options.changes())
 
 
 def _open(location: DataLocation, download: bool) -> Source | None:

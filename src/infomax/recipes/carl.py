@@ -13,7 +13,7 @@ from infomax.data.augmentation.views import (
     ViewSet,
     simclr,
 )
-from infomax.recipes.cpu import digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
@@ -54,11 +54,11 @@ def digits() -> Recipe:
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
-@RECIPES.add(None, None)
-def small() -> Recipe:
+@RECIPES.add(None, None, images_seen=IMAGES_SEEN)
+def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
-    settings = CarlSettings(kl_epochs=10)
-    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
+    settings = CarlSettings(kl_epochs=max(1, epochs // 2))
+    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4), epochs=epochs)
 
 
 @RECIPES.add("cifar10", 0.00438, reported_in("carl-1", "CIFAR-10 200"))

@@ -33,8 +33,18 @@ def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recip
     )
 
 
-def small_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe:
-    """Returns a recipe for photographs at 32 pixels, which trains in minutes to hours."""
+IMAGES_SEEN = 600_000
+"""Number of images that a training by :func:`small_recipe` sees in all, each as often as there are epochs."""
+
+
+def small_recipe(method: MethodSettings, optimizer: OptimizerSettings, *, epochs: int) -> Recipe:
+    """Returns a recipe for photographs at 32 pixels, which trains in minutes.
+
+    Args:
+        method: Settings of the method.
+        optimizer: Settings of the optimiser.
+        epochs: Passes over the images; :data:`IMAGES_SEEN` over their number, if the user does not choose.
+    """
     return Recipe(
         name="small",
         method=method,
@@ -43,5 +53,5 @@ def small_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe
         preprocessing=Preprocessing(resize=32, size=32),
         optimizer=optimizer,
         batch_size=256,
-        epochs=20,
+        epochs=epochs,
     )

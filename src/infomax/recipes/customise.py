@@ -2,19 +2,52 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from infomax.data.augmentation.views import view_set
+from infomax.recipes.experiment import Experiment
 from infomax.recipes.registry import recipe_from_json
-from infomax.recipes.schema import Recipe, flat_settings, to_json
+from infomax.recipes.schema import MAX_EPOCHS, Recipe, flat_settings, to_json
 from infomax.runtime.checks import choose
 from infomax.runtime.json_values import WORDS, parse_value, shorten
 from infomax.runtime.near_names import nearest_option
 
 LONGEST_KEY = 100  # characters, in a message
+
+
+def customise_experiment(experiment: Experiment, *, images: int | None, **changes: Any) -> Recipe:
+    """Returns an experiment's recipe for a data set, with a user's changes.
+
+    Settings that follow from the number of epochs, as the schedule of a weight, follow from the number that the user
+    chose.
+
+    Args:
+        experiment: The recipe with what a paper did with it.
+        images: Number of images in the data set; None if it is not known.
+        changes: The arguments of :func:`customise`.
+
+    Raises:
+        ValueError: as :func:`customise`.
+    """
+    return customise(experiment.recipe(images=images, epochs=chosen_epochs(changes)), **changes)
+
+
+def chosen_epochs(changes: Mapping[str, Any]) -> int | None:
+    """Returns the number of epochs among a user's changes, as an option or as ``--set epochs=N``.
+
+    Args:
+        changes: The arguments of :func:`customise`.
+
+    Returns:
+        The number; None if there is none that a recipe can have, which :func:`customise` refuses.
+    """
+    assignments = (assignment.partition("=") for assignment in changes.get("overrides", ()))
+    texts = [str(changes.get("epochs")), *(text for key, _, text in assignments if key == "epochs")]
+    numbers = [int(text) for text in texts if text.isdecimal() and 0 < int(text) <= MAX_EPOCHS]
+    return numbers[-1] if numbers else None
 
 
 def customise(

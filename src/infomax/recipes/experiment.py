@@ -8,6 +8,7 @@ from infomax.papers.published import Column, Number, Row, table, tables
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import choose
 
+TYPICAL_IMAGES = 50_000  # of a data set whose number of images is not known
 LINEAR = ("linear", "online-linear")
 """Protocols of a linear accuracy."""
 
@@ -78,13 +79,17 @@ class Experiment:
         data: Name of the data set that it is for; None if any will do.
         exaflops: Floating-point operations of the whole training on that data set, in 1e18; None without a data set.
         cells: Cells of published tables that hold its results; the main result first.
+        images_seen: Number of images that a training sees in all, each as often as there are epochs: the epochs follow
+            from the number of images in the data set. None for a recipe that says its epochs. ``function`` takes the
+            number of epochs if there is one.
     """
 
     method: str
-    function: Callable[[], Recipe]
+    function: Callable[..., Recipe]
     data: str | None
     exaflops: float | None
     cells: tuple[Cells, ...]
+    images_seen: int | None = None
 
     @property
     def name(self) -> str:
@@ -96,9 +101,20 @@ class Experiment:
         """Returns the docstring of the recipe in one line."""
         return " ".join((self.function.__doc__ or "").split())
 
-    def recipe(self) -> Recipe:
-        """Returns the recipe, with its name."""
-        return replace(self.function(), name=self.function.__name__)
+    def recipe(self, *, images: int | None = None, epochs: int | None = None) -> Recipe:
+        """Returns the recipe, with its name.
+
+        Args:
+            images: Number of images in the data set, which decides the epochs of a recipe with ``images_seen``; None
+                takes 50,000.
+            epochs: Passes over the images, for a recipe with ``images_seen``; None lets ``images`` decide. Other
+                recipes keep theirs.
+        """
+        if self.images_seen is None:
+            recipe = self.function()
+        else:
+            recipe = self.function(epochs or max(1, round(self.images_seen / (images or TYPICAL_IMAGES))))
+        return replace(recipe, name=self.function.__name__)
 
     def numbers(self) -> tuple[Number, ...]:
         """Returns all numbers that the paper prints of this recipe; the main result first."""
@@ -139,17 +155,20 @@ class Experiments(dict[str, Experiment]):
         super().__init__()
         self.method = method
 
-    def add(self, data: str | None, exaflops: float | None, *cells: Cells) -> Callable[[Any], Any]:
+    def add(
+        self, data: str | None, exaflops: float | None, *cells: Cells, images_seen: int | None = None
+    ) -> Callable[[Any], Any]:
         """Returns a decorator that adds the function which makes a recipe, under the function's name.
 
         Args:
             data: Name of the data set that the recipe is for; None if any will do.
             exaflops: Floating-point operations of the whole training, in 1e18; None without a data set.
             cells: Cells of published tables that hold its results; the main result first.
+            images_seen: Number of images that a training sees in all. The function then takes the number of epochs.
         """
 
-        def register(function: Callable[[], Recipe]) -> Callable[[], Recipe]:
-            self[function.__name__] = Experiment(self.method, function, data, exaflops, cells)
+        def register(function: Callable[..., Recipe]) -> Callable[..., Recipe]:
+            self[function.__name__] = Experiment(self.method, function, data, exaflops, cells, images_seen)
             return function
 
         return register

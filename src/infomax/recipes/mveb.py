@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from infomax.data.augmentation.views import Preprocessing, View, ViewSet, byol, dino, moco
-from infomax.recipes.cpu import digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
@@ -44,11 +44,11 @@ def digits() -> Recipe:
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
-@RECIPES.add(None, None)
-def small() -> Recipe:
+@RECIPES.add(None, None, images_seen=IMAGES_SEEN)
+def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
     settings = MvebSettings(hidden=512, dimension=128, momentum=None)
-    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
+    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4), epochs=epochs)
 
 
 @RECIPES.add("cifar10", 0.0902, reported_in("mveb-text-7.6"))

@@ -58,6 +58,7 @@ def recipe_table(experiments: Sequence[Experiment], *, gpu: str) -> Table:
     notes = (
         "EFLOP: 1e18 floating-point operations of the whole training.",
         f"h: estimated for one {gpu}, at the shares of its data sheet's rates that the papers' own runs reached.",
+        "n: the number of images, which decides the epochs.",
         "Whether a run fits its memory says infomax plan.",
         "?: hard to read in the paper. infomax recipes NAME prints one in full.",
     )
@@ -74,7 +75,8 @@ def _recipe_row(experiment: Experiment, gpu: str) -> list[str]:
     if main is not None:
         source = f"{main.table.paper} {main.table.number}"
         score = format_published(main.value, main.deviation) + ("?" if main.row.uncertain else "")
-    size = [recipe.encoder.backbone, str(recipe.epochs), str(recipe.batch_size)]
+    epochs = str(recipe.epochs) if experiment.images_seen is None else f"{experiment.images_seen:,}/n"
+    size = [recipe.encoder.backbone, epochs, str(recipe.batch_size)]
     return [experiment.name, experiment.data or "any", *size, cost, time, score, source]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from infomax.data.sources.location import DataLocation
-from infomax.recipes.registry import get_recipe, recipe_from_json
+from infomax.recipes.registry import get_experiment, recipe_from_json
 from infomax.recipes.schema import Recipe, flat_settings, to_json
 from infomax.runs.provenance import provenance
 from infomax.runtime.files import PARTIAL, write_atomic
@@ -278,8 +278,14 @@ def _write_json(file: Path, content: dict[str, Any]) -> None:
 
 
 def changed_settings(recipe: Recipe) -> list[str]:
-    """Lists the settings in which a recipe differs from the registered recipe of its name, as ``epochs=20``."""
-    registered = flat_settings(get_recipe(recipe.method.name, recipe.name))
+    """Lists the settings in which a recipe differs from the registered recipe of its name, as ``epochs=20``.
+
+    The number of epochs is among them if the registered recipe leaves it open.
+    """
+    experiment = get_experiment(recipe.name, recipe.method.name)
+    registered = flat_settings(experiment.recipe(epochs=recipe.epochs))
+    if experiment.images_seen is not None:
+        del registered["epochs"]
     return [f"{key}={value}" for key, value in flat_settings(recipe).items() if registered.get(key) != value]
 
 

@@ -50,7 +50,8 @@ class RecipeChangeOptions(ViewChangeOptions):
     backbone: Annotated[str | None, Shown(metavar="NAME", default=RECIPES_OWN)] = None
     """Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small."""
     epochs: Annotated[int | None, Shown(metavar="N", default=RECIPES_OWN)] = None
-    """Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them."""
+    """Passes over the images; of the recipe small, so many that it sees 600,000 images. A warm-up that they leave no
+    room for is shortened to a tenth of them."""
     batch_size: Annotated[int | None, Shown(metavar="N", default=RECIPES_OWN)] = None
     """Images of a step, over all devices. The learning rate is not changed with it."""
     micro_batch_size: Annotated[int | None, Shown(metavar="N", default="all at once")] = None

@@ -12,11 +12,11 @@ from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
 from infomax.recipes.building import build_without_memory, check_memory
-from infomax.recipes.customise import customise
+from infomax.recipes.customise import chosen_epochs, customise_experiment
 from infomax.recipes.registry import (
     DEFAULT_METHOD,
     default_recipe_name,
-    get_recipe,
+    get_experiment,
     parse_recipe_choice,
 )
 from infomax.recipes.schema import Recipe
@@ -98,6 +98,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
             note(quota)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
         if resumed is None:
+            if (reason := _why_so_many_epochs(recipe, options)) is not None:
+                show(reason, file=sys.stderr)
             _note_larger_sizes(options, recipe, images["shorter_side"], len(source.pretraining), launch)
     return PreparedRun(run, source, launch, lock)
 
@@ -220,7 +222,8 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu:
         name = default_recipe_name(method, data=source.name, side=side, gpu=gpu)
     else:
         first_readable(preview_images(source), 0)  # raises if no image can be read
-    return customise(get_recipe(method, name), **options.changes())
+    experiment = get_experiment(name, method)
+    return customise_experiment(experiment, images=len(source.pretraining), **options.changes())
 
 
 def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) -> Preview:
@@ -312,6 +315,14 @@ def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
         **({} if times is None else {"times": times}),
     }
     return {**parts, **identity, **decisions}
+
+
+def _why_so_many_epochs(recipe: Recipe, options: PretrainOptions) -> str | None:
+    """Returns one line on why a new run has its number of epochs; None if the user or a paper chose it."""
+    images_seen = get_experiment(recipe.name, recipe.method.name).images_seen
+    if images_seen is None or chosen_epochs(options.changes()) is not None:
+        return None
+    return f"{recipe.epochs} epochs show the encoder about {images_seen:,} images in all; --epochs N changes that"
 
 
 def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str | None) -> str:

@@ -84,8 +84,8 @@ def pretrain(
         image_size: Side of the global crops, in pixels. Default: the recipe's.
         backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
             recipe's.
-        epochs: Passes over the images. A warm-up that they leave no room for is shortened to a tenth of them. Default:
-            the recipe's.
+        epochs: Passes over the images; of the recipe small, so many that it sees 600,000 images. A warm-up that they
+            leave no room for is shortened to a tenth of them. Default: the recipe's.
         batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
         micro_batch_size: Images that go through the network at once, on each device. The gradient is exactly that of
             the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
