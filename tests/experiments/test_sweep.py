@@ -420,15 +420,16 @@ def test_the_number_of_images_decides_the_epochs_of_our_own_recipes(tmp_path):
     assert run.specification.recipe.epochs == round(IMAGES_SEEN / 1438)
     (run,) = sweep(["mira/small"], tmp_path, data="digits", overrides=("epochs=3",)).runs
     assert run.specification.recipe.epochs == 3
+    gone = str(tmp_path / "gone")
     with pytest.raises(ValueError, match="no such folder"):
-        sweep(["mira/small"], tmp_path, data="nowhere/")
+        sweep(["mira/small"], tmp_path, data=gone)
     folder = tmp_path / "mira-small-seed0"
     folder.mkdir()
     recipe = registry.get_experiment("mira/small").recipe(images=1000)
     create_run_folder(
-        folder, recipe, data={"data": "nowhere/", "images": 1000, "fingerprint": "0"}, launch={}, overwrite=False
+        folder, recipe, data={"data": gone, "images": 1000, "fingerprint": "0"}, launch={}, overwrite=False
     )
-    (run,) = sweep(["mira/small"], tmp_path, data="nowhere/").runs  # what is done can still be drawn
+    (run,) = sweep(["mira/small"], tmp_path, data=gone).runs  # what is done can still be drawn
     assert run.specification.recipe == recipe
 
 
