@@ -156,17 +156,17 @@ def test_recipes_are_listed_and_printed_in_full(infomax):
     line = next(line for line in out.splitlines() if line.startswith("mira/imagenet_100_prototypes_300 "))
     words = ["imagenet", "resnet50", "100", "4096", "8.32", "110", "to", "320", "67.7", "MIRA", "Table", "14"]
     assert line.split()[1:] == words
-    fast = [line.split()[0] for line in infomax("recipes", "--hours", "40", "--gpu", "H100")[1].splitlines()[2:-4]]
+    fast = [line.split()[0] for line in infomax("recipes", "--hours", "40", "--gpu", "H100")[1].splitlines()[2:-5]]
     assert {"mira/imagenet100", "mveb/cifar10", "carl/cifar10"} <= set(fast)
     assert not {"mira/imagenet_100", "corinfomax/imagenet", "mira/small"} & set(fast)
     _, out, _ = infomax("recipes", "--paper", "CARL", "--data", "stl10")
-    assert [line.split()[0] for line in out.splitlines()[2:-4]] == [
+    assert [line.split()[0] for line in out.splitlines()[2:-5]] == [
         "carl/stl10",
         "carl/stl10_constant_1",
         "carl/stl10_constant_2",
     ]
     _, out, _ = infomax("recipes", "cifar10")
-    assert len(out.splitlines()) == 4 + 6  # of each method
+    assert len(out.splitlines()) == 4 + 7  # of each method
     _, out, _ = infomax("recipes", "mira/cifar10", "--set", "method.prototypes=500")
     assert re.search(r"method\.prototypes +500   \(changed from 3000\)", out)
     assert "MIRA, Table 7: CIFAR-10 Top-1 93.02" in out

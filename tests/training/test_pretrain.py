@@ -282,7 +282,7 @@ def test_config_is_plain_json(toy, tmp_path):
     run = go(tmp_path / "run", toy, epochs=1)
     config = json.loads((run.path / "config.json").read_text())
     assert config["recipe"]["method"]["name"] == "mira"
-    settings = {"recipe", "data", "images", "fingerprint", "launch"}
+    settings = {"recipe", "data", "images", "fingerprint", "shorter_side", "launch"}
     settings |= {"train_split", "tests_on", "notes", "no_labels_reason"}
     assert set(config) == settings | {"changes", "command", "started", "commit", "machine", "versions"}
 
