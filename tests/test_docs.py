@@ -99,6 +99,8 @@ def test_commands_in_the_text_parse(page):
     kinds |= {protocol.name: parsed_class for parsed_class, protocol in cli.evaluate.PROTOCOL_CLASSES.items()}
     for line in re.findall(r"^(?:uv run |torchrun .* |srun )?infomax (.+)$", code(page), re.M):
         words = line.split("#")[0].split()
+        if words[0] in ("--version", "--print-completion"):
+            continue
         name = words[1] if words[0] == "evaluate" else words[0]
         options = {f"--{field.replace('_', '-')}" for field in kinds[name].__dataclass_fields__}
         options |= {"--set", "--encoder"}

@@ -36,6 +36,8 @@ _HOME = {
     "views": ("training.preview", "views"),
 }
 """The module and the attribute that each public name stands for."""
+_MODULES = ("functional", "methods")
+"""The public modules."""
 
 
 def __getattr__(name: str) -> Any:
@@ -43,6 +45,8 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("infomax")
+    if name in _MODULES:
+        return import_module(f"infomax.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'infomax' has no attribute {name!r}")
     module, attribute = _HOME[name]
@@ -56,4 +60,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__, "__version__"])
+    """Returns the public names alone, as a shell of Python completes them."""
+    return sorted([*__all__, *_MODULES, "__version__"])

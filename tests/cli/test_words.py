@@ -1,6 +1,7 @@
 """Mistakes in the words of a command are one line that names what is near, before anything is imported or parsed."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 
@@ -187,6 +188,46 @@ def test_the_nearest_path(tmp_path, monkeypatch):
     assert nearest_path("runs/first/x/y") is None
     assert nearest_path("") is None
     assert nearest_path("\0" * 3) is None
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_has_the_public_names_alone(infomax, shell):
+    code, script, err = infomax("--print-completion", shell)
+    assert (code, err) == (0, "")
+    options = {*re.findall(r"--[a-z][a-z-]+", script.replace("\\-", "-"))}
+    fields = [field for fields in cli.command_options().values() for field in fields]
+    public = {field.word for field in fields if not field.shown.positional}
+    assert public - {"--k"} <= options
+    assert not [option for option in options if "tyro" in option]
+    code, out, err = infomax("--print-completion", "fish")
+    assert (code, out, err) == (
+        2, "", "infomax: --print-completion must be one of bash, zsh, but is 'fish'\n"
+    )  # fmt: skip
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("words", "completions"),
+    [
+        ("ev", ["evaluate"]),
+        ("evaluate fe", ["few-shot"]),
+        ("pretrain --learn", ["--learning-rate"]),
+        ("report --", ["--help", "--table"]),
+    ],
+)
+def test_bash_completes_commands_and_options(infomax, tmp_path, words, completions):
+    (tmp_path / "infomax.bash").write_text(infomax("--print-completion", "bash")[1])
+    line = f"COMP_WORDS=(infomax {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _tyro_infomax"
+    script = f'source {tmp_path / "infomax.bash"}; {line}; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == completions
+
+
+def test_python_completes_the_public_names_alone():
+    import infomax
+
+    assert dir(infomax) == sorted([*infomax.__all__, "__version__", "functional", "methods"])
+    assert all(hasattr(infomax, name) for name in dir(infomax))
 
 
 @pytest.mark.process

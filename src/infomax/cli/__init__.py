@@ -20,6 +20,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 from infomax.cli import evaluate, experiments, train
 from infomax.cli.words import check_words
 from infomax.evaluation.protocols import PROTOCOLS
+from infomax.runtime.checks import choose
 from infomax.runtime.doors import command_door
 from infomax.runtime.failures import MachineError
 from infomax.runtime.options import OptionField, option_fields
@@ -34,7 +35,11 @@ AFTER_EVALUATE = (evaluate.REPORT, train.REPLAY)
 COMMANDS = {command.name: command for command in (*BEFORE_EVALUATE, *AFTER_EVALUATE)}
 """All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol."""
 _DEFAULT_FORMAT = warnings.formatwarning
-ABOUT = "Train image encoders without labels by information maximisation, and see how good they are."
+COMPLETION, SHELLS = "--print-completion", ("bash", "zsh")
+ABOUT = (
+    "Train image encoders without labels by information maximisation, and see how good they are. infomax --version "
+    "prints the version, and infomax --print-completion bash (or zsh) what completes commands and options in a shell."
+)
 
 
 def main() -> None:
@@ -49,11 +54,15 @@ def main() -> None:
     if sys.argv[1:] in (["--version"], ["-V"]):
         show(f"infomax {version('infomax')}")
         return
+    words = sys.argv[1:]
     try:
-        check_words(sys.argv[1:], command_options(), tuple(PROTOCOLS))
+        if words[:1] == [COMPLETION]:
+            words = ["--tyro-print-completion", choose(COMPLETION, "".join(words[1:]), SHELLS)]
+        else:
+            check_words(words, command_options(), tuple(PROTOCOLS))
     except ValueError as error:
         _fail(str(error), code=2)
-    parsed = parse_words(sys.argv[1:])
+    parsed = parse_words(words)
     with command_door(), stages_shown(is_first_rank() and not getattr(parsed, "quiet", False)):
         _carry_out(parsed)
 

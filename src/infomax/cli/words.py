@@ -8,8 +8,6 @@ from infomax.runtime.near_names import nearest, nearest_option
 from infomax.runtime.options import OptionField, parse_option, split_words
 
 HELP = ("-h", "--help")
-PARSERS_OWN = ("--tyro-print-completion", "--tyro-write-completion")
-"""Words that the parser understands by itself, in front of all others."""
 SYNONYMS_OF_COMMANDS = {
     "pretrain": "train training fit learn run ssl",
     "evaluate": "eval test validate score benchmark probe",
@@ -39,7 +37,7 @@ def check_words(words: Sequence[str], commands: Mapping[str, Sequence[OptionFiel
     Raises:
         ValueError: with one line that says what is wrong and what is near.
     """
-    if words and words[0] in (*HELP, *PARSERS_OWN):
+    if words and words[0] in HELP:
         return
     names = list(dict.fromkeys(name.partition(" ")[0] for name in commands))
     command, rest = _split_command(words, names, protocols)
