@@ -151,6 +151,7 @@ def _count_step_costs(recipe: Recipe, ranks: int, synchronised_on: str | None) -
         if synchronised_on == "cuda":
             step.count_sync_batch_norm()
         step.run()
+        step.run_encoder()
         return {device: step.cost(device) for device in ("cpu", "cuda")}
 
 
@@ -174,7 +175,7 @@ class CountedStep:
         self.output_shapes: tuple[Shapes, ...] = ()
 
     def run(self) -> None:
-        """Runs the step up to the optimiser, which :meth:`cost` accounts for, and the evaluated encoder."""
+        """Runs the step up to the optimiser, which :meth:`cost` accounts for."""
         in_microbatches, norms = self.micro_batch_size < self.images, batch_norms(self.method)
         crops = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
         # These are not read. They are in memory during a real step, so they must be alive here.
@@ -203,6 +204,9 @@ class CountedStep:
                 running = [x for norm in norms for x in (norm.running_mean, norm.running_var)]
                 average_in_place([x for x in running if x is not None])
         del pixels, buffers, statistics
+
+    def run_encoder(self) -> None:
+        """Runs the evaluated encoder, as for a score."""
         side = self.recipe.preprocessing.size
         with self.counting("encoder"), torch.no_grad():
             self.method.eval_encoder.eval()(torch.empty(1, 3, side, side))
