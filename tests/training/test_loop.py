@@ -38,6 +38,7 @@ from infomax.runtime.options import pick
 from infomax.runtime.ranks import RankInfo, rank_from_environment
 from infomax.training import loop as training
 from infomax.training.engine import Engine
+from infomax.training.metrics_log import shown_values
 from infomax.training.options import PretrainOptions
 from infomax.training.prepare import prepare_run
 from infomax.training.pretrain import pretrain
@@ -711,3 +712,11 @@ def test_resume_says_where_it_goes_on_and_starts_what_is_not_there(arrays, tmp_p
     assert go(tmp_path / "new", arrays, "carl", resume=True).read_rows("metrics.jsonl")
     with pytest.raises(ValueError, match="not a run folder"):
         pretrain(out=tmp_path / "nothing", resume=True)
+
+
+def test_a_bar_shows_the_most_important_metrics_first():
+    row = {"step": 7, "epoch": 0, "loss": 4.61421, "entropy": 0.25, "learning_rate": 0.1, "images_per_second": 812.3}
+    assert shown_values(row | {"waiting": 0.004}) == ["loss 4.614", "812 images/s", "entropy 0.25"]
+    row |= {"waiting": 0.25, "knn_top1": 0.8314, "linear_top1": 0.9, "linear_top5": 1.0}
+    shown = ["loss 4.614", "812 images/s", "k-NN 83.1%", "linear 90.0%", "25% waiting", "entropy 0.25"]
+    assert shown_values(row) == shown

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LOG_EVERY = 20  # steps
+LEAST_WAITING = 0.01  # share of the time; less is not shown in the progress bar
 ACCURACIES = {"knn_top1": "k-NN", "linear_top1": "linear"}
 """Names in the progress bar, by the keys of a row."""
 NOT_IN_BAR = (
@@ -169,6 +170,6 @@ def shown_values(row: Mapping[str, float]) -> list[str]:
     if speed := row.get("images_per_second"):
         shown.append(f"{format_rate(speed)} images/s")
     shown += [f"{words} {row[name]:.1%}" for name, words in ACCURACIES.items() if name in row]
-    if "waiting" in row:
+    if row.get("waiting", 0.0) >= LEAST_WAITING:
         shown.append(f"{row['waiting']:.0%} waiting")
     return shown + [f"{name} {value:.4g}" for name, value in row.items() if name not in NOT_IN_BAR]
