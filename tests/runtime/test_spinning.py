@@ -148,7 +148,7 @@ def test_an_error_ends_the_threads(two_threads):
     assert not threads_of_infomax()
 
 
-@pytest.mark.parametrize("name", [*WAIT_VARIABLES, "OMP_THREAD_LIMIT"])
+@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_THREAD_LIMIT"])
 def test_a_users_variables_decide(two_threads, monkeypatch, name):
     assert can_switch()
     monkeypatch.setenv(name, "1")
@@ -171,9 +171,22 @@ def test_there_are_more_threads_of_openmp_than_cores(monkeypatch, threads, cores
     assert threads + count * (threads - 1) > cores
 
 
-def test_two_of_many_cores_are_left_alone(two_threads, monkeypatch):
-    monkeypatch.setattr(spinning, "cores_to_run_on", lambda: 64)
+@pytest.mark.parametrize(("threads", "cores"), [(2, 64), (192, 192)])
+def test_no_crowd_of_threads_is_started(monkeypatch, threads, cores):
+    for name in (*COUNT_VARIABLES, *WAIT_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(spinning, "cores_to_run_on", lambda: cores)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     assert not can_switch()
+
+
+def test_a_system_that_allows_no_more_threads_is_no_error(two_threads, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(spinning._Holder, "start", refuse)
+    sleep_while_waiting()
+    assert not spinning._holders
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells it")

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infomax.runtime.threads import WAIT_VARIABLES, cores_to_run_on, threads_within_quota, user_environment
+from infomax.runtime.threads import cores_to_run_on, threads_within_quota
 
 TRIAL, INTERVAL = 0.2, 0.5  # seconds of spinning until it is seen whether threads waited for cores; first, and later
 BUSY_SHARE = 0.05  # of these seconds; if a thread waited longer, the machine is busy
 ACTIVE_SHARE = 0.1  # of these seconds; if no thread ran longer, nothing is known of the machine
 FIRST_REST, LONGEST_REST = 1.0, 16.0  # seconds of sleeping until the next trial
-MAX_HOLDERS = 16
+MAX_HOLDERS, MAX_THREADS = 16, 128  # threads that may be started for nothing but to exist: ours, and OpenMP's
 GRAIN = 2**16  # elements of a vector for each thread, enough for torch to use all threads
 _holders: "list[_Holder]" = []
 
@@ -46,10 +46,13 @@ def sleep_while_waiting() -> None:
     """Lets OpenMP's threads sleep as soon as they wait."""
     import torch
 
-    count = _holder_count(torch.get_num_threads()) - len(_holders)
-    _holders.extend(_Holder() for _ in range(count))
-    for holder in _holders[-count:] if count > 0 else ():
-        holder.start()
+    while len(_holders) < _holder_count(torch.get_num_threads()):
+        holder = _Holder()
+        try:
+            holder.start()
+        except RuntimeError:  # the system allows this process no more threads
+            break
+        _holders.append(holder)
         holder.is_ready.wait()
 
 
@@ -70,14 +73,15 @@ def can_switch() -> bool:
     """Returns whether it is infomax's to decide how threads wait.
 
     It is not if there is one thread, if the user has set how threads wait or a limit of their number, or if there are
-    so few threads for the cores that many holders would be needed.
+    so few threads for the cores, or so many cores, that many more threads would be needed.
     """
     import torch
 
-    threads, users = torch.get_num_threads(), user_environment()
-    if threads == 1 or any(name in users for name in (*WAIT_VARIABLES, "OMP_THREAD_LIMIT")):
+    threads = torch.get_num_threads()
+    if threads == 1 or any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OMP_THREAD_LIMIT")):
         return False
-    return _holder_count(threads) <= MAX_HOLDERS
+    holders = _holder_count(threads)
+    return holders <= MAX_HOLDERS and holders * (threads - 1) <= MAX_THREADS
 
 
 def thread_seconds() -> dict[str, tuple[float, float]]:

@@ -1,7 +1,7 @@
-"""Says how many cores a process may use, and sets how OpenMP's threads wait, before torch is imported.
+"""Says how many cores a process may use, and sets the variables of OpenMP, before torch is imported.
 
-A container may have many cores and a quota of half of one. OpenMP sees the cores alone: its threads then wait for each
-other in turns, at the cost of the quota. The same happens on a machine with other work.
+A container may have many cores and a quota of half of one. OpenMP sees the cores alone: its threads then stand still
+together for most of the time, and wait for each other in the rest.
 """
 
 import math
@@ -125,8 +125,9 @@ def describe_quota() -> str | None:
 def set_thread_variables() -> None:
     """Sets the variables that OpenMP reads when it is loaded, as with torch, if the user has set none of their kind.
 
-    Threads sleep soon when they have no work, and there are no more of them than the quota allows. This is for
-    processes of infomax's own, before they import torch: the variables hold for all libraries of a process.
+    There are no more threads than the quota allows, and those of LLVM's and Intel's OpenMP sleep soon when they have no
+    work; for GNU's, ``spinning.py`` decides. This is for processes of infomax's own, before they import torch: the
+    variables hold for all libraries of a process.
     """
     _set_here.update(_thread_variables())
     os.environ.update(_set_here)
@@ -137,7 +138,7 @@ def _thread_variables() -> dict[str, str]:
     variables = {}
     if user_chose_no_thread_count() and core_count() < cores_to_run_on():
         variables["OMP_NUM_THREADS"] = str(core_count())
-    if not any(name in user_environment() for name in WAIT_VARIABLES):  # GNU's OpenMP, and LLVM's and Intel's
+    if not any(name in user_environment() for name in WAIT_VARIABLES):
         variables["KMP_BLOCKTIME"] = str(BLOCK_TIME)
     return variables
 
@@ -182,4 +183,5 @@ def threads_within_quota() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)
