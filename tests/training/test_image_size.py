@@ -23,11 +23,11 @@ def save_images(folder, *sizes, suffix="jpg"):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
 def test_the_typical_side_is_the_median_of_the_shorter_ones(tmp_path, suffix):
-    data = save_images(tmp_path / "a", (500, 375), (90, 300), (375, 400), (4000, 20), (600, 600), suffix=suffix)
+    data = save_images(tmp_path / "a", (90, 300), (500, 375), (375, 400), (4000, 20), (600, 600), suffix=suffix)
     images = open_source(data).train
     assert typical_side(images) == 375
     (tmp_path / "a" / f"0.{suffix}").write_bytes(b"no image")
-    assert typical_side(images) == 90
+    assert typical_side(images) == 375
     assert typical_side(ArrayImages(np.zeros((3, 40, 28, 3), np.uint8), None, [])) == 28
 
 
@@ -55,7 +55,7 @@ def test_the_line_names_the_option_and_what_it_costs():
 def test_the_time_of_a_run_grows_with_it_and_changes_no_random_numbers():
     state = torch.random.get_rng_state()
     short, long = (estimate_seconds(customise(get_recipe("carl", "small"), epochs=n), 600) for n in (1, 1000))
-    assert 0 < short < long
+    assert 0 < 20 * short < long
     assert torch.equal(state, torch.random.get_rng_state())
     assert estimate_seconds(get_recipe("mira", "cifar10"), 600) is None
 
