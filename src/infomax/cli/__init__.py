@@ -27,7 +27,7 @@ from infomax.runtime.options import OptionField, option_fields
 from infomax.runtime.ranks import is_first_rank
 from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent
 from infomax.runtime.stages import stages_shown
-from infomax.runtime.text import escape_lines, note, show
+from infomax.runtime.text import end_begun_line, escape_lines, note, show
 from infomax.runtime.threads import set_thread_variables
 
 BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
@@ -112,6 +112,7 @@ def _run(parsed: Any) -> None:
 
 def _format_warning(*details: Any, **options: Any) -> str:
     """Returns the text of a Python warning, which may hold a name that others gave to a file."""
+    end_begun_line()
     return escape_lines(_DEFAULT_FORMAT(*details, **options))
 
 

@@ -47,13 +47,13 @@ def note(line: object) -> None:
     """Prints one line for the user on the standard error, above a progress bar if there is one."""
     from tqdm import tqdm
 
-    _break_line()
+    end_begun_line()
     tqdm.write(f"infomax: {escape(in_callers_words(str(line)))}", file=sys.stderr)
 
 
 def show(text: object, *, file: TextIO | None = None) -> None:
     """Prints lines on the standard output, or on another stream."""
-    _break_line()
+    end_begun_line()
     print(escape_lines(text), file=file, flush=True)
 
 
@@ -63,7 +63,7 @@ _begun_line: list[str] = []
 
 def begin_line(text: object) -> None:
     """Prints the beginning of a line for the user on the standard error, which :func:`end_line` ends."""
-    _break_line()
+    end_begun_line()
     if _bar_is_shown():
         return
     sys.stderr.write(f"infomax: {escape(text)} ... ")
@@ -86,7 +86,7 @@ def end_line(rest: object | None, text: object) -> None:
         note(f"{text}: {rest}")
 
 
-def _break_line() -> None:
+def end_begun_line() -> None:
     """Ends the line that has begun, before something else is printed."""
     if _begun_line:
         _begun_line.clear()
