@@ -2,6 +2,10 @@
 
 import multiprocessing
 import os
+import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +155,53 @@ def test_what_one_process_keeps_another_sees(method):
     assert (pixels_of(kept, 2) == 9).all()
     assert (pixels_of(kept, 0) == 5).all()
     assert kept.number_of_images() == 2
+
+
+SCRIPT = """
+import multiprocessing, sys
+from infomax.data.augmentation.views import ViewSet, byol
+from infomax.data.loading.training import training_batches
+from infomax.data.sources.location import open_source
+multiprocessing.set_start_method(sys.argv[2])
+images = open_source(sys.argv[1]).train
+views = ViewSet(global_crops=byol(16))
+steps = range(10**9 if sys.argv[3] == "endless" else 16)
+room = 10**7 if sys.argv[3] == "kept" else 0
+batches = training_batches(images, views, batch_size=2, seed=3, steps=steps, workers=1, keep_bytes=room)
+for batch in batches:
+    print(batch.epoch, *(int(x.sum()) for x in batch.images), *multiprocessing.active_children(), flush=True)
+"""
+
+
+@pytest.mark.process
+def test_workers_of_every_kind_give_the_same_batches(folder):
+    """Python 3.14 starts workers by a server, whose children have another parent than the training process."""
+    printed = set()
+    for method in ("fork", "spawn", "forkserver"):
+        command = [sys.executable, "-c", SCRIPT, str(folder), method, "kept"]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        printed.add(tuple(line.split(" <")[0] for line in lines))
+        assert "<" in lines[0]  # a worker
+        assert "<" not in lines[-1]  # none any more
+    assert len(printed) == 1
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_end_with_a_training_process_that_is_killed(folder, method):
+    command = [sys.executable, "-c", SCRIPT, str(folder), method, "endless"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        worker = int(re.search(r"pid=(\d+)", line)[1])
+        process.kill()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"worker {worker} lives on")
 
 
 def test_writers_take_no_more_than_their_parts():

@@ -1,8 +1,10 @@
 """Loader workers: they decode images and cut the crop of each view out of them."""
 
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -418,8 +420,16 @@ def isolate_from_signals(worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        end_with_parent(parent.pid or 0, grace=0.0)
+    if parent is not None and parent.pid == os.getppid():
+        end_with_parent(parent.pid, grace=0.0)
+    elif parent is not None:  # a server forked this worker for the training process, or that has ended
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+
+
+def _end_after(parent: multiprocessing.process.BaseProcess) -> None:
+    """Kills this process once the one that asked for it has ended."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def identity_collate(batch: Any) -> Any:
