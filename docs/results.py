@@ -8,6 +8,7 @@ python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/from_disk.py                      docs/results/from_disk.json
+python benchmarks/threads.py                        docs/results/threads.json
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
                                                     speed.py
 python docs/results.py tables                       the tables, from what is kept
@@ -368,6 +369,25 @@ def from_disk_table() -> str:
     )
 
 
+def threads_table() -> str:
+    kept, rows = json.loads((KEPT / "threads.json").read_text()), []
+    for data, condition in dict.fromkeys((row["data"], row["condition"]) for row in kept["rows"]):
+        here = [row for row in kept["rows"] if (row["data"], row["condition"]) == (data, condition)]
+        before, after = (next(row for row in here if row["kind"] == kind) for kind in ("before", "after"))
+        best = max((row for row in here if row["kind"] != "after"), key=lambda row: row["images_per_second"])
+        was, now, most = (row["images_per_second"] for row in (before, after, best))
+        words = [f"{best['threads']} thread{'s' * (best['threads'] > 1)}"]
+        words += [f"{best['spins']:,} turns"] if best["threads"] > 1 else []
+        words += [f"{best['workers']} worker{'s' * (best['workers'] != 1)}"] if best["workers"] is not None else []
+        cells = [f"{was:,.0f}", f"{now:,.0f}", f"{now / was:.2f}", f"{most:,.0f}", ", ".join(words)]
+        rows.append([data, condition, *cells, f"{100 * now / most:.0f}"])
+    header = ["training on", "machine", "before", "after", "times faster", "best by hand", "its setting", "% of it"]
+    return (
+        f"{markdown(header, rows)}\n\nImages a second; medians of {kept['turns']} turns of each setting, in turn. "
+        f"Measured by `python benchmarks/threads.py` on {where(kept)}{kept.get('note', '')}."
+    )
+
+
 def knn_table() -> str:
     kept = json.loads((KEPT / "knn.json").read_text())
     names = {"infomax": "infomax", "DINO": "product and top-k in chunks", "scikit-learn": "scikit-learn"}
@@ -558,6 +578,7 @@ TABLES = {
     "start": (MEASUREMENTS / "start.md", start_table),
     "views": (MEASUREMENTS / "views.md", views_table),
     "from_disk": (MEASUREMENTS / "views.md", from_disk_table),
+    "threads": (MEASUREMENTS / "threads.md", threads_table),
     "opening": (MEASUREMENTS / "views.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
