@@ -123,6 +123,13 @@ IMPORTS = {
         ("pretrain", "--data", "photos", "--out", "new", "--batch-size", "16", "--epochs", "1", "--workers", "0"),
         TRAINS,
     ),
+    "pretrain in microbatches": (
+        (
+            *("pretrain", "--data", "photos", "--out", "micro", "--batch-size", "16", "--micro-batch-size", "8"),
+            *("--epochs", "1", "--workers", "0"),
+        ),
+        TRAINS,
+    ),
     "pretrain digits": (("pretrain", "--data", "digits", "--out", "digits", "--epochs", "1"), TRAINS),
     "evaluate knn": (("evaluate", "knn", "run"), {"torch"}),
     "evaluate linear": (("evaluate", "linear", "run"), {"torch"}),

@@ -287,7 +287,7 @@ class Engine:
         del views, outputs, targets  # pyrefly: ignore[unbound-name]
         loss = self._loss(leaves, target)
         gradients = list(zip(*(leaf.grad.split(sizes) for leaf in leaves), strict=True))  # pyrefly: ignore
-        torch.autograd.backward(with_graph, gradients[-1])
+        _backward_from(with_graph, gradients[-1])
         del with_graph
         for number, batch in enumerate(microbatches[:-1]):
             is_last = number == len(microbatches) - 2  # then DistributedDataParallel averages the sum of all gradients
@@ -295,7 +295,7 @@ class Engine:
                 views = self.views(batch)
                 with self._forward_mode(number):
                     again = self.online(views)
-                torch.autograd.backward(again, gradients[number])
+                _backward_from(again, gradients[number])
         statistics.set_to_mean()
         return loss
 
@@ -408,3 +408,13 @@ class Engine:
             self.steps_done = int(state["step"])
         except Exception as error:  # of any kind: the file may come from elsewhere
             raise ValueError(f"the checkpoint does not fit the recipe: {error}") from error
+
+
+def _backward_from(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Propagates gradients of outputs to the parameters.
+
+    ``torch.autograd.backward`` does the same, but at its first call with gradients it imports sympy, which takes
+    seconds and 35 MB. The gradient of a product's sum is the factor itself, to the bit.
+    """
+    products = [(x * gradient).sum() for x, gradient in zip(outputs, gradients, strict=True)]
+    sum(products[1:], products[0]).backward()
