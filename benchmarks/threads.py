@@ -36,6 +36,7 @@ LIBGOMPS_OWN = 300_000  # turns for which GNU's OpenMP spins if no variable says
 PERIOD = 100_000  # microseconds for which a quota holds
 WARM_UP = 0.7  # seconds at the beginning of each turn that do not count
 WARM_UP_TO_CHOOSE = 3.0  # of a process that sees for itself whether the machine is busy
+PREFETCHED = 2  # steps whose images workers have read before a turn
 LEAST = 2  # steps of a turn that count
 QUOTAS = {"half a core": 0.5, "one core": 1.0, "two cores": 2.0}
 IDLE, BUSY = "idle", "two busy loops"
@@ -166,16 +167,18 @@ def child(orders: Any, answers: Any, words: list[str]) -> None:
 
     step_done, seconds, start = ResumableLoop.step_done, 0.0, time.perf_counter()
     ends: list[float] = []  # of the steps since the warm-up
+    steps = 0
 
     def counted(loop: ResumableLoop) -> None:
-        nonlocal seconds, start
+        nonlocal seconds, start, steps
         step_done(loop)
-        now = time.perf_counter()
-        if now >= start + (WARM_UP_TO_CHOOSE if can_switch() else WARM_UP):
+        now, steps = time.perf_counter(), steps + 1
+        if steps >= PREFETCHED and now >= start + (WARM_UP_TO_CHOOSE if can_switch() else WARM_UP):
             ends.append(now)
         if len(ends) > LEAST and now >= ends[0] + seconds:
             print((len(ends) - 1) / (now - ends[0]), file=answers, flush=True)
             seconds, start = float(orders.readline() or sys.exit()), time.perf_counter()
+            steps = 0
             ends.clear()
 
     ResumableLoop.step_done = counted
@@ -261,7 +264,7 @@ def measure(name: str, words: list[str], batch: int, *, turns: int, share: float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="digits,photographs,files", help="some of these")
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=OUT)
     args, begin, rows = parser.parse_args(), time.perf_counter(), []
