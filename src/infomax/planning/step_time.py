@@ -85,6 +85,7 @@ class _StepTimer:
         self.recipe, self.cost, self.device, self.source, self.workers = recipe, cost, device, source, workers
         self.engine = Engine(recipe, steps_per_epoch=10**6, device=device)  # so many that the first epoch does not end
         self.online = None
+        self.last_trial = 0, 0.0  # images and seconds of the last step that was tried
         if source is not None:
             width = self.engine.method.eval_encoder.width
             self.online = online_evaluation(source, recipe, width=width, device=device, workers=workers)
@@ -122,7 +123,10 @@ class _StepTimer:
         """
         images = min(FIRST_STEP_IMAGES, self.cost.images)
         self.make_step(images)()  # the first step allocates memory and compiles kernels
-        while images < self.cost.images and self.seconds_of(self.make_step(images)) < LONGEST_STEP / 2:
+        while images < self.cost.images:
+            self.last_trial = images, self.seconds_of(self.make_step(images))
+            if self.last_trial[1] >= LONGEST_STEP / 2:
+                break
             images = min(2 * images, self.cost.images)
             images = images // self.micro_batch_size(images) * self.micro_batch_size(images)
         return images
@@ -130,9 +134,11 @@ class _StepTimer:
     def time_mean_step(self, images: int) -> tuple[int, float]:
         """Returns the number of steps that were measured, and their mean time in seconds."""
         step = self.make_step(images)
+        steps, seconds = 0, 0.0
         if images == self.cost.images:  # its first call makes the next views too; of a long step these are little
             step()
-        steps, seconds = 0, 0.0
+        elif self.last_trial[0] == images:
+            steps, seconds = 1, self.last_trial[1]
         while steps < MIN_STEPS or seconds < MEASURED_SECONDS:
             seconds += self.seconds_of(step)
             steps += 1
