@@ -129,7 +129,7 @@ def test_a_message_to_python_names_its_arguments(text, expected):
         (lambda: infomax.pretrain(method="x", out="o", data="digits"), "^method= must be one of mira, "),
         (lambda: infomax.pretrain(out="o"), "^data= is missing: .* data=digits is the embedded one"),
         (lambda: infomax.pretrain(out="o", data="nowhere"), "^data=nowhere: no such folder"),
-        (lambda: infomax.pretrain(out="o", data="nowhere", data_dir="."), "^data_dir=. is for data sets by name"),
+        (lambda: infomax.pretrain(out="o", data=".", data_dir="."), "^data_dir=. is for data sets by name"),
         (lambda: infomax.pretrain(out="o", data="digits", overrides=["lr=1"]), r"^overrides=\['lr'\]: the"),
         (lambda: infomax.plan(data="digits", gpu=["A1"]), "^gpu= must be one of "),
         (lambda: infomax.views(data="digits", out="."), r"^out=\. must be a file to write"),
