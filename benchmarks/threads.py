@@ -35,12 +35,11 @@ GROUPS = Path("/sys/fs/cgroup")
 LIBGOMPS_OWN = 300_000  # turns for which GNU's OpenMP spins if no variable says otherwise: some milliseconds
 PERIOD = 100_000  # microseconds for which a quota holds
 WARM_UP = 0.7  # seconds at the beginning of each turn that do not count
-WARM_UP_TO_CHOOSE = 3.0  # of a process that sees for itself whether the machine is busy
 PREFETCHED = 2  # steps whose images workers have read before a turn
 LEAST = 2  # steps of a turn that count
 QUOTAS = {"half a core": 0.5, "one core": 1.0, "two cores": 2.0}
 IDLE, BUSY = "idle", "two busy loops"
-SECONDS = {IDLE: 1.3, BUSY: 1.6, "half a core": 2.0, "one core": 1.3, "two cores": 1.0}
+SECONDS = {IDLE: 3.0, BUSY: 3.0, "half a core": 2.0, "one core": 1.3, "two cores": 1.0}
 """How long a turn takes at least."""
 
 
@@ -163,7 +162,6 @@ def child(orders: Any, answers: Any, words: list[str]) -> None:
 
     from infomax.cli import main as command
     from infomax.runtime.resumable_loop import ResumableLoop
-    from infomax.runtime.spinning import can_switch
 
     step_done, seconds, start = ResumableLoop.step_done, 0.0, time.perf_counter()
     ends: list[float] = []  # of the steps since the warm-up
@@ -173,7 +171,7 @@ def child(orders: Any, answers: Any, words: list[str]) -> None:
         nonlocal seconds, start, steps
         step_done(loop)
         now, steps = time.perf_counter(), steps + 1
-        if steps >= PREFETCHED and now >= start + (WARM_UP_TO_CHOOSE if can_switch() else WARM_UP):
+        if steps >= PREFETCHED and now >= start + WARM_UP:
             ends.append(now)
         if len(ends) > LEAST and now >= ends[0] + seconds:
             print((len(ends) - 1) / (now - ends[0]), file=answers, flush=True)

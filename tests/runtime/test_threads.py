@@ -182,7 +182,7 @@ def test_ranks_share_cores_and_workers(cores, monkeypatch, tmp_path):
 
 def test_the_command_sets_how_threads_wait_and_as_many_as_the_quota_allows(cores):
     set_thread_variables()
-    waits = {"KMP_BLOCKTIME": str(threads.BLOCK_TIME)}
+    waits = {"GOMP_SPINCOUNT": str(threads.SPIN_COUNT), "KMP_BLOCKTIME": str(threads.BLOCK_TIME)}
     assert variables() == waits  # without a quota, OpenMP counts the cores right
     cores(1.5)
     set_thread_variables()
@@ -216,7 +216,7 @@ def test_processes_that_python_starts_get_the_variables_and_python_itself_none(c
     cores(5)
     with thread_variables_in_children():
         assert variables()["OMP_NUM_THREADS"] == "5"
-        assert variables()["KMP_BLOCKTIME"] == str(threads.BLOCK_TIME)
+        assert variables()["GOMP_SPINCOUNT"] == str(threads.SPIN_COUNT)
     assert not variables()
     set_thread_variables()
     before = variables()
@@ -241,7 +241,7 @@ def test_import_sets_no_variable():
 
 
 def write_rank_variables(folder: Path) -> None:
-    names = ("OMP_NUM_THREADS", "KMP_BLOCKTIME", "LOCAL_WORLD_SIZE")
+    names = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "LOCAL_WORLD_SIZE")
     text = " ".join([*(os.environ.get(name, "-") for name in names), str(torch.get_num_threads())])
     (folder / os.environ["RANK"]).write_text(text)
 
@@ -251,5 +251,5 @@ def test_started_ranks_get_the_variables(cores, tmp_path):
     cores(2)
     run_ranks(write_rank_variables, 2, tmp_path)
     for rank in "01":
-        assert (tmp_path / rank).read_text() == f"2 {threads.BLOCK_TIME} 2 1"
+        assert (tmp_path / rank).read_text() == f"2 {threads.SPIN_COUNT} 2 1"
     assert not variables()

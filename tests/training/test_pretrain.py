@@ -22,9 +22,8 @@ from infomax.recipes.customise import customise, customise_experiment
 from infomax.recipes.registry import METHODS, get_experiment, get_recipe
 from infomax.recipes.schema import OptimizerSettings
 from infomax.runs.run_folder import Run
-from infomax.runtime import checkpoints, spinning, threads
+from infomax.runtime import checkpoints, threads
 from infomax.runtime.locks import FolderLock
-from infomax.runtime.threads import COUNT_VARIABLES, WAIT_VARIABLES
 from infomax.training.engine import Engine
 from infomax.training.loop import train
 from infomax.training.options import LaunchOptions
@@ -492,17 +491,3 @@ def test_a_quota_and_other_threads_are_said_and_kept(toy, tmp_path, monkeypatch,
         err = capsys.readouterr().err
         assert ("was trained by 1 thread(s) and goes on with 2" in err) == is_said
         assert "a quota leaves" not in err  # what is quiet says nothing of it
-
-
-def test_how_threads_wait_changes_no_bit(toy, tmp_path, monkeypatch):
-    for name in (*COUNT_VARIABLES, *WAIT_VARIABLES):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(spinning, "cores_to_run_on", lambda: 2)
-    for name in ("TRIAL", "INTERVAL", "FIRST_REST", "LONGEST_REST"):  # seconds; threads sleep and spin by turns
-        monkeypatch.setattr(spinning, name, 0.002)
-    torch.set_num_threads(2)
-    switched = weights(go(tmp_path / "switched", toy))
-    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    left_alone = weights(go(tmp_path / "left alone", toy))
-    for name, tensor in left_alone.items():
-        assert torch.equal(switched[name], tensor), name

@@ -17,11 +17,11 @@ from infomax.evaluation.value_range import trained_value_range
 from infomax.features.extraction import extract_features
 from infomax.models.pretrained import open_encoder
 from infomax.runtime.checks import choose_device
-from infomax.runtime.spinning import considerate_threads
 from infomax.runtime.text import show
+from infomax.runtime.threads import threads_within_quota
 
 
-@considerate_threads()
+@threads_within_quota()
 def embed(
     encoder: str | PathLike[str],
     data: str | PathLike[str] | Source | GivenImages,

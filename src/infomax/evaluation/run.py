@@ -260,9 +260,9 @@ class EvaluationRequest:
         """
         with importing_torch():
             from infomax.runtime.collectives import rank
-        from infomax.runtime.spinning import considerate_threads
+        from infomax.runtime.threads import threads_within_quota
 
-        with considerate_threads():
+        with threads_within_quota():
             yield from self._computed_rows(opened, command, is_first_rank=rank() == 0)
 
     def _computed_rows(

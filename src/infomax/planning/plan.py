@@ -22,9 +22,9 @@ from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.memory import machine_memory
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
-from infomax.runtime.spinning import considerate_threads
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import show
+from infomax.runtime.threads import threads_within_quota
 from infomax.training.image_size import typical_side
 from infomax.training.prepare import check_batch, choose_recipe
 
@@ -186,7 +186,7 @@ def plan(
     return make_plan(pick(PlanOptions, locals()))
 
 
-@considerate_threads()
+@threads_within_quota()
 def make_plan(options: PlanOptions) -> Plan:
     """Computes what a run will cost; see :func:`plan` for what it returns and raises."""
     for name in options.gpu:

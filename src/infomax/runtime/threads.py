@@ -1,7 +1,8 @@
-"""Says how many cores a process may use, and sets the variables of OpenMP, before torch is imported.
+"""Says how many cores a process may use, and sets how OpenMP's threads wait, before torch is imported.
 
 A container may have many cores and a quota of half of one. OpenMP sees the cores alone: its threads then stand still
-together for most of the time, and wait for each other in the rest.
+together for most of the time, and wait for each other in the rest. On a machine with other work, a thread that looks
+for work keeps a core from the thread that it waits for.
 """
 
 import math
@@ -12,6 +13,9 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+# Turns of the loop in which a thread of GNU's OpenMP looks for work before it sleeps: some tens of microseconds, which
+# bridge the gaps between the operations of a step. Its own number, 300,000, is for milliseconds.
+SPIN_COUNT = 1_000
 BLOCK_TIME = 1  # milliseconds that a thread of LLVM's or Intel's OpenMP looks for work before it sleeps
 COUNT_VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
 """A user who has set one of these has chosen the number of threads."""
@@ -125,9 +129,8 @@ def describe_quota() -> str | None:
 def set_thread_variables() -> None:
     """Sets the variables that OpenMP reads when it is loaded, as with torch, if the user has set none of their kind.
 
-    There are no more threads than the quota allows, and those of LLVM's and Intel's OpenMP sleep soon when they have no
-    work; for GNU's, ``spinning.py`` decides. This is for processes of infomax's own, before they import torch: the
-    variables hold for all libraries of a process.
+    There are no more threads than the quota allows, and they sleep soon when they have no work. This is for processes
+    of infomax's own, before they import torch: the variables hold for all libraries of a process.
     """
     _set_here.update(_thread_variables())
     os.environ.update(_set_here)
@@ -139,7 +142,7 @@ def _thread_variables() -> dict[str, str]:
     if user_chose_no_thread_count() and core_count() < cores_to_run_on():
         variables["OMP_NUM_THREADS"] = str(core_count())
     if not any(name in user_environment() for name in WAIT_VARIABLES):
-        variables["KMP_BLOCKTIME"] = str(BLOCK_TIME)
+        variables |= {"GOMP_SPINCOUNT": str(SPIN_COUNT), "KMP_BLOCKTIME": str(BLOCK_TIME)}
     return variables
 
 

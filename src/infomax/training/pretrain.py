@@ -11,8 +11,8 @@ from infomax.runtime.failures import MachineError
 from infomax.runtime.locks import FIRST_RANK, FolderLock
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of, is_first_rank, rank_from_environment, run_ranks
-from infomax.runtime.spinning import considerate_threads
 from infomax.runtime.stages import stages_shown
+from infomax.runtime.threads import threads_within_quota
 from infomax.training.loop import train
 from infomax.training.opening import OpenedImages
 from infomax.training.options import LaunchOptions, PretrainOptions
@@ -130,7 +130,7 @@ def pretrain(
         return run_pretraining(options)
 
 
-@considerate_threads()
+@threads_within_quota()
 def run_pretraining(options: PretrainOptions, opened: OpenedImages | None = None) -> Run:
     """Trains a run to its end; see :func:`pretrain` for what it returns and raises.
 
@@ -165,7 +165,7 @@ def _prepare_and_hold(options: PretrainOptions, locks: ExitStack, opened: Opened
     return prepared
 
 
-@considerate_threads()
+@threads_within_quota()
 def _train_rank(run: Run, launch: LaunchOptions) -> None:
     """Trains as one of several processes on this machine."""
     rank_info = rank_from_environment()
