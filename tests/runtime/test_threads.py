@@ -25,6 +25,7 @@ from infomax.runtime.threads import (
     threads_within_quota,
     user_environment,
 )
+from started import write_rank_variables
 
 POD = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod4ba1.slice/cri-containerd-9f3c.scope"
 READ_ONLY = "ro,nosuid,nodev,noexec,relatime"
@@ -238,12 +239,6 @@ def test_import_sets_no_variable():
     code = "import os; before = dict(os.environ); import infomax, infomax.cli; print(before == dict(os.environ))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
-
-
-def write_rank_variables(folder: Path) -> None:
-    names = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "LOCAL_WORLD_SIZE")
-    text = " ".join([*(os.environ.get(name, "-") for name in names), str(torch.get_num_threads())])
-    (folder / os.environ["RANK"]).write_text(text)
 
 
 @pytest.mark.process

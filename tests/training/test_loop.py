@@ -434,7 +434,7 @@ def test_a_data_set_that_vanishes_loses_nothing(folder, tmp_path):
     images.mkdir()
     for file in folder.rglob("*.png"):
         (images / file.name).write_bytes(file.read_bytes())
-    words = ("--data", "images", "--batch-size", "16", "--workers", "1")
+    words = ("--data", "images", "--batch-size", "16", "--workers", "1", "--keep-decoded", "off")
     process = start_command(tmp_path, *LONG, *words)
     wait_for(started(tmp_path), process)
     images.rename(tmp_path / "elsewhere")
@@ -534,7 +534,7 @@ def test_a_worker_that_is_killed_is_explained_and_loses_nothing(folder, tmp_path
 
     monkeypatch.setattr(training, "train_step", kill_workers)
     with pytest.raises(MachineError, match=r"lower --workers .*Step \d+ is saved, and --resume goes on"):
-        go(tmp_path / "run", folder, workers=2, epochs=50)
+        go(tmp_path / "run", folder, workers=2, epochs=50, keep_decoded="off")  # workers go on decoding
     assert last(tmp_path / "run")["step"] >= 5
 
 

@@ -19,6 +19,7 @@ from infomax.data.loading.kept_images import KeptImages, table_size
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import TrainingImages
 from infomax.data.sources.location import open_source
+from started import keep_one
 
 VIEWS = ViewSet(global_crops=byol(16), local_crops=(View(size=8, scale=(0.05, 0.14), bicubic=False),))
 SIZES = ((160, 120), (90, 140), (33, 47), (120, 120), (64, 400), (200, 130), (31, 31), (128, 96))
@@ -129,10 +130,6 @@ def test_nothing_is_kept_in_a_single_epoch(folder, monkeypatch):
     assert len(list(batches_of(folder, keep_bytes=ENOUGH, steps=range(4)))) == 4
     with pytest.raises(TypeError):
         next(iter(batches_of(folder, keep_bytes=ENOUGH, steps=range(5))))
-
-
-def keep_one(kept: KeptImages, row: int, value: int, writer: int | None) -> None:
-    kept.keep(row, np.full((4, 6, 3), value, np.uint8), full_size=(12, 8), divisor=2, writer=writer)
 
 
 def pixels_of(kept: KeptImages, row: int) -> np.ndarray:
