@@ -10,7 +10,8 @@ import pytest
 from tqdm.utils import disp_len
 
 from infomax.runtime import progress
-from infomax.runtime.progress import ProgressBar, format_duration, format_rate
+from infomax.runtime.durations import format_duration
+from infomax.runtime.progress import ProgressBar, format_rate
 from infomax.runtime.text import note
 
 VALUES = ["loss 3.21", "812 images/s", "k-NN 83.1%", "linear 84.0%", "3% waiting", "entropy 4.321"]

@@ -8,7 +8,7 @@ from infomax.data.splits import LabelledImages, counted
 from infomax.evaluation.tuning import Compute, FineTuning, class_count
 from infomax.models.encoders import Encoder
 from infomax.runtime.collectives import rank, world_size
-from infomax.runtime.progress import format_duration
+from infomax.runtime.durations import format_duration
 from infomax.runtime.text import note
 
 PAPERS = {"mira": "MIRA", "corinfomax": "CorInfoMax", "mveb": "MVEB"}

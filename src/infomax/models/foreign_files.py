@@ -362,8 +362,9 @@ class _SizesUnpickler(_InertUnpickler):
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         """Returns what stands for a name; no tensors are built."""
-        found = super().find_class(module_name, global_name)
-        return _Function(_no_items) if isinstance(found, _Function) and found.function is _build_tensor else found
+        stand_in = super().find_class(module_name, global_name)
+        builds_tensor = isinstance(stand_in, _Function) and stand_in.function is _build_tensor
+        return _Function(_no_items) if builds_tensor else stand_in
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

@@ -15,8 +15,7 @@ from infomax.planning.gpus import GPUS, Utilization, estimate_range, has_small_i
 from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import StepCost, count_step_cost
 from infomax.planning.step_time import Timing, time_steps
-from infomax.recipes.customise import customise_experiment
-from infomax.recipes.registry import DEFAULT_METHOD, default_recipe_name, get_experiment, parse_recipe_choice
+from infomax.recipes.registry import parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.memory import machine_memory
@@ -194,10 +193,9 @@ def make_plan(options: PlanOptions) -> Plan:
     check_count("--devices", options.devices, low=1)
     device = "cuda" if options.gpu else choose_device(options.device)
     source, data, images = _find_images(options)
-    if source is not None:
-        recipe = choose_recipe(options, source, gpu=device == "cuda")
-    else:
-        recipe = _choose_recipe_unseen(options, data, images, gpu=device == "cuda")
+    side = NOMINAL_SIZES.get(data, (0, None))[1] if source is None else typical_side(preview_images(source))
+    likely_side = side or options.image_size or 224  # an unknown size is taken to be that of the views
+    recipe = choose_recipe(options, data=data, images=images, side=likely_side, gpu=device == "cuda")
     check_batch(recipe, images=images, data=data, world_size=options.devices)
     with Stage("counting what a step takes", slow_only=True):
         cost = count_step_cost(recipe, ranks=options.devices, device=device)
@@ -211,20 +209,13 @@ def make_plan(options: PlanOptions) -> Plan:
         data=data,
         images=images,
         opened=source is not None,
-        side=_typical_side(options, source, data),
+        side=None if options.image_size is not None else side,
         devices=options.devices,
         cost=cost,
         this_machine=this_machine,
         gpus=tuple(_on_gpu(name, recipe, steps, options.devices, named=named) for name in options.gpu or GPUS),
         utilizations=_similar_runs(recipe),
     )
-
-
-def _typical_side(options: PlanOptions, source: Source | None, data: str) -> int | None:
-    """Returns the shorter side of a typical image; None if it is not known, or the user has chosen the views' size."""
-    if options.image_size is not None:
-        return None
-    return NOMINAL_SIZES.get(data, (0, None))[1] if source is None else typical_side(preview_images(source))
 
 
 def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
@@ -240,15 +231,6 @@ def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
     images = NOMINAL_SIZES[location.data][0] if options.images is None else options.images
     check_count("--images", images, low=2)
     return None, location.data, images
-
-
-def _choose_recipe_unseen(options: PlanOptions, data: str, images: int, *, gpu: bool) -> Recipe:
-    """Returns the recipe for images that are not opened; an unknown image size is taken to be that of the views."""
-    choice = parse_recipe_choice(options.recipe, options.method)
-    method = choice.method or DEFAULT_METHOD
-    _, side = NOMINAL_SIZES.get(data, (0, options.image_size or 224))
-    name = choice.recipe or default_recipe_name(method, data=data, side=side, gpu=gpu)
-    return customise_experiment(get_experiment(name, method), images=images, **options.changes())
 
 
 def _open(location: DataLocation, download: bool) -> Source | None:

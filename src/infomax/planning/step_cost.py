@@ -322,7 +322,7 @@ class ShapeOnlyTensors(FakeTensorMode):
 
 
 class Work(NamedTuple):
-    """What operations compute and move."""
+    """A named tuple that holds what operations compute and move."""
 
     flops: int
     full_precision_flops: int

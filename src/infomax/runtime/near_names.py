@@ -111,11 +111,11 @@ def nearest_path(path: str | PathLike[str]) -> str | None:
     Args:
         path: The path as the user wrote it, relative or absolute.
     """
-    found, repaired = Path(), False
+    existing, repaired = Path(), False
     for part in Path(os.path.expanduser(path)).parts:
-        if not os.path.lexists(found / part):
+        if not os.path.lexists(existing / part):
             try:
-                with os.scandir(found) as entries:
+                with os.scandir(existing) as entries:
                     names = [entry.name for entry in islice(entries, MOST_ENTRIES)]
             except OSError:
                 return None
@@ -123,8 +123,8 @@ def nearest_path(path: str | PathLike[str]) -> str | None:
             if near is None:
                 return None
             part, repaired = near, True
-        found /= part
-    return str(found) if repaired else None
+        existing /= part
+    return str(existing) if repaired else None
 
 
 def missing_path(path: str | PathLike[str], kinds: str = "folder or file") -> str:

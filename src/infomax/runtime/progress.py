@@ -14,6 +14,7 @@ from typing import Any, Self
 from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
 
+from infomax.runtime.durations import format_duration
 from infomax.runtime.text import escape, show
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -186,16 +187,3 @@ def format_rate(rate: float) -> str:
     if rate >= 1000:
         return f"{round(rate, -2):,.0f}" if rate >= 10_000 else f"{rate:,.0f}"
     return f"{rate:.0f}" if rate >= 10 else f"{rate:.2g}"
-
-
-def format_duration(seconds: float) -> str:
-    """Formats a duration in the unit that suits it.
-
-    Example:
-        >>> [format_duration(seconds) for seconds in (7.6, 150, 9000, 400_000)]
-        ['8 s', '2 min', '2.5 h', '4.6 days']
-    """
-    for size, unit, decimals in ((1, "s", 0), (60, "min", 0), (3600, "h", 1)):
-        if round(seconds / size) < 100 - 50 * (unit == "h"):
-            return f"{seconds / size:.{decimals}f} {unit}"
-    return f"{seconds / 86_400:.1f} days"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from infomax.data.images import Images, first_readable
+from infomax.data.images import Images
 from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
@@ -67,8 +67,10 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     launch = launch_options(options)
     opened = opened or open_images(options)
     resumed, location, source = opened.resumed, opened.location, opened.source
+    side = typical_side(preview_images(source))
     if resumed is None:
-        recipe = choose_recipe(options, source, gpu=launch.device == "cuda")
+        data, count = source.name, len(source.pretraining)
+        recipe = choose_recipe(options, data=data, images=count, side=side, gpu=launch.device == "cuda")
     else:
         recipe = recipe_to_resume(resumed, options)
     if resumed is None:  # otherwise the images may be others, which is then said first
@@ -76,7 +78,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     with Stage(
         "comparing files by their bytes" if resumed is not None else "noting which files are trained on", slow_only=True
     ):
-        images = _describe_images(location, source)
+        images = _describe_images(location, source, side)
     if resumed is not None:
         resumed.check_images(images)
         _check_possible(recipe, source, options, launch)
@@ -100,7 +102,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
         if resumed is None:
             if (reason := _why_so_many_epochs(recipe, options)) is not None:
                 show(reason, file=sys.stderr)
-            _note_larger_sizes(options, recipe, images["shorter_side"], len(source.pretraining), launch)
+            _note_larger_sizes(options, recipe, side, len(source.pretraining), launch)
     return PreparedRun(run, source, launch, lock)
 
 
@@ -203,12 +205,14 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
     )
 
 
-def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu: bool) -> Recipe:
+def choose_recipe(options: RecipeOptions | ViewsOptions, *, data: str, images: int, side: int, gpu: bool) -> Recipe:
     """Returns the recipe to train by: the named one, or the one that suits the images, with the user's changes.
 
     Args:
         options: What the user asked for.
-        source: The images.
+        data: Name of the data set.
+        images: Number of its images.
+        side: Shorter side of a typical image, in pixels.
         gpu: Whether the run is for a GPU.
 
     Raises:
@@ -216,14 +220,8 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, source: Source, *, gpu:
     """
     choice = parse_recipe_choice(options.recipe, options.method)
     method = choice.method or DEFAULT_METHOD
-    name = choice.recipe
-    if name is None:
-        side = typical_side(preview_images(source))
-        name = default_recipe_name(method, data=source.name, side=side, gpu=gpu)
-    else:
-        first_readable(preview_images(source), 0)  # raises if no image can be read
-    experiment = get_experiment(name, method)
-    return customise_experiment(experiment, images=len(source.pretraining), **options.changes())
+    name = choice.recipe or default_recipe_name(method, data=data, side=side, gpu=gpu)
+    return customise_experiment(get_experiment(name, method), images=images, **options.changes())
 
 
 def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) -> Preview:
@@ -291,7 +289,7 @@ def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, la
             )
 
 
-def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
+def _describe_images(location: DataLocation, source: Source, side: int) -> dict[str, Any]:
     """Returns what ``config.json`` holds of the images.
 
     These are where they are, how many, their fingerprint, which splits they come from, the notes on them, and the
@@ -306,7 +304,7 @@ def _describe_images(location: DataLocation, source: Source) -> dict[str, Any]:
         "tests_on": origin_of_test_images(source),
         "no_labels_reason": why_not_labelled(source),
         "notes": list(source.notes),
-        "shorter_side": typical_side(preview_images(source)),
+        "shorter_side": side,
     }
     fingerprint, times = images.hashes() if isinstance(images, Images) else (images.fingerprint(), None)
     identity = {

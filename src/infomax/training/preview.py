@@ -88,9 +88,9 @@ def draw_views_of_run(options: ViewsOptions) -> Image.Image:
         from infomax.training.image_size import describe_larger_sizes, typical_side
         from infomax.training.prepare import choose_recipe, picture_of_views
 
-    recipe = choose_recipe(options, source, gpu=choose_device("auto") == "cuda")
-    chosen = options.image_size is not None
-    line = None if chosen else describe_larger_sizes(recipe, typical_side(preview_images(source)))
+    side, gpu = typical_side(preview_images(source)), choose_device("auto") == "cuda"
+    recipe = choose_recipe(options, data=source.name, images=len(source.pretraining), side=side, gpu=gpu)
+    line = None if options.image_size is not None else describe_larger_sizes(recipe, side)
     if line is not None:
         note(line)
     picture = picture_of_views(source, recipe, [] if line is None else [line])

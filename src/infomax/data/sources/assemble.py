@@ -52,22 +52,22 @@ def assemble_source(
         splits = {**splits, train: FoundSplit(_relabelled(splits[train].images, None, []), no_labels_reason)}
     to_evaluate = [name for name in names if name != train]
     numbered = {name: _number_as(splits[name], splits[train].images, name) for name in to_evaluate}
-    choice = choose_splits(names, [name for name, (found, _) in numbered.items() if found.images.labels is not None])
+    choice = choose_splits(names, [name for name, (split, _) in numbered.items() if split.images.labels is not None])
     notes = [*notes, *_notes_on_choice(choice, splits)]
     kept: dict[str, Images] = {}
     for role in ("test", "val"):
         name = getattr(choice, role)
         if name is None:
             continue
-        found, note = numbered[name]
+        split, note = numbered[name]
         notes += [note] if note else []
-        if found.images.labels is not None or role == "test":  # test images without labels are embedded
-            kept[role] = found.images
-        if found.images.labels is None and not no_labels_reason:
+        if split.images.labels is not None or role == "test":  # test images without labels are embedded
+            kept[role] = split.images
+        if split.images.labels is None and not no_labels_reason:
             if role == "test" and splits[name].images.labels is not None:  # labels of other classes alone
-                no_labels_reason = f"{_split(name)} {found.no_labels_reason}"
+                no_labels_reason = f"{_split(name)} {split.no_labels_reason}"
             else:
-                notes.append(f"{_split(name)} is not tested on: it {found.no_labels_reason}")
+                notes.append(f"{_split(name)} is not tested on: it {split.no_labels_reason}")
     if choice.unlabelled is not None:
         kept["unlabelled"] = _relabelled(splits[choice.unlabelled].images, None, [])
     return Source(
@@ -101,11 +101,11 @@ def check_labels(source: Source) -> Source:
         if images is None or reason:
             continue
         name = getattr(source, f"{role}_split") or role
-        found, note = _number_as(FoundSplit(images), train, name)
+        split, note = _number_as(FoundSplit(images), train, name)
         notes += [note] if note else []
-        kept[role] = found.images
-        if role == "test" and found.no_labels_reason:
-            reason = f"{_split(name)} {found.no_labels_reason}"
+        kept[role] = split.images
+        if role == "test" and split.no_labels_reason:
+            reason = f"{_split(name)} {split.no_labels_reason}"
     return replace(source, **kept, notes=tuple(notes), no_labels_reason=reason)
 
 
@@ -124,13 +124,13 @@ def _why_unusable(name: str, train: FoundSplit) -> str:
     return ""
 
 
-def _number_as(found: FoundSplit, train: Images, name: str) -> tuple[FoundSplit, str]:
+def _number_as(split: FoundSplit, train: Images, name: str) -> tuple[FoundSplit, str]:
     """Returns the split with labels that number the classes of the training images, and a note on what is left out."""
-    labels, own_classes = found.images.labels, found.images.classes
+    labels, own_classes = split.images.labels, split.images.classes
     if labels is None or labels.ndim > 1:
-        return found, ""
+        return split, ""
     if train.labels is None or train.labels.ndim > 1:
-        return FoundSplit(_relabelled(found.images, None, []), "cannot be tested on without labels to train by"), ""
+        return FoundSplit(_relabelled(split.images, None, []), "cannot be tested on without labels to train by"), ""
     number = {train.classes[i]: int(i) for i in np.unique(train.labels)}
     new_labels = np.array([number.get(class_name, -1) for class_name in own_classes])[labels]
     counts = np.bincount(labels, minlength=len(own_classes))
@@ -138,15 +138,15 @@ def _number_as(found: FoundSplit, train: Images, name: str) -> tuple[FoundSplit,
     if (new_labels < 0).all():
         classes = listed([own_classes[i] for i in unknown])
         reason = f"has the classes {classes}, none of which is one of those to train on, {listed(train.classes)}"
-        return FoundSplit(_relabelled(found.images, None, []), reason), ""
+        return FoundSplit(_relabelled(split.images, None, []), reason), ""
     if not unknown:
-        return FoundSplit(_relabelled(found.images, new_labels, train.classes)), ""
+        return FoundSplit(_relabelled(split.images, new_labels, train.classes)), ""
     index = np.flatnonzero(new_labels >= 0)
     left_out = listed([f"{own_classes[i]} ({counts[i]})" for i in unknown])
     note = (
         f"{_split(name)}: {counted(len(labels) - len(index))} left out, of classes without training images: {left_out}"
     )
-    return FoundSplit(select_images(found.images, index, new_labels, train.classes)), note
+    return FoundSplit(select_images(split.images, index, new_labels, train.classes)), note
 
 
 def _relabelled(images: Images, labels: Int[np.ndarray, " n"] | None, classes: list[str]) -> Images:

@@ -92,10 +92,10 @@ def _read_targets(targets: Any, count: int) -> tuple[Int[np.ndarray, " n"], list
         ValueError: if the targets are not one class for each image.
     """
     values = targets if isinstance(targets, np.ndarray) and targets.dtype != object else np.asarray(list(targets))
-    found = read_labels("targets", values, count)
-    if found.labels is None:
-        raise ValueError(found.no_labels_reason.removeprefix("has no labels: "))
-    return found.labels, found.classes
+    column = read_labels("targets", values, count)
+    if column.labels is None:
+        raise ValueError(column.no_labels_reason.removeprefix("has no labels: "))
+    return column.labels, column.classes
 
 
 def open_files(data: str | None, given: Sequence[str], *, targets: Any = None, in_order: bool = False) -> Source:
