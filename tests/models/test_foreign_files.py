@@ -10,6 +10,7 @@ import functools
 import io
 import os
 import pickle
+import resource
 import struct
 import uuid
 from pathlib import Path
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from encoder_files import below, message, resnet, same_features, used, written
-from infomax.models.foreign_files import LEGACY_MAGIC, read_tensors
+from infomax.models.foreign_files import LEGACY_MAGIC, _read_inert, read_tensors
 from infomax.models.pretrained import open_encoder
 from infomax.models.state_dicts import _tensor_dictionaries
 
@@ -378,6 +379,22 @@ def test_tensors_stay_inside_of_their_storage(tmp_path):
     for count in (3, 5, 10**15, -1):
         with pytest.raises(ValueError, match=r"holds more than tensors|is damaged"):
             read_tensors(with_tensor(tmp_path, 0, (1,), (1,), count=count))
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_number_in_a_small_file_takes_no_memory(tmp_path, old):
+    """pickle would get 16 bytes for each object up to the largest number of one, here 1.6 GB."""
+    numbered = pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.LONG_BINPUT + struct.pack("<I", 10**8) + b"."
+    file = tmp_path / "file.pth"
+    if old:
+        numbers = (LEGACY_MAGIC, 1001, {})
+        file.write_bytes(b"".join(pickle.dumps(number, protocol=2) for number in numbers) + numbered)
+    else:
+        archived(file, numbered)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(pickle.UnpicklingError, match="gives an object in its first . bytes the number 100000000$"):
+        _read_inert(file)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10**6  # kilobytes
 
 
 @settings(derandomize=True, deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))

@@ -8,6 +8,7 @@ this file that builds a tensor or a plain value, or by a :class:`Placeholder`, w
 import io
 import json
 import pickle
+import pickletools
 import struct
 import sys
 import warnings
@@ -184,6 +185,22 @@ class _InertUnpickler(pickle.Unpickler):
         self.storage = storage
         self.placeholders: set[str] = set()
 
+    @classmethod
+    def read(cls, file: BinaryIO, storage: Callable[..., _Storage]) -> tuple[Any, set[str]]:
+        """Reads one pickle from the place where the file stands.
+
+        Returns:
+            Its content, and the names that placeholders stand for.
+
+        Raises:
+            UnpicklingError: If it would take more memory than any pickle of its length needs.
+        """
+        start = file.tell()
+        _check_memo(file)
+        file.seek(start)
+        unpickler = cls(file, storage)
+        return unpickler.load(), unpickler.placeholders
+
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         """Returns what stands for a name; each time a new object, so that no file changes what another one gets."""
         module = LEGACY_MODULES.get(module_name, module_name)
@@ -215,6 +232,19 @@ class _InertUnpickler(pickle.Unpickler):
         if any(pid[5:]):
             raise _NoDataError("a storage that is part of another one")
         return self.storage(dtype, key, count)
+
+
+def _check_memo(file: BinaryIO) -> None:
+    """Reads over one pickle, and raises UnpicklingError if it numbers an object beyond the count of its bytes.
+
+    pickle gets memory for as many objects as the largest number says, which a file of 500 bytes can set to 4 thousand
+    millions (https://github.com/python/cpython/issues/115952).
+    """
+    start = file.tell()
+    for opcode, argument, position in pickletools.genops(file):
+        length = (position or start) - start
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and isinstance(argument, int) and argument > length:
+            raise _NoDataError(f"it gives an object in its first {length} bytes the number {argument}")
 
 
 def _is_placeholder_type(value: Any) -> bool:
@@ -349,9 +379,8 @@ def _wanted_bytes(file: Path) -> int | None:
         if not opened.read(name_length).endswith(b"data.pkl"):
             return None
         opened.seek(extra_length, io.SEEK_CUR)
-        unpickler = _SizesUnpickler(opened, storage)
         try:
-            unpickler.load()
+            _SizesUnpickler.read(opened, storage)
         except Exception:
             return None
     return sum(sizes.values())
@@ -418,8 +447,7 @@ def _read_zip(file: Path) -> tuple[Any, set[str]]:
                 storages[key].fill(content)
             return storages[key]
 
-        unpickler = _InertUnpickler(io.BytesIO(archive.read(entries["data.pkl"])), storage)
-        return unpickler.load(), unpickler.placeholders
+        return _InertUnpickler.read(io.BytesIO(archive.read(entries["data.pkl"])), storage)
 
 
 def _read_legacy(file: Path) -> tuple[Any, set[str]]:
@@ -434,12 +462,11 @@ def _read_legacy(file: Path) -> tuple[Any, set[str]]:
         return storages[key]
 
     with file.open("rb") as opened:
-        magic, version, _ = (_InertUnpickler(opened, storage).load() for _ in range(3))
+        (magic, _), (version, _), _ = (_InertUnpickler.read(opened, storage) for _ in range(3))
         if magic != LEGACY_MAGIC or version != 1001:
             raise ValueError(f"{file} is no file of torch.save")
-        unpickler = _InertUnpickler(opened, storage)
-        content = unpickler.load()
-        for key in _InertUnpickler(opened, storage).load():
+        content, names = _InertUnpickler.read(opened, storage)
+        for key in _InertUnpickler.read(opened, storage)[0]:
             if (wanted := storages.get(str(key))) is None:
                 raise ValueError(f"{file} is damaged: it has a storage of no tensor")
             (count,) = struct.unpack("<q", opened.read(8))
@@ -447,4 +474,4 @@ def _read_legacy(file: Path) -> tuple[Any, set[str]]:
             if count != len(wanted.values) or len(values) != wanted.values.nbytes:
                 raise ValueError(f"{file} breaks off: {size} bytes are not all of its tensors; download it again")
             wanted.fill(values)
-    return content, unpickler.placeholders
+    return content, names
