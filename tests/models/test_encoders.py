@@ -2,15 +2,13 @@
 
 import json
 import math
-from typing import get_args, get_type_hints
 
 import pytest
 import safetensors.torch
 import torch
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.models.encoders import BACKBONES, build_encoder, load_encoder, save_encoder, untrained_encoder
-from infomax.recipes.schema import EncoderSettings
+from infomax.models.encoders import build_encoder, load_encoder, save_encoder, untrained_encoder
 
 SETTINGS = {"backbone": "small", "stem": "cifar", "stem_padding": 1, "zero_init_residual": True, "seed": 3}
 PREPROCESSING = Preprocessing(resize=16, size=16, mean=(0.5,) * 3, std=(0.5,) * 3, bicubic=False)
@@ -123,7 +121,3 @@ def test_a_folder_without_an_encoder_is_refused(tmp_path):
     (tmp_path / "encoder.json").write_text(json.dumps({"encoder": {"backbone": "small"}}))
     with pytest.raises(ValueError, match=r"encoder.json: encoder.stem is missing"):
         load_encoder(tmp_path)
-
-
-def test_recipes_name_the_backbones_that_there_are():
-    assert get_args(get_type_hints(EncoderSettings)["backbone"]) == BACKBONES

@@ -14,7 +14,8 @@ from torch import nn
 
 from encoder_files import below, message, resnet, same_features, used, written
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from infomax.models.encoders import BACKBONES, build_encoder, fingerprint, save_encoder
+from infomax.models.backbone_names import BACKBONES
+from infomax.models.encoders import build_encoder, fingerprint, save_encoder
 from infomax.models.pretrained import open_encoder
 
 IMAGENET = Preprocessing(resize=256, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, bicubic=True)

@@ -27,7 +27,8 @@ def under(prefix, values):
 
 
 def encoder(backbone, stem, padding, zero):
-    return {"backbone": backbone, "stem": stem, "stem_padding": padding, "zero_init_residual": zero}
+    own = {"backbone": backbone, "stem": stem, "stem_padding": padding, "zero_init_residual": zero}
+    return own | dict.fromkeys(("image_size", "pooling", "architecture_config", "init", "init_fingerprint"))
 
 
 R18, R34, R50, R101 = (

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
+from infomax.models.backbone_names import POOLINGS, check_backbone, check_library_options, library_of
 from infomax.models.foreign_files import read_tensors
 from infomax.nn.blocks import Chain
 from infomax.runtime.checks import choose
@@ -24,8 +25,6 @@ from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_value, read_json
 from infomax.runtime.near_names import missing_path
 
-BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small")
-"""The names that :func:`build_encoder` takes."""
 MAX_STEM_PADDING = 16  # pixels
 
 
@@ -41,6 +40,8 @@ class Encoder(nn.Module):
     """The name or configuration that tells apart encoders of another library whose modules look the same."""
     preprocessing: Preprocessing
     """Says how an image becomes the encoder's input. Only an encoder that was loaded has this attribute."""
+    settings: "EncoderArguments"
+    """The arguments with which :func:`build_encoder` builds the same architecture, untrained and without a network."""
 
     def __init__(self, backbone: nn.Module, width: int):
         super().__init__()
@@ -121,8 +122,47 @@ def _vit_small() -> tuple[nn.Module, int]:
     return network, network.num_features
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncoderArguments:
+    """A frozen dataclass that holds the arguments of :func:`build_encoder`."""
+
+    backbone: str
+    stem: Literal["imagenet", "cifar"]
+    stem_padding: int = 1
+    zero_init_residual: bool = True
+    image_size: int | None = None
+    pooling: Literal["token", "avg"] | None = None
+    architecture_config: str | None = None
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_backbone("encoder.backbone", self.backbone)
+        choose("encoder.stem", self.stem, ("imagenet", "cifar"))
+        if self.pooling is not None:
+            choose("encoder.pooling", self.pooling, POOLINGS)
+        if not 0 <= self.stem_padding <= MAX_STEM_PADDING:
+            raise ValueError(f"encoder.stem_padding must be from 0 to {MAX_STEM_PADDING}, but is {self.stem_padding}")
+        if self.seed < 0:
+            raise ValueError(f"encoder.seed must not be negative, but is {self.seed}")
+        check_library_options(
+            self.backbone,
+            stem=self.stem,
+            image_size=self.image_size,
+            pooling=self.pooling,
+            architecture_config=self.architecture_config,
+        )
+
+
 def build_encoder(
-    backbone: str, *, stem: str, stem_padding: int = 1, zero_init_residual: bool = True, seed: int
+    backbone: str,
+    *,
+    stem: Literal["imagenet", "cifar"] = "imagenet",
+    stem_padding: int = 1,
+    zero_init_residual: bool = True,
+    image_size: int | None = None,
+    pooling: Literal["token", "avg"] | None = None,
+    architecture_config: str | None = None,
+    seed: int,
 ) -> Encoder:
     """Builds an untrained encoder.
 
@@ -130,26 +170,98 @@ def build_encoder(
 
     Args:
         backbone: ``small``; ``resnet18``, ``resnet34``, ``resnet50`` or ``resnet101``, with timm's parameter names,
-            which are torchvision's too; or ``vit_small``, with timm's.
+            which are torchvision's too; ``vit_small``, with timm's; or a model of another library without its
+            classifier: ``timm:NAME``, ``torchvision:NAME`` or ``hf:NAME``.
         stem: ``imagenet`` shrinks the image at once, by a 7x7 convolution of stride 2 and max-pooling, or by a stride
             of 2 in the small encoder. ``cifar`` keeps its size, by a 3x3 convolution of stride 1 and no pooling.
+            Models of other libraries have a stem of their own, and take ``imagenet`` alone.
         stem_padding: The padding of the ResNets' CIFAR stem in pixels; 2 in the official MIRA code, 1 elsewhere.
         zero_init_residual: Whether each residual branch of a ResNet starts at zero.
+        image_size: The size that the positions of a vision transformer of timm or torchvision are made for, in pixels;
+            None for the model's own.
+        pooling: What the features of a transformer of timm or transformers are: ``token`` for its class token, ``avg``
+            for the mean of its patches; None for the model's own.
+        architecture_config: The configuration of a model of transformers, as JSON; None reads it from the folder, the
+            local cache or the hub that ``hf:NAME`` names. With it, ``hf:NAME`` is a name alone.
         seed: The seed of the initial weights.
 
     Returns:
-        The encoder, in training mode on the CPU.
+        The encoder, in training mode on the CPU, with its ``settings``.
 
     Raises:
-        ValueError: If ``backbone`` is none of these names; timm alone would fetch a model of that name.
+        ValueError: If there is no such backbone, or it has no such size or pooling.
     """
+    settings = EncoderArguments(
+        backbone=backbone,
+        stem=stem,
+        stem_padding=stem_padding,
+        zero_init_residual=zero_init_residual,
+        image_size=image_size,
+        pooling=pooling,
+        architecture_config=architecture_config,
+        seed=seed,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed the GPUs' generators too
-        if choose("backbone", backbone, BACKBONES) == "small":
-            return Encoder(*_small(stem))
-        if backbone == "vit_small":
-            return Encoder(*_vit_small())
-        return Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual))
+        if library_of(backbone) is not None:
+            encoder = _library_encoder(settings)
+        elif backbone == "small":
+            encoder = Encoder(*_small(stem))
+        elif backbone == "vit_small":
+            encoder = Encoder(*_vit_small())
+        else:
+            encoder = Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual))
+    if library_of(backbone) is None:
+        encoder.settings = settings
+    return encoder
+
+
+def _library_encoder(settings: EncoderArguments) -> Encoder:
+    """Builds an untrained encoder of another library."""
+    from infomax.models import library_backbones
+
+    library, _, name = settings.backbone.partition(":")
+    size = settings.image_size or library_backbones.USUAL_SIZE
+    if library == "timm":
+        network = library_backbones.build_timm(name, image_size=settings.image_size, pooling=settings.pooling)
+        size = settings.image_size or network.pretrained_cfg.get("input_size", (3, size))[-1]
+    elif library == "torchvision":
+        network, _ = library_backbones.build_torchvision(name, image_size=settings.image_size)
+    else:
+        config = settings.architecture_config or library_backbones.read_architecture_config(name)
+        settings = replace(settings, architecture_config=config)
+        network = library_backbones.build_hugging_face(config, pooling=settings.pooling)
+        size = json.loads(config).get("image_size") or size
+    return library_encoder(network, settings, size=size if isinstance(size, int) else library_backbones.USUAL_SIZE)
+
+
+@torch.no_grad()
+def library_encoder(network: nn.Module, settings: EncoderArguments, *, size: int) -> Encoder:
+    """Makes an encoder of a network of another library, whose width it finds by passing one image.
+
+    Args:
+        network: The network, which is left in training mode.
+        settings: The arguments with which :func:`build_encoder` builds the same network. What they leave to the network
+            is filled in.
+        size: A size of images that the network takes, in pixels.
+
+    Raises:
+        ValueError: If the network does not take images of this size, or does not return vectors.
+    """
+    from infomax.models.library_backbones import one_line, timm_settings
+
+    library, _, name = settings.backbone.partition(":")
+    device = next((p.device for p in network.parameters()), None)
+    try:
+        features = network.eval()(torch.zeros(1, 3, size, size, device=device))
+    except Exception as error:  # a model for something else may raise anything
+        raise ValueError(f"takes no image of {size} pixels: {one_line(error)[:300]}") from error
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise ValueError("gives no vector for an image, and so cannot be evaluated")
+    encoder = Encoder(network, features.shape[1]).train()
+    encoder.architecture = settings.architecture_config or name.partition(".")[0]
+    encoder.settings = replace(settings, **timm_settings(network)) if library == "timm" else settings
+    return encoder
 
 
 def save_encoder(
@@ -193,24 +305,6 @@ def untrained_encoder(folder: str | PathLike[str]) -> Encoder:
     encoder = build_encoder(**asdict(description.encoder))
     encoder.preprocessing = description.preprocessing
     return encoder.eval()
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderArguments:
-    """A frozen dataclass that holds the arguments of :func:`build_encoder`."""
-
-    backbone: str
-    stem: Literal["imagenet", "cifar"]
-    stem_padding: int = 1
-    zero_init_residual: bool = True
-    seed: int
-
-    def __post_init__(self) -> None:
-        choose("encoder.backbone", self.backbone, BACKBONES)
-        if not 0 <= self.stem_padding <= MAX_STEM_PADDING:
-            raise ValueError(f"encoder.stem_padding must be from 0 to {MAX_STEM_PADDING}, but is {self.stem_padding}")
-        if self.seed < 0:
-            raise ValueError(f"encoder.seed must not be negative, but is {self.seed}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,19 +3,23 @@
 import math
 import os
 from collections.abc import Iterable
-from difflib import get_close_matches
-from importlib import import_module
-from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, Preprocessing
-from infomax.models.encoders import Encoder, load_encoder
+from infomax.models.encoders import Encoder, EncoderArguments, library_encoder, load_encoder
+from infomax.models.library_backbones import (
+    build_timm,
+    build_torchvision,
+    import_transformers,
+    one_line,
+    pooled_hugging_face,
+    unknown_model,
+)
 from infomax.models.state_dicts import UNUSED, leave_out, load_all_weights, load_resnet, read_weights
 from infomax.runtime.hub import hub_or_cache, why_not_fetched
 from infomax.runtime.near_names import missing_path
@@ -67,32 +71,19 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
             if Path(text).is_file() or Path(text.rpartition("#")[0]).is_file():
                 return _open_checkpoint(text).eval()
     except ValueError as error:
-        message = _one_line(error)
+        message = one_line(error)
         raise ValueError(message if text in message else f"{text}: {message}") from error
     raise ValueError(f"{text} is no encoder: {missing_path(text)}; want {ENCODER_NAMES}")
 
 
-def _one_line(error: Exception) -> str:
-    """Returns a library's message, which may have many lines, as one line."""
-    return " ".join(str(error).split())
-
-
-@torch.no_grad()
-def _make_encoder(backbone: nn.Module, preprocessing: Preprocessing, architecture: str) -> Encoder:
-    """Makes an encoder of a backbone, whose width it finds by passing one image.
+def _make_encoder(network: nn.Module, preprocessing: Preprocessing, settings: EncoderArguments) -> Encoder:
+    """Makes an encoder of a network of another library.
 
     Raises:
-        ValueError: If the backbone does not take images of the preprocessing's size, or does not return vectors.
+        ValueError: If the network does not take images of the preprocessing's size, or does not return vectors.
     """
-    side = preprocessing.size
-    try:
-        features = backbone.eval()(torch.zeros(1, 3, side, side))
-    except Exception as error:  # a model for something else may raise anything
-        raise ValueError(f"takes no image of {side} pixels: {_one_line(error)[:300]}") from error
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        raise ValueError("gives no vector for an image, and so cannot be evaluated")
-    encoder = Encoder(backbone, features.shape[1])
-    encoder.preprocessing, encoder.architecture = preprocessing, architecture
+    encoder = library_encoder(network, settings, size=preprocessing.size)
+    encoder.preprocessing = preprocessing
     return encoder
 
 
@@ -106,15 +97,9 @@ def _open_checkpoint(location: str) -> Encoder:
     return encoder
 
 
-def _unknown_model(problem: str, name: str, names: Iterable[str]) -> ValueError:
-    """Makes the error for an unknown name, which lists the nearest of ``names``."""
-    near = get_close_matches(name, names, n=3, cutoff=0.5)
-    return ValueError(f"there is {problem} {name}{'; near are ' * bool(near)}{', '.join(near)}")
-
-
 def _not_fetched(name: str, error: Exception) -> ValueError:
     """Makes the error for weights that could not be fetched."""
-    reason = why_not_fetched() or f"{type(error).__name__}: {_one_line(error)[:300]}"
+    reason = why_not_fetched() or f"{type(error).__name__}: {one_line(error)[:300]}"
     return ValueError(f"the weights could not be fetched ({reason}); {name}@FILE takes them from a file")
 
 
@@ -144,12 +129,12 @@ def _open_timm(name: str) -> Encoder:
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
-        raise _unknown_model("no timm model", architecture, timm.list_models())
+        raise unknown_model("no timm model", architecture, timm.list_models())
     with_weights = timm.list_pretrained(f"{architecture}.*")
     if (tag and name not in with_weights) or not (at or with_weights):
-        raise _unknown_model("no file of timm's weights for", name, with_weights)
+        raise unknown_model("no file of timm's weights for", name, with_weights)
     try:
-        network: Any = timm.create_model(name, pretrained=not at, num_classes=0)
+        network = build_timm(name, image_size=None, pooling=None, pretrained=not at)
     except Exception as error:  # of many kinds: from the hub, from the network, from files
         raise _not_fetched(f"timm:{name}", error) from error
     if at:
@@ -166,7 +151,7 @@ def _open_timm(name: str) -> Encoder:
         std=config["std"],
         bicubic=config["interpolation"] != "bilinear",
     )
-    return _make_encoder(network, preprocessing, name.partition(".")[0])
+    return _make_encoder(network, preprocessing, _arguments(f"timm:{name}"))
 
 
 def _open_torchvision(name: str) -> Encoder:
@@ -176,19 +161,17 @@ def _open_torchvision(name: str) -> Encoder:
     name, at, location = name.partition("@")
     names = models.list_models(module=models)
     if name not in names:
-        raise _unknown_model("no torchvision model", name, names)
+        raise unknown_model("no torchvision model", name, names)
     weights: Any = models.get_model_weights(name)["DEFAULT"]
     transforms = weights.transforms()
     (resize,), (size,) = transforms.resize_size, transforms.crop_size
     if at and name in ("googlenet", "inception_v3"):
         raise ValueError("takes no weights from a file: what its images must be like depends on who trained them")
+    image_size = size if name.startswith("vit_") else None  # as its DEFAULT weights have it
     try:
-        image_size = {"image_size": size} if at and name.startswith("vit_") else {}  # as its DEFAULT weights have it
-        network = models.get_model(name, weights=None if at else weights, **image_size)
+        network, classifier = build_torchvision(name, image_size=image_size, weights=None if at else weights)
     except Exception as error:  # of many kinds, as above
         raise _not_fetched(f"torchvision:{name}", error) from error
-    classifier = [n for n, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
-    network.set_submodule(classifier, nn.Identity())
     if at:
         _load_weights_from(location, network, [classifier], name)
     preprocessing = Preprocessing(
@@ -198,57 +181,41 @@ def _open_torchvision(name: str) -> Encoder:
         std=tuple(transforms.std),
         bicubic=transforms.interpolation.value != "bilinear",
     )
-    return _make_encoder(network, preprocessing, name)
-
-
-class _Pooled(nn.Module):
-    """A vision model of transformers that maps images [B, 3, H, W] to features [B, width]; see :func:`open_encoder`."""
-
-    def __init__(self, model: Any):
-        super().__init__()
-        self.model = model
-        self.class_token = any(n.endswith(("cls_token", "class_embedding")) for n, _ in model.named_parameters())
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        outputs = self.model(pixel_values=images)
-        pooled = getattr(outputs, "pooler_output", None)
-        if pooled is not None:
-            return pooled.flatten(1)  # convolutional models give [B, width, 1, 1]
-        hidden = outputs.last_hidden_state
-        if hidden.ndim == 4:
-            return hidden.mean((2, 3))
-        return hidden[:, 0] if self.class_token else hidden.mean(1)
+    return _make_encoder(network, preprocessing, _arguments(f"torchvision:{name}", image_size=image_size))
 
 
 def _open_hugging_face(name: str) -> Encoder:
     """Opens a model of the package transformers."""
-    try:
-        with hub_or_cache(needed=not Path(name).exists() and find_spec("transformers") is not None):
-            transformers = import_module("transformers")
-    except ImportError as error:
-        raise ValueError("needs the package transformers; pip install transformers") from error
+    transformers = import_transformers(name)
     try:
         processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False).to_dict()
         model, loading_info = transformers.AutoModel.from_pretrained(
             name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # of many kinds, and with many lines
-        reason = why_not_fetched() or f"{type(error).__name__}: {_one_line(error)[:300]}"
+        reason = why_not_fetched() or f"{type(error).__name__}: {one_line(error)[:300]}"
         raise ValueError(
             f"is no local model, and could not be fetched ({reason}); hf:./folder "
             "takes config.json, preprocessor_config.json and model.safetensors from a folder"
         ) from error
-    if model.config.model_type == "vit_mae":
-        raise ValueError("hides random parts of its images; timm has MAE's encoders, as timm:vit_base_patch16_224.mae")
+    pooled = pooled_hugging_face(model, None)
     # Nothing here uses the mask token.
     missing = [key for key in loading_info["missing_keys"] if not key.endswith("mask_token")]
-    if any(key.startswith("pooler.") for key in missing):
-        model.pooler = None  # it is untrained: the checkpoint's model has none
+    pooling = None
+    if any(key.startswith("pooler.") for key in missing):  # it is untrained: the checkpoint's model has none
+        pooling = "token" if pooled.class_token else "avg"
+        pooled = pooled_hugging_face(model, pooling)
         missing = [key for key in missing if not key.startswith("pooler.")]
     if missing:
         raise ValueError(f"{len(missing)} weights are missing from its file: {', '.join(sorted(missing)[:3])}, ...")
-    pooled = _Pooled(getattr(model, "vision_model", model).float())
-    return _make_encoder(pooled, _hugging_face_preprocessing(processor), pooled.model.config.to_json_string())
+    config = pooled.model.config.to_json_string()
+    settings = _arguments(f"hf:{name}", pooling=pooling, architecture_config=config)
+    return _make_encoder(pooled, _hugging_face_preprocessing(processor), settings)
+
+
+def _arguments(backbone: str, **options: Any) -> EncoderArguments:
+    """Returns the arguments that build a network of another library untrained."""
+    return EncoderArguments(backbone=backbone, stem="imagenet", seed=0, **options)
 
 
 def _hugging_face_preprocessing(config: dict[str, Any]) -> Preprocessing:

@@ -1,7 +1,7 @@
 """Builds what a recipe describes: the untrained method, the optimizer, and the learning rate of each step."""
 
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 
@@ -17,7 +17,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 def build_method(recipe: Recipe) -> Method:
     """Builds the untrained method of a recipe; the recipe's seed decides the weights."""
-    encoder = build_encoder(**asdict(recipe.encoder), seed=recipe.seed)
+    encoder = build_encoder(**recipe.encoder.architecture(), seed=recipe.seed)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed + 1)  # not the numbers that the encoder was drawn with
         method = recipe.method.build(encoder)

@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from infomax.data.augmentation.views import view_set
+from infomax.models.backbone_names import check_backbone
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.registry import recipe_from_json
 from infomax.recipes.schema import MAX_EPOCHS, Recipe, flat_settings, to_json
@@ -86,6 +87,8 @@ def customise(
     """
     if views is not None or image_size is not None:
         recipe = _resize(recipe, views, recipe.views.global_crops[0].size if image_size is None else image_size)
+    if backbone is not None:
+        check_backbone("--backbone", backbone)
     options = {
         "encoder.backbone": backbone,
         "epochs": epochs,
@@ -195,10 +198,11 @@ def _parse(hint: Any, old: Any, text: str, option: str) -> Any:
     """
     if get_origin(hint) is Literal:
         return choose(option, text, get_args(hint))
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (UnionType, Union):
         if text.lower() == "none":
             return None
         (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
+        return _parse(hint, old, text, option)
     if isinstance(old, tuple) and old and not dataclasses.is_dataclass(old[0]):
         parts = text.strip("()[] ").split(",")
         if len(parts) != len(old):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_type_hints
 
 from infomax.data.augmentation.views import Preprocessing, ViewSet
+from infomax.models.backbone_names import check_backbone, check_library_options
 from infomax.runtime.json_values import parse_value, shorten
 
 if TYPE_CHECKING:
@@ -34,24 +35,63 @@ class MethodSettings(ABC):
         """Builds the method around an encoder. Torch is imported here, not with the settings."""
 
 
+ARCHITECTURE = (
+    "backbone",
+    "stem",
+    "stem_padding",
+    "zero_init_residual",
+    "image_size",
+    "pooling",
+    "architecture_config",
+)
+"""The settings of an encoder that say how it is built; the others say what its weights are, and which are trained."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EncoderSettings:
     """A frozen dataclass that holds the architecture of the encoder."""
 
-    backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small"]
-    """``small`` suits a CPU; the others need a GPU."""
+    backbone: str
+    """``small`` suits a CPU; resnet18, resnet34, resnet50, resnet101 and vit_small need a GPU. A model of another
+    library without its classifier is ``timm:NAME``, ``torchvision:NAME`` or ``hf:NAME``."""
     stem: Literal["imagenet", "cifar"]
     """``imagenet`` shrinks the image at once, ``cifar`` keeps its size for images of up to 64 pixels."""
     stem_padding: int = 1
     """Padding of the ResNets' CIFAR stem, in pixels."""
     zero_init_residual: bool = True
     """Whether each residual branch of a ResNet starts at zero (docs/decisions.md, zero-residual)."""
+    image_size: int | None = None
+    """Size in pixels that the positions of a vision transformer of timm or torchvision are made for; none for networks
+    that have no positions."""
+    pooling: Literal["token", "avg"] | None = None
+    """What the features of a transformer of timm or transformers are: its class token, or the mean of its patches; none
+    for the model's own."""
+    architecture_config: str | None = None
+    """Configuration of a model of transformers, as JSON."""
+    init: str | None = None
+    """Name of the encoder whose weights the training starts from, as ``--init`` takes it; none for random weights."""
+    init_fingerprint: str | None = None
+    """Hash of the architecture and the weights of that encoder."""
 
     def __post_init__(self) -> None:
+        check_backbone("encoder.backbone", self.backbone)
         if not 0 <= self.stem_padding <= MAX_STEM_PADDING:
             raise ValueError(f"encoder.stem_padding must be from 0 to {MAX_STEM_PADDING}, but is {self.stem_padding}")
-        if self.backbone == "vit_small" and self.stem != "imagenet":
-            raise ValueError(f"encoder.stem must be imagenet for vit_small, which has none of its own, not {self.stem}")
+        check_library_options(
+            self.backbone,
+            stem=self.stem,
+            image_size=self.image_size,
+            pooling=self.pooling,
+            architecture_config=self.architecture_config,
+        )
+        if self.init is None and self.init_fingerprint is not None:
+            raise ValueError(
+                f"encoder.init_fingerprint must be none without encoder.init, but is {self.init_fingerprint}"
+            )
+
+    def architecture(self) -> dict[str, Any]:
+        """Returns the arguments of :func:`infomax.models.encoders.build_encoder` but the seed."""
+        return {name: getattr(self, name) for name in ARCHITECTURE}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -443,9 +443,10 @@ class TrainingLoop:
 
     def save_encoder(self) -> None:
         """Writes the files that ``infomax.load`` reads."""
-        settings = {**asdict(self.recipe.encoder), "seed": self.recipe.seed}
         encoder = self.engine.method.eval_encoder
-        save_encoder(encoder, settings, self.recipe.preprocessing, self.run.path, steps=self.engine.steps_done)
+        save_encoder(
+            encoder, asdict(encoder.settings), self.recipe.preprocessing, self.run.path, steps=self.engine.steps_done
+        )
 
     def rescue(self) -> None:
         """Saves after a failure of the machine, on the first rank that is left, if all weights belong to one step."""

@@ -1,0 +1,76 @@
+"""Names of backbones: ours, and those of other libraries as ``timm:NAME``. Torch is not imported here."""
+
+from infomax.runtime.json_values import shorten
+from infomax.runtime.near_names import nearest
+
+BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small")
+"""The names of our own backbones."""
+LIBRARIES = ("timm", "torchvision", "hf")
+"""The libraries whose models may be backbones, as ``timm:convnext_tiny``; hf is the package transformers."""
+POOLINGS = ("token", "avg")
+"""How a vision transformer makes one vector of its tokens: by its class token, or by their mean."""
+MAX_IMAGE_SIZE = 4096  # pixels
+
+
+def library_of(backbone: str) -> str | None:
+    """Returns the library in a name like ``timm:convnext_tiny``; None for our own backbones."""
+    library, colon, name = backbone.partition(":")
+    return library if colon and name and library in LIBRARIES else None
+
+
+def check_backbone(argument: str, backbone: str) -> str:
+    """Returns the name of a backbone, if it is one of ours or has the form of another library's.
+
+    Whether the library has a model of this name is not checked, because that takes an import of seconds.
+
+    Args:
+        argument: Name of the argument for the message, as ``--backbone``.
+        backbone: What the user gave.
+
+    Raises:
+        ValueError: if it is neither; the message suggests a near name.
+    """
+    if backbone in BACKBONES:
+        return backbone
+    if library_of(backbone) is None:
+        near = nearest(backbone, BACKBONES)
+        hint = f"; did you mean {near}?" if near else ""
+        if not hint and backbone.isidentifier():
+            hint = f"; timm:{backbone} and torchvision:{backbone} name models of those libraries"
+        names = ", ".join((*BACKBONES, *(f"{library}:NAME" for library in LIBRARIES)))
+        raise ValueError(f"{argument} must be one of {names}, but is {shorten(backbone)}{hint}")
+    if "@" in backbone:
+        name = backbone.partition("@")[0]
+        raise ValueError(f"{argument} {backbone}: a backbone is {name} alone; --init {backbone} takes weights too")
+    return backbone
+
+
+def check_library_options(
+    backbone: str, *, stem: str, image_size: int | None, pooling: str | None, architecture_config: str | None
+) -> None:
+    """Checks the settings of an encoder that only some backbones have.
+
+    Args:
+        backbone: Name of the backbone.
+        stem: ``imagenet`` or ``cifar``; the networks of other libraries, and vit_small, have a stem of their own.
+        image_size: Size that a transformer's positions are made for, in pixels.
+        pooling: One of :data:`POOLINGS`.
+        architecture_config: Configuration of a model of transformers, as JSON.
+
+    Raises:
+        ValueError: naming the setting, if this backbone cannot have it.
+    """
+    library = library_of(backbone)
+    if stem != "imagenet" and (library or backbone == "vit_small"):
+        raise ValueError(
+            f"encoder.stem must be imagenet for {backbone}, whose stem is its own, not {stem}: --set "
+            "encoder.stem=imagenet"
+        )
+    if image_size is not None and library not in ("timm", "torchvision"):
+        raise ValueError(f"encoder.image_size must be none for {backbone}, but is {image_size}")
+    if image_size is not None and not 1 <= image_size <= MAX_IMAGE_SIZE:
+        raise ValueError(f"encoder.image_size must be from 1 to {MAX_IMAGE_SIZE}, but is {image_size}")
+    if pooling is not None and library not in ("timm", "hf"):
+        raise ValueError(f"encoder.pooling must be none for {backbone}, but is {pooling}")
+    if architecture_config is not None and library != "hf":
+        raise ValueError(f"encoder.architecture_config must be none for {backbone}: it is of hf:NAME alone")
