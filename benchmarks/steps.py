@@ -10,7 +10,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -135,7 +134,7 @@ class Kin(nn.Module):
 
         super().__init__()
         method: Any = recipe.method
-        encoder = build_encoder(**asdict(recipe.encoder), seed=0)
+        encoder = build_encoder(**recipe.encoder.architecture(), seed=0)
         widths, self.name = (encoder.width, method.hidden, method.dimension), KIN[method.name]
         side = recipe.views.global_crops[0].size
         if self.name == "SwAV":

@@ -28,7 +28,11 @@ def under(prefix, values):
 
 def encoder(backbone, stem, padding, zero):
     own = {"backbone": backbone, "stem": stem, "stem_padding": padding, "zero_init_residual": zero}
-    return own | dict.fromkeys(("image_size", "pooling", "architecture_config", "init", "init_fingerprint"))
+    return (
+        own
+        | dict.fromkeys(("image_size", "pooling", "architecture_config", "init", "init_fingerprint"))
+        | {"freeze": 0}
+    )
 
 
 R18, R34, R50, R101 = (
@@ -109,6 +113,8 @@ def optimiser(name, rate, decay, warmup, start, end, *, momentum=0.9, all_decay=
         "decay_all": all_decay,
         "momentum": momentum,
         "clip_norm": None,
+        "backbone_rate": 1,
+        "layer_decay": 1,
     }
 
 

@@ -36,6 +36,10 @@ VARIANTS = {
     "mveb-chunk": ("mveb", "method.hidden=16", "method.dimension=8", "method.score_scope=chunk:4"),
     "mveb-multi-crop": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
     "joint": ("carl", "method.hidden=16", "method.prototypes=10", "joint_forward=true"),
+    "frozen": (
+        *("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=0.9", "encoder.freeze=2"),
+        *("optimizer.backbone_rate=0.5", "optimizer.layer_decay=0.8"),
+    ),
     "lars-clipped": ("carl", "method.hidden=16", "optimizer.name=lars", "optimizer.clip_norm=0.5"),
 }
 
@@ -131,7 +135,7 @@ def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(varian
         made_views = make_views(batch.images, plan.views, **arguments)
         views = Views(made_views[:2], made_views[2:])
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(plan.optimizer, now, epochs=2)
+            group["lr"] = learning_rate(plan.optimizer, now, epochs=2) * group.get("rate_factor", 1)
         optimizer.zero_grad()
         online = method.online(views)
         if (teacher := getattr(method, "teacher", None)) is not None:
@@ -141,7 +145,7 @@ def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(varian
                 for mine, theirs in zip(teacher.module.parameters(), student, strict=True):
                     mine.mul_(momentum).add_(theirs, alpha=1 - momentum)
         method.loss(online, method.target(views), now).total.backward()
-        if variant.startswith("mira") and now.epoch == 0:
+        if plan.method.name == "mira" and now.epoch == 0:
             method.prototypes.weight.grad = None
         optimizer.step()
     _, _, state = run(plan, stop=6)

@@ -44,6 +44,8 @@ def sweep(
     batch_size: int | None = None,
     micro_batch_size: int | None = None,
     learning_rate: float | None = None,
+    freeze: int | None = None,
+    backbone_rate: float | None = None,
     precision: str | None = None,
     overrides: Sequence[str] = (),
     device: str = "auto",
@@ -92,6 +94,10 @@ def sweep(
         micro_batch_size: Images that go through the network at once, on each device. The gradient is exactly that of
             the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
         learning_rate: Peak learning rate. Default: the recipe's.
+        freeze: Stages of the encoder, from the input on, that are not trained: of a ResNet the stem and four, of a
+            vision transformer the stem and each block. Default: the recipe's, 0.
+        backbone_rate: Factor of the learning rate of the encoder; what follows it has the whole rate. Default: the
+            recipe's, 1.
         precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
         overrides: Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0.
         device: Kind of device; auto takes the GPU if there is one.

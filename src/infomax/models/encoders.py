@@ -42,6 +42,9 @@ class Encoder(nn.Module):
     """Says how an image becomes the encoder's input. Only an encoder that was loaded has this attribute."""
     settings: "EncoderArguments"
     """The arguments with which :func:`build_encoder` builds the same architecture, untrained and without a network."""
+    frozen_modules: tuple[str, ...] = ()
+    """The names of the backbone's modules that stay in evaluation mode, because
+    :func:`infomax.models.stages.freeze_stages` has frozen them."""
 
     def __init__(self, backbone: nn.Module, width: int):
         super().__init__()
@@ -50,6 +53,13 @@ class Encoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         return self.backbone(images)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Sets training or evaluation mode; what is frozen stays in evaluation mode."""
+        super().train(mode)
+        for name in self.frozen_modules:
+            self.backbone.get_submodule(name).eval()
+        return self
 
 
 class _Block(nn.Module):

@@ -61,6 +61,11 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
     return module
 
 
+def trained_batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """Returns the BatchNorm layers whose statistics change in training: those that are in training mode."""
+    return [layer for layer in batch_norms(module) if layer.training]
+
+
 class RunningStatistics:
     """An object that averages the running statistics of BatchNorm layers over the microbatches of one step.
 

@@ -1,6 +1,6 @@
 """Provides optimisers, and divides parameters into the groups that they take."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -124,16 +124,21 @@ class Lars(Optimizer):
         torch._foreach_add_(params, averages, alpha=-group["lr"])
 
 
-def parameter_groups(module: nn.Module, weight_decay: float, *, decay_all: bool) -> list[dict[str, Any]]:
+def parameter_groups(
+    module: nn.Module, weight_decay: float, *, decay_all: bool, rate_factors: Mapping[Tensor, float] | None = None
+) -> list[dict[str, Any]]:
     """Divides the trained parameters of a module into groups for an optimiser.
 
     Args:
         module: The module whose parameters are trained.
         weight_decay: The weight decay of parameters with two dimensions or more.
         decay_all: Whether biases and the parameters of normalisation layers, which have one dimension, decay too.
+        rate_factors: The factors of the learning rate by parameter; one that is not there has the factor 1. None leaves
+            the groups without a factor.
 
     Returns:
-        One group if ``decay_all``; else the group that decays, and the group that does not.
+        One group if ``decay_all``; else the group that decays, and the group that does not. With ``rate_factors``, each
+        of them is divided further by the factor, which is its ``rate_factor``.
 
     Example:
         >>> import torch
@@ -144,7 +149,28 @@ def parameter_groups(module: nn.Module, weight_decay: float, *, decay_all: bool)
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     if decay_all:
-        return [{"params": trained, "weight_decay": weight_decay}]
-    matrices = [p for p in trained if p.ndim > 1]
-    vectors = [p for p in trained if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        groups = [{"params": trained, "weight_decay": weight_decay}]
+    else:
+        matrices = [p for p in trained if p.ndim > 1]
+        vectors = [p for p in trained if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return groups if rate_factors is None else [part for group in groups for part in _by_factor(group, rate_factors)]
+
+
+def _by_factor(group: dict[str, Any], rate_factors: Mapping[Tensor, float]) -> list[dict[str, Any]]:
+    """Divides a group of parameters by the factors of their learning rates."""
+    parameters_of: dict[float, list[Tensor]] = {}
+    for parameter in group["params"]:
+        parameters_of.setdefault(rate_factors.get(parameter, 1.0), []).append(parameter)
+    return [{**group, "params": parameters, "rate_factor": factor} for factor, parameters in parameters_of.items()]
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Sets the learning rate of each group of an optimiser: ``rate`` times the group's ``rate_factor``, if it has one.
+
+    Args:
+        optimizer: The optimiser, over groups of :func:`parameter_groups`.
+        rate: The learning rate of parameters whose factor is 1.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_factor", 1.0)

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from infomax.methods.base import Progress, Views
-from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm
+from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm, trained_batch_norms
 from infomax.recipes.building import AUTOCAST, build_optimizer, build_without_memory
 from infomax.recipes.schema import OptimizerSettings, Recipe
 from infomax.runtime.collectives import TrafficCounter, average_in_place, simulated_ranks
@@ -176,7 +176,7 @@ class CountedStep:
 
     def run(self) -> None:
         """Runs the step up to the optimiser, which :meth:`cost` accounts for."""
-        in_microbatches, norms = self.micro_batch_size < self.images, batch_norms(self.method)
+        in_microbatches, norms = self.micro_batch_size < self.images, trained_batch_norms(self.method)
         crops = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
         # These are not read. They are in memory during a real step, so they must be alive here.
         pixels = [torch.empty(self.images, view.size, view.size, 3, dtype=torch.uint8) for view in crops]

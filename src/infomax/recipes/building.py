@@ -7,17 +7,19 @@ import torch
 
 from infomax.methods.base import Method, Progress
 from infomax.models.encoders import build_encoder
+from infomax.models.stages import backbone_stages, freeze_stages, rate_factors
 from infomax.nn.optimizers import Lars, parameter_groups, without_compiler
 from infomax.nn.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
 from infomax.recipes.schema import OptimizerSettings, Recipe
 
-CHANNELS, FLOAT_BYTES, GIGABYTE = 3, 4, 1e9
+CHANNELS, FLOAT_BYTES, GIGABYTE, MILLION = 3, 4, 1e9, 1e6
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
 def build_method(recipe: Recipe) -> Method:
     """Builds the untrained method of a recipe; the recipe's seed decides the weights."""
     encoder = build_encoder(**recipe.encoder.architecture(), seed=recipe.seed)
+    freeze_stages(encoder, recipe.encoder.freeze, title=recipe.encoder.backbone)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed + 1)  # not the numbers that the encoder was drawn with
         method = recipe.method.build(encoder)
@@ -79,7 +81,11 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
         fused: Whether Adam updates all parameters by one kernel, which is for GPUs. SGD and LARS take a few kernels
             there: a fused SGD needs a momentum of each parameter from its first step on, but frozen ones have none.
     """
-    groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all)
+    factors = None
+    if (settings.backbone_rate, settings.layer_decay) != (1, 1):
+        rates = {"backbone_rate": settings.backbone_rate, "layer_decay": settings.layer_decay}
+        factors = rate_factors(method.encoder, **rates)
+    groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all, rate_factors=factors)
     rate, momentum = settings.learning_rate, settings.momentum
     if settings.name == "lars":
         return without_compiler(Lars)(groups, lr=rate, momentum=momentum)
@@ -87,6 +93,32 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
         return without_compiler(torch.optim.SGD)(groups, lr=rate, momentum=momentum)
     optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
     return without_compiler(optimizer_class)(groups, lr=rate, fused=fused)
+
+
+def describe_trained(recipe: Recipe) -> str | None:
+    """Returns one line on how much of the encoder is trained, and how fast; None if it is trained as the rest is.
+
+    Raises:
+        ValueError: as :func:`build_without_memory`.
+    """
+    settings, optimizer = recipe.encoder, recipe.optimizer
+    if not settings.freeze and (optimizer.backbone_rate, optimizer.layer_decay) == (1, 1):
+        return None
+    backbone = build_without_memory(recipe).encoder.backbone
+    stages = backbone_stages(backbone)
+    weights = sum(p.numel() for p in backbone.parameters()) / MILLION
+    trained = sum(p.numel() for p in backbone.parameters() if p.requires_grad) / MILLION
+    parts = []
+    if settings.freeze:
+        first, last = stages[0].name, stages[settings.freeze - 1].name
+        parts.append(f"stages {first} to {last} are frozen" if settings.freeze > 1 else f"stage {first} is frozen")
+    if settings.freeze == len(stages):
+        return f"trains none of the {weights:.3g} million weights of the encoder, only the heads: {parts[0]}"
+    if optimizer.backbone_rate != 1:
+        parts.append(f"rates are {optimizer.backbone_rate:g} times")
+    if optimizer.layer_decay != 1:
+        parts.append(f"rates are {optimizer.layer_decay:g} times those of the next stage")
+    return f"trains {trained:.3g} of {weights:.3g} million weights of the encoder: {', '.join(parts)}"
 
 
 def shorten_warmup(settings: OptimizerSettings, epochs: int) -> OptimizerSettings:

@@ -61,6 +61,8 @@ def customise(
     batch_size: int | None = None,
     micro_batch_size: int | None = None,
     learning_rate: float | None = None,
+    freeze: int | None = None,
+    backbone_rate: float | None = None,
     seed: int | None = None,
     precision: str | None = None,
     overrides: Sequence[str] = (),
@@ -78,6 +80,8 @@ def customise(
         batch_size: Images of a step, over all devices.
         micro_batch_size: Images that go through the networks at once on each device.
         learning_rate: Peak learning rate.
+        freeze: Number of the encoder's stages, from the input on, that are not trained.
+        backbone_rate: Factor of the encoder's learning rate.
         seed: Seed of the weights, the order of the images and the views.
         precision: Precision of the networks: ``64``, ``32``, ``bf16`` or ``16``.
         overrides: Further changes as ``key=value``, with dots in the key, as ``method.beta=0.5``.
@@ -95,6 +99,8 @@ def customise(
         "batch_size": batch_size,
         "micro_batch_size": micro_batch_size,
         "optimizer.learning_rate": learning_rate,
+        "encoder.freeze": freeze,
+        "optimizer.backbone_rate": backbone_rate,
         "seed": seed,
         "precision": precision,
     }

@@ -72,6 +72,8 @@ class EncoderSettings:
     """Name of the encoder whose weights the training starts from, as ``--init`` takes it; none for random weights."""
     init_fingerprint: str | None = None
     """Hash of the architecture and the weights of that encoder."""
+    freeze: int = 0
+    """Number of stages, from the input on, that are not trained."""
 
     def __post_init__(self) -> None:
         check_backbone("encoder.backbone", self.backbone)
@@ -84,6 +86,7 @@ class EncoderSettings:
             pooling=self.pooling,
             architecture_config=self.architecture_config,
         )
+        _at_least("encoder.freeze", self.freeze, 0)
         if self.init is None and self.init_fingerprint is not None:
             raise ValueError(
                 f"encoder.init_fingerprint must be none without encoder.init, but is {self.init_fingerprint}"
@@ -116,9 +119,17 @@ class OptimizerSettings:
     """Whether the learning rate changes between epochs instead of between steps."""
     clip_norm: float | None = None
     """Largest L2 norm of the gradient; a longer one is scaled down to it."""
+    backbone_rate: float = 1.0
+    """Factor of the learning rate of the encoder; what follows it has the whole rate."""
+    layer_decay: float = 1.0
+    """Further factor of the learning rate from each stage of the encoder to the one before it; the last stage has it
+    once. Of a vision transformer each block is a stage."""
 
     def __post_init__(self) -> None:
         _at_least("learning_rate", self.learning_rate, 0, strictly=True)
+        _at_least("backbone_rate", self.backbone_rate, 0, strictly=True)
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay must be in (0, 1], but is {self.layer_decay}")
         for name in ("weight_decay", "warmup_epochs", "warmup_start", "end"):
             _at_least(name, getattr(self, name), 0)
         if self.clip_norm is not None:

@@ -1,6 +1,7 @@
 """Formats a plan as text for a terminal."""
 
 from infomax.planning.plan import Machine, Plan
+from infomax.recipes.building import describe_trained
 from infomax.reporting.tables import make_table
 from infomax.runtime.durations import duration, duration_range
 from infomax.training.image_size import describe_larger_sizes
@@ -26,6 +27,8 @@ def plan_text(planned: Plan) -> str:
         "sent": f"{_si(sent.total)}B a step by each of {planned.devices} devices: "
         f"{_format_sizes({'gradients': sent.gradients, 'BatchNorm': sent.norms, 'loss': sent.loss})}",
     }
+    if (trained := describe_trained(recipe)) is not None:
+        rows["encoder"] = trained
     if planned.devices == 1:
         del rows["sent"]
     if planned.this_machine is not None:

@@ -26,8 +26,9 @@ from infomax.data.augmentation.operations import make_views_fused, to_device
 from infomax.data.loading.workers import Batch
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
-from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm
+from infomax.nn.batch_norm import RunningStatistics, synchronise_batch_norm, trained_batch_norms
 from infomax.nn.blocks import Chain, Prototypes, copy_tensors
+from infomax.nn.optimizers import set_learning_rate
 from infomax.recipes.building import AUTOCAST, build_method, build_optimizer, learning_rate, shorten_warmup
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import average_in_place, rank, world_size
@@ -129,6 +130,8 @@ class Engine:
         self.stages = tuple(stages or (recipe.epochs,))
         self.steps_per_epoch, self.total_steps = steps_per_epoch, recipe.epochs * steps_per_epoch
         self.steps_done = 0
+        self.learning_rate = 0.0
+        """The learning rate of the last step, without the factors of groups of parameters."""
         self.weights_consistent = True
         """Whether all weights belong to one step; False while the optimiser is changing them, and if that fails."""
         method: Any = build_method(recipe).to(device).to(memory_format=torch.channels_last)  # twice as fast on a CPU
@@ -144,7 +147,7 @@ class Engine:
         self.optimizer = build_optimizer(self.method, recipe.optimizer, fused=device.type == "cuda")
         self.scaler = GradScaler(device.type, enabled=recipe.precision == "16")
         self.trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.norms = batch_norms(self.method)
+        self.norms = trained_batch_norms(self.method)
 
     def _compile(self) -> None:
         compile_kwargs: dict[str, Any] = {"fullgraph": True, "dynamic": False}  # one graph for each size of views
@@ -211,9 +214,8 @@ class Engine:
             FloatingPointError: if the loss or the gradient is infinite or NaN. The step is then undone.
         """
         progress = self.progress(self.steps_done)
-        rate = self._learning_rate(progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self.learning_rate = self._learning_rate(progress)
+        set_learning_rate(self.optimizer, self.learning_rate)
         with self._buffers_restored_on_failure():
             features: list[Tensor] = []
             loss = self.backward(microbatches, features if keep_features else None)

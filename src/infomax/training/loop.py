@@ -324,8 +324,7 @@ class TrainingLoop:
         ends_epoch = engine.steps_done % engine.steps_per_epoch == 0
         epoch = step.epoch
         if self.log is not None:
-            rate = engine.optimizer.param_groups[0]["lr"]
-            self.log.log_step(step, rate, waited=waited, due=ends_epoch)
+            self.log.log_step(step, engine.learning_rate, waited=waited, due=ends_epoch)
         if ends_epoch and self.online is not None and self.online.is_due(epoch + 1):
             # Nothing is compiled for batches of other sizes, nor is what compiles imported in vain.
             with torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext():

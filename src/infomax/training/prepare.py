@@ -11,7 +11,7 @@ from infomax.data.images import Images
 from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
-from infomax.recipes.building import build_without_memory, check_memory
+from infomax.recipes.building import build_without_memory, check_memory, describe_trained
 from infomax.recipes.customise import chosen_epochs, customise_experiment
 from infomax.recipes.registry import (
     DEFAULT_METHOD,
@@ -99,6 +99,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
         if (quota := describe_quota()) is not None:
             note(quota)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
+        if (trained := describe_trained(recipe)) is not None:
+            show(trained, file=sys.stderr)
         if resumed is None:
             if (reason := _why_so_many_epochs(recipe, options)) is not None:
                 show(reason, file=sys.stderr)
