@@ -37,7 +37,7 @@ def test_a_run_folder(tmp_path):
 
 
 def test_a_name_of_no_encoder_is_refused(tmp_path):
-    assert "want a run folder, a checkpoint file of a ResNet, timm:NAME" in message(tmp_path / "absent.pth")
+    assert "want a run folder, a checkpoint file, timm:NAME" in message(tmp_path / "absent.pth")
     assert "want a run folder" in message("time:resnet18")
     assert "not a run folder" in message(tmp_path)
 
@@ -139,7 +139,10 @@ def damaged(change):
         ),
         (lambda w: w.update({"attnpool.weight": torch.zeros(1)}), "1 unexpected (attnpool.weight)"),
         (lambda w: w.update({"bn1.bias": torch.zeros(65)}), "1 of another shape (bn1.bias (65,) instead of (64,))"),
-        (lambda w: w.update({"layer1.2.bn1.bias": torch.zeros(64)}), "stages have (3, 2, 2, 2) blocks"),
+        (
+            lambda w: w.update({"layer1.2.bn1.bias": torch.zeros(64)}),
+            "do not fit a ResNet of 3-2-2-2 blocks with the cifar stem: 9 missing",
+        ),
         (lambda w: [w.pop(name) for name in list(w) if name.startswith(("layer", "bn"))], "holds no such encoder"),
         (lambda w: w.clear(), "no tensors"),
     ],

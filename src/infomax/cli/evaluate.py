@@ -28,7 +28,7 @@ class EncoderOptions:
     """A frozen dataclass that says which encoder is evaluated, and where its results are kept."""
 
     encoder: Annotated[str | None, Shown(metavar="ENCODER", default="what --encoder says", positional=True)] = None
-    """A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of a ResNet."""
+    """A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of others."""
     named: Annotated[str | None, Shown(name="encoder", metavar="ENCODER", default="the first word")] = None
     """The encoder, as an option instead of the first word."""
     out: Annotated[Path | None, Shown(metavar="FILE", default="the run's results.jsonl, or one in this folder")] = None

@@ -10,6 +10,11 @@ LIBRARIES = ("timm", "torchvision", "hf")
 POOLINGS = ("token", "avg")
 """How a vision transformer makes one vector of its tokens: by its class token, or by their mean."""
 MAX_IMAGE_SIZE = 4096  # pixels
+STEMS = ("imagenet", "cifar", "cifar_linear")
+"""What a ResNet does to an image first: shrinks it, keeps its size, or keeps it without an activation behind the first
+convolution, as a ResNet that was saved as ``nn.Sequential`` of its children may lack it."""
+RESNETS_OF_TIMM = ("resnet", "resnext", "wide_resnet")
+"""What the names of timm's models begin with that may have a stem for small images."""
 
 
 def library_of(backbone: str) -> str | None:
@@ -52,16 +57,17 @@ def check_library_options(
 
     Args:
         backbone: Name of the backbone.
-        stem: ``imagenet`` or ``cifar``; the networks of other libraries, and vit_small, have a stem of their own.
+        stem: One of :data:`STEMS`; other networks than ResNets have a stem of their own.
         image_size: Size that a transformer's positions are made for, in pixels.
         pooling: One of :data:`POOLINGS`.
-        architecture_config: Configuration of a model of transformers, as JSON.
+        architecture_config: Configuration of a model of transformers, or options of a model of timm, as JSON.
 
     Raises:
         ValueError: naming the setting, if this backbone cannot have it.
     """
     library = library_of(backbone)
-    if stem != "imagenet" and (library or backbone == "vit_small"):
+    resnet = backbone.removeprefix("timm:").startswith(RESNETS_OF_TIMM) and library in (None, "timm")
+    if stem != "imagenet" and not resnet and (backbone != "small" or stem != "cifar"):
         raise ValueError(
             f"encoder.stem must be imagenet for {backbone}, whose stem is its own, not {stem}: --set "
             "encoder.stem=imagenet"
@@ -72,5 +78,5 @@ def check_library_options(
         raise ValueError(f"encoder.image_size must be from 1 to {MAX_IMAGE_SIZE}, but is {image_size}")
     if pooling is not None and library not in ("timm", "hf"):
         raise ValueError(f"encoder.pooling must be none for {backbone}, but is {pooling}")
-    if architecture_config is not None and library != "hf":
-        raise ValueError(f"encoder.architecture_config must be none for {backbone}: it is of hf:NAME alone")
+    if architecture_config is not None and library not in ("timm", "hf"):
+        raise ValueError(f"encoder.architecture_config must be none for {backbone}: it is of timm:NAME and hf:NAME")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.models.backbone_names import POOLINGS, check_backbone, check_library_options, library_of
+from infomax.models.backbone_names import POOLINGS, STEMS, check_backbone, check_library_options, library_of
 from infomax.models.foreign_files import read_tensors
 from infomax.nn.blocks import Chain
 from infomax.runtime.checks import choose
@@ -100,11 +100,19 @@ def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -
     import timm  # with the torchvision that it imports, it takes three times as long to import as torch
 
     network: Any = timm.create_model(name, num_classes=0, zero_init_last=zero_init_residual)
-    if stem == "cifar":
-        network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=stem_padding, bias=False)
-        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-        network.maxpool = nn.Identity()
+    _set_stem(network, stem, stem_padding)
     return network, network.num_features
+
+
+def _set_stem(network: Any, stem: str, padding: int) -> None:
+    """Gives a ResNet of timm a stem for small images, unless the stem is to be ``imagenet``."""
+    if stem == "imagenet":
+        return
+    network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=padding, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+    if stem == "cifar_linear":
+        network.act1 = nn.Identity()
 
 
 def _vit_small() -> tuple[nn.Module, int]:
@@ -137,7 +145,7 @@ class EncoderArguments:
     """A frozen dataclass that holds the arguments of :func:`build_encoder`."""
 
     backbone: str
-    stem: Literal["imagenet", "cifar"]
+    stem: Literal["imagenet", "cifar", "cifar_linear"]
     stem_padding: int = 1
     zero_init_residual: bool = True
     image_size: int | None = None
@@ -147,7 +155,7 @@ class EncoderArguments:
 
     def __post_init__(self) -> None:
         check_backbone("encoder.backbone", self.backbone)
-        choose("encoder.stem", self.stem, ("imagenet", "cifar"))
+        choose("encoder.stem", self.stem, STEMS)
         if self.pooling is not None:
             choose("encoder.pooling", self.pooling, POOLINGS)
         if not 0 <= self.stem_padding <= MAX_STEM_PADDING:
@@ -166,7 +174,7 @@ class EncoderArguments:
 def build_encoder(
     backbone: str,
     *,
-    stem: Literal["imagenet", "cifar"] = "imagenet",
+    stem: Literal["imagenet", "cifar", "cifar_linear"] = "imagenet",
     stem_padding: int = 1,
     zero_init_residual: bool = True,
     image_size: int | None = None,
@@ -183,8 +191,9 @@ def build_encoder(
             which are torchvision's too; ``vit_small``, with timm's; or a model of another library without its
             classifier: ``timm:NAME``, ``torchvision:NAME`` or ``hf:NAME``.
         stem: ``imagenet`` shrinks the image at once, by a 7x7 convolution of stride 2 and max-pooling, or by a stride
-            of 2 in the small encoder. ``cifar`` keeps its size, by a 3x3 convolution of stride 1 and no pooling.
-            Models of other libraries have a stem of their own, and take ``imagenet`` alone.
+            of 2 in the small encoder. ``cifar`` keeps its size, by a 3x3 convolution of stride 1 and no pooling;
+            ``cifar_linear`` is the same without an activation behind it, for ResNets that were saved as
+            ``nn.Sequential`` without it. Models of other libraries take ``imagenet`` alone, but for timm's ResNets.
         stem_padding: The padding of the ResNets' CIFAR stem in pixels; 2 in the official MIRA code, 1 elsewhere.
         zero_init_residual: Whether each residual branch of a ResNet starts at zero.
         image_size: The size that the positions of a vision transformer of timm or torchvision are made for, in pixels;
@@ -192,7 +201,8 @@ def build_encoder(
         pooling: What the features of a transformer of timm or transformers are: ``token`` for its class token, ``avg``
             for the mean of its patches; None for the model's own.
         architecture_config: The configuration of a model of transformers, as JSON; None reads it from the folder, the
-            local cache or the hub that ``hf:NAME`` names. With it, ``hf:NAME`` is a name alone.
+            local cache or the hub that ``hf:NAME`` names. With it, ``hf:NAME`` is a name alone. Of a model of timm, the
+            options in which it differs from the model of that name, as ``{"num_heads": 12}``.
         seed: The seed of the initial weights.
 
     Returns:
@@ -233,7 +243,11 @@ def _library_encoder(settings: EncoderArguments) -> Encoder:
     library, _, name = settings.backbone.partition(":")
     size = settings.image_size or library_backbones.USUAL_SIZE
     if library == "timm":
-        network = library_backbones.build_timm(name, image_size=settings.image_size, pooling=settings.pooling)
+        options = library_backbones.timm_options(settings.architecture_config)
+        network = library_backbones.build_timm(
+            name, image_size=settings.image_size, pooling=settings.pooling, options=options
+        )
+        _set_stem(network, settings.stem, settings.stem_padding)
         size = settings.image_size or network.pretrained_cfg.get("input_size", (3, size))[-1]
     elif library == "torchvision":
         network, _ = library_backbones.build_torchvision(name, image_size=settings.image_size)

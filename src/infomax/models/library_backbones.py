@@ -4,7 +4,7 @@ With ``architecture_config`` a model of transformers needs no network either; ti
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,7 +32,65 @@ def unknown_model(problem: str, name: str, names: Iterable[str]) -> ValueError:
     return ValueError(f"there is {problem} {name}{'; near are ' * bool(near)}{', '.join(near)}")
 
 
-def build_timm(name: str, *, image_size: int | None, pooling: str | None, pretrained: bool = False) -> Any:
+TIMM_OPTIONS: dict[str, type | tuple[type, ...]] = {
+    # of vision transformers
+    "embed_dim": int, "depth": int, "num_heads": int, "patch_size": int, "mlp_ratio": (int, float), "qkv_bias": bool,
+    "init_values": (float, type(None)), "reg_tokens": int, "class_token": bool, "no_embed_class": bool,
+    "pre_norm": bool, "fc_norm": bool, "global_pool": str,
+    # of DINOv3's
+    "num_reg_tokens": int, "swiglu_mlp": bool, "swiglu_align_to": int,
+    # of ResNets
+    "layers": list, "cardinality": int, "base_width": int,
+    # of ConvNeXts
+    "depths": list, "dims": list, "conv_mlp": bool, "use_grn": bool, "ls_init_value": (float, type(None)),
+}  # fmt: skip
+"""The options of timm's models that a recipe may set, with the types of their values; a list is of integers. None of
+them names a file or a function."""
+MAX_OPTION = 65536
+
+
+def timm_options(architecture_config: str | None) -> dict[str, Any]:
+    """Reads the options of a model of timm from JSON.
+
+    Raises:
+        ValueError: If an option is unknown, or its value is of another type or too large.
+    """
+    if architecture_config is None:
+        return {}
+    try:
+        options = json.loads(architecture_config)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"encoder.architecture_config is no JSON: {one_line(error)[:100]}") from error
+    if not isinstance(options, dict):
+        raise ValueError("encoder.architecture_config must be a dictionary of a model's options")
+    for key, value in options.items():
+        kind = TIMM_OPTIONS.get(key)
+        if kind is None:
+            raise ValueError(f"encoder.architecture_config has {key}; want {', '.join(TIMM_OPTIONS)}")
+        numbers = value if isinstance(value, list) else [value]
+        exact = type(value) in (kind if isinstance(kind, tuple) else (kind,))
+        whole = not isinstance(value, list) or (all(type(number) is int for number in numbers) and len(numbers) <= 4)
+        small = all(not isinstance(number, int | float) or 0 <= number <= MAX_OPTION for number in numbers)
+        if not (exact and whole and small):
+            raise ValueError(f"encoder.architecture_config has {json.dumps(value)[:50]} for {key}")
+    return options
+
+
+def is_timm_model(name: str) -> bool:
+    """Returns whether timm has a model of this name."""
+    import timm
+
+    return timm.is_model(name)
+
+
+def build_timm(
+    name: str,
+    *,
+    image_size: int | None,
+    pooling: str | None,
+    options: Mapping[str, Any] | None = None,
+    pretrained: bool = False,
+) -> Any:
     """Builds a model of timm without its classifier.
 
     A vision transformer takes images of other sizes than ``image_size`` too, if it can: its positions are interpolated.
@@ -41,6 +99,7 @@ def build_timm(name: str, *, image_size: int | None, pooling: str | None, pretra
         name: The model's name, with or without the tag of its weights.
         image_size: The size that its positions are made for, in pixels; None for the model's own.
         pooling: ``token`` or ``avg``; None for the model's own. The layers are the same with either.
+        options: What it is built with beside its name, as :func:`timm_options` reads it.
         pretrained: Whether to fetch its weights.
 
     Raises:
@@ -51,7 +110,7 @@ def build_timm(name: str, *, image_size: int | None, pooling: str | None, pretra
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
         raise unknown_model("no timm model", architecture, timm.list_models())
-    arguments: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
+    arguments: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0, **(options or {})}
     if image_size is not None:
         arguments["img_size"] = image_size
     try:

@@ -1,4 +1,4 @@
-"""Opens any encoder by its name: of a run, of timm, torchvision or Hugging Face, or a ResNet in a checkpoint file."""
+"""Opens any encoder by its name: of a run, of timm, torchvision or Hugging Face, or in a checkpoint file."""
 
 import math
 import os
@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, Preprocessing
+from infomax.data.augmentation.views import Preprocessing
+from infomax.models.checkpoint_files import open_checkpoint
 from infomax.models.encoders import Encoder, EncoderArguments, library_encoder, load_encoder
+from infomax.models.layouts import UNUSED, drop_zero_biases
 from infomax.models.library_backbones import (
     build_timm,
     build_torchvision,
@@ -20,13 +22,13 @@ from infomax.models.library_backbones import (
     pooled_hugging_face,
     unknown_model,
 )
-from infomax.models.state_dicts import UNUSED, leave_out, load_all_weights, load_resnet, read_weights
+from infomax.models.state_dicts import find_weights, leave_out, load_all_weights, parse_location
 from infomax.runtime.hub import hub_or_cache, why_not_fetched
 from infomax.runtime.near_names import missing_path
 from infomax.runtime.stages import Stage
 
 PIL_BILINEAR = 2
-ENCODER_NAMES = "a run folder, a checkpoint file of a ResNet, timm:NAME, torchvision:NAME or hf:NAME"
+ENCODER_NAMES = "a run folder, a checkpoint file, timm:NAME, torchvision:NAME or hf:NAME"
 
 
 def open_encoder(name: str | PathLike[str]) -> Encoder:
@@ -49,9 +51,11 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
               checkpoint has no weights for it, features are the class token, as DINO's documentation has it, or without
               one the mean of the patches, as I-JEPA's has it. If the model takes images and text, only its part for
               images is used, before the projection;
-            - ``FILE`` or ``FILE#PREFIX``: a checkpoint of a ResNet-18, 34, 50 or 101 with torchvision's names below any
-              prefix; the prefix chooses one of several encoders in a file. Its images are taken to be ImageNet's of 224
-              pixels, or CIFAR's of 32 pixels if it has a CIFAR stem.
+            - ``FILE`` or ``FILE#PREFIX``: a checkpoint of a ResNet, ResNeXt, vision transformer, DINOv3 transformer or
+              ConvNeXt, by the names of timm, torchvision, DINO, DINOv2, DINOv3, MAE, MoCo v3, I-JEPA, lightly,
+              solo-learn, VISSL or mmselfsup, below any prefix; the prefix chooses one of several encoders in a file.
+              The shapes say what is built; a line says what they do not tell: the images' size and statistics, and the
+              number of heads or a small stem's padding, which ``FILE#heads=12`` and ``FILE#padding=2`` give otherwise.
 
     Returns:
         The encoder, in evaluation mode on the CPU, with its ``preprocessing``.
@@ -69,7 +73,7 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
             if Path(text).is_dir():
                 return load_encoder(text)
             if Path(text).is_file() or Path(text.rpartition("#")[0]).is_file():
-                return _open_checkpoint(text).eval()
+                return open_checkpoint(text).eval()
     except ValueError as error:
         message = one_line(error)
         raise ValueError(message if text in message else f"{text}: {message}") from error
@@ -84,16 +88,6 @@ def _make_encoder(network: nn.Module, preprocessing: Preprocessing, settings: En
     """
     encoder = library_encoder(network, settings, size=preprocessing.size)
     encoder.preprocessing = preprocessing
-    return encoder
-
-
-def _open_checkpoint(location: str) -> Encoder:
-    """Opens ``FILE`` or ``FILE#PREFIX``."""
-    encoder, stem = load_resnet(location)
-    if stem == "cifar":
-        encoder.preprocessing = Preprocessing(resize=32, size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD)
-    else:
-        encoder.preprocessing = Preprocessing(resize=256, size=224)
     return encoder
 
 
@@ -114,7 +108,12 @@ def _load_weights_from(location: str, backbone: nn.Module, heads: Iterable[str],
     """
     head_prefixes = tuple(f"{head}." for head in heads)
     expected = backbone.state_dict()
-    weights = read_weights(location, list(expected))
+    place = parse_location(location)
+    if place.heads is not None:
+        raise ValueError(f"heads={place.heads} is for a file alone: {title} has as many heads as its name says")
+    weights = find_weights(place, list(expected)).weights
+    if not any(name.endswith(".attn.q_bias") for name in expected):
+        weights = drop_zero_biases(weights)
     weights = {name: value for name, value in weights.items() if not name.startswith(head_prefixes)}
     weights = leave_out(weights, lambda name: name not in expected and UNUSED.match(name) is not None, location)
     load_all_weights(backbone, weights, title)

@@ -1,81 +1,193 @@
-"""Weights from anybody's file: finds them below any prefix, and loads all of them or none."""
+"""Weights from anybody's file: finds them below any prefix and in any known layout, and loads all of them or none."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from infomax.models.encoders import Encoder, build_encoder
-from infomax.models.foreign_files import read_tensors
+from infomax.models.layouts import LAYOUTS, Layout, Weights
+from infomax.models.sharded_files import read_weights_file
 from infomax.runtime.text import note
 
-RESNETS: dict[tuple[tuple[int, ...], bool], str] = {
-    ((2, 2, 2, 2), False): "resnet18",
-    ((3, 4, 6, 3), False): "resnet34",
-    ((3, 4, 6, 3), True): "resnet50",
-    ((3, 4, 23, 3), True): "resnet101",
-}
-"""The name of each ResNet by the number of blocks of each stage, and whether these are bottlenecks."""
-NAMES_IN_EVERY_RESNET = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight")
-HEAD = re.compile(r"[^.]*(fc|linear|head|classif|proj|pred|prototyp|queue|mlp)")
-"""Matches names beside a ResNet's own layers, conv1, bn1 and layer1 to layer4, that are no part of the encoder."""
-UNUSED = re.compile(r"mask_token$|decoder_(embed|pos_embed|blocks|norm|pred)\b|(queue|queue_ptr)$")
-"""Matches weights of pretraining that no model uses for inference: the mask token of masked-image methods, the decoder
-of MAE and the queue of MoCo."""
-STEM_KERNEL = (3, 3)  # of a CIFAR stem
 LISTED_NAMES = 3  # in a message
 DEEPEST_MODULE = 50  # levels; a file may hold a module that is a part of itself
+OPTIMIZER_NAMES = ("exp_avg", "exp_avg_sq", "momentum_buffer", "mu", "step")
+"""What optimizers keep of each parameter."""
+HUGGING_FACE_NAMES = re.compile(r"(^|\.)(embeddings\.|encoder\.(layers?|stages)\.\d+\.(attention|layers?)\b)")
 
 
-def read_weights(
-    location: str,
-    names: Sequence[str],
-    rename: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
-) -> dict[str, Tensor]:
-    """Reads the weights of the one encoder in a file, and cuts off their common prefix. No code in the file is run.
+@dataclass(frozen=True)
+class Location:
+    """A frozen dataclass that holds the parts of ``FILE#PREFIX,heads=N,padding=N``; all but the file may be missing."""
 
-    An encoder is where more than half of ``names`` stand below one prefix, at any depth of nested dictionaries. So
-    ``state_dict``, ``model``, ``module.``, ``backbone.``, ``encoder_q.`` and the like need no list.
+    file: str
+    prefix: str = ""
+    """The prefix of the encoder to take, or a part of it."""
+    chosen: bool = False
+    """Whether the user gave a prefix, which may be empty."""
+    heads: int | None = None
+    """The number of attention heads of a transformer."""
+    padding: int | None = None
+    """The padding of a ResNet's stem for small images, in pixels."""
+
+
+def parse_location(text: str) -> Location:
+    """Splits ``FILE#PREFIX,heads=N,padding=N`` into its parts.
+
+    Raises:
+        ValueError: If there is no such file, or a number is none.
+    """
+    if Path(text).is_file():
+        return Location(text)
+    file, _, fragment = text.rpartition("#")
+    if not Path(file or text).exists():
+        raise ValueError(f"there is no file {file or text}")
+    if not file:
+        return Location(text)
+    numbers: dict[str, int] = {}
+    while match := re.search(r"(?:^|,)(heads|padding)=([^,]*)$", fragment):
+        if not re.fullmatch(r"\d{1,4}", match[2]):
+            raise ValueError(f"{match[1]} must be a number from 0 to 9999, but is {match[2]!r}")
+        numbers[match[1]] = int(match[2])
+        if match.start() == 0:
+            return Location(file, heads=numbers.get("heads"), padding=numbers.get("padding"))
+        fragment = fragment[: match.start()]
+    return Location(file, fragment, chosen=True, heads=numbers.get("heads"), padding=numbers.get("padding"))
+
+
+@dataclass(frozen=True)
+class FoundWeights:
+    """A frozen dataclass that holds the weights of one encoder in a file."""
+
+    weights: Weights
+    """The weights by our names, or by those of the model that they are for."""
+    prefix: str
+    """Their common prefix in the file."""
+    layout: Layout
+    """The layout that they had there."""
+    beside: frozenset[str] = frozenset()
+    """The names of the other weights of the module that has the encoder as a part, as ``classifier.weight``."""
+
+
+def find_encoder(location: Location) -> FoundWeights:
+    """Finds the one encoder in a file: weights of any known layout below any prefix. No code in the file is run.
+
+    An encoder is where more than half of a layout's names stand below one prefix, at any depth of nested dictionaries.
+    So ``state_dict``, ``model``, ``module.``, ``backbone.``, ``encoder_q.`` and the like need no list.
 
     Args:
-        location: A safetensors file, or a file of torch.save. If it holds several encoders, ``FILE#PREFIX`` chooses
-            one, by its whole prefix or a part of it.
-        names: The names of the encoder's weights, or some of them.
-        rename: Gives the weights of each dictionary in the file the names to look for.
-
-    Returns:
-        The weights by their names below the prefix.
+        location: A safetensors file, or a file of torch.save. If it holds several encoders, the prefix chooses one.
 
     Raises:
         ValueError: If the file cannot be read, if it holds no encoder, or if it holds several and the prefix chooses
             none or many of them.
     """
-    file, _, chosen = (location, "", "") if Path(location).is_file() else location.rpartition("#")
-    if not Path(file or location).exists():
-        raise ValueError(f"there is no file {file or location}")
-    encoders, all_names = {}, []
-    for path, tensors in _tensor_dictionaries(read_tensors(Path(file or location))):
-        table = rename(tensors)
-        prefixes = _encoder_prefixes(table, set(names))
-        all_names += [path + name for name in table]
-        for prefix in prefixes:
-            longer = tuple(other for other in prefixes if len(other) > len(prefix))
-            below = {name: value for name, value in table.items() if name.startswith(prefix)}
-            encoders[path + prefix] = {n[len(prefix) :]: below[n] for n in below if not n.startswith(longer)}
+    encoders, tables = {}, list(_tensor_dictionaries(read_weights_file(Path(location.file))))
+    for path, table in tables:
+        for layout in LAYOUTS:
+            for prefix, weights in _weights_below_prefixes(table, layout.names, layout.required):
+                if path + prefix not in encoders and layout.fits(weights):
+                    beside = _names_beside(table, prefix)
+                    encoders[path + prefix] = FoundWeights(layout.rename(weights), path + prefix, layout, beside)
     if not encoders:
+        raise ValueError(_why_no_encoder(location.file, tables))
+    return _choose(location, encoders)
+
+
+def find_weights(location: Location, names: Collection[str]) -> FoundWeights:
+    """Finds the weights of one model in a file, whose names are those of the model or of a known layout.
+
+    Args:
+        location: A safetensors file, or a file of torch.save. If it holds several encoders, the prefix chooses one.
+        names: The names of the model's weights.
+
+    Raises:
+        ValueError: As :func:`find_encoder`.
+    """
+    expected = set(names)
+    plain = Layout("ResNet", "the model itself", tuple(names))
+    encoders: dict[str, FoundWeights] = {}
+    tables = list(_tensor_dictionaries(read_weights_file(Path(location.file))))
+    for path, table in tables:
+        for layout in (plain, *LAYOUTS):
+            for prefix, below in _weights_below_prefixes(table, layout.names, layout.required):
+                if not layout.fits(below):
+                    continue
+                weights = layout.rename(below)
+                known = len(expected.intersection(weights))
+                other = encoders.get(path + prefix)
+                better = other is None or known > len(expected.intersection(other.weights))
+                if 2 * known > len(expected) and better:
+                    encoders[path + prefix] = FoundWeights(weights, path + prefix, layout)
+    if not encoders:
+        all_names = [path + name for path, table in tables for name in table]
+        first, last = plain.names[0], plain.names[-1]
         raise ValueError(
-            f"{file} holds no such encoder: more than half of its names, as {names[0]} and {names[-1]}, must stand "
+            f"{location.file} holds no such encoder: more than half of its names, as {first} and {last}, must stand "
             f"below one prefix, but there are {', '.join(all_names[:LISTED_NAMES]) or 'no tensors'}"
         )
-    exact = chosen in encoders and file != location
-    matches = [chosen] if exact else [prefix for prefix in encoders if chosen in prefix]
+    return _choose(location, encoders)
+
+
+def _names_beside(table: Weights, prefix: str) -> frozenset[str]:
+    """Returns the names in the module that has the encoder as a part, as ``classifier.weight`` beside ``backbone.``."""
+    parent = re.sub(r"[^.]*\.$", "", prefix)
+    return frozenset(n.removeprefix(parent) for n in table if n.startswith(parent) and not n.startswith(prefix))
+
+
+def _choose(location: Location, encoders: Mapping[str, FoundWeights]) -> FoundWeights:
+    """Returns the encoder that the user chose, or the only one.
+
+    Raises:
+        ValueError: If the prefix chooses none or many of them.
+    """
+    if location.chosen and location.prefix in encoders:
+        return encoders[location.prefix]
+    matches = [prefix for prefix in encoders if location.prefix in prefix]
+    # "backbone." is a part of "momentum_backbone." too.
+    whole = [prefix for prefix in matches if f".{location.prefix.rstrip('.')}." in f".{prefix}"]
+    if len(whole) == 1 and location.prefix:
+        matches = whole
     if len(matches) != 1:
         listed = ", ".join(repr(prefix) for prefix in encoders)
-        raise ValueError(f"{file} holds encoders below {listed}; choose one, as {file}#{next(iter(encoders))}")
+        raise ValueError(
+            f"{location.file} holds encoders below {listed}; choose one, as {location.file}#{next(iter(encoders))}"
+        )
     return encoders[matches[0]]
+
+
+def _weights_below_prefixes(
+    table: Weights, names: Collection[str], required: Collection[str]
+) -> Iterator[tuple[str, Weights]]:
+    """Yields each prefix in a table below which an encoder stands, and the weights there by the rest of their names."""
+    prefixes = _encoder_prefixes(table, set(names), required)
+    for prefix in prefixes:
+        longer = tuple(other for other in prefixes if len(other) > len(prefix))
+        below = [name for name in table if name.startswith(prefix) and not name.startswith(longer)]
+        yield prefix, {name[len(prefix) :]: table[name] for name in below}
+
+
+def _why_no_encoder(file: str, tables: list[tuple[str, Weights]]) -> str:
+    """Returns the message about a file that holds no encoder of a known layout."""
+    names = [path + name for path, table in tables for name in table]
+    listed = ", ".join(names[:LISTED_NAMES])
+    if not names:
+        return f"{file} holds no such encoder: there are no tensors in it"
+    if all(name.rpartition(".")[2] in OPTIMIZER_NAMES for name in names):
+        return f"{file} holds the state of an optimizer alone, as {listed}, and no weights"
+    if any(name.endswith("patch_embed.proj.0.weight") for name in names):
+        return f"{file} holds a vision transformer with a stem of convolutions, as MoCo v3's vit_conv, which timm lacks"
+    hint = "timm:NAME@FILE and torchvision:NAME@FILE load others"
+    if any(HUGGING_FACE_NAMES.search(name) for name in names):
+        hint += ", and hf:FOLDER those of transformers, with the config.json beside them"
+    return (
+        f"{file} holds no such encoder: neither a ResNet nor a vision transformer or ConvNeXt under names that are "
+        f"known here, but {listed}; {hint}"
+    )
 
 
 def _tensor_dictionaries(content: Any) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -113,13 +225,17 @@ def _module_tensors(module: dict[Any, Any], prefix: str = "", depth: int = 0) ->
             yield from _module_tensors(child, f"{prefix}{name}.", depth + 1)
 
 
-def _encoder_prefixes(table: Mapping[str, Tensor], names: set[str]) -> list[str]:
-    """Returns the prefixes in ``table`` below which more than half of ``names`` stand."""
+def _encoder_prefixes(table: Mapping[str, Tensor], names: set[str], required: Collection[str]) -> list[str]:
+    """Returns the prefixes in ``table`` below which more than half of ``names`` stand, and all of ``required``."""
     counts = Counter()
     for key in table:
         cuts = [0, *(dot.end() for dot in re.finditer(r"\.", key))]
         counts.update(key[:cut] for cut in cuts if key[cut:] in names)
-    return [prefix for prefix, count in counts.items() if 2 * count > len(names)]
+    return [
+        prefix
+        for prefix, count in counts.items()
+        if 2 * count > len(names) and all(prefix + name in table for name in required)
+    ]
 
 
 def load_all_weights(backbone: nn.Module, weights: Mapping[str, Tensor], title: str) -> None:
@@ -163,59 +279,3 @@ def leave_out(weights: Mapping[str, Tensor], unused: Callable[[str], bool], loca
         listed = ", ".join(parts)
         note(f"{location}: left out, as inference does not use them: {listed}")
     return {name: value for name, value in weights.items() if name not in set(left_out)}
-
-
-def _name_children(table: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names the layers of a ResNet that was saved as ``nn.Sequential`` of its children, as lightly's tutorials do.
-
-    Child 0 is the first convolution, 1 its BatchNorm, and four in a row are the stages: 4 to 7 behind an activation and
-    max-pooling, 3 to 6 behind an activation alone, and 2 to 5 if neither is a child. A stem of 7x7 without a pooling
-    among its children is left as it is, because no encoder here has such a stem.
-    """
-    renamed = dict(table)
-    for key, kernel in table.items():
-        if not re.search(r"(^|\.)0\.weight$", key) or kernel.ndim != 4 or kernel.shape[1] != 3:
-            continue
-        prefix = key.removesuffix("0.weight")
-        stages = [n for n in range(2, 9) if f"{prefix}{n}.0.conv1.weight" in table]
-        pooled = stages[:1] == [4] or tuple(kernel.shape[2:]) == STEM_KERNEL
-        if (
-            f"{prefix}1.running_mean" not in table
-            or stages not in ([2, 3, 4, 5], [3, 4, 5, 6], [4, 5, 6, 7])
-            or not pooled
-        ):
-            continue
-        layers = {"0": "conv1", "1": "bn1", **{str(n): f"layer{i}" for i, n in enumerate(stages, start=1)}}
-        for name in table:
-            child, dot, rest = name.removeprefix(prefix).partition(".")
-            if name.startswith(prefix) and dot and child in layers:
-                renamed[f"{prefix}{layers[child]}.{rest}"] = renamed.pop(name)
-    return renamed
-
-
-def load_resnet(location: str) -> tuple[Encoder, str]:
-    """Loads the ResNet in a file; the shapes of its weights tell which one it is.
-
-    A CIFAR stem is taken to pad by 1 pixel and not to pool, which no shape tells.
-
-    Args:
-        location: The file, and a prefix if it holds several encoders, as in :func:`read_weights`.
-
-    Returns:
-        The encoder, in training mode on the CPU; and its stem, ``imagenet`` or ``cifar``.
-
-    Raises:
-        ValueError: As :func:`read_weights` and :func:`load_all_weights`; or if it is no ResNet-18, 34, 50 or 101.
-    """
-    weights = read_weights(location, NAMES_IN_EVERY_RESNET, _name_children)
-    weights = leave_out(weights, lambda name: HEAD.match(name) is not None, location)
-    weights = {name.replace(".shortcut.", ".downsample."): value for name, value in weights.items()}  # common for CIFAR
-    blocks = tuple(len({n.split(".")[1] for n in weights if n.startswith(f"layer{i}.")}) for i in range(1, 5))
-    backbone = RESNETS.get((blocks, "layer1.0.conv3.weight" in weights))
-    if backbone is None:
-        raise ValueError(f"its stages have {blocks} blocks, which is no ResNet-18, 34, 50 or 101")
-    cifar = "conv1.weight" in weights and weights["conv1.weight"].shape[2:] == STEM_KERNEL
-    stem = "cifar" if cifar else "imagenet"
-    encoder = build_encoder(backbone, stem=stem, seed=0)
-    load_all_weights(encoder.backbone, weights, f"a {backbone} with the {stem} stem")
-    return encoder, stem

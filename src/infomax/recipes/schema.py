@@ -54,8 +54,9 @@ class EncoderSettings:
     backbone: str
     """``small`` suits a CPU; resnet18, resnet34, resnet50, resnet101 and vit_small need a GPU. A model of another
     library without its classifier is ``timm:NAME``, ``torchvision:NAME`` or ``hf:NAME``."""
-    stem: Literal["imagenet", "cifar"]
-    """``imagenet`` shrinks the image at once, ``cifar`` keeps its size for images of up to 64 pixels."""
+    stem: Literal["imagenet", "cifar", "cifar_linear"]
+    """``imagenet`` shrinks the image at once, ``cifar`` keeps its size for images of up to 64 pixels; ``cifar_linear``
+    has no activation behind the first convolution, as some ResNets of others."""
     stem_padding: int = 1
     """Padding of the ResNets' CIFAR stem, in pixels."""
     zero_init_residual: bool = True
@@ -67,7 +68,7 @@ class EncoderSettings:
     """What the features of a transformer of timm or transformers are: its class token, or the mean of its patches; none
     for the model's own."""
     architecture_config: str | None = None
-    """Configuration of a model of transformers, as JSON."""
+    """Configuration of a model of transformers, or options of a model of timm that its name does not say, as JSON."""
     init: str | None = None
     """Name of the encoder whose weights the training starts from, as ``--init`` takes it; none for random weights."""
     init_fingerprint: str | None = None
