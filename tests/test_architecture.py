@@ -17,6 +17,7 @@ PACKAGES = [
     "__main__",
     "cli",
     "experiments",
+    "exporting",
     "reporting",
     "planning",
     "training",
@@ -49,7 +50,10 @@ DATA = {
 }
 ONLY_IN = {
     "tyro": {"cli/__init__.py", "cli/command.py", "cli/command_class.py", "cli/evaluate.py"},
-    "timm": {"models/encoders.py", "models/library_backbones.py", "models/pretrained.py", "models/stages.py"},
+    "timm": {
+        *("models/encoders.py", "models/library_backbones.py", "models/pretrained.py", "models/stages.py"),
+        "exporting/formats/timm.py",
+    },
     "sklearn": {"data/sources/arrays.py", "evaluation/clusters.py", "evaluation/transfer.py"},
     "matplotlib": {"experiments/sweep_results.py", "runtime/figure_style.py"},
     "torch.distributed": {"runtime/collectives.py"},

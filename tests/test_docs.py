@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import infomax
+from command import run_command
 from infomax.data.augmentation.views import Preprocessing
 from infomax.models.encoders import build_encoder, save_encoder
 
@@ -200,6 +201,27 @@ def test_python_in_readme_runs_in_a_clean_process(number, users_folder):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", source], env=environment, capture_output=True, text=True
     )
+    assert done.returncode == 0, done.stderr
+
+
+ELSEWHERE = "docs/guide/use-the-encoder-elsewhere.md"
+
+
+@pytest.mark.process
+def test_each_export_of_the_guide_is_written_and_opened_as_the_guide_says(users_folder, monkeypatch, capsys):
+    """The page's commands run as they stand, and then its Python, without a network."""
+    settings = {"backbone": "resnet18", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
+    (users_folder / "runs" / "b").mkdir()
+    preprocessing = Preprocessing(resize=36, size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    save_encoder(build_encoder(**settings), settings, preprocessing, users_folder / "runs" / "b")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    commands = re.findall(r"^infomax (export .+)$", code(ROOT / ELSEWHERE), re.M)
+    assert len(commands) == 6
+    for command in commands:
+        exit_code, _, err = run_command(monkeypatch, capsys, *command.split())
+        assert exit_code == 0, err
+    source = "\n".join(python_blocks(ELSEWHERE))
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

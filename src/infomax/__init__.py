@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from infomax.evaluation.embedding import embed as embed
     from infomax.evaluation.run import evaluate as evaluate
     from infomax.experiments.sweep_runner import sweep as sweep
+    from infomax.exporting.export import export as export
     from infomax.models.encoders import Encoder as Encoder
     from infomax.models.encoders import load_encoder as load
     from infomax.planning.plan import plan as plan
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Encoder", "Run", "embed", "evaluate", "load", "plan", "pretrain", "report", "sweep", "views"]
+__all__ = ["Encoder", "Run", "embed", "evaluate", "export", "load", "plan", "pretrain", "report", "sweep", "views"]
 
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
     "embed": ("evaluation.embedding", "embed"),
     "evaluate": ("evaluation.run", "evaluate"),
+    "export": ("exporting.export", "export"),
     "load": ("models.encoders", "load_encoder"),
     "plan": ("planning.plan", "plan"),
     "pretrain": ("training.pretrain", "pretrain"),

@@ -361,4 +361,4 @@ def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch)
     monkeypatch.setattr("sys.argv", ["infomax", "--help"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "{demo,pretrain,recipes,sweep,plan,views,evaluate,report,replay}" in capsys.readouterr().out
+    assert "{demo,pretrain,recipes,sweep,plan,views,evaluate,report,export,replay}" in capsys.readouterr().out

@@ -14,6 +14,7 @@ from PIL import Image
 import infomax
 from infomax import cli
 from infomax.experiments.options import SweepOptions
+from infomax.exporting.options import ExportOptions
 from infomax.planning.options import PlanOptions
 from infomax.runtime.doors import command_door, in_callers_words, python_door
 from infomax.runtime.options import option_fields
@@ -24,6 +25,7 @@ DOORS = {
     "plan": (infomax.plan, PlanOptions),
     "views": (infomax.views, ViewsOptions),
     "sweep": (infomax.sweep, SweepOptions),
+    "export": (infomax.export, ExportOptions),
 }
 
 
@@ -134,6 +136,7 @@ def test_a_message_to_python_names_its_arguments(text, expected):
         (lambda: infomax.plan(data="digits", gpu=["A1"]), "^gpu= must be one of "),
         (lambda: infomax.views(data="digits", out="."), r"^out=\. must be a file to write"),
         (lambda: infomax.sweep(["carl/digits"], out="o", seeds=0), "^seeds= must be a whole number"),
+        (lambda: infomax.export("nowhere", format="onx", out="a"), "^format= must be one of .*did you mean onnx"),
         (lambda: infomax.evaluate("knn", "nowhere", k=(0,)), "^k= must be a whole number"),
     ],
 )
@@ -146,7 +149,7 @@ def test_mistakes_in_python_are_in_the_words_of_python(tmp_path, monkeypatch, ca
 
 
 def test_public_functions_keep_their_names_and_can_be_pickled():
-    for name in ("pretrain", "plan", "views", "sweep", "evaluate", "embed", "load", "report"):
+    for name in ("pretrain", "plan", "views", "sweep", "evaluate", "embed", "export", "load", "report"):
         function = getattr(infomax, name)
         assert pickle.loads(pickle.dumps(function)) is function is getattr(infomax, name)
         assert repr(function).startswith(f"<function {name} ")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 HEAVY = (
+    *("onnx", "onnxscript", "onnxruntime", "huggingface_hub"),
     *("torch", "torch._dynamo", "torch._inductor", "torch.utils.tensorboard", "torchvision", "timm", "transformers"),
     *("numba", "scipy.special", "scipy.stats", "scipy.optimize", "sklearn", "pandas", "matplotlib", "sympy", "pyarrow"),
 )
@@ -96,6 +97,7 @@ FIRST_LINES = {
     "replay": ("replay", "run"),
     "sweep": ("sweep", "mira/digits", "--out", "sweep"),
     "report": ("report", "run"),
+    "export": ("export", "run", "--format", "safetensors", "--out", "a.safetensors"),
     "recipes": ("recipes",),
 }
 
@@ -132,6 +134,7 @@ IMPORTS = {
     ),
     "pretrain digits": (("pretrain", "--data", "digits", "--out", "digits", "--epochs", "1"), TRAINS),
     "evaluate knn": (("evaluate", "knn", "run"), {"torch"}),
+    "export": (("export", "run", "--format", "safetensors", "--out", "b.safetensors"), {"torch"}),
     "evaluate linear": (("evaluate", "linear", "run"), {"torch"}),
     "evaluate few-shot": (("evaluate", "few-shot", "run"), {"torch", "scipy.special"}),
     "evaluate cluster": (

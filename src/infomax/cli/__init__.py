@@ -17,7 +17,7 @@ from typing import Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from infomax.cli import evaluate, experiments, train
+from infomax.cli import evaluate, experiments, export, train
 from infomax.cli.words import check_words
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.checks import choose
@@ -31,7 +31,7 @@ from infomax.runtime.text import end_begun_line, escape_lines, note, show
 from infomax.runtime.threads import set_thread_variables
 
 BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
-AFTER_EVALUATE = (evaluate.REPORT, train.REPLAY)
+AFTER_EVALUATE = (evaluate.REPORT, export.EXPORT, train.REPLAY)
 COMMANDS = {command.name: command for command in (*BEFORE_EVALUATE, *AFTER_EVALUATE)}
 """All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol."""
 _DEFAULT_FORMAT = warnings.formatwarning

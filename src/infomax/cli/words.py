@@ -17,6 +17,7 @@ SYNONYMS_OF_COMMANDS = {
     "report": "results table compare summary",
     "sweep": "grid search hyper tune multirun",
     "demo": "example quickstart tutorial",
+    "export": "convert save onnx push upload",
 }
 """Other names of commands that are usual in the field."""
 NO_ACCUMULATION = (

@@ -12,6 +12,7 @@ from torch import nn
 
 from infomax.data.augmentation.views import Preprocessing
 from infomax.models.checkpoint_files import open_checkpoint
+from infomax.models.encoder_files import load_encoder_file
 from infomax.models.encoders import Encoder, EncoderArguments, library_encoder, load_encoder
 from infomax.models.layouts import UNUSED, drop_zero_biases
 from infomax.models.library_backbones import (
@@ -39,7 +40,7 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
     Args:
         name: One of these:
 
-            - a run folder;
+            - a run folder, or a file of safetensors that ``infomax export`` has written;
             - ``timm:resnet50`` or ``timm:resnet50.a1_in1k``: timm's model without its classifier; features are pooled;
             - ``torchvision:resnet50``: torchvision's model with its best weights; features are the input of its last
               layer;
@@ -73,7 +74,7 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
             if Path(text).is_dir():
                 return load_encoder(text)
             if Path(text).is_file() or Path(text.rpartition("#")[0]).is_file():
-                return open_checkpoint(text).eval()
+                return load_encoder_file(text) or open_checkpoint(text).eval()
     except ValueError as error:
         message = one_line(error)
         raise ValueError(message if text in message else f"{text}: {message}") from error

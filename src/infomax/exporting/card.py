@@ -1,0 +1,253 @@
+"""The model card of an export: what the encoder is, how it is opened, what it was trained on and how good it is."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from infomax.data.augmentation.views import Preprocessing
+from infomax.data.sources.named import NAMED_DATASETS
+from infomax.evaluation.result_row import ResultRow
+from infomax.evaluation.results import read_results
+from infomax.exporting.check import Comparison
+from infomax.exporting.export_format import Format, LoadingCode
+from infomax.reporting.results import results_table
+from infomax.runs.run_folder import Run
+from infomax.runtime.durations import duration
+from infomax.runtime.text import escape
+
+HUB_LIBRARIES = {"timm": "timm", "huggingface": "transformers", "onnx": "onnx"}
+"""Names of libraries as the hub knows them, by format."""
+PROTOCOL_WORDS = {"knn": "k-NN"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardContent:
+    """A frozen dataclass that holds what a model card is filled from."""
+
+    title: str
+    kind: Format
+    code: LoadingCode
+    facts: dict[str, str]
+    """What the format says of itself, as its opset."""
+    input_words: str
+    preprocessing: Preprocessing
+    width: int
+    parameters: int
+    """Number of weights."""
+    comparison: Comparison
+    images: str
+    """Words for the images of the comparison."""
+    encoder_name: str
+    """The encoder as the user named it."""
+    fingerprint: str
+    """Hash of the encoder's architecture and weights."""
+    run: Run | None
+    """The run that trained it; None for an encoder of another library or in a file."""
+
+
+def card_text(content: CardContent) -> str:
+    """Returns a model card in Markdown, with the head that the hub of Hugging Face reads."""
+    sections = [
+        _head(content),
+        f"# {escape(content.title)}\n\n{_summary(content)}",
+        f"## Use\n\n```python\n{content.code.with_image().rstrip()}\n```\n\n{_use_words(content)}",
+        f"## Preprocessing\n\n{preprocessing_words(content.preprocessing)}",
+        f"## Training data\n\n{_data_words(content.run)}",
+        f"## Training\n\n{_training_words(content)}",
+        f"## Scores\n\n{_scores(content)}",
+        f"## Check\n\n{_check_words(content)}",
+        f"## Licence\n\n{licence_words(content.run, content.encoder_name)}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(content: CardContent) -> str:
+    """Returns the lines in YAML."""
+    is_ours = content.run is not None and initial_weights(content.run) is None
+    tags = ["infomax", "self-supervised-learning", "image-feature-extraction"]
+    tags += [content.run.recipe.method.name] if content.run is not None else []
+    library = HUB_LIBRARIES.get(content.kind.name)
+    lines = ["---", f"license: {'mit' if is_ours else 'other'}", "pipeline_tag: image-feature-extraction"]
+    lines += [f"library_name: {library}"] if library else []
+    return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
+
+
+def _summary(content: CardContent) -> str:
+    run = content.run
+    how = "" if run is None else f", trained without labels by {run.recipe.method.name} with infomax"
+    return (
+        f"An image encoder{how}: it maps an image to {content.width} features. It has {content.parameters / 1e6:.1f} "
+        f"million weights. Format: {content.kind.description}; {content.facts['architecture']}."
+    )
+
+
+def _use_words(content: CardContent) -> str:
+    opset = (
+        f" Opset {content.facts['opset']}; `metadata_props` hold the preprocessing." if "opset" in content.facts else ""
+    )
+    return f"The model takes {content.input_words}, and returns features [B, {content.width}].{opset}"
+
+
+def preprocessing_words(shown: Preprocessing) -> str:
+    """Returns words for how an image becomes the encoder's input."""
+    interpolation = "bicubic" if shown.bicubic else "bilinear"
+    return (
+        f"The image, in RGB, is resized to {shown.resize} pixels on its shorter side ({interpolation}, with "
+        f"antialiasing), cropped to the {shown.size} x {shown.size} pixels in its centre, scaled to 0 to 1, and "
+        f"normalised: minus the mean {_numbers(shown.mean)}, over the standard deviation {_numbers(shown.std)}, of "
+        "red, green and blue."
+    )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return f"({', '.join(f'{value:g}' for value in values)})"
+
+
+def public_data_name(data: str) -> str:
+    """Returns words for a data set that give away no folder of the machine.
+
+    Args:
+        data: The data set as ``--data`` names it.
+    """
+    if data in NAMED_DATASETS or data == "digits" or (data.startswith(("hf:", "hf-stream:")) and data.count("/") < 2):
+        return data
+    names = [Path(part.rstrip("/")).name or "images" for part in data.split(":", 1)[-1].split(",")]
+    return ", ".join(dict.fromkeys(names))
+
+
+def without_folders(value: Any) -> Any:
+    """Returns plain values in which the absolute paths are cut down to their last name."""
+    if isinstance(value, dict):
+        return {key: without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_folders(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    home = re.escape(os.path.expanduser("~"))
+    return re.sub(rf"(?:{home}|(?<![\w.:/])(?:~|[A-Za-z]:)?)/(?:[^\s,:#@]*/)+", "", value)
+
+
+def _data_words(run: Run | None) -> str:
+    if run is None:
+        return "Not known: the encoder was not trained in a run folder of infomax."
+    config = run.config
+    words = [f"{config['images']:,} images without labels: {escape(public_data_name(run.location.data))}."]
+    if (side := config.get("shorter_side")) is not None:
+        words.append(f"A typical one has {side} pixels on its shorter side.")
+    if config.get("subset") or config.get("classes"):
+        words.append("They are a selection of that data set.")
+    words.append(f"Their fingerprint is `{config['fingerprint']}`.")
+    return " ".join(words)
+
+
+def _training_words(content: CardContent) -> str:
+    run = content.run
+    if run is None:
+        return f"The weights were taken as they are from `{escape(without_folders(content.encoder_name))}`."
+    config, recipe = run.config, run.recipe
+    launch, machine = config.get("launch", {}), config.get("machine", {})
+    device = launch.get("gpu") or ("a GPU" if launch.get("device") == "cuda" else f"a CPU, {machine.get('cpu') or ''}")
+    count = launch.get("devices", 1)
+    rows = run.read_rows("metrics.jsonl")
+    seconds = [row["seconds"] for row in rows if isinstance(row.get("seconds"), int | float)]
+    cost = f"{run.trained_steps:,} steps of {recipe.batch_size} images"
+    cost += f" in {duration(seconds[-1])}" if seconds else ""
+    lines = [
+        f"- Recipe: {escape(without_folders(run.recipe_title))}",
+        f"- Backbone: {escape(without_folders(recipe.encoder.backbone))}",
+        f"- Cost: {cost}, on {device.strip().rstrip(',')}{f' ({count} devices)' if count > 1 else ''}",
+        f"- Versions: {', '.join(f'{name} {value}' for name, value in config.get('versions', {}).items())}",
+    ]
+    if not run.finished:
+        total = recipe.steps(config["images"])
+        lines.append(f"- The training is not finished: {run.trained_steps:,} of {total:,} steps are done")
+    if (name := initial_weights(run)) is not None:
+        lines.append(f"- Initial weights: {escape(name)}")
+    return "\n".join(lines)
+
+
+def initial_weights(run: Run) -> str | None:
+    """Returns the name of the weights that a run began with; None if it began with random ones."""
+    name = getattr(run.recipe.encoder, "init", None)
+    return None if name is None else without_folders(str(name))
+
+
+def licence_words(run: Run | None, encoder_name: str) -> str:
+    """Returns words for the licence of the weights."""
+    if run is None:
+        return f"The licence of {escape(without_folders(encoder_name))}, whose weights these are, applies."
+    if (name := initial_weights(run)) is not None:
+        return (
+            f"The training began with the weights of {escape(name)}, whose licence applies; infomax adds no condition "
+            "to it."
+        )
+    return (
+        "MIT, as all weights that are trained with infomax from random ones. Whoever holds rights in the images may "
+        "have set conditions of their own."
+    )
+
+
+def current_rows(run: Run, fingerprint: str) -> list[ResultRow]:
+    """Returns the newest rows of a run's results that are of the encoder as it is now, and of its baselines.
+
+    Args:
+        run: The run.
+        fingerprint: Hash of its encoder.
+
+    Raises:
+        ValueError: if the results cannot be read.
+    """
+    file = run.path / "results.jsonl"
+    if not file.is_file():
+        return []
+    rows = [row for row in read_results(file) if row.trained_steps in (None, run.trained_steps)]
+    own = [row for row in rows if row.encoder == fingerprint]
+    measured = {_measurement(row) for row in own}
+    newest: dict[Any, ResultRow] = {}
+    for row in rows:
+        if _measurement(row) in measured and (row.encoder == fingerprint or not _is_of_a_run(row)):
+            newest[(_measurement(row), row.representation)] = row
+    return list(newest.values())
+
+
+def _is_of_a_run(row: ResultRow) -> bool:
+    return row.representation == "trained encoder"
+
+
+def _measurement(row: ResultRow) -> tuple[Any, ...]:
+    """Returns what tells apart two measurements of one encoder."""
+    from infomax.evaluation.result_row import Condition, row_fields
+
+    conditions = [field.name for field in row_fields(type(row)) if isinstance(field.mark, Condition)]
+    return (row.protocol, *(getattr(row, name) for name in conditions), row.labelled_images, row.test_images)
+
+
+def _scores(content: CardContent) -> str:
+    if content.run is None:
+        return "None were measured in a run folder."
+    try:
+        rows = current_rows(content.run, content.fingerprint)
+    except ValueError as error:
+        return f"They could not be read: {escape(without_folders(str(error)))}"
+    if not rows:
+        return "None yet: `infomax evaluate knn` on the run folder measures some."
+    tables = []
+    for protocol, data in dict.fromkeys((row.protocol, row.data) for row in rows):
+        group = [row for row in rows if (row.protocol, row.data) == (protocol, data)]
+        shown = [replace(row, data=public_data_name(row.data)) for row in group]
+        title = PROTOCOL_WORDS.get(protocol, protocol)
+        limits = sorted({Path(file).name for row in group for file in (row.classes_file, row.subset_file) if file})
+        tables.append(results_table(title, shown, limits=limits).markdown())
+    return "\n\n".join([*tables, "The interval is of 95 %, over the test images."])
+
+
+def _check_words(content: CardContent) -> str:
+    comparison = content.comparison
+    return (
+        f"{comparison.library} {comparison.version} has opened this export in a process of its own, by the code above, "
+        f"and gives {comparison.words()}. The images were 8 {content.images}. Its own preprocessing of them differs by "
+        f"{comparison.pixel_difference:.2g} of 255 in the mean."
+    )

@@ -1,0 +1,104 @@
+"""A folder with a state dict that fits torchvision's own model to the last key, the classifier left out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infomax.exporting.export_format import Format, LoadingCode, prepare_by_torchvision, quoted
+from infomax.exporting.formats.timm import shapes
+
+if TYPE_CHECKING:
+    from infomax.models.encoders import Encoder
+
+WEIGHTS = "weights.pth"
+
+
+def torchvision_name(encoder: "Encoder") -> str | None:
+    """Returns torchvision's name for an encoder's network; None if there is none by that name."""
+    settings = encoder.settings
+    library, colon, name = settings.backbone.partition(":")
+    if not colon:
+        return library if library.startswith("resnet") and settings.stem == "imagenet" else None
+    from torchvision import models
+
+    name = name.partition(".")[0]
+    return name if library in ("torchvision", "timm") and name in models.list_models(module=models) else None
+
+
+def _arguments(encoder: "Encoder", name: str) -> dict[str, Any]:
+    """Returns the arguments with which torchvision builds the network."""
+    from infomax.models.library_backbones import AUXILIARY
+
+    size = encoder.settings.image_size
+    arguments: dict[str, Any] = {} if size is None or not name.startswith("vit_") else {"image_size": size}
+    if name in AUXILIARY:  # it would take seconds to draw weights
+        arguments |= {"transform_input": True, "aux_logits": AUXILIARY[name], "init_weights": False}
+    return arguments
+
+
+def _build(encoder: "Encoder", name: str) -> tuple[Any, str]:
+    """Builds torchvision's network without weights and without its classifier, the last layer, which it names."""
+    import torch
+    from torch import nn
+    from torchvision import models
+
+    with torch.device("meta"):  # only its keys and shapes are wanted
+        network = models.get_model(name, weights=None, **_arguments(encoder, name))
+    classifier = [n for n, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+    network.set_submodule(classifier, nn.Identity())
+    return network, classifier
+
+
+def misfit(encoder: "Encoder") -> str:
+    """Returns why torchvision cannot build an encoder's network; empty if it can."""
+    settings = encoder.settings
+    name = torchvision_name(encoder)
+    if name is None:
+        if settings.stem == "cifar" and settings.backbone.startswith("resnet"):
+            return f"torchvision's {settings.backbone} has no stem for small images (encoder.stem=cifar)"
+        if settings.backbone == "vit_small":
+            return "torchvision has no vision transformer of this width and number of heads"
+        return f"torchvision has no network {settings.backbone}"
+    network, _ = _build(encoder, name)
+    expected, weights = shapes(network), shapes(encoder.backbone)
+    if different := sorted(key for key in {*expected, *weights} if expected.get(key) != weights.get(key)):
+        return f"torchvision's {name} has other weights than {settings.backbone}, as {different[0]}"
+    return ""
+
+
+def write(encoder: "Encoder", path: Path, normalise_inside: bool) -> dict[str, str]:
+    """Writes the state dict; it holds tensors alone, and so opens without running code."""
+    import torch
+
+    torch.save(dict(encoder.backbone.state_dict()), path / WEIGHTS)
+    return {"architecture": f"torchvision's {torchvision_name(encoder)} without its classifier"}
+
+
+def code(encoder: "Encoder", path: str, normalise_inside: bool) -> LoadingCode:
+    """Returns the code by which torchvision opens the folder."""
+    name = torchvision_name(encoder)
+    assert name is not None
+    _, classifier = _build(encoder, name)
+    arguments = "".join(f", {key}={value!r}" for key, value in _arguments(encoder, name).items())
+    file = f"{path}/{WEIGHTS}"
+    setup = f"""import torch
+import torchvision
+from torchvision.transforms import v2
+
+model = torchvision.models.get_model({quoted(name)}, weights=None{arguments})
+model.set_submodule({quoted(classifier)}, torch.nn.Identity())
+model.load_state_dict(torch.load({quoted(file)}, weights_only=True), strict=True)
+model.eval()
+{prepare_by_torchvision(encoder)}"""
+    return LoadingCode(setup, "prepare(image).unsqueeze(0)", "model(batch)")
+
+
+TORCHVISION = Format(
+    name="torchvision",
+    library="torchvision",
+    description="a folder with a state dict for torchvision.models",
+    packages=("torchvision",),
+    install="pip install torchvision",
+    misfit=misfit,
+    write=write,
+    code=code,
+)

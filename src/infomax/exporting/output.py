@@ -1,0 +1,135 @@
+"""Writes an export beside its place and moves it there when all of it is known to be right."""
+
+import os
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from infomax.runtime.files import OLD, PARTIAL
+from infomax.runtime.locks import try_exclusive
+
+CARD = "README.md"
+DESCRIPTION = "infomax.json"
+"""The file by which a folder is known for an export, which may be overwritten."""
+
+
+def card_beside(file: Path) -> Path:
+    """Returns the path of the model card of an export that is one file."""
+    return file.with_name(f"{file.name}.md")
+
+
+def check_output(out: Path, suffix: str, *, overwrite: bool) -> None:
+    """Checks that an export may be written to ``out``.
+
+    Args:
+        out: The folder or file.
+        suffix: Suffix of the format's file; empty for a folder.
+        overwrite: Whether an export that is there may be replaced.
+
+    Raises:
+        ValueError: if something is there that may not be replaced, or the suffix is another.
+    """
+    if suffix and out.suffix != suffix:
+        raise ValueError(f"--out {out}: the format is one file, whose name must end in {suffix}")
+    if not suffix and out.suffix in (".onnx", ".pt2", ".safetensors", ".pth", ".pt", ".bin"):
+        raise ValueError(f"--out {out}: the format is a folder, whose name must not end in {out.suffix}")
+    if os.path.lexists(out.parent) and not out.parent.is_dir():
+        raise ValueError(f"--out {out}: {out.parent} is no folder")
+    places = [out, card_beside(out)] if suffix else [out]
+    for place in places:
+        if not os.path.lexists(place) or (not suffix and _is_empty_folder(place)):
+            continue
+        if place.is_dir() if suffix else not (place / DESCRIPTION).is_file():
+            raise ValueError(f"--out {out}: {place} exists and is no export of infomax; choose another")
+        if not overwrite:
+            raise ValueError(f"--out {out}: {place} exists; choose another, or --overwrite to replace it")
+
+
+def _is_empty_folder(place: Path) -> bool:
+    return place.is_dir() and not any(place.iterdir())
+
+
+@contextmanager
+def partial_folder(out: Path) -> Generator[Path]:
+    """Yields a new hidden folder beside ``out``, by its absolute path; it is removed at the end, however that comes.
+
+    A process that is killed leaves the folder, unlocked; the next export to ``out`` removes it.
+    """
+    out = out.absolute()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftover_folders(out)
+    folder = out.with_name(f".{out.name}.{os.getpid()}-{secrets.token_hex(6)}{PARTIAL}")
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    try_exclusive(descriptor)
+    try:
+        with _ended_by_sigterm():
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def _ended_by_sigterm() -> Generator[None]:
+    """Lets SIGTERM end the block as an exception does, so that what was begun is removed."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in no other thread
+        yield
+        return
+
+    def end(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def remove_leftover_folders(out: Path) -> None:
+    """Deletes the hidden folders that killed processes have left while they exported to ``out``.
+
+    On a file system without locks, folders stay for a day.
+    """
+    for folder in out.parent.glob(f".{glob_escape(out.name)}.*{PARTIAL}"):
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                is_unlocked = try_exclusive(descriptor)
+                if is_unlocked is None:
+                    is_unlocked = time.time() - folder.stat().st_mtime > OLD
+                if is_unlocked:
+                    shutil.rmtree(folder)
+            finally:
+                os.close(descriptor)
+
+
+def glob_escape(name: str) -> str:
+    """Returns a pattern that matches one name alone."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
+
+
+def move_folder(written: Path, out: Path, trash: Path) -> None:
+    """Moves a folder to its place; one that is there goes to ``trash`` first, and comes back if the move fails."""
+    if not os.path.lexists(out):
+        written.rename(out)
+        return
+    out.rename(trash)
+    try:
+        written.rename(out)
+    except BaseException:
+        trash.rename(out)
+        raise
+
+
+def move_file(written: Path, card: Path, out: Path) -> None:
+    """Moves a file and then its model card to their places."""
+    written.replace(out)
+    card.replace(card_beside(out))
