@@ -51,8 +51,12 @@ DATA = {
 ONLY_IN = {
     "tyro": {"cli/__init__.py", "cli/command.py", "cli/command_class.py", "cli/evaluate.py"},
     "timm": {
-        *("models/encoders.py", "models/library_backbones.py", "models/pretrained.py", "models/stages.py"),
         "exporting/formats/timm.py",
+        "models/encoders.py",
+        "models/library_backbones.py",
+        "models/pretrained.py",
+        "models/stages.py",
+        "nn/batch_norm.py",
     },
     "sklearn": {"data/sources/arrays.py", "evaluation/clusters.py", "evaluation/transfer.py"},
     "matplotlib": {"experiments/sweep_results.py", "runtime/figure_style.py"},

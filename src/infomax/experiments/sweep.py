@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.result_row import ResultRow
@@ -26,6 +26,7 @@ from infomax.experiments.evaluations import (
     with_seeds,
 )
 from infomax.experiments.options import SweepOptions
+from infomax.models.backbone_names import library_of
 from infomax.papers import published
 from infomax.papers.published import Column, Table
 from infomax.recipes import registry
@@ -36,7 +37,11 @@ from infomax.runs.run_folder import Run, recipe_differences
 from infomax.runtime.checks import check_count
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.options import pick, to_argv
+from infomax.runtime.stages import importing_torch
 from infomax.training.options import PretrainOptions
+
+if TYPE_CHECKING:
+    from infomax.models.encoders import Encoder
 
 
 @dataclass(frozen=True)
@@ -174,9 +179,10 @@ def define_sweep(options: SweepOptions) -> Sweep:
             f"{'; '.join(_group_reasons(table, not_measured))}; say with --evaluate how to evaluate the runs"
         )
     counts: dict[DataLocation, int] = {}
+    initial = _open_initial(options)
     for seed, variant in product(range(options.seeds), variants):  # all variants of a seed before the next seed
         evaluations = named or _default_evaluations(variant, table, options)
-        runs.append(_define_run(options, variant, seed, evaluations, counts))
+        runs.append(_define_run(options, variant, seed, evaluations, counts, initial))
     if len({run.specification.hash for run in runs}) < len(runs):
         raise ValueError(f"--vary gives a value twice: {' '.join(options.vary)}")
     for run in runs:
@@ -276,6 +282,7 @@ def _define_run(
     seed: int,
     evaluations: tuple[Evaluation, ...],
     counts: dict[DataLocation, int],
+    initial: "Encoder | None",
 ) -> SweepRun:
     """Returns the run of a variant with one seed.
 
@@ -285,6 +292,7 @@ def _define_run(
         seed: Seed of the run.
         evaluations: How its encoder is evaluated.
         counts: Is filled with the number of images of each data set that had to be opened to know the epochs.
+        initial: The encoder that all runs start from; None for random weights.
     """
     overrides = (*options.overrides, *variant.overrides)
     if any(override.partition("=")[0] == "seed" for override in overrides):
@@ -305,9 +313,33 @@ def _define_run(
     images = None
     if variant.experiment.images_seen is not None and chosen_epochs(changes) is None:
         images = _count_images(train, counts)
-    recipe = customise_experiment(variant.experiment, images=images, **changes)
+    recipe = _settle_recipe(variant.experiment, images, changes, initial)
     specification = TrainingSpecification(recipe, train.data, train.classes, train.subset, train.value_range)
     return SweepRun(variant, specification, train, evaluations)
+
+
+def _open_initial(options: SweepOptions) -> "Encoder | None":
+    """Opens the encoder that all runs start from; None for random weights. Torch is imported for the former alone."""
+    if options.init is None:
+        return None
+    with importing_torch():
+        from infomax.training.initial import open_initial
+
+    return open_initial(options.init)
+
+
+def _settle_recipe(
+    experiment: Experiment, images: int | None, changes: dict[str, Any], initial: "Encoder | None"
+) -> Recipe:
+    """Returns the recipe that ``infomax pretrain`` would train by. Torch is imported only for a library's network."""
+    if initial is None:
+        recipe = customise_experiment(experiment, images=images, **changes)
+        if library_of(recipe.encoder.backbone) is None:
+            return recipe
+    with importing_torch():
+        from infomax.training.initial import settle_recipe
+
+    return settle_recipe(experiment, images=images, initial=initial, changes=changes)
 
 
 def _count_images(train: PretrainOptions, counts: dict[DataLocation, int]) -> int:

@@ -40,6 +40,7 @@ def sweep(
     views: str | None = None,
     image_size: int | None = None,
     backbone: str | None = None,
+    init: str | PathLike[str] | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     micro_batch_size: int | None = None,
@@ -86,8 +87,11 @@ def sweep(
         views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
             NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.
-        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
-            recipe's.
+        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small; or timm:NAME,
+            torchvision:NAME or hf:NAME, a model of that library without its weights. Default: the recipe's.
+        init: Encoder whose weights the training starts from, with its network and preprocessing: a run folder,
+            timm:NAME, torchvision:NAME, hf:NAME, a checkpoint file, or FILE#PREFIX for one of several encoders in it.
+            Default: random weights.
         epochs: Passes over the images; of the recipe small, so many that it sees 600,000 images. A warm-up that they
             leave no room for is shortened to a tenth of them. Default: the recipe's.
         batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.

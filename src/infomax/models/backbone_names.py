@@ -1,4 +1,4 @@
-"""Names of backbones: ours, and those of other libraries as ``timm:NAME``. Torch is not imported here."""
+"""Names of backbones, ours and those of other libraries, and of files of weights. Torch is not imported here."""
 
 from infomax.runtime.json_values import shorten
 from infomax.runtime.near_names import nearest
@@ -9,6 +9,8 @@ LIBRARIES = ("timm", "torchvision", "hf")
 """The libraries whose models may be backbones, as ``timm:convnext_tiny``; hf is the package transformers."""
 POOLINGS = ("token", "avg")
 """How a vision transformer makes one vector of its tokens: by its class token, or by their mean."""
+INITIAL_FILE = "initial.safetensors"
+"""Name of the file in a run folder that keeps the encoder's weights before the training, if they were not random."""
 MAX_IMAGE_SIZE = 4096  # pixels
 STEMS = ("imagenet", "cifar", "cifar_linear")
 """What a ResNet does to an image first: shrinks it, keeps its size, or keeps it without an activation behind the first

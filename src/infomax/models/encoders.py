@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.models.backbone_names import POOLINGS, STEMS, check_backbone, check_library_options, library_of
+from infomax.models.backbone_names import (
+    INITIAL_FILE,
+    POOLINGS,
+    STEMS,
+    check_backbone,
+    check_library_options,
+    library_of,
+)
 from infomax.models.foreign_files import read_tensors
 from infomax.nn.blocks import Chain
 from infomax.runtime.checks import choose
@@ -279,9 +286,9 @@ def library_encoder(network: nn.Module, settings: EncoderArguments, *, size: int
     try:
         features = network.eval()(torch.zeros(1, 3, size, size, device=device))
     except Exception as error:  # a model for something else may raise anything
-        raise ValueError(f"takes no image of {size} pixels: {one_line(error)[:300]}") from error
+        raise ValueError(f"{settings.backbone} takes no image of {size} pixels: {one_line(error)[:300]}") from error
     if not isinstance(features, Tensor) or features.ndim != 2:
-        raise ValueError("gives no vector for an image, and so cannot be evaluated")
+        raise ValueError(f"{settings.backbone} gives no vector for an image, and cannot be an encoder")
     encoder = Encoder(network, features.shape[1]).train()
     encoder.architecture = settings.architecture_config or name.partition(".")[0]
     encoder.settings = replace(settings, **timm_settings(network)) if library == "timm" else settings
@@ -373,8 +380,29 @@ def load_encoder(folder: str | PathLike[str]) -> Encoder:
     Raises:
         ValueError: If ``folder`` holds no encoder, or the weights do not fit it.
     """
+    return _load_weights(folder, "encoder.safetensors")
+
+
+def initial_encoder(folder: str | PathLike[str]) -> Encoder | None:
+    """Loads the encoder that a run started from, as its ``init`` option named it.
+
+    Args:
+        folder: A run folder.
+
+    Returns:
+        The encoder, in evaluation mode on the CPU, with the ``preprocessing`` of the run; None if the run started from
+        random weights.
+
+    Raises:
+        ValueError: If ``folder`` holds no encoder, or the weights do not fit it.
+    """
+    return _load_weights(folder, INITIAL_FILE) if (Path(folder) / INITIAL_FILE).is_file() else None
+
+
+def _load_weights(folder: str | PathLike[str], name: str) -> Encoder:
+    """Loads an encoder of a run folder with the weights in a file there."""
     encoder = untrained_encoder(folder)
-    file = Path(folder) / "encoder.safetensors"
+    file = Path(folder) / name
     weights = read_tensors(file)
     try:
         encoder.backbone.load_state_dict(weights)

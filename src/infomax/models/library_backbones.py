@@ -115,12 +115,14 @@ def build_timm(
         arguments["img_size"] = image_size
     try:
         network = _create_timm(name, arguments)
-    except TypeError as error:
-        if "img_size" not in str(error):
+    except Exception as error:  # of many kinds, as models differ
+        if image_size is None:
             raise
-        raise ValueError(f"encoder.image_size must be none for timm:{name}, which takes images of any size") from error
-    except (AssertionError, ZeroDivisionError) as error:
-        raise ValueError(f"timm:{name} cannot be built for images of {image_size} pixels: {one_line(error)}") from error
+        if isinstance(error, TypeError) and "img_size" in str(error):
+            reason = f"encoder.image_size must be none for timm:{name}, which takes images of any size"
+        else:
+            reason = f"timm:{name} cannot be built for images of {image_size} pixels: {one_line(error)[:200]}"
+        raise ValueError(reason) from error
     if pooling is not None and pooling != getattr(network, "global_pool", None):
         try:
             if not isinstance(getattr(network, "global_pool", None), str):

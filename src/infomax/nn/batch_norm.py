@@ -37,6 +37,14 @@ class GlobalBatchNorm(_BatchNorm):
         return y.to(images.dtype)
 
 
+class GlobalBatchNormAct(GlobalBatchNorm):
+    """A :class:`GlobalBatchNorm` for timm's BatchNorm layers that hold an activation, which it applies after them."""
+
+    def forward(self, images: Float[Tensor, "b c ..."]) -> Float[Tensor, "b c ..."]:  # pyrefly: ignore
+        drop, act = self.get_submodule("drop"), self.get_submodule("act")
+        return act(drop(super().forward(images)))
+
+
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """Returns all BatchNorm layers of a module."""
     return [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
@@ -53,17 +61,44 @@ def synchronise_batch_norm(module: nn.Module, device: torch.device) -> nn.Module
 
     Returns:
         The module to use, which may be another object.
+
+    Raises:
+        ValueError: if a layer does more than BatchNorm, and it is not known what.
     """
+    norms = batch_norms(module)
+    with_activation = [_holds_activation(layer) for layer in norms]
     if device.type == "cuda":
+        if any(with_activation):
+            from timm.layers import convert_sync_batchnorm  # torch's own would leave out the activations
+
+            return convert_sync_batchnorm(module)
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for layer in batch_norms(module):
-        layer.__class__ = GlobalBatchNorm  # parameters, buffers and their names stay
+    for layer, activation in zip(norms, with_activation, strict=True):
+        # Parameters, buffers and their names stay.
+        layer.__class__ = GlobalBatchNormAct if activation else GlobalBatchNorm
     return module
 
 
 def trained_batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """Returns the BatchNorm layers whose statistics change in training: those that are in training mode."""
     return [layer for layer in batch_norms(module) if layer.training]
+
+
+def _holds_activation(layer: _BatchNorm) -> bool:
+    """Returns whether a BatchNorm layer is timm's, which applies dropout and an activation after it.
+
+    Raises:
+        ValueError: if it is of another class that does more than BatchNorm.
+    """
+    kind = type(layer)
+    if kind.forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward, GlobalBatchNorm.forward):
+        return False
+    if isinstance(getattr(layer, "act", None), nn.Module) and isinstance(getattr(layer, "drop", None), nn.Module):
+        return True
+    raise ValueError(
+        f"layers of the class {kind.__name__} cannot take the batch of several devices: choose one device, or a "
+        "--micro-batch-size"
+    )
 
 
 class RunningStatistics:

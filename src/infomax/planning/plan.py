@@ -15,6 +15,7 @@ from infomax.planning.gpus import GPUS, Utilization, estimate_range, has_small_i
 from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import StepCost, count_step_cost
 from infomax.planning.step_time import Timing, time_steps
+from infomax.recipes.building import build_without_memory, check_view_sizes
 from infomax.recipes.registry import parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runtime.checks import check_count, choose, choose_device
@@ -25,6 +26,7 @@ from infomax.runtime.stages import Stage
 from infomax.runtime.text import show
 from infomax.runtime.threads import threads_within_quota
 from infomax.training.image_size import typical_side
+from infomax.training.initial import open_initial
 from infomax.training.prepare import check_batch, choose_recipe
 
 # Shares of the memory that tensors may take. MIRA's runs took 1.3 times the memory that is counted here (Table 8),
@@ -115,6 +117,7 @@ def plan(
     views: str | None = None,
     image_size: int | None = None,
     backbone: str | None = None,
+    init: str | PathLike[str] | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
     micro_batch_size: int | None = None,
@@ -155,8 +158,11 @@ def plan(
         views: Set of views: byol, simclr, moco, mira-cifar, dino or dino-wide; the last two add six local crops.
             NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.
-        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small. Default: the
-            recipe's.
+        backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small; or timm:NAME,
+            torchvision:NAME or hf:NAME, a model of that library without its weights. Default: the recipe's.
+        init: Encoder whose weights the training starts from, with its network and preprocessing: a run folder,
+            timm:NAME, torchvision:NAME, hf:NAME, a checkpoint file, or FILE#PREFIX for one of several encoders in it.
+            Default: random weights.
         epochs: Passes over the images; of the recipe small, so many that it sees 600,000 images. A warm-up that they
             leave no room for is shortened to a tenth of them. Default: the recipe's.
         batch_size: Images of a step, over all devices. The learning rate is not changed with it. Default: the recipe's.
@@ -201,7 +207,9 @@ def make_plan(options: PlanOptions) -> Plan:
     source, data, images = _find_images(options)
     side = NOMINAL_SIZES.get(data, (0, None))[1] if source is None else typical_side(preview_images(source))
     likely_side = side or options.image_size or 224  # an unknown size is taken to be that of the views
-    recipe = choose_recipe(options, data=data, images=images, side=likely_side, gpu=device == "cuda")
+    gpu, initial = device == "cuda", open_initial(options.init)
+    recipe = choose_recipe(options, data=data, images=images, side=likely_side, gpu=gpu, initial=initial)
+    check_view_sizes(recipe, build_without_memory(recipe))
     check_batch(recipe, images=images, data=data, world_size=options.devices)
     with Stage("counting what a step takes", slow_only=True):
         cost = count_step_cost(recipe, ranks=options.devices, device=device)

@@ -1,13 +1,17 @@
 """Builds what a recipe describes: the untrained method, the optimizer, and the learning rate of each step."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from infomax.methods.base import Method, Progress
+from infomax.models.backbone_names import library_of
 from infomax.models.encoders import build_encoder
 from infomax.models.stages import backbone_stages, freeze_stages, rate_factors
+from infomax.models.state_dicts import load_all_weights
 from infomax.nn.optimizers import Lars, parameter_groups, without_compiler
 from infomax.nn.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
 from infomax.recipes.schema import OptimizerSettings, Recipe
@@ -16,9 +20,20 @@ CHANNELS, FLOAT_BYTES, GIGABYTE, MILLION = 3, 4, 1e9, 1e6
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
-def build_method(recipe: Recipe) -> Method:
-    """Builds the untrained method of a recipe; the recipe's seed decides the weights."""
+def build_method(recipe: Recipe, initial: Mapping[str, Tensor] | None = None) -> Method:
+    """Builds the method of a recipe before its training; the recipe's seed decides the weights.
+
+    Args:
+        recipe: The recipe.
+        initial: Weights of the encoder by name, from which the training starts; a teacher starts as their copy. None
+            leaves them random, as for a method whose weights are loaded afterwards.
+
+    Raises:
+        ValueError: if the initial weights do not fit the encoder; the message names them.
+    """
     encoder = build_encoder(**recipe.encoder.architecture(), seed=recipe.seed)
+    if initial is not None:
+        load_all_weights(encoder.backbone, initial, recipe.encoder.backbone)
     freeze_stages(encoder, recipe.encoder.freeze, title=recipe.encoder.backbone)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed + 1)  # not the numbers that the encoder was drawn with
@@ -39,6 +54,36 @@ def build_without_memory(recipe: Recipe) -> Method:
         except (RuntimeError, OverflowError, TypeError, MemoryError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{recipe.method.name} cannot be built with these settings: {reason}") from error
+
+
+def check_view_sizes(recipe: Recipe, method: Method) -> None:
+    """Checks that a backbone of another library takes views of the recipe's sizes, by one pass without numbers.
+
+    Args:
+        recipe: The recipe.
+        method: Its method, of :func:`build_without_memory`.
+
+    Raises:
+        ValueError: naming the size, if it does not, or gives no vector for an image.
+    """
+    if library_of(recipe.encoder.backbone) is None:
+        return
+    crops = (*recipe.views.global_crops, *recipe.views.local_crops)
+    passes = dict.fromkeys([*((view.size, True) for view in crops), (recipe.preprocessing.size, False)])
+    dtype = torch.float64 if recipe.precision == "64" else torch.float32
+    for size, training in passes:
+        images = torch.empty(2, 3, size, size, dtype=dtype, device="meta")
+        try:
+            with torch.no_grad(), torch.device("meta"), warnings.catch_warnings(action="ignore"):
+                features = method.encoder.train(training)(images)
+        except Exception as error:  # a model of another library may raise anything
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{recipe.encoder.backbone} takes no images of {size} pixels ({reason}); --image-size changes the "
+                "size of the global crops, and --views the others"
+            ) from error
+        if not isinstance(features, Tensor) or features.ndim != 2:
+            raise ValueError(f"{recipe.encoder.backbone} gives no vector for an image in training, and cannot be used")
 
 
 def check_memory(recipe: Recipe, method: Method, *, images: int, memory: int) -> None:

@@ -7,16 +7,17 @@ from dataclasses import replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from infomax.data.augmentation.views import view_set
-from infomax.models.backbone_names import check_backbone
+from infomax.data.augmentation.views import Preprocessing, view_set
+from infomax.models.backbone_names import check_backbone, library_of
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.registry import recipe_from_json
-from infomax.recipes.schema import MAX_EPOCHS, Recipe, flat_settings, to_json
+from infomax.recipes.schema import MAX_EPOCHS, EncoderSettings, Recipe, flat_settings, to_json
 from infomax.runtime.checks import choose
 from infomax.runtime.json_values import WORDS, parse_value, shorten
 from infomax.runtime.near_names import nearest_option
 
 LONGEST_KEY = 100  # characters, in a message
+SMALLEST_SIZE = 8  # pixels
 
 
 def customise_experiment(experiment: Experiment, *, images: int | None, **changes: Any) -> Recipe:
@@ -55,6 +56,7 @@ def customise(
     recipe: Recipe,
     *,
     backbone: str | None = None,
+    init: str | None = None,
     views: str | None = None,
     image_size: int | None = None,
     epochs: int | None = None,
@@ -74,6 +76,8 @@ def customise(
     Args:
         recipe: The recipe to change.
         backbone: The encoder's network, as ``resnet18``.
+        init: Name of the encoder whose weights the training starts from. Its architecture and preprocessing are not
+            looked up here: :func:`start_from` sets them before.
         views: Name of a set of views, as ``byol`` or ``dino:2+6``.
         image_size: Side of the global crops, in pixels; local crops and the preprocessing change in proportion.
         epochs: Passes over the images.
@@ -95,6 +99,7 @@ def customise(
         check_backbone("--backbone", backbone)
     options = {
         "encoder.backbone": backbone,
+        "encoder.init": init,
         "epochs": epochs,
         "batch_size": batch_size,
         "micro_batch_size": micro_batch_size,
@@ -113,9 +118,13 @@ def customise(
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ValueError(f"--set {shorten(assignment)}: want key=value, as in method.beta=0.5")
+        if key.startswith("encoder.init"):
+            raise ValueError(f"--set {key[:LONGEST_KEY]}: --init NAME says which weights the training starts from")
         changes.append((key, text, f"--set {key[:LONGEST_KEY]}"))
     # The recipe is built once, after all changes: settings that depend on each other may come in any order.
     plain = json.loads(json.dumps(to_json(recipe)))
+    if backbone is not None and library_of(backbone):
+        plain["encoder"] |= {"stem": "imagenet", "stem_padding": 1}  # the recipe's stem is for our own networks
     for key, text, option in changes:
         _assign(recipe, plain, key.split("."), text, option)
     optimizer, keys = plain["optimizer"], [key for key, _, _ in changes]
@@ -126,10 +135,29 @@ def customise(
     return recipe_from_json(plain)
 
 
+def start_from(recipe: Recipe, encoder: EncoderSettings, preprocessing: Preprocessing) -> Recipe:
+    """Returns the recipe for a training that starts from the weights of an encoder.
+
+    Views and evaluation get the encoder's size, mean and standard deviation. The user's own changes come afterwards.
+
+    Args:
+        recipe: The recipe to change.
+        encoder: The encoder's architecture, name and fingerprint.
+        preprocessing: The preprocessing that the encoder was trained for.
+    """
+    views = _resize(recipe, None, max(preprocessing.size, SMALLEST_SIZE)).views
+    return replace(
+        recipe,
+        encoder=encoder,
+        views=replace(views, mean=preprocessing.mean, std=preprocessing.std),
+        preprocessing=preprocessing,
+    )
+
+
 def _resize(recipe: Recipe, name: str | None, size: int) -> Recipe:
     """Returns the recipe with views of another size, in pixels, and of another set if a name is given."""
-    if size < 8:
-        raise ValueError(f"--image-size must be at least 8 pixels, but is {size}")
+    if size < SMALLEST_SIZE:
+        raise ValueError(f"--image-size must be at least {SMALLEST_SIZE} pixels, but is {size}")
     old = recipe.views.global_crops[0].size
     if name is None:
         global_crops = tuple(replace(view, size=size) for view in recipe.views.global_crops)

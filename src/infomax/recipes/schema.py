@@ -97,6 +97,10 @@ class EncoderSettings:
         """Returns the arguments of :func:`infomax.models.encoders.build_encoder` but the seed."""
         return {name: getattr(self, name) for name in ARCHITECTURE}
 
+    def with_architecture(self, arguments: Mapping[str, Any]) -> "EncoderSettings":
+        """Returns the settings with the architecture that these arguments of ``build_encoder`` say."""
+        return dataclasses.replace(self, **{name: arguments[name] for name in ARCHITECTURE})
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:

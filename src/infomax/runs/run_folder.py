@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from infomax.data.sources.location import DataLocation
+from infomax.models.backbone_names import INITIAL_FILE
 from infomax.recipes.registry import get_experiment, recipe_from_json
 from infomax.recipes.schema import Recipe, flat_settings, to_json
 from infomax.runs.provenance import provenance
@@ -245,11 +246,17 @@ def check_output_folder(out: Path, *, overwrite: bool) -> None:
 
 def _is_ours(file: Path) -> bool:
     """Returns whether a file is one that a process leaves if it is killed before it has written ``config.json``."""
-    return file.suffix == PARTIAL or file.name.startswith(LOCK_FILE)
+    return file.suffix == PARTIAL or file.name.startswith(LOCK_FILE) or file.name == INITIAL_FILE
 
 
 def create_run_folder(
-    out: Path, recipe: Recipe, *, data: dict[str, Any], launch: dict[str, Any], overwrite: bool
+    out: Path,
+    recipe: Recipe,
+    *,
+    data: dict[str, Any],
+    launch: dict[str, Any],
+    overwrite: bool,
+    initial: bytes | None = None,
 ) -> Run:
     """Makes a run folder and its ``config.json``. Call :func:`check_output_folder` before.
 
@@ -260,6 +267,7 @@ def create_run_folder(
             fingerprint.
         launch: The options of this machine, such as the device and the number of workers.
         overwrite: Whether to delete what is in ``out`` first, but not the lock.
+        initial: Content of the file with the initial weights; None if they are random.
     """
     out.mkdir(parents=True, exist_ok=True)
     # config.json goes last: if this process is killed meanwhile, the folder is still one that may be overwritten
@@ -269,6 +277,8 @@ def create_run_folder(
         elif not file.name.startswith(LOCK_FILE):
             file.unlink()
     config = {"recipe": to_json(recipe), "changes": changed_settings(recipe), **data, "launch": launch, **provenance()}
+    if initial is not None:
+        write_atomic(out / INITIAL_FILE, initial)
     _write_json(out / "config.json", config)
     return Run(out)
 

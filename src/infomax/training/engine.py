@@ -9,7 +9,7 @@ The engine knows neither the data loader nor the online evaluation. Whoever owns
 step; see :meth:`Engine.step` and :func:`infomax.training.loop.train_step`.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from inspect import signature
 from math import isfinite, nan
@@ -25,6 +25,7 @@ from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.operations import make_views_fused, to_device
 from infomax.data.loading.workers import Batch
 from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.models.backbone_names import library_of
 from infomax.models.encoders import Encoder
 from infomax.nn.batch_norm import RunningStatistics, synchronise_batch_norm, trained_batch_norms
 from infomax.nn.blocks import Chain, Prototypes, copy_tensors
@@ -115,6 +116,7 @@ class Engine:
             rounding.
         stages: Epochs of each schedule of a run that was extended, one schedule after another; together they are the
             recipe's epochs. None for a run with one schedule.
+        initial: Weights of the encoder to start from; None leaves them random, or to be loaded.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Engine:
         device: torch.device,
         compiled: bool = False,
         stages: Sequence[int] | None = None,
+        initial: Mapping[str, Tensor] | None = None,
     ):
         self.recipe, self.device = recipe, device
         self.stages = tuple(stages or (recipe.epochs,))
@@ -134,7 +137,8 @@ class Engine:
         """The learning rate of the last step, without the factors of groups of parameters."""
         self.weights_consistent = True
         """Whether all weights belong to one step; False while the optimiser is changing them, and if that fails."""
-        method: Any = build_method(recipe).to(device).to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        method: Any = build_method(recipe, initial).to(device)
+        method = method.to(memory_format=torch.channels_last)  # twice as fast on a CPU
         if world_size() > 1 and recipe.micro_batch_size is None:
             method = synchronise_batch_norm(method, device)
         self.method: Method = method
@@ -168,10 +172,11 @@ class Engine:
         # Buffers are equal on all ranks, so they need not be sent; torch has renamed that switch. Looking for unused
         # parameters, of which there are none, keeps torch from changing how gradients are grouped after a process's
         # first step: a run that is resumed then adds them up in the same order. GPUs, whose bits differ anyway, are
-        # spared the search.
+        # spared the search, unless the network is another library's, which may have parameters that it does not use.
         parameters = signature(DistributedDataParallel).parameters
         switch = "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"
-        ddp_kwargs: dict[str, Any] = {switch: False, "find_unused_parameters": self.device.type == "cpu"}
+        search = self.device.type == "cpu" or library_of(self.recipe.encoder.backbone) is not None
+        ddp_kwargs: dict[str, Any] = {switch: False, "find_unused_parameters": search}
         return DistributedDataParallel(branch, **ddp_kwargs)
 
     def progress(self, step: int) -> Progress:

@@ -77,6 +77,22 @@ def describe_larger_sizes(recipe: Recipe, side: int, *, seconds: float | None = 
     return f"images of about {side} pixels are trained at {size}{now}, at which small details are lost; {_join(costs)}"
 
 
+def describe_smaller_size(recipe: Recipe, seconds: float) -> str:
+    """Returns a line on how long a run takes on this machine, and on the option that makes it shorter.
+
+    Args:
+        recipe: The recipe with all changes.
+        seconds: Time of the run on this machine.
+    """
+    size = recipe.views.global_crops[0].size
+    smaller = max(32, size // FEWER // 32 * 32)  # most networks shrink their images 32 times, or take patches of 16
+    line = f"{recipe.epochs} epochs at {size} pixels take about {duration(seconds, rough=True)} here"
+    if smaller >= size:
+        return f"{line}; --epochs N changes that"
+    share = duration(seconds * (smaller / size) ** 2, rough=True)
+    return f"{line}; --image-size {smaller} takes about {share}, and --epochs N fewer passes"
+
+
 def _cost(size: int, ratio: float, seconds: float | None) -> str:
     """Returns the option for a size, and how long it takes: the networks' time grows with the pixels."""
     in_seconds = "" if seconds is None else f" ({duration(ratio * seconds, rough=True)})"
@@ -91,7 +107,8 @@ def _join(costs: Sequence[str]) -> str:
 def estimate_seconds(recipe: Recipe, images: int) -> float | None:
     """Returns about how long a run takes on this CPU, by one forward and backward pass of few images, in seconds.
 
-    It takes a fraction of a second. Making views, reading files and the loss are not in it.
+    It takes a fraction of a second, or some seconds for a network with initial weights. Making views, reading files and
+    the loss are not in it.
 
     Args:
         recipe: The recipe with all changes.
@@ -100,10 +117,11 @@ def estimate_seconds(recipe: Recipe, images: int) -> float | None:
     Returns:
         The time; None for a network that would take longer than that to try.
     """
-    if recipe.encoder.backbone != "small" or recipe.precision != "32":
+    adapts = recipe.encoder.init is not None
+    if (recipe.encoder.backbone != "small" and not adapts) or recipe.precision != "32":
         return None
     crops = (*recipe.views.global_crops, *recipe.views.local_crops)
-    count = min(32, max(4, TIMED_PIXELS // crops[0].size ** 2))
+    count = 2 if adapts else min(32, max(4, TIMED_PIXELS // crops[0].size ** 2))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
         method = build_method(recipe).to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
         pixels = [torch.zeros(count, 3, view.size, view.size) for view in crops]

@@ -35,6 +35,7 @@ from infomax.runtime.stages import Stage
 from infomax.runtime.text import note
 from infomax.training.collapse import COLLAPSED, describe_collapse
 from infomax.training.engine import Engine, Step
+from infomax.training.initial import weights_to_start_from
 from infomax.training.metrics_log import MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
 from infomax.training.options import LaunchOptions
@@ -162,8 +163,12 @@ class TrainingLoop:
         steps = len(self.images) // recipe.batch_size
         made_by_kernels = device.type == "cpu" and recipe.precision != "64"
         load_kernels(recipe.views, cut=not isinstance(self.images, ArrayImages), make=made_by_kernels)
-        self.engine = Engine(recipe, steps_per_epoch=steps, device=device, compiled=launch.compile, stages=run.stages)
         newest = broadcast_from_rank0(lambda: checkpoint_to_resume(run))
+        initial = weights_to_start_from(run) if newest is None else None
+        compiled = launch.compile
+        self.engine = Engine(
+            recipe, steps_per_epoch=steps, device=device, compiled=compiled, stages=run.stages, initial=initial
+        )
         width = self.engine.method.eval_encoder.width
         self.online = online_evaluation(source, recipe, width=width, device=device, workers=launch.workers)
         seconds, self.skipped, probe_is_new = 0.0, 0, False

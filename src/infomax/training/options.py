@@ -48,7 +48,11 @@ class RecipeChangeOptions(ViewChangeOptions):
     """A frozen dataclass that holds changes to a recipe; None leaves the recipe's own value."""
 
     backbone: Annotated[str | None, Shown(metavar="NAME", default=RECIPES_OWN)] = None
-    """Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small."""
+    """Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small; or timm:NAME,
+    torchvision:NAME or hf:NAME, a model of that library without its weights."""
+    init: Annotated[str | None, Shown(metavar="ENCODER", default="random weights")] = None
+    """Encoder whose weights the training starts from, with its network and preprocessing: a run folder, timm:NAME,
+    torchvision:NAME, hf:NAME, a checkpoint file, or FILE#PREFIX for one of several encoders in it."""
     epochs: Annotated[int | None, Shown(metavar="N", default=RECIPES_OWN)] = None
     """Passes over the images; of the recipe small, so many that it sees 600,000 images. A warm-up that they leave no
     room for is shortened to a tenth of them."""

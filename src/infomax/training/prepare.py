@@ -5,14 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import safetensors.torch
 import torch
 
 from infomax.data.images import Images
 from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
-from infomax.recipes.building import build_without_memory, check_memory, describe_trained
-from infomax.recipes.customise import chosen_epochs, customise_experiment
+from infomax.models.encoders import Encoder
+from infomax.recipes.building import build_without_memory, check_memory, check_view_sizes, describe_trained
+from infomax.recipes.customise import chosen_epochs
 from infomax.recipes.registry import (
     DEFAULT_METHOD,
     default_recipe_name,
@@ -30,7 +32,14 @@ from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import note, show
 from infomax.runtime.threads import available_cores, describe_quota
-from infomax.training.image_size import describe_larger_sizes, estimate_seconds, larger_sizes, typical_side
+from infomax.training.image_size import (
+    describe_larger_sizes,
+    describe_smaller_size,
+    estimate_seconds,
+    larger_sizes,
+    typical_side,
+)
+from infomax.training.initial import describe_initial, initial_weights, open_initial, settle_recipe
 from infomax.training.loop import checkpoint_to_resume
 from infomax.training.opening import OpenedImages, check_numbers, open_images, recipe_to_resume
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
@@ -68,9 +77,11 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     opened = opened or open_images(options)
     resumed, location, source = opened.resumed, opened.location, opened.source
     side = typical_side(preview_images(source))
+    initial = None
     if resumed is None:
-        data, count = source.name, len(source.pretraining)
-        recipe = choose_recipe(options, data=data, images=count, side=side, gpu=launch.device == "cuda")
+        data, count, initial = source.name, len(source.pretraining), open_initial(options.init)
+        gpu = launch.device == "cuda"
+        recipe = choose_recipe(options, data=data, images=count, side=side, gpu=gpu, initial=initial)
     else:
         recipe = recipe_to_resume(resumed, options)
     if resumed is None:  # otherwise the images may be others, which is then said first
@@ -82,26 +93,30 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     if resumed is not None:
         resumed.check_images(images)
         _check_possible(recipe, source, options, launch)
-    gpu = torch.cuda.get_device_name() if launch.device == "cuda" and launch.world_size == 1 else None
+    gpu_name = torch.cuda.get_device_name() if launch.device == "cuda" and launch.world_size == 1 else None
     machine = {
         "device": launch.device,
-        "gpu": gpu,
+        "gpu": gpu_name,
         "devices": launch.world_size,
         "workers": launch.workers,
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
         "compile": launch.compile,
     }
-    run, lock = _write_run_folder(options, resumed, recipe, source, images=images, launch=machine)
+    weights = None if initial is None else safetensors.torch.save(initial_weights(initial, recipe))
+    run, lock = _write_run_folder(options, resumed, recipe, source, weights, images=images, launch=machine)
     for line in describe_splits(source, to_train=True, notes_alone=launch.quiet):
         show(line, file=sys.stderr)
     if not launch.quiet:
         if (quota := describe_quota()) is not None:
             note(quota)
-        show(_describe_run(recipe, len(source.pretraining), launch, gpu), file=sys.stderr)
+        show(_describe_run(recipe, len(source.pretraining), launch, gpu_name), file=sys.stderr)
         if (trained := describe_trained(recipe)) is not None:
             show(trained, file=sys.stderr)
-        if resumed is None:
+        if initial is not None:
+            note(describe_initial(recipe, initial.preprocessing.size))
+            _note_cost(options, recipe, len(source.pretraining), launch)
+        elif resumed is None:
             if (reason := _why_so_many_epochs(recipe, options)) is not None:
                 show(reason, file=sys.stderr)
             _note_larger_sizes(options, recipe, side, len(source.pretraining), launch)
@@ -109,7 +124,12 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
 
 
 def _write_run_folder(
-    options: PretrainOptions, resumed: Run | None, recipe: Recipe, source: Source, **config: dict[str, Any]
+    options: PretrainOptions,
+    resumed: Run | None,
+    recipe: Recipe,
+    source: Source,
+    initial: bytes | None,
+    **config: dict[str, Any],
 ) -> tuple[Run, FolderLock]:
     """Locks the run folder and writes what is known before the training.
 
@@ -118,6 +138,7 @@ def _write_run_folder(
         resumed: The run to go on with; None makes a new one.
         recipe: The recipe with all changes.
         source: The images, opened.
+        initial: Content of the file with the initial weights; None if they are random.
         config: ``images`` and ``launch`` as ``config.json`` holds them.
     """
     picture = picture_of_views(source, recipe).png if resumed is None else b""
@@ -141,7 +162,8 @@ def _write_run_folder(
                 )
             return resumed, lock
         data, launch = config["images"], config["launch"]
-        run = create_run_folder(options.out, recipe, data=data, launch=launch, overwrite=options.overwrite)
+        files = {"initial": initial, "overwrite": options.overwrite}
+        run = create_run_folder(options.out, recipe, data=data, launch=launch, **files)
         write_atomic(run.path / "views.png", picture)
     except BaseException:
         lock.release()
@@ -207,7 +229,15 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
     )
 
 
-def choose_recipe(options: RecipeOptions | ViewsOptions, *, data: str, images: int, side: int, gpu: bool) -> Recipe:
+def choose_recipe(
+    options: RecipeOptions | ViewsOptions,
+    *,
+    data: str,
+    images: int,
+    side: int,
+    gpu: bool,
+    initial: Encoder | None = None,
+) -> Recipe:
     """Returns the recipe to train by: the named one, or the one that suits the images, with the user's changes.
 
     Args:
@@ -216,6 +246,7 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, *, data: str, images: i
         images: Number of its images.
         side: Shorter side of a typical image, in pixels.
         gpu: Whether the run is for a GPU.
+        initial: The encoder that the training starts from, opened; None for random weights.
 
     Raises:
         ValueError: if there is no such method or recipe, or it cannot be changed so.
@@ -223,7 +254,8 @@ def choose_recipe(options: RecipeOptions | ViewsOptions, *, data: str, images: i
     choice = parse_recipe_choice(options.recipe, options.method)
     method = choice.method or DEFAULT_METHOD
     name = choice.recipe or default_recipe_name(method, data=data, side=side, gpu=gpu)
-    return customise_experiment(get_experiment(name, method), images=images, **options.changes())
+    experiment = get_experiment(name, method)
+    return settle_recipe(experiment, images=images, initial=initial, changes=options.changes())
 
 
 def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) -> Preview:
@@ -242,6 +274,16 @@ def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, imag
         with Stage("timing the network at this size", slow_only=True):
             seconds = estimate_seconds(recipe, images)
     note(describe_larger_sizes(recipe, side, seconds=seconds))
+
+
+def _note_cost(options: PretrainOptions, recipe: Recipe, images: int, launch: LaunchOptions) -> None:
+    """Says what a run from initial weights costs on a CPU, unless the user has chosen the views' size."""
+    if options.image_size is not None or launch.device != "cpu" or launch.world_size > 1:
+        return
+    with Stage("timing the network at this size", slow_only=True):
+        seconds = estimate_seconds(recipe, images)
+    if seconds is not None:
+        note(describe_smaller_size(recipe, seconds))
 
 
 def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> None:
@@ -277,6 +319,7 @@ def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> N
 def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, launch: LaunchOptions) -> None:
     """Checks what the method, these images and this machine can do; raises ValueError if they cannot do it."""
     method = build_without_memory(recipe)
+    check_view_sizes(recipe, method)
     check_batch(recipe, images=len(source.pretraining), data=source.name, world_size=launch.world_size)
     at_once = recipe.micro_batch_size or recipe.batch_size // launch.world_size
     check_memory(recipe, method, images=at_once, memory=device_memory(launch.device))
