@@ -8,8 +8,10 @@ from tests.encoder_files import used, written
 from tests.training.test_backbones import FAMILIES, last, options, prepared, toy
 
 from command import run_command
+from infomax.evaluation.run import evaluate
 from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import define_sweep
+from infomax.experiments.sweep_results import collect_results
 from infomax.models.encoders import build_encoder, fingerprint, initial_encoder, load_encoder, untrained_encoder
 from infomax.models.pretrained import open_encoder
 from infomax.planning.plan import plan
@@ -18,7 +20,7 @@ from infomax.recipes.registry import METHODS
 from infomax.runs.run_folder import Run
 from infomax.runtime.options import pick
 from infomax.training import loop
-from infomax.training.initial import weights_to_start_from
+from infomax.training.initial import read_initial_weights
 from infomax.training.prepare import prepare_run
 from infomax.training.pretrain import pretrain
 from interrupted_runs import LAUNCH, differing, train_until
@@ -52,7 +54,7 @@ def test_a_run_starts_from_the_weights_with_their_architecture_and_preprocessing
     given = open_encoder(files[family])
     run = prepared(tmp_path / "run", toy, init=files[family], quiet=False)
     recipe, preprocessing = run.recipe, given.preprocessing
-    assert equal(weights_to_start_from(run), weights_of(given))
+    assert equal(read_initial_weights(run), weights_of(given))
     assert recipe.encoder.init == files[family]
     assert recipe.encoder.init_fingerprint == fingerprint(given)
     assert recipe.encoder.backbone == given.settings.backbone
@@ -60,7 +62,7 @@ def test_a_run_starts_from_the_weights_with_their_architecture_and_preprocessing
     resize = round(preprocessing.resize * 32 / preprocessing.size)
     assert recipe.preprocessing == replace(preprocessing, size=32, resize=resize)
     assert f"starts from {files[family]} ({given.settings.backbone}, {fingerprint(given)})" in capsys.readouterr().err
-    method = build_method(recipe, weights_to_start_from(run))
+    method = build_method(recipe, read_initial_weights(run))
     assert equal(weights_of(method.encoder), weights_of(given))
     assert equal(weights_of(method.eval_encoder), weights_of(given))  # the teacher, a copy
 
@@ -104,12 +106,12 @@ def test_a_run_goes_on_without_the_weights_that_it_was_given(toy, tmp_path):
 def test_a_run_can_start_from_a_run(toy, tmp_path):
     first = pretrain(**vars(options(tmp_path / "first", toy, epochs=1)))
     second = prepared(tmp_path / "second", toy, init=str(first.path), image_size=None, method="carl")
-    assert equal(weights_to_start_from(second), weights_of(load_encoder(first)))
+    assert equal(read_initial_weights(second), weights_of(load_encoder(first)))
     assert second.recipe.encoder.architecture() == first.recipe.encoder.architecture()
     assert second.recipe.views.global_crops[0].size == 32
     assert second.recipe.preprocessing == first.recipe.preprocessing
     again = pretrain(**vars(options(first.path, toy, init=str(first.path), overwrite=True, epochs=1)))  # on itself
-    assert not equal(weights_to_start_from(again), weights_of(load_encoder(again)))
+    assert not equal(read_initial_weights(again), weights_of(load_encoder(again)))
 
 
 def test_pooling_may_differ_from_that_of_the_initial_weights(toy, tmp_path, files):
@@ -192,3 +194,44 @@ def test_a_run_that_lost_its_initial_weights_says_so(toy, tmp_path, files):
     (run.path / "initial.safetensors").unlink()
     with pytest.raises(ValueError, match=r"there is no file .*initial.safetensors"):
         loop.train(run, LAUNCH)
+
+
+def test_every_score_stands_beside_that_of_the_initial_encoder(toy, tmp_path, files, capsys):
+    run = pretrain(**vars(options(tmp_path / "run", toy, "carl", init=files["ResNet"], epochs=1, quiet=False)))
+    rows = list(evaluate("knn", run, no_cache=True, quiet=True, workers=0))
+    names = ["trained encoder", "initial encoder", "untrained encoder", "raw pixels"]
+    assert [row.representation for row in rows] == names
+    given = open_encoder(files["ResNet"])
+    given.preprocessing = run.recipe.preprocessing
+    assert rows[1].encoder == fingerprint(given)
+    last_row = run.read_rows("metrics.jsonl")[-1]
+    assert last_row["initial_knn_top1"] == pytest.approx(rows[1].top1)
+    trained = next(row["knn_top1"] for row in reversed(run.read_rows("metrics.jsonl")) if "knn_top1" in row)
+    words = [f"{100 * x:.1f} %" for x in (trained, last_row["initial_knn_top1"], last_row["untrained_knn_top1"])]
+    line = f"k-NN {words[0]} (initial encoder {words[1]}, untrained {words[2]})"
+    assert line in capsys.readouterr().err
+
+
+def test_a_finished_run_without_its_initial_weights_is_finished_all_the_same(toy, tmp_path, files, capsys):
+    run = prepared(tmp_path / "run", toy, "carl", init=files["ResNet"])
+    train_until(run, 1)
+    (run.path / "initial.safetensors").unlink()
+    loop.train(run, LAUNCH)
+    assert run.finished
+    assert "not compared with its initial encoder: there is no file" in capsys.readouterr().err
+
+
+def test_a_sweep_has_a_line_for_the_initial_encoder(toy, tmp_path, files):
+    words = {"init": files["ResNet"], "data": toy, "image_size": 32, "epochs": 1, "batch_size": 8, "device": "cpu"}
+    chosen = {"what": ("carl/small",), "out": tmp_path / "s", "evaluate": ("knn",), "seeds": 2, **words}
+    defined = define_sweep(pick(SweepOptions, chosen))
+    commands = [argv for run in defined.runs for argv in run.remaining if argv[0] == "evaluate"]
+    assert ["--no-baselines" in argv for argv in commands] == [False, True]  # it is the same for all seeds
+    run = prepare_run(defined.runs[0].options)
+    run.lock.release()
+    loop.train(run.run, LAUNCH)
+    rows = list(evaluate("knn", run.run, no_cache=True, quiet=True, workers=0))
+    result = collect_results(define_sweep(pick(SweepOptions, chosen)))
+    assert (result.cells[0].line, result.cells[0].scores) == ("initial encoder", (100 * rows[1].top1,))
+    assert result.cells[1].scores == (100 * rows[0].top1,)
+    assert "initial encoder  " in result.table().text()

@@ -51,7 +51,8 @@ class BaselineOptions:
     """A frozen dataclass that says whether an encoder is compared with its baselines."""
 
     no_baselines: bool = False
-    """Evaluate the encoder alone, without its baselines: the untrained encoder and the raw pixels."""
+    """Evaluate the encoder alone, without its baselines: the initial encoder of a run with --init, the untrained
+    encoder and the raw pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Representations of images: that of an encoder, and its baselines, the untrained encoder and the raw pixels."""
+"""Representations of images: that of an encoder, and its baselines, as the untrained encoder and the raw pixels."""
 
 import hashlib
 import time
@@ -23,7 +23,7 @@ from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.result_row import ResultRow
 from infomax.features.cache import Encode, FeatureSpecification, cached_features
 from infomax.features.extraction import encode_batches, pixel_batches, recalibrate_batch_norm
-from infomax.models.encoders import Encoder, fingerprint, untrained_encoder
+from infomax.models.encoders import Encoder, fingerprint, initial_encoder, untrained_encoder
 from infomax.models.pretrained import open_encoder
 
 RECALIBRATION_IMAGES = 10_000
@@ -115,7 +115,9 @@ def _cached(
 def baselines(
     encoder: str | PathLike[str], trained: Representation, part: LabelledImages, evaluation: EvaluationOptions
 ) -> list[Representation]:
-    """Returns what an encoder must beat: the untrained encoder, if the encoder is a run's, and the raw pixels.
+    """Returns what an encoder must beat: the encoder that its run started from, untrained ones, and the raw pixels.
+
+    Only the encoder of a run is known untrained, and only a run with initial weights has an initial encoder.
 
     Args:
         encoder: Name of the encoder.
@@ -150,6 +152,8 @@ def baselines(
         name = "untrained encoder"
         features = _cached(name, encode, identity, preprocessing, evaluation)
         representations.insert(0, Representation(name, identity, features))
+        if (initial := initial_encoder(encoder)) is not None:
+            representations.insert(0, _of_encoder("initial encoder", initial, preprocessing, evaluation))
     return representations
 
 

@@ -81,7 +81,8 @@ def evaluate(
         workers: Processes that decode image files. Default: one a core, at most 8.
         feature_precision: Bits of each value of a feature; 16 takes half the memory and disk.
         no_cache: Neither keep features on disk nor use those that are there.
-        no_baselines: Evaluate the encoder alone, without its baselines: the untrained encoder and the raw pixels.
+        no_baselines: Evaluate the encoder alone, without its baselines: the initial encoder of a run with --init, the
+            untrained encoder and the raw pixels.
         quiet: Show no progress bars.
         options: The protocol's own options by name, as ``k=(1, 20)``; ``infomax evaluate PROTOCOL --help`` lists them.
 

@@ -78,9 +78,10 @@ class Evaluation:
         places: list[dict[str, Any]] = [{**parts, "data": name} for name in data]
         return {evaluation_hash(self.options, DataLocation(**place), precision) for place in places}
 
-    def argv(self, run_folder: Path) -> list[str]:
-        """Returns the words of the command that evaluates a run."""
-        baselines = to_argv(BaselineOptions(no_baselines=True)) if self.protocol.baselines else []
+    def argv(self, run_folder: Path, *, with_baselines: bool = False) -> list[str]:
+        """Returns the words of the command that evaluates a run, and its baselines too if they are wanted."""
+        without = self.protocol.baselines and not with_baselines
+        baselines = to_argv(BaselineOptions(no_baselines=True)) if without else []
         parts = (self.compute, self.data, self.options)
         return [
             "evaluate",

@@ -118,18 +118,38 @@ class SweepRun:
     def remaining(self) -> list[list[str]]:
         """Returns the words of each command that has not been carried out."""
         training = [] if self.trained else [self.training_argv]
-        return training + [e.argv(self.folder) for e in self.evaluations if self.result(e) is None]
+        left = [evaluation for evaluation in self.evaluations if self.result(evaluation) is None]
+        return training + [e.argv(self.folder, with_baselines=self.measures_initial_encoder) for e in left]
+
+    @property
+    def measures_initial_encoder(self) -> bool:
+        """Returns whether the initial encoder is evaluated with this run, as with the first seed of each recipe."""
+        return self.seed == 0 and self.specification.recipe.encoder.init is not None
+
+    def initial_result(self, evaluation: Evaluation) -> ResultRow | None:
+        """Returns the last result of the encoder that the run started from; None if there is none."""
+        if not self.measures_initial_encoder or not (self.folder / "config.json").is_file():
+            return None
+        run = Run(self.folder)
+        hashes = evaluation.hashes(run)
+        matching = [row for row in self._rows(run, evaluation) if row.evaluation in hashes]
+        return next((row for row in reversed(matching) if row.representation == "initial encoder"), None)
 
     def result(self, evaluation: Evaluation) -> ResultRow | None:
         """Returns the last result of the trained encoder by this evaluation; None if there is none yet."""
         if evaluation not in self.evaluations or not self.trained:
             return None
         run = Run(self.folder)
-        file, steps, hashes = run.path / "results.jsonl", run.trained_steps, evaluation.hashes(run)
-        protocols = [row.protocol for row in evaluation.protocol.rows]  # rows of others may be of another version
-        rows = read_results(file, protocols=protocols) if file.is_file() else []
+        steps, hashes = run.trained_steps, evaluation.hashes(run)
+        rows = self._rows(run, evaluation)
         matching = [row for row in rows if row.evaluation in hashes and row.trained_steps == steps]
         return matching[-1] if matching else None
+
+    def _rows(self, run: Run, evaluation: Evaluation) -> Sequence[ResultRow]:
+        """Returns all results of the evaluation's protocol in the run folder."""
+        file = run.path / "results.jsonl"
+        protocols = [row.protocol for row in evaluation.protocol.rows]  # rows of others may be of another version
+        return read_results(file, protocols=protocols) if file.is_file() else []
 
 
 @dataclass(frozen=True)

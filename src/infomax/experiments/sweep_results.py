@@ -18,6 +18,9 @@ from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runtime.figure_style import default_style
 from infomax.runtime.options import option_names
 
+INITIAL = "initial encoder"
+"""Name of the line with the scores of the encoder that the runs of a sweep started from."""
+
 
 @dataclass(frozen=True)
 class SweepCell:
@@ -90,7 +93,8 @@ class SweepResult:
             if any(cell.paper is not None for cell in cells.values()):
                 lines.append([f"{line}: paper", *(cells[c].theirs if c in cells else EMPTY for c in columns)])
             count = self._count_seeds([len(cell.scores) for cell in cells.values() if cell.scores])
-            lines.append([f"{line}: ours, {count}", *(cells[c].ours if c in cells else EMPTY for c in columns)])
+            words = line if line == INITIAL else f"{line}: ours, {count}"
+            lines.append([words, *(cells[c].ours if c in cells else EMPTY for c in columns)])
         notes = [f"ours: with {' '.join(self.changes)}"] if self.changes else []
         return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=self.title, notes=notes)
 
@@ -230,7 +234,24 @@ def _cells_of_variants(sweep: Sweep) -> list[SweepCell]:
             number = (main.value, main.deviation) if main and _measures(evaluation, main.column) else (None, None)
             cell = SweepCell(variant.label, f"{evaluation.words}, {label}", *scores, *number)
             cells.append(_with_varied_value(cell, variant))
-    return cells
+    return [*_cells_of_initial_encoder(sweep, cells), *cells]
+
+
+def _cells_of_initial_encoder(sweep: Sweep, cells: Sequence[SweepCell]) -> list[SweepCell]:
+    """Returns a cell for each evaluation of the encoder that all runs started from; none if its runs had none.
+
+    Curves along a varied number have none, for it has no such number.
+    """
+    if any(cell.position is not None for cell in cells):
+        return []
+    evaluations = [evaluation for evaluation in sweep.evaluations if not evaluation.repetition]
+    initial = []
+    for evaluation in evaluations:
+        rows = [row for run in sweep.runs if (row := run.initial_result(evaluation)) is not None][:1]
+        metric, label = _main_score(rows)
+        if rows:
+            initial.append(SweepCell(INITIAL, f"{evaluation.words}, {label}", _per_cent(rows, metric)))
+    return initial
 
 
 def _main_score(rows: Sequence[ResultRow]) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
 from infomax.runtime.near_names import missing_path
 
-BASELINES = ("untrained encoder", "raw pixels")
+BASELINES = ("initial encoder", "untrained encoder", "raw pixels")
 """Representations that stand in no published table."""
 MOST_CHANGES = 4
 """Changed settings that a line names; of more it says how many they are."""

@@ -133,13 +133,13 @@ def initial_weights(initial: Encoder, recipe: Recipe) -> dict[str, Tensor]:
     return weights
 
 
-def weights_to_start_from(run: Run) -> dict[str, Tensor] | None:
-    """Returns the initial weights that a run folder keeps; None if the run starts from random weights.
+def read_initial_weights(run: Run) -> dict[str, Tensor]:
+    """Returns the initial weights that a run folder keeps; there are some if its recipe has ``encoder.init``.
 
     Raises:
         ValueError: if the file is missing or damaged.
     """
-    return None if run.recipe.encoder.init is None else read_tensors(run.path / INITIAL_FILE)
+    return read_tensors(run.path / INITIAL_FILE)
 
 
 def describe_initial(recipe: Recipe, preprocessing_size: int) -> str:

@@ -21,7 +21,8 @@ from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch, load_kernels
 from infomax.data.splits import Source, preview_images
 from infomax.data.streams import Stream
-from infomax.models.encoders import save_encoder
+from infomax.models.encoders import build_encoder, save_encoder
+from infomax.models.state_dicts import load_all_weights
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, rank, world_size
@@ -35,9 +36,9 @@ from infomax.runtime.stages import Stage
 from infomax.runtime.text import note
 from infomax.training.collapse import COLLAPSED, describe_collapse
 from infomax.training.engine import Engine, Step
-from infomax.training.initial import weights_to_start_from
+from infomax.training.initial import read_initial_weights
 from infomax.training.metrics_log import MetricsLog
-from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
+from infomax.training.online_evaluation import OnlineEvaluation, describe_gain, online_evaluation
 from infomax.training.options import LaunchOptions
 from infomax.training.replay import capture
 from infomax.training.rescue import FolderGoneError, check_folder, rescue_folder, save_elsewhere
@@ -164,7 +165,7 @@ class TrainingLoop:
         made_by_kernels = device.type == "cpu" and recipe.precision != "64"
         load_kernels(recipe.views, cut=not isinstance(self.images, ArrayImages), make=made_by_kernels)
         newest = broadcast_from_rank0(lambda: checkpoint_to_resume(run))
-        initial = weights_to_start_from(run) if newest is None else None
+        initial = read_initial_weights(run) if newest is None and recipe.encoder.init is not None else None
         compiled = launch.compile
         self.engine = Engine(
             recipe, steps_per_epoch=steps, device=device, compiled=compiled, stages=run.stages, initial=initial
@@ -216,6 +217,7 @@ class TrainingLoop:
             if self.engine.steps_done > self.saved_step:
                 self.check_collapse()
                 self.save()
+                self.score_references()
             elif rank() == 0:  # the run was finished before; its encoder's file may be of an earlier step
                 self.save_encoder()
         except Exception as error:
@@ -338,6 +340,24 @@ class TrainingLoop:
                 self.log.record({"step": engine.steps_done, "epoch": epoch, **accuracies})
                 self.check_collapse()
                 self.log.begin_interval()
+
+    def score_references(self) -> None:
+        """Says at the end of a run with initial weights and labels how much better the encoder has become."""
+        if self.online is None or self.recipe.encoder.init is None or self.engine.steps_done < self.engine.total_steps:
+            return
+        initial = build_encoder(**self.recipe.encoder.architecture(), seed=self.recipe.seed)
+        try:
+            load_all_weights(initial.backbone, read_initial_weights(self.run), str(self.run.path))
+        except ValueError as error:  # the training is done, and goes without the comparison
+            self.say(f"not compared with its initial encoder: {error}")
+            return
+        with Stage("scoring the initial and the untrained encoder", slow_only=True):
+            scores = self.online.score_references(initial)
+        if self.log is not None:
+            epoch = self.recipe.epochs - 1
+            self.log.record({"step": self.engine.steps_done, "epoch": epoch, **scores})
+            if "knn_top1" in self.log.row and not self.launch.quiet:
+                self.say(describe_gain(self.log.row))
 
     def check_collapse(self) -> None:
         """Says, and keeps in the metrics, if the encoder now maps all images to the same vector; on the first rank."""

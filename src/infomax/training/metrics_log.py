@@ -23,6 +23,7 @@ ACCURACIES = {"knn_top1": "k-NN", "linear_top1": "linear"}
 NOT_IN_BAR = (
     *("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm", "linear_top5"),
     *("linear_test_images", "linear_labelled_images", "linear_classes", "linear_first_step", "loss", *ACCURACIES),
+    *("initial_knn_top1", "untrained_knn_top1"),
 )
 
 

@@ -4,7 +4,7 @@ Neither changes the training: the probe learns from features that a step compute
 numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,16 @@ from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.probes import LinearProbes, Probe
 from infomax.evaluation.protocols.online_linear import LEARNING_RATE
 from infomax.evaluation.scores import hits, top_k
-from infomax.features.extraction import extract_features
+from infomax.features.extraction import extract_features, recalibrate_batch_norm
 from infomax.methods.base import Progress
-from infomax.models.encoders import Encoder
+from infomax.models.encoders import Encoder, build_encoder
 from infomax.nn.schedules import cosine
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import gather, rank, world_size
 
 MAX_KNN_BANK, MAX_QUERIES = 10_000, 2_000  # images
 EVALUATIONS = 10  # during a run, at most
+RECALIBRATION_IMAGES = 1_000  # that set the BatchNorm statistics of an untrained encoder
 CHUNK = 8192  # images that are classified at once
 
 
@@ -176,6 +177,27 @@ class OnlineEvaluation:
                 }
         return scores
 
+    def score_references(self, initial: Encoder) -> dict[str, float]:
+        """Returns the k-NN accuracies, from 0 to 1, of the encoder that a run started from, and of an untrained one.
+
+        Both classify the same images as the trained encoder. The untrained one has the statistics of some images in its
+        BatchNorm layers.
+
+        Args:
+            initial: The encoder with the initial weights.
+        """
+        settings, preprocessing = self.recipe.encoder.architecture(), self.recipe.preprocessing
+        sample = self.bank.subsample(RECALIBRATION_IMAGES)
+        untrained = build_encoder(**settings, seed=self.recipe.seed)
+        recalibrate_batch_norm(untrained, sample, preprocessing, device=self.device, workers=self.workers)
+        return {"initial_knn_top1": self._knn(initial), "untrained_knn_top1": self._knn(untrained)}
+
+    def _knn(self, encoder: Encoder) -> float:
+        """Returns the k-NN accuracy of an encoder on the queries."""
+        bank, queries = self._features(encoder, self.bank), self._features(encoder, self.queries)
+        votes = knn_scores(bank, torch.from_numpy(self.bank.labels), queries, classes=len(self.bank.images.classes))
+        return top_k(votes, torch.from_numpy(self.queries.labels))
+
     def _features(self, encoder: Encoder, labelled: LabelledImages) -> Tensor:
         index, kept = labelled.index, self.kept.get(id(labelled))
         preprocessing = self.recipe.preprocessing
@@ -207,6 +229,18 @@ class OnlineEvaluation:
             return True
         self.probe.first_step = step
         return False
+
+
+def describe_gain(scores: Mapping[str, float]) -> str:
+    """Returns one line that compares a run's last k-NN accuracy with those of its references.
+
+    Args:
+        scores: Accuracies by name, from 0 to 1, as :class:`OnlineEvaluation` returns them.
+    """
+    trained, initial, untrained = (
+        f"{100 * scores[name]:.1f} %" for name in ("knn_top1", "initial_knn_top1", "untrained_knn_top1")
+    )
+    return f"k-NN {trained} (initial encoder {initial}, untrained {untrained})"
 
 
 def online_evaluation(
