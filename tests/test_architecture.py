@@ -18,6 +18,7 @@ PACKAGES = [
     "cli",
     "experiments",
     "exporting",
+    "embeddings",
     "reporting",
     "planning",
     "training",

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from infomax.evaluation.embedding import embed as embed
+    from infomax.embeddings.embed import embed as embed
     from infomax.evaluation.run import evaluate as evaluate
     from infomax.experiments.sweep_runner import sweep as sweep
     from infomax.exporting.export import export as export
@@ -27,7 +27,7 @@ __all__ = ["Encoder", "Run", "embed", "evaluate", "export", "load", "plan", "pre
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
-    "embed": ("evaluation.embedding", "embed"),
+    "embed": ("embeddings.embed", "embed"),
     "evaluate": ("evaluation.run", "evaluate"),
     "export": ("exporting.export", "export"),
     "load": ("models.encoders", "load_encoder"),

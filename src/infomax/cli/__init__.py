@@ -17,8 +17,8 @@ from typing import Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from infomax.cli import evaluate, experiments, export, train
-from infomax.cli.words import check_words
+from infomax.cli import embeddings, evaluate, experiments, export, train
+from infomax.cli.words import check_words, lengthen_options
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.checks import choose
 from infomax.runtime.doors import command_door
@@ -31,7 +31,15 @@ from infomax.runtime.text import end_begun_line, escape_lines, note, show
 from infomax.runtime.threads import set_thread_variables
 
 BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
-AFTER_EVALUATE = (evaluate.REPORT, export.EXPORT, train.REPLAY)
+AFTER_EVALUATE = (
+    evaluate.REPORT,
+    embeddings.EMBED,
+    embeddings.SEARCH,
+    embeddings.DUPLICATES,
+    embeddings.CLUSTERS,
+    export.EXPORT,
+    train.REPLAY,
+)
 COMMANDS = {command.name: command for command in (*BEFORE_EVALUATE, *AFTER_EVALUATE)}
 """All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol."""
 _DEFAULT_FORMAT = warnings.formatwarning
@@ -59,7 +67,9 @@ def main() -> None:
         if words[:1] == [COMPLETION]:
             words = ["--tyro-print-completion", choose(COMPLETION, "".join(words[1:]), SHELLS)]
         else:
-            check_words(words, command_options(), tuple(PROTOCOLS))
+            options = command_options()
+            words = lengthen_options(words, options)
+            check_words(words, options, tuple(PROTOCOLS))
     except ValueError as error:
         _fail(str(error), code=2)
     parsed = parse_words(words)

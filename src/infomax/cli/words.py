@@ -18,6 +18,10 @@ SYNONYMS_OF_COMMANDS = {
     "sweep": "grid search hyper tune multirun",
     "demo": "example quickstart tutorial",
     "export": "convert save onnx push upload",
+    "embed": "features extract encode embedding embeddings predict infer",
+    "search": "query retrieve similar neighbours neighbors nearest",
+    "duplicates": "dedup dedupe deduplicate near-duplicates",
+    "clusters": "cluster kmeans group",
 }
 """Other names of commands that are usual in the field."""
 NO_ACCUMULATION = (
@@ -25,6 +29,17 @@ NO_ACCUMULATION = (
     "another loss; --micro-batch-size N takes --batch-size images through the device N at a time, with the exact "
     "gradient"
 )
+
+
+def lengthen_options(words: Sequence[str], commands: Mapping[str, Sequence[OptionField]]) -> list[str]:
+    """Returns the words of a command with two dashes for one before options of a single letter, as ``-k``.
+
+    Args:
+        words: The words after ``infomax``.
+        commands: The options of each command.
+    """
+    letters = {field.word for fields in commands.values() for field in fields if len(field.word) == len("--k")}
+    return [f"-{word}" if f"-{word}" in letters else word for word in words]
 
 
 def check_words(words: Sequence[str], commands: Mapping[str, Sequence[OptionField]], protocols: Sequence[str]) -> None:

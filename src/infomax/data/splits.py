@@ -62,6 +62,32 @@ def preview_images(source: Source) -> Images:
     return images if isinstance(images, Images) else images.preview
 
 
+def all_images(source: Source) -> tuple[dict[str, Images], list[str]]:
+    """Returns the images of a data set, those to train on first and then those to test on, and a name for each.
+
+    Args:
+        source: The data set.
+
+    Returns:
+        The images of each split, by the split's name; and the names of all images in the same order.
+
+    Raises:
+        ValueError: if it is a stream.
+    """
+    if isinstance(source.train, Stream):
+        raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
+    splits = {source.train_split or "train": source.train}
+    if source.test is not None:
+        splits[source.test_split or "test"] = source.test
+    numbered = len(splits) > 1 and source.train.name(0).isdecimal()  # both count from 0: names need the split
+    names = [
+        f"{split}/{images.name(i)}" if numbered else images.name(i)
+        for split, images in splits.items()
+        for i in range(len(images))
+    ]
+    return splits, names
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """A frozen dataclass that holds some images of a data set, by their indices, and their labels."""

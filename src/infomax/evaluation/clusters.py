@@ -71,13 +71,13 @@ def default_clusters(images: int) -> int:
 
 
 def cluster_lists(
-    features: Float[Tensor, "n d"], names: Sequence[str], *, clusters: int, seed: int = 0
+    features: Float[Tensor, "n d"], names: Sequence[Any], *, clusters: int, seed: int = 0
 ) -> dict[str, Any]:
     """Clusters the features at unit length by k-means, the best of 10 starts, and lists the images of each cluster.
 
     Args:
         features: Features of the images, one row each.
-        names: A name for each image.
+        names: A name or a number for each image.
         clusters: Number of clusters, at most that of the images.
         seed: Seed of the starts.
 

@@ -78,6 +78,32 @@ def cached_features(
         ValueError: if an image cannot be read, if features are infinite or NaN, or if ranks do not share the folder.
         OSError: if the folder cannot be written, and several ranks need it.
     """
+    parts = cached_feature_parts(encode, specification, images, keep=keep, task=task, quiet=quiet)
+    out, done = torch.empty(0), 0
+    for part in parts:
+        if not done:  # the number of features is first known here
+            out = torch.empty(len(images), part.shape[1], dtype=part.dtype)
+        out[done : done + len(part)] = part
+        done += len(part)
+    return out
+
+
+def cached_feature_parts(
+    encode: Encode,
+    specification: FeatureSpecification,
+    images: Images,
+    *,
+    keep: bool = True,
+    task: str = "features",
+    quiet: bool = True,
+) -> Iterator[Float[Tensor, "m d"]]:
+    """Yields the features of all ``images`` in their order, at most :data:`CHUNK` images at a time.
+
+    So the features of any number of images can be written elsewhere without all of them in memory. With a cache, all of
+    them are in it before the first part is yielded; without one, each part is yielded as soon as it is computed.
+
+    The arguments and the errors are those of :func:`cached_features`.
+    """
     if world_size() > 1 and not keep:
         raise ValueError("--no-cache: several ranks pass features to each other through the cache; leave it out")
     folder = features_folder() / specification_hash(specification)
@@ -85,14 +111,35 @@ def cached_features(
         base_chunks = _chunks(images.base, folder, images.index)
         dtype = specification.dtype
         if base_chunks and broadcast_from_rank0(lambda: all(_is_readable(chunk, dtype) for chunk in base_chunks)):
-            return _concatenate([(chunk.file, chunk.index % CHUNK) for chunk in base_chunks], {}, images)
+            yield from (_load(chunk.file, images)[chunk.index % CHUNK] for chunk in base_chunks)
+            return
     chunks = _chunks(images, folder, np.arange(len(images)))
+    if not keep:
+        with ProgressBar(task, len(images), quiet=quiet) as bar:
+            index = [chunk.index for chunk in chunks]
+            yield from _encode_chunks(encode, images, index, specification.dtype, bar.update)
+        return
+    computed = _compute_missing(encode, specification, images, chunks, task=task, quiet=quiet)
+    for chunk in chunks:
+        yield computed.pop(chunk.file) if chunk.file in computed else _load(chunk.file, images)
+
+
+def _compute_missing(
+    encode: Encode,
+    specification: FeatureSpecification,
+    images: Images,
+    chunks: "list[_Chunk]",
+    *,
+    task: str,
+    quiet: bool,
+) -> dict[Path, Tensor]:
+    """Computes the files of features that are not there, and returns those features that could not be written."""
     # One rank lists the missing files for all, before any rank writes one.
     missing = broadcast_from_rank0(
-        lambda: [i for i, chunk in enumerate(chunks) if not (keep and _is_readable(chunk, specification.dtype))]
+        lambda: [i for i, chunk in enumerate(chunks) if not _is_readable(chunk, specification.dtype)]
     )
     own_chunks = [chunks[i] for i in missing[rank() :: world_size()]]
-    keep = keep and (not own_chunks or _make_folder(folder))
+    is_writable = not own_chunks or _make_folder(features_folder() / specification_hash(specification))
     computed: dict[Path, Tensor] = {}
     total = sum(len(chunk.index) for chunk in own_chunks)
     with ProgressBar(task, total, quiet=quiet or rank() > 0) as bar:
@@ -100,11 +147,11 @@ def cached_features(
             encode, images, [chunk.index for chunk in own_chunks], specification.dtype, bar.update
         )
         for chunk, features in zip(own_chunks, chunk_features, strict=True):
-            keep = keep and _write(chunk.file, features)
-            if not keep:
+            is_writable = is_writable and _write(chunk.file, features)
+            if not is_writable:
                 computed[chunk.file] = features
     barrier()  # the other ranks have now written their files
-    return _concatenate([(chunk.file, slice(None)) for chunk in chunks], computed, images)
+    return computed
 
 
 class _Chunk(NamedTuple):
@@ -182,29 +229,10 @@ def _chunks(images: Images, folder: Path, index: np.ndarray) -> list[_Chunk]:
     return chunks
 
 
-def _concatenate(
-    chunks: list[tuple[Path, np.ndarray | slice]], computed: dict[Path, Tensor], images: Images
-) -> Float[Tensor, "n d"]:
-    """Returns the given rows of all files in one tensor, with at most one file's features in memory beside it.
-
-    Args:
-        chunks: Files, and the rows to take of each.
-        computed: Features that are in memory instead of a file; they are removed from it.
-        images: The images, one for each row of the result.
-    """
-    out, done = torch.empty(0), 0
-    for file, rows in chunks:
-        part = computed.pop(file)[rows] if file in computed else torch.from_numpy(_load(file, images)[rows].copy())
-        if not done:  # the number of features is first known here
-            out = torch.empty(len(images), part.shape[1], dtype=part.dtype)
-        out[done : done + len(part)] = part
-        done += len(part)
-    return out
-
-
-def _load(file: Path, images: Images) -> np.ndarray:
+def _load(file: Path, images: Images) -> Tensor:
+    """Returns the features of a file; their memory is a copy of its own."""
     try:
-        return np.load(file, mmap_mode="r")
+        return torch.from_numpy(np.load(file))
     except (OSError, ValueError) as error:
         raise ValueError(
             f"features of {len(images)} images: {file} cannot be read ({error}); remove it to compute it anew, and "

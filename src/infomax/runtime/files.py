@@ -4,7 +4,8 @@ import os
 import secrets
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,9 +24,20 @@ def cache_folder() -> Path:
 def write_atomic(file: Path, content: bytes) -> None:
     """Writes a file so that at any time it has either its old content or all of the new one.
 
-    The content is first written to a hidden file beside it, forced to the disk, and then moved. The hidden file's name
-    is used once, by no other process, thread or machine, and the file is locked until it is moved:
-    :func:`remove_leftovers` so tells it from one whose process was killed.
+    Raises:
+        OSError: if it could not be written; ``file`` is then as it was.
+    """
+    with open_atomic(file) as out:
+        out.write(content)
+
+
+@contextmanager
+def open_atomic(file: Path) -> Generator[BinaryIO]:
+    """Opens a file to be written in parts; at any time it has either its old content or all of the new one.
+
+    The content is first written to a hidden file beside it, forced to the disk, and then moved when the block ends
+    without an error. The hidden file's name is used once, by no other process, thread or machine, and the file is
+    locked until it is moved: :func:`remove_leftovers` so tells it from one whose process was killed.
 
     Raises:
         OSError: if it could not be written; ``file`` is then as it was.
@@ -34,7 +46,7 @@ def write_atomic(file: Path, content: bytes) -> None:
     partial = Path(out.name)
     try:
         with out:
-            out.write(content)
+            yield out
             out.flush()
             os.fsync(out.fileno())
             partial.replace(file)  # while it is open, and so locked

@@ -87,12 +87,12 @@ def _lists(
     """
     import torch
 
+    from infomax.data.splits import all_images
     from infomax.evaluation.clusters import cluster_lists, default_clusters
-    from infomax.evaluation.embedding import all_images
     from infomax.evaluation.representations import represent
     from infomax.runtime.collectives import rank
 
-    parts, names = all_images(source)
+    splits, names = all_images(source)
     if len(names) < 2:
         raise ValueError(f"--data {source.name} has one image; clusters are made of at least 2")
     clusters = default_clusters(len(names)) if options.clusters is None else options.clusters
@@ -104,7 +104,7 @@ def _lists(
         note(f"{source.name}: {chosen}; they are listed, not compared with classes: {reason}")
     start = time.perf_counter()
     representation = represent(encoder, evaluation)
-    features = torch.cat([representation.features(images, "images") for images in parts])
+    features = torch.cat([representation.features(images, "images") for images in splits.values()])
     fields = cluster_lists(features, names, clusters=clusters, seed=options.seed)
     if rank() == 0 and fields["used_clusters"] < clusters:
         note(f"{fields['used_clusters']} of {clusters} clusters have an image, as many images have the same features")

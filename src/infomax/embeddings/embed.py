@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.data.images import Images
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
-from infomax.data.splits import Source, describe_splits
-from infomax.data.streams import Stream
+from infomax.data.splits import Source, all_images, describe_splits
 from infomax.evaluation.value_range import trained_value_range
 from infomax.features.extraction import extract_features
 from infomax.models.pretrained import open_encoder
@@ -73,32 +71,9 @@ def embed(
             source = location.select(open_given(data, in_order=True))
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
-    parts, names = all_images(source)
+    splits, names = all_images(source)
     features = [
         extract_features(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
-        for images in parts
+        for images in splits.values()
     ]
     return torch.cat(features), names
-
-
-def all_images(source: Source) -> tuple[list[Images], list[str]]:
-    """Returns the images of a data set, those to train on first and then those to test on, and a name for each.
-
-    Args:
-        source: The data set.
-
-    Raises:
-        ValueError: if it is a stream.
-    """
-    if isinstance(source.train, Stream):
-        raise ValueError(f"--data {source.name} is a stream, for training; its images cannot be counted off")
-    splits = {source.train_split or "train": source.train}
-    if source.test is not None:
-        splits[source.test_split or "test"] = source.test
-    numbered = len(splits) > 1 and source.train.name(0).isdecimal()  # both count from 0: names need the split
-    names = [
-        f"{split}/{images.name(i)}" if numbered else images.name(i)
-        for split, images in splits.items()
-        for i in range(len(images))
-    ]
-    return list(splits.values()), names

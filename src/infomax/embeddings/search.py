@@ -1,0 +1,145 @@
+"""Finds the images nearest to a query by the cosine of their features."""
+
+import os
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from infomax.data.sources.location import DataLocation
+from infomax.data.splits import all_images
+from infomax.embeddings.feature_file import FeatureTable, is_feature_file, read_features
+from infomax.features.extraction import extract_features
+from infomax.features.nearest_neighbours import nearest
+from infomax.models.encoders import fingerprint
+from infomax.models.pretrained import open_encoder
+from infomax.runtime.checks import check_count, choose_device
+from infomax.runtime.near_names import nearest as nearest_name
+from infomax.runtime.threads import threads_within_quota
+
+
+@dataclass(frozen=True)
+class Match:
+    """A frozen dataclass that holds an image that was found for a query."""
+
+    query: str
+    """Name of the query."""
+    rank: int
+    """Its place among those that were found, from 1."""
+    name: str
+    """Name of the image that was found."""
+    label: str
+    """The name of its class; empty without labels."""
+    cosine: float
+    """The cosine of the two features, from -1 to 1."""
+    row: int
+    """Its row in the table of features."""
+
+
+@threads_within_quota()
+def search(
+    features: str | PathLike[str] | FeatureTable,
+    query: str | PathLike[str],
+    *,
+    k: int = 12,
+    encoder: str | PathLike[str] | None = None,
+    device: str = "auto",
+) -> list[Match]:
+    """Finds the k images nearest to each query by the cosine of their features; the search is exact.
+
+    Args:
+        features: A file of features that ``infomax embed`` wrote, or its content.
+        query: One image, a folder of images, or anything else that ``--data`` takes; another file of features; or the
+            name of an image among the features, which is then left out of what is found.
+        k: Images to find for each query.
+        encoder: The encoder of the query's features. Default: the one that the features are of, by the name by which it
+            was opened.
+        device: Kind of device for the query's features; ``auto`` takes the GPU if there is one.
+
+    Returns:
+        The matches of the first query from the highest cosine to the lowest, then those of the next one.
+
+    Raises:
+        ValueError: if there is no such file or query, or the query's features are of another encoder.
+
+    Example:
+        >>> import infomax
+        >>> matches = infomax.search("features.parquet", "cat.jpg", k=3)  # doctest: +SKIP
+        >>> matches[0].name, round(matches[0].cosine, 2)  # doctest: +SKIP
+        ('cats/17.jpg', 0.93)
+    """
+    check_count("--k", k, low=1)
+    table = features if isinstance(features, FeatureTable) else read_features(Path(features))
+    queries = _open_queries(table, os.fspath(query), encoder, device)
+    bank = torch.from_numpy(
+        np.require(table.features, requirements=["C", "W"])
+    )  # torch warns of memory that is read-only
+    cosines, rows = nearest(bank, queries.features, k + (queries.own_rows is not None))
+    matches = []
+    for i, name in enumerate(queries.names):
+        pairs = list(zip(cosines[i].tolist(), rows[i].tolist(), strict=True))
+        if queries.own_rows is not None:
+            pairs = [pair for pair in pairs if pair[1] != queries.own_rows[i]]
+        for place, (cosine, row) in enumerate(pairs[:k], start=1):
+            label = "" if table.labels is None else table.labels[row]
+            matches.append(Match(name, place, table.names[row], label, cosine, row))
+    return matches
+
+
+@dataclass(frozen=True)
+class _Queries:
+    """A frozen dataclass that holds the features of queries."""
+
+    names: list[str]
+    features: Float[Tensor, "m d"]
+    own_rows: Int[np.ndarray, " m"] | None = None
+    """Their rows in the table itself, if they are images of it."""
+
+
+def _open_queries(table: FeatureTable, query: str, encoder: str | PathLike[str] | None, device: str) -> _Queries:
+    """Returns the features of what a query names."""
+    if Path(query).is_file() and is_feature_file(Path(query)):
+        other = read_features(Path(query))
+        if other.origin.encoder_hash != table.origin.encoder_hash:
+            own, wanted = (f"{x.origin.encoder} ({x.origin.encoder_hash})" for x in (other, table))
+            raise ValueError(f"--query {query} has features of {own}, but those that are searched are of {wanted}")
+        return _Queries(list(other.names), torch.from_numpy(np.require(other.features, requirements=["C", "W"])))
+    if not os.path.exists(query):
+        named = [row for row, name in enumerate(table.names) if name == query]
+        if named:
+            features = torch.from_numpy(np.array(table.features[named[:1]]))
+            return _Queries([query], features, np.array(named[:1]))
+        if os.sep in query or "." in query:
+            near = nearest_name(query, table.names)
+            hint = f"; did you mean {near}?" if near is not None else ""
+            raise ValueError(f"--query {query} is no file here, and no name of an image among the features{hint}")
+    return _embed_queries(table, query, table.origin.encoder if encoder is None else os.fspath(encoder), device)
+
+
+def _embed_queries(table: FeatureTable, query: str, encoder: str, device: str) -> _Queries:
+    """Returns the features of images, computed by the encoder that the table's features are of."""
+    try:
+        network = open_encoder(encoder)
+    except ValueError as error:
+        raise ValueError(f"{error}; --encoder says where the encoder of the features is now") from error
+    if (identity := fingerprint(network)) != table.origin.encoder_hash:
+        raise ValueError(
+            f"--encoder {encoder} has other weights ({identity}) than the encoder that the features are of "
+            f"({table.origin.encoder_hash}); name that one, or let infomax embed write the features anew"
+        )
+    conditions = {key: table.origin.data[key] for key in ("value_range", "max_megapixels") if key in table.origin.data}
+    options: dict[str, Any] = {"data": query, **conditions}
+    try:
+        splits, names = all_images(DataLocation(**options).open())
+    except ValueError as error:
+        raise ValueError(str(error).replace("--data", "--query")) from error
+    parts = [
+        extract_features(network, images, np.arange(len(images)), network.preprocessing, device=choose_device(device))
+        for images in splits.values()
+    ]
+    return _Queries(names, torch.cat(parts))

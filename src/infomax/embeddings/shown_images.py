@@ -1,0 +1,93 @@
+"""Finds the images that features are of, to show them and to tell their sizes."""
+
+import bisect
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from infomax.data.images import FileImages, Images, Subset
+from infomax.data.sources.location import DataLocation
+from infomax.data.splits import all_images
+from infomax.embeddings.feature_file import FeatureTable
+from infomax.reporting.page import SIDE, Thumbnail, make_thumbnail
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """A frozen dataclass that holds the size of an image."""
+
+    width: int
+    height: int
+    bytes: int | None
+    """Size of its file; None if it has none of its own."""
+
+    def describe(self) -> str:
+        """Returns the size in words, as ``640 x 480, 81 kB``."""
+        pixels = f"{self.width} x {self.height}"
+        return pixels if self.bytes is None else f"{pixels}, {self.bytes / 1000:,.0f} kB"
+
+
+class ShownImages:
+    """The images that a table of features is of.
+
+    Args:
+        table: The features, whose rows are in the order of the images.
+        data: The images, if they are elsewhere now; None takes where they were.
+
+    Raises:
+        ValueError: if the images are not there, or are others.
+    """
+
+    def __init__(self, table: FeatureTable, data: str | None = None):
+        parts: dict[str, Any] = {**table.origin.data, **({} if data is None else {"data": data})}
+        try:
+            splits, names = all_images(DataLocation(**parts).open())
+        except ValueError as error:
+            raise ValueError(f"{error}; --data says where the images that the features are of are now") from error
+        self._splits: list[Images] = list(splits.values())
+        self._starts = [0, *itertools.accumulate(map(len, self._splits))]
+        if len(names) != len(table.names) or any(a != b for a, b in zip(names, table.names, strict=True)):
+            differing = next((b for a, b in zip(names, table.names, strict=False) if a != b), None)
+            found = f"{len(names)} images" if differing is None else f"images without {differing} in its place"
+            raise ValueError(
+                f"--data {parts['data']} has {found}, but the features are of {len(table.names)}; infomax embed writes "
+                "them anew"
+            )
+
+    def thumbnail(self, row: int, caption: str, *details: str, mark: str = "") -> Thumbnail:
+        """Returns a thumbnail of an image; one that cannot be decoded is a grey square, and its details say so."""
+        images, index = self._find(row)
+        try:
+            jpeg = make_thumbnail(images.open(index, _smallest_divisor))
+        except ValueError:
+            jpeg, details = make_thumbnail(Image.new("RGB", (SIDE, SIDE), "grey")), (*details, "cannot be read")
+        return Thumbnail(jpeg, caption, details, mark)
+
+    def size(self, row: int) -> ImageSize:
+        """Returns the size of an image; 0 by 0 pixels if its file cannot be read."""
+        images, index = self._find(row)
+        while isinstance(images, Subset):
+            images, index = images.base, int(images.index[index])
+        if not isinstance(images, FileImages):
+            height, width = np.asarray(images.open(index)).shape[:2]
+            return ImageSize(width, height, None)
+        path = Path(images.root) / images.files[index]
+        try:
+            with Image.open(path) as opened:
+                return ImageSize(*opened.size, path.stat().st_size)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            return ImageSize(0, 0, 0)
+
+    def _find(self, row: int) -> tuple[Images, int]:
+        """Returns the split that a row belongs to, and the image's index there."""
+        split = bisect.bisect_right(self._starts, row) - 1
+        return self._splits[split], row - self._starts[split]
+
+
+def _smallest_divisor(width: int, height: int) -> int:
+    """Returns by what the sides of a JPEG may be divided so that a thumbnail still has fewer pixels."""
+    return max(divisor for divisor in (1, 2, 4, 8) if divisor == 1 or max(width, height) // divisor >= 2 * SIDE)

@@ -1,0 +1,168 @@
+"""Writes the features of a data set to a file: what the command ``infomax embed`` does."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from infomax.data.images import Images
+from infomax.data.sources.location import DataLocation
+from infomax.data.splits import all_images, describe_splits
+from infomax.embeddings.feature_file import FeatureOrigin, write_features
+from infomax.embeddings.options import EmbedOptions
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.value_range import trained_value_range
+from infomax.features.cache import FeatureSpecification, cached_feature_parts
+from infomax.features.extraction import encode_batches
+from infomax.models.encoders import Encoder, fingerprint
+from infomax.models.pretrained import open_encoder
+from infomax.runs.run_folder import Run
+from infomax.runtime.collectives import rank, world_size
+from infomax.runtime.options import pick
+from infomax.runtime.progress import format_rate
+from infomax.runtime.text import show
+from infomax.runtime.threads import threads_within_quota
+
+
+@threads_within_quota()
+def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions) -> str:
+    """Computes the features of all images of a data set, and writes them to a file.
+
+    Features go through the cache of features on disk, as those of ``infomax evaluate`` do: after an interruption the
+    same command computes only what is missing, several ranks share the work, and memory does not grow with the number
+    of images.
+
+    Args:
+        options: The encoder, the images and the file.
+        evaluation: Device, workers and cache, as this rank has them.
+
+    Returns:
+        A line on what was written.
+
+    Raises:
+        ValueError: if there is no such encoder or data set, an image cannot be read, or the file cannot be written.
+    """
+    location = _location(options)
+    source = location.open(download=options.download)
+    if rank() == 0:
+        for line in describe_splits(source, to_train=True, notes_alone=True):
+            show(line, file=sys.stderr)
+    splits, names = all_images(source)
+    if options.out.resolve() in {(folder / name).resolve() for folder in source.folders for name in names}:
+        raise ValueError(f"--out {options.out} is one of the images of --data {source.name}")
+    network = open_encoder(options.encoder)
+    computation = _Computation(network, evaluation)
+    parts = computation.parts(list(splits.values()))
+
+    def origin(dimension: int) -> FeatureOrigin:
+        return FeatureOrigin(
+            images=len(names),
+            dimension=dimension,
+            precision=evaluation.feature_precision,
+            encoder=_lasting_name(options.encoder),
+            encoder_hash=fingerprint(network),
+            preprocessing=network.preprocessing,
+            data={name: value for name, value in vars(location.resolved()).items() if value is not None},
+            version=version("infomax"),
+        )
+
+    if rank() > 0:
+        for _ in parts:  # the first rank reads the features of this one from the cache
+            pass
+        return ""
+    described = write_features(options.out, parts, names, _labels(list(splits.values())), origin)
+    counts = ", ".join(f"{len(images):,} of {split}" for split, images in splits.items())
+    return (
+        f"{options.out}: {len(names):,} images{f' ({counts})' if len(splits) > 1 else ''}, {described.dimension} "
+        f"features each in float{described.precision}, {options.out.stat().st_size / 1e6:,.1f} MB; "
+        f"{computation.describe_speed()}"
+    )
+
+
+def _location(options: EmbedOptions) -> DataLocation:
+    """Returns where the images are: as the user says, or those that the run was trained on."""
+    run = Run(Path(options.encoder)) if (Path(options.encoder) / "config.json").is_file() else None
+    given: dict[str, Any] = options.given_location()
+    if run is not None and "data" not in given:
+        return replace(run.location, **given)
+    if "data" not in given:
+        raise ValueError(
+            f"--data is wanted: {options.encoder} is not a run folder, which would say what it was trained on"
+        )
+    if run is not None:
+        given.setdefault("value_range", trained_value_range(options.encoder))
+    return DataLocation(**given)
+
+
+def _lasting_name(encoder: str) -> str:
+    """Returns the encoder's name with an absolute path, by which it is found from any folder."""
+    path, number, prefix = encoder.partition("#")
+    return f"{os.path.abspath(path)}{number}{prefix}" if os.path.exists(path) else encoder
+
+
+class _Computation:
+    """Computes features by an encoder, and counts the images whose features were not in the cache.
+
+    Args:
+        network: The encoder.
+        evaluation: Device, workers and cache.
+    """
+
+    def __init__(self, network: Encoder, evaluation: EvaluationOptions):
+        self.network, self.evaluation = network, evaluation
+        self.images, self.seconds = 0, 0.0
+
+    def parts(self, splits: list[Images]) -> Iterator[np.ndarray]:
+        """Yields the features of the images of all splits, some thousand at a time."""
+        specification = FeatureSpecification(
+            encoder=fingerprint(self.network),
+            preprocessing=self.network.preprocessing,
+            precision=self.evaluation.feature_precision,
+        )
+        options = {"keep": not self.evaluation.no_cache, "quiet": self.evaluation.quiet, "task": "images"}
+        for images in splits:
+            for part in cached_feature_parts(self._encode, specification, images, **options):
+                yield part.numpy()
+
+    def _encode(self, images: Images, index: np.ndarray) -> Iterator[Tensor]:
+        evaluation, start = self.evaluation, time.perf_counter()
+        options = {"device": evaluation.torch_device, "workers": evaluation.workers}
+        for features in encode_batches(self.network, images, index, self.network.preprocessing, **options):
+            self.images += len(features)
+            self.seconds += time.perf_counter() - start
+            yield features
+            start = time.perf_counter()
+
+    def describe_speed(self) -> str:
+        """Returns words on how fast the features were computed, those of this rank that were not in the cache."""
+        if not self.images:
+            return "all of them were in the cache"
+        rate = f"{format_rate(self.images / self.seconds)} images/s"
+        return rate if world_size() == 1 else f"{rate} on this rank"
+
+
+def _labels(splits: list[Images]) -> list[str] | None:
+    """Returns the name of each image's class, with ``|`` between several; None if no split has labels."""
+    if all(images.labels is None for images in splits):
+        return None
+    labels: list[str] = []
+    for images in splits:
+        if images.labels is None:
+            labels += [""] * len(images)
+        elif images.labels.ndim == 1:
+            labels += [images.classes[int(label)] if label >= 0 else "" for label in images.labels]
+        else:
+            labels += ["|".join(images.classes[i] for i in np.flatnonzero(row)) for row in images.labels]
+    return labels
+
+
+def evaluation_options(options: EmbedOptions) -> EvaluationOptions:
+    """Returns the device, the workers and the cache of a command, with progress bars shown."""
+    return pick(EvaluationOptions, {**vars(options), "quiet": False})
