@@ -17,6 +17,9 @@ from PIL import Image
 import infomax
 from command import run_command
 from infomax.data.augmentation.views import Preprocessing
+from infomax.embeddings.options import EmbedOptions
+from infomax.embeddings.write import embed_to_file
+from infomax.evaluation.options import EvaluationOptions
 from infomax.models.encoders import build_encoder, save_encoder
 
 ROOT = Path(__file__).parents[1]
@@ -173,6 +176,8 @@ def users_folder(tmp_path, monkeypatch):
         Image.new("RGB", (20, 24), colour).save(tmp_path / "images" / "cd"[number % 2] / f"{number}.png")
     Image.new("RGB", (20, 24)).save(tmp_path / "cat.jpg")
     monkeypatch.chdir(tmp_path)
+    options = EmbedOptions(encoder="runs/a", data="images", out=Path("features.parquet"))
+    embed_to_file(options, EvaluationOptions())
     return tmp_path
 
 
@@ -182,6 +187,7 @@ RUNNABLE = {
     "docs/guide/your-own-images.md": slice(None),
     "docs/guide/use-the-encoder.md": slice(3),
     "docs/guide/is-it-good.md": slice(0, None, 2),
+    "docs/guide/search-your-images.md": slice(None),
 }
 
 

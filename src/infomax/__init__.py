@@ -8,7 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infomax.embeddings.clusters import clusters as clusters
+    from infomax.embeddings.duplicates import duplicates as duplicates
     from infomax.embeddings.embed import embed as embed
+    from infomax.embeddings.search import search as search
     from infomax.evaluation.run import evaluate as evaluate
     from infomax.experiments.sweep_runner import sweep as sweep
     from infomax.exporting.export import export as export
@@ -22,11 +25,28 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Encoder", "Run", "embed", "evaluate", "export", "load", "plan", "pretrain", "report", "sweep", "views"]
+__all__ = [
+    "Encoder",
+    "Run",
+    "clusters",
+    "duplicates",
+    "embed",
+    "evaluate",
+    "export",
+    "load",
+    "plan",
+    "pretrain",
+    "report",
+    "search",
+    "sweep",
+    "views",
+]
 
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
+    "clusters": ("embeddings.clusters", "clusters"),
+    "duplicates": ("embeddings.duplicates", "duplicates"),
     "embed": ("embeddings.embed", "embed"),
     "evaluate": ("evaluation.run", "evaluate"),
     "export": ("exporting.export", "export"),
@@ -34,6 +54,7 @@ _HOME = {
     "plan": ("planning.plan", "plan"),
     "pretrain": ("training.pretrain", "pretrain"),
     "report": ("reporting.comparison", "report"),
+    "search": ("embeddings.search", "search"),
     "sweep": ("experiments.sweep_runner", "sweep"),
     "views": ("training.preview", "views"),
 }

@@ -361,4 +361,5 @@ def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch)
     monkeypatch.setattr("sys.argv", ["infomax", "--help"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert "{demo,pretrain,recipes,sweep,plan,views,evaluate,report,export,replay}" in capsys.readouterr().out
+    after = "report,embed,search,duplicates,clusters,export,replay"
+    assert f"{{demo,pretrain,recipes,sweep,plan,views,evaluate,{after}}}" in capsys.readouterr().out

@@ -16,7 +16,8 @@ from infomax.runtime.options import parse_option
 
 NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
-ALL = "demo, pretrain, recipes, sweep, plan, views, evaluate, report, export, replay"
+AFTER_EVALUATE = "report, embed, search, duplicates, clusters, export, replay"
+ALL = f"demo, pretrain, recipes, sweep, plan, views, evaluate, {AFTER_EVALUATE}"
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from infomax.data.images import ArrayImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source
-from infomax.evaluation.clusters import compare, default_clusters
 from infomax.embeddings.embed import embed
+from infomax.evaluation.clusters import compare, default_clusters
 from infomax.evaluation.few_shot import few_shot_scores
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import FEW_PENALTY, linear_scores

@@ -40,9 +40,11 @@ def search(options: SearchOptions) -> None:
     with importing_torch():
         from infomax.embeddings.listing import list_matches
         from infomax.embeddings.search import search
+        from infomax.embeddings.shown_images import query_thumbnails
 
     matches = search(table, options.query, k=options.k, encoder=options.encoder, device=options.device)
-    _show_listing(options, list_matches(matches, options.query), images)
+    thumbnails = None if images is None else query_thumbnails(table, options.query, images)
+    _show_listing(options, list_matches(matches, options.query, thumbnails), images)
 
 
 def duplicates(options: DuplicatesOptions) -> None:

@@ -234,7 +234,7 @@ def _read_parquet(file: Path) -> tuple[np.ndarray, list[str], list[str] | None, 
 
 
 def _read_npz(file: Path) -> tuple[np.ndarray, list[str], list[str] | None, bytes]:
-    with np.load(file, allow_pickle=False) as arrays:
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
         for name in ("features", "names", KEY):
             if name not in arrays.files:
                 raise _NoFeaturesError(f"has no array {name}, but {', '.join(arrays.files) or 'none'}")

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from infomax.embeddings.duplicates import DuplicateGroup
 from infomax.embeddings.feature_file import FeatureTable
 from infomax.embeddings.search import Match
 from infomax.embeddings.shown_images import ShownImages
-from infomax.reporting.page import MAX_THUMBNAILS, Page, Section
+from infomax.reporting.page import MAX_THUMBNAILS, Page, Section, Thumbnail
 from infomax.reporting.tables import make_table
 from infomax.runtime.files import write_atomic
 from infomax.runtime.text import escape
@@ -43,6 +43,8 @@ class Group:
     text: str
     images: tuple[ListedImage, ...]
     record: dict[str, Any]
+    thumbnail: Thumbnail | None = None
+    """A picture that a page shows before the images."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ class Listing:
             room -= len(shown)
             left = len(group.images) - len(shown)
             text = ". ".join(filter(None, (group.text, f"{left:,} more are not shown" if left else "")))
-            thumbnails = tuple(images.thumbnail(x.row, x.name, *x.details, mark=x.mark) for x in shown)
-            sections.append(Section(group.heading, text, thumbnails))
+            thumbnails = [images.thumbnail(x.row, x.name, *x.details, mark=x.mark) for x in shown]
+            first = [] if group.thumbnail is None else [group.thumbnail]
+            sections.append(Section(group.heading, text, (*first, *thumbnails)))
         hidden = len(self.groups) - len(sections)
         note = (f"The page shows the first {len(sections):,} groups; {hidden:,} more are not shown.",) if hidden else ()
         return Page(self.title, (*self.text, *note), tuple(sections), "Made by infomax.")
@@ -108,8 +111,14 @@ def write_listing(file: Path, listing: Listing, images: ShownImages | None) -> N
     write_atomic(file, content.encode(errors="surrogateescape"))
 
 
-def list_matches(matches: Sequence[Match], query: str) -> Listing:
-    """Returns the listing of what a search found: a group for each query."""
+def list_matches(matches: Sequence[Match], query: str, thumbnails: Mapping[str, Thumbnail] | None = None) -> Listing:
+    """Returns the listing of what a search found: a group for each query.
+
+    Args:
+        matches: What was found.
+        query: What the user searched for.
+        thumbnails: Pictures of queries, by the queries' names, which a page shows first.
+    """
     groups, cells = [], []
     by_query = [list(group) for _, group in itertools.groupby(matches, key=lambda match: match.query)]
     for found in by_query:
@@ -122,7 +131,8 @@ def list_matches(matches: Sequence[Match], query: str) -> Listing:
             "query": name,
             "matches": [_record(x.name, x.label, x.cosine) for x in found],
         }
-        groups.append(Group(f"Like {escape(name)}", "", images, record))
+        heading = f"Like {escape(name)}" if len(by_query) > 1 else f"The nearest {len(found)}"
+        groups.append(Group(heading, "", images, record, (thumbnails or {}).get(name)))
         shown_query = name if len(by_query) > 1 else ""
         cells += [(x.name, shown_query, str(x.rank), x.label, f"{x.cosine:.3f}") for x in found]
     return _listing(f"Images like {escape(query)}", (), groups, ("image", "query", "rank", "label", "cosine"), cells)

@@ -12,8 +12,11 @@ from PIL import Image
 from infomax.data.images import FileImages, Images, Subset
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import all_images
-from infomax.embeddings.feature_file import FeatureTable
+from infomax.embeddings.feature_file import FeatureTable, is_feature_file
 from infomax.reporting.page import SIDE, Thumbnail, make_thumbnail
+
+MAX_QUERIES = 60
+"""Queries of which a page shows a picture."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,7 @@ class ShownImages:
             splits, names = all_images(DataLocation(**parts).open())
         except ValueError as error:
             raise ValueError(f"{error}; --data says where the images that the features are of are now") from error
-        self._splits: list[Images] = list(splits.values())
-        self._starts = [0, *itertools.accumulate(map(len, self._splits))]
+        self._images = _Rows(list(splits.values()))
         if len(names) != len(table.names) or any(a != b for a, b in zip(names, table.names, strict=True)):
             differing = next((b for a, b in zip(names, table.names, strict=False) if a != b), None)
             found = f"{len(names)} images" if differing is None else f"images without {differing} in its place"
@@ -60,16 +62,11 @@ class ShownImages:
 
     def thumbnail(self, row: int, caption: str, *details: str, mark: str = "") -> Thumbnail:
         """Returns a thumbnail of an image; one that cannot be decoded is a grey square, and its details say so."""
-        images, index = self._find(row)
-        try:
-            jpeg = make_thumbnail(images.open(index, _smallest_divisor))
-        except ValueError:
-            jpeg, details = make_thumbnail(Image.new("RGB", (SIDE, SIDE), "grey")), (*details, "cannot be read")
-        return Thumbnail(jpeg, caption, details, mark)
+        return self._images.thumbnail(row, caption, *details, mark=mark)
 
     def size(self, row: int) -> ImageSize:
         """Returns the size of an image; 0 by 0 pixels if its file cannot be read."""
-        images, index = self._find(row)
+        images, index = self._images.find(row)
         while isinstance(images, Subset):
             images, index = images.base, int(images.index[index])
         if not isinstance(images, FileImages):
@@ -82,10 +79,47 @@ class ShownImages:
         except (OSError, ValueError, Image.DecompressionBombError):
             return ImageSize(0, 0, 0)
 
-    def _find(self, row: int) -> tuple[Images, int]:
+
+class _Rows:
+    """The images of several splits, one after the other.
+
+    Args:
+        splits: The images of each split.
+    """
+
+    def __init__(self, splits: list[Images]):
+        self._splits, self._starts = splits, [0, *itertools.accumulate(map(len, splits))]
+
+    def find(self, row: int) -> tuple[Images, int]:
         """Returns the split that a row belongs to, and the image's index there."""
         split = bisect.bisect_right(self._starts, row) - 1
         return self._splits[split], row - self._starts[split]
+
+    def thumbnail(self, row: int, caption: str, *details: str, mark: str = "") -> Thumbnail:
+        """Returns a thumbnail of an image; see :meth:`ShownImages.thumbnail`."""
+        images, index = self.find(row)
+        try:
+            jpeg = make_thumbnail(images.open(index, _smallest_divisor))
+        except ValueError:
+            jpeg, details = make_thumbnail(Image.new("RGB", (SIDE, SIDE), "grey")), (*details, "cannot be read")
+        return Thumbnail(jpeg, caption, details, mark)
+
+
+def query_thumbnails(table: FeatureTable, query: str, images: ShownImages) -> dict[str, Thumbnail]:
+    """Returns thumbnails of the first queries of a search, by the queries' names; none of a file of features.
+
+    Args:
+        table: The features that are searched.
+        query: What the user searched for.
+        images: The images that the features are of, of which the query may be one.
+    """
+    if Path(query).is_file() and is_feature_file(Path(query)):
+        return {}
+    if not Path(query).exists() and query in table.names:
+        return {query: images.thumbnail(list(table.names).index(query), query, mark="query")}
+    splits, names = all_images(DataLocation(query).open())
+    rows = _Rows(list(splits.values()))
+    return {name: rows.thumbnail(row, name, mark="query") for row, name in enumerate(names[:MAX_QUERIES])}
 
 
 def _smallest_divisor(width: int, height: int) -> int:

@@ -1,0 +1,231 @@
+"""The commands embed, search, duplicates and clusters, as a user types them."""
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import infomax as package
+from command import run_command
+from embeddings.features import save_small_encoder, write_images
+from infomax.embeddings.feature_file import read_features
+from infomax.features.extraction import extract_features
+from infomax.models.encoders import load_encoder
+from infomax.runtime.json_lines import read_json_lines
+
+CLASSES = {"cat": 6, "dog": 5}
+EXPLOIT = "<script>alert(1)</script>\"onerror='x'.png".replace("/", "\u2215")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with an encoder, another one, images in two classes, and the features of the images."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    save_small_encoder(folder / "a")
+    save_small_encoder(folder / "b", seed=1)
+    names = [f"{name}/{i}.png" for name, count in CLASSES.items() for i in range(count)]
+    write_images(folder / "images", [*names, f"dog/{EXPLOIT}"])
+    large = Image.open(folder / "images/cat/0.png").resize((40, 48), Image.Resampling.NEAREST)
+    large.save(folder / "images/dog/large.png")
+    shutil.copy(folder / "images/cat/0.png", folder / "images/dog/copy.png")
+    return folder
+
+
+@pytest.fixture
+def infomax(monkeypatch, capsys, place):
+    monkeypatch.chdir(place)
+    return lambda *words: run_command(monkeypatch, capsys, *words)
+
+
+@pytest.fixture
+def features(infomax, place):
+    file = place / "f.parquet"
+    if not file.exists():
+        assert infomax("embed", "a", "--data", "images", "--out", "f.parquet")[0] == 0
+    return file
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz", ".npy"])
+def test_embed_writes_the_features_of_all_images(infomax, place, suffix):
+    code, out, err = infomax("embed", "a", "--data", "images", "--out", f"g{suffix}", "--no-cache")
+    assert (code, "14 images, 128 features each in float32" in out) == (0, True), out + err
+    assert "images/s" in out
+    table = read_features(place / f"g{suffix}")
+    wanted, names = package.embed(place / "a", place / "images")
+    np.testing.assert_array_equal(table.features, wanted.numpy())
+    assert list(table.names) == names
+    assert table.labels == [name.split("/")[0] for name in names]
+
+
+def test_embed_takes_features_from_the_cache(infomax, place, features):
+    _, out, _ = infomax("embed", "a", "--data", "images", "--out", "h.npz")
+    assert "all of them were in the cache" in out
+    np.testing.assert_array_equal(read_features(place / "h.npz").features, read_features(features).features)
+
+
+def test_embed_in_half_precision(infomax, place):
+    code, _, err = infomax("embed", "a", "--data", "images", "--feature-precision", "16", "--out", "half.npy")
+    assert code == 0, err
+    table = read_features(place / "half.npy")
+    assert table.features.dtype == np.float16
+    assert table.origin.precision == "16"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["embed", "a", "--out", "x.npz"], "--data is wanted: a is not a run folder"),
+        (["embed", "a", "--data", "images", "--out", "x.csv"], "the suffix of --out must be one of .parquet"),
+        (
+            ["embed", "a", "--data", "images", "--out", "f.parquet"],
+            "f.parquet exists; name another file, or give",
+        ),
+        (
+            ["embed", "a", "--data", "images", "--out", "no/x.npz"],
+            "--out no/x.npz: no such folder or file; name a folder",
+        ),
+        (["embed", "nothing", "--data", "images", "--out", "x.npz"], "nothing is no encoder"),
+        (["embed", "a", "--data", "empty", "--out", "x.npz"], "--data empty: no images in"),
+        (["search", "f.parquet"], "--query FILE|DIR|NAME|FEATURES is missing"),
+        (["search", "f.parquet", "--query", "cat/00.png"], "did you mean cat/0.png?"),
+        (["search", "f.parquet", "--query", "words.txt"], "words.txt"),
+        (["search", "f.parquet", "--query", "cat/0.png", "-k", "0"], "--k must be a whole number of at least 1"),
+        (["search", "f.parquet", "--query", "images/cat/0.png", "--encoder", "b"], "--encoder b has other weights"),
+        (["search", "f.parquet", "--query", "cat/0.png", "--out", "x.pdf"], "the suffix of --out must be one of .html"),
+        (["search", "images", "--query", "cat/0.png"], "there are no features"),
+        (["duplicates", "f.parquet", "--above", "2"], "--above must be a cosine above 0 and at most 1, but is 2"),
+        (
+            ["duplicates", "f.parquet", "--data", "images/cat"],
+            "--data images/cat has images without cat/0.png in its place, but the features are of 14",
+        ),
+        (["clusters", "f.parquet", "-k", "15"], "--k must be at most the number of images, 14, but is 15"),
+    ],
+)
+def test_a_mistake_is_one_line(infomax, place, features, words, message):
+    (place / "empty").mkdir(exist_ok=True)
+    (place / "words.txt").write_text("no image\n")
+    before = sorted(place.iterdir())
+    code, out, err = infomax(*words)
+    assert code == 2, out + err
+    assert message in err.splitlines()[-1]
+    assert sorted(place.iterdir()) == before
+
+
+def test_search_finds_the_images_with_the_highest_cosine(infomax, place, features):
+    table = read_features(features)
+    encoder = load_encoder(place / "a")
+    unit = torch.nn.functional.normalize(torch.from_numpy(np.array(table.features)))
+    matches = package.search(features, "images/cat/3.png", k=4)
+    own = list(table.names).index("cat/3.png")
+    cosines, rows = (unit @ unit[own]).topk(4)
+    assert [match.row for match in matches] == rows.tolist()
+    np.testing.assert_allclose([match.cosine for match in matches], cosines, atol=1e-6)
+    assert (matches[0].name, matches[0].label, matches[0].rank) == ("cat/3.png", "cat", 1)
+    assert encoder.preprocessing == table.origin.preprocessing
+    named = package.search(features, "cat/3.png", k=3)  # which leaves itself out
+    assert [match.row for match in named] == rows.tolist()[1:]
+
+
+def test_search_for_the_images_of_a_folder_and_of_another_file(infomax, place, features):
+    code, _, err = infomax("search", "f.parquet", "--query", "images/cat", "-k", "2", "--out", "cats.jsonl")
+    assert code == 0, err
+    lines = read_json_lines(place / "cats.jsonl")
+    assert len(lines) == CLASSES["cat"]
+    assert [line["matches"][0]["name"] for line in lines[1:]] == [f"cat/{i}.png" for i in range(1, 6)]
+    assert set(lines[0]["matches"][0]) == {"name", "label", "cosine"}
+    infomax("embed", "a", "--data", "images/cat", "--out", "cats.npz")
+    by_features = package.search(features, place / "cats.npz", k=2)
+    assert [x.name for x in by_features] == [match["name"] for line in lines for match in line["matches"]]
+    infomax("embed", "b", "--data", "images/cat", "--out", "of-b.npz")
+    code, _, err = infomax("search", "f.parquet", "--query", "of-b.npz")
+    assert code == 2
+    assert "of-b.npz has features of " in err
+
+
+def test_duplicates_keep_the_image_with_the_most_pixels(infomax, place, features):
+    code, out, err = infomax("duplicates", "f.parquet", "--above", "0.9999", "--out", "d.csv", "--overwrite")
+    assert code == 0, err
+    with (place / "d.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    group = {row["image"]: row for row in rows if row["group"] == "1"}
+    assert {"cat/0.png", "dog/copy.png", "dog/large.png"} <= set(group)
+    assert [name for name, row in group.items() if row["keep"]] == ["dog/large.png"]
+    assert group["dog/large.png"]["size"].startswith("40 x 48")
+    assert "nearly the same as another one" in out
+
+
+def test_duplicates_of_images_that_are_gone(infomax, place, features, tmp_path):
+    shutil.copytree(place / "images", tmp_path / "moved")
+    assert infomax("embed", "a", "--data", str(tmp_path / "moved"), "--out", "m.npz")[0] == 0
+    shutil.move(tmp_path / "moved", tmp_path / "elsewhere")
+    code, _, err = infomax("duplicates", "m.npz", "--above", "0.9999")
+    assert code == 0, err
+    assert "the first image of each group is kept, as the sizes of the images are not known" in err
+    code, _, err = infomax("duplicates", "m.npz", "--out", "m.html")
+    assert code == 2
+    assert "--data says where the images that the features are of are now" in err
+    words = ("duplicates", "m.npz", "--data", str(tmp_path / "elsewhere"), "--above", "0.9999", "--out", "m.html")
+    assert infomax(*words)[0] == 0
+
+
+def test_clusters_need_no_labels(infomax, place, features):
+    code, out, err = infomax("clusters", "f.parquet", "-k", "3", "--out", "c.jsonl", "--overwrite")
+    assert code == 0, err
+    lines = read_json_lines(place / "c.jsonl")
+    assert len(lines) == 3
+    names = [name for line in lines for name in line["images"]]
+    assert sorted(names) == sorted(read_features(features).names)
+    assert [len(line["images"]) for line in lines] == sorted((len(line["images"]) for line in lines), reverse=True)
+    assert all(line["distances"] == sorted(line["distances"]) for line in lines)
+    assert re.search(r"14 images in 3 clusters; silhouette -?0\.\d", out)
+
+
+class _Parsed(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize("command", ["search", "duplicates", "clusters"])
+def test_pages_show_images_and_names_inject_nothing(infomax, place, features, command):
+    words = {
+        "search": ["--query", f"dog/{EXPLOIT}", "-k", "13"],
+        "duplicates": ["--above", "0.01"],
+        "clusters": ["-k", "2"],
+    }
+    file = place / f"{command}.html"
+    code, _, err = infomax(command, "f.parquet", *words[command], "--out", str(file))
+    assert code == 0, err
+    page = _Parsed()
+    page.feed(file.read_text())
+    assert "script" not in page.tags
+    assert page.tags.count("img") == 14
+    assert all(value.startswith("data:image/jpeg;base64,") for name, value in page.attributes if name == "src")
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert any(EXPLOIT in text for text in page.text)
+    policy = next(value for name, value in page.attributes if name == "content" and "default-src" in value)
+    assert "default-src 'none'" in policy
+
+
+def test_features_are_those_of_the_encoder_alone(place, features):
+    """The file's numbers are what the encoder computes of the decoded image."""
+    table, encoder = read_features(features), load_encoder(place / "a")
+    from infomax.data.sources.location import open_source
+
+    images = open_source(str(place / "images")).train
+    wanted = extract_features(encoder, images, np.array([4, 7]), encoder.preprocessing, workers=0)
+    np.testing.assert_allclose(table.features[[4, 7]], wanted, atol=1e-6)
+    assert json.loads(json.dumps(table.origin.data))["data"] == str(place / "images")
