@@ -43,10 +43,10 @@ def infomax(monkeypatch, capsys):
          "the options"),
         ((*OUT, "-b", "3"), "-b: did you mean --batch-size? infomax pretrain --help lists the options"),
         ((*OUT, "--foo", "3"), "--foo is no option of infomax pretrain; infomax pretrain --help lists them"),
-        ((*OUT, "--k", "3"), "--k is no option of infomax pretrain, but of evaluate, search, clusters; infomax pretrain --help "
-         "lists them"),
+        ((*OUT, "--k", "3"), "--k is no option of infomax pretrain, but of evaluate, search, clusters; "
+         "infomax pretrain --help lists them"),
         (("report", "--workers", "3"), "--workers is no option of infomax report, but of pretrain, sweep, plan, "
-         "evaluate; infomax report --help lists them"),
+         "evaluate, embed; infomax report --help lists them"),
         ((*OUT, "--epochs"), "--epochs wants one value, but is followed by none"),
         ((*OUT, "--epochs", "three"), "--epochs must be a whole number, but is 'three'"),
         ((*OUT, "--epochs", "3", "4"), "'4' follows no option; infomax pretrain --help lists the options"),
