@@ -81,6 +81,10 @@ def test_help_explains_every_option(infomax):
         (("plan",), "--data is missing"),
         (("sweep", "carl/small", "--out", "x"), "--data is missing for carl/small: "),
         (("replay", "x"), "x is not a folder that a failed step was kept in: no such folder or file"),
+        (
+            ("replay", "."),
+            "a failed step was kept in: it has no report.json; a run that met NaN",
+        ),
         ((*DIGITS, "--out", "x", "--set", "method.prototypes=0"), "prototypes must be a whole number"),
         ((*DIGITS, "--out", "x", "--set", "method.hidden=-3"), "hidden must be a whole number"),
         ((*DIGITS, "--out", "x", "--set", "method.momentum=2"), "momentum must be a number in [0, 1]"),

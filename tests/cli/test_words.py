@@ -241,3 +241,13 @@ def test_version_is_printed_without_torch(start):
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "tyro" in imported or start[0] == "-m"
     assert not {"torch", "numpy", "PIL", "scipy"} & imported
+
+
+@pytest.mark.process
+def test_ctrl_c_while_the_command_is_imported_is_one_line(tmp_path):
+    hooked = "import sys, signal, os\nclass Hook:\n    def find_spec(self, name, path=None, target=None):\n" + (
+        "        if name == 'tyro':\n            os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    code = f"{hooked}sys.meta_path.insert(0, Hook())\nfrom infomax.__main__ import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninfomax: interrupted\n")

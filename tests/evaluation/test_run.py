@@ -323,6 +323,15 @@ def test_the_report_refuses_what_has_no_results(trained, tmp_path):
         report(tmp_path / "none.jsonl")
 
 
+def test_the_report_of_several_runs_says_which_has_no_results(trained, tmp_path, capsys):
+    capsys.readouterr()
+    none, some = tmp_path / "none.jsonl", tmp_path / "some.jsonl"
+    none.write_text("")
+    append_result(some, LinearRow(**{**COMMON, "data": "here", "top1": 0.5}))
+    assert "here" in str(report(none, some))
+    assert capsys.readouterr().err == f"infomax: {none} has no results yet; infomax evaluate adds them\n"
+
+
 def test_a_result_is_kept_before_the_next_is_computed(trained, tmp_path, monkeypatch):
     """An interruption in the second data set loses nothing of the first."""
 

@@ -445,9 +445,26 @@ def test_the_time_to_read_files_is_measured(few_real_steps, tmp_path):
     recipe = small_recipe("carl", 8)
     timing = time_steps(recipe, count_step_cost(recipe), device=CPU, source=open_source(str(tmp_path)), workers=0)
     assert timing.reading_seconds > 0
-    assert timing.seconds_per_step == timing.step_seconds + timing.reading_seconds
-    on_gpu = replace(timing, device="cuda")
-    assert on_gpu.seconds_per_step == max(timing.step_seconds, timing.reading_seconds)
+    timing = replace(timing, step_seconds=2.0, reading_seconds=5.0, later_reading_seconds=1.0, epochs=4)
+    assert timing.seconds_per_step == (7 + 3 * 3) / 4
+    assert replace(timing, device="cuda").seconds_per_step == (5 + 3 * 2) / 4
+    assert replace(timing, device="cuda", epochs=1).seconds_per_step == 5
+
+
+@pytest.mark.parametrize(("gigabytes", "is_kept"), [(1, True), (0, False)])
+def test_files_that_fit_into_memory_are_decoded_in_the_first_epoch_alone(
+    few_real_steps, tmp_path, monkeypatch, gigabytes, is_kept
+):
+    """The files are large, and crops of 8 pixels take no time."""
+    monkeypatch.setattr(step_time, "memory_to_keep", lambda text, processes: gigabytes * 10**9)
+    pixels = np.random.default_rng(0).integers(256, size=(1000, 1000, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    for number in range(1, 8):
+        os.link(tmp_path / "0.png", tmp_path / f"{number}.png")
+    recipe, source = small_recipe("carl", 8), open_source(str(tmp_path))
+    timing = time_steps(recipe, count_step_cost(recipe), device=CPU, source=source, workers=0)
+    assert (timing.later_reading_seconds < timing.reading_seconds / 2) == is_kept
+    assert timing.epochs == recipe.epochs > 1
 
 
 @pytest.mark.gpu
@@ -485,7 +502,7 @@ def test_the_commands_options_are_those_of_pretrain():
         (["--images", "999", "--gpu", "A1000"], 2, "did you mean A100?"),
         (["--images", "1"], 2, "--images must be a whole number of at least 2"),
         (["--data", "nowhere"], 2, "no such folder or file"),
-        (["--images", "100"], 2, "a step takes 256 images, which is more than the 100 images"),
+        (["--images", "100", "--recipe", "small"], 2, "a step takes 256 images, which is more than the 100 images"),
         (
             ["--images", "999", "--recipe", "small", "--devices", "3", "--micro-batch-size", "64"],
             2,

@@ -196,6 +196,8 @@ def test_an_unfinished_run_does_not_stand_for_a_finished_one(folders):
     keep(mira, LinearRow, taken=100, data="imagenet", probe="mira", top1=0.5, top5=0.6)
     assert our_line(mira, "mira-1") == ("", {})
     assert "100 of 400 steps" in our_line(mira, "mira-2")[0]
+    assert f"{mira.path.name}: mira/imagenet_400, unfinished: 100 of 400 steps" in str(report(mira.path))
+    assert "unfinished" not in str(report(short.path))
 
 
 def test_a_row_from_before_the_run_was_changed_or_extended_stands_in_no_column_that_conditions_tell(folders):

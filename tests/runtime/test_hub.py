@@ -19,7 +19,7 @@ def offline(monkeypatch):
     for name in (*hub.USERS_OWN, "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delitem(hub.sys.modules, "huggingface_hub", raising=False)
-    monkeypatch.setattr(hub, "_unreachable", set())
+    monkeypatch.setattr(hub, "_seen", {})
     monkeypatch.setenv("HF_ENDPOINT", CLOSED)
 
 
@@ -31,9 +31,34 @@ def test_a_command_takes_the_cache_alone_while_it_imports(offline, capsys):
     assert why_not_fetched() == "127.0.0.1 cannot be reached, and the local cache does not have them"
 
 
-def test_neither_a_program_nor_a_users_own_setting_is_changed(offline, monkeypatch, capsys):
+def test_a_program_asks_the_hub_no_more_within_the_block_alone(offline, tmp_path, capsys):
+    """Without this, huggingface_hub asks six times, for half a minute."""
+    for _ in range(2):  # the second time, nobody waits for the host again
+        with hub_or_cache():
+            assert OFFLINE not in os.environ
+            from huggingface_hub import constants, hf_hub_download
+            from huggingface_hub.errors import LocalEntryNotFoundError
+
+            assert constants.is_offline_mode()
+            with hub_or_cache(), pytest.raises(LocalEntryNotFoundError):
+                hf_hub_download("a/b", "model.safetensors", cache_dir=tmp_path)
+            assert constants.is_offline_mode()
+        assert not constants.is_offline_mode()
+    assert capsys.readouterr().err == "infomax: 127.0.0.1 cannot be reached; the local cache is used alone\n"
+
+
+def test_a_host_that_is_back_after_a_minute_is_asked_again(offline, monkeypatch, capsys):
+    monkeypatch.setattr(hub, "VALID", 0.0)
     with hub_or_cache():
-        assert OFFLINE not in os.environ
+        assert why_not_fetched()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        with hub_or_cache():
+            assert not why_not_fetched()
+    assert capsys.readouterr().err.count("cannot be reached") == 1
+
+
+def test_a_users_own_setting_is_not_changed(offline, monkeypatch, capsys):
     with command_door(), hub_or_cache(needed=False):
         assert OFFLINE not in os.environ
     monkeypatch.setenv(OFFLINE, "0")

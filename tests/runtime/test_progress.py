@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import select
 import struct
 import termios
@@ -10,7 +11,6 @@ import pytest
 from tqdm.utils import disp_len
 
 from infomax.runtime import progress
-from infomax.runtime.durations import format_duration
 from infomax.runtime.progress import ProgressBar, format_rate
 from infomax.runtime.text import note
 
@@ -59,8 +59,17 @@ def test_a_file_gets_plain_lines(capsys, monkeypatch):
     lines = err.splitlines()
     values = ", ".join(VALUES)
     assert lines[0].startswith("epoch 1 of 4, step 180 of 400, ")
-    assert lines[1] == f"epoch 3 of 4, step 300 of 400, {values}, 0 s left"
-    assert lines[-1] == f"epoch 4 of 4, step 400 of 400, {values}, took 0.0 s"
+    assert lines[1] == f"epoch 3 of 4, step 300 of 400, {values}, 1 s left"
+    assert re.fullmatch(f"epoch 4 of 4, step 400 of 400, {values}, took [0-9.]+ ms", lines[-1])
+
+
+def test_a_file_gets_the_last_line_once(capsys, monkeypatch):
+    bar = ProgressBar("train images", 3)
+    bar.update(2)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    bar.update()
+    bar.close()
+    assert capsys.readouterr().err.count("train images: 3 of 3 images") == 1
 
 
 def test_a_short_task_leaves_no_line_in_a_file(capsys):
@@ -126,8 +135,6 @@ def test_a_terminal_that_cannot_draw_a_line_again_gets_plain_lines(terminal, mon
     assert "test images: 3 of 3 images, " in written()
 
 
-def test_rates_and_durations():
+def test_rates():
     rates = [format_rate(rate) for rate in (0.25, 7.5, 812.4, 1234.5, 12_345)]
     assert rates == ["0.25", "7.5", "812", "1,234", "12,300"]
-    durations = [format_duration(seconds) for seconds in (0, 99.4, 99.6, 5910, 9000, 86_400, 400_000)]
-    assert durations == ["0 s", "99 s", "2 min", "98 min", "2.5 h", "24.0 h", "4.6 days"]

@@ -1,17 +1,20 @@
 """Text of others: it reads as before if it is harmless, and never acts on a terminal."""
 
 import io
+import os
 import sys
 import unicodedata
 import warnings
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from command import run_command
+from infomax.runtime import progress
 from infomax.runtime.progress import ProgressBar
-from infomax.runtime.text import KEPT_FORMAT_CHARACTERS, escape, escape_lines, note, show
+from infomax.runtime.text import KEPT_FORMAT_CHARACTERS, begin_line, end_line, escape, escape_lines, note, show
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,44 @@ def test_lines_for_the_user(capsys):
     out, err = capsys.readouterr()
     assert err == "infomax: cannot read a\\x1b[2J.png\n"
     assert out == "one\ntwo\\x1b[2J\n"
+
+
+def test_work_goes_on_if_nobody_reads_what_is_said(monkeypatch):
+    """As after ``infomax pretrain ... 2>&1 | head -3``, or if Ctrl-C ended ``tee`` first."""
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        note("heard")
+        assert os.read(reader, 100) == b"infomax: heard\n"
+        os.close(reader)
+        for _ in range(3):
+            note("not heard")
+            show("not heard either", file=stream)
+            begin_line("importing")
+            end_line("1 s", "importing")
+            with ProgressBar("images", 2) as bar:
+                bar.update()
+        monkeypatch.undo()
+
+
+def test_work_goes_on_if_the_disk_has_no_room_for_what_is_said(monkeypatch):
+    with open("/dev/full", "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        note("lost")
+        show("lost", file=stream)
+        monkeypatch.undo()
+        with suppress(OSError):
+            stream.close()
+
+
+def test_a_result_that_nobody_reads_is_an_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        with pytest.raises(BrokenPipeError):
+            show("a table", file=stream)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # so that closing it raises nothing
 
 
 def test_a_bar_is_not_named_by_an_escape():

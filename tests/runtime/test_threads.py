@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from math import inf
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +24,7 @@ from infomax.runtime.threads import (
     threads_within_quota,
     user_environment,
 )
+from linux_files import V2_MOUNTS, write_machine
 from started import write_rank_variables
 
 POD = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod4ba1.slice/cri-containerd-9f3c.scope"
@@ -41,10 +41,6 @@ V1_MOUNTS = f"""\
 741 730 0:32 /docker/9f3c /sys/fs/cgroup/cpu,cpuacct {READ_ONLY} master:15 - cgroup cgroup rw,cpu,cpuacct
 742 730 0:33 /docker/9f3c /sys/fs/cgroup/cpuset {READ_ONLY} master:16 - cgroup cgroup rw,cpuset
 """
-V2_MOUNTS = """\
-24 30 0:22 / /proc rw,nosuid,nodev,noexec,relatime shared:13 - proc proc rw
-35 25 0:30 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate
-"""
 V1_ON_HOST = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
@@ -56,18 +52,6 @@ CPU = "sys/fs/cgroup/cpu"
 
 def of_v1(quota: int, period: int = 100_000) -> dict[str, str]:
     return {"cpu.cfs_quota_us": f"{quota}\n", "cpu.cfs_period_us": f"{period}\n"}
-
-
-def machine(root: Path, groups: str, mounts: str, **folders: dict[str, str] | str) -> Path:
-    """Writes the files of a machine below a folder: of each control group, those of version 1, or ``cpu.max``."""
-    files = {"proc/self/cgroup": groups, "proc/self/mountinfo": mounts}
-    for folder, content in folders.items():
-        contents = {"cpu.max": content} if isinstance(content, str) else content
-        files |= {f"{folder}/{name}": text for name, text in contents.items()}
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 @pytest.mark.parametrize(
@@ -125,7 +109,7 @@ def machine(root: Path, groups: str, mounts: str, **folders: dict[str, str] | st
     ],
 )
 def test_the_quota_is_the_least_of_the_groups_limits(tmp_path, groups, mounts, folders, cores):
-    assert quota_in_cores(machine(tmp_path, groups, mounts, **folders)) == cores
+    assert quota_in_cores(write_machine(tmp_path, groups, mounts, **folders)) == cores
 
 
 def test_a_system_without_proc_has_no_quota(tmp_path):

@@ -9,9 +9,11 @@ from infomax import pretrain
 from infomax.cli import main
 from infomax.data.images import ArrayImages
 from infomax.data.sources.location import open_source
+from infomax.planning.options import PlanOptions
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
 from infomax.training.image_size import describe_larger_sizes, estimate_seconds, larger_sizes, typical_side
+from infomax.training.prepare import choose_recipe
 
 
 def save_images(folder, *sizes, suffix="jpg"):
@@ -50,6 +52,29 @@ def test_the_line_names_the_option_and_what_it_costs():
     assert "here" not in describe_larger_sizes(recipe, 128)
     assert describe_larger_sizes(recipe, 32) is None
     assert describe_larger_sizes(customise(recipe, image_size=64), 100) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "batch_size"),
+    [
+        ({}, 143, 128),
+        ({}, 12, 8),
+        ({}, 256, 256),
+        ({}, 7, 256),
+        ({"recipe": "small"}, 143, 256),
+        ({"batch_size": 200}, 143, 200),
+        ({"overrides": ("batch_size=200",)}, 143, 200),
+        ({"micro_batch_size": 64}, 143, 256),
+    ],
+)
+def test_few_images_make_the_batch_smaller_if_the_user_has_not_chosen(changes, images, batch_size, capsys):
+    options = PlanOptions(data="x", method="carl", **changes)
+    recipe = choose_recipe(options, data="x", images=images, side=32, gpu=False)
+    assert recipe.batch_size == batch_size
+    line = f"infomax: a step takes {batch_size} images and not the 256 of the recipe small, for there are {images}"
+    assert capsys.readouterr().err == (f"{line} (--batch-size)\n" if batch_size < 200 else "")
+    steps = recipe.steps(images)
+    assert batch_size > images or abs(steps * batch_size / 600_000 - 1) < 0.4
 
 
 def test_the_time_of_a_run_grows_with_it_and_changes_no_random_numbers():

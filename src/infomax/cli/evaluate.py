@@ -85,7 +85,8 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
         if rows and first:
             _print_rows(protocol, rows, list(request.limits.values()))
             if request.run is not None:
-                show(f"trained by {request.run.recipe_title}")
+                progress = request.run.progress(request.run.trained_steps)
+                show(f"trained by {request.run.recipe_title}{f', unfinished: {progress}' if progress else ''}")
             show(f"added to {request.out}")
 
 

@@ -11,6 +11,7 @@ from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import linear_scores
 from infomax.evaluation.representations import Features
 from infomax.evaluation.scores import top_k
+from infomax.runtime.stages import Stage
 
 
 def few_shot_scores(
@@ -32,16 +33,18 @@ def few_shot_scores(
     generator = torch.Generator().manual_seed(seed)
     accuracies: dict[str, list[float]] = {"knn": [], "linear": []}
     test = features.test.to(device).float()
-    for _ in range(draws):
-        order = torch.randperm(len(features.train_labels), generator=generator)
-        sorted_labels, by_class = features.train_labels[order].sort(stable=True)
-        first = torch.searchsorted(sorted_labels, sorted_labels)  # where its class begins
-        chosen = order[by_class[torch.arange(len(order)) - first < per_class]]
-        bank, labels = features.train[chosen].to(device).float(), features.train_labels[chosen].to(device)
-        scores = knn_scores(bank, labels, test, classes=features.classes)
-        accuracies["knn"].append(top_k(scores.cpu(), features.test_labels))
-        scores, _ = linear_scores(bank, labels, test, classes=features.classes)
-        accuracies["linear"].append(top_k(scores.cpu(), features.test_labels))
+    task = f"few-shot: {draws} draws of {per_class} label{'s' * (per_class != 1)} a class"
+    with Stage(task, slow_only=True):
+        for _ in range(draws):
+            order = torch.randperm(len(features.train_labels), generator=generator)
+            sorted_labels, by_class = features.train_labels[order].sort(stable=True)
+            first = torch.searchsorted(sorted_labels, sorted_labels)  # where its class begins
+            chosen = order[by_class[torch.arange(len(order)) - first < per_class]]
+            bank, labels = features.train[chosen].to(device).float(), features.train_labels[chosen].to(device)
+            scores = knn_scores(bank, labels, test, classes=features.classes)
+            accuracies["knn"].append(top_k(scores.cpu(), features.test_labels))
+            scores, _ = linear_scores(bank, labels, test, classes=features.classes)
+            accuracies["linear"].append(top_k(scores.cpu(), features.test_labels))
     for classifier, drawn in accuracies.items():
         values = torch.tensor(drawn, dtype=torch.float64)
         mean, half = float(values.mean()), 0.0

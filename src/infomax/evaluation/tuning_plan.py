@@ -4,11 +4,15 @@ import time
 
 import torch
 
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import supervised_crops
+from infomax.data.loading.training import training_batches
+from infomax.data.loading.workers import worker_count
 from infomax.data.splits import LabelledImages, counted
 from infomax.evaluation.tuning import Compute, FineTuning, class_count
 from infomax.models.encoders import Encoder
 from infomax.runtime.collectives import rank, world_size
-from infomax.runtime.durations import format_duration
+from infomax.runtime.durations import duration
 from infomax.runtime.text import note
 
 PAPERS = {"mira": "MIRA", "corinfomax": "CorInfoMax", "mveb": "MVEB"}
@@ -34,10 +38,11 @@ def announce(
     batch = min(setting.batch_size, len(images.index))
     steps = setting.steps or (setting.epochs or 0) * (len(images.index) // batch)
     passes = 1.0 if setting.backbone_rate == 0 else TRAINING_PASSES
-    seconds = trainings * steps * batch * passes * seconds_per_image(encoder, compute) / world_size()
+    per_image = passes * seconds_per_image(encoder, compute) + seconds_per_view(encoder, images, setting, compute)
+    seconds = trainings * steps * batch * per_image / world_size()
     labelled = f"{counted(len(images.index))} with labels of {class_count(images)} classes"
-    duration = f"at least {format_duration(seconds)} by the speed of the encoder alone"
-    note(f"fine-tunes on {labelled} by {describe_setting(setting, steps, batch, trainings)}, {duration}")
+    length = f"about {duration(max(seconds, 1.0), rough=True)} by the speed of the encoder and of its views"
+    note(f"fine-tunes on {labelled} by {describe_setting(setting, steps, batch, trainings)}, {length}")
 
 
 def describe_setting(setting: FineTuning, steps: int, batch: int, trainings: int) -> str:
@@ -82,3 +87,24 @@ def seconds_per_image(encoder: Encoder, compute: Compute) -> float:
         encoder(images).sum().item()  # which waits for a GPU
         seconds = time.perf_counter() - start
     return seconds / TIMED_IMAGES
+
+
+def seconds_per_view(encoder: Encoder, images: LabelledImages, setting: FineTuning, compute: Compute) -> float:
+    """Returns the seconds that reading an image and making a view of it takes, measured on two batches of a few images.
+
+    Workers read at the same time, so their number divides the time of reading. The first batch prepares what the second
+    one uses.
+    """
+    selected, views = images.selected_images, supervised_crops(encoder.preprocessing, bicubic=setting.bicubic)
+    count = min(TIMED_IMAGES, len(selected))
+    batches = training_batches(
+        selected, views, batch_size=count, seed=0, steps=range(2), workers=0, device=torch.device(compute.device)
+    )
+    seconds = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        batch = next(batches)
+        read = time.perf_counter()
+        make_views(batch.images, views, seed=0, epoch=0, index=batch.index)[0].sum().item()  # which waits for a GPU
+        seconds = time.perf_counter() - read + (read - start) / max(1, worker_count(selected, compute.workers))
+    return seconds / count

@@ -241,7 +241,8 @@ def read_architecture_config(name: str) -> str:
     """
     transformers = import_transformers(name)
     try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        with hub_or_cache(needed=not Path(name).exists()):
+            config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # of many kinds, and with many lines
         reason = why_not_fetched() or f"{type(error).__name__}: {one_line(error)[:300]}"
         raise ValueError(

@@ -70,7 +70,8 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
         # Models get random weights before they get their own.
         with Stage(f"opening {text}", slow_only=True), torch.random.fork_rng(devices=[]):
             if kind in OPENERS and rest:
-                return OPENERS[kind](rest).eval()
+                with hub_or_cache(needed=kind != "torchvision" and "@" not in rest and not Path(rest).exists()):
+                    return OPENERS[kind](rest).eval()
             if Path(text).is_dir():
                 return load_encoder(text)
             if Path(text).is_file() or Path(text.rpartition("#")[0]).is_file():

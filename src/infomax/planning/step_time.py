@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 from math import log
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.data.images import ArrayImages
+from infomax.data.images import ArrayImages, Images, select_images
+from infomax.data.loading.keep_decoded import memory_to_keep
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import Source
@@ -28,6 +29,8 @@ LONGEST_STEP = 2.0  # seconds; the time of a longer step is extrapolated from a 
 LONGEST_LOSS = 0.5  # seconds; likewise for the loss alone
 FIRST_STEP_IMAGES = 2  # so that also a ResNet-50 at 224 pixels makes its first step within two seconds
 MIN_STEPS = 2
+READING_BATCH = 32  # images
+KEPT_BATCHES = range(2, 17)  # batches of the images that are kept to measure later epochs, at least and at most
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,9 @@ class Timing:
     step_seconds: float
     """Time of a step, with making its views."""
     reading_seconds: float
-    """Time to read and decode the images of a step; 0 if they are not files."""
+    """Time to read and decode the images of a step in the first epoch; 0 if they are not files."""
+    later_reading_seconds: float
+    """The same in a later epoch, when decoded images are in memory, as far as there is room for them."""
     scoring_seconds: float
     """Time of all evaluations of the encoder during the run together."""
     images: int
@@ -47,16 +52,18 @@ class Timing:
     """Number of measured steps."""
     device: str
     """``cpu`` or ``cuda``."""
+    epochs: int
+    """Epochs of the run."""
 
     @property
     def seconds_per_step(self) -> float:
-        """Returns the time from one step to the next, in seconds.
+        """Returns the mean time from one step of the run to the next, in seconds.
 
         On a CPU, workers and networks share the cores, so their times add up. A GPU works while workers read.
         """
-        if self.device == "cpu":
-            return self.step_seconds + self.reading_seconds
-        return max(self.step_seconds, self.reading_seconds)
+        together = sum if self.device == "cpu" else max
+        first, later = (together((self.step_seconds, x)) for x in (self.reading_seconds, self.later_reading_seconds))
+        return (first + (self.epochs - 1) * later) / self.epochs
 
 
 def time_steps(
@@ -100,10 +107,22 @@ class _StepTimer:
             update = self.seconds_of(self.update_weights)
             networks = max(step_seconds - update - measured_loss, 0)
             step_seconds = update + networks * self.network_flops_ratio(measured_images) + full_loss
-        reading_per_image = self.time_reading()
+        reading, later_reading = self.time_reading()
         encoding_per_image = step_seconds * self.cost.encoder_flops / self.cost.flops
-        scoring = self.count_scored_images() * (encoding_per_image + reading_per_image)
-        return Timing(step_seconds, reading_per_image * images, scoring, measured_images, steps, self.device.type)
+        evaluations, scored, last = self.count_scored_images()
+        scoring = (evaluations * scored + last) * encoding_per_image + (scored + last) * reading
+        if evaluations > 1:  # the images are kept if there is room
+            scoring += (evaluations - 1) * scored * (0.0 if later_reading < reading else reading)
+        return Timing(
+            step_seconds,
+            reading * images,
+            later_reading * images,
+            scoring,
+            measured_images,
+            steps,
+            self.device.type,
+            self.recipe.epochs,
+        )
 
     def micro_batch_size(self, images: int) -> int:
         """Returns the micro-batch size that a step of ``images`` images is measured with."""
@@ -225,28 +244,59 @@ class _StepTimer:
         leaves = [x.requires_grad_() for x in online]
         self.engine.method.loss(leaves, target, self.engine.progress(0)).total.backward()
 
-    def time_reading(self) -> float:
-        """Returns the seconds per image that reading and cropping take while nothing else runs; 0 without files."""
+    def time_reading(self) -> tuple[float, float]:
+        """Returns the seconds per image that reading and cropping take while nothing else runs; 0 without files.
+
+        The first number is that of the first epoch. The second one is that of later epochs, for which a run keeps
+        decoded images. It is measured on some of the images, for which there is as much less room as they are fewer.
+        """
         images = None if self.source is None else self.source.pretraining
         if images is None or isinstance(images, ArrayImages):
-            return 0.0
-        batch_size = min(32, len(images))
+            return 0.0, 0.0
+        batch_size = min(READING_BATCH, len(images))
         batches = training_batches(
             images, self.recipe.views, batch_size=batch_size, seed=0, steps=range(10**9), workers=self.workers
         )
         for _ in range(2):  # until the workers have started
             next(batches)
-        start, count = time.perf_counter(), 0
-        while (seconds := time.perf_counter() - start) < MEASURED_SECONDS:
+        first, count = _repeat_for(MEASURED_SECONDS, batches)
+        first /= batch_size
+        room = memory_to_keep("auto", 1)
+        if self.recipe.epochs == 1 or not room or not isinstance(images, Images):
+            return first, first
+        number = min(max(count // 2, KEPT_BATCHES[0]), KEPT_BATCHES[-1]) * batch_size
+        index = np.linspace(0, len(images) - 1, min(number, len(images))).astype(np.int64)
+        batches = training_batches(
+            select_images(images, index, None, []),
+            self.recipe.views,
+            batch_size=batch_size,
+            seed=0,
+            steps=range(10**9),
+            workers=self.workers,
+            keep_bytes=room * len(index) // len(images),
+        )
+        for _ in range(2 * (len(index) // batch_size)):  # a JPEG is kept at each size that its crops have asked for
             next(batches)
-            count += batch_size
-        return seconds / count
+        later, _ = _repeat_for(MEASURED_SECONDS / 3, batches)
+        return first, min(first, later / batch_size)
 
-    def count_scored_images(self) -> int:
-        """Returns the number of images that all evaluations during the run encode together."""
+    def count_scored_images(self) -> tuple[int, int, int]:
+        """Returns the number of evaluations during the run, the images of each, and those that the last one has more.
+
+        The last one scores all test images.
+        """
         if self.online is None:
-            return 0
+            return 0, 0, 0
         evaluations = -(-self.recipe.epochs // self.online.epochs_between)
         queries, test_images = len(self.online.queries.index), len(self.online.test.index)
-        last = test_images - queries if self.online.probe is not None else 0  # the last one scores all test images
-        return evaluations * (len(self.online.bank.index) + queries) + last
+        last = test_images - queries if self.online.probe is not None else 0
+        return evaluations, len(self.online.bank.index) + queries, last
+
+
+def _repeat_for(seconds: float, batches: Iterator[Batch]) -> tuple[float, int]:
+    """Returns the mean time of a batch, in seconds, of those that are taken for some seconds, and their number."""
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < seconds or not count:
+        next(batches)
+        count += 1
+    return elapsed / count, count

@@ -132,7 +132,13 @@ def customise(
         optimizer["warmup_epochs"] = max(
             0, plain["epochs"] // 10
         )  # so that a long recipe can be tried for a few epochs
-    return recipe_from_json(plain)
+    try:
+        return recipe_from_json(plain)
+    except ValueError as error:
+        name, _, rest = str(error).partition(" ")  # the name of a setting, without its group
+        if len(options_of_name := [option for key, _, option in changes if key.rpartition(".")[2] == name]) == 1:
+            raise ValueError(f"{options_of_name[0]} {rest}") from error
+        raise
 
 
 def start_from(recipe: Recipe, encoder: EncoderSettings, preprocessing: Preprocessing) -> Recipe:

@@ -19,6 +19,7 @@ from infomax.reporting.results import rows_table
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
 from infomax.runtime.near_names import missing_path
+from infomax.runtime.text import note
 
 BASELINES = ("initial encoder", "untrained encoder", "raw pixels")
 """Representations that stand in no published table."""
@@ -130,16 +131,27 @@ def report(*results: str | PathLike[str], table: str | None = None) -> Report:
         raise ValueError("a run folder or a file of results is wanted; --table list names the published tables")
     tables = [published.table(table)] if table is not None else published.tables()
     places = list({Path(place).resolve(): Path(place) for place in results}.values())  # each once
-    read = [r for place, name in zip(places, _shortest_names(places), strict=True) for r in _read_results(place, name)]
+    names, read = _shortest_names(places), []
+    for place, name in zip(places, names, strict=True):
+        rows = _read_results(place, name)
+        read += rows
+        if not rows and len(places) > 1:
+            note(_no_results(place))
     if not read:
-        raise ValueError(f"{results[0]} has no results yet; infomax evaluate adds them")
+        raise ValueError(_no_results(places[0]))
     beside = [
         _published_table(paper, read)
         for paper in tables
         if table or any(result.fits(paper, column) for result in read for column in paper.columns)
     ]
-    origins = dict.fromkeys(f"{result.name}: {result.row.recipe}" for result in read if result.row.recipe)
+    origins = dict.fromkeys(_origin(result) for result in read if result.row.recipe)
     return Report(tuple(_our_tables(read)), tuple(origins), tuple(beside))
+
+
+def _origin(result: Result) -> str:
+    """Returns a line on how an encoder was trained."""
+    progress = result.training.progress if result.training else ""
+    return f"{result.name}: {result.row.recipe}{f', unfinished: {progress}' if progress else ''}"
 
 
 def list_published_tables() -> str:
@@ -204,7 +216,7 @@ def _read_results(place: Path, name: str) -> Iterable[Result]:
     if place.is_dir():
         run, file = Run(place), place / "results.jsonl"
         if run.config and not file.exists():  # the settings are read first: the folder may be of something else
-            raise ValueError(f"{place} has no results yet; infomax evaluate adds them to {file}")
+            return ()
     elif not place.exists():
         raise ValueError(f"{place}: {missing_path(place)}")
     elif not place.is_file():
@@ -217,6 +229,12 @@ def _read_results(place: Path, name: str) -> Iterable[Result]:
         training = _training(run, row) if run is not None and trained else None
         results[key] = Result(name if trained else row.representation, row, training)
     return results.values()
+
+
+def _no_results(place: Path) -> str:
+    """Returns a line on a run folder or file that holds no results."""
+    file = f" to {place / 'results.jsonl'}" if place.is_dir() else ""
+    return f"{place} has no results yet; infomax evaluate adds them{file}"
 
 
 def _training(run: Run, row: ResultRow) -> Training | None:
@@ -238,7 +256,7 @@ def _training(run: Run, row: ResultRow) -> Training | None:
         recipe=f"{recipe.method.name}/{recipe.name}",
         changes=tuple((change, condition_of(recipe, change.partition("=")[0])) for change in config.get("changes", ())),
         data=", ".join([config["data"], *limits]),
-        progress="" if row.trained_steps == steps else f"{row.trained_steps or 'unknown'} of {steps} steps",
+        progress=run.progress(row.trained_steps),
         conditions=conditions,
         extended=bool(config.get("extended")),
     )

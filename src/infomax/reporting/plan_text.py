@@ -79,6 +79,8 @@ def _format_measured(machine: Machine, planned: Plan) -> str:
     if timing.images < cost.images:
         measurement = f"put together from {timing.steps} steps of {timing.images} images and the loss of {cost.images}"
     reading = f", {duration(timing.reading_seconds)} to read its images" if timing.reading_seconds else ""
+    if duration(timing.later_reading_seconds) != duration(timing.reading_seconds):
+        reading += f" in the first epoch and {duration(timing.later_reading_seconds)} later, as they are kept"
     scoring = f"; {duration(timing.scoring_seconds)} for the scores on the way" if timing.scoring_seconds else ""
     return f"about {duration(machine.seconds[0])}: {step}, {measurement}{reading}{scoring}"
 

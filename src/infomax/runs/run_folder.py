@@ -135,6 +135,15 @@ class Run:
         """Returns whether the folder's encoder is the one after the recipe's last step."""
         return self.trained_steps == self.recipe.steps(self.config["images"])
 
+    def progress(self, trained_steps: int | None) -> str:
+        """Returns how far an encoder of this run was trained, as ``19 of 60 steps``; empty if to the recipe's end.
+
+        Args:
+            trained_steps: Number of steps that the encoder was trained for; None if it is not known.
+        """
+        steps = self.recipe.steps(self.config["images"])
+        return "" if trained_steps == steps else f"{trained_steps or 'unknown'} of {steps} steps"
+
     @property
     def collapsed(self) -> bool:
         """Returns whether the encoder mapped all images to the same vector when the run last looked at it."""

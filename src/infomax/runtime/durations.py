@@ -1,4 +1,4 @@
-"""Formats times: estimated ones with no more digits than are known, and the time that a running task has left."""
+"""Formats times with no more digits than are known."""
 
 UNITS = (
     ("years", 2 * 365 * 86400, 365 * 86400),
@@ -19,7 +19,7 @@ def duration(seconds: float, *, rough: bool = False) -> str:
         rough: Whether a number below ten has one digit.
     """
     unit, size = _unit(seconds)
-    return f"{_digits(seconds / size, 1 if rough and seconds < 9.5 * size else 2)} {unit}"
+    return f"{_digits(seconds / size, 1 if rough and seconds < 10 * size else 2)} {unit}"
 
 
 def duration_range(low: float, high: float) -> str:
@@ -40,16 +40,3 @@ def _unit(seconds: float) -> tuple[str, float]:
 def _digits(x: float, count: int) -> str:
     """Formats a number with so many significant digits, without an exponent."""
     return f"{float(f'{x:.{count - 1}e}'):,.10g}"
-
-
-def format_duration(seconds: float) -> str:
-    """Formats a duration in the unit that suits it.
-
-    Example:
-        >>> [format_duration(seconds) for seconds in (7.6, 150, 9000, 400_000)]
-        ['8 s', '2 min', '2.5 h', '4.6 days']
-    """
-    for size, unit, decimals in ((1, "s", 0), (60, "min", 0), (3600, "h", 1)):
-        if round(seconds / size) < 100 - 50 * (unit == "h"):
-            return f"{seconds / size:.{decimals}f} {unit}"
-    return f"{seconds / 86_400:.1f} days"

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from infomax.runtime.control_groups import control_groups
+
 
 def machine_memory() -> int:
     """Returns the memory of this machine that the process may use, in bytes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no control group, or one without a limit
-        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-    return memory
+    return min([memory, *(limit for limit, _ in _limits())])
 
 
 def available_memory() -> int:
@@ -25,33 +25,20 @@ def available_memory() -> int:
         return machine_memory() // 2
     lines = [line for line in meminfo.splitlines() if line.startswith("MemAvailable")]
     available = 1024 * int(lines[0].split()[1]) if lines else machine_memory() // 2
-    return min([available, *_left_in_control_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
+    return min([available, *(left for _, left in _limits())])
 
 
-def _left_in_control_groups(membership: Path, root: Path) -> Iterator[int]:
-    """Yields the memory, in bytes, that each control group of this process leaves, if it has a limit.
+def _limits(root: Path = Path("/")) -> Iterator[tuple[int, int]]:
+    """Yields the limit of each control group of this process, if it has one, and what is left of it, in bytes.
 
     Args:
-        membership: File that names the groups of the process.
-        root: Folder of all groups, of version 1 or 2.
+        root: Folder that the groups are looked for in; ``/`` but for tests.
     """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        folder = root / "memory" if controllers else root
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if controllers else ("memory.max", "memory.current")
-        inside = folder / path.lstrip("/")
-        for group in (inside, *inside.parents):
-            if not group.is_relative_to(folder):
-                break
+    for group in control_groups("memory", root):
+        for names in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with suppress(OSError, ValueError):  # no such file, or "max", which is no limit
                 limit, used = (int((group / name).read_text()) for name in names)
-                yield max(0, limit - used + _copies_of_files(group))
+                yield limit, max(0, limit - used + _copies_of_files(group))
 
 
 def _copies_of_files(group: Path) -> int:

@@ -14,8 +14,8 @@ from typing import Any, Self
 from tqdm import tqdm
 from tqdm.utils import disp_len, disp_trim
 
-from infomax.runtime.durations import format_duration
-from infomax.runtime.text import escape, show
+from infomax.runtime.durations import duration
+from infomax.runtime.text import escape, show, unread_lines_are_dropped
 
 SECONDS_BETWEEN_LINES = 10.0
 """Seconds between two lines in a file."""
@@ -65,7 +65,7 @@ class ProgressBar:
         self._began = self._printed_at = time.perf_counter()
         self._recent = deque([(self._began, done)])
         self._quiet = quiet or done >= total
-        self._prints_lines = False
+        self._prints_lines, self._printed_n = False, done
         self._terminal: Any = None
         self._draws = not self._quiet and _is_terminal()
         if self._draws and not waits:
@@ -87,8 +87,9 @@ class ProgressBar:
         while len(self._recent) > 2 and self._recent[1][0] < now - RATE_SECONDS:
             self._recent.popleft()
         if self._draws:
-            self._terminal = self._terminal or _TerminalLine(self)
-            self._terminal.update(count)
+            with unread_lines_are_dropped():
+                self._terminal = self._terminal or _TerminalLine(self)
+                self._terminal.update(count)
         elif now - self._printed_at >= SECONDS_BETWEEN_LINES:
             self._print_line(now)
 
@@ -99,8 +100,9 @@ class ProgressBar:
     def close(self) -> None:
         """Shows the last state and ends the line; a second call does nothing."""
         if self._terminal is not None:
-            self._terminal.close()
-        elif self._prints_lines and self.n >= self.total:
+            with unread_lines_are_dropped():
+                self._terminal.close()
+        elif self._prints_lines and self.n >= self.total and self._printed_n < self.n:
             self._print_line(time.perf_counter())
         self._quiet = True
         self._terminal, self._prints_lines = None, False
@@ -150,14 +152,15 @@ class ProgressBar:
         """Returns words for the time that is left, by the mean speed so far; for the whole time if all is done."""
         seconds = time.perf_counter() - self._began
         if self.n >= self.total:
-            return f"took {seconds:.1f} s" if seconds < 10 else f"took {format_duration(seconds)}"
+            return f"took {duration(seconds)}"
         if self.n == self._first:
             return ""
-        return f"{format_duration(seconds / (self.n - self._first) * (self.total - self.n))} left"
+        left = max(1.0, seconds / (self.n - self._first) * (self.total - self.n))
+        return f"{duration(left, rough=left < SECONDS_BETWEEN_LINES)} left"
 
     def _print_line(self, now: float) -> None:
         show(self.plain_line(), file=sys.stderr)
-        self._printed_at, self._prints_lines = now, True
+        self._printed_at, self._printed_n, self._prints_lines = now, self.n, True
 
 
 class _TerminalLine(tqdm):

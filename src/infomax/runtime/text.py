@@ -3,8 +3,11 @@
 Whatever is printed goes through this file, so that no place can forget to escape.
 """
 
+import os
 import sys
 import unicodedata
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TextIO
 
 from infomax.runtime.doors import in_callers_words
@@ -48,13 +51,33 @@ def note(line: object) -> None:
     from tqdm import tqdm
 
     end_begun_line()
-    tqdm.write(f"infomax: {escape(in_callers_words(str(line)))}", file=sys.stderr)
+    with unread_lines_are_dropped():
+        tqdm.write(f"infomax: {escape(in_callers_words(str(line)))}", file=sys.stderr)
 
 
 def show(text: object, *, file: TextIO | None = None) -> None:
     """Prints lines on the standard output, or on another stream."""
     end_begun_line()
-    print(escape_lines(text), file=file, flush=True)
+    with unread_lines_are_dropped() if file is not None and file is sys.stderr else nullcontext():
+        print(escape_lines(text), file=file, flush=True)
+
+
+@contextmanager
+def unread_lines_are_dropped() -> Generator[None]:
+    """Lets the block write to the standard error, whether or not anybody reads it, or the disk has room for it.
+
+    What is said on the way is not worth the work itself: ``infomax pretrain ... 2>&1 | tee log`` trains to its end, and
+    saves itself after Ctrl-C, although ``tee`` has ended.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):  # a stream of Python alone has no number
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stderr.fileno())
+            os.close(nowhere)
+    except OSError:
+        pass  # as of a full disk, which may have room for the next line
 
 
 _begun_line: list[str] = []
@@ -66,8 +89,9 @@ def begin_line(text: object) -> None:
     end_begun_line()
     if _bar_is_shown():
         return
-    sys.stderr.write(f"infomax: {escape(text)} ... ")
-    sys.stderr.flush()
+    with unread_lines_are_dropped():
+        sys.stderr.write(f"infomax: {escape(text)} ... ")
+        sys.stderr.flush()
     _begun_line.append(escape(text))
 
 
@@ -80,8 +104,9 @@ def end_line(rest: object | None, text: object) -> None:
     """
     if _begun_line == [escape(text)] and not _bar_is_shown():
         _begun_line.clear()
-        sys.stderr.write(f"{escape('' if rest is None else rest)}\n")
-        sys.stderr.flush()
+        with unread_lines_are_dropped():
+            sys.stderr.write(f"{escape('' if rest is None else rest)}\n")
+            sys.stderr.flush()
     elif rest is not None:
         note(f"{text}: {rest}")
 
@@ -90,8 +115,9 @@ def end_begun_line() -> None:
     """Ends the line that has begun, before something else is printed."""
     if _begun_line:
         _begun_line.clear()
-        sys.stderr.write("\n")
-        sys.stderr.flush()
+        with unread_lines_are_dropped():
+            sys.stderr.write("\n")
+            sys.stderr.flush()
 
 
 def _bar_is_shown() -> bool:

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from infomax.runtime.control_groups import control_groups
 
 # Turns of the loop in which a thread of GNU's OpenMP looks for work before it sleeps: some tens of microseconds, which
 # bridge the gaps between the operations of a step. Its own number, 300,000, is for milliseconds.
@@ -49,65 +51,28 @@ def cores_to_run_on() -> int:
 @cache
 def _own_quota() -> float:
     """Returns this process's quota, read once: nothing that depends on it changes while a process runs."""
-    return quota_in_cores(Path("/"))
+    return quota_in_cores()
 
 
-def quota_in_cores(root: Path) -> float:
+def quota_in_cores(root: Path = Path("/")) -> float:
     """Returns the number of cores that the control groups of this process allow; infinity if they set no limit.
 
-    A group's limit holds for all groups below it, so the least one from the process's own group upwards counts.
-
     Args:
-        root: Folder that ``/proc`` and the groups' files are looked for in; ``/`` but for tests.
+        root: Folder that the groups are looked for in; ``/`` but for tests.
     """
-    try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
-    except (OSError, UnicodeDecodeError):  # no Linux
-        return math.inf
-    paths = {}  # the process's group in each hierarchy: "" is version 2
-    for line in groups:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "" or "cpu" in controllers.split(","):
-            paths[controllers and "cpu"] = path
-    limits = [math.inf]
-    for line in mounts:
-        before, _, after = line.partition(" - ")
-        kind, _, options = (*after.split(" "), "", "")[:3]
-        hierarchy = {"cgroup2": "", "cgroup": "cpu"}.get(kind)
-        if hierarchy in paths and (kind == "cgroup2" or "cpu" in options.split(",")):
-            mounted, point = (_unescape(field) for field in before.split(" ")[3:5])
-            limits += _limits(root, PurePosixPath(point), _below(paths[hierarchy], mounted))
-    return min(limits)
+    return min([math.inf, *(limit for group in control_groups("cpu", root) for limit in _limits(group))])
 
 
-def _unescape(field: str) -> str:
-    """Returns a path of ``mountinfo``, where spaces are written as numbers."""
-    for code in ("\\040", "\\011", "\\012", "\\134"):
-        field = field.replace(code, chr(int(code[1:], 8)))
-    return field
-
-
-def _below(path: str, mounted: str) -> PurePosixPath:
-    """Returns a group's path below the mount point, where the group ``mounted`` is; that one, if it is not below."""
-    group = PurePosixPath(path)
-    if ".." not in group.parts and group.is_relative_to(mounted):
-        return group.relative_to(mounted)
-    return PurePosixPath()  # a container sees its own group alone, and may be told its path outside of it
-
-
-def _limits(root: Path, point: PurePosixPath, path: PurePosixPath) -> Iterator[float]:
-    """Yields the limits, in cores, of a group and of those above it, up to the mount point."""
-    for group in (path, *path.parents):
-        folder = root / point.relative_to("/") / group
-        with suppress(OSError, ValueError):  # the first group of all has no such file
-            quota, period = (folder / "cpu.max").read_text().split()
-            if quota != "max":
-                yield int(quota) / int(period)
-        with suppress(OSError, ValueError):
-            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-            if int(quota) > 0:  # -1 is no limit
-                yield int(quota) / int(period)
+def _limits(group: Path) -> Iterator[float]:
+    """Yields the limit of a control group, in cores, if it has one."""
+    with suppress(OSError, ValueError):  # the first group of all has no such file
+        quota, period = (group / "cpu.max").read_text().split()
+        if quota != "max":
+            yield int(quota) / int(period)
+    with suppress(OSError, ValueError):
+        quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        if int(quota) > 0:  # -1 is no limit
+            yield int(quota) / int(period)
 
 
 def cores_of_this_process() -> int:

@@ -73,7 +73,7 @@ def describe_larger_sizes(recipe: Recipe, side: int, *, seconds: float | None = 
     costs = [_cost(larger, (larger / size) ** 2, seconds) for larger in larger_sizes(size, side)]
     if not costs:
         return None
-    now = "" if seconds is None else f" (about {duration(seconds, rough=True)} here)"
+    now = "" if seconds is None else f" (about {_rough(seconds)} here)"
     return f"images of about {side} pixels are trained at {size}{now}, at which small details are lost; {_join(costs)}"
 
 
@@ -95,8 +95,13 @@ def describe_smaller_size(recipe: Recipe, seconds: float) -> str:
 
 def _cost(size: int, ratio: float, seconds: float | None) -> str:
     """Returns the option for a size, and how long it takes: the networks' time grows with the pixels."""
-    in_seconds = "" if seconds is None else f" ({duration(ratio * seconds, rough=True)})"
+    in_seconds = "" if seconds is None else f" ({_rough(ratio * seconds)})"
     return f"--image-size {size} takes about {ratio:g} times as long{in_seconds}"
+
+
+def _rough(seconds: float) -> str:
+    """Formats an estimated time; one of less than a second is not known so well."""
+    return duration(max(seconds, 1.0), rough=True)
 
 
 def _join(costs: Sequence[str]) -> str:

@@ -44,6 +44,8 @@ from infomax.training.loop import checkpoint_to_resume
 from infomax.training.opening import OpenedImages, check_numbers, open_images, recipe_to_resume
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
+SMALLEST_BATCH = 8  # images; with fewer, the user says what is to be compared with what
+
 
 @dataclass(frozen=True)
 class PreparedRun:
@@ -243,7 +245,8 @@ def choose_recipe(
     Args:
         options: What the user asked for.
         data: Name of the data set.
-        images: Number of its images.
+        images: Number of its images. If they are fewer than a step of the recipe takes, and the user has named neither
+            the recipe nor the size of a batch, a step takes fewer, as a line says.
         side: Shorter side of a typical image, in pixels.
         gpu: Whether the run is for a GPU.
         initial: The encoder that the training starts from, opened; None for random weights.
@@ -254,8 +257,20 @@ def choose_recipe(
     choice = parse_recipe_choice(options.recipe, options.method)
     method = choice.method or DEFAULT_METHOD
     name = choice.recipe or default_recipe_name(method, data=data, side=side, gpu=gpu)
-    experiment = get_experiment(name, method)
-    return settle_recipe(experiment, images=images, initial=initial, changes=options.changes())
+    experiment, changes = get_experiment(name, method), options.changes()
+    recipe = settle_recipe(experiment, images=images, initial=initial, changes=changes)
+    if not isinstance(options, RecipeOptions) or not SMALLEST_BATCH <= images < recipe.batch_size:
+        return recipe
+    chosen = {key for key, value in changes.items() if value is not None}
+    chosen |= {assignment.partition("=")[0] for assignment in changes["overrides"]}
+    if choice.recipe is not None or chosen & {"batch_size", "micro_batch_size"}:
+        return recipe
+    batch_size = 2 ** (images.bit_length() - 1)  # which several devices can share
+    note(
+        f"a step takes {batch_size} images and not the {recipe.batch_size} of the recipe {name}, for there are "
+        f"{images} (--batch-size)"
+    )
+    return replace(recipe, batch_size=batch_size)
 
 
 def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) -> Preview:
@@ -374,5 +389,5 @@ def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str |
     machine = {"cpu": "the CPU", "cuda": gpu or "GPUs"}[launch.device]
     if launch.world_size > 1:
         machine = f"{launch.world_size} ranks on {machine}"
-    extent = f"{images} images, {recipe.epochs} epochs on {machine}"
+    extent = f"{images} images, {recipe.epochs} epochs ({recipe.steps(images):,} steps) on {machine}"
     return f"{recipe.method.name}, recipe {recipe.name}: {encoder}, {extent}"

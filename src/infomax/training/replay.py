@@ -112,6 +112,10 @@ def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult
     folder = Path(folder)
     if not folder.exists():
         raise ValueError(f"{folder} is not a folder that a failed step was kept in: {missing_path(folder)}")
+    if not (folder / "report.json").is_file():
+        kept = sorted(folder.glob("nonfinite/step-*"))
+        cure = f"did you mean {kept[-1]}?" if kept else "a run that met NaN or infinity has it, as nonfinite/step-..."
+        raise ValueError(f"{folder} is not a folder that a failed step was kept in: it has no report.json; {cure}")
     try:
         report = parse_value(read_json(folder / "report.json"), FailureReport, "", other_keys=True)
         recipe = recipe_from_json(report["recipe"], key="recipe")

@@ -37,10 +37,19 @@ class _EvaluationImages(Dataset):
     def _open(self, index: int) -> Image.Image:
         try:
             return self.images.open(index)
-        except ValueError:
+        except ValueError as error:
             if not self.lenient:
-                raise
+                raise ValueError(needs_all_images(error)) from error
             return Image.new("RGB", (self.preprocessing.resize, self.preprocessing.resize))
+
+
+def needs_all_images(reason: object) -> str:
+    """Returns one line on an image that cannot be read where no other one can take its place, with the cure.
+
+    Args:
+        reason: The line that names the image.
+    """
+    return f"{reason}; evaluation takes no other image in its place: mend the file, or move it elsewhere"
 
 
 def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

@@ -192,10 +192,11 @@ def open_hugging_face(data: str, name: str, *, stream: bool) -> Source:
         raise ValueError(f"{path} is a kind of files to the package datasets, and no data set; want hf:./{path}")
     saved = any((Path(path) / file).is_file() for file in ("dataset_dict.json", "state.json"))
     try:
-        if saved:
-            splits = hugging_face.load_from_disk(path)
-        else:
-            splits = hugging_face.load_dataset(path, config or None, streaming=stream)
+        with hub_or_cache(needed=not Path(path).exists()):
+            if saved:
+                splits = hugging_face.load_from_disk(path)
+            else:
+                splits = hugging_face.load_dataset(path, config or None, streaming=stream)
     except Exception as error:  # errors of many kinds, some of many lines
         raise ValueError(f"cannot be opened: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(splits, dict):
