@@ -1,6 +1,7 @@
 """How far a task is: one line of at most 80 columns in a terminal, plain lines in a file."""
 
 import fcntl
+import io
 import os
 import re
 import select
@@ -133,6 +134,20 @@ def test_a_terminal_that_cannot_draw_a_line_again_gets_plain_lines(terminal, mon
     with ProgressBar("test images", 3, done=1) as bar:
         bar.update(2)
     assert "test images: 3 of 3 images, " in written()
+
+
+def test_a_notebook_gets_one_line_that_is_drawn_again(monkeypatch):
+    """The stream of Jupyter's kernel is no terminal; its frontend draws a line again after a carriage return."""
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(progress, "SECONDS_IN_NOTEBOOK", 0.0)
+    with bar_with_values() as bar:
+        note("a note")
+        bar.update(220)
+    *_, last = stream.getvalue().rstrip("\n").split("\r")
+    assert last.startswith("runs 100% |##########| ")
+    assert stream.getvalue().count("\n") == 2
+    assert "infomax: a note\n" in stream.getvalue()
 
 
 def test_rates():

@@ -90,9 +90,8 @@ def _is_reachable_now(host: str, port: int) -> bool:
 def why_not_fetched() -> str:
     """Returns why nothing can be fetched from the hub; empty if it could be reached."""
     host, _ = hub_host()
-    return (
-        f"{host} cannot be reached, and the local cache does not have them" if not _seen.get(host, (True,))[0] else ""
-    )
+    was_reachable, _ = _seen.get(host, (True, 0.0))
+    return "" if was_reachable else f"{host} cannot be reached, and the local cache does not have them"
 
 
 def hub_host() -> tuple[str, int]:

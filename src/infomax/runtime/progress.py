@@ -1,4 +1,4 @@
-"""Shows how far a task is: one line that is redrawn in a terminal, and a plain line every ten seconds in a file.
+"""Shows how far a task is: a line that is redrawn in a terminal or notebook, a plain line every ten seconds in a file.
 
 All progress of infomax is shown by :class:`ProgressBar`. A line in a terminal is at most 80 columns wide, and narrower
 than the terminal, so that it never wraps: values that do not fit are left out, the least important ones first.
@@ -19,6 +19,8 @@ from infomax.runtime.text import escape, show, unread_lines_are_dropped
 
 SECONDS_BETWEEN_LINES = 10.0
 """Seconds between two lines in a file."""
+SECONDS_IN_NOTEBOOK = 0.5
+"""Seconds between two drawings of a line in a notebook, each of which travels through the network."""
 COLUMNS = 80
 """Columns that a line in a terminal has at most; one of them stays empty, as a cursor may need it."""
 BAR_COLUMNS = 10
@@ -168,7 +170,10 @@ class _TerminalLine(tqdm):
 
     def __init__(self, progress: ProgressBar):
         self.progress = progress
-        super().__init__(total=progress.total, initial=progress.n, dynamic_ncols=True, file=sys.stderr)
+        interval = SECONDS_IN_NOTEBOOK if _is_notebook() else 0.1
+        super().__init__(
+            total=progress.total, initial=progress.n, dynamic_ncols=True, file=sys.stderr, mininterval=interval
+        )
 
     def __str__(self) -> str:
         terminal_columns = self.format_dict["ncols"] or COLUMNS
@@ -176,8 +181,15 @@ class _TerminalLine(tqdm):
 
 
 def _is_terminal() -> bool:
-    """Returns whether the standard error is a terminal that can draw a line again."""
+    """Returns whether the standard error is a terminal or notebook that can draw a line again."""
+    if _is_notebook():
+        return True
     return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def _is_notebook() -> bool:
+    """Returns whether the standard error is shown by Jupyter, which draws a line again after a carriage return."""
+    return type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
 
 
 def _draw_bar(share: float) -> str:
