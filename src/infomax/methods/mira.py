@@ -28,6 +28,7 @@ from infomax.runtime.collectives import global_logmeanexp, global_max, global_me
 LINEAR_RANGE = 68.0
 COSINE_RANGE = 2.0  # the range of logits in training, which are cosines: no need to read it from the device
 MAX_ACCELERATED_BETA = 0.9  # acceleration converged from every start that was tried, up to this beta
+PROBABILITY_ERROR = 1e-2  # by which rounding in half precision may leave 0 to 1
 
 
 def assign(
@@ -226,7 +227,8 @@ def swapped_prediction_loss(
 
     Raises:
         ValueError: If there are fewer than 2 targets or fewer crops than targets, a matrix is not finite or of another
-            shape than the first target, or ``temperature`` is not above 0.
+            shape than the first target, a target has values that are no probabilities, or ``temperature`` is not above
+            0.
 
     Example:
         >>> import torch
@@ -238,6 +240,11 @@ def swapped_prediction_loss(
         >>> round(swapped_prediction_loss(student_logits, targets[::-1]).item(), 4)
         2.1269
     """
+    for name, value in (("student_logits", student_logits), ("targets", targets)):
+        if isinstance(value, Tensor):
+            raise ValueError(
+                f"{name} must be a list of matrices, one a crop, but is a tensor of shape {[*value.shape]}"
+            )
     if len(targets) < 2:
         raise ValueError(f"targets must be those of the first two crops or more, but there are {len(targets)}")
     if len(student_logits) < len(targets):
@@ -246,7 +253,12 @@ def swapped_prediction_loss(
         )
     check_number("temperature", temperature, low=0, open_low=True)
     for position, target in enumerate(targets):
-        check_rows(f"targets[{position}]", target, like=targets[0])
+        low, high = check_rows(f"targets[{position}]", target, like=targets[0])
+        if low < -PROBABILITY_ERROR or high > 1 + PROBABILITY_ERROR:
+            raise ValueError(
+                f"targets[{position}] must hold probabilities, as assign returns them, but has values from {low:.3g} "
+                f"to {high:.3g}"
+            )
     for crop, logits in enumerate(student_logits):
         check_rows(f"student_logits[{crop}]", logits, like=targets[0])
     return _swapped_prediction_loss(student_logits, targets, temperature)
