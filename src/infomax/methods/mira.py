@@ -242,9 +242,7 @@ def swapped_prediction_loss(
     """
     for name, value in (("student_logits", student_logits), ("targets", targets)):
         if isinstance(value, Tensor):
-            raise ValueError(
-                f"{name} must be a list of matrices, one a crop, but is a tensor of shape {[*value.shape]}"
-            )
+            raise ValueError(f"{name} must be a list of matrices, one a crop, but is a tensor {[*value.shape]}")
     if len(targets) < 2:
         raise ValueError(f"targets must be those of the first two crops or more, but there are {len(targets)}")
     if len(student_logits) < len(targets):
