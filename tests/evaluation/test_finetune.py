@@ -71,7 +71,7 @@ def an_encoder(norm=True, dtype=torch.float32):
 
 @pytest.fixture(scope="module")
 def pretrained():
-    encoder = build_encoder("small", stem="imagenet", seed=0)
+    encoder = build_encoder("small", stem="imagenet", seed=0).eval()
     encoder.preprocessing = Preprocessing(resize=8, size=8)
     return Representation("an encoder", fingerprint(encoder), lambda images, _: torch.empty(0), encoder)
 
@@ -234,7 +234,7 @@ def test_what_will_be_done_is_said_before_it_starts(digits, pretrained, tmp_path
         f"infomax: fine-tunes on {images} images with labels of 10 classes by mira-10, MIRA's for 10 % of ImageNet's "
         f"labels (--setting names others): learning rate 0.02 for the encoder and 0.1 for the classifier; 2 epochs "
     )
-    assert re.search(r"1 training, about \d+ s by the speed of the encoder and of its views$", line)
+    assert re.search(r"1 training, about [0-9.]+ (s|min) by the speed of the encoder and of its views$", line)
     assert fingerprint(pretrained.encoder) == before
     finetune(pretrained, digits, epochs=1, evaluation=replace(evaluation, quiet=True, no_cache=True))
     assert "fine-tunes" not in capsys.readouterr().err

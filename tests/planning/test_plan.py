@@ -1,5 +1,6 @@
 """Tests plans against counts by hand, real steps, real ranks and the papers' measurements."""
 
+import os
 import re
 import warnings
 from dataclasses import replace
