@@ -16,7 +16,7 @@ from encoder_files import below, message, resnet, same_features, used, written
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from infomax.models.backbone_names import BACKBONES
 from infomax.models.encoders import build_encoder, fingerprint, save_encoder
-from infomax.models.pretrained import open_encoder
+from infomax.models.pretrained import FETCH, open_encoder
 
 IMAGENET = Preprocessing(resize=256, size=224, mean=IMAGENET_MEAN, std=IMAGENET_STD, bicubic=True)
 CIFAR = Preprocessing(resize=32, size=32, mean=CIFAR10_MEAN, std=CIFAR10_STD, bicubic=True)
@@ -216,7 +216,7 @@ def hub(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_timms_own_weights(hub):
+def test_timms_own_weights(hub, tmp_path, monkeypatch):
     import timm
 
     source = used(timm.create_model("test_resnet"))
@@ -228,6 +228,9 @@ def test_timms_own_weights(hub):
     encoder = open_encoder("timm:test_resnet")
     source.reset_classifier(0)
     assert same_features(encoder, source, 64)
+    monkeypatch.chdir(tmp_path)
+    exec(FETCH["timm"].format(name="test_resnet"))  # as on a machine with a network
+    assert same_features(open_encoder("timm:test_resnet@weights.pth"), source, 64)
 
 
 def test_timm_without_a_network_or_a_model(hub):
@@ -264,7 +267,7 @@ def test_torchvision_with_weights_from_a_file(tmp_path, name, head, resize):
     assert encoder.preprocessing == replace(IMAGENET, resize=resize, bicubic=cubic)
 
 
-def test_torchvisions_own_weights(tmp_path, monkeypatch):
+def test_torchvisions_own_weights(tmp_path, monkeypatch, capsys):
     from torchvision.models import ResNet18_Weights, resnet18
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -275,6 +278,10 @@ def test_torchvisions_own_weights(tmp_path, monkeypatch):
     encoder = open_encoder("torchvision:resnet18")
     source.fc = nn.Identity()
     assert same_features(encoder, source)
+    monkeypatch.chdir(tmp_path)
+    exec(FETCH["torchvision"].format(name="resnet18"))
+    assert same_features(open_encoder("torchvision:resnet18@weights.pth"), source)
+    assert capsys.readouterr().out == ""
 
 
 def test_torchvision_without_a_network_or_a_model(tmp_path, monkeypatch):

@@ -91,7 +91,9 @@ def test_an_encoder_of_timm_without_a_network_is_one_clear_line(tmp_path):
     assert process.returncode == 2
     assert err.splitlines()[-1] == (
         "infomax: the weights could not be fetched (127.0.0.1 cannot be reached, and the local cache does not have "
-        "them); timm:test_resnet@FILE takes them from a file"
+        "them); timm:test_resnet@FILE takes them from a file, which a machine with a network writes by python -c "
+        "\"import timm, torch; torch.save(timm.create_model('test_resnet', pretrained=True).state_dict(), "
+        "'weights.pth')\""
     )
     for word in ("Retry", "Traceback", "Warning", "HEAD"):
         assert word not in err

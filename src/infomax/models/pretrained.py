@@ -3,6 +3,8 @@
 import math
 import os
 from collections.abc import Iterable
+from contextlib import redirect_stdout
+from io import StringIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -93,10 +95,24 @@ def _make_encoder(network: nn.Module, preprocessing: Preprocessing, settings: En
     return encoder
 
 
-def _not_fetched(name: str, error: Exception) -> ValueError:
-    """Makes the error for weights that could not be fetched."""
-    reason = why_not_fetched() or f"{type(error).__name__}: {one_line(error)[:300]}"
-    return ValueError(f"the weights could not be fetched ({reason}); {name}@FILE takes them from a file")
+FETCH = {
+    "timm": "import timm, torch; torch.save(timm.create_model('{name}', pretrained=True).state_dict(), 'weights.pth')",
+    "torchvision": "import torch, torchvision; torch.save(torchvision.models.get_model('{name}', "
+    "weights='DEFAULT').state_dict(), 'weights.pth')",
+    "hf": "from transformers import AutoImageProcessor, AutoModel; [c.from_pretrained('{name}')"
+    ".save_pretrained('folder') for c in (AutoImageProcessor, AutoModel)]",
+}
+"""Programs of one line that fetch a library's weights on a machine with a network, and write them into files."""
+
+
+def _not_fetched(library: str, name: str, error: Exception) -> ValueError:
+    """Makes the error for weights that could not be fetched, which says how to fetch them on another machine."""
+    unreachable = why_not_fetched() if library == "timm" else ""
+    reason = unreachable or f"{type(error).__name__}: {one_line(error)[:300]}"
+    return ValueError(
+        f"the weights could not be fetched ({reason}); {library}:{name}@FILE takes them from a file, which a machine "
+        f'with a network writes by python -c "{FETCH[library].format(name=name)}"'
+    )
 
 
 def _load_weights_from(location: str, backbone: nn.Module, heads: Iterable[str], title: str) -> None:
@@ -137,7 +153,7 @@ def _open_timm(name: str) -> Encoder:
     try:
         network = build_timm(name, image_size=None, pooling=None, pretrained=not at)
     except Exception as error:  # of many kinds: from the hub, from the network, from files
-        raise _not_fetched(f"timm:{name}", error) from error
+        raise _not_fetched("timm", name, error) from error
     if at:
         heads = network.pretrained_cfg.get("classifier") or ()
         _load_weights_from(location, network, (heads,) if isinstance(heads, str) else heads, name)
@@ -170,9 +186,10 @@ def _open_torchvision(name: str) -> Encoder:
         raise ValueError("takes no weights from a file: what its images must be like depends on who trained them")
     image_size = size if name.startswith("vit_") else None  # as its DEFAULT weights have it
     try:
-        network, classifier = build_torchvision(name, image_size=image_size, weights=None if at else weights)
+        with redirect_stdout(StringIO()):  # torch.hub prints where it downloads to
+            network, classifier = build_torchvision(name, image_size=image_size, weights=None if at else weights)
     except Exception as error:  # of many kinds, as above
-        raise _not_fetched(f"torchvision:{name}", error) from error
+        raise _not_fetched("torchvision", name, error) from error
     if at:
         _load_weights_from(location, network, [classifier], name)
     preprocessing = Preprocessing(
@@ -197,7 +214,8 @@ def _open_hugging_face(name: str) -> Encoder:
         reason = why_not_fetched() or f"{type(error).__name__}: {one_line(error)[:300]}"
         raise ValueError(
             f"is no local model, and could not be fetched ({reason}); hf:./folder "
-            "takes config.json, preprocessor_config.json and model.safetensors from a folder"
+            "takes config.json, preprocessor_config.json and model.safetensors from a folder, which a machine with a "
+            f'network writes by python -c "{FETCH["hf"].format(name=name)}"'
         ) from error
     pooled = pooled_hugging_face(model, None)
     # Nothing here uses the mask token.

@@ -19,6 +19,7 @@ SYNONYMS = {
     "freeze": "freeze-stages frozen-stages freeze-backbone freeze-layers frozen-layers",
     "backbone-rate": "backbone-lr lr-backbone encoder-lr lr-mult backbone-lr-mult backbone-multiplier",
     "backbone": "arch architecture model encoder network net model-name timm-model a m",
+    "init": "weights pretrained pretrained-weights init-weights checkpoint ckpt from-pretrained load finetune-from",
     "encoder": "model checkpoint ckpt weights pretrained run run-dir backbone arch m",
     "data": "dataset data-path dataset-path train-dir train-data input input-dir images image-dir folder path imgs d i",
     "data-dir": "data-root dataset-dir dataset-root root",
