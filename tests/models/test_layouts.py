@@ -19,9 +19,11 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from encoder_files import below, message, used, written
 from infomax.data.augmentation.views import CIFAR10_MEAN, IMAGENET_MEAN
+from infomax.models.architectures import describe
 from infomax.models.encoders import build_encoder
-from infomax.models.layouts import sine_positions
+from infomax.models.layouts import LAYOUTS, drop_zero_biases, sine_positions
 from infomax.models.pretrained import open_encoder
+from infomax.models.state_dicts import FoundWeights, Location
 
 TRANSFORMER = {"embed_dim": 128, "depth": 2, "num_heads": 2, "patch_size": 8, "img_size": 48, "num_classes": 0}
 
@@ -154,7 +156,7 @@ def dino_v2_in_parts(model):
     return renamed(dino_v2(model), (r"^blocks\.(\d+)\.", r"blocks.\1.\1."))
 
 
-NO_TOKEN = {"class_token": False, "no_embed_class": True, "global_pool": "avg", "fc_norm": False}
+NO_TOKEN = {"class_token": False, "global_pool": "avg", "fc_norm": False}
 TRANSFORMERS = {
     "timm": ({}, lambda model: model.state_dict(), ""),
     "whole module": ({}, lambda model: {"net": nn.DataParallel(model)}, ""),
@@ -336,12 +338,30 @@ def test_the_names_of_further_resnets():
         assert described(source.state_dict()).backbone == f"timm:{name}"
 
 
-def described(weights: dict):
-    from infomax.models.architectures import describe
-    from infomax.models.layouts import LAYOUTS
-    from infomax.models.state_dicts import FoundWeights, Location
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_small_patch8_224", "vit_huge_patch14_gap_224", "vit_giant_patch14_dinov2", "vit_small_patch14_reg4_dinov2",
+        "vit_7b_patch16_dinov3", "convnext_base", "convnextv2_huge", "convnext_atto",
+    ],
+)  # fmt: skip
+def test_the_names_of_published_models(name):
+    """The settings of a published model are its name alone, so that timm loads what is exported."""
+    with torch.device("meta"):
+        source = timm.create_model(name, num_classes=0)
+    settings = described({key: torch.zeros(1).expand(value.shape) for key, value in source.state_dict().items()})
+    assert (settings.backbone, settings.architecture_config) == (f"timm:{name}", None)
 
-    return describe(weights, FoundWeights(weights, "", LAYOUTS[0]), Location("")).settings
+
+def described(weights: dict):
+    """Returns the settings of an encoder with these weights."""
+    layout = next(
+        layout
+        for layout in LAYOUTS
+        if 2 * len(set(layout.names) & set(weights)) > len(layout.names) and layout.fits(weights)
+    )
+    weights = drop_zero_biases(layout.rename(weights))
+    return describe(weights, FoundWeights(weights, "", layout), Location("")).settings
 
 
 def test_a_sequence_without_an_activation_has_none(tmp_path, capsys):

@@ -216,12 +216,14 @@ def _describe_transformer(weights: Mapping[str, Tensor], prefix: str, heads: int
         raise ValueError("is a vision transformer without positions of its own; timm:NAME@FILE names it")
     positions = _matrix(weights, "pos_embed", family, 3)[1]
     token = "cls_token" in weights
-    of_patches_alone = not token or (is_square(positions) and not is_square(positions - 1))
-    patches = positions if of_patches_alone else positions - 1
+    registers = weights["reg_token"].shape[1] if "reg_token" in weights else 0
+    others = token + registers
+    of_patches_alone = others > 0 and is_square(positions) and not is_square(positions - others)
+    patches = positions if of_patches_alone else positions - others
     if not is_square(patches):
         raise ValueError(f"has {positions} positions, which are no square of patches{' and a class token' * token}")
     side = math.isqrt(patches)
-    sines = token and not of_patches_alone and _has_sine_positions(weights["pos_embed"], side)
+    sines = token and others == 1 and not of_patches_alone and _has_sine_positions(weights["pos_embed"], side)
     count, reason = _choose_heads(width, heads, sines and not prefix.endswith("vit."))
     pooled_norm = "fc_norm.weight" in weights
     options = {
@@ -232,7 +234,7 @@ def _describe_transformer(weights: Mapping[str, Tensor], prefix: str, heads: int
         "mlp_ratio": _ratio(inner, width),
         "qkv_bias": "blocks.0.attn.qkv.bias" in weights,
         "init_values": 1e-5 if "blocks.0.ls1.gamma" in weights else None,
-        "reg_tokens": weights["reg_token"].shape[1] if "reg_token" in weights else 0,
+        "reg_tokens": registers,
         "class_token": token,
         "no_embed_class": of_patches_alone,
         "pre_norm": "norm_pre.weight" in weights,
@@ -240,8 +242,8 @@ def _describe_transformer(weights: Mapping[str, Tensor], prefix: str, heads: int
         "global_pool": "token" if token and not pooled_norm else "avg",
     }
     features = "the class token" if options["global_pool"] == "token" else "the mean of the patches"
-    registers = f" and {options['reg_tokens']} registers" if options["reg_tokens"] else ""
-    title = f"a vision transformer of {options['depth']} blocks of width {width} for patches of {patch}{registers}"
+    title = f"a vision transformer of {options['depth']} blocks of width {width} for patches of {patch}"
+    title += f" and {registers} registers" if registers else ""
     choices = f"it is taken to have {count} heads ({reason}); its features are {features}"
     name = _transformer_name(options, packed)
     settings = _arguments(name, _without_defaults(name, options, side * patch), image_size=side * patch)

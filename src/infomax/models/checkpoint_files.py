@@ -1,5 +1,6 @@
 """Opens the encoder in a checkpoint file: the names and shapes of its weights tell which it is."""
 
+import re
 from dataclasses import asdict
 
 from infomax.data.augmentation.views import CIFAR10_MEAN, CIFAR10_STD, Preprocessing
@@ -36,7 +37,9 @@ def open_checkpoint(text: str) -> Encoder:
     except ValueError as error:
         message = str(error).replace("FILE", location.file)
         below = f" below {found.prefix!r}" if found.prefix else ""
-        hint = "" if "@" in message or "#" in message else f"; timm:NAME@{location.file} loads another model's"
+        hint = (
+            "" if re.search("@|#|^(heads|padding)", message) else f"; timm:NAME@{location.file} loads another model's"
+        )
         raise ValueError(f"{location.file}{below}: {message}{hint}") from error
     encoder.preprocessing = preprocessing_of(architecture)
     shown = encoder.preprocessing
