@@ -235,7 +235,7 @@ def test_the_user_says_how_many_heads_there_are(tmp_path, capsys):
     assert "heads must be a number from 0 to 9999, but is 'many'" in message(f"{file}#heads=many")
     odd = written(tmp_path / "odd.pth", transformer(embed_dim=96, num_heads=3).state_dict())
     assert f"{odd}#heads=N says how many heads it has" in message(odd)
-    assert "heads=8 is for a file alone" in message(f"timm:vit_base_patch16_224@{file}#heads=8")
+    assert "heads and padding are for a file alone" in message(f"timm:vit_base_patch16_224@{file}#heads=8")
 
 
 def test_the_encoder_of_two_is_chosen_by_a_part_of_its_prefix(tmp_path):
@@ -401,6 +401,17 @@ def test_a_named_model_takes_weights_of_other_names(tmp_path):
     weights = {name: value for name, value in weights.items() if name.startswith(("down", "stages", "norm."))}
     encoder = open_encoder(f"timm:convnext_atto@{written(tmp_path / 'file.pth', {'model': weights})}")
     assert_same_bits(encoder, source, 64)
+
+
+def test_a_named_model_takes_positions_of_another_size(tmp_path, capsys):
+    source = shaken(timm.create_model("test_vit", num_classes=0, img_size=96))
+    file = written(tmp_path / "file.pth", source.state_dict())
+    encoder = open_encoder(f"timm:test_vit@{file}")
+    assert_same_bits(encoder, source, 96)
+    assert (encoder.preprocessing.resize, encoder.preprocessing.size) == (101, 96)
+    assert "has positions for images of 96 pixels, which are taken instead of test_vit's own" in capsys.readouterr().err
+    written(tmp_path / "file.pth", source.state_dict() | {"pos_embed": torch.zeros(1, 30, 64)})
+    assert "1 of another shape (pos_embed (1, 30, 64) instead of (1, 101, 64))" in message(f"timm:test_vit@{file}")
 
 
 # What is not taken

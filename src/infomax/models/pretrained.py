@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
 from io import StringIO
 from os import PathLike
@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from infomax.data.augmentation.views import Preprocessing
 from infomax.models.checkpoint_files import open_checkpoint
 from infomax.models.encoder_files import load_encoder_file
 from infomax.models.encoders import Encoder, EncoderArguments, library_encoder, load_encoder
-from infomax.models.layouts import UNUSED, drop_zero_biases
+from infomax.models.layouts import UNUSED, drop_zero_biases, is_square
 from infomax.models.library_backbones import (
     build_timm,
     build_torchvision,
@@ -29,6 +29,7 @@ from infomax.models.state_dicts import find_weights, leave_out, load_all_weights
 from infomax.runtime.hub import hub_or_cache, why_not_fetched
 from infomax.runtime.near_names import missing_path
 from infomax.runtime.stages import Stage
+from infomax.runtime.text import note
 
 PIL_BILINEAR = 2
 ENCODER_NAMES = "a run folder, a checkpoint file, timm:NAME, torchvision:NAME or hf:NAME"
@@ -115,26 +116,39 @@ def _not_fetched(library: str, name: str, error: Exception) -> ValueError:
     )
 
 
-def _load_weights_from(location: str, backbone: nn.Module, heads: Iterable[str], title: str) -> None:
-    """Loads weights from a file into a model without its classifiers.
+def _read_weights_for(backbone: nn.Module, location: str, heads: Iterable[str]) -> dict[str, Tensor]:
+    """Reads the weights of a model without its classifiers from a file.
 
     Args:
+        backbone: The model that they are for.
         location: The file, and a prefix if it holds several encoders.
-        backbone: The model to load into.
         heads: The names of the classifiers that were cut off, whose weights are left out.
-        title: The words for the model in a message.
     """
     head_prefixes = tuple(f"{head}." for head in heads)
     expected = backbone.state_dict()
     place = parse_location(location)
-    if place.heads is not None:
-        raise ValueError(f"heads={place.heads} is for a file alone: {title} has as many heads as its name says")
+    if place.heads is not None or place.padding is not None:
+        raise ValueError(f"heads and padding are for a file alone, as {place.file}#heads=6: a name says them")
     weights = find_weights(place, list(expected)).weights
     if not any(name.endswith(".attn.q_bias") for name in expected):
         weights = drop_zero_biases(weights)
     weights = {name: value for name, value in weights.items() if not name.startswith(head_prefixes)}
-    weights = leave_out(weights, lambda name: name not in expected and UNUSED.match(name) is not None, location)
-    load_all_weights(backbone, weights, title)
+    return leave_out(weights, lambda name: name not in expected and UNUSED.match(name) is not None, location)
+
+
+def _size_of_positions(network: Any, weights: Mapping[str, Tensor]) -> int | None:
+    """Returns the size of images that the positions in ``weights`` are made for, in pixels.
+
+    It is None if ``network`` has positions for this size already, or none at all.
+    """
+    own, given = getattr(network, "pos_embed", None), weights.get("pos_embed")
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    if own is None or given is None or not isinstance(patch, tuple) or own.ndim != 3 or given.ndim != 3:
+        return None
+    tokens = 0 if getattr(network, "no_embed_class", False) else getattr(network, "num_prefix_tokens", 0)
+    if own.shape[1] == given.shape[1] or own.shape[2] != given.shape[2] or not is_square(given.shape[1] - tokens):
+        return None
+    return math.isqrt(given.shape[1] - tokens) * patch[0]
 
 
 def _open_timm(name: str) -> Encoder:
@@ -154,11 +168,18 @@ def _open_timm(name: str) -> Encoder:
         network = build_timm(name, image_size=None, pooling=None, pretrained=not at)
     except Exception as error:  # of many kinds: from the hub, from the network, from files
         raise _not_fetched("timm", name, error) from error
+    size = None
     if at:
         heads = network.pretrained_cfg.get("classifier") or ()
-        _load_weights_from(location, network, (heads,) if isinstance(heads, str) else heads, name)
+        weights = _read_weights_for(network, location, (heads,) if isinstance(heads, str) else heads)
+        if size := _size_of_positions(network, weights):
+            note(f"{location}: has positions for images of {size} pixels, which are taken instead of {name}'s own")
+            network = build_timm(name, image_size=size, pooling=None)
+        load_all_weights(network, weights, name)
     config: Any = resolve_model_data_config(network)
     channels, height, width = config["input_size"]
+    if size:
+        height = width = size
     if channels != 3 or height != width:
         raise ValueError(f"takes images of {channels} x {height} x {width}; want 3 channels and a square")
     preprocessing = Preprocessing(
@@ -191,7 +212,7 @@ def _open_torchvision(name: str) -> Encoder:
     except Exception as error:  # of many kinds, as above
         raise _not_fetched("torchvision", name, error) from error
     if at:
-        _load_weights_from(location, network, [classifier], name)
+        load_all_weights(network, _read_weights_for(network, location, [classifier]), name)
     preprocessing = Preprocessing(
         resize=resize,
         size=size,
