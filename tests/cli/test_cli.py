@@ -57,6 +57,8 @@ def test_help_explains_every_option(infomax):
         (("pretrain", "--out", "x", "--epochs", "three"), "three"),
         (("pretrain", "--out", "x", "--method", "mirra"), "did you mean mira"),
         (("pretrain", "--out", "x", "--data", "nowhere"), "no such folder or file"),
+        (("pretrain", "--out", "x", "--data", "nowhere", "--epochs", "0"), "--epochs must be at least 1, but is 0"),
+        (("pretrain", "--out", "x", "--data", "nowhere", "--backbone", "resnet19"), "did you mean resnet18?"),
         ((*DIGITS, "--out", "x", "--batch-size", "9999"), "more than the 1438 images"),
         ((*DIGITS, "--out", "x", "--precision", "8"), "--precision must be one of 64, 32, bf16, 16"),
         (

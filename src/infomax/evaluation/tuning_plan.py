@@ -69,9 +69,8 @@ def describe_setting(setting: FineTuning, steps: int, batch: int, trainings: int
         rates = f"a frozen encoder, and learning rate {setting.head_rate:g} for the classifier"
     length = f"{steps:,} steps of {batch} images"
     if setting.epochs:
-        length = (
-            f"{setting.epochs} epochs (--epochs changes that) of {steps // setting.epochs:,} steps of {batch} images"
-        )
+        epochs, steps_each = counted(setting.epochs, "epoch"), counted(steps // setting.epochs, "step")
+        length = f"{epochs} (--epochs changes that) of {steps_each} of {batch} images"
     return f"{setting.name}{owner}: {rates}; {length}, {trainings} training{'s' * (trainings != 1)}"
 
 

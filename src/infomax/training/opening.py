@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from infomax.data.loading.keep_decoded import parse_keep_decoded
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source
+from infomax.models.backbone_names import check_backbone
 from infomax.recipes.customise import customise
-from infomax.recipes.registry import RecipeChoice, parse_recipe_choice
+from infomax.recipes.registry import DEFAULT_METHOD, RecipeChoice, get_experiment, parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, recipe_differences
 from infomax.runtime.checks import check_count, check_number
@@ -38,6 +39,7 @@ def open_images(options: PretrainOptions) -> OpenedImages:
     check_numbers(options)
     resumed = _run_to_resume(options)
     if resumed is None:
+        _check_changes(options)
         _check_output_folder(options)
         location = options.location(choice.data)
         return OpenedImages(None, location, location.open(download=options.download))
@@ -54,6 +56,15 @@ def check_numbers(options: PretrainOptions) -> None:
     check_count("--skip-nonfinite", options.skip_nonfinite, low=0)
     check_number("--skip-unreadable", options.skip_unreadable, low=0, high=1, open_high=False)
     parse_keep_decoded(options.keep_decoded)
+
+
+def _check_changes(options: PretrainOptions) -> None:
+    """Checks the changes that are possible or not whatever the recipe is; raises ValueError if one is not."""
+    any_recipe = get_experiment("small", DEFAULT_METHOD).recipe(images=1000)
+    names = ("epochs", "batch_size", "learning_rate", "seed", "image_size")
+    customise(any_recipe, **{name: getattr(options, name) for name in names})
+    if options.backbone is not None:
+        check_backbone("--backbone", options.backbone)
 
 
 def _parse_choice(options: PretrainOptions) -> RecipeChoice:
