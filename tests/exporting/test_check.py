@@ -178,8 +178,13 @@ def test_absolute_paths_are_cut_down_to_their_last_name(text, public):
     assert card.without_folders({"a": [text]}) == {"a": [public]}
 
 
-def test_initial_weights_of_others_keep_their_licence(trained_run, monkeypatch):
+def test_initial_weights_keep_their_licence_and_are_named_without_their_folder(trained_run, tmp_path):
     assert card.licence_words(None, "timm:resnet50").startswith("The licence of timm:resnet50")
-    monkeypatch.setattr(card, "initial_weights", lambda run: "timm:resnet50")
-    assert "began with the weights of timm:resnet50, whose licence applies" in card.licence_words(trained_run, "a")
-    assert "license: other" in card.card_text(content(trained_run))
+    options = {"epochs": 1, "image_size": 8, "batch_size": 700, "quiet": True}
+    run = infomax.pretrain(data="digits", init=trained_run, out=tmp_path / "second", method="carl", **options)
+    text = card.card_text(content(run))
+    assert "began with the weights of digits, whose licence applies" in text
+    assert "- Initial weights: digits\n" in text
+    assert text.startswith("---\nlicense: other\n")
+    assert str(tmp_path) not in text
+    assert str(trained_run.path.parent) not in text

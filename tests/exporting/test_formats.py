@@ -72,11 +72,15 @@ def test_timm_resizes_to_exactly_the_size_of_the_preprocessing():
 
 @pytest.mark.parametrize("pooling", ["token", "avg"])
 @pytest.mark.parametrize("image_size", [None, 32])
-def test_timm_builds_a_transformer_with_its_size_and_pooling(pooling, image_size):
+@pytest.mark.parametrize(
+    "options", [None, '{"num_heads": 4, "reg_tokens": 2, "init_values": 0.1}', '{"fc_norm": true}']
+)
+def test_timm_builds_a_transformer_with_its_size_pooling_and_options(pooling, image_size, options):
     """The arguments on file give the same network: the same names, shapes and features."""
     import timm as library
 
-    ours = encoder("timm:test_vit", "imagenet", size=32, resize=36, pooling=pooling, image_size=image_size)
+    settings = {"pooling": pooling, "image_size": image_size, "architecture_config": options}
+    ours = encoder("timm:test_vit", "imagenet", size=32, resize=36, **settings)
     architecture, arguments = timm.timm_arguments(ours)
     theirs = library.create_model(architecture, num_classes=0, **arguments).eval()
     theirs.load_state_dict(ours.backbone.state_dict(), strict=True)

@@ -85,6 +85,7 @@ def _summary(content: CardContent) -> str:
 
 
 def _use_words(content: CardContent) -> str:
+    """Returns words for what goes in and what comes out."""
     opset = (
         f" Opset {content.facts['opset']}; `metadata_props` hold the preprocessing." if "opset" in content.facts else ""
     )
@@ -171,7 +172,7 @@ def _training_words(content: CardContent) -> str:
 
 def initial_weights(run: Run) -> str | None:
     """Returns the name of the weights that a run began with; None if it began with random ones."""
-    name = getattr(run.recipe.encoder, "init", None)
+    name = run.recipe.encoder.init
     return None if name is None else without_folders(str(name))
 
 

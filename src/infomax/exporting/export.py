@@ -21,6 +21,7 @@ from infomax.exporting.output import (
 from infomax.exporting.push import check_push
 from infomax.exporting.push import push as push_to_hub
 from infomax.runtime.checks import choose
+from infomax.runtime.failures import MachineError
 from infomax.runtime.options import pick
 from infomax.runtime.stages import Stage, importing_torch
 from infomax.runtime.text import note
@@ -157,7 +158,7 @@ def _write(encoder: "Encoder", kind: Format, options: ExportOptions, images: lis
         if not kind.suffix:
             path.mkdir()
         with Stage(f"writing {kind.name}"):
-            facts = kind.write(encoder, path, inside)
+            facts = _write_format(encoder, kind, path, inside)
         with Stage(f"opening it with {kind.library} alone"):
             comparison = compare_export(encoder, kind, path, images, exchange, normalise_inside=inside)
             if kind.name == "safetensors":
@@ -172,6 +173,17 @@ def _write(encoder: "Encoder", kind: Format, options: ExportOptions, images: lis
             move_folder(path, out, folder / "replaced")
     card = card_beside(out) if kind.suffix else out / CARD
     return Export(out, card, kind.name, comparison)
+
+
+def _write_format(encoder: "Encoder", kind: Format, path: Path, inside: bool) -> dict[str, str]:
+    """Writes the format alone; what a library raises becomes one line."""
+    try:
+        return kind.write(encoder, path, inside)
+    except (ValueError, OSError):  # a mistake of the user, or a full disk
+        raise
+    except Exception as error:  # of many kinds, and with many lines
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise MachineError(f"--format {kind.name} cannot be written ({reason}); nothing was written") from error
 
 
 def _card(encoder: "Encoder", kind: Format, options: ExportOptions, **known: Any) -> str:

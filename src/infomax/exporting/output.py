@@ -35,6 +35,8 @@ def check_output(out: Path, suffix: str, *, overwrite: bool) -> None:
     Raises:
         ValueError: if something is there that may not be replaced, or the suffix is another.
     """
+    if out.name in ("", ".."):
+        raise ValueError(f"--out {out} must name a new folder or file")
     if suffix and out.suffix != suffix:
         raise ValueError(f"--out {out}: the format is one file, whose name must end in {suffix}")
     if not suffix and out.suffix in (".onnx", ".pt2", ".safetensors", ".pth", ".pt", ".bin"):
@@ -79,7 +81,9 @@ def partial_folder(out: Path) -> Generator[Path]:
 @contextmanager
 def _ended_by_sigterm() -> Generator[None]:
     """Lets SIGTERM end the block as an exception does, so that what was begun is removed."""
-    if threading.current_thread() is not threading.main_thread():  # Python allows handlers in no other thread
+    # Python allows handlers in no other thread, and a program may have a handler of its own.
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
 

@@ -38,6 +38,7 @@ SYNONYMS = {
     "overwrite": "force exist-ok overwrite-output-dir f",
     "resume": "continue resume-from resume-from-checkpoint resume-training auto-resume",
     "quiet": "silent no-progress no-progress-bar q",
+    "format": "type to target export-format fmt",
     "k": "neighbours neighbors n-neighbors num-neighbors knn-k nb-knn",
     "temperature": "temp tau t",
     "classes": "class-names class-list",

@@ -40,8 +40,10 @@ def timm_arguments(encoder: "Encoder") -> tuple[str, dict[str, Any]] | None:
 
 def _candidates(encoder: "Encoder") -> list[dict[str, Any]]:
     """Returns the arguments by which timm may build an encoder's network, the fewest first."""
+    from infomax.models.library_backbones import timm_options
+
     settings, network = encoder.settings, encoder.backbone
-    always: dict[str, Any] = {}
+    always = timm_options(settings.architecture_config)
     if settings.image_size is not None:
         always["img_size"] = settings.image_size
     if getattr(network, "dynamic_img_size", False):
@@ -73,8 +75,8 @@ def misfit(encoder: "Encoder") -> str:
     settings = encoder.settings
     if timm_arguments(encoder) is not None:
         return ""
-    if settings.stem == "cifar" and settings.backbone.startswith("resnet"):
-        return f"timm's {settings.backbone} has no stem for small images (encoder.stem=cifar)"
+    if settings.stem != "imagenet" and settings.backbone.startswith("resnet"):
+        return f"timm's {settings.backbone} has no stem for small images (encoder.stem={settings.stem})"
     return f"timm has no network {settings.backbone}"
 
 

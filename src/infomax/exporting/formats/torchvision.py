@@ -53,8 +53,8 @@ def misfit(encoder: "Encoder") -> str:
     settings = encoder.settings
     name = torchvision_name(encoder)
     if name is None:
-        if settings.stem == "cifar" and settings.backbone.startswith("resnet"):
-            return f"torchvision's {settings.backbone} has no stem for small images (encoder.stem=cifar)"
+        if settings.stem != "imagenet" and settings.backbone.startswith("resnet"):
+            return f"torchvision's {settings.backbone} has no stem for small images (encoder.stem={settings.stem})"
         if settings.backbone == "vit_small":
             return "torchvision has no vision transformer of this width and number of heads"
         return f"torchvision has no network {settings.backbone}"
