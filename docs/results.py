@@ -6,6 +6,7 @@ python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs
 python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
+python benchmarks/backbones.py                      docs/results/backbones.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/from_disk.py                      docs/results/from_disk.json
 python benchmarks/threads.py                        docs/results/threads.json
@@ -302,6 +303,36 @@ def start_table() -> str:
     )
 
 
+def backbones_table() -> str:
+    file = KEPT / "backbones.json"
+    if not file.exists():
+        return "Not measured yet."
+    kept = json.loads(file.read_text())
+    rows = []
+    for step, features in zip(kept["steps"], kept["features"], strict=True):
+        low, high = step["quartiles"]
+        rows.append(
+            [
+                step["name"],
+                f"{step['ratio']:.2f}",
+                f"{low:.2f} to {high:.2f}",
+                f"{step['weights_differ_by']:.0e}",
+                f"{features['same_tensors_differ_by']:.0e}",
+                f"{features['files_differ_by']:.0e}",
+                f"{features['least_cosine']:.5f}",
+            ]
+        )
+    header = ["", "step, times bare", "quartiles", "weights differ by", "features", "from files", "least cosine"]
+    first, images = kept["steps"][0], kept["features"][0]["images"]
+    return (
+        f"{markdown(header, rows)}\n\n"
+        f"MIRA at 96 pixels, 16 images a step, one thread; medians of {first['repeats']} turns in which both take "
+        f"part, and the largest difference of any weight after them. Features are those of {images} "
+        f"images ({kept['kind']}), with differences as shares of the largest feature: of the same tensors, and from "
+        f"files by our preprocessing and timm's own transform. Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
 def views_table() -> str:
     kept = json.loads((KEPT / "views.json").read_text())
     rows = []
@@ -576,6 +607,7 @@ TABLES = {
     "logistic": (MEASUREMENTS / "evaluation.md", logistic_table),
     "probes": (MEASUREMENTS / "evaluation.md", probes_table),
     "start": (MEASUREMENTS / "start.md", start_table),
+    "backbones": (MEASUREMENTS / "backbones.md", backbones_table),
     "views": (MEASUREMENTS / "views.md", views_table),
     "from_disk": (MEASUREMENTS / "views.md", from_disk_table),
     "threads": (MEASUREMENTS / "threads.md", threads_table),
