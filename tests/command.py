@@ -22,6 +22,7 @@ def run_command(
 ) -> tuple[int, str, str]:
     """Returns the exit code, standard output and standard error of ``infomax WORDS``."""
     monkeypatch.setattr(sys, "argv", ["infomax", *words])
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which the command replaces
     code = 0
     try:
         cli.main()

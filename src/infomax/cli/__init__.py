@@ -25,7 +25,7 @@ from infomax.runtime.doors import command_door
 from infomax.runtime.failures import MachineError
 from infomax.runtime.options import OptionField, option_fields
 from infomax.runtime.ranks import is_first_rank
-from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent
+from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent, repeat_lost_interrupts
 from infomax.runtime.stages import stages_shown
 from infomax.runtime.text import end_begun_line, escape_lines, note, show
 from infomax.runtime.threads import set_thread_variables
@@ -55,6 +55,7 @@ def main() -> None:
     warnings.formatwarning = _format_warning
     os.environ["PYTHONSAFEPATH"] = "1"  # no process that this one starts imports a module from the working folder
     set_thread_variables()
+    repeat_lost_interrupts()
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that knows no Unicode still shows all else
         sys.stdout.reconfigure(errors="backslashreplace")
     if (parent := os.environ.pop(PARENT_VARIABLE, "")).isdecimal():

@@ -1,10 +1,13 @@
 """Signals that end a run: Ctrl-C, SIGTERM and SLURM's warning. A handler notes them, and loops stop between steps."""
 
+import _thread
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 from multiprocessing.process import parent_process
 from types import FrameType
 from typing import Any, Self
@@ -12,6 +15,7 @@ from typing import Any, Self
 from infomax.runtime.failures import MachineError
 
 ORPHAN_POLL = 0.5  # seconds between two looks at whether the parent process lives
+REPEAT_AFTER = 0.05  # seconds after which a lost interrupt is raised again
 ORPHAN_GRACE = 7.0  # seconds that an orphan has to save itself
 PARENT_VARIABLE = "INFOMAX_PARENT"  # number of the process that a command is to end with
 
@@ -35,6 +39,24 @@ def end_with_parent(parent: int, *, grace: float = ORPHAN_GRACE) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def repeat_lost_interrupts() -> None:
+    """Lets Ctrl-C count too if it comes while Python tidies an object up.
+
+    Python then prints the ``KeyboardInterrupt``, goes on, and the user has to press again. From this call on, such an
+    interrupt is raised once more, a moment later.
+    """
+    hook = sys.unraisablehook
+
+    def repeat(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            with suppress(RuntimeError):  # no thread starts while the process ends
+                threading.Timer(REPEAT_AFTER, _thread.interrupt_main).start()
+        else:
+            hook(unraisable)
+
+    sys.unraisablehook = repeat
 
 
 class Interruption:

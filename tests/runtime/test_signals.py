@@ -1,0 +1,37 @@
+"""Ctrl-C ends what is being done, whenever it comes."""
+
+import signal
+import sys
+import time
+import weakref
+
+import pytest
+
+from infomax.runtime.signals import repeat_lost_interrupts
+
+
+def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch, capsys):
+    """As in the callback of a weak reference, of which importing torch makes many."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    repeat_lost_interrupts()
+
+    def drop_and_wait():
+        value = set()
+        reference = weakref.ref(value, lambda _: signal.raise_signal(signal.SIGINT))
+        del value
+        assert reference() is None
+        time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        drop_and_wait()
+    assert capsys.readouterr().err == ""
+
+
+def test_other_errors_that_python_ignores_are_printed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    repeat_lost_interrupts()
+    value = set()
+    reference = weakref.ref(value, lambda _: 1 / 0)
+    del value
+    assert reference() is None
+    assert "ZeroDivisionError" in capsys.readouterr().err
