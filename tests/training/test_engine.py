@@ -356,7 +356,7 @@ def graphs(monkeypatch):
 
 # Views of each size; of the student an encoder for each size and a head, with MIRA's prototypes; the loss; of a teacher
 # an encoder, a head, and the prototypes without a gradient.
-GRAPHS = {"mira-multi-crop": 10, "corinfomax-norm": 4, "carl": 4, "mveb-multi-crop": 8, "joint": 4}
+GRAPHS = {"mira-multi-crop": 10, "frozen": 8, "corinfomax-norm": 4, "carl": 4, "mveb-multi-crop": 8, "joint": 4}
 
 
 @pytest.mark.process

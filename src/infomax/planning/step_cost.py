@@ -8,7 +8,7 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
 from typing import Any, NamedTuple
@@ -307,7 +307,7 @@ class CountedStep:
 def _optimizer_bytes_per_byte(settings: OptimizerSettings) -> float:
     """Returns the bytes of the optimiser's state per byte of parameters, measured by one step on a small layer."""
     layer: Any = nn.Linear(256, 256)
-    optimizer = build_optimizer(layer, settings)
+    optimizer = build_optimizer(layer, replace(settings, backbone_rate=1, layer_decay=1))  # it has no stages
     layer(torch.zeros(1, 256)).sum().backward()
     optimizer.step()
     state_bytes = sum(x.nbytes for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor))

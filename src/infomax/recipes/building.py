@@ -156,7 +156,8 @@ def describe_trained(recipe: Recipe) -> str | None:
     parts = []
     if settings.freeze:
         first, last = stages[0].name, stages[settings.freeze - 1].name
-        parts.append(f"stages {first} to {last} are frozen" if settings.freeze > 1 else f"stage {first} is frozen")
+        frozen = f"stages {first} to {last} are frozen" if settings.freeze > 1 else f"stage {first} is frozen"
+        parts.append(frozen + " with random weights" * (settings.init is None))
     if settings.freeze == len(stages):
         return f"trains none of the {weights:.3g} million weights of the encoder, only the heads: {parts[0]}"
     if optimizer.backbone_rate != 1:

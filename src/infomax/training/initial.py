@@ -16,6 +16,7 @@ from infomax.models.encoders import Encoder, build_encoder, fingerprint
 from infomax.models.foreign_files import read_tensors
 from infomax.models.pretrained import open_encoder
 from infomax.models.state_dicts import load_all_weights
+from infomax.recipes.adapting import adapting_epochs, with_adapting_defaults
 from infomax.recipes.customise import chosen_epochs, customise, start_from
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import EncoderSettings, Recipe
@@ -49,13 +50,14 @@ def settle_recipe(
     Raises:
         ValueError: if a setting is not possible, or contradicts the initial encoder.
     """
-    recipe = experiment.recipe(images=images, epochs=chosen_epochs(changes))
+    epochs = chosen_epochs(changes)
     if initial is None:
-        return _settle_backbone(customise(recipe, **changes))
+        return _settle_backbone(customise(experiment.recipe(images=images, epochs=epochs), **changes))
+    recipe = experiment.recipe(images=images, epochs=epochs or adapting_epochs(experiment, images))
     settings = recipe.encoder.with_architecture(vars(initial.settings))
     settings = replace(settings, init=changes["init"], init_fingerprint=fingerprint(initial))
     _check_backbone(changes, settings)
-    adapted = start_from(recipe, settings, initial.preprocessing)
+    adapted = with_adapting_defaults(start_from(recipe, settings, initial.preprocessing))
     others: dict[str, Any] = {**changes, "backbone": None}
     recipe = customise(adapted, **others)
     for name, value in settings.architecture().items():

@@ -13,6 +13,7 @@ from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
 from infomax.models.encoders import Encoder
+from infomax.recipes.adapting import describe_adapting
 from infomax.recipes.building import build_without_memory, check_memory, check_view_sizes, describe_trained
 from infomax.recipes.customise import chosen_epochs
 from infomax.recipes.registry import (
@@ -117,6 +118,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
             show(trained, file=sys.stderr)
         if initial is not None:
             note(describe_initial(recipe, initial.preprocessing.size))
+            note(describe_adapting(recipe))
             _note_cost(options, recipe, len(source.pretraining), launch)
         elif resumed is None:
             if (reason := _why_so_many_epochs(recipe, options)) is not None:

@@ -1,0 +1,62 @@
+"""Chooses the settings of a training that starts from the weights of another encoder.
+
+The defaults are in this file alone. A user's own settings come after them.
+"""
+
+from dataclasses import replace
+
+from infomax.recipes.experiment import TYPICAL_IMAGES, Experiment
+from infomax.recipes.schema import Recipe
+
+BACKBONE_RATE = 1.0
+"""Factor of the encoder's learning rate."""
+FREEZE = 0
+"""Number of stages of the encoder that are not trained."""
+IMAGES_SEEN = 100_000
+"""Number of images that such a training sees in all, each as often as there are epochs, if no paper says the epochs."""
+
+
+def adapting_epochs(experiment: Experiment, images: int | None) -> int | None:
+    """Returns the epochs of a training from initial weights, of which a user has said nothing.
+
+    Args:
+        experiment: The recipe with what a paper did with it.
+        images: Number of images in the data set; None if it is not known.
+
+    Returns:
+        The epochs, at least one; None for a recipe that says its own.
+
+    Example:
+        >>> from infomax.recipes.adapting import adapting_epochs
+        >>> from infomax.recipes.registry import get_experiment
+        >>> adapting_epochs(get_experiment("small", "mveb"), images=5_000)
+        20
+    """
+    if experiment.images_seen is None:
+        return None
+    return max(1, round(IMAGES_SEEN / (images or TYPICAL_IMAGES)))
+
+
+def with_adapting_defaults(recipe: Recipe) -> Recipe:
+    """Returns a recipe with the defaults of a training from initial weights.
+
+    Args:
+        recipe: The recipe, before a user's changes.
+    """
+    optimizer = replace(recipe.optimizer, backbone_rate=BACKBONE_RATE)
+    return replace(recipe, encoder=replace(recipe.encoder, freeze=FREEZE), optimizer=optimizer)
+
+
+def describe_adapting(recipe: Recipe) -> str:
+    """Returns one line on the settings of a training from initial weights, and how to change them.
+
+    Args:
+        recipe: The recipe with a user's changes.
+    """
+    rate, frozen = recipe.optimizer.backbone_rate, recipe.encoder.freeze
+    own_rate = "the same rate as" if rate == 1 else f"{rate:g} times the rate of"
+    return (
+        f"with --init, the encoder has {own_rate} what follows it, {frozen or 'no'} "
+        f"stage{'s are' if frozen > 1 else ' is'} frozen, and there are {recipe.epochs} epochs; --backbone-rate, "
+        "--freeze and --epochs change that"
+    )
