@@ -1,5 +1,6 @@
 """Which encoders fit which format, and what each format writes."""
 
+import json
 from dataclasses import asdict
 
 import pytest
@@ -85,6 +86,21 @@ def test_timm_builds_a_transformer_with_its_size_pooling_and_options(pooling, im
     theirs = library.create_model(architecture, num_classes=0, **arguments).eval()
     theirs.load_state_dict(ours.backbone.state_dict(), strict=True)
     images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(theirs(images), ours(images))
+
+
+def test_timm_builds_a_transformer_with_its_options():
+    """The number of heads is in no shape."""
+    import timm as library
+
+    options = {"embed_dim": 48, "depth": 1, "num_heads": 12, "patch_size": 4}
+    config = json.dumps(options)
+    ours = build_encoder("timm:vit_base_patch16_224", image_size=16, architecture_config=config, seed=0).eval()
+    architecture, arguments = timm.timm_arguments(ours)
+    theirs = library.create_model(architecture, num_classes=0, **arguments).eval()
+    theirs.load_state_dict(ours.backbone.state_dict(), strict=True)
+    images = torch.rand(2, 3, 16, 16)
     with torch.no_grad():
         assert torch.equal(theirs(images), ours(images))
 

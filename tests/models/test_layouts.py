@@ -276,7 +276,7 @@ def test_dino_v3(tmp_path, name, capsys):
     source = shaken(timm.create_model(name, **DINO_V3))
     encoder = open_encoder(written(tmp_path / "file.pth", {"teacher": below("backbone.", dino_v3(source))}))
     assert_same_bits(encoder, source, 64)
-    assert encoder.settings.pooling == "token"
+    assert (encoder.settings.backbone, encoder.settings.pooling) == (f"timm:{name}", "token")
     assert "a DINOv3 transformer of 2 blocks of width 128 for patches of 16 and 4 registers" in capsys.readouterr().err
     assert_same_bits(open_encoder(written(tmp_path / "file.pth", source.state_dict())), source, 64)
 

@@ -43,6 +43,7 @@ def _candidates(encoder: "Encoder") -> list[dict[str, Any]]:
     from infomax.models.library_backbones import timm_options
 
     settings, network = encoder.settings, encoder.backbone
+    # Of a checkpoint of others: what its shapes say, and the number of heads, which they do not.
     always = timm_options(settings.architecture_config)
     if settings.image_size is not None:
         always["img_size"] = settings.image_size
@@ -75,7 +76,7 @@ def misfit(encoder: "Encoder") -> str:
     settings = encoder.settings
     if timm_arguments(encoder) is not None:
         return ""
-    if settings.stem != "imagenet" and settings.backbone.startswith("resnet"):
+    if settings.stem != "imagenet" and "resnet" in settings.backbone:
         return f"timm's {settings.backbone} has no stem for small images (encoder.stem={settings.stem})"
     return f"timm has no network {settings.backbone}"
 
