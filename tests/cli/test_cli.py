@@ -249,6 +249,17 @@ def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypat
     assert "images/4.png cannot be read as an image" in last
 
 
+def test_ctrl_c_before_there_is_a_run_folder_promises_none(infomax, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infomax.training.prepare.picture_of_views", interrupted)
+    code, _, err = infomax(*DIGITS, "--out", str(tmp_path / "run"))
+    assert code == 130
+    assert err.endswith("infomax: interrupted; nothing was trained yet, and the same command begins again\n")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.process
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
     words = (

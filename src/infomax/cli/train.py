@@ -37,6 +37,8 @@ def pretrain(options: PretrainOptions) -> None:
     try:
         run = run_pretraining(options, opened)
     except KeyboardInterrupt:
+        if not (options.out / "config.json").is_file():
+            raise KeyboardInterrupt("; nothing was trained yet, and the same command begins again") from None
         raise KeyboardInterrupt(f"; infomax pretrain --out {options.out} --resume goes on") from None
     if is_first_rank():
         if run.collapsed:
