@@ -386,7 +386,10 @@ def test_microbatches_have_two_graphs_of_each_network(graphs):
 
 @pytest.mark.process
 @compiling
-@pytest.mark.parametrize("backbone", ["resnet18", "vit_small"])
+@pytest.mark.parametrize(
+    "backbone",
+    ["resnet18", "vit_small", *(f"timm:test_{name}" for name in ("resnet", "convnext", "vit", "efficientnet"))],
+)
 def test_each_encoder_is_one_graph(backbone, graphs):
     plan = recipe("carl", backbone=backbone, image_size=32, batch_size=2, precision="32")
     engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
