@@ -3,7 +3,7 @@
 python benchmarks/adapting.py --labelled cifar10.npz --photographs DIR      an hour on two cores; see --budget-seconds
 python benchmarks/adapting.py ... --initial mveb                            from a self-supervised encoder
 python benchmarks/adapting.py ... --targets other-half                     adapts to the labelled data's other half
-python benchmarks/adapting.py --toy                                        two minutes, to see that it works
+python benchmarks/adapting.py --toy                                        some minutes, to see that it works
 
 The initial encoder is the one of the recipe ``small``. It learns from 5,000 of 10,000 labelled images, by cross-entropy
 or by MVEB without the labels. ``infomax.pretrain(init=...)`` then adapts it to the target by each method, with the
@@ -156,8 +156,8 @@ def make_initial(work: Path, initial: str, labelled: tuple[np.ndarray, np.ndarra
     return folder
 
 
-def knn(encoder: Path, work: Path, target: str) -> list[dict[str, Any]]:
-    """Returns the k-NN scores of an encoder, and of its baselines, on the images of the target."""
+def knn(encoder: Path, work: Path, target: str, *, baselines: bool = True) -> list[dict[str, Any]]:
+    """Returns the k-NN scores on the images of the target: of an encoder, and of its baselines too."""
     import infomax
 
     rows = infomax.evaluate(
@@ -166,6 +166,7 @@ def knn(encoder: Path, work: Path, target: str) -> list[dict[str, Any]]:
         data=work / f"{target}-labelled.npz",
         leave_one_out=True,
         no_cache=True,
+        no_baselines=not baselines,
         out=os.devnull,
         workers=0,
     )
@@ -195,7 +196,7 @@ def adapt(job: Job, work: Path, toy: bool) -> dict[str, Any]:
             quiet=True,
         )
         trained = time.perf_counter() - start
-        (row, *_) = knn(run.path, work, job.target)
+        (row,) = knn(run.path, work, job.target, baselines=False)
         return {**asdict(job), "knn_top1": row["knn_top1"], "steps": run.trained_steps, "seconds": round(trained, 2)}
 
 
@@ -266,6 +267,7 @@ def main() -> None:
 
 def study(args: argparse.Namespace, work: Path, out: Path) -> None:
     """Makes the initial encoder and the references, and then the runs."""
+    from infomax.models.encoders import fingerprint, load_encoder
     from infomax.runs.provenance import provenance
 
     usual = ["photographs"] if args.photographs else ["other-half"]
@@ -280,15 +282,16 @@ def study(args: argparse.Namespace, work: Path, out: Path) -> None:
     folder = make_initial(work, args.initial, labelled, toy=args.toy)
     for target in targets:
         known = {"initial": args.initial, "target": target}
+        weights = {"fingerprint": fingerprint(load_encoder(folder))}
+        if results.has(known) and not results.has({**known, **weights}):
+            sys.exit(f"{out} has results of another {args.initial} encoder: remove it, or name another --out")
         if not results.has({**known, "reference": "untrained encoder"}):
             for row in knn(folder, work, target):
                 reference = "initial encoder" if row["reference"] == "trained encoder" else row["reference"]
-                results.add({**known, **row, "reference": reference})
+                results.add({**known, **row, "reference": reference, **weights})
     queue = jobs(args.initial, targets, args.seeds)
     if args.toy:
-        queue = [
-            job for job in queue if job.seed == 0 and job.epochs <= 4 and job.freeze != 2 and job.backbone_rate != 0.01
-        ]
+        queue = [job for job in queue if (job.seed, job.backbone_rate) == (0, 0.1) and job.epochs <= 4]
     left = run_jobs([job for job in queue if not results.has(asdict(job))], results, work, args)
     print(f"{left} runs are left; the same command goes on" if left else "all runs are done")
 
