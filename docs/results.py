@@ -6,6 +6,7 @@ python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs
 python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
+python benchmarks/export.py                         docs/results/export.json
 python benchmarks/backbones.py                      docs/results/backbones.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/from_disk.py                      docs/results/from_disk.json
@@ -331,6 +332,24 @@ def backbones_table() -> str:
         f"part, and the largest difference of any weight after them. Features are those of {images} "
         f"images ({kept['kind']}), with differences as shares of the largest feature: of the same tensors, and from "
         f"files by our preprocessing and timm's own transform. Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
+def export_table() -> str:
+    file = KEPT / "export.json"
+    if not file.exists():
+        return "Not measured yet."
+    kept = json.loads(file.read_text())
+    rows = []
+    for row in kept["rows"]:
+        difference = f"{row['relative_difference']:.0e}" if row["relative_difference"] else "0"
+        size = f"{row['bytes'] / 1e6:.1f}"
+        rows.append([row["encoder"], row["format"], f"{row['seconds']:.1f}", f"{row['ratio']:.1f}", size, difference])
+    repeats = max(row["repeats"] for row in kept["rows"])
+    return (
+        f"{markdown(['encoder', 'format', 's', 'times import torch', 'MB', 'largest difference'], rows)}\n\n"
+        f"Medians of {counted(repeats, 'turn')}, in each of which all exports run once; the ratio is within a turn. "
+        f"Measured by `{kept['command']}` on {where(kept)}."
     )
 
 
@@ -660,6 +679,7 @@ TABLES = {
     "logistic": (MEASUREMENTS / "evaluation.md", logistic_table),
     "probes": (MEASUREMENTS / "evaluation.md", probes_table),
     "start": (MEASUREMENTS / "start.md", start_table),
+    "export": (MEASUREMENTS / "export.md", export_table),
     "backbones": (MEASUREMENTS / "backbones.md", backbones_table),
     "views": (MEASUREMENTS / "views.md", views_table),
     "from_disk": (MEASUREMENTS / "views.md", from_disk_table),
