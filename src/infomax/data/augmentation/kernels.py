@@ -56,8 +56,8 @@ def _weights(start, length, source, size, bicubic, first, weights):
     most = 0
     for i in range(size):
         centre = start + (i + 0.5) * scale
-        begin = max(int(np.floor(centre - reach)), low)
-        end = min(int(np.ceil(centre + reach)), high)
+        begin = max(int(np.floor(centre - reach + 0.5)), low)  # pixels whose middle is within reach
+        end = min(int(np.ceil(centre + reach - 0.5)), high)
         total = 0.0
         for t in range(end - begin):
             x = abs(begin + t + 0.5 - centre) / wide

@@ -100,7 +100,8 @@ class TrainingImages(Dataset):
             images, rows = EncodedImages(chunk, decoding=self.decoding), range(len(chunk))
         index = np.array([images.key(int(row)) for row in rows])
         random = np.stack([draw_uniform(self.seed, epoch, index, number) for number in range(len(self.views))])
-        batch_crops = [np.empty((len(index), view.size, view.size, 3), np.uint8) for view in self.views]
+        tensors = [empty_crops(len(index), view.size) for view in self.views]
+        batch_crops = [x.numpy() for x in tensors]
         is_cut = np.zeros(len(index), bool)
         if self.keeping is not None:
             is_cut = cut_kept_views(self.keeping.images, rows, random, self.views, batch_crops, self.threads)
@@ -116,7 +117,7 @@ class TrainingImages(Dataset):
                     unreadable[images.key(candidate)] = str(error)
             else:
                 raise ValueError(f"{first_error}; nor could any of the images that were tried in its place be read")
-        return Batch([torch.from_numpy(x) for x in batch_crops], epoch, index, unreadable)
+        return Batch(tensors, epoch, index, unreadable)
 
     def _decode_and_cut(
         self, images: Images, row: int, epoch: int, random: np.ndarray, crops: Sequence[np.ndarray]
@@ -173,6 +174,18 @@ class TrainingImages(Dataset):
             yield from ((row + i) % count for i in range(1, min(count, MAX_REPLACEMENTS + 1)))
         else:
             yield from np.random.default_rng([self.seed, epoch, row]).integers(count, size=MAX_REPLACEMENTS).tolist()
+
+
+def empty_crops(count: int, size: int) -> UInt8[Tensor, "n size size 3"]:
+    """Returns a tensor for the crops of a view, whose content is undefined.
+
+    In a worker it is in shared memory from the start: otherwise the worker would copy the crops there to send them.
+    """
+    shape = (count, size, size, 3)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(count * size * size * 3)
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def plan_crops(random: np.ndarray, width: int, height: int, views: Sequence[View]) -> tuple[np.ndarray, int]:
