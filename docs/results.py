@@ -63,6 +63,8 @@ def photographs(runs: list[Path]) -> dict[str, Any]:
                 "command": "infomax " + " ".join(config["command"][1:]),
                 "method": config["recipe"]["method"]["name"],
                 "data": Path(config["data"]).name,
+                "seed": config["recipe"]["seed"],
+                "pixels": config["recipe"]["preprocessing"]["size"],
                 "epochs": config["recipe"]["epochs"],
                 "seconds": last["seconds"],
                 "images_per_second": last["step"] * config["recipe"]["batch_size"] / last["seconds"],
@@ -142,19 +144,27 @@ def demo_table() -> str:
 
 def photographs_table() -> str:
     kept = json.loads((KEPT / "photographs.json").read_text())
-    header = ["", "epochs", "seconds", "trained", "untrained", "raw pixels"]
+    header = ["", "pixels", "epochs", "seconds", "trained", "untrained", "raw pixels"]
     names = ("trained encoder", "untrained encoder", "raw pixels")
-    rows = [
-        [
-            f"{row['method']}, {'array' if row['data'].endswith('.npz') else 'folder'}",
-            str(row["epochs"]),
-            f"{row['seconds']:.0f}",
-            *(f"{100 * row['knn_top1'][name]:.1f}" for name in names),
-        ]
-        for row in kept["rows"]
-    ]
-    commands = "\n".join(row["command"] for row in kept["rows"])
-    return f"{markdown(header, rows)}\n\nMeasured on {where(kept)}, by\n\n```\n{commands}\n```"
+    rows = []
+    for data, method in dict.fromkeys((row["data"], row["method"]) for row in kept["rows"]):
+        runs = [row for row in kept["rows"] if (row["data"], row["method"]) == (data, method)]
+        trained, untrained, pixels = ([100 * run["knn_top1"][name] for run in runs] for name in names)
+        seconds = f"{median(run['seconds'] for run in runs):.0f}"
+        sizes = [str(runs[0]["pixels"]), str(runs[0]["epochs"]), seconds]
+        rows.append([f"{data}, {method}", *sizes, mean_and_deviation(trained), mean_and_deviation(untrained)])
+        rows[-1].append(f"{mean(pixels):.1f}")
+    seeds = len({row["seed"] for row in kept["rows"]})
+    commands = "\n".join(dict.fromkeys(row["command"] for row in kept["rows"] if row["seed"] == 0))
+    return (
+        f"{markdown(header, rows)}\n\nMean and standard deviation over {seeds} seeds; seconds of the training are the "
+        f"median. Measured on {where(kept)}, by\n\n```\n{commands}\n```\n\nand likewise with the other seeds."
+    )
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """Returns the mean of some numbers and their standard deviation, if they are several, with one decimal."""
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def engine() -> dict[str, Any]:
