@@ -13,7 +13,7 @@ from infomax.data.augmentation.views import (
     ViewSet,
     simclr,
 )
-from infomax.recipes.cpu import IMAGES_SEEN, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
@@ -50,7 +50,7 @@ RECIPES = Experiments("carl")
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
     """Our own recipe for the demo: the small encoder learns from the embedded digits."""
-    settings = CarlSettings(hidden=256, dimension=64, prototypes=50, kl_epochs=30)
+    settings = CarlSettings(hidden=256, dimension=64, prototypes=50, kl_epochs=20)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
@@ -58,7 +58,7 @@ def digits() -> Recipe:
 def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
     settings = CarlSettings(kl_epochs=max(1, epochs // 2))
-    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4), epochs=epochs)
+    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
 
 
 @RECIPES.add("cifar10", 0.00438, reported_in("carl-1", "CIFAR-10 200"))

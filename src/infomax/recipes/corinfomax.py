@@ -12,7 +12,7 @@ from infomax.data.augmentation.views import (
     ViewSet,
     byol,
 )
-from infomax.recipes.cpu import IMAGES_SEEN, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
@@ -57,7 +57,7 @@ def digits() -> Recipe:
 def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
     settings = CorInfoMaxSettings(hidden=512)
-    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4), epochs=epochs)
+    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
 
 
 @RECIPES.add(

@@ -10,7 +10,7 @@ def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recip
     There are no flips, which would turn one digit into another, and no changes of colour, as digits have none.
     """
     view = View(
-        size=16,
+        size=12,
         scale=(0.4, 1.0),
         ratio=(0.6, 1.67),
         flip=0.0,
@@ -26,15 +26,19 @@ def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recip
         method=method,
         encoder=EncoderSettings(backbone="small", stem="imagenet"),
         views=ViewSet(global_crops=(view, view), mean=half, std=half),
-        preprocessing=Preprocessing(resize=16, size=16, mean=half, std=half),
+        preprocessing=Preprocessing(resize=12, size=12, mean=half, std=half),
         optimizer=optimizer,
-        batch_size=256,
-        epochs=120,
+        batch_size=128,
+        epochs=80,
     )
 
 
 IMAGES_SEEN = 600_000
 """Number of images that a training by :func:`small_recipe` sees in all, each as often as there are epochs."""
+
+
+SMALL_OPTIMIZER = OptimizerSettings(name="adamw", learning_rate=0.002, weight_decay=1e-4)
+"""Optimiser of the recipes by :func:`small_recipe`."""
 
 
 def small_recipe(method: MethodSettings, optimizer: OptimizerSettings, *, epochs: int) -> Recipe:
@@ -52,6 +56,6 @@ def small_recipe(method: MethodSettings, optimizer: OptimizerSettings, *, epochs
         views=ViewSet(global_crops=mira_cifar(32)),
         preprocessing=Preprocessing(resize=32, size=32),
         optimizer=optimizer,
-        batch_size=256,
+        batch_size=128,
         epochs=epochs,
     )

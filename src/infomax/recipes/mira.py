@@ -13,7 +13,7 @@ from infomax.data.augmentation.views import (
     dino,
     mira_cifar,
 )
-from infomax.recipes.cpu import IMAGES_SEEN, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
@@ -68,7 +68,7 @@ def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
     widths = {"hidden": 512, "dimension": 128, "prototypes": 300}
     settings = MiraSettings(**widths, teacher_temperature=0.1, iterations=None, momentum=0.9)
-    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4), epochs=epochs)
+    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
 
 
 @RECIPES.add("cifar10", 0.567, reported_in("mira-7", "CIFAR-10 Top-1", "CIFAR-10 Top-5"))

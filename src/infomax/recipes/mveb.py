@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from infomax.data.augmentation.views import Preprocessing, View, ViewSet, byol, dino, moco
-from infomax.recipes.cpu import IMAGES_SEEN, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
@@ -48,7 +48,7 @@ def digits() -> Recipe:
 def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
     settings = MvebSettings(hidden=512, dimension=128, momentum=None)
-    return small_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4), epochs=epochs)
+    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
 
 
 @RECIPES.add("cifar10", 0.0902, reported_in("mveb-text-7.6"))
