@@ -236,12 +236,12 @@ def test_a_half_trained_encoder_is_no_result(tmp_path):
         run.folder, recipe, data={"data": "digits", "images": 1438, "fingerprint": "0"}, launch={}, overwrite=False
     )
     known_by = evaluation_hash(KnnOptions(), DataLocation("digits"), "32")
-    for steps, whole in ((5, False), (600, True)):
+    for steps, whole in ((5, False), (880, True)):
         (run.folder / "encoder.json").write_text(json.dumps({"steps": steps}))
         append_result(run.folder / "results.jsonl", knn_row(0.4, evaluation=known_by, trained_steps=5))
         assert run.result(evaluation) is None
         assert run.trained == whole
-    append_result(run.folder / "results.jsonl", knn_row(0.5, evaluation=known_by, trained_steps=600))
+    append_result(run.folder / "results.jsonl", knn_row(0.5, evaluation=known_by, trained_steps=880))
     assert run.result(evaluation).top1 == 0.5
     assert not run.remaining
 
@@ -253,9 +253,9 @@ def test_results_are_known_by_what_was_evaluated_and_not_by_the_words_of_a_comma
     create_run_folder(
         run.folder, recipe, data={"data": "digits", "images": 1438, "fingerprint": "0"}, launch={}, overwrite=False
     )
-    (run.folder / "encoder.json").write_text(json.dumps({"steps": 600}))
+    (run.folder / "encoder.json").write_text(json.dumps({"steps": 880}))
     known_by = evaluation_hash(KnnOptions(k=(20,)), DataLocation("digits"), "32")
-    append_result(run.folder / "results.jsonl", knn_row(0.5, evaluation=known_by, trained_steps=600, command="python"))
+    append_result(run.folder / "results.jsonl", knn_row(0.5, evaluation=known_by, trained_steps=880, command="python"))
     assert run.result(run.evaluations[0]).top1 == other.result(other.evaluations[0]).top1 == 0.5
     for words in ("knn --k 5", "knn --feature-precision 16", "knn --classes some.txt", "linear"):
         (run,) = sweep(["carl/digits"], tmp_path, evaluate=[words]).runs

@@ -75,12 +75,12 @@ def few_real_steps(monkeypatch):
 
 
 def test_flops_are_those_counted_by_hand():
-    """CARL's small network at 16 pixels: multiplications of each layer, per image and view; two FLOPs each."""
+    """CARL's small network at 12 pixels: multiplications of each layer, per image and view; two FLOPs each."""
     recipe = get_recipe("carl", "digits")
     cost, method = count_step_cost(recipe), recipe.method
-    stem = 8 * 8 * 27 * 32  # the image shrinks to 8 pixels at once
-    blocks = 8 * 8 * 9 * (32 * 32 * 2)
-    blocks += 4 * 4 * (9 * (32 * 64 + 64 * 64) + 32 * 64)
+    stem = 6 * 6 * 27 * 32  # the image shrinks to 6 pixels at once
+    blocks = 6 * 6 * 9 * (32 * 32 * 2)
+    blocks += 3 * 3 * (9 * (32 * 64 + 64 * 64) + 32 * 64)
     blocks += 2 * 2 * (9 * (64 * 128 + 128 * 128) + 64 * 128)
     head = 128 * method.hidden + method.hidden * method.dimension + method.dimension * method.prototypes
     views = len(recipe.views.global_crops)
@@ -250,9 +250,9 @@ def test_simulated_ranks_end_with_their_block():
 
 def test_steps_and_images():
     planned = plan(images=1000, recipe="small", epochs=3, gpu=["A100"])
-    assert (planned.steps_per_epoch, planned.steps, planned.this_machine) == (3, 9, None)
-    assert planned.flops == 9 * count_step_cost(planned.recipe, device="cuda").flops
-    assert "9: 3 epochs of 3; 2,304 images" in plan_text(planned)
+    assert (planned.steps_per_epoch, planned.steps, planned.this_machine) == (7, 21, None)
+    assert planned.flops == 21 * count_step_cost(planned.recipe, device="cuda").flops
+    assert "21: 3 epochs of 7; 2,688 images" in plan_text(planned)
 
 
 def test_a_data_set_of_the_papers_need_not_be_downloaded(tmp_path, monkeypatch):
@@ -503,7 +503,7 @@ def test_the_commands_options_are_those_of_pretrain():
         (["--images", "999", "--gpu", "A1000"], 2, "did you mean A100?"),
         (["--images", "1"], 2, "--images must be a whole number of at least 2"),
         (["--data", "nowhere"], 2, "no such folder or file"),
-        (["--images", "100", "--recipe", "small"], 2, "a step takes 256 images, which is more than the 100 images"),
+        (["--images", "100", "--recipe", "small"], 2, "a step takes 128 images, which is more than the 100 images"),
         (
             ["--images", "999", "--recipe", "small", "--devices", "3", "--micro-batch-size", "64"],
             2,

@@ -116,13 +116,13 @@ def infomax(package, tmp_path):
 
 def test_the_commands_name_the_method(infomax):
     assert f"--method {'|'.join([*METHODS, 'toy'])}" in infomax("pretrain", "--help")
-    assert re.search(r"^toy/tiny +digits +small +120 +256", infomax("recipes"), re.M)
+    assert re.search(r"^toy/tiny +digits +small +80 +128", infomax("recipes"), re.M)
     assert re.search(
         r"method\.width +16   \(changed from 8\)", infomax("recipes", "toy/tiny", "--set", "method.width=16")
     )
     planned = infomax("plan", "--method", "toy", "--images", "1000", "--epochs", "2", "--gpu", "A100")
-    assert "toy, tiny: small, 2 views of 16 pixels" in planned
-    assert "6: 2 epochs of 3" in planned
+    assert "toy, tiny: small, 2 views of 12 pixels" in planned
+    assert "14: 2 epochs of 7" in planned
 
 
 @pytest.mark.process

@@ -241,7 +241,7 @@ def swapped_prediction_loss(
         2.1269
     """
     for name, value in (("student_logits", student_logits), ("targets", targets)):
-        if isinstance(value, Tensor):
+        if isinstance(value, Tensor) and value.ndim < 3:  # one matrix alone, whose rows would be taken for matrices
             raise ValueError(f"{name} must be a list of matrices, one a crop, but is a tensor {[*value.shape]}")
     if len(targets) < 2:
         raise ValueError(f"targets must be those of the first two crops or more, but there are {len(targets)}")
