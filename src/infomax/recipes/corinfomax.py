@@ -50,7 +50,7 @@ RECIPES = Experiments("corinfomax")
 def digits() -> Recipe:
     """Our own recipe for the demo: the small encoder learns from the embedded digits."""
     settings = CorInfoMaxSettings(hidden=256, dimension=64)
-    return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
+    return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4), epochs=120)
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)

@@ -4,10 +4,15 @@ from infomax.data.augmentation.views import Preprocessing, View, ViewSet, mira_c
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 
-def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recipe:
+def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings, *, epochs: int = 80) -> Recipe:
     """Returns a recipe for the embedded digits.
 
     There are no flips, which would turn one digit into another, and no changes of colour, as digits have none.
+
+    Args:
+        method: Settings of the method.
+        optimizer: Settings of the optimiser.
+        epochs: Passes over the images.
     """
     view = View(
         size=12,
@@ -29,7 +34,7 @@ def digits_recipe(method: MethodSettings, optimizer: OptimizerSettings) -> Recip
         preprocessing=Preprocessing(resize=12, size=12, mean=half, std=half),
         optimizer=optimizer,
         batch_size=128,
-        epochs=80,
+        epochs=epochs,
     )
 
 
