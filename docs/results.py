@@ -155,10 +155,12 @@ def photographs_table() -> str:
         rows.append([f"{data}, {method}", *sizes, mean_and_deviation(trained), mean_and_deviation(untrained)])
         rows[-1].append(f"{mean(pixels):.1f}")
     seeds = len({row["seed"] for row in kept["rows"]})
+    over = f"Mean and standard deviation over {seeds} seeds; seconds are the median" if seeds > 1 else "One seed"
+    others = "\n\nand likewise with the other seeds." if seeds > 1 else ""
     commands = "\n".join(dict.fromkeys(row["command"] for row in kept["rows"] if row["seed"] == 0))
     return (
-        f"{markdown(header, rows)}\n\nMean and standard deviation over {seeds} seeds; seconds of the training are the "
-        f"median. Measured on {where(kept)}, by\n\n```\n{commands}\n```\n\nand likewise with the other seeds."
+        f"{markdown(header, rows)}\n\n{over}. Measured on {where(kept)}, one core for a run, by\n\n```\n{commands}\n"
+        f"```{others}"
     )
 
 

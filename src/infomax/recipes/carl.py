@@ -13,7 +13,7 @@ from infomax.data.augmentation.views import (
     ViewSet,
     simclr,
 )
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
@@ -49,16 +49,17 @@ RECIPES = Experiments("carl")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Our own recipe for the demo: the small encoder learns from the embedded digits."""
+    """Our own recipe for the demo: the small encoder learns from the embedded digits. Decisions: cpu-recipes."""
     settings = CarlSettings(hidden=256, dimension=64, prototypes=50, kl_epochs=20)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
     settings = CarlSettings(kl_epochs=max(1, epochs // 2))
-    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
+    sgd = OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4)
+    return small_recipe(settings, sgd, epochs=epochs, batch_size=256)
 
 
 @RECIPES.add("cifar10", 0.00438, reported_in("carl-1", "CIFAR-10 200"))

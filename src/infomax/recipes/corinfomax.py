@@ -48,14 +48,14 @@ RECIPES = Experiments("corinfomax")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Our own recipe for the demo: the small encoder learns from the embedded digits."""
+    """Our own recipe for the demo: the small encoder learns from the embedded digits. Decisions: cpu-recipes."""
     settings = CorInfoMaxSettings(hidden=256, dimension=64)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4), epochs=120)
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
     settings = CorInfoMaxSettings(hidden=512)
     return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
 

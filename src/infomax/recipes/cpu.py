@@ -43,16 +43,17 @@ IMAGES_SEEN = 600_000
 
 
 SMALL_OPTIMIZER = OptimizerSettings(name="adamw", learning_rate=0.002, weight_decay=1e-4)
-"""Optimiser of the recipes by :func:`small_recipe`."""
+"""Optimiser of the recipes by :func:`small_recipe`, but CARL's (docs/decisions.md, cpu-recipes)."""
 
 
-def small_recipe(method: MethodSettings, optimizer: OptimizerSettings, *, epochs: int) -> Recipe:
+def small_recipe(method: MethodSettings, optimizer: OptimizerSettings, *, epochs: int, batch_size: int = 128) -> Recipe:
     """Returns a recipe for photographs at 32 pixels, which trains in minutes.
 
     Args:
         method: Settings of the method.
         optimizer: Settings of the optimiser.
         epochs: Passes over the images; :data:`IMAGES_SEEN` over their number, if the user does not choose.
+        batch_size: Images of a step.
     """
     return Recipe(
         name="small",
@@ -61,6 +62,6 @@ def small_recipe(method: MethodSettings, optimizer: OptimizerSettings, *, epochs
         views=ViewSet(global_crops=mira_cifar(32)),
         preprocessing=Preprocessing(resize=32, size=32),
         optimizer=optimizer,
-        batch_size=128,
+        batch_size=batch_size,
         epochs=epochs,
     )

@@ -57,7 +57,7 @@ RECIPES = Experiments("mira")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Our own recipe for the demo: the small encoder learns from the embedded digits."""
+    """Our own recipe for the demo: the small encoder learns from the embedded digits. Decisions: cpu-recipes."""
     widths = {"hidden": 256, "dimension": 64, "prototypes": 100}
     settings = MiraSettings(**widths, teacher_temperature=0.15, iterations=None, momentum=0.9)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
@@ -65,7 +65,7 @@ def digits() -> Recipe:
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
     widths = {"hidden": 512, "dimension": 128, "prototypes": 300}
     settings = MiraSettings(**widths, teacher_temperature=0.1, iterations=None, momentum=0.9)
     return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)

@@ -39,14 +39,14 @@ RECIPES = Experiments("mveb")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Our own recipe for the demo: the small encoder learns from the embedded digits."""
+    """Our own recipe for the demo: the small encoder learns from the embedded digits. Decisions: cpu-recipes."""
     settings = MvebSettings(hidden=256, dimension=64, momentum=None)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
     settings = MvebSettings(hidden=512, dimension=128, momentum=None)
     return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
 
