@@ -164,11 +164,6 @@ def photographs_table() -> str:
     )
 
 
-def mean_and_deviation(values: list[float]) -> str:
-    """Returns the mean of some numbers and their standard deviation, if they are several, with one decimal."""
-    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
-
-
 def engine() -> dict[str, Any]:
     return json.loads((KEPT / "engine.json").read_text())
 
