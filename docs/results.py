@@ -152,8 +152,8 @@ def photographs_table() -> str:
         trained, untrained, pixels = ([100 * run["knn_top1"][name] for run in runs] for name in names)
         seconds = f"{median(run['seconds'] for run in runs):.0f}"
         sizes = [str(runs[0]["pixels"]), str(runs[0]["epochs"]), seconds]
-        rows.append([f"{data}, {method}", *sizes, mean_and_deviation(trained), mean_and_deviation(untrained)])
-        rows[-1].append(f"{mean(pixels):.1f}")
+        scores = [f"{mean(x):.1f}" + (f" ± {stdev(x):.1f}" if len(x) > 1 else "") for x in (trained, untrained)]
+        rows.append([f"{data}, {method}", *sizes, *scores, f"{mean(pixels):.1f}"])
     seeds = len({row["seed"] for row in kept["rows"]})
     over = f"Mean and standard deviation over {seeds} seeds; seconds are the median" if seeds > 1 else "One seed"
     others = "\n\nand likewise with the other seeds." if seeds > 1 else ""
