@@ -244,7 +244,7 @@ def test_a_run_from_weights_keeps_them_in_frozen_stages_and_says_its_defaults(tm
     assert settings["optimizer"]["backbone_rate"] == 0.1
     printed = capsys.readouterr().err
     assert "stages stem to block1 are frozen, rates are 0.1 times" in printed
-    assert "2 stages are frozen, and there are 1 epochs; --backbone-rate" in printed
+    assert "2 stages are frozen, and it is trained for 1 epoch; --backbone-rate" in printed
     before, after = (safetensors.torch.load_file(x.path / "encoder.safetensors") for x in (first, run))
     same = {name for name in before if torch.equal(before[name], after[name])}
     assert same == {name for name in before if name.startswith(("0.", "1.", "3."))}

@@ -37,6 +37,8 @@ class FeatureSpecification:
     """Says how an image becomes the encoder's input."""
     precision: str = "32"
     """Bits of a number: ``32``, or ``16`` for files and memory of half the size."""
+    rounding: str = "torchvision"
+    """Rule by which the sides of a resized image and the place of its centre are rounded."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
-from infomax.data.augmentation.make_views import cap_aspect_ratio, preprocess
+from infomax.data.augmentation.make_views import cap_aspect_ratio
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, FileImages
 from infomax.data.loading.evaluation import KeptBatches, evaluation_batches
@@ -26,16 +27,25 @@ def evaluated(tmp_path, array, preprocessing=TO_224):
     return batch[0]
 
 
-@pytest.mark.parametrize("shape", [(375, 500), (500, 375), (32, 32), (30, 300), (300, 30), (1, 10), (7, 3)])
-def test_images_of_ordinary_shapes_are_resized_whole_and_then_cropped(tmp_path, shape):
-    array = pixels(*shape)
-    scale = 256 / min(shape)
-    size = tuple(max(256, round(side * scale)) for side in shape[::-1])
-    left, top = ((side - 224) // 2 for side in size)
-    resized = Image.fromarray(array).resize(size, Image.Resampling.BICUBIC)
-    crop = np.asarray(resized.crop((left, top, left + 224, top + 224)))
-    expected = preprocess(torch.from_numpy(crop[None].copy()), Preprocessing(resize=224, size=224))[0]
-    assert torch.equal(evaluated(tmp_path, array), expected)
+@pytest.mark.parametrize(
+    "shape", [(375, 500), (500, 375), (32, 32), (30, 300), (300, 30), (1, 10), (7, 3), (301, 257), (257, 302)]
+)
+@pytest.mark.parametrize("size", [224, 223])
+def test_images_of_ordinary_shapes_are_those_of_torchvision(tmp_path, shape, size):
+    array, preprocessing = pixels(*shape), Preprocessing(resize=256, size=size)
+    transform = v2.Compose(
+        [
+            v2.Resize(256, interpolation=v2.InterpolationMode.BICUBIC),
+            v2.CenterCrop(size),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(preprocessing.mean, preprocessing.std),
+        ]
+    )
+    expected = transform(Image.fromarray(array))
+    torch.testing.assert_close(evaluated(tmp_path, array, preprocessing), expected, rtol=0, atol=1e-5)
+    (from_array,) = evaluation_batches(ArrayImages(array[None], None, []), np.array([0]), preprocessing, workers=0)
+    assert (from_array[0] - expected).abs().mean() < 0.02  # resized in float32, not rounded to bytes on the way
 
 
 @pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (2, 3001), (8, 4000), (1, 20000)])

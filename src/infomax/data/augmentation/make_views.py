@@ -240,6 +240,24 @@ def cap_aspect_ratio(height: int, width: int) -> tuple[int, int, int, int]:
     return (height - new_height) // 2, (width - new_width) // 2, new_height, new_width
 
 
+def resized_sides(height: int, width: int, shorter: int) -> tuple[int, int]:
+    """Returns the height and width of an image that is resized until its shorter side has ``shorter`` pixels.
+
+    The longer side is rounded down, as torchvision's ``Resize`` does it, so that features are those of its transforms.
+    """
+    short, long = sorted((height, width))
+    longer = int(shorter * long / short)
+    return (shorter, longer) if height <= width else (longer, shorter)
+
+
+def centre_offset(side: int, size: int) -> int:
+    """Returns where the central ``size`` pixels of a side begin, as torchvision's ``CenterCrop`` has it.
+
+    Half a pixel is rounded to an even number.
+    """
+    return round((side - size) / 2)
+
+
 def preprocess(images: UInt8[Tensor, "b h w 3"], preprocessing: Preprocessing) -> Float[Tensor, "b 3 size size"]:
     """Resizes images, crops their centres and normalises them, as an encoder sees them in evaluation."""
     top, left, height, width = cap_aspect_ratio(*images.shape[1:3])
@@ -247,9 +265,8 @@ def preprocess(images: UInt8[Tensor, "b h w 3"], preprocessing: Preprocessing) -
     size, resize = preprocessing.size, preprocessing.resize
     x = to_float(images)
     if min(height, width) != resize:
-        scale = resize / min(height, width)
-        resized_size = max(resize, round(height * scale)), max(resize, round(width * scale))
+        resized_size = resized_sides(height, width, resize)
         x = crop(x, np.tile([0, 0, height, width], (len(x), 1)), resized_size, bicubic=preprocessing.bicubic)
-    top, left = (x.shape[2] - size) // 2, (x.shape[3] - size) // 2
+    top, left = centre_offset(x.shape[2], size), centre_offset(x.shape[3], size)
     x = x[:, :, top : top + size, left : left + size]
     return normalize(x, preprocessing.mean, preprocessing.std).contiguous(memory_format=torch.channels_last)

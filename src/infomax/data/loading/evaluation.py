@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from infomax.data.augmentation.make_views import cap_aspect_ratio, preprocess
+from infomax.data.augmentation.make_views import cap_aspect_ratio, centre_offset, preprocess, resized_sides
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Images
 from infomax.data.loading.workers import identity_collate, worker_context, worker_count
@@ -57,9 +57,9 @@ def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> np.nda
     top, left, height, width = cap_aspect_ratio(image.height, image.width)
     if (width, height) != image.size:
         image = image.crop((left, top, left + width, top + height))
-    size, scale = preprocessing.size, preprocessing.resize / min(image.size)
-    width, height = (max(preprocessing.resize, round(side * scale)) for side in image.size)
-    left, top = (width - size) // 2, (height - size) // 2
+    size = preprocessing.size
+    height, width = resized_sides(image.height, image.width, preprocessing.resize)
+    left, top = centre_offset(width, size), centre_offset(height, size)
     interpolation = Image.Resampling.BICUBIC if preprocessing.bicubic else Image.Resampling.BILINEAR
     resized = image.resize((width, height), interpolation)
     return np.asarray(resized.crop((left, top, left + size, top + size)))
