@@ -1,6 +1,6 @@
 """Keeps measured results as data, and writes the tables of README.md and docs/ from them.
 
-python docs/results.py demo runs/demo               after `infomax demo`: docs/results/demo.json
+python docs/results.py demo runs/demo [runs/avx2]   after `infomax demo`, and one without AVX-512: docs/results/demo.json
 python docs/results.py photographs runs/c10-*       after pretraining and `evaluate knn`: docs/results/photographs.json
 python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs/results/reproduction.json
 python benchmarks/engine.py                         docs/results/engine.json
@@ -44,12 +44,21 @@ def origin(run: Path) -> dict[str, Any]:
     return {name: config[name] for name in ("started", "commit", "machine", "versions")}
 
 
-def demo(folder: Path) -> dict[str, Any]:
+def demo(folder: Path, without_avx512: Path | None = None) -> dict[str, Any]:
+    """Returns the rows of a demo, and how long it took in all.
+
+    Args:
+        folder: Its folder.
+        without_avx512: Folder of another demo on the same machine, whose processor was told to do without AVX-512:
+            ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 infomax demo``.
+    """
     runs = sorted(folder.iterdir(), key=lambda run: (run / "config.json").stat().st_mtime)
     rows = [row for row in lines(runs[0] / "demo.jsonl") if "run" not in row]
     rows += [row for run in runs for row in lines(run / "demo.jsonl") if "run" in row]
     kept = [{name: row[name] for name in ("name", *PER_CENT, "seconds") if name in row} for row in rows]
-    return {"command": "infomax demo", **origin(runs[0]), "rows": kept}
+    seconds = sum(row.get("seconds", 0) for row in kept)
+    others = {} if without_avx512 is None else {"seconds_without_avx512": demo(without_avx512)["seconds"]}
+    return {"command": "infomax demo", **origin(runs[0]), "seconds": seconds, **others, "rows": kept}
 
 
 def photographs(runs: list[Path]) -> dict[str, Any]:
@@ -139,7 +148,12 @@ def demo_table() -> str:
     for row in kept["rows"]:
         scores = [f"{100 * row[score]:.1f}" for score in PER_CENT]
         rows.append([row["name"], *scores, f"{row['seconds']:.0f}" if "seconds" in row else ""])
-    return f"{markdown(header, rows)}\n\nMeasured by `{kept['command']}` on {where(kept)}."
+    minutes = f"{kept['seconds'] / 60:.1f} minutes of training"
+    slower = f"; {kept['seconds_without_avx512'] / 60:.1f} on the same cores without AVX-512"
+    return (
+        f"{markdown(header, rows)}\n\nMeasured by `{kept['command']}` on {where(kept)}: {minutes}"
+        f"{slower if 'seconds_without_avx512' in kept else ''}."
+    )
 
 
 def photographs_table() -> str:
@@ -727,7 +741,7 @@ def main(task: str, *folders: str) -> None:
             file.write_text(with_tables(file))
     else:
         make = {"demo": demo, "reproduction": reproduction}.get(task)
-        kept = make(Path(folders[0])) if make else photographs([Path(folder) for folder in folders])
+        kept = make(*map(Path, folders)) if make else photographs([Path(folder) for folder in folders])
         (KEPT / f"{task}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
