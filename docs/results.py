@@ -1,6 +1,6 @@
 """Keeps measured results as data, and writes the tables of README.md and docs/ from them.
 
-python docs/results.py demo runs/demo [runs/avx2]   after `infomax demo`, and one without AVX-512: docs/results/demo.json
+python docs/results.py demo runs/demo [runs/avx2]  after `infomax demo`, and one without AVX-512: docs/results/demo.json
 python docs/results.py photographs runs/c10-*       after pretraining and `evaluate knn`: docs/results/photographs.json
 python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs/results/reproduction.json
 python benchmarks/engine.py                         docs/results/engine.json
