@@ -185,7 +185,7 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     small = ("--epochs", "1", "--image-size", "8", "--set", "method.hidden=16", "--set", "method.prototypes=10")
     code, out, err = infomax(*DIGITS, "--out", "runs/a", *small)
     assert code == 0
-    assert "mira, recipe digits: small encoder at 8 pixels, 1438 images, 1 epochs on" in err
+    assert "mira, recipe digits: small encoder at 8 pixels, 1438 images, 1 epoch (" in err
     assert "infomax evaluate knn runs/a" in out
     for protocol in ("knn", "linear"):
         code, out, _ = infomax("evaluate", protocol, "runs/a")

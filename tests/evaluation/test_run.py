@@ -136,7 +136,7 @@ def test_a_checkpoint_file_needs_data_and_keeps_its_results_here(infomax, traine
     code, _, err = infomax("evaluate", "knn", "torn.pth", "--data", "digits")
     assert code == 2
     assert "layer3.1.conv2.weight" in err
-    assert err.strip().splitlines()[-1].startswith("infomax: torn.pth: ")
+    assert err.strip().splitlines()[-1].startswith("infomax: torn.pth below ")
     assert "Traceback" not in err
 
 
@@ -344,7 +344,7 @@ def test_a_result_is_kept_before_the_next_is_computed(trained, tmp_path, monkeyp
         evaluate("linear", trained / "a", out=tmp_path / "kept.jsonl")
     (row,) = read_results(tmp_path / "kept.jsonl")
     assert row.data == "first"
-    assert row.trained_steps == 5
+    assert row.trained_steps == 11
 
 
 def test_python_gives_the_rows_that_the_command_keeps(infomax, trained, tmp_path):

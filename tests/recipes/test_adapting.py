@@ -35,5 +35,5 @@ def test_a_line_says_the_settings_and_their_options():
     recipe = customise(with_adapting_defaults(get_recipe("mira", "small")), freeze=2, epochs=30, backbone_rate=0.1)
     assert describe_adapting(recipe) == (
         "with --init, the encoder has 0.1 times the rate of what follows it, 2 stages are frozen, and "
-        "there are 30 epochs; --backbone-rate, --freeze and --epochs change that"
+        "it is trained for 30 epochs; --backbone-rate, --freeze and --epochs change that"
     )

@@ -11,6 +11,7 @@ POOLINGS = ("token", "avg")
 """How a vision transformer makes one vector of its tokens: by its class token, or by their mean."""
 INITIAL_FILE = "initial.safetensors"
 """Name of the file in a run folder that keeps the encoder's weights before the training, if they were not random."""
+LONGEST_NAME = 60  # characters of a name that a message repeats
 MAX_IMAGE_SIZE = 4096  # pixels
 STEMS = ("imagenet", "cifar", "cifar_linear")
 """What a ResNet does to an image first: shrinks it, keeps its size, or keeps it without an activation behind the first
@@ -42,7 +43,7 @@ def check_backbone(argument: str, backbone: str) -> str:
     if library_of(backbone) is None:
         near = nearest(backbone, BACKBONES)
         hint = f"; did you mean {near}?" if near else ""
-        if not hint and backbone.isidentifier():
+        if not hint and backbone.isidentifier() and len(backbone) <= LONGEST_NAME:
             hint = f"; timm:{backbone} and torchvision:{backbone} name models of those libraries"
         names = ", ".join((*BACKBONES, *(f"{library}:NAME" for library in LIBRARIES)))
         raise ValueError(f"{argument} must be one of {names}, but is {shorten(backbone)}{hint}")

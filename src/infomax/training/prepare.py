@@ -11,7 +11,14 @@ import torch
 from infomax.data.images import Images
 from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
-from infomax.data.splits import Source, describe_splits, origin_of_test_images, preview_images, why_not_labelled
+from infomax.data.splits import (
+    Source,
+    counted,
+    describe_splits,
+    origin_of_test_images,
+    preview_images,
+    why_not_labelled,
+)
 from infomax.models.encoders import Encoder
 from infomax.recipes.adapting import describe_adapting
 from infomax.recipes.building import build_without_memory, check_memory, check_view_sizes, describe_trained
@@ -391,5 +398,5 @@ def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str |
     machine = {"cpu": "the CPU", "cuda": gpu or "GPUs"}[launch.device]
     if launch.world_size > 1:
         machine = f"{launch.world_size} ranks on {machine}"
-    extent = f"{images} images, {recipe.epochs} epochs ({recipe.steps(images):,} steps) on {machine}"
+    extent = f"{counted(images)}, {counted(recipe.epochs, 'epoch')} ({recipe.steps(images):,} steps) on {machine}"
     return f"{recipe.method.name}, recipe {recipe.name}: {encoder}, {extent}"
