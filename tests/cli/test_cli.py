@@ -318,7 +318,7 @@ def test_an_interrupted_demo_goes_on_and_ends_with_the_same_numbers(tmp_path, mo
     interrupt_after(monkeypatch, 7)
     with pytest.raises(KeyboardInterrupt):
         next(rows)
-    assert f"stopped at step 7 of 10; infomax demo --out {out} goes on from there" in capsys.readouterr().err
+    assert f"stopped at step 7 of 22; infomax demo --out {out} goes on from there" in capsys.readouterr().err
     assert is_begun(out)
     mira = (out / "mira" / "metrics.jsonl").read_bytes()
     resumed = list(demo(out, epochs=2, quiet=True))

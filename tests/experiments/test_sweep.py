@@ -35,7 +35,7 @@ from infomax.runs.run_folder import Run, create_run_folder
 from infomax.runtime.options import pick, to_argv
 from infomax.training.options import PretrainOptions
 
-VALUES = ("--vary", "batch_size=128")
+VALUES = ("--vary", "batch_size=256")
 SHORT = ["sweep", "carl/digits", "--epochs", "1", "--seeds", "2"]
 
 
@@ -129,25 +129,25 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
     done = infomax(*SHORT, *VALUES, "--out", str(out))
     assert done.returncode == 0, done.stderr
     runs = sorted(path.name for path in out.iterdir() if path.is_dir())
-    assert runs[0] == "carl-digits-batch_size=128-seed0"
+    assert runs[0] == "carl-digits-batch_size=256-seed0"
     assert len(runs) == 2
     scores = {name: 100 * Run(out / name).read_rows("results.jsonl")[-1]["top1"] for name in runs}
     assert len(set(scores.values())) > 1
-    ours = [scores[f"carl-digits-batch_size=128-seed{seed}"] for seed in (0, 1)]
-    line = next(line for line in done.stdout.splitlines() if line.startswith("carl/digits, batch_size=128"))
+    ours = [scores[f"carl-digits-batch_size=256-seed{seed}"] for seed in (0, 1)]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("carl/digits, batch_size=256"))
     assert line.endswith(f"ours, 2 seeds  {mean(ours):.2f} ± {stdev(ours):.2f}")
     assert "ours: with --epochs 1" in done.stdout
     kept = json.loads((out / "sweep.json").read_text())
     assert len(kept["runs"]) == 2
     first = kept["runs"][0]
     assert (first["recipe"], first["seed"]) == ("carl/digits", 0)
-    assert {"epochs=1", "batch_size=128"} <= set(first["changes"])
+    assert {"epochs=1", "batch_size=256"} <= set(first["changes"])
     assert 100 * first["results"]["knn"]["top1"] == scores[runs[0]]
-    assert first["results"]["knn"]["recipe"].startswith("carl/digits with batch_size=128, epochs=1")
+    assert first["results"]["knn"]["recipe"].startswith("carl/digits with batch_size=256, epochs=1")
     assert Image.open(BytesIO((out / "sweep.png").read_bytes())).width > 500
 
     before = {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")}
-    other = infomax(*SHORT, "--vary", "batch_size=128", "--out", str(out), "--set", "optimizer.momentum=0.5")
+    other = infomax(*SHORT, "--vary", "batch_size=256", "--out", str(out), "--set", "optimizer.momentum=0.5")
     assert other.returncode == 2
     assert "is of another sweep: optimizer.momentum: 0.9 there, 0.5 asked for" in other.stderr
     by_hand = infomax("evaluate", "knn", str(out / runs[0]), "--k", "1", "--no-baselines")  # is not the sweep's
