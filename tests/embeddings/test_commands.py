@@ -69,6 +69,15 @@ def test_embed_takes_features_from_the_cache(infomax, place, features):
     np.testing.assert_array_equal(read_features(place / "h.npz").features, read_features(features).features)
 
 
+def test_embed_does_not_replace_the_images_themselves(infomax, place):
+    np.savez(place / "pixels.npz", images=np.zeros((3, 8, 8), np.uint8))
+    content = (place / "pixels.npz").read_bytes()
+    code, _, err = infomax("embed", "a", "--data", "pixels.npz", "--out", "pixels.npz", "--overwrite")
+    assert code == 2
+    assert "--out pixels.npz holds the images of --data pixels.npz" in err
+    assert (place / "pixels.npz").read_bytes() == content
+
+
 def test_embed_in_half_precision(infomax, place):
     code, _, err = infomax("embed", "a", "--data", "images", "--feature-precision", "16", "--out", "half.npy")
     assert code == 0, err

@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -24,6 +23,7 @@ from infomax.training.pretrain import pretrain
 from infomax.training.replay import replay
 from interrupted_runs import LAUNCH, differing, train_until
 from ranks import on_ranks
+from toy_data import TOY, write_toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
 FAMILIES = {
@@ -32,26 +32,12 @@ FAMILIES = {
     "ViT": "timm:test_vit",
     "EfficientNet": "timm:test_efficientnet",
 }
-TOY = {
-    "mira": ("method.hidden=16", "method.prototypes=10"),
-    "corinfomax": ("method.hidden=16", "method.dimension=4"),
-    "carl": ("method.hidden=16", "method.prototypes=10"),
-    "mveb": ("method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
-}
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """16 labelled images of 36 pixels for training, 6 for testing."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for split, count in (("train", 16), ("test", 6)):
-        arrays[f"{split}_labels"] = labels = np.arange(count) % 2
-        noise = rng.integers(0, 120, (count, 36, 36, 3))
-        arrays[f"{split}_images"] = (noise + 120 * labels[:, None, None, None]).astype(np.uint8)
-    file = tmp_path_factory.mktemp("toy") / "toy.npz"
-    np.savez(file, **arrays)
-    return str(file)
+    return write_toy(tmp_path_factory.mktemp("toy"), train=16, test=6, side=36)
 
 
 def options(out, data, method="mira", **changes) -> PretrainOptions:

@@ -28,27 +28,13 @@ from infomax.training.engine import Engine
 from infomax.training.loop import train
 from infomax.training.options import LaunchOptions
 from infomax.training.pretrain import pretrain
-
-TOY = {
-    "mira": ("method.hidden=16", "method.prototypes=10"),
-    "corinfomax": ("method.hidden=16", "method.dimension=4"),
-    "carl": ("method.hidden=16", "method.prototypes=10"),
-    "mveb": ("method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
-}
+from toy_data import TOY, write_toy
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """24 labelled images of 12 pixels for training, 10 for testing."""
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for split, count in (("train", 24), ("test", 10)):
-        arrays[f"{split}_labels"] = labels = np.arange(count) % 2
-        noise = rng.integers(0, 120, (count, 12, 12, 3))
-        arrays[f"{split}_images"] = (noise + 120 * labels[:, None, None, None]).astype(np.uint8)
-    file = tmp_path_factory.mktemp("toy") / "toy.npz"
-    np.savez(file, **arrays)
-    return str(file)
+    return write_toy(tmp_path_factory.mktemp("toy"), train=24, test=10, side=12)
 
 
 def go(out, data, method="mira", **options) -> Run:

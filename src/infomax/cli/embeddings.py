@@ -65,10 +65,10 @@ def clusters(options: ClustersOptions) -> None:
         from infomax.embeddings.clusters import clusters
         from infomax.embeddings.listing import list_clusters
 
-    found, silhouette = clusters(table, k=options.k, seed=options.seed)
+    groups, silhouette = clusters(table, k=options.k, seed=options.seed)
     if options.k is None:
-        note(f"{len(found)} clusters, the root of half the number of images (--k says otherwise)")
-    _show_listing(options, list_clusters(found, silhouette), images)
+        note(f"{len(groups)} clusters, the root of half the number of images (--k says otherwise)")
+    _show_listing(options, list_clusters(groups, silhouette), images)
 
 
 def _open_table(options: FeatureFileOptions, *, wants_sizes: bool = False) -> "tuple[FeatureTable, ShownImages | None]":

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from infomax.embeddings.feature_file import FeatureTable, read_features
+from infomax.embeddings.feature_file import FeatureTable, open_table
 from infomax.evaluation.clusters import cluster_lists, default_clusters
 from infomax.runtime.checks import check_count
 from infomax.runtime.threads import threads_within_quota
@@ -59,7 +58,7 @@ def clusters(
     Raises:
         ValueError: if there is no such file, there are fewer than two images, or fewer images than clusters.
     """
-    table = features if isinstance(features, FeatureTable) else read_features(Path(features))
+    table = open_table(features)
     count = len(table.names)
     if count < 2:
         raise ValueError(f"there are {count} features, and clusters are made of at least 2 images")
@@ -72,15 +71,13 @@ def clusters(
     if not rows.isfinite().all():
         raise ValueError("some features are infinite or NaN, which k-means cannot group")
     fields = cluster_lists(rows, range(count), clusters=wanted, seed=seed)
-    found = []
-    for members, distances in zip(fields["lists"], fields["distances"], strict=True):
-        labels = ["" if table.labels is None else table.labels[row] for row in members]
-        found.append(
-            Cluster(
-                tuple(
-                    ClusterMember(table.names[row], label, distance, row)
-                    for row, label, distance in zip(members, labels, distances, strict=True)
-                )
+    groups = [
+        Cluster(
+            tuple(
+                ClusterMember(table.names[row], table.label(row), distance, row)
+                for row, distance in zip(rows_of_cluster, distances, strict=True)
             )
         )
-    return found, fields["silhouette"]
+        for rows_of_cluster, distances in zip(fields["lists"], fields["distances"], strict=True)
+    ]
+    return groups, fields["silhouette"]

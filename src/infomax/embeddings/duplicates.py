@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from infomax.embeddings.feature_file import FeatureTable, read_features
+from infomax.embeddings.feature_file import FeatureTable, open_table
 from infomax.embeddings.shown_images import ImageSize, ShownImages
 from infomax.runtime.progress import ProgressBar
 from infomax.runtime.threads import threads_within_quota
@@ -76,7 +75,7 @@ def duplicates(
     """
     if not 0 < above <= 1:
         raise ValueError(f"--above must be a cosine above 0 and at most 1, but is {above}")
-    table = features if isinstance(features, FeatureTable) else read_features(Path(features))
+    table = open_table(features)
     rows = _unit_rows(table.features)
     groups = [
         _make_group(table, rows, members, images)
@@ -159,9 +158,9 @@ def _make_group(
     elif any(rank[1] < ranks[best][1] for rank in ranks):
         reason = "its file is the largest"
     cosines = (rows[members] @ rows[members[best]]).clamp(-1, 1).tolist()
-    found = [
-        Duplicate(table.names[row], "" if table.labels is None else table.labels[row], cosine, size, int(row))
+    images_of_group = [
+        Duplicate(table.names[row], table.label(row), cosine, size, row)
         for row, cosine, size in zip(members.tolist(), cosines, sizes, strict=True)
     ]
-    kept = found.pop(best)
-    return DuplicateGroup(kept, reason, tuple(sorted(found, key=lambda duplicate: -duplicate.cosine)))
+    kept = images_of_group.pop(best)
+    return DuplicateGroup(kept, reason, tuple(sorted(images_of_group, key=lambda duplicate: -duplicate.cosine)))

@@ -1,6 +1,7 @@
 """Features of all images of a data set, with their names, for use outside of infomax."""
 
 import sys
+from collections.abc import Mapping
 from os import PathLike, fspath
 
 import numpy as np
@@ -8,11 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from infomax.data.images import Images
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, all_images, describe_splits
 from infomax.evaluation.value_range import trained_value_range
 from infomax.features.extraction import extract_features
+from infomax.models.encoders import Encoder
 from infomax.models.pretrained import open_encoder
 from infomax.runtime.checks import choose_device
 from infomax.runtime.text import show
@@ -72,8 +75,23 @@ def embed(
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
     splits, names = all_images(source)
-    features = [
-        extract_features(network, images, np.arange(len(images)), network.preprocessing, device=device, workers=workers)
+    return features_of_splits(network, splits, device=device, workers=workers), names
+
+
+def features_of_splits(
+    network: Encoder, splits: Mapping[str, Images], *, device: str, workers: int | None = None
+) -> Float[Tensor, "n d"]:
+    """Returns the features of the images of all splits, one split after the other.
+
+    Args:
+        network: The encoder, with its ``preprocessing``.
+        splits: The images of each split, by the split's name.
+        device: Where the encoder computes.
+        workers: Number of processes that decode image files; None takes one for each core, at most 8.
+    """
+    options = {"device": device, "workers": workers}
+    parts = [
+        extract_features(network, images, np.arange(len(images)), network.preprocessing, **options)
         for images in splits.values()
     ]
-    return torch.cat(features), names
+    return torch.cat(parts)

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -61,6 +62,19 @@ class FeatureTable:
     """The name of each image's class; of an image with several, these with ``|`` between. None without labels."""
     origin: FeatureOrigin
     """What the features came from."""
+
+    def label(self, row: int) -> str:
+        """Returns the name of an image's class; empty without labels."""
+        return "" if self.labels is None else self.labels[row]
+
+
+def open_table(features: str | PathLike[str] | FeatureTable) -> FeatureTable:
+    """Returns features that are given as a file's name or as the table itself.
+
+    Raises:
+        ValueError: as :func:`read_features`.
+    """
+    return features if isinstance(features, FeatureTable) else read_features(Path(features))
 
 
 def check_feature_file(file: Path, *, overwrite: bool = False) -> None:

@@ -121,20 +121,20 @@ def list_matches(matches: Sequence[Match], query: str, thumbnails: Mapping[str, 
     """
     groups, cells = [], []
     by_query = [list(group) for _, group in itertools.groupby(matches, key=lambda match: match.query)]
-    for found in by_query:
-        name = found[0].query
+    for matches_of_query in by_query:
+        name = matches_of_query[0].query
         images = tuple(
             ListedImage(match.row, match.name, tuple(filter(None, (match.label, f"cosine {match.cosine:.3f}"))))
-            for match in found
+            for match in matches_of_query
         )
         record = {
             "query": name,
-            "matches": [_record(x.name, x.label, x.cosine) for x in found],
+            "matches": [_record(x.name, x.label, x.cosine) for x in matches_of_query],
         }
-        heading = f"Like {escape(name)}" if len(by_query) > 1 else f"The nearest {len(found)}"
+        heading = f"Like {escape(name)}" if len(by_query) > 1 else f"The nearest {len(matches_of_query)}"
         groups.append(Group(heading, "", images, record, (thumbnails or {}).get(name)))
         shown_query = name if len(by_query) > 1 else ""
-        cells += [(x.name, shown_query, str(x.rank), x.label, f"{x.cosine:.3f}") for x in found]
+        cells += [(x.name, shown_query, str(x.rank), x.label, f"{x.cosine:.3f}") for x in matches_of_query]
     return _listing(f"Images like {escape(query)}", (), groups, ("image", "query", "rank", "label", "cosine"), cells)
 
 

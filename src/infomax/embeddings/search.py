@@ -4,17 +4,15 @@ import os
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from infomax.data.sources.location import DataLocation
-from infomax.data.splits import all_images
-from infomax.embeddings.feature_file import FeatureTable, is_feature_file, read_features
-from infomax.features.extraction import extract_features
+from infomax.embeddings.embed import features_of_splits
+from infomax.embeddings.feature_file import FeatureTable, is_feature_file, open_table, read_features
+from infomax.embeddings.shown_images import open_query_images
 from infomax.features.nearest_neighbours import nearest
 from infomax.models.encoders import fingerprint
 from infomax.models.pretrained import open_encoder
@@ -74,20 +72,16 @@ def search(
         ('cats/17.jpg', 0.93)
     """
     check_count("--k", k, low=1)
-    table = features if isinstance(features, FeatureTable) else read_features(Path(features))
+    table = open_table(features)
     queries = _open_queries(table, os.fspath(query), encoder, device)
-    bank = torch.from_numpy(
-        np.require(table.features, requirements=["C", "W"])
-    )  # torch warns of memory that is read-only
-    cosines, rows = nearest(bank, queries.features, k + (queries.own_rows is not None))
+    cosines, rows = nearest(_as_tensor(table.features), queries.features, k + (queries.own_rows is not None))
     matches = []
     for i, name in enumerate(queries.names):
         pairs = list(zip(cosines[i].tolist(), rows[i].tolist(), strict=True))
         if queries.own_rows is not None:
             pairs = [pair for pair in pairs if pair[1] != queries.own_rows[i]]
         for place, (cosine, row) in enumerate(pairs[:k], start=1):
-            label = "" if table.labels is None else table.labels[row]
-            matches.append(Match(name, place, table.names[row], label, cosine, row))
+            matches.append(Match(name, place, table.names[row], table.label(row), cosine, row))
     return matches
 
 
@@ -108,7 +102,7 @@ def _open_queries(table: FeatureTable, query: str, encoder: str | PathLike[str] 
         if other.origin.encoder_hash != table.origin.encoder_hash:
             own, wanted = (f"{x.origin.encoder} ({x.origin.encoder_hash})" for x in (other, table))
             raise ValueError(f"--query {query} has features of {own}, but those that are searched are of {wanted}")
-        return _Queries(list(other.names), torch.from_numpy(np.require(other.features, requirements=["C", "W"])))
+        return _Queries(list(other.names), _as_tensor(other.features))
     if not os.path.exists(query):
         named = [row for row, name in enumerate(table.names) if name == query]
         if named:
@@ -132,14 +126,10 @@ def _embed_queries(table: FeatureTable, query: str, encoder: str, device: str) -
             f"--encoder {encoder} has other weights ({identity}) than the encoder that the features are of "
             f"({table.origin.encoder_hash}); name that one, or let infomax embed write the features anew"
         )
-    conditions = {key: table.origin.data[key] for key in ("value_range", "max_megapixels") if key in table.origin.data}
-    options: dict[str, Any] = {"data": query, **conditions}
-    try:
-        splits, names = all_images(DataLocation(**options).open())
-    except ValueError as error:
-        raise ValueError(str(error).replace("--data", "--query")) from error
-    parts = [
-        extract_features(network, images, np.arange(len(images)), network.preprocessing, device=choose_device(device))
-        for images in splits.values()
-    ]
-    return _Queries(names, torch.cat(parts))
+    splits, names = open_query_images(table, query)
+    return _Queries(names, features_of_splits(network, splits, device=choose_device(device)))
+
+
+def _as_tensor(features: Float[np.ndarray, "n d"]) -> Float[Tensor, "n d"]:
+    """Returns features as a tensor; memory that is read-only, of which torch warns, is copied."""
+    return torch.from_numpy(np.require(features, requirements=["C", "W"]))

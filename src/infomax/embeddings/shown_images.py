@@ -54,10 +54,10 @@ class ShownImages:
         self._images = _Rows(list(splits.values()))
         if len(names) != len(table.names) or any(a != b for a, b in zip(names, table.names, strict=True)):
             differing = next((b for a, b in zip(names, table.names, strict=False) if a != b), None)
-            found = f"{len(names)} images" if differing is None else f"images without {differing} in its place"
+            extent = f"{len(names)} images" if differing is None else f"images without {differing} in its place"
             raise ValueError(
-                f"--data {parts['data']} has {found}, but the features are of {len(table.names)}; infomax embed writes "
-                "them anew"
+                f"--data {parts['data']} has {extent}, but the features are of {len(table.names)}; infomax embed "
+                "writes them anew"
             )
 
     def thumbnail(self, row: int, caption: str, *details: str, mark: str = "") -> Thumbnail:
@@ -117,9 +117,26 @@ def query_thumbnails(table: FeatureTable, query: str, images: ShownImages) -> di
         return {}
     if not Path(query).exists() and query in table.names:
         return {query: images.thumbnail(list(table.names).index(query), query, mark="query")}
-    splits, names = all_images(DataLocation(query).open())
+    splits, names = open_query_images(table, query)
     rows = _Rows(list(splits.values()))
     return {name: rows.thumbnail(row, name, mark="query") for row, name in enumerate(names[:MAX_QUERIES])}
+
+
+def open_query_images(table: FeatureTable, query: str) -> tuple[dict[str, Images], list[str]]:
+    """Opens the images that a query names, with the range of values of those that the features are of.
+
+    Returns:
+        The images of each split, by the split's name; and the names of all images.
+
+    Raises:
+        ValueError: if there are no such images.
+    """
+    conditions = {key: table.origin.data[key] for key in ("value_range", "max_megapixels") if key in table.origin.data}
+    options: dict[str, Any] = {"data": query, **conditions}
+    try:
+        return all_images(DataLocation(**options).open())
+    except ValueError as error:
+        raise ValueError(str(error).replace("--data", "--query")) from error
 
 
 def _smallest_divisor(width: int, height: int) -> int:

@@ -55,8 +55,8 @@ def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions) -> str:
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
     splits, names = all_images(source)
-    if options.out.resolve() in {(folder / name).resolve() for folder in source.folders for name in names}:
-        raise ValueError(f"--out {options.out} is one of the images of --data {source.name}")
+    if os.path.abspath(options.out) == location.resolved().data:  # an array of images, which --overwrite would replace
+        raise ValueError(f"--out {options.out} holds the images of --data {source.name}; name another file")
     network = open_encoder(options.encoder)
     computation = _Computation(network, evaluation)
     parts = computation.parts(list(splits.values()))

@@ -77,10 +77,10 @@ def _head(content: CardContent) -> str:
 
 def _summary(content: CardContent) -> str:
     run = content.run
-    how = "" if run is None else f", trained without labels by {run.recipe.method.name} with infomax"
+    training = "" if run is None else f", trained without labels by {run.recipe.method.name} with infomax"
     return (
-        f"An image encoder{how}: it maps an image to {content.width} features. It has {content.parameters / 1e6:.1f} "
-        f"million weights. Format: {content.kind.description}; {content.facts['architecture']}."
+        f"An image encoder{training}: it maps an image to {content.width} features. It has "
+        f"{content.parameters / 1e6:.1f} million weights. Format: {content.kind.description}; {content.facts['architecture']}."
     )
 
 

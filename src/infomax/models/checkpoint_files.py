@@ -27,16 +27,16 @@ def open_checkpoint(text: str) -> Encoder:
             of an architecture that can be built here.
     """
     location = parse_location(text)
-    found = find_encoder(location)
-    weights = drop_zero_biases(found.weights)
-    weights = leave_out(weights, lambda name: is_no_encoder(found.layout.family, name), text)
+    found_encoder = find_encoder(location)
+    weights = drop_zero_biases(found_encoder.weights)
+    weights = leave_out(weights, lambda name: is_no_encoder(found_encoder.layout.family, name), text)
     try:
-        architecture = describe(weights, found, location)
+        architecture = describe(weights, found_encoder, location)
         encoder = build_encoder(**asdict(architecture.settings))
         load_all_weights(encoder.backbone, weights, architecture.title)
     except ValueError as error:
         message = str(error).replace("FILE", location.file)
-        below = f" below {found.prefix!r}" if found.prefix else ""
+        below = f" below {found_encoder.prefix!r}" if found_encoder.prefix else ""
         hint = (
             "" if re.search("@|#|^(heads|padding)", message) else f"; timm:NAME@{location.file} loads another model's"
         )

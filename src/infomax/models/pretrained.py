@@ -154,9 +154,8 @@ def _size_of_positions(network: Any, weights: Mapping[str, Tensor]) -> int | Non
 def _open_timm(name: str) -> Encoder:
     """Opens ``NAME`` or ``NAME@FILE`` by timm."""
     name, at, location = name.partition("@")
-    with hub_or_cache(needed=not at):
-        import timm
-        from timm.data import resolve_model_data_config
+    import timm
+    from timm.data import resolve_model_data_config
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
