@@ -178,6 +178,32 @@ def photographs_table() -> str:
     )
 
 
+def cpu_recipes_table() -> str:
+    kept = json.loads((KEPT / "cpu_recipes.json").read_text())
+    header = ["", "optimiser", "rate", "batch", "encoder", "images seen", "k-NN, %"]
+    rows = [
+        [
+            row["method"],
+            row["optimizer"],
+            f"{row['learning_rate']:g}",
+            str(row["batch_size"]),
+            row["encoder"],
+            f"{row['images_seen']:,}",
+            f"{100 * row['knn_top1']:.1f}",
+        ]
+        for row in sorted(kept["photographs"], key=lambda row: (row["method"], -row["knn_top1"]))
+    ]
+    sizes = ", ".join(
+        f"{row['pixels']} pixels {100 * row['leave_one_out_knn_top1']:.1f} % in {row['cpu_seconds']} s of one core"
+        for row in kept["sizes"]
+    )
+    return (
+        f"{markdown(header, rows)}\n\nMVEB on 713 photographs of clothing, leave-one-out k-NN: {sizes}.\n\nMeasured by "
+        f"a loop around the training engine, one thread, on a core of {kept['machine']['cpu']}, {kept['started']}, "
+        f"commit {kept['commit']}."
+    )
+
+
 def engine() -> dict[str, Any]:
     return json.loads((KEPT / "engine.json").read_text())
 
@@ -708,6 +734,7 @@ TABLES = {
     "opening": (MEASUREMENTS / "views.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
+    "cpu-recipes": (MEASUREMENTS / "photographs.md", cpu_recipes_table),
     "reproduction": (MEASUREMENTS / "reproduction.md", reproduction_table),
     "collectives": (MEASUREMENTS / "engine.md", collectives_table),
     "at-scale": (MEASUREMENTS / "engine.md", at_scale_table),

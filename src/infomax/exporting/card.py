@@ -80,7 +80,8 @@ def _summary(content: CardContent) -> str:
     training = "" if run is None else f", trained without labels by {run.recipe.method.name} with infomax"
     return (
         f"An image encoder{training}: it maps an image to {content.width} features. It has "
-        f"{content.parameters / 1e6:.1f} million weights. Format: {content.kind.description}; {content.facts['architecture']}."
+        f"{content.parameters / 1e6:.1f} million weights. Format: {content.kind.description}; "
+        f"{content.facts['architecture']}."
     )
 
 
