@@ -197,7 +197,8 @@ def read_features(file: Path) -> FeatureTable:
         ValueError: naming the file, if it is not there, is damaged, or has no features by ``infomax embed``.
     """
     if not file.is_file():
-        raise ValueError(f"there are no features: {missing_path(file)}; infomax embed writes them")
+        reason = "is a folder" if file.is_dir() else missing_path(file)
+        raise ValueError(f"there are no features: {file}: {reason}; infomax embed writes them")
     if file.suffix not in SUFFIXES:
         raise ValueError(f"{file} must be a file of features by infomax embed, which ends in {', '.join(SUFFIXES)}")
     try:
