@@ -33,6 +33,7 @@ from infomax.runtime.threads import available_cores, core_count, set_thread_vari
 OUT = Path(__file__).parents[1] / "docs" / "results" / "threads.json"
 GROUPS = Path("/sys/fs/cgroup")
 LIBGOMPS_OWN = 300_000  # turns for which GNU's OpenMP spins if no variable says otherwise: some milliseconds
+BATCH = 128  # images of a step, as the recipes have it
 PERIOD = 100_000  # microseconds for which a quota holds
 WARM_UP = 0.7  # seconds at the beginning of each turn that do not count
 PREFETCHED = 2  # steps whose images workers have read before a turn
@@ -225,13 +226,12 @@ def settings_by_hand(cores: int, with_workers: bool) -> list[Setting]:
     return [before, Setting(cores, 1_000), Setting(cores, 0), Setting(1, 0)]
 
 
-def measure(name: str, words: list[str], batch: int, *, turns: int, share: float) -> Iterator[dict[str, Any]]:
+def measure(name: str, words: list[str], *, turns: int, share: float) -> Iterator[dict[str, Any]]:
     """Yields images per second of each setting in each condition.
 
     Args:
         name: What is trained on.
         words: The options of ``infomax pretrain``.
-        batch: Images of a step.
         turns: Turns of each setting.
         share: Factor on the seconds of each turn.
     """
@@ -252,7 +252,7 @@ def measure(name: str, words: list[str], batch: int, *, turns: int, share: float
                         contestant.rates.setdefault(condition, []).append(rate)
         for condition in conditions:
             for contestant in (x for x in contestants if condition in x.rates):
-                setting, rates = contestant.setting, [batch * rate for rate in contestant.rates[condition]]
+                setting, rates = contestant.setting, [BATCH * rate for rate in contestant.rates[condition]]
                 kind = "after" if setting == Setting() else "before" if setting == hand[0] else "by hand"
                 row = {"data": name, "condition": condition, "kind": kind, **vars(setting)}
                 low, high = min(rates), max(rates)
@@ -270,14 +270,14 @@ def main() -> None:
     turns, share = (1, 0.2) if args.quick else (args.turns, 1.0)
     with tempfile.TemporaryDirectory() as folder:
         array, files = make_photographs(Path(folder))
-        small = ["--recipe", "small", "--batch-size", "64"]
+        small = ["--recipe", "small", "--batch-size", str(BATCH)]
         workloads = {
-            "digits": (["--data", "digits"], 256),
-            "photographs": (["--data", str(array), *small], 64),
-            "files": (["--data", str(files), *small, "--keep-decoded", "off"], 64),
+            "digits": ["--data", "digits", "--batch-size", str(BATCH)],
+            "photographs": ["--data", str(array), *small],
+            "files": ["--data", str(files), *small, "--keep-decoded", "off"],
         }
         for name in args.only.split(","):
-            for row in measure(name, *workloads[name], turns=turns, share=share):
+            for row in measure(name, workloads[name], turns=turns, share=share):
                 print(json.dumps(row), flush=True)
                 rows.append(row)
     result = {**provenance(), "turns": turns, "seconds": time.perf_counter() - begin, "rows": rows}

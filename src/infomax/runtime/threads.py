@@ -8,6 +8,7 @@ for work keeps a core from the thread that it waits for.
 import math
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,7 +24,9 @@ COUNT_VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
 """A user who has set one of these has chosen the number of threads."""
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """A user who has set one of these has chosen how threads wait."""
+LEAST_WINDOW = 0.3  # seconds; the system counts the time of a core in hundredths
 _set_here: dict[str, str] = {}  # what the user has not set
+_first_times: list[tuple[float, float]] = []  # of the machine and of this process, when the command began
 
 
 def available_cores() -> float:
@@ -91,12 +94,63 @@ def describe_quota() -> str | None:
     )
 
 
+def cores_kept_by_others() -> float:
+    """Returns how many of this process's cores other processes have kept busy since the command began, on Linux.
+
+    It is never more than the load of the last minute, so that what lasts a moment does not count. It is 0 where the
+    system does not say, and in a process that somebody else has started.
+    """
+    if not _first_times:
+        return 0.0
+    began, busy_before = _first_times[0]
+    seconds, busy = time.monotonic() - began, _seconds_of_others()
+    if busy is None or seconds < LEAST_WINDOW:
+        return 0.0
+    return max(0.0, min((busy - busy_before) / seconds, os.getloadavg()[0]))
+
+
+def _seconds_of_others(statistics: Path = Path("/proc/stat")) -> float | None:
+    """Returns the seconds that other processes have worked on this process's cores; None if the system does not say."""
+    try:
+        lines = statistics.read_text().splitlines()
+        cores, ticks = os.sched_getaffinity(0), os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return None
+    busy = 0
+    for name, *counts in (line.split() for line in lines if line.startswith("cpu")):
+        if name.removeprefix("cpu").isdecimal() and int(name.removeprefix("cpu")) in cores:
+            user, nice, system, _idle, _waiting, *interrupts = map(int, counts)
+            busy += user + nice + system + sum(interrupts[:3])
+    return busy / ticks - sum(os.times()[:4])
+
+
+def describe_busy_machine(threads: int) -> str | None:
+    """Returns one line on the cores that other processes keep busy, if fewer threads would then be faster.
+
+    Their number stays as it is: with another one, sums are rounded otherwise.
+
+    Args:
+        threads: The number of threads that the process uses.
+    """
+    if not user_chose_no_thread_count():
+        return None
+    others, cores = cores_kept_by_others(), cores_to_run_on()
+    if (left := max(1, round(cores - others))) >= threads:
+        return None
+    return (
+        f"other processes keep {others:.1f} of {cores} cores busy, and {threads} threads wait for each other: "
+        f"OMP_NUM_THREADS={left} is faster for as long as they do, and rounds sums otherwise"
+    )
+
+
 def set_thread_variables() -> None:
     """Sets the variables that OpenMP reads when it is loaded, as with torch, if the user has set none of their kind.
 
     There are no more threads than the quota allows, and they sleep soon when they have no work. This is for processes
     of infomax's own, before they import torch: the variables hold for all libraries of a process.
     """
+    if (busy := _seconds_of_others()) is not None:
+        _first_times[:] = [(time.monotonic(), busy)]
     _set_here.update(_thread_variables())
     os.environ.update(_set_here)
 

@@ -39,7 +39,7 @@ from infomax.runtime.options import option_names
 from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import note, show
-from infomax.runtime.threads import available_cores, describe_quota
+from infomax.runtime.threads import available_cores, describe_busy_machine, describe_quota
 from infomax.training.image_size import (
     describe_larger_sizes,
     describe_smaller_size,
@@ -120,6 +120,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     if not launch.quiet:
         if (quota := describe_quota()) is not None:
             note(quota)
+        elif launch.device == "cpu" and (busy := describe_busy_machine(torch.get_num_threads())) is not None:
+            note(busy)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu_name), file=sys.stderr)
         if (trained := describe_trained(recipe)) is not None:
             show(trained, file=sys.stderr)

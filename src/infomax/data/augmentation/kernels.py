@@ -113,21 +113,33 @@ def _spare_length(boxes, size):
 
 
 @compiled
-def _resize_box(image, box, size, bicubic, mirrored, spare, out):
-    """Resizes a box of an image of bytes [h, w, 3] into ``out`` [channel, x, y], with values in [0, 255].
+def _byte_lines_length(size):
+    """Returns how many numbers of working memory hold a crop as bytes, twice."""
+    return (size + TILE) * (3 * size + TILE) // 2 + 1
 
-    ``box`` is top, left, height and width in pixels, which need not be whole. ``spare`` is working memory: to fetch it
-    from the system for each image would take as long as the resizing.
+
+@compiled
+def _resize_rows(image, box, size, bicubic, spare):
+    """Resizes a box of an image of bytes [h, w, 3] along y.
+
+    Args:
+        image: The image.
+        box: Top, left, height and width in pixels, which need not be whole.
+        size: Number of rows of the result.
+        bicubic: Whether to interpolate cubically instead of linearly.
+        spare: Working memory: to fetch it from the system for each image would take as long as the resizing.
+
+    Returns:
+        The result as a matrix [3 * columns + channel, row], of the image's columns that the box touches.
     """
     top, left, height, width = box
     h, w = image.shape[0], image.shape[1]
-    most = max(_max_weights(height, size, bicubic), _max_weights(width, size, bicubic))
-    weights, first = np.empty((size, most), np.float32), np.empty(size, np.int64)
     low, high = int(np.floor(left)), min(int(np.ceil(left + width)), w)
     span = 3 * (high - low)
     full, across = (size + TILE - 1) // TILE * TILE, (span + TILE - 1) // TILE * TILE
     lines = spare[: full * across].reshape(full, across)
     turned = spare[full * across : 2 * full * across].reshape(across, full)
+    weights, first = np.empty((size, _max_weights(height, size, bicubic)), np.float32), np.empty(size, np.int64)
     count = _weights(top, height, h, size, bicubic, first, weights)
     rows = image.reshape(h, 3 * w)
     for y in range(size):
@@ -137,14 +149,58 @@ def _resize_box(image, box, size, bicubic, mirrored, spare, out):
             for i in range(TILE):
                 for k in range(TILE):
                     turned[x + k, y + i] = lines[y + i, x + k]
-    count = _weights(left, width, w, size, bicubic, first, weights)
+    return turned[:span]
+
+
+@compiled
+def _resize_box(image, box, size, bicubic, mirrored, spare, out):
+    """Resizes a box of an image of bytes [h, w, 3] into ``out`` [channel, x, y], with values in [0, 1].
+
+    The other arguments are those of :func:`_resize_rows`.
+    """
+    turned = _resize_rows(image, box, size, bicubic, spare)
+    left, width = box[1], box[3]
+    weights, first = np.empty((size, _max_weights(width, size, bicubic)), np.float32), np.empty(size, np.int64)
+    count = _weights(left, width, image.shape[1], size, bicubic, first, weights)
     for x in range(size):
-        target = size - 1 - x if mirrored else x
+        target, start = size - 1 - x if mirrored else x, 3 * (first[x] - int(np.floor(left)))
         for c in range(3):
             column = out[c, target]
-            _weighted_sum(turned[:span], 3 * (first[x] - low) + c, 3, 0, size, weights[x], count, column)
+            _weighted_sum(turned, start + c, 3, 0, size, weights[x], count, column)
             for y in range(size):
-                column[y] = min(max(column[y], np.float32(0.0)), np.float32(255.0))
+                column[y] = min(max(column[y], np.float32(0.0)), np.float32(255.0)) / np.float32(255.0)
+
+
+@compiled
+def _resize_box_to_bytes(image, box, size, bicubic, mirrored, spare, out):
+    """Resizes a box of an image of bytes [h, w, 3] into ``out``, bytes [y, x, channel].
+
+    The other arguments are those of :func:`_resize_rows`. Each column becomes bytes while it is in the CPU's cache.
+    """
+    full, across = (size + TILE - 1) // TILE * TILE, (3 * size + TILE - 1) // TILE * TILE
+    length = _byte_lines_length(size)
+    memory, column, spare = spare[:length].view(np.uint8), spare[length : length + size], spare[length + size :]
+    lines = memory[: across * full].reshape(across, full)
+    turned_bytes = memory[across * full : 2 * across * full].reshape(full, across)
+    turned = _resize_rows(image, box, size, bicubic, spare)
+    left, width = box[1], box[3]
+    weights, first = np.empty((size, _max_weights(width, size, bicubic)), np.float32), np.empty(size, np.int64)
+    count = _weights(left, width, image.shape[1], size, bicubic, first, weights)
+    for x in range(size):
+        target, start = size - 1 - x if mirrored else x, 3 * (first[x] - int(np.floor(left)))
+        for c in range(3):
+            _weighted_sum(turned, start + c, 3, 0, size, weights[x], count, column)
+            line = lines[3 * target + c]
+            for y in range(size):
+                line[y] = np.uint8(min(max(column[y], np.float32(0.0)), np.float32(255.0)) + np.float32(0.5))
+    for y in range(0, full, TILE):
+        for x in range(0, across, TILE):
+            for i in range(TILE):
+                for k in range(TILE):
+                    turned_bytes[y + i, x + k] = lines[x + k, y + i]
+    rows = out.reshape(size, 3 * size)
+    for y in range(size):
+        rows[y] = turned_bytes[y, : 3 * size]
 
 
 @compiled
@@ -252,33 +308,9 @@ def _distort(planes, jitter, factors, grayscale, blur, sigma, reach, solarize, s
 
 
 @compiled
-def _write_bytes(planes, spare, out):
-    """Rounds values [channel, x, y] to bytes, and writes them into ``out`` [y, x, channel]."""
-    size = out.shape[0]
-    full, across = (size + TILE - 1) // TILE * TILE, (3 * size + TILE - 1) // TILE * TILE
-    memory = spare.view(np.uint8)
-    lines = memory[: across * full].reshape(across, full)
-    turned = memory[across * full : 2 * across * full].reshape(full, across)
-    for x in range(size):
-        for c in range(3):
-            line, column = lines[3 * x + c], planes[c, x]
-            for y in range(size):
-                line[y] = np.uint8(column[y] + np.float32(0.5))
-    for y in range(0, turned.shape[0], TILE):
-        for x in range(0, turned.shape[1], TILE):
-            for i in range(TILE):
-                for k in range(TILE):
-                    turned[y + i, x + k] = lines[x + k, y + i]
-    rows = out.reshape(size, 3 * size)
-    for y in range(size):
-        rows[y] = turned[y, : 3 * size]
-
-
-@compiled
 def crops_spare_length(boxes, size):
     """Returns how many numbers of working memory :func:`cut_crops` needs for these boxes."""
-    for_bytes = (size + TILE) * (3 * size + TILE) // 2 + 1
-    return 3 * size * size + max(_spare_length(boxes, size), for_bytes)
+    return _byte_lines_length(size) + size + _spare_length(boxes, size)
 
 
 @compiled
@@ -289,12 +321,10 @@ def cut_crops(memory, offsets, heights, widths, boxes, bicubic, mirrored, spare,
     which need not be whole. ``spare`` is working memory of float32; see :func:`crops_spare_length`.
     """
     size = out.shape[1]
-    planes, spare = spare[: 3 * size * size].reshape(3, size, size), spare[3 * size * size :]
     for i in range(len(out)):
         h, w = heights[i], widths[i]
         image = memory[offsets[i] : offsets[i] + 3 * h * w].reshape(h, w, 3)
-        _resize_box(image, boxes[i], size, bicubic, mirrored[i], spare, planes)
-        _write_bytes(planes, spare, out[i])
+        _resize_box_to_bytes(image, boxes[i], size, bicubic, mirrored[i], spare, out[i])
 
 
 @compiled
@@ -316,8 +346,7 @@ def make_views(
             for y in range(size):
                 for x in range(size):
                     for c in range(3):
-                        planes[c, y, x] = images[i, y, x, c]
-        planes /= np.float32(255.0)
+                        planes[c, y, x] = np.float32(images[i, y, x, c]) / np.float32(255.0)
         _distort(planes, jitter[i], factors[i], grayscale[i], blur[i], sigma[i], reach, solarize[i], spare)
         for c in range(3):
             shift, scale = np.float32(mean[c]), np.float32(1.0 / std[c])

@@ -321,8 +321,8 @@ def _from_workers(
 
 def _join_chunks(chunks: list[Batch], device: torch.device) -> Batch:
     """Returns the microbatch that the chunks make up, on the device."""
-    crops_by_view = zip(*(chunk.images for chunk in chunks), strict=True)
-    crops = [torch.cat([to_device(x, device) for x in view]) for view in crops_by_view]
+    crops_by_view = [[to_device(x, device) for x in view] for view in zip(*(x.images for x in chunks), strict=True)]
+    crops = [torch.cat(view) if len(view) > 1 else view[0] for view in crops_by_view]
     index = np.concatenate([chunk.index for chunk in chunks])
     unreadable = {key: reason for chunk in chunks for key, reason in chunk.unreadable.items()}
     return Batch(crops, chunks[0].epoch, index, unreadable)
