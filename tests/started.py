@@ -1,5 +1,6 @@
 """Functions for tests to call in processes of their own, which can import them from here."""
 
+import atexit
 import os
 from pathlib import Path
 
@@ -19,3 +20,11 @@ def write_rank_variables(folder: Path) -> None:
     names = ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "LOCAL_WORLD_SIZE")
     text = " ".join([*(os.environ.get(name, "-") for name in names), str(torch.get_num_threads())])
     (folder / os.environ["RANK"]).write_text(text)
+
+
+def crash_when_all_is_done(folder: Path, error: str) -> None:
+    """Writes a file and ends, or raises an error if one is given; the interpreter then crashes at its end."""
+    atexit.register(os.abort)
+    if error:
+        raise ValueError(error)
+    (folder / os.environ["RANK"]).touch()

@@ -232,3 +232,45 @@ def test_started_ranks_get_the_variables(cores, tmp_path):
     for rank in "01":
         assert (tmp_path / rank).read_text() == f"2 {threads.SPIN_COUNT} 2 1"
     assert not variables()
+
+
+STATISTICS = """\
+cpu  900 0 0 9000 0 0 0 0 0 0
+cpu0 100 10 20 9000 50 3 2 5 7 0
+cpu1 300 0 0 9000 0 0 0 0 0 0
+cpu2 5000 0 0 9000 0 0 0 0 0 0
+intr 17 0
+"""
+
+
+def test_the_time_of_others_is_that_of_this_process_s_cores(tmp_path, monkeypatch):
+    (tmp_path / "stat").write_text(STATISTICS)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr(os, "times", lambda: (0.5, 0.25, 0.0, 0.0, 9.0))
+    seconds = (100 + 10 + 20 + 3 + 2 + 5 + 300) / os.sysconf("SC_CLK_TCK")
+    assert threads._seconds_of_others(tmp_path / "stat") == pytest.approx(seconds - 0.75)
+    assert threads._seconds_of_others(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    ("busy", "load", "used", "fewer"),
+    [
+        pytest.param(3.8, 4.0, 4, 1, id="all cores are busy: one thread remains"),
+        pytest.param(2.2, 9.0, 4, 2, id="two are free"),
+        pytest.param(0.3, 9.0, 4, None, id="what keeps a part of a core busy changes nothing"),
+        pytest.param(3.8, 0.2, 4, None, id="what began a moment ago may end in a moment"),
+        pytest.param(2.2, 9.0, 2, None, id="there are no more threads than free cores"),
+    ],
+)
+def test_a_line_says_how_many_threads_suit_a_busy_machine(cores, monkeypatch, busy, load, used, fewer):
+    monkeypatch.setattr(threads, "cores_to_run_on", lambda: 4)
+    monkeypatch.setattr(threads, "_first_times", [(10.0, 100.0)])
+    monkeypatch.setattr(threads, "_seconds_of_others", lambda: 100.0 + 2 * busy)
+    monkeypatch.setattr(threads.time, "monotonic", lambda: 12.0)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    line = threads.describe_busy_machine(used)
+    assert line is None if fewer is None else f"OMP_NUM_THREADS={fewer} is faster" in (line or "")
+    if fewer is not None:
+        assert f"other processes keep {busy:.1f} of 4 cores busy, and {used} threads wait" in (line or "")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(used))
+    assert threads.describe_busy_machine(used) is None

@@ -147,7 +147,7 @@ def test_sigterm_saves_and_exits_with_0(tmp_path):
     wait_for(started(tmp_path), process)
     process.terminate()
     _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+    assert process.returncode == 0, err
     assert re.search(rf"stopped at step {last(tmp_path / 'run')['step']} of \d+; --resume goes on from there", err)
     assert "Traceback" not in err
 
@@ -259,7 +259,7 @@ def test_a_signal_to_many_ranks_saves_and_ends_them_all(tmp_path, number, code):
     wait_for(started(tmp_path), process)
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code
+    assert process.returncode == code, err
     assert err.count("stopped at step") == 1
     assert "Traceback" not in err
     assert last(tmp_path / "run")["step"] > 0

@@ -7,7 +7,7 @@ hold different numbers of rows.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -94,12 +94,21 @@ def process_group(rank: int, world_size: int, *, device: torch.device) -> Iterat
     dist.init_process_group(backend, rank=rank, world_size=world_size, device_id=device if backend == "nccl" else None)
     try:
         yield
-    except SystemExit:  # all ranks stop after the same step, so all reach this barrier
-        dist.barrier()
-        dist.destroy_process_group()
+    except SystemExit:  # all ranks stop after the same step
+        _leave_process_group()
         raise
     # After any other error this is skipped: other ranks may be gone, and NCCL would wait for them.
-    dist.barrier()  # a rank that left early would close connections that the others still use
+    _leave_process_group()
+
+
+def _leave_process_group() -> None:
+    """Leaves the process group once all ranks are about to: one that left early would close connections in use.
+
+    All have reached the barrier when the first one passes it. That one then closes its connections, which a slower one
+    may see before the barrier's last message; it has nothing left to send either.
+    """
+    with suppress(RuntimeError):
+        dist.barrier()
     dist.destroy_process_group()
 
 

@@ -22,8 +22,18 @@ if TYPE_CHECKING:
 STOPPED = 75  # exit code of a rank that ended after a signal, with its state saved
 GRACE = 20.0  # seconds that the other ranks have to save and end after one rank has failed
 CONNECTION_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "TCPStore", "Broken pipe")
-ReportedErrors = dict[int, tuple[type[Exception], str]]
-"""Type and message of the exception that a rank ended with, by rank."""
+
+
+@dataclass(frozen=True)
+class RankEnd:
+    """A frozen dataclass that holds how a rank ended, as it reports itself.
+
+    It counts instead of the exit code: libraries can crash while the interpreter takes itself apart, when all is done.
+    """
+
+    exit_code: int
+    error: tuple[type[Exception], str] | None = None
+    """Type and message of the exception that the rank ended with."""
 
 
 @dataclass(frozen=True)
@@ -106,26 +116,27 @@ def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> Non
         context.Process(target=_run_rank, args=(rank, world_size, port, divides_threads, reports, function, args))
         for rank in range(world_size)
     ]
-    errors: ReportedErrors = {}
+    ends: dict[int, RankEnd] = {}
     with Interruption() as interruption:
         try:
             with safe_path_in_children(), thread_variables_in_children():
                 for process in processes:
                     process.start()
-            failed = _wait_for_ranks(processes, interruption, reports, errors)
+            failed = _wait_for_ranks(processes, interruption, reports, ends)
         finally:  # also after a second Ctrl-C, which raises KeyboardInterrupt above
             for process in processes:
                 if process.is_alive():
                     process.kill()
-    exit_codes = {process.exitcode for process in processes}
+    exit_codes = set(_exit_codes(processes, ends).values())
     if exit_codes - {0, STOPPED, -signal.SIGTERM}:
+        errors = {rank: end.error for rank, end in ends.items() if end.error is not None}
         _raise_first_failure(failed, errors, world_size)
     if interruption.signal or exit_codes != {0}:  # the signal may have been sent to a rank and not to this process
         interruption.end(interruption.signal or signal.SIGTERM)
 
 
 def _wait_for_ranks(
-    processes: Sequence[BaseProcess], interruption: Interruption, reports: Any, errors: ReportedErrors
+    processes: Sequence[BaseProcess], interruption: Interruption, reports: Any, ends: dict[int, RankEnd]
 ) -> dict[int, int]:
     """Waits until all ranks have ended, and returns the exit codes of those that failed by themselves, by rank.
 
@@ -134,20 +145,20 @@ def _wait_for_ranks(
     Args:
         processes: The ranks, in their order.
         interruption: Holds the signal that this process received.
-        reports: The queue that the ranks write their exceptions to.
-        errors: Is filled with the exceptions read from ``reports``.
+        reports: The queue that each rank writes its number and its end to.
+        ends: Is filled with what is read from ``reports``.
     """
     sent_sigterm, deadline = False, float("inf")
     failed: dict[int, int] = {}
     while True:
         connection.wait([process.sentinel for process in processes if process.is_alive()], timeout=0.2)
-        while not reports.empty():
-            rank, kind, message = reports.get()
-            errors[rank] = kind, message
-        if time.monotonic() <= deadline:  # after the deadline an exit code may come from the kill below
-            exit_codes = {rank: process.exitcode or 0 for rank, process in enumerate(processes)}
-            failed |= {rank: code for rank, code in exit_codes.items() if code not in (0, STOPPED, -signal.SIGTERM)}
         running = [process for process in processes if process.is_alive()]
+        while not reports.empty():  # what has ended by now has reported before
+            rank, end = reports.get()
+            ends[rank] = end
+        if time.monotonic() <= deadline:  # after the deadline an exit code may come from the kill below
+            ended = {rank: code for rank, code in _exit_codes(processes, ends).items() if processes[rank] not in running}
+            failed |= {rank: code for rank, code in ended.items() if code not in (0, STOPPED, -signal.SIGTERM)}
         if not running:
             return failed
         if failed and deadline == float("inf"):
@@ -161,6 +172,12 @@ def _wait_for_ranks(
                 process.kill()
 
 
+def _exit_codes(processes: Sequence[BaseProcess], ends: dict[int, RankEnd]) -> dict[int, int]:
+    """Returns the exit code of each rank, by what it reported if it did; 0 of one that is still running."""
+    codes = {rank: process.exitcode or 0 for rank, process in enumerate(processes)}
+    return codes | {rank: end.exit_code for rank, end in ends.items()}
+
+
 def _run_rank(
     rank: int,
     world_size: int,
@@ -170,7 +187,7 @@ def _run_rank(
     function: Callable[..., None],
     args: tuple,
 ) -> None:
-    """Calls ``function(*args)`` as one rank, in its own process, and reports the exception that it raises."""
+    """Calls ``function(*args)`` as one rank, in its own process, and reports how it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which passes it on
     parent = parent_process()
     assert parent is not None
@@ -181,21 +198,25 @@ def _run_rank(
         import torch
 
         torch.set_num_threads(max(1, torch.get_num_threads() // world_size))
+    end = RankEnd(0)
     try:
         function(*args)
     except Exception as error:
-        reports.put((rank, type(error), str(error)[:2000]))  # a longer message could fill the pipe and block
-        sys.exit(1)
+        end = RankEnd(1, (type(error), str(error)[:2000]))  # a longer message could fill the pipe and block
     except SystemExit:
-        sys.exit(STOPPED)
+        end = RankEnd(STOPPED)
+    reports.put((rank, end))
+    sys.exit(end.exit_code)
 
 
-def _raise_first_failure(failed: dict[int, int], errors: ReportedErrors, world_size: int) -> None:
+def _raise_first_failure(
+    failed: dict[int, int], errors: dict[int, tuple[type[Exception], str]], world_size: int
+) -> None:
     """Raises the error that caused the others; a rank that lost its connection failed because another rank did.
 
     Args:
         failed: Exit codes of the ranks that failed by themselves.
-        errors: The exceptions that ranks reported.
+        errors: Type and message of the exceptions that ranks reported, by rank.
         world_size: The number of ranks, for the message.
     """
     lost_connection = {rank for rank, (_, text) in errors.items() if any(word in text for word in CONNECTION_LOST)}
