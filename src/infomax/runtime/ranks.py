@@ -157,8 +157,8 @@ def _wait_for_ranks(
             rank, end = reports.get()
             ends[rank] = end
         if time.monotonic() <= deadline:  # after the deadline an exit code may come from the kill below
-            ended = {rank: code for rank, code in _exit_codes(processes, ends).items() if processes[rank] not in running}
-            failed |= {rank: code for rank, code in ended.items() if code not in (0, STOPPED, -signal.SIGTERM)}
+            codes = _exit_codes(processes, ends)
+            failed |= {rank: code for rank, code in codes.items() if code not in (0, STOPPED, -signal.SIGTERM)}
         if not running:
             return failed
         if failed and deadline == float("inf"):
