@@ -18,6 +18,7 @@ PACKAGES = [
     "cli",
     "experiments",
     "exporting",
+    "classifying",
     "embeddings",
     "reporting",
     "planning",
@@ -50,7 +51,7 @@ DATA = {
     "fingerprints": set(),
 }
 ONLY_IN = {
-    "tyro": {"cli/__init__.py", "cli/command.py", "cli/command_class.py", "cli/evaluate.py"},
+    "tyro": {"cli/__init__.py", "cli/classify.py", "cli/command.py", "cli/command_class.py", "cli/evaluate.py"},
     "timm": {
         "exporting/formats/timm.py",
         "models/encoders.py",
@@ -60,7 +61,7 @@ ONLY_IN = {
         "nn/batch_norm.py",
     },
     "sklearn": {"data/sources/arrays.py", "evaluation/clusters.py", "evaluation/transfer.py"},
-    "matplotlib": {"experiments/sweep_results.py", "runtime/figure_style.py"},
+    "matplotlib": {"classifying/confusion.py", "experiments/sweep_results.py", "runtime/figure_style.py"},
     "torch.distributed": {"runtime/collectives.py"},
     "torch.multiprocessing": {"runtime/ranks.py"},
     "torch.utils.tensorboard": {"training/metrics_log.py"},

@@ -8,6 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from infomax.classifying.classifier import load_classifier as load_classifier
+    from infomax.classifying.fit import classify_fit as classify_fit
+    from infomax.classifying.measure import classify_test as classify_test
+    from infomax.classifying.run import classify_run as classify_run
     from infomax.embeddings.clusters import clusters as clusters
     from infomax.embeddings.duplicates import duplicates as duplicates
     from infomax.embeddings.embed import embed as embed
@@ -28,12 +32,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Encoder",
     "Run",
+    "classify_fit",
+    "classify_run",
+    "classify_test",
     "clusters",
     "duplicates",
     "embed",
     "evaluate",
     "export",
     "load",
+    "load_classifier",
     "plan",
     "pretrain",
     "report",
@@ -45,12 +53,16 @@ __all__ = [
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
+    "classify_fit": ("classifying.fit", "classify_fit"),
+    "classify_run": ("classifying.run", "classify_run"),
+    "classify_test": ("classifying.measure", "classify_test"),
     "clusters": ("embeddings.clusters", "clusters"),
     "duplicates": ("embeddings.duplicates", "duplicates"),
     "embed": ("embeddings.embed", "embed"),
     "evaluate": ("evaluation.run", "evaluate"),
     "export": ("exporting.export", "export"),
     "load": ("models.encoders", "load_encoder"),
+    "load_classifier": ("classifying.classifier", "load_classifier"),
     "plan": ("planning.plan", "plan"),
     "pretrain": ("training.pretrain", "pretrain"),
     "report": ("reporting.comparison", "report"),

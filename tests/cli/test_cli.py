@@ -31,8 +31,9 @@ def infomax(monkeypatch, capsys):
     [
         (),
         ("evaluate",),
+        ("classify",),
     ]
-    + [(name,) for name in cli.COMMANDS]
+    + [tuple(name.split()) for name in cli.COMMANDS]
     + [("evaluate", name) for name in PROTOCOLS],
 )
 def test_help_is_there_for_every_command(infomax, words):
@@ -43,7 +44,7 @@ def test_help_is_there_for_every_command(infomax, words):
 
 def test_help_explains_every_option(infomax):
     for command in cli.COMMANDS.values():
-        _, out, _ = infomax(command.name, "--help")
+        _, out, _ = infomax(*command.name.split(), "--help")
         for field in option_fields(command.options):
             assert field.shown.positional or f"{field.word} " in out
 
@@ -378,5 +379,5 @@ def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch)
     monkeypatch.setattr("sys.argv", ["infomax", "--help"])
     with pytest.raises(SystemExit):
         cli.main()
-    after = "report,embed,search,duplicates,clusters,export,replay"
+    after = "report,embed,search,duplicates,clusters,classify,export,replay"
     assert f"{{demo,pretrain,recipes,sweep,plan,views,evaluate,{after}}}" in capsys.readouterr().out

@@ -98,6 +98,7 @@ FIRST_LINES = {
     "sweep": ("sweep", "mira/digits", "--out", "sweep"),
     "report": ("report", "run"),
     "export": ("export", "run", "--format", "safetensors", "--out", "a.safetensors"),
+    "classify fit": ("classify", "fit", "run", "--data", "photos", "--out", "first"),
     "recipes": ("recipes",),
 }
 
@@ -136,6 +137,7 @@ IMPORTS = {
     "evaluate knn": (("evaluate", "knn", "run"), {"torch"}),
     "export": (("export", "run", "--format", "safetensors", "--out", "b.safetensors"), {"torch"}),
     "evaluate linear": (("evaluate", "linear", "run"), {"torch"}),
+    "classify fit": (("classify", "fit", "run", "--data", "photos", "--out", "second"), {"torch"}),
     "evaluate few-shot": (("evaluate", "few-shot", "run"), {"torch", "scipy.special"}),
     "evaluate cluster": (
         ("evaluate", "cluster", "run"),

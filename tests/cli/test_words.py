@@ -16,7 +16,7 @@ from infomax.runtime.options import parse_option
 
 NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
-AFTER_EVALUATE = "report, embed, search, duplicates, clusters, export, replay"
+AFTER_EVALUATE = "report, embed, search, duplicates, clusters, classify, export, replay"
 ALL = f"demo, pretrain, recipes, sweep, plan, views, evaluate, {AFTER_EVALUATE}"
 
 
@@ -37,6 +37,9 @@ def infomax(monkeypatch, capsys):
         (("evaluate",), f"evaluate wants a protocol first: {', '.join(PROTOCOLS)}"),
         (("evaluate", "runs/a"), f"evaluate wants a protocol before runs/a: {', '.join(PROTOCOLS)}"),
         (("evaluate", "kn"), f"there is no protocol 'kn'; did you mean knn? They are {', '.join(PROTOCOLS)}"),
+        (("classify",), "classify wants a step first: fit, run, test"),
+        (("classify", "runs/a"), "classify wants a step before runs/a: fit, run, test"),
+        (("classify", "fti"), "there is no step 'fti'; did you mean fit? They are fit, run, test"),
         ((*OUT, "--lr", "3"), "--lr: did you mean --learning-rate? infomax pretrain --help lists the options"),
         ((*OUT, "--lr=3"), "--lr: did you mean --learning-rate? infomax pretrain --help lists the options"),
         ((*OUT, "--wd", "3"), "--wd: did you mean --set optimizer.weight_decay=X? infomax pretrain --help lists "
@@ -46,7 +49,7 @@ def infomax(monkeypatch, capsys):
         ((*OUT, "--k", "3"), "--k is no option of infomax pretrain, but of evaluate, search, clusters; "
          "infomax pretrain --help lists them"),
         (("report", "--workers", "3"), "--workers is no option of infomax report, but of pretrain, sweep, plan, "
-         "evaluate, embed; infomax report --help lists them"),
+         "evaluate, embed, classify; infomax report --help lists them"),
         ((*OUT, "--epochs"), "--epochs wants one value, but is followed by none"),
         ((*OUT, "--epochs", "three"), "--epochs must be a whole number, but is 'three'"),
         ((*OUT, "--epochs", "3", "4"), "'4' follows no option; infomax pretrain --help lists the options"),
@@ -115,7 +118,7 @@ def test_all_options_pass_the_check_and_the_parser(command):
     ]
     first = [field for field in fields if field.shown.positional]
     words = [*command.split(), *(["x"] if first else []), *words]
-    check_words(words, cli.command_options(), tuple(PROTOCOLS))
+    check_words(words, cli.command_options())
     parsed = cli.parse_words(words)
     for field in options:
         expected = parse_option(field, values(field))
@@ -124,7 +127,7 @@ def test_all_options_pass_the_check_and_the_parser(command):
 
 def test_values_may_look_like_numbers_and_equations(monkeypatch):
     words = [*OUT, "--set", "method.beta=-1", "--set=a=--b", "--workers", "-1", "--learning-rate", "-1e-3"]
-    check_words(words, cli.command_options(), tuple(PROTOCOLS))
+    check_words(words, cli.command_options())
     parsed = cli.parse_words(words)
     assert (parsed.overrides, parsed.workers, parsed.learning_rate) == (("method.beta=-1", "a=--b"), -1, -1e-3)
 
@@ -136,7 +139,7 @@ def test_every_synonym_leads_to_an_option_that_there_is():
         assert option.partition(" ")[0] in words
         for synonym in synonyms.split():
             assert nearest_option(synonym.upper(), [option.partition(" ")[0]]) == option
-    assert {*SYNONYMS_OF_COMMANDS} <= {*cli.COMMANDS, "evaluate"}
+    assert {*SYNONYMS_OF_COMMANDS} <= {name.partition(" ")[0] for name in cli.command_options()}
     assert nearest_option("zzz", words) is None
 
 

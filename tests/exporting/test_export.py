@@ -20,6 +20,7 @@ from infomax.exporting import check, export_format, formats, output, push
 from infomax.exporting.export_format import LoadingCode
 from infomax.exporting.reference_images import reference_images
 from infomax.models.encoders import build_encoder, save_encoder
+from infomax.runtime import new_folders
 from infomax.runtime.failures import MachineError
 
 
@@ -112,7 +113,7 @@ def test_an_exception_leaves_nothing_and_a_killed_process_no_more_than_the_next_
     out = tmp_path / "new" / "a*"
 
     def interrupted():
-        with output.partial_folder(out) as partial:
+        with new_folders.partial_folder(out) as partial:
             (partial / "x").write_text("x")
             raise KeyboardInterrupt
 
@@ -123,7 +124,7 @@ def test_an_exception_leaves_nothing_and_a_killed_process_no_more_than_the_next_
     of_the_dead.mkdir()
     of_another = out.with_name(".ab.1-00.partial")
     of_another.mkdir()
-    with output.partial_folder(out) as alive, output.partial_folder(out):
+    with new_folders.partial_folder(out) as alive, new_folders.partial_folder(out):
         assert alive.is_dir()
         assert alive.is_absolute()
         assert not of_the_dead.exists()
@@ -135,7 +136,7 @@ def test_a_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path):
     out.mkdir()
     (out / "old").write_text("x")
     with pytest.raises(OSError, match="No such file"):
-        output.move_folder(tmp_path / "missing", out, tmp_path / "trash")
+        new_folders.move_folder(tmp_path / "missing", out, tmp_path / "trash")
     assert [file.name for file in out.iterdir()] == ["old"]
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from infomax.cli import embeddings, evaluate, experiments, export, train
+from infomax.cli import classify, embeddings, evaluate, experiments, export, train
+from infomax.cli.command import Command
 from infomax.cli.words import check_words, lengthen_options
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.checks import choose
@@ -37,11 +38,13 @@ AFTER_EVALUATE = (
     embeddings.SEARCH,
     embeddings.DUPLICATES,
     embeddings.CLUSTERS,
+    *classify.COMMANDS,
     export.EXPORT,
     train.REPLAY,
 )
 COMMANDS = {command.name: command for command in (*BEFORE_EVALUATE, *AFTER_EVALUATE)}
-"""All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol."""
+"""All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol. Those of a
+group have names of two words, as ``classify fit``."""
 _DEFAULT_FORMAT = warnings.formatwarning
 COMPLETION, SHELLS = "--print-completion", ("bash", "zsh")
 ABOUT = (
@@ -70,7 +73,7 @@ def main() -> None:
         else:
             options = command_options()
             words = lengthen_options(words, options)
-            check_words(words, options, tuple(PROTOCOLS))
+            check_words(words, options)
     except ValueError as error:
         _fail(str(error), code=2)
     parsed = parse_words(words)
@@ -81,9 +84,16 @@ def main() -> None:
 def parse_words(words: Sequence[str]) -> Any:
     """Returns the object with the options of a command; help, and what cannot be parsed, end the process."""
     config = (OmitArgPrefixes, OmitSubcommandPrefixes, FlagCreatePairsOff)
-    before, after = ([command.subcommand for command in group] for group in (BEFORE_EVALUATE, AFTER_EVALUATE))
+    before, after = (_parsers(group) for group in (BEFORE_EVALUATE, AFTER_EVALUATE))
     kinds: Any = reduce(or_, [*before, evaluate.Evaluate, *after])
     return tyro.cli(kinds, args=words, prog="infomax", description=ABOUT, config=config)
+
+
+def _parsers(commands: Sequence[Command]) -> list[Any]:
+    """Returns the parsers' types of commands; those of the group ``classify`` have one together."""
+    first = classify.COMMANDS[0]
+    alone = [command for command in commands if command not in classify.COMMANDS[1:]]
+    return [classify.Classify if command is first else command.subcommand for command in alone]
 
 
 def command_options() -> dict[str, tuple[OptionField, ...]]:

@@ -18,12 +18,15 @@ SYNONYMS_OF_COMMANDS = {
     "sweep": "grid search hyper tune multirun",
     "demo": "example quickstart tutorial",
     "export": "convert save onnx push upload",
-    "embed": "features extract encode embedding embeddings predict infer",
+    "embed": "features extract encode embedding embeddings infer",
     "search": "query retrieve similar neighbours neighbors nearest",
     "duplicates": "dedup dedupe deduplicate near-duplicates",
     "clusters": "cluster kmeans group",
+    "classify": "classifier classification label predict recognise recognize",
 }
 """Other names of commands that are usual in the field."""
+SECOND_WORDS = {"evaluate": "protocol", "classify": "step"}
+"""What the second word of a command names, by the first."""
 NO_ACCUMULATION = (
     "these losses compare the images of a whole batch, so gradients added up over small batches would be those of "
     "another loss; --micro-batch-size N takes --batch-size images through the device N at a time, with the exact "
@@ -42,48 +45,48 @@ def lengthen_options(words: Sequence[str], commands: Mapping[str, Sequence[Optio
     return [f"-{word}" if f"-{word}" in letters else word for word in words]
 
 
-def check_words(words: Sequence[str], commands: Mapping[str, Sequence[OptionField]], protocols: Sequence[str]) -> None:
+def check_words(words: Sequence[str], commands: Mapping[str, Sequence[OptionField]]) -> None:
     """Checks the words of a command: that there is such a command, and such options, with values of their types.
 
     Args:
         words: The words after ``infomax``.
         commands: The options of each command, as ``pretrain`` and ``evaluate knn``.
-        protocols: Names of the protocols.
 
     Raises:
         ValueError: with one line that says what is wrong and what is near.
     """
     if words and words[0] in HELP:
         return
-    names = list(dict.fromkeys(name.partition(" ")[0] for name in commands))
-    command, rest = _split_command(words, names, protocols)
+    command, rest = _split_command(words, commands)
     if command not in commands or any(word in HELP for word in rest):
         return
     _check_options(command, rest, commands)
 
 
-def _split_command(words: Sequence[str], names: Sequence[str], protocols: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Returns the command, with its protocol if it is ``evaluate``, and the words after it."""
+def _split_command(words: Sequence[str], commands: Collection[str]) -> tuple[str, Sequence[str]]:
+    """Returns the command, with its second word if it has one, as ``evaluate knn``, and the words after it."""
+    names = list(dict.fromkeys(name.partition(" ")[0] for name in commands))
+    seconds = {name: [x.partition(" ")[2] for x in commands if x.startswith(f"{name} ")] for name in SECOND_WORDS}
     if not words:
         raise ValueError(f"a command is missing: {', '.join(names)}; infomax --help explains them")
     name, rest = words[0], words[1:]
     if name.startswith("-"):
         raise ValueError(f"a command comes before {name}: {', '.join(names)}; infomax --help explains them")
     if name not in names:
-        if name in protocols:
+        if name in seconds["evaluate"]:
             raise ValueError(f"there is no command {name!r}; did you mean evaluate {name}?")
         usual = next((known for known, others in SYNONYMS_OF_COMMANDS.items() if name.lower() in others.split()), None)
         raise ValueError(_unknown(f"there is no command {name!r}", usual or nearest(name, names), names))
-    if name != "evaluate" or (rest and rest[0] in HELP):
+    if name not in seconds or (rest and rest[0] in HELP):
         return name, rest
+    kind, possible = SECOND_WORDS[name], seconds[name]
     if not rest or rest[0].startswith("-"):
-        raise ValueError(f"evaluate wants a protocol first: {', '.join(protocols)}")
-    if rest[0] not in protocols and re.search("[/:.]", rest[0]):
-        raise ValueError(f"evaluate wants a protocol before {rest[0]}: {', '.join(protocols)}")
-    if rest[0] not in protocols:
-        near = nearest(rest[0], protocols)
-        raise ValueError(_unknown(f"there is no protocol {rest[0]!r}", near, protocols))
-    return f"evaluate {rest[0]}", rest[1:]
+        raise ValueError(f"{name} wants a {kind} first: {', '.join(possible)}")
+    if rest[0] not in possible and re.search("[/:.]", rest[0]):
+        raise ValueError(f"{name} wants a {kind} before {rest[0]}: {', '.join(possible)}")
+    if rest[0] not in possible:
+        raise ValueError(_unknown(f"there is no {kind} {rest[0]!r}", nearest(rest[0], possible), possible))
+    return f"{name} {rest[0]}", rest[1:]
 
 
 def _unknown(problem: str, near: str | None, names: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions) -> str:
     if os.path.abspath(options.out) == location.resolved().data:  # an array of images, which --overwrite would replace
         raise ValueError(f"--out {options.out} holds the images of --data {source.name}; name another file")
     network = open_encoder(options.encoder)
-    computation = _Computation(network, evaluation)
+    computation = FeatureComputation(network, evaluation)
     parts = computation.parts(list(splits.values()))
 
     def origin(dimension: int) -> FeatureOrigin:
@@ -107,7 +107,7 @@ def _lasting_name(encoder: str) -> str:
     return f"{os.path.abspath(path)}{number}{prefix}" if os.path.exists(path) else encoder
 
 
-class _Computation:
+class FeatureComputation:
     """Computes features by an encoder, and counts the images whose features were not in the cache.
 
     Args:

@@ -1,19 +1,18 @@
 """The model card of an export: what the encoder is, how it is opened, what it was trained on and how good it is."""
 
-import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from infomax.classifying.classifier import ClassifierDescription
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.sources.named import NAMED_DATASETS
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import read_results
 from infomax.exporting.check import Comparison
 from infomax.exporting.export_format import Format, LoadingCode
 from infomax.reporting.results import results_table
+from infomax.runs.public_words import initial_weights, licence_words, public_data_name, without_folders
 from infomax.runs.run_folder import Run
 from infomax.runtime.durations import duration
 from infomax.runtime.text import escape
@@ -46,10 +45,14 @@ class CardContent:
     """Hash of the encoder's architecture and weights."""
     run: Run | None
     """The run that trained it; None for an encoder of another library or in a file."""
+    classifier: ClassifierDescription | None = None
+    """The classifier that it is the encoder of, whose logits the export gives; None for an encoder alone."""
 
 
 def card_text(content: CardContent) -> str:
     """Returns a model card in Markdown, with the head that the hub of Hugging Face reads."""
+    if content.classifier is not None:
+        return _classifier_card(content, content.classifier)
     sections = [
         _head(content),
         f"# {escape(content.title)}\n\n{_summary(content)}",
@@ -62,6 +65,66 @@ def card_text(content: CardContent) -> str:
         f"## Licence\n\n{licence_words(content.run, content.encoder_name)}",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _classifier_card(content: CardContent, classifier: ClassifierDescription) -> str:
+    """Returns the card of a classifier."""
+    head = ["---", f"license: {'mit' if classifier.encoder.licence.startswith('MIT') else 'other'}"]
+    head += ["pipeline_tag: image-classification"]
+    head += [f"library_name: {library}"] if (library := HUB_LIBRARIES.get(content.kind.name)) else []
+    shown = content.code.with_image("logits").rstrip()
+    sections = [
+        "\n".join([*head, "tags:", "- infomax", "- image-classification", "---"]),
+        f"# {escape(content.title)}\n\n{_classifier_summary(content, classifier)}",
+        f"## Use\n\n```python\n{shown}\n```\n\nThe model takes {content.input_words}, and returns logits [B, "
+        f"{len(classifier.classes)}] of the classes below, in their order. Their softmax gives the probabilities: the "
+        "temperature is in the weights."
+        f"{_opset_words(content)}",
+        f"## Classes\n\n{_class_list(classifier)}",
+        f"## Preprocessing\n\n{preprocessing_words(content.preprocessing)}",
+        f"## Training\n\n{_classifier_training(classifier)}",
+        f"## Scores\n\n{_classifier_scores(classifier)}",
+        f"## Check\n\n{_check_words(content)}",
+        f"## Licence\n\n{classifier.encoder.licence}",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _classifier_summary(content: CardContent, classifier: ClassifierDescription) -> str:
+    return (
+        f"A classifier of {len(classifier.classes)} classes of images: an encoder, {escape(classifier.encoder.name)}, "
+        f"with a linear layer on its {content.width} features. It has {content.parameters / 1e6:.1f} million weights. "
+        f"Format: {content.kind.description}; {content.facts['architecture']}."
+    )
+
+
+def _class_list(classifier: ClassifierDescription) -> str:
+    counts = classifier.fit.class_counts
+    return "\n".join(
+        f"{i}. {escape(name)} ({count:,} images)"
+        for i, (name, count) in enumerate(zip(classifier.classes, counts, strict=True))
+    )
+
+
+def _classifier_training(classifier: ClassifierDescription) -> str:
+    fit, temperature = classifier.fit, classifier.temperature
+    calibration = "not calibrated" if temperature is None else f"calibrated by a temperature of {temperature:.3g}"
+    images = f"{fit.images:,} labelled images, {escape(fit.data)} (fingerprint `{fit.fingerprint}`)"
+    kind = f"Logistic regression with infomax on frozen features of {images}; penalty {fit.penalty:g}"
+    if fit.epochs is not None:
+        kind = f"Fine-tuning with infomax for {fit.epochs} epochs on {images}"
+    return f"{kind}; probabilities {calibration}."
+
+
+def _classifier_scores(classifier: ClassifierDescription) -> str:
+    scores = classifier.fit.held_out
+    if scores is None:
+        return "None: no image could be held out."
+    low, high = (100 * bound for bound in scores.interval)
+    return (
+        f"Accuracy on {scores.images:,} held-out images: {100 * scores.accuracy:.1f} % (95 % interval {low:.1f} to "
+        f"{high:.1f}); expected calibration error {100 * scores.calibration_error:.1f} %."
+    )
 
 
 def _head(content: CardContent) -> str:
@@ -87,10 +150,13 @@ def _summary(content: CardContent) -> str:
 
 def _use_words(content: CardContent) -> str:
     """Returns words for what goes in and what comes out."""
-    opset = (
-        f" Opset {content.facts['opset']}; `metadata_props` hold the preprocessing." if "opset" in content.facts else ""
-    )
-    return f"The model takes {content.input_words}, and returns features [B, {content.width}].{opset}"
+    return f"The model takes {content.input_words}, and returns features [B, {content.width}].{_opset_words(content)}"
+
+
+def _opset_words(content: CardContent) -> str:
+    if "opset" not in content.facts:
+        return ""
+    return f" Opset {content.facts['opset']}; `metadata_props` hold the preprocessing."
 
 
 def preprocessing_words(shown: Preprocessing) -> str:
@@ -106,30 +172,6 @@ def preprocessing_words(shown: Preprocessing) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return f"({', '.join(f'{value:g}' for value in values)})"
-
-
-def public_data_name(data: str) -> str:
-    """Returns words for a data set that give away no folder of the machine.
-
-    Args:
-        data: The data set as ``--data`` names it.
-    """
-    if data in NAMED_DATASETS or data == "digits" or (data.startswith(("hf:", "hf-stream:")) and data.count("/") < 2):
-        return data
-    names = [Path(part.rstrip("/")).name or "images" for part in data.split(":", 1)[-1].split(",")]
-    return ", ".join(dict.fromkeys(names))
-
-
-def without_folders(value: Any) -> Any:
-    """Returns plain values in which the absolute paths are cut down to their last name."""
-    if isinstance(value, dict):
-        return {key: without_folders(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_folders(item) for item in value]
-    if not isinstance(value, str):
-        return value
-    home = re.escape(os.path.expanduser("~"))
-    return re.sub(rf"(?:{home}|(?<![\w.:/])(?:~|[A-Za-z]:)?)/(?:[^\s,:#@]*/)+", "", value)
 
 
 def _data_words(run: Run | None) -> str:
@@ -169,27 +211,6 @@ def _training_words(content: CardContent) -> str:
     if (name := initial_weights(run)) is not None:
         lines.append(f"- Initial weights: {escape(name)}")
     return "\n".join(lines)
-
-
-def initial_weights(run: Run) -> str | None:
-    """Returns the name of the weights that a run began with; None if it began with random ones."""
-    name = run.recipe.encoder.init
-    return None if name is None else without_folders(str(name))
-
-
-def licence_words(run: Run | None, encoder_name: str) -> str:
-    """Returns words for the licence of the weights."""
-    if run is None:
-        return f"The licence of {escape(without_folders(encoder_name))}, whose weights these are, applies."
-    if (name := initial_weights(run)) is not None:
-        return (
-            f"The training began with the weights of {escape(name)}, whose licence applies; infomax adds no condition "
-            "to it."
-        )
-    return (
-        "MIT, as all weights that are trained with infomax from random ones. Whoever holds rights in the images may "
-        "have set conditions of their own."
-    )
 
 
 def current_rows(run: Run, fingerprint: str) -> list[ResultRow]:

@@ -21,6 +21,7 @@ from PIL import Image
 from infomax.data.images import PillowImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.exporting.export_format import Format
+from infomax.exporting.head import output_name
 from infomax.models.encoders import Encoder
 from infomax.runtime.failures import MachineError
 
@@ -46,19 +47,26 @@ class Comparison:
     """Largest absolute feature of the encoder."""
     pixel_difference: float
     """Mean absolute difference of the prepared pixels, in 255ths."""
+    output: str = "features"
+    """What was compared: ``features``, or the ``logits`` of a classifier."""
 
     @property
     def relative(self) -> float:
         """The largest difference as a share of the largest feature."""
         return self.difference / self.scale if self.scale else self.difference
 
+    @property
+    def output_word(self) -> str:
+        """One of the values that were compared, in a word."""
+        return self.output.removesuffix("s")
+
     def words(self) -> str:
         """Returns the comparison as a user reads it."""
         sizes = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
         if not self.difference:
             return f"the same bits at batches of {sizes}"
-        share = f"{self.relative:.1g} of the largest feature"
-        return f"the same features at batches of {sizes}: largest difference {self.difference:.2g}, {share}"
+        share = f"{self.relative:.1g} of the largest {self.output_word}"
+        return f"the same {self.output} at batches of {sizes}: largest difference {self.difference:.2g}, {share}"
 
 
 @torch.no_grad()
@@ -117,7 +125,7 @@ def compare_export(
     difference = max(_largest_difference(computed[size], expected[size]) for size in BATCHES)
     scale = max(float(np.abs(values).max()) for values in expected.values())
     pixels = mean_pixel_difference(np.load(folder / "prepared.npy"), given, 1.0 if normalise_inside else std)
-    comparison = Comparison(kind.library, answer["version"], difference, scale, pixels)
+    comparison = Comparison(kind.library, answer["version"], difference, scale, pixels, output_name(encoder))
     _check_comparison(comparison)
     return comparison
 
@@ -127,9 +135,9 @@ def _check_comparison(comparison: Comparison) -> None:
     library = f"{comparison.library} {comparison.version}"
     if not comparison.relative <= TOLERANCE:  # nor is NaN
         raise MachineError(
-            f"{library} opens the export, but gives other features than the encoder: the largest difference is "
-            f"{comparison.difference:.3g}, {comparison.relative:.2g} of the largest feature where {TOLERANCE:g} is "
-            "allowed; nothing was written"
+            f"{library} opens the export, but gives other {comparison.output} than the encoder: the largest difference "
+            f"is {comparison.difference:.3g}, {comparison.relative:.2g} of the largest {comparison.output_word} where "
+            f"{TOLERANCE:g} is allowed; nothing was written"
         )
     if not comparison.pixel_difference <= PIXEL_TOLERANCE:
         raise MachineError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infomax.exporting.export_format import Format
 from infomax.exporting.formats import FORMATS, OTHER_NAMES
+from infomax.exporting.head import classes_of, output_words
 from infomax.exporting.options import ExportOptions
 from infomax.exporting.output import (
     CARD,
@@ -15,13 +16,12 @@ from infomax.exporting.output import (
     card_beside,
     check_output,
     move_file,
-    move_folder,
-    partial_folder,
 )
 from infomax.exporting.push import check_push
 from infomax.exporting.push import push as push_to_hub
 from infomax.runtime.checks import choose
 from infomax.runtime.failures import MachineError
+from infomax.runtime.new_folders import move_folder, partial_folder
 from infomax.runtime.options import pick
 from infomax.runtime.stages import Stage, importing_torch
 from infomax.runtime.text import note
@@ -60,7 +60,8 @@ def export(
     encoder's on real images, before it gets its name. If they differ by more than rounding, nothing is written.
 
     Args:
-        encoder: A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file.
+        encoder: A run folder; timm:NAME, torchvision:NAME or hf:NAME; a checkpoint file; or the folder of a classifier
+            by infomax classify fit, which is written with its classes.
         format: Format to write: a folder for timm, torchvision or transformers (huggingface); or one file for infomax
             (safetensors), for onnxruntime and other runtimes (onnx), or for torch alone (torch-export).
         out: Folder to make, or file, whose name ends in .safetensors, .onnx or .pt2.
@@ -92,8 +93,12 @@ def run_export(options: ExportOptions) -> Export:
     """Carries out an export; see :func:`export`."""
     kind = _check_options(options)
     with importing_torch():
+        from infomax.classifying.classifier import is_classifier, load_classifier
         from infomax.models.pretrained import open_encoder
-    encoder = _as_float32(open_encoder(options.encoder)).eval()
+    if is_classifier(options.encoder):
+        encoder = load_classifier(options.encoder).with_head().eval()
+    else:
+        encoder = _as_float32(open_encoder(options.encoder)).eval()
     _check_fit(encoder, kind)
     from infomax.exporting.check import BATCHES
     from infomax.exporting.reference_images import reference_images
@@ -188,6 +193,7 @@ def _write_format(encoder: "Encoder", kind: Format, path: Path, inside: bool) ->
 
 def _card(encoder: "Encoder", kind: Format, options: ExportOptions, **known: Any) -> str:
     """Returns the text of the model card."""
+    from infomax.classifying.classifier import is_classifier, read_description
     from infomax.exporting.card import CardContent, card_text
     from infomax.exporting.program import input_words
     from infomax.models.encoders import fingerprint
@@ -206,6 +212,7 @@ def _card(encoder: "Encoder", kind: Format, options: ExportOptions, **known: Any
             encoder_name=options.encoder,
             fingerprint=fingerprint(encoder),
             run=Run(folder) if (folder / "config.json").is_file() else None,
+            classifier=read_description(folder) if is_classifier(folder) else None,
             **known,
         )
     )
@@ -218,6 +225,8 @@ def _describe(encoder: "Encoder", kind: Format, file: Path, comparison: "Compari
         "encoder": asdict(encoder.settings),
         "preprocessing": asdict(encoder.preprocessing),
         "width": encoder.width,
+        "output": output_words(encoder),
+        **({"classes": list(classes)} if (classes := classes_of(encoder)) else {}),
         "comparison": asdict(comparison),
     }
     file.write_text(json.dumps(description, indent=1), encoding="utf-8")

@@ -23,11 +23,11 @@ class LoadingCode:
     prepare: str
     """Expression of the ``batch`` [1, 3, height, width] that the PIL image ``image`` becomes."""
     encode: str
-    """Expression of the features [B, width] of a ``batch`` [B, 3, height, width]."""
+    """Expression of the features [B, width], or the logits of a classifier, of a ``batch`` [B, 3, height, width]."""
 
-    def with_image(self) -> str:
-        """Returns a whole program that computes the features of one image file."""
-        lines = ['image = Image.open("cat.jpg").convert("RGB")', f"batch = {self.prepare}", f"features = {self.encode}"]
+    def with_image(self, output: str = "features") -> str:
+        """Returns a whole program that computes the features of one image file, or the output of another name."""
+        lines = ['image = Image.open("cat.jpg").convert("RGB")', f"batch = {self.prepare}", f"{output} = {self.encode}"]
         setup = self.setup if "import Image" in self.setup else f"from PIL import Image\n{self.setup}"
         return "\n".join([setup, *lines])
 

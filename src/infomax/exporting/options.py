@@ -13,7 +13,8 @@ class ExportOptions:
     """A frozen dataclass that holds all options of ``infomax export`` and :func:`infomax.export`."""
 
     encoder: Annotated[str, Shown(metavar="ENCODER", positional=True)]
-    """A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file."""
+    """A run folder; timm:NAME, torchvision:NAME or hf:NAME; a checkpoint file; or the folder of a classifier by infomax
+    classify fit, which is written with its classes."""
     format: Annotated[str, Shown(metavar="|".join(FORMATS))]
     """Format to write: a folder for timm, torchvision or transformers (huggingface); or one file for infomax
     (safetensors), for onnxruntime and other runtimes (onnx), or for torch alone (torch-export)."""

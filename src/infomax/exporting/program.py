@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from infomax.exporting.head import classes_of, output_words
+
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
 
@@ -53,6 +55,7 @@ def description(encoder: "Encoder", normalise_inside: bool) -> str:
             "encoder": asdict(encoder.settings),
             "preprocessing": asdict(encoder.preprocessing),
             "input": input_words(encoder, normalise_inside),
-            "output": f"features [B, {encoder.width}]",
+            "output": output_words(encoder),
+            **({"classes": list(classes)} if (classes := classes_of(encoder)) else {}),
         }
     )

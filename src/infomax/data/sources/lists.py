@@ -63,8 +63,8 @@ def read_lines(file: Path) -> list[Line]:
     return [Line(number, stripped) for number, line in enumerate(lines, 1) if (stripped := line.strip())]
 
 
-def open_list(data: str, file: Path) -> Source:
-    """Opens a text file that names an image file on each line, relative to the text file.
+def open_list(data: str, file: Path, root: Path | None = None) -> Source:
+    """Opens a text file that names an image file on each line.
 
     The image's class may follow the path, after a tab, a comma or a blank. A first line with the names of the columns
     is left out. There are labels if each line has one class.
@@ -72,25 +72,26 @@ def open_list(data: str, file: Path) -> Source:
     Args:
         data: The source's name.
         file: The text file.
+        root: The folder that paths are relative to; None takes that of the text file.
 
     Raises:
         ValueError: if it names no image, or a path that is not a file, showing the line.
     """
-    lines = read_lines(file)
+    lines, folder = read_lines(file), root or file.parent
     if not lines:
         raise ValueError("names no image; want a file on each line")
-    delimiter = _choose_delimiter(lines, file)
+    delimiter = _choose_delimiter(lines, file, folder)
     rows = [_split_line(line.text, delimiter) for line in lines]
     notes = []
-    if _is_header(rows[0]) and not _is_file(file.parent, rows[0][0]):
+    if _is_header(rows[0]) and not _is_file(folder, rows[0][0]):
         notes.append(f"left out: line 1, '{shown_name(lines[0].text)}', the names of the columns")
         lines, rows = lines[1:], rows[1:]
     if not rows:
         raise ValueError("names no image; want a file on each line")
-    if _uses_backslashes(rows, file.parent):
+    if _uses_backslashes(rows, folder):
         rows = [[row[0].replace("\\", "/"), *row[1:]] for row in rows]
         notes.append("paths have backslashes, which are read as slashes")
-    _check_files(lines, rows, file.parent)
+    _check_files(lines, rows, folder)
     class_of, reason = _classes(lines, rows)
     if repeated := len(rows) - len(class_of):
         example = Counter(row[0] for row in rows).most_common(1)[0][0]
@@ -99,7 +100,7 @@ def open_list(data: str, file: Path) -> Source:
     if not reason:
         classes, labels = np.unique(list(class_of.values()), return_inverse=True)
         classes = [str(name) for name in classes]
-    images = FileImages(file.parent, PackedNames.pack(class_of), labels, classes)
+    images = FileImages(folder, PackedNames.pack(class_of), labels, classes)
     return assemble_source(data, {"": FoundSplit(images, reason)}, notes=notes)
 
 
@@ -112,7 +113,7 @@ def _names_file(folder: Path, path: str) -> bool:
     return _is_file(folder, path) or ("\\" in path and _is_file(folder, path.replace("\\", "/")))
 
 
-def _choose_delimiter(lines: Sequence[Line], file: Path) -> str:
+def _choose_delimiter(lines: Sequence[Line], file: Path, folder: Path) -> str:
     """Returns what stands between path and class: a tab, a comma, a semicolon or a blank; empty for paths alone.
 
     A tab is always a delimiter, and so is the comma of a .csv file. Others may be part of a name, so they are
@@ -123,10 +124,10 @@ def _choose_delimiter(lines: Sequence[Line], file: Path) -> str:
     if any("\t" in line.text for line in lines):
         return "\t"
     sample = lines[1:][:: max(1, len(lines) // SAMPLE)] or lines
-    if any(_names_file(file.parent, line.text) for line in sample):
+    if any(_names_file(folder, line.text) for line in sample):
         return ""
     for delimiter in (",", ";", " "):
-        if any(_names_file(file.parent, _split_line(line.text, delimiter)[0]) for line in sample):
+        if any(_names_file(folder, _split_line(line.text, delimiter)[0]) for line in sample):
             return delimiter
     return ""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from infomax.exporting.export_format import Format, LoadingCode, quoted
 from infomax.exporting.formats.timm import misfit as timm_misfit
 from infomax.exporting.formats.timm import write as write_timm_folder
+from infomax.exporting.head import classes_of
 
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
@@ -24,8 +25,10 @@ def misfit(encoder: "Encoder") -> str:
     It opens its own networks, and those of timm. Any other would need a folder with code, which whoever opens it has to
     trust and run (docs/decisions.md, export-no-code).
     """
-    if _is_transformers(encoder) or not timm_misfit(encoder):
-        return ""
+    if _is_transformers(encoder):
+        return "" if not classes_of(encoder) else "its own networks have classifiers of other kinds in transformers"
+    if classes_of(encoder) or not timm_misfit(encoder):
+        return timm_misfit(encoder)
     return (
         f"{timm_misfit(encoder)}, and so a folder for transformers would have to carry code, which whoever opens it "
         "must trust (decision export-no-code)"
@@ -63,9 +66,10 @@ def _processor_config(encoder: "Encoder") -> dict[str, Any]:
 
 def code(encoder: "Encoder", path: str, normalise_inside: bool) -> LoadingCode:
     """Returns the code by which transformers opens the folder."""
-    setup = f"""from transformers import AutoImageProcessor, AutoModel
+    kind = "AutoModelForImageClassification" if classes_of(encoder) else "AutoModel"
+    setup = f"""from transformers import AutoImageProcessor, {kind}
 
-model = AutoModel.from_pretrained({quoted(path)}{_options(encoder)}).eval()
+model = {kind}.from_pretrained({quoted(path)}{_options(encoder)}).eval()
 processor = AutoImageProcessor.from_pretrained({quoted(path)})
 """
     return LoadingCode(setup, 'processor(image, return_tensors="pt")["pixel_values"]', _features(encoder))
@@ -81,6 +85,8 @@ def _options(encoder: "Encoder") -> str:
 def _features(encoder: "Encoder") -> str:
     """Returns the expression of the features, as the encoder pools them."""
     outputs = "model(pixel_values=batch)"
+    if classes_of(encoder):
+        return f"{outputs}.logits"
     if not _is_transformers(encoder):
         return f"{outputs}.pooler_output"
     import torch

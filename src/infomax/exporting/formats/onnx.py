@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infomax.exporting.export_format import Format, LoadingCode, prepare_by_pillow, quoted
+from infomax.exporting.head import output_name
 from infomax.exporting.program import description, export_program
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def write(encoder: "Encoder", path: Path, normalise_inside: bool) -> dict[str, s
     program: Any = torch.onnx.export(
         export_program(encoder, normalise_inside),
         input_names=["images"],
-        output_names=["features"],
+        output_names=[output_name(encoder)],
         dynamo=True,
         verbose=False,
     )

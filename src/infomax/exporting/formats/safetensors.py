@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infomax.exporting.export_format import Format, LoadingCode, prepare_by_pillow, quoted
+from infomax.exporting.head import classes_of
 
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
 
 
 def misfit(encoder: "Encoder") -> str:
-    """Returns nothing: every encoder fits."""
+    """Returns nothing for an encoder; a classifier has a folder of its own for infomax."""
+    if classes_of(encoder):
+        return "infomax opens the folder of a classifier itself, which is all that it needs"
     return ""
 
 

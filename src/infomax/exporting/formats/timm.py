@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infomax.exporting.export_format import Format, LoadingCode, quoted
+from infomax.exporting.head import classes_of, head_tensors
 from infomax.models.backbone_names import library_of
 
 if TYPE_CHECKING:
@@ -74,11 +75,31 @@ def shapes(network: "nn.Module") -> dict[str, tuple[int, ...]]:
 def misfit(encoder: "Encoder") -> str:
     """Returns why timm cannot build an encoder's network; empty if it can."""
     settings = encoder.settings
-    if timm_arguments(encoder) is not None:
-        return ""
+    arguments = timm_arguments(encoder)
+    if arguments is not None:
+        return "" if not classes_of(encoder) or _takes_head(encoder, *arguments) else _NO_HEAD
     if settings.stem != "imagenet" and "resnet" in settings.backbone:
         return f"timm's {settings.backbone} has no stem for small images (encoder.stem={settings.stem})"
     return f"timm has no network {settings.backbone}"
+
+
+_NO_HEAD = "timm's network does not have a classifier that is one linear layer on these features"
+
+
+def _takes_head(encoder: "Encoder", architecture: str, arguments: dict[str, Any]) -> bool:
+    """Returns whether timm's network is the encoder's, with the linear layer in the classifier's place."""
+    import timm
+
+    head = head_tensors(encoder, _classifier_name(encoder))
+    network = timm.create_model(architecture, num_classes=len(classes_of(encoder)), **arguments)
+    return shapes(network) == shapes(encoder.backbone) | {name: tuple(value.shape) for name, value in head.items()}
+
+
+def _classifier_name(encoder: "Encoder") -> str:
+    """Returns timm's name for the last layer of an encoder's network; empty if it has several."""
+    network: Any = encoder.backbone
+    name = getattr(network, "pretrained_cfg", {}).get("classifier")
+    return name if isinstance(name, str) else ""
 
 
 def crop_share(resize: int, size: int) -> float:
@@ -97,11 +118,12 @@ def timm_config(encoder: "Encoder") -> dict[str, Any]:
     registered = getattr(network, "pretrained_cfg", {})
     return {
         "architecture": architecture,
-        "num_classes": 0,
+        "num_classes": len(classes_of(encoder)),
+        **({"label_names": list(classes)} if (classes := classes_of(encoder)) else {}),
         "num_features": encoder.width,
         **({"model_args": model_args} if model_args else {}),
         "pretrained_cfg": {
-            "num_classes": 0,
+            "num_classes": len(classes_of(encoder)),
             "input_size": [3, shown.size, shown.size],
             "fixed_input_size": bool(registered.get("fixed_input_size", False)),
             "pool_size": None,
@@ -120,7 +142,8 @@ def write(encoder: "Encoder", path: Path, normalise_inside: bool) -> dict[str, s
     """Writes ``config.json`` and ``model.safetensors``, which transformers opens too."""
     from safetensors.torch import save_file
 
-    weights = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
+    tensors = {**encoder.backbone.state_dict(), **head_tensors(encoder, _classifier_name(encoder))}
+    weights = {name: tensor.contiguous() for name, tensor in tensors.items()}
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     config = timm_config(encoder)
     (path / "config.json").write_text(json.dumps(config, indent=2))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from infomax.exporting.export_format import Format, LoadingCode, prepare_by_torchvision, quoted
 from infomax.exporting.formats.timm import shapes
+from infomax.exporting.head import classes_of, head_tensors
 
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
@@ -62,6 +63,8 @@ def misfit(encoder: "Encoder") -> str:
     expected, weights = shapes(network), shapes(encoder.backbone)
     if different := sorted(key for key in {*expected, *weights} if expected.get(key) != weights.get(key)):
         return f"torchvision's {name} has other weights than {settings.backbone}, as {different[0]}"
+    if classes_of(encoder) and name.startswith("squeezenet"):
+        return f"torchvision's {name} has a convolution in the place of a linear classifier"
     return ""
 
 
@@ -69,8 +72,13 @@ def write(encoder: "Encoder", path: Path, normalise_inside: bool) -> dict[str, s
     """Writes the state dict; it holds tensors alone, and so opens without running code."""
     import torch
 
-    torch.save(dict(encoder.backbone.state_dict()), path / WEIGHTS)
-    return {"architecture": f"torchvision's {torchvision_name(encoder)} without its classifier"}
+    name = torchvision_name(encoder)
+    assert name is not None
+    _, classifier = _build(encoder, name)
+    torch.save({**encoder.backbone.state_dict(), **head_tensors(encoder, classifier)}, path / WEIGHTS)
+    count = len(classes_of(encoder))
+    rest = f"with a classifier of {count} classes" if count else "without its classifier"
+    return {"architecture": f"torchvision's {name} {rest}"}
 
 
 def code(encoder: "Encoder", path: str, normalise_inside: bool) -> LoadingCode:
@@ -79,13 +87,15 @@ def code(encoder: "Encoder", path: str, normalise_inside: bool) -> LoadingCode:
     assert name is not None
     _, classifier = _build(encoder, name)
     arguments = "".join(f", {key}={value!r}" for key, value in _arguments(encoder, name).items())
-    file = f"{path}/{WEIGHTS}"
+    file, layer = f"{path}/{WEIGHTS}", "torch.nn.Identity()"
+    if classes := classes_of(encoder):
+        layer = f"torch.nn.Linear({encoder.width}, {len(classes)})"
     setup = f"""import torch
 import torchvision
 from torchvision.transforms import v2
 
 model = torchvision.models.get_model({quoted(name)}, weights=None{arguments})
-model.set_submodule({quoted(classifier)}, torch.nn.Identity())
+model.set_submodule({quoted(classifier)}, {layer})
 model.load_state_dict(torch.load({quoted(file)}, weights_only=True), strict=True)
 model.eval()
 {prepare_by_torchvision(encoder)}"""

@@ -1,0 +1,168 @@
+"""Opens labelled images for a classifier, and computes features of all images that can be read."""
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from infomax.data.images import Images, select_images
+from infomax.data.sources.lists import open_list
+from infomax.data.sources.location import DataLocation
+from infomax.data.splits import Source, counted, describe_splits, listed, shown_name
+from infomax.data.streams import Stream
+from infomax.embeddings.write import FeatureComputation
+from infomax.runtime.text import note, show
+from infomax.runtime.threads import core_count
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A frozen dataclass that holds images with one class each; each class has an image."""
+
+    images: Images
+    labels: Int[np.ndarray, " n"]
+    """Index into ``classes`` for each image."""
+    classes: tuple[str, ...]
+    split: str
+    """Name of the split that they are; empty if the data has none."""
+
+    @property
+    def counts(self) -> list[int]:
+        """The number of images of each class."""
+        return np.bincount(self.labels, minlength=len(self.classes)).tolist()
+
+    def of_rows(self, rows: Int[np.ndarray, " m"]) -> "Labelled":
+        """Returns some of the images, with the classes that they have."""
+        if len(rows) == len(self.labels):
+            return self
+        images = select_images(self.images, rows, self.labels, list(self.classes))
+        return _with_used_classes(images, self.labels[rows], self.classes, self.split)
+
+
+def open_labelled(location: DataLocation, labels: Path | None, *, download: bool = False) -> Source:
+    """Opens images with labels, and prints a line for each decision about them.
+
+    Args:
+        location: The images.
+        labels: CSV with a path below the folder of ``location`` and a class on each line; None takes the images' own.
+        download: Whether to download a data set that has a name if it is not there.
+
+    Raises:
+        ValueError: if there are no such images, or the CSV is not as described.
+    """
+    if labels is None:
+        source = location.open(download=download)
+    else:
+        root = Path(location.data).expanduser().resolve()
+        if not root.is_dir():
+            raise ValueError(f"--labels {labels} names images below --data, which must be a folder, but is {root}")
+        try:
+            source = location.select(open_list(str(labels), labels, root))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"--labels {labels}: {error}") from error
+        source = replace(source, folders=(root,))
+    for line in describe_splits(source, to_train=True, notes_alone=True):
+        show(line, file=sys.stderr)
+    return source
+
+
+def images_to_fit(source: Source) -> Labelled:
+    """Returns the images that a classifier is fitted on: those to train on.
+
+    Raises:
+        ValueError: with the reason, if they have not one class each, or all have the same.
+    """
+    train = source.train
+    labelled = _labelled(source, train, source.train_split)
+    if len(labelled.classes) < 2:
+        classes = listed(labelled.classes)
+        raise ValueError(f"--data {source.name} has one class only, {classes}; a classifier takes two or more")
+    if source.test is not None:
+        fitted, left = source.train_split or "the training images", source.test_split or "the test images"
+        note(f"{shown_name(source.name)}: fits on {shown_name(fitted)}, leaves {shown_name(left)} for classify test")
+    return labelled
+
+
+def images_to_test(source: Source) -> Labelled:
+    """Returns the images that a classifier is tested on: those of the test split, or else all of them.
+
+    Raises:
+        ValueError: with the reason, if they have not one class each.
+    """
+    if source.test is not None and source.test.labels is not None:
+        return _labelled(source, source.test, source.test_split)
+    return _labelled(source, source.train, source.train_split)
+
+
+def _labelled(source: Source, images: Images | Stream, split: str) -> Labelled:
+    reason = source.no_labels_reason
+    if isinstance(images, Stream):
+        reason = "it is a stream, whose images are not kept in place"
+    elif not reason and images.labels is None:
+        reason = "its images come without labels"
+    elif not reason and images.labels is not None and images.labels.ndim > 1:
+        reason = "an image shows several classes, and one for each is wanted"
+    if reason or isinstance(images, Stream) or images.labels is None:
+        raise ValueError(f"--data {source.name} has no labels for a classifier: {reason}")
+    return _with_used_classes(images, images.labels, images.classes, split)
+
+
+def _with_used_classes(images: Images, labels: Int[np.ndarray, " n"], classes: Sequence[str], split: str) -> Labelled:
+    used, numbers = np.unique(labels, return_inverse=True)
+    return Labelled(images, numbers, tuple(classes[i] for i in used), split)
+
+
+@dataclass(frozen=True)
+class ReadFeatures:
+    """A frozen dataclass that holds the features of those images that can be read."""
+
+    features: Float[Tensor, "m d"]
+    rows: Int[np.ndarray, " m"]
+    """Numbers of these images among all."""
+
+
+def features_of_readable(computation: FeatureComputation, images: Images) -> ReadFeatures:
+    """Computes the features of all images that can be read; a line says which others are left out.
+
+    Only if an image fails are all of them decoded once more, to find the others that do.
+
+    Raises:
+        ValueError: if no image can be read, or the features of one are infinite or NaN.
+    """
+    try:
+        return ReadFeatures(_features(computation, images), np.arange(len(images)))
+    except ValueError as error:
+        problems = _problems(images)
+        unreadable = [i for i, problem in enumerate(problems) if problem]
+        if not unreadable:
+            raise
+        if len(unreadable) == len(images):
+            raise ValueError(f"no image can be read, as {problems[0]}") from error
+        note(f"left out: {counted(len(unreadable))} that cannot be read, as {problems[unreadable[0]]}")
+    rows = np.array([i for i, problem in enumerate(problems) if not problem])
+    readable = select_images(images, rows, None, [])
+    return ReadFeatures(_features(computation, readable), rows)
+
+
+def _features(computation: FeatureComputation, images: Images) -> Float[Tensor, "n d"]:
+    return torch.cat([torch.from_numpy(part) for part in computation.parts([images])]).float()
+
+
+def _problems(images: Images) -> list[str]:
+    """Returns why each image cannot be read; empty for those that can."""
+
+    def problem(index: int) -> str:
+        try:
+            images.open(index)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(core_count()) as pool:
+        return list(pool.map(problem, range(len(images))))

@@ -1,0 +1,223 @@
+"""Classifies images: what ``infomax classify run`` and Python share."""
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from infomax.classifying.classifier import NONE, ImageClassifier, load_classifier
+from infomax.classifying.images import features_of_readable
+from infomax.classifying.options import ClassifyRunOptions, check_names, check_share
+from infomax.data.images import Images
+from infomax.data.options import DataOptions
+from infomax.data.sources.given import GivenImages, open_given
+from infomax.data.sources.location import DataLocation
+from infomax.data.splits import Source, all_images, describe_splits
+from infomax.embeddings.write import FeatureComputation
+from infomax.evaluation.options import ComputeOptions, EvaluationOptions
+from infomax.reporting.tables import Cell, Table, make_table
+from infomax.runtime.files import write_atomic
+from infomax.runtime.options import pick
+from infomax.runtime.text import note, show
+from infomax.runtime.threads import threads_within_quota
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A frozen dataclass that holds what a classifier says of an image."""
+
+    name: str
+    """Name of the image."""
+    label: str
+    """The class, or ``none of these``."""
+    probability: float
+    """Probability of the most probable class, which is the label unless that is ``none of these``."""
+    best: str
+    """The most probable class."""
+    second: str
+    """The second most probable class."""
+    second_probability: float
+    distance: float
+    """How far its features are from those of the nearest class; about 1 is usual."""
+
+
+def classify_run(
+    classifier: str | PathLike[str] | ImageClassifier,
+    data: str | PathLike[str] | Source | GivenImages,
+    *,
+    none_share: float | None = None,
+    quiet: bool = True,
+    **compute: Any,
+) -> list[Prediction]:
+    """Names the class of each image, with a calibrated probability, or none of these.
+
+    Args:
+        classifier: Folder that ``infomax classify fit`` wrote, or the classifier in it.
+        data: What ``--data`` takes; or the images themselves, as :func:`infomax.embed` takes them.
+        none_share: Share of images like those that it was fitted on that may be called none of these; None takes the
+            classifier's.
+        quiet: Show no progress bar.
+        compute: ``device``, ``workers``, ``feature_precision`` and ``no_cache``, as the command takes them.
+
+    Returns:
+        A prediction for each image that can be read, in their order.
+
+    Raises:
+        ValueError: if it is no classifier, or there are no images.
+
+    Example:
+        >>> import infomax
+        >>> predictions = infomax.classify_run("flowers/", ["1.jpg", "2.jpg"])  # doctest: +SKIP
+        >>> predictions[0].label, predictions[0].probability  # doctest: +SKIP
+        ('tulip', 0.97)
+    """
+    check_names(compute, ComputeOptions)
+    check_share(none_share)
+    model = classifier if isinstance(classifier, ImageClassifier) else load_classifier(classifier)
+    if isinstance(data, Source):
+        source = data
+    elif isinstance(data, str | PathLike):
+        source = DataLocation(fspath(data), value_range=model.description.fit.value_range).open()
+    else:
+        location = DataLocation("", value_range=model.description.fit.value_range)
+        source = location.select(open_given(data, in_order=True))
+    return predict(model, source, pick(EvaluationOptions, {**compute, "quiet": quiet}), none_share)
+
+
+def run(options: ClassifyRunOptions, *, quiet: bool) -> tuple[list[Prediction], ImageClassifier]:
+    """Carries out ``infomax classify run``: classifies the images, and writes the file."""
+    model = load_classifier(options.classifier)
+    location = location_for(options, model)
+    source = location.open(download=options.download)
+    predictions = predict(model, source, pick(EvaluationOptions, {**vars(options), "quiet": quiet}), options.none_share)
+    write_predictions(options.out, predictions)
+    return predictions, model
+
+
+def location_for(options: DataOptions, classifier: ImageClassifier) -> DataLocation:
+    """Returns where the images are, with the range of values of those that the classifier was fitted on."""
+    given, value_range = options.given_location(), classifier.description.fit.value_range
+    if "value_range" not in given and value_range is not None:
+        note(f"--value-range {value_range} is taken, with which the classifier was fitted")
+        given["value_range"] = value_range
+    return DataLocation(**given)
+
+
+@threads_within_quota()
+def predict(
+    classifier: ImageClassifier, source: Source, evaluation: EvaluationOptions, none_share: float | None
+) -> list[Prediction]:
+    """Returns a prediction for each image of a source that can be read."""
+    for line in describe_splits(source, to_train=True, notes_alone=True):
+        show(line, file=sys.stderr)
+    note_uncalibrated(classifier)
+    splits, names = all_images(source)
+    predictions, start = [], 0
+    for images in splits.values():
+        rows, numbers = _predict_images(classifier, images, evaluation, none_share)
+        predictions += [Prediction(names[start + n], *row) for n, row in zip(numbers, rows, strict=True)]
+        start += len(images)
+    return predictions
+
+
+def note_uncalibrated(classifier: ImageClassifier) -> None:
+    """Prints a line if the classifier's probabilities are not calibrated."""
+    if classifier.description.temperature is None:
+        note("probabilities are not calibrated: no image could be held out when the classifier was fitted")
+
+
+def _predict_images(
+    classifier: ImageClassifier, images: Images, evaluation: EvaluationOptions, none_share: float | None
+) -> tuple[list[tuple[str, float, str, str, float, float]], list[int]]:
+    """Returns the fields of a prediction but its name, and the images' numbers."""
+    read = features_of_readable(FeatureComputation(classifier.encoder, evaluation), images)
+    distances = classifier.known.shapes.distances(read.features)
+    threshold, _ = classifier.known.threshold(share_of(classifier, none_share))
+    best, place = classifier.probabilities(read.features).topk(2, dim=1)
+    rows = []
+    for (p, q), (first, second), distance in zip(best.tolist(), place.tolist(), distances.tolist(), strict=True):
+        name = classifier.classes[first]
+        label = NONE if distance > threshold else name
+        rows.append((label, p, name, classifier.classes[second], q, distance))
+    return rows, read.rows.tolist()
+
+
+def share_of(classifier: ImageClassifier, none_share: float | None) -> float:
+    """Returns the share of usual images that may be called none of these: that given, or the classifier's."""
+    return classifier.description.none_share if none_share is None else none_share
+
+
+def check_parquet(file: Path) -> None:
+    """Raises ValueError if a file is to be Parquet and pyarrow is not installed."""
+    if file.suffix == ".parquet":
+        _pyarrow()
+
+
+def write_predictions(file: Path, predictions: Sequence[Prediction]) -> None:
+    """Writes predictions to a .csv, .jsonl or .parquet file, a row for each image."""
+    rows = [asdict(prediction) for prediction in predictions]
+    write_atomic(file, {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}[file.suffix](rows))
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()}
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(Prediction.__dataclass_fields__)
+    writer.writerows(_rounded(row).values() for row in rows)
+    return out.getvalue().encode(errors="surrogateescape")
+
+
+def _json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    lines = (json.dumps(_rounded(row), ensure_ascii=False) for row in rows)
+    return "".join(f"{line}\n" for line in lines).encode(errors="surrogateescape")
+
+
+def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    pa, pq = _pyarrow(), import_module("pyarrow.parquet")
+    kinds = {field.name: pa.string() if field.type is str else pa.float64() for field in _fields()}
+    columns = {name: [row[name] for row in rows] for name in kinds}
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=pa.schema(list(kinds.items()))), out)
+    return out.getvalue()
+
+
+def _fields() -> Sequence[Any]:
+    return list(Prediction.__dataclass_fields__.values())
+
+
+def _pyarrow() -> Any:
+    try:
+        return import_module("pyarrow")
+    except ImportError as error:
+        raise ValueError("Parquet needs the package pyarrow: pip install infomax[parquet]; or use .csv") from error
+
+
+def predictions_table(predictions: Sequence[Prediction], classifier: ImageClassifier, share: float) -> Table:
+    """Returns a table of how many images got each label, the most frequent first."""
+    labels = [prediction.label for prediction in predictions]
+    counts = sorted(((labels.count(name), name) for name in (*classifier.classes, NONE)), key=lambda pair: -pair[0])
+    sums: dict[str, float] = {}
+    for prediction in predictions:
+        sums[prediction.label] = sums.get(prediction.label, 0.0) + prediction.probability
+    rows = [
+        [name, f"{count:,}", Cell.per_cent(count / len(labels)), "" if name == NONE else f"{sums[name] / count:.2f}"]
+        for count, name in counts
+        if count
+    ]
+    threshold, expected = classifier.known.threshold(share)
+    rule = f"{NONE}: a distance above {threshold:.3g}, as {100 * expected:.2g} % of the held-out images had"
+    note_below = f"no image is {NONE}" if math.isinf(threshold) else rule
+    return make_table(
+        ("label", "images", "%", "mean probability"), rows, notes=(f"{note_below} (--none-share {share:g})",)
+    )

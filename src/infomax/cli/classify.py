@@ -1,0 +1,76 @@
+"""Defines the commands ``infomax classify fit``, ``infomax classify run`` and ``infomax classify test``."""
+
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any
+
+from tyro.conf import subcommand
+
+from infomax.classifying.options import (
+    PREDICTION_SUFFIXES,
+    ClassifyFitOptions,
+    ClassifyRunOptions,
+    ClassifyTestOptions,
+)
+from infomax.cli.command import Command
+from infomax.runtime.stages import importing_torch
+from infomax.runtime.text import show
+
+
+def classify_fit(options: ClassifyFitOptions) -> None:
+    """Carries out ``infomax classify fit``."""
+    from infomax.classifying.outputs import CLASSIFIER, check_new_folder
+
+    check_new_folder(options.out, CLASSIFIER, overwrite=options.overwrite)  # before torch is imported
+    with importing_torch():
+        from infomax.classifying.fit import fit, summary
+
+    show(summary(fit(options, quiet=False), str(options.out)))
+
+
+def classify_run(options: ClassifyRunOptions) -> None:
+    """Carries out ``infomax classify run``."""
+    from infomax.embeddings.output_files import check_output_file
+
+    check_output_file(options.out, PREDICTION_SUFFIXES, overwrite=options.overwrite)
+    with importing_torch():
+        from infomax.classifying.run import check_parquet, predictions_table, run, share_of
+
+    check_parquet(options.out)
+    predictions, classifier = run(options, quiet=False)
+    show(predictions_table(predictions, classifier, share_of(classifier, options.none_share)).text())
+    show(f"written to {options.out}")
+
+
+def classify_test(options: ClassifyTestOptions) -> None:
+    """Carries out ``infomax classify test``."""
+    from infomax.classifying.outputs import TEST, check_new_folder
+
+    check_new_folder(options.out, TEST, overwrite=options.overwrite)
+    with importing_torch():
+        from infomax.classifying.measure import test
+
+    measured = test(options, quiet=False)
+    show(measured.table().text())
+    files = ", ".join(sorted(path.name for path in options.out.iterdir()))
+    show("\n".join(["", *measured.lines(), f"written to {options.out}: {files}"]))
+
+
+COMMANDS = (
+    Command(
+        "classify fit",
+        ClassifyFitOptions,
+        "Fit a classifier of your classes on the features of an encoder, and keep it in a folder.",
+        classify_fit,
+    ),
+    Command(
+        "classify run",
+        ClassifyRunOptions,
+        "Name the class of each image, with a calibrated probability, or none of these.",
+        classify_run,
+    ),
+    Command("classify test", ClassifyTestOptions, "Measure a classifier on labelled images.", classify_test),
+)
+_ANY: Any = reduce(or_, [command.subcommand for command in COMMANDS])
+Classify: Any = Annotated[_ANY, subcommand("classify", description="Classify images by your own classes.")]
+"""The parser's type of ``infomax classify``."""
