@@ -7,6 +7,7 @@ python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
 python benchmarks/export.py                         docs/results/export.json
+python benchmarks/embeddings.py                     docs/results/embeddings.json
 python benchmarks/backbones.py                      docs/results/backbones.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/from_disk.py                      docs/results/from_disk.json
@@ -14,10 +15,12 @@ python benchmarks/adapting.py                       docs/results/adapting.json
 python benchmarks/threads.py                        docs/results/threads.json
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
                                                     speed.py
-python docs/results.py tables                       the tables, from what is kept
+python docs/results.py tables                       the tables, from what is kept; and the scripts of docs/examples
+                                                    on one page
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -29,6 +32,10 @@ from infomax.reporting.tables import make_table
 DOCS = Path(__file__).parent
 KEPT = DOCS / "results"
 MEASUREMENTS = DOCS / "measurements"
+GUIDE, EXAMPLES = DOCS / "guide" / "one-loss-in-your-loop.md", DOCS / "examples"
+LOSSES = {"mira": "MIRA", "corinfomax": "CorInfoMax", "carl": "CARL", "mveb": "MVEB"}
+LIBRARIES = {"pytorch": "PyTorch", "lightning": "Lightning", "fabric": "Fabric"}
+NOT_MEASURED = "Not measured yet."
 SCORES = ("top1", "top5", "interval", "seconds", "test_images", "labelled_images")
 PER_CENT = ("knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all")
 
@@ -355,7 +362,7 @@ def start_table() -> str:
 def backbones_table() -> str:
     file = KEPT / "backbones.json"
     if not file.exists():
-        return "Not measured yet."
+        return NOT_MEASURED
     kept = json.loads(file.read_text())
     rows = []
     for step, features in zip(kept["steps"], kept["features"], strict=True):
@@ -385,7 +392,7 @@ def backbones_table() -> str:
 def export_table() -> str:
     file = KEPT / "export.json"
     if not file.exists():
-        return "Not measured yet."
+        return NOT_MEASURED
     kept = json.loads(file.read_text())
     rows = []
     for row in kept["rows"]:
@@ -398,6 +405,116 @@ def export_table() -> str:
         f"Medians of {counted(repeats, 'turn')}, in each of which all exports run once; the ratio is within a turn. "
         f"Measured by `{kept['command']}` on {where(kept)}."
     )
+
+
+def embeddings(part: str) -> dict[str, Any] | None:
+    """Returns what is kept of a part of benchmarks/embeddings.py; None if it was not measured yet."""
+    file = KEPT / "embeddings.json"
+    return json.loads(file.read_text()).get(part) if file.exists() else None
+
+
+def embed_throughput_table() -> str:
+    kept = embeddings("throughput")
+    if kept is None:
+        return NOT_MEASURED
+    others, rows = ["timm", "lightly-train", "encoder alone"], []
+    for row in kept["rows"]:
+        rates = row["rates"]
+        cells = [f"{median(rates['infomax']):,.0f}"]
+        for name in others:
+            cells.append(f"{median(rates[name]):,.0f}" if name in rates else "")
+        for name in others:
+            cells.append(f"{times_faster(rates['infomax'], rates[name]):.2f}" if name in rates else "")
+        rows.append([f"{row['encoder']}, {row['images']:,} JPEGs of {row['files']}", *cells])
+    header = ["images/s", "infomax", *others, *(f"infomax / {name}" for name in others)]
+    difference = max(row["largest_difference"] for row in kept["rows"])
+    return (
+        f"{markdown(header, rows)}\n\nMedians of {counted(len(kept['rows'][0]['rates']['infomax']), 'turn')}, and of "
+        f"the ratios within a turn. Our features differ from those of timm's loop by at most {difference:.0e} of the "
+        f"largest one. {made_by(kept)}"
+    )
+
+
+def times_faster(ours: list[float], others: list[float]) -> float:
+    """Returns the median of the ratios of two rates within a turn."""
+    return median(a / b for a, b in zip(ours, others, strict=True))
+
+
+def made_by(kept: dict[str, Any]) -> str:
+    return f"Measured by `{kept['command']}` on {where(kept)}."
+
+
+def search_table() -> str:
+    kept = embeddings("search")
+    if kept is None:
+        return NOT_MEASURED
+    (row,) = kept["rows"]
+    seconds = {name: median(row["seconds"][name]) for name in ("infomax", "faiss")}
+    sizes = f"{row['queries']:,} queries among {row['bank']:,} x {row['dimension']}, {row['k']} neighbours"
+    cells = [f"{seconds['infomax']:.1f}", f"{seconds['faiss']:.1f}", f"{seconds['faiss'] / seconds['infomax']:.2f}"]
+    header = ["processor time in seconds, one core", "infomax", "faiss IndexFlatIP", "times faster"]
+    return (
+        f"{markdown(header, [[sizes, *cells]])}\n\nFrom features in float16 to neighbours. "
+        f"{100 * row['same_rows']:.2f} % of the neighbours are the same rows in the same order, and cosines differ by at "
+        f"most {row['largest_difference']:.0e}: the rest are equal up to rounding. {made_by(kept)}"
+    )
+
+
+def duplicates_table() -> str:
+    kept = embeddings("duplicates")
+    if kept is None:
+        return NOT_MEASURED
+    (row,) = kept["rows"]
+    right = "exactly those that were put there" if row["as_planted"] else "not those that were put there"
+    return (
+        f"Among {row['images']:,} x {row['dimension']} features, {row['groups']:,} groups, {right}, in "
+        f"{median(row['seconds']):.1f} s on {counted(row['threads'], 'core')}. {made_by(kept)}"
+    )
+
+
+def embed_memory_table() -> str:
+    kept = embeddings("memory")
+    if kept is None:
+        return NOT_MEASURED
+    rows = [[f"{row['images']:,}", f"{row['bytes'] / 1e6:,.0f}", f"{row['seconds']:,.0f}"] for row in kept["rows"]]
+    first, last = kept["rows"][0], kept["rows"][-1]
+    slope = (last["bytes"] - first["bytes"]) / (last["images"] - first["images"])
+    return (
+        f"{markdown(['images of 8 pixels', 'MB at the peak', 'seconds'], rows)}\n\n{slope:,.0f} bytes more for an "
+        f"image more, most of which is its name. {made_by(kept)}"
+    )
+
+
+def page_table() -> str:
+    kept = embeddings("page")
+    if kept is None:
+        return NOT_MEASURED
+    (row,) = kept["rows"]
+    seconds = {name: median(times) for name, times in row["seconds"].items()}
+    return (
+        f"Of {row['images']:,} JPEGs of {row['files']} by the encoder `{row['encoder']}`: `infomax embed` "
+        f"{seconds['embed']:.1f} s, `infomax search --out like.html` {seconds['search']:.1f} s. {made_by(kept)}"
+    )
+
+
+def examples_table() -> str:
+    rows = []
+    for method, title in LOSSES.items():
+        links = [f"[{method}](../examples/{library}_{method}.py)" for library in LIBRARIES]
+        text = (EXAMPLES / f"pytorch_{method}.py").read_text().split('"""')[1].strip().split("\n\n")[-1]
+        prints = re.fullmatch(r"Prints (.*?),? and at last:\n\s+(.*)", text, re.S)
+        assert prints is not None, text
+        rows.append([title, *links, " ".join(prints[1].split()), f"`{prints[2].strip()}`"])
+    return markdown(["loss", *LIBRARIES.values(), "prints", "last line, about"], rows)
+
+
+def examples_text() -> str:
+    files = ["digits", *(f"{library}_{method}" for method in LOSSES for library in LIBRARIES)]
+    blocks = []
+    for name in files:
+        text = (EXAMPLES / f"{name}.py").read_text().strip()
+        blocks.append(f"## {name}.py\n\n```python\n{text}\n```")
+    return "\n\n".join(blocks)
 
 
 def views_table() -> str:
@@ -727,6 +844,13 @@ TABLES = {
     "probes": (MEASUREMENTS / "evaluation.md", probes_table),
     "start": (MEASUREMENTS / "start.md", start_table),
     "export": (MEASUREMENTS / "export.md", export_table),
+    "examples": (GUIDE, examples_table),
+    "scripts": (EXAMPLES / "README.md", examples_text),
+    "embed-throughput": (MEASUREMENTS / "embeddings.md", embed_throughput_table),
+    "search": (MEASUREMENTS / "embeddings.md", search_table),
+    "duplicates": (MEASUREMENTS / "embeddings.md", duplicates_table),
+    "embed-memory": (MEASUREMENTS / "embeddings.md", embed_memory_table),
+    "like-this-one": (MEASUREMENTS / "embeddings.md", page_table),
     "backbones": (MEASUREMENTS / "backbones.md", backbones_table),
     "views": (MEASUREMENTS / "views.md", views_table),
     "from_disk": (MEASUREMENTS / "views.md", from_disk_table),

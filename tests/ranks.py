@@ -19,15 +19,31 @@ def _run_rank(rank: int, world_size: int, port: int, results: Any, function: Cal
         results.put((rank, function(*args)))
 
 
-def on_ranks(world_size: int, function: Callable[..., Any], *args: Any) -> list[Any]:
-    """Calls ``function(*args)`` on each rank, and returns its results, which must be plain values, in rank order."""
+def _run_as_torchrun(
+    rank: int, world_size: int, port: int, results: Any, function: Callable[..., Any], args: tuple
+) -> None:
+    variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in variables.items()})
+    os.environ.update(GROUP_RANK="0", TORCHELASTIC_RUN_ID="test", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    results.put((rank, function(*args)))
+
+
+def on_ranks(world_size: int, function: Callable[..., Any], *args: Any, as_torchrun: bool = False) -> list[Any]:
+    """Calls ``function(*args)`` on each rank, and returns its results, which must be plain values, in rank order.
+
+    The ranks form a process group; or, if ``as_torchrun``, they have torchrun's variables, and the function does it.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = mp.get_context("fork")
     results = context.SimpleQueue()
     processes = [
-        context.Process(target=_run_rank, args=(rank, world_size, port, results, function, args))
+        context.Process(
+            target=_run_as_torchrun if as_torchrun else _run_rank,
+            args=(rank, world_size, port, results, function, args),
+        )
         for rank in range(world_size)
     ]
     for process in processes:

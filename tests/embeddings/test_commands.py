@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -106,6 +107,10 @@ def test_embed_in_half_precision(infomax, place):
         (["search", "f.parquet", "--query", "words.txt"], "words.txt"),
         (["search", "f.parquet", "--query", "cat/0.png", "-k", "0"], "--k must be a whole number of at least 1"),
         (["search", "f.parquet", "--query", "images/cat/0.png", "--encoder", "b"], "--encoder b has other weights"),
+        (
+            ["search", "f.parquet", "--query", "cat/0.png", "--engine", "fais"],
+            "--engine must be one of exact, faiss, but is 'fais'; did you mean faiss?",
+        ),
         (["search", "f.parquet", "--query", "cat/0.png", "--out", "x.pdf"], "the suffix of --out must be one of .html"),
         (["search", "images", "--query", "cat/0.png"], "there are no features"),
         (["duplicates", "f.parquet", "--above", "2"], "--above must be a cosine above 0 and at most 1, but is 2"),
@@ -155,6 +160,23 @@ def test_search_for_the_images_of_a_folder_and_of_another_file(infomax, place, f
     code, _, err = infomax("search", "f.parquet", "--query", "of-b.npz")
     assert code == 2
     assert "of-b.npz has features of " in err
+
+
+def test_faiss_finds_the_same_images(infomax, place, features, monkeypatch):
+    for engine in ("exact", "faiss"):
+        words = ("--query", "images/cat", "-k", "5", "--engine", engine, "--out", f"{engine}.jsonl")
+        assert infomax("search", "f.parquet", *words)[0] == 0
+    exact, faiss = (
+        [match for line in read_json_lines(place / f"{engine}.jsonl") for match in line["matches"]]
+        for engine in ("exact", "faiss")
+    )
+    np.testing.assert_allclose([x["cosine"] for x in faiss], [x["cosine"] for x in exact], atol=1e-6)
+    is_copy = {"dog/copy.png": "cat/0.png"}  # of two equal images either one may come first
+    assert [is_copy.get(x["name"], x["name"]) for x in faiss] == [is_copy.get(x["name"], x["name"]) for x in exact]
+    monkeypatch.setitem(sys.modules, "faiss", None)  # as if it were not installed
+    code, _, err = infomax("search", "f.parquet", "--query", "images/cat", "--engine", "faiss")
+    assert code == 2
+    assert "--engine faiss needs the package faiss-cpu: pip install infomax[faiss]" in err.splitlines()[-1]
 
 
 def test_duplicates_keep_the_image_with_the_most_pixels(infomax, place, features):

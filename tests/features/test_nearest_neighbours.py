@@ -7,6 +7,7 @@ from torch import Tensor
 
 from infomax.evaluation.knn_vote import knn_scores, vote
 from infomax.features import nearest_neighbours as knn
+from infomax.features.faiss_search import nearest_by_faiss
 from infomax.features.nearest_neighbours import nearest
 
 
@@ -243,3 +244,20 @@ def test_on_a_gpu(dtype):
     labels = torch.arange(5000).cuda() % 10
     first = vote(similarity, index, labels, classes=10, k=20, temperature=0.07)
     assert torch.equal(first, vote(similarity, index, labels, classes=10, k=20, temperature=0.07))
+
+
+@pytest.mark.parametrize("kind", ["noise", "clusters", "collapsed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_faiss_finds_the_same_neighbours(kind, dtype, monkeypatch):
+    monkeypatch.setattr("infomax.features.faiss_search.BLOCK", 100)
+    bank, queries = features(kind, 333, 37, 1).to(dtype), features(kind, 67, 37, 2).to(dtype)
+    similarity, index = nearest_by_faiss(bank, queries, 20)
+    check(bank, queries, 20, similarity, index)
+    torch.testing.assert_close(similarity, nearest(bank, queries, 20)[0], rtol=0, atol=1e-6)
+
+
+def test_faiss_takes_rows_without_direction_as_like_nothing():
+    bank = torch.tensor([[1.0, 0.0], [0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0], [-1.0, 0.0]])
+    similarity, index = nearest_by_faiss(bank, torch.tensor([[2.0, 0.0], [float("nan"), 0.0]]), 9)
+    torch.testing.assert_close(similarity, torch.tensor([[1.0, 0, 0, 0, -1], [0, 0, 0, 0, 0]]))
+    assert index[0].tolist()[::4] == [0, 4]

@@ -42,7 +42,9 @@ def search(options: SearchOptions) -> None:
         from infomax.embeddings.search import search
         from infomax.embeddings.shown_images import query_thumbnails
 
-    matches = search(table, options.query, k=options.k, encoder=options.encoder, device=options.device)
+    matches = search(
+        table, options.query, k=options.k, encoder=options.encoder, device=options.device, engine=options.engine
+    )
     thumbnails = None if images is None else query_thumbnails(table, options.query, images)
     _show_listing(options, list_matches(matches, options.query, thumbnails), images)
 

@@ -6,11 +6,13 @@ from typing import Annotated
 
 from infomax.data.options import DataOptions
 from infomax.evaluation.options import ComputeOptions
-from infomax.runtime.checks import check_count
+from infomax.runtime.checks import check_count, choose
 from infomax.runtime.options import Shown
 
 LISTING_SUFFIXES = (".html", ".jsonl", ".csv")
 """Suffixes of the files that search, duplicates and clusters write."""
+ENGINES = ("exact", "faiss")
+"""What may compute the cosines of a search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,12 @@ class SearchOptions(FeatureFileOptions):
     """The encoder of the query's features, if it has moved."""
     device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
     """Kind of device for the query's features; auto takes the GPU if there is one."""
+    engine: Annotated[str, Shown(metavar="exact|faiss")] = "exact"
+    """What searches: infomax itself, or the IndexFlatIP of faiss, which is exact too and needs infomax[faiss]."""
 
     def __post_init__(self) -> None:
         check_count("--k", self.k, low=1)
+        choose("--engine", self.engine, ENGINES)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,13 @@ from torch import Tensor
 
 from infomax.embeddings.embed import features_of_splits
 from infomax.embeddings.feature_file import FeatureTable, is_feature_file, open_table, read_features
+from infomax.embeddings.options import ENGINES
 from infomax.embeddings.shown_images import open_query_images
+from infomax.features.faiss_search import import_faiss, nearest_by_faiss
 from infomax.features.nearest_neighbours import nearest
 from infomax.models.encoders import fingerprint
 from infomax.models.pretrained import open_encoder
-from infomax.runtime.checks import check_count, choose_device
+from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.near_names import nearest as nearest_name
 from infomax.runtime.threads import threads_within_quota
 
@@ -47,6 +49,7 @@ def search(
     k: int = 12,
     encoder: str | PathLike[str] | None = None,
     device: str = "auto",
+    engine: str = "exact",
 ) -> list[Match]:
     """Finds the k images nearest to each query by the cosine of their features; the search is exact.
 
@@ -58,12 +61,15 @@ def search(
         encoder: The encoder of the query's features. Default: the one that the features are of, by the name by which it
             was opened.
         device: Kind of device for the query's features; ``auto`` takes the GPU if there is one.
+        engine: What searches: ``exact``, infomax itself; or ``faiss``, its IndexFlatIP, which is exact too and finds
+            the same images, but for the order of equal cosines.
 
     Returns:
         The matches of the first query from the highest cosine to the lowest, then those of the next one.
 
     Raises:
-        ValueError: if there is no such file or query, or the query's features are of another encoder.
+        ValueError: if there is no such file or query, the query's features are of another encoder, or faiss
+            is wanted and not installed.
 
     Example:
         >>> import infomax
@@ -72,9 +78,12 @@ def search(
         ('cats/17.jpg', 0.93)
     """
     check_count("--k", k, low=1)
+    if choose("--engine", engine, ENGINES) == "faiss":
+        import_faiss()  # before the queries are computed
     table = open_table(features)
     queries = _open_queries(table, os.fspath(query), encoder, device)
-    cosines, rows = nearest(_as_tensor(table.features), queries.features, k + (queries.own_rows is not None))
+    find = nearest_by_faiss if engine == "faiss" else nearest
+    cosines, rows = find(_as_tensor(table.features), queries.features, k + (queries.own_rows is not None))
     matches = []
     for i, name in enumerate(queries.names):
         pairs = list(zip(cosines[i].tolist(), rows[i].tolist(), strict=True))
