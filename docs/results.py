@@ -455,8 +455,8 @@ def search_table() -> str:
     header = ["processor time in seconds, one core", "infomax", "faiss IndexFlatIP", "times faster"]
     return (
         f"{markdown(header, [[sizes, *cells]])}\n\nFrom features in float16 to neighbours. "
-        f"{100 * row['same_rows']:.2f} % of the neighbours are the same rows in the same order, and cosines differ by at "
-        f"most {row['largest_difference']:.0e}: the rest are equal up to rounding. {made_by(kept)}"
+        f"{100 * row['same_rows']:.2f} % of the neighbours are the same rows in the same order, and cosines differ by "
+        f"at most {row['largest_difference']:.0e}: the rest are equal up to rounding. {made_by(kept)}"
     )
 
 
