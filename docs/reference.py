@@ -5,6 +5,7 @@ from pathlib import Path
 
 from infomax.cli import COMMANDS
 from infomax.cli.evaluate import option_classes
+from infomax.cli.options_file import FileOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.options import OptionField, option_fields
 
@@ -60,6 +61,8 @@ def options_page() -> str:
     for cells, protocols in evaluation_options().items():
         every = len(protocols) == len(PROTOCOLS)
         rows.setdefault(cells, []).extend(["evaluate"] if every else [f"evaluate {name}" for name in protocols])
+    for field in option_fields(FileOptions):
+        rows[option_cells(field)] = ["all"]
     lines = [[*cells, ", ".join(names)] for cells, names in sorted(rows.items(), key=lambda row: row[0][0].lower())]
     escaped = [" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines]
     return INTRODUCTION + "".join(f"| {line} |\n" for line in escaped)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from infomax.data.loading.kept_images import KeptImages
+from infomax.training.step_report import StepReport
 
 
 def keep_one(kept: KeptImages, row: int, value: int, writer: int | None) -> None:
@@ -28,3 +29,9 @@ def crash_when_all_is_done(folder: Path, error: str) -> None:
     if error:
         raise ValueError(error)
     (folder / os.environ["RANK"]).touch()
+
+
+def note_step(report: StepReport) -> None:
+    """Adds the rank and the step to a file in the run folder."""
+    with (report.run.path / "steps.txt").open("a") as file:
+        file.write(f"{os.environ['RANK']}:{report.step}\n")

@@ -64,7 +64,11 @@ ONLY_IN = {
     "matplotlib": {"classifying/confusion.py", "experiments/sweep_results.py", "runtime/figure_style.py"},
     "torch.distributed": {"runtime/collectives.py"},
     "torch.multiprocessing": {"runtime/ranks.py"},
-    "torch.utils.tensorboard": {"training/metrics_log.py"},
+    "torch.utils.tensorboard": {"training/loggers/tensorboard.py"},
+    "wandb": {"training/loggers/wandb.py"},
+    "mlflow": {"training/loggers/mlflow.py"},
+    "trackio": {"training/loggers/trackio.py"},
+    "yaml": {"cli/options_file.py"},
     "argparse": set(),
 }
 

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from infomax.runs.run_folder import Run as Run
     from infomax.training.pretrain import pretrain as pretrain
     from infomax.training.preview import views as views
+    from infomax.training.step_report import StepReport as StepReport
 
     __version__: str
 
 __all__ = [
     "Encoder",
     "Run",
+    "StepReport",
     "classify_fit",
     "classify_run",
     "classify_test",
@@ -56,6 +58,7 @@ _HOME = {
     "classify_fit": ("classifying.fit", "classify_fit"),
     "classify_run": ("classifying.run", "classify_run"),
     "classify_test": ("classifying.measure", "classify_test"),
+    "StepReport": ("training.step_report", "StepReport"),
     "clusters": ("embeddings.clusters", "clusters"),
     "duplicates": ("embeddings.duplicates", "duplicates"),
     "embed": ("embeddings.embed", "embed"),

@@ -16,7 +16,7 @@ from infomax.runtime.options import parse_option
 
 NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
-AFTER_EVALUATE = "report, embed, search, duplicates, clusters, classify, export, replay"
+AFTER_EVALUATE = "report, embed, search, duplicates, clusters, classify, export, replay, options"
 ALL = f"demo, pretrain, recipes, sweep, plan, views, evaluate, {AFTER_EVALUATE}"
 
 

@@ -16,8 +16,8 @@ from infomax.runtime.failures import MachineError
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.training import loop, rescue
 from infomax.training.engine import Engine
+from infomax.training.loggers.tensorboard import silence_writer_threads
 from infomax.training.loop import TrainingLoop
-from infomax.training.metrics_log import silence_writer_threads
 from infomax.training.pretrain import pretrain
 from interrupted_runs import differing
 

@@ -19,6 +19,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixe
 
 from infomax.cli import classify, embeddings, evaluate, experiments, export, train
 from infomax.cli.command import Command
+from infomax.cli.options_file import FileOptions, insert_options_file
 from infomax.cli.words import check_words, lengthen_options
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.checks import choose
@@ -41,6 +42,7 @@ AFTER_EVALUATE = (
     *classify.COMMANDS,
     export.EXPORT,
     train.REPLAY,
+    train.OPTIONS,
 )
 COMMANDS = {command.name: command for command in (*BEFORE_EVALUATE, *AFTER_EVALUATE)}
 """All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol. Those of a
@@ -72,8 +74,9 @@ def main() -> None:
             words = ["--tyro-print-completion", choose(COMPLETION, "".join(words[1:]), SHELLS)]
         else:
             options = command_options()
-            words = lengthen_options(words, options)
+            words = insert_options_file(lengthen_options(words, options), options)
             check_words(words, options)
+            sys.argv[1:] = words  # what is kept of the command has the options of the file, which may change
     except ValueError as error:
         _fail(str(error), code=2)
     parsed = parse_words(words)
@@ -104,7 +107,7 @@ def command_options() -> dict[str, tuple[OptionField, ...]]:
     protocols = {f"evaluate {name}": evaluate.option_classes(protocol) for name, protocol in PROTOCOLS.items()}
     classes: dict[str, tuple[type, ...]] = {**before, **protocols, **after}
     return {
-        name: tuple({field.name: field for cls in options for field in option_fields(cls)}.values())
+        name: tuple({field.name: field for cls in (*options, FileOptions) for field in option_fields(cls)}.values())
         for name, options in classes.items()
     }
 

@@ -6,18 +6,21 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from infomax.cli.options_file import FileOptions
 from infomax.runtime.options import OptionField, option_fields
 
 
 def command_class(name: str, *option_classes: type, description: str = "") -> type:
     """Makes the dataclass that the parser fills for one command, from the fields of some options classes.
 
+    The option that names a file of options comes last.
+
     Args:
         name: Name of the class.
         option_classes: Their fields in this order; a field of a later class replaces one of an earlier class.
         description: The command's help; by default the docstring of the last class.
     """
-    fields = {field.name: field for cls in option_classes for field in option_fields(cls)}
+    fields = {field.name: field for cls in (*option_classes, FileOptions) for field in option_fields(cls)}
     command = dataclasses.make_dataclass(name, map(_parsed, fields.values()), frozen=True, kw_only=True)
     command.__doc__ = description or " ".join((option_classes[-1].__doc__ or "").split())
     return command

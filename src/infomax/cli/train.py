@@ -1,4 +1,4 @@
-"""Defines the commands that train, and those about a training: pretrain, plan, views and replay."""
+"""Defines the commands that train, and those about a training: pretrain, plan, views, replay and options."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from infomax.runtime.failures import MachineError
 from infomax.runtime.ranks import is_first_rank, rank_from_environment
 from infomax.runtime.stages import Stage, importing_torch
 from infomax.runtime.text import show
-from infomax.training.options import PretrainOptions, RecipeOptions, ReplayOptions, ViewsOptions
+from infomax.training.options import PretrainOptions, RecipeOptions, ReplayOptions, RunFolderOptions, ViewsOptions
 
 if TYPE_CHECKING:
     from infomax.runs.run_folder import Run
@@ -94,7 +94,15 @@ def replay(options: ReplayOptions) -> None:
         show(f"{kind} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
 
 
-PRETRAIN, PLAN, VIEWS, REPLAY = (
+def options(options: RunFolderOptions) -> None:
+    """Carries out ``infomax options``."""
+    from infomax.runs.run_folder import Run
+    from infomax.training.saved_options import saved_options
+
+    show(saved_options(Run(options.run)).toml())
+
+
+PRETRAIN, PLAN, VIEWS, REPLAY, OPTIONS = (
     Command(
         "pretrain",
         PretrainOptions,
@@ -113,5 +121,11 @@ PRETRAIN, PLAN, VIEWS, REPLAY = (
         ReplayOptions,
         "Repeat a step whose loss or gradient was infinite or NaN, and show where that arises.",
         replay,
+    ),
+    Command(
+        "options",
+        RunFolderOptions,
+        "Print the options that train a run again, as a file for infomax pretrain --options FILE.",
+        options,
     ),
 )

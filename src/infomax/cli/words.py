@@ -19,6 +19,7 @@ SYNONYMS_OF_COMMANDS = {
     "demo": "example quickstart tutorial",
     "export": "convert save onnx push upload",
     "embed": "features extract encode embedding embeddings infer",
+    "options": "config dump-config show-config settings args",
     "search": "query retrieve similar neighbours neighbors nearest",
     "duplicates": "dedup dedupe deduplicate near-duplicates",
     "clusters": "cluster kmeans group",

@@ -38,6 +38,7 @@ from infomax.runtime.checks import check_count
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.options import pick, to_argv
 from infomax.runtime.stages import importing_torch
+from infomax.training.loggers import parse_tools
 from infomax.training.options import PretrainOptions
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def define_sweep(options: SweepOptions) -> Sweep:
         raise ValueError(f"--out {options.out} must be a folder")
     experiments, table = _choose_experiments(options.what)
     _check_seeds(options)
+    parse_tools(options.log)
     if table and options.vary:
         raise ValueError(f"--vary is for recipes; {table.id} says itself what varies")
     variants = tuple(Variant(experiment, values) for experiment in experiments for values in _combine(options.vary))

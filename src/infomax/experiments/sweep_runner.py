@@ -57,6 +57,7 @@ def sweep(
     skip_nonfinite: int = 0,
     skip_unreadable: float = 0.01,
     keep_decoded: str = "auto",
+    log: Sequence[str] = (),
     out: str | PathLike[str],
     vary: Sequence[str] = (),
     seeds: int = 1,
@@ -115,6 +116,9 @@ def sweep(
         skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
         keep_decoded: Memory for decoded image files, so that they are decoded once and not in each epoch: a number of
             GB, off, or auto, a quarter of what is free. It changes no result.
+        log: Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes
+            metrics.jsonl alone. A run that is resumed goes on in the tool too. Default: tensorboard; with resume, what
+            it was.
         what: A published table, as mira-14, for all recipes with a number in it (infomax report --table list names
             them); or recipes, as carl/small, or patterns of their names, as 'carl/stl10*'.
         out: Folder for all runs, the table and its figure. The same command goes on if it was stopped.

@@ -91,6 +91,14 @@ class Run:
         return DataLocation(**parts)
 
     @property
+    def launch(self) -> dict[str, Any]:
+        """Returns the launch options with which the run was last started; none if ``config.json`` has none."""
+        config = self.config
+        newest = (config.get("resumed") or [config])[-1]
+        file = self.path / "config.json"
+        return parse_value(newest.get("launch", {}), dict[str, Any], f"{file}: launch")
+
+    @property
     def times_hash(self) -> str | None:
         """Returns the hash of the images' times of change when the run was last started; None if it has none."""
         return self._newest_start.get("times")

@@ -35,6 +35,8 @@ SYNONYMS = {
     "recipe": "config cfg preset configuration experiment c",
     "views": "augmentation augmentations aug augment transforms transform crops",
     "set": "override overrides option opt-set param",
+    "options": "config-file config-path args-file options-file params-file cfg-file",
+    "log": "logger loggers log-to log-with report-to reporter trackers tracker tracking logging",
     "overwrite": "force exist-ok overwrite-output-dir f",
     "resume": "continue resume-from resume-from-checkpoint resume-training auto-resume",
     "quiet": "silent no-progress no-progress-bar q",

@@ -5,12 +5,14 @@ the next. None of them knows another, except that a step's result is logged.
 """
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from traceback import format_exc
 from typing import Any, NoReturn
 
 import torch
@@ -27,27 +29,36 @@ from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, rank, world_size
 from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warnings
-from infomax.runtime.doors import resume_words
+from infomax.runtime.doors import in_callers_words, resume_words
 from infomax.runtime.failures import MachineError, describe_machine_failure
-from infomax.runtime.ranks import device_of
+from infomax.runtime.ranks import device_of, rank_from_environment
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.signals import Interruption
 from infomax.runtime.stages import Stage
-from infomax.runtime.text import note
+from infomax.runtime.text import note, show
 from infomax.training.collapse import COLLAPSED, describe_collapse
 from infomax.training.engine import Engine, Step
 from infomax.training.initial import read_initial_weights
+from infomax.training.loggers import DEFAULT_TOOLS
+from infomax.training.loggers.tool import State
 from infomax.training.metrics_log import MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, describe_gain, online_evaluation
 from infomax.training.options import LaunchOptions
 from infomax.training.replay import capture
 from infomax.training.rescue import FolderGoneError, check_folder, rescue_folder, save_elsewhere
+from infomax.training.step_report import OnStep, StepReporter
 
 SAVE_EVERY = 10.0  # seconds between two checkpoints, at least
 SAVE_SHARE = 0.01  # the share of the time that saving may take
 
 
-def train(run: Run, launch: LaunchOptions, local_rank: int = 0, source: Source | None = None) -> None:
+def train(
+    run: Run,
+    launch: LaunchOptions,
+    local_rank: int = 0,
+    source: Source | None = None,
+    on_step: OnStep | None = None,
+) -> None:
     """Trains a run to its end, from its last checkpoint if it has one. It is called on every rank.
 
     Args:
@@ -55,6 +66,7 @@ def train(run: Run, launch: LaunchOptions, local_rank: int = 0, source: Source |
         launch: What a user decides about the machine.
         local_rank: This rank's number on its machine, from 0.
         source: The run's data, if they are open already.
+        on_step: Is called after each step, on the first rank; see :func:`infomax.training.pretrain.pretrain`.
 
     Raises:
         ValueError: if the run's images are gone or changed, or too many of them cannot be read.
@@ -74,7 +86,8 @@ def train(run: Run, launch: LaunchOptions, local_rank: int = 0, source: Source |
         deterministic_mode(launch.deterministic),
         Interruption() as interruption,
     ):
-        TrainingLoop(run, launch, device, source or _open_run_data(run, device)).run_to_end(interruption)
+        source = source or _open_run_data(run, device)
+        TrainingLoop(run, launch, device, source, on_step).run_to_end(interruption)
 
 
 def _open_run_data(run: Run, device: torch.device) -> Source:
@@ -152,9 +165,12 @@ class TrainingLoop:
         launch: What a user decides about the machine.
         device: The device that this rank computes on.
         source: The run's data.
+        on_step: Is called after each step, on the first rank.
     """
 
-    def __init__(self, run: Run, launch: LaunchOptions, device: torch.device, source: Source):
+    def __init__(
+        self, run: Run, launch: LaunchOptions, device: torch.device, source: Source, on_step: OnStep | None = None
+    ):
         self.run, self.launch, self.device = run, launch, device
         self.config = run.config
         self.rescue_copy: Path | None = None
@@ -182,11 +198,14 @@ class TrainingLoop:
         self.saved_step = self.engine.steps_done
         self.unreadable: set[int] = set()
         self.named = {row["image"] for row in run.read_rows("unreadable.jsonl")}  # before it was resumed
-        self.log = None
+        self.log, self.reporter = None, None
         if rank() == 0:
             step, total = self.engine.steps_done, self.engine.total_steps
             quiet = launch.quiet or step == total
-            self.log = MetricsLog(run, recipe, step=step, total_steps=total, began=self.began, quiet=quiet)
+            tools = tuple(run.launch.get("log", DEFAULT_TOOLS))
+            self.log = MetricsLog(run, recipe, step=step, total_steps=total, tools=tools, began=self.began, quiet=quiet)
+            if on_step is not None:
+                self.reporter = StepReporter(run, on_step, batch_size=recipe.batch_size, steps=total)
             if newest is not None and not launch.quiet:
                 position = f"step {step} of {total}, epoch {step / self.engine.steps_per_epoch:.2f} of {recipe.epochs}"
                 self.say(f"{run.path} is finished" if step == total else f"going on from {position}")
@@ -199,6 +218,7 @@ class TrainingLoop:
         Args:
             interruption: Notes the signals that are to stop the run.
         """
+        state: State = "failed"
         try:
             # The workers end with the block: a rescue needs the memory that they hold, and no signal of theirs.
             with (
@@ -220,6 +240,10 @@ class TrainingLoop:
                 self.score_references()
             elif rank() == 0:  # the run was finished before; its encoder's file may be of an earlier step
                 self.save_encoder()
+            state = "finished"
+        except (KeyboardInterrupt, SystemExit):
+            state = "stopped"
+            raise
         except Exception as error:
             for _ in range(10):
                 try:
@@ -228,6 +252,8 @@ class TrainingLoop:
                 except RuntimeError as another:  # one more worker has ended: its signal comes at any time
                     self.say(str(another))
             cure = "lower --micro-batch-size (the gradient stays that of --batch-size), --image-size or --precision"
+            if self.reporter is not None and error is self.reporter.error:
+                raise  # the program's own error is no failure of the machine, whatever it says
             self._raise_if_folder_is_gone(error)
             description = describe_machine_failure(error, cure)
             if description is None:
@@ -237,7 +263,7 @@ class TrainingLoop:
             ) from error
         finally:
             if self.log is not None:
-                self.log.close()
+                self.log.close(state)
 
     def _raise_if_folder_is_gone(self, error: Exception) -> None:
         """Raises the one line that says where the run is saved, if an error came of a run folder that is gone."""
@@ -324,6 +350,8 @@ class TrainingLoop:
             self.skip_or_capture(error, microbatches)
         else:
             self.report(step, waited)
+            if self.reporter is not None:
+                self.report_to_program(step)
 
     def report(self, step: Step, waited: float) -> None:
         """Reports a step, and scores the encoder if the step ends an epoch that is due for it."""
@@ -339,7 +367,20 @@ class TrainingLoop:
             if self.log is not None:
                 self.log.record({"step": engine.steps_done, "epoch": epoch, **accuracies})
                 self.check_collapse()
-                self.log.begin_interval()
+                self._begin_interval()
+
+    def report_to_program(self, step: Step) -> None:
+        """Calls the function of the program that trains; if it raises anything, the run is saved first."""
+        assert self.reporter is not None
+        try:
+            self.reporter.call(step, self.engine.learning_rate, began=self.began)
+        except BaseException as error:
+            self.save()
+            line = f"on_step raised this after step {step.number} of {self.engine.total_steps}, which is saved; "
+            error.add_note(in_callers_words(f"{line}{resume_words()} goes on from there"))
+            if rank_from_environment() is not None:  # the process that started this rank shows the last line alone
+                show(format_exc(), file=sys.stderr)
+            raise
 
     def score_references(self) -> None:
         """Says at the end of a run with initial weights and labels how much better the encoder has become."""
@@ -447,8 +488,14 @@ class TrainingLoop:
             if not may_fail or isinstance(error, FolderGoneError):
                 self._save_elsewhere(state, error)
             self.say(f"cannot save, and trains on: {error}")
+        self._begin_interval()
+
+    def _begin_interval(self) -> None:
+        """Starts to measure the speed anew, as after saving."""
         if self.log is not None:
             self.log.begin_interval()
+        if self.reporter is not None:
+            self.reporter.begin_interval()
 
     def _save_elsewhere(self, state: dict[str, Any], error: OSError) -> NoReturn:
         """Saves a state that cannot be saved in the run folder in the temporary one, and raises an error that says so.

@@ -1,20 +1,18 @@
-"""Training metrics: a progress bar, metrics.jsonl and TensorBoard."""
+"""Training metrics: a progress bar, metrics.jsonl, and the tools of ``--log``."""
 
 import math
-import threading
 import time
-from collections.abc import Callable, Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run
 from infomax.runtime.progress import ProgressBar, format_rate
 from infomax.runtime.text import note
 from infomax.training.engine import Step
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from infomax.training.loggers import TOOLS
+from infomax.training.loggers.forwarding import Forwarder
+from infomax.training.loggers.tool import State
 
 LOG_EVERY = 20  # steps
 LEAST_WAITING = 0.01  # share of the time; less is not shown in the progress bar
@@ -28,13 +26,14 @@ NOT_IN_BAR = (
 
 
 class MetricsLog:
-    """Shows metrics in a progress bar, and writes them to ``metrics.jsonl`` and TensorBoard.
+    """Shows metrics in a progress bar, writes them to ``metrics.jsonl``, and passes them on to tools.
 
     Args:
         run: The run folder.
         recipe: The recipe of the run.
         step: The step that the run goes on from. Later rows of ``metrics.jsonl`` are dropped: they are measured again.
         total_steps: Number of steps of the run.
+        tools: Names of the tools that rows are passed on to.
         began: When the run would have begun had it not been interrupted, on the clock of ``time.perf_counter``.
         quiet: Whether to show no bar.
 
@@ -42,11 +41,24 @@ class MetricsLog:
         bar: The progress bar. Whoever makes the steps moves it.
     """
 
-    def __init__(self, run: Run, recipe: Recipe, *, step: int, total_steps: int, began: float, quiet: bool):
+    def __init__(
+        self,
+        run: Run,
+        recipe: Recipe,
+        *,
+        step: int,
+        total_steps: int,
+        tools: Sequence[str],
+        began: float,
+        quiet: bool,
+    ):
         self.run, self.recipe = run, recipe
         self.row: dict[str, float] = {}
+        logged_step = max((row["step"] for row in run.read_rows("metrics.jsonl")), default=0)
         run.cut_metrics(step)
-        self.first_step = step + 1
+        self.forwarder = Forwarder(
+            run, [TOOLS[name] for name in tools], step=step, logged_step=logged_step, say=self.say
+        )
         steps_per_epoch, epochs = total_steps // recipe.epochs, recipe.epochs
 
         def position(done: int) -> str:
@@ -65,14 +77,6 @@ class MetricsLog:
         )
         self.began = began
         self.begin_interval()
-
-    @cached_property
-    def board(self) -> "SummaryWriter | None":
-        """The writer for TensorBoard. It is imported and made at the first row: a finished run gets no empty file."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        silence_writer_threads()
-        return SummaryWriter(self.run.path / "tensorboard", purge_step=self.first_step)
 
     def begin_interval(self) -> None:
         """Starts to measure the speed; what was done before, as scoring and saving, does not count."""
@@ -121,13 +125,7 @@ class MetricsLog:
             raise
         except OSError as error:
             self.say(f"cannot write metrics: {error}")
-        board: Any = self.board
-        try:
-            for name in row.keys() - {"step", "epoch"} if board else ():
-                board.add_scalar(name, row[name], int(row["step"]))
-        except OSError as error:  # the writer's thread raises it once and is then gone
-            self.say(f"writes no more to TensorBoard: {error}")
-            self.board = None
+        self.forwarder.send(row)
         self.row = {**self.row, **row}
         self.bar.show_values(shown_values(self.row))
 
@@ -135,34 +133,10 @@ class MetricsLog:
         """Prints a line above the bar."""
         note(line)
 
-    def close(self) -> None:
-        """Closes the bar, and what is written to TensorBoard."""
+    def close(self, state: State) -> None:
+        """Closes the bar, and tells the tools how the run has ended."""
         self.bar.close()
-        if (board := vars(self).get("board")) is not None:
-            try:
-                board.close()
-            except OSError as error:
-                self.say(f"cannot write to TensorBoard: {error}")
-
-
-def silence_writer_threads() -> None:
-    """Keeps TensorBoard's threads from printing a traceback if they cannot write.
-
-    The thread of a writer hands its error on to the next call of the writer, which says it in one line.
-    """
-    if threading.excepthook is not _except_hook:
-        _former_hook.append(threading.excepthook)
-        threading.excepthook = _except_hook
-
-
-_former_hook: list[Callable[[Any], object]] = []
-
-
-def _except_hook(failure: Any) -> None:
-    """Passes what a thread raised on to the former hook, but for an error of writing in a thread of TensorBoard."""
-    of_tensorboard = type(failure.thread).__module__.partition(".")[0] == "tensorboard"
-    if not (of_tensorboard and isinstance(failure.exc_value, OSError)):
-        _former_hook[-1](failure)
+        self.forwarder.close(state)
 
 
 def shown_values(row: Mapping[str, float]) -> list[str]:

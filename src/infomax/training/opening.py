@@ -15,6 +15,7 @@ from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, recipe_differences
 from infomax.runtime.checks import check_count, check_number
 from infomax.runtime.locks import FolderLock
+from infomax.training.loggers import DEFAULT_TOOLS, NONE, parse_tools
 from infomax.training.options import PretrainOptions
 
 
@@ -56,6 +57,18 @@ def check_numbers(options: PretrainOptions) -> None:
     check_count("--skip-nonfinite", options.skip_nonfinite, low=0)
     check_number("--skip-unreadable", options.skip_unreadable, low=0, high=1, open_high=False)
     parse_keep_decoded(options.keep_decoded)
+    parse_tools(options.log)
+
+
+def tools_to_log(options: PretrainOptions, resumed: Run | None) -> tuple[str, ...]:
+    """Returns the names of the tools that a run is logged to: those of ``--log``, else those of the run to go on with.
+
+    Raises:
+        ValueError: if there is no such tool, or its package is not installed.
+    """
+    if options.log or resumed is None:
+        return parse_tools(options.log)
+    return parse_tools(resumed.launch.get("log", DEFAULT_TOOLS) or (NONE,))
 
 
 def _check_changes(options: PretrainOptions) -> None:

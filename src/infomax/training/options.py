@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from infomax.data.options import DataOptions
 from infomax.recipes.registry import DEFAULT_METHOD, METHODS
 from infomax.runtime.options import Shown, option_names
+from infomax.training.loggers import NONE, TOOLS
 
 RECIPES_OWN = "the recipe's"
 
@@ -116,6 +117,12 @@ class ExecutionOptions:
     keep_decoded: Annotated[str, Shown(metavar="auto|off|GB")] = "auto"
     """Memory for decoded image files, so that they are decoded once and not in each epoch: a number of GB, off, or
     auto, a quarter of what is free. It changes no result."""
+    log: Annotated[
+        tuple[str, ...],
+        Shown(metavar="|".join((*TOOLS, NONE)), repeatable=True, default="tensorboard; with resume, what it was"),
+    ] = ()
+    """Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes metrics.jsonl
+    alone. A run that is resumed goes on in the tool too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +162,14 @@ class ReplayOptions:
     """Folder that a run wrote when a step failed, as runs/a/nonfinite/step-00000123."""
     device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
     """Kind of device; auto takes the GPU if there is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFolderOptions:
+    """A frozen dataclass that holds all options of ``infomax options``."""
+
+    run: Annotated[Path, Shown(metavar="RUN", positional=True)]
+    """Run folder, as runs/a."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -49,7 +49,7 @@ from infomax.training.image_size import (
 )
 from infomax.training.initial import describe_initial, initial_weights, open_initial, settle_recipe
 from infomax.training.loop import checkpoint_to_resume
-from infomax.training.opening import OpenedImages, check_numbers, open_images, recipe_to_resume
+from infomax.training.opening import OpenedImages, check_numbers, open_images, recipe_to_resume, tools_to_log
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 SMALLEST_BATCH = 8  # images; with fewer, the user says what is to be compared with what
@@ -111,7 +111,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
         "workers": launch.workers,
         "cores": available_cores(),
         "threads": torch.get_num_threads(),
-        "compile": launch.compile,
+        **{name: getattr(launch, name) for name in option_names(ExecutionOptions)},
+        "log": list(tools_to_log(options, resumed)),
     }
     weights = None if initial is None else safetensors.torch.save(initial_weights(initial, recipe))
     run, lock = _write_run_folder(options, resumed, recipe, source, weights, images=images, launch=machine)

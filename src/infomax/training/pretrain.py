@@ -17,6 +17,7 @@ from infomax.training.loop import train
 from infomax.training.opening import OpenedImages
 from infomax.training.options import LaunchOptions, PretrainOptions
 from infomax.training.prepare import PreparedRun, launch_options, prepare_run
+from infomax.training.step_report import OnStep, check_on_step
 
 
 def pretrain(
@@ -51,10 +52,12 @@ def pretrain(
     skip_nonfinite: int = 0,
     skip_unreadable: float = 0.01,
     keep_decoded: str = "auto",
+    log: Sequence[str] = (),
     out: str | PathLike[str],
     resume: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
+    on_step: OnStep | None = None,
 ) -> Run:
     """Trains an encoder without labels, as ``infomax pretrain`` does with the same words.
 
@@ -113,11 +116,17 @@ def pretrain(
         skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
         keep_decoded: Memory for decoded image files, so that they are decoded once and not in each epoch: a number of
             GB, off, or auto, a quarter of what is free. It changes no result.
+        log: Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes
+            metrics.jsonl alone. A run that is resumed goes on in the tool too. Default: tensorboard; with resume, what
+            it was.
         out: Run folder to make.
         resume: Continue the run in the folder out, from the step that it was saved at; other options must agree with
             it. More epochs extend a run that is finished. If data is given, the run is started if it is not there yet.
         overwrite: Replace the run in the folder out.
         quiet: Print no progress bar.
+        on_step: Function that is called after each step with an :class:`infomax.StepReport`: plain numbers, as
+            ``report.step``, ``report.loss`` and ``report.run``. It is called on the first rank, and cannot change a bit
+            of the result. If it raises an exception, the run is saved, and the exception leaves this function.
 
     Returns:
         The run folder; ``infomax.load(run)`` is its encoder.
@@ -137,18 +146,20 @@ def pretrain(
     """
     options = pick(PretrainOptions, locals())
     with stages_shown(not options.quiet and is_first_rank()):
-        return run_pretraining(options)
+        return run_pretraining(options, on_step=on_step)
 
 
 @threads_within_quota()
-def run_pretraining(options: PretrainOptions, opened: OpenedImages | None = None) -> Run:
+def run_pretraining(options: PretrainOptions, opened: OpenedImages | None = None, on_step: OnStep | None = None) -> Run:
     """Trains a run to its end; see :func:`pretrain` for what it returns and raises.
 
     Args:
         options: All options of the training.
         opened: The images, if they are open already.
+        on_step: Is called after each step, on the first rank.
     """
     rank_info = rank_from_environment()
+    check_on_step(on_step, devices=1 if rank_info is not None else options.devices)
     if rank_info is not None:
         launch = launch_options(options)
         with (
@@ -157,14 +168,14 @@ def run_pretraining(options: PretrainOptions, opened: OpenedImages | None = None
         ):
             # The first rank holds the lock, and each rank opens the images itself.
             run = broadcast_from_rank0(lambda: _prepare_and_hold(options, locks).run)
-            train(run, launch, rank_info.local_rank)
+            train(run, launch, rank_info.local_rank, on_step=on_step)
         return run
     with ExitStack() as locks:
         prepared = _prepare_and_hold(options, locks, opened)
         if prepared.launch.world_size > 1:
-            run_ranks(_train_rank, prepared.launch.world_size, prepared.run, prepared.launch)
+            run_ranks(_train_rank, prepared.launch.world_size, prepared.run, prepared.launch, on_step)
         else:
-            train(prepared.run, prepared.launch, source=prepared.source)
+            train(prepared.run, prepared.launch, source=prepared.source, on_step=on_step)
     return prepared.run
 
 
@@ -176,7 +187,7 @@ def _prepare_and_hold(options: PretrainOptions, locks: ExitStack, opened: Opened
 
 
 @threads_within_quota()
-def _train_rank(run: Run, launch: LaunchOptions) -> None:
+def _train_rank(run: Run, launch: LaunchOptions, on_step: OnStep | None = None) -> None:
     """Trains as one of several processes on this machine."""
     rank_info = rank_from_environment()
     assert rank_info is not None
@@ -185,7 +196,7 @@ def _train_rank(run: Run, launch: LaunchOptions) -> None:
         _lock_of_first_rank(run) if rank_info.rank == 0 else nullcontext(),
         stages_shown(rank_info.rank == 0 and not launch.quiet),
     ):
-        train(run, launch, rank_info.local_rank)
+        train(run, launch, rank_info.local_rank, on_step=on_step)
 
 
 def _lock_of_first_rank(run: Run) -> FolderLock:
