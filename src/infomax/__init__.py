@@ -55,10 +55,10 @@ __all__ = [
 _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
+    "StepReport": ("training.step_report", "StepReport"),
     "classify_fit": ("classifying.fit", "classify_fit"),
     "classify_run": ("classifying.run", "classify_run"),
     "classify_test": ("classifying.measure", "classify_test"),
-    "StepReport": ("training.step_report", "StepReport"),
     "clusters": ("embeddings.clusters", "clusters"),
     "duplicates": ("embeddings.duplicates", "duplicates"),
     "embed": ("embeddings.embed", "embed"),

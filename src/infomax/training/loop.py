@@ -349,6 +349,8 @@ class TrainingLoop:
         except FloatingPointError as error:
             self.skip_or_capture(error, microbatches)
         else:
+            if self.reporter is not None:
+                self.reporter.end_interval()
             self.report(step, waited)
             if self.reporter is not None:
                 self.report_to_program(step)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from infomax.data.augmentation.views import VIEW_SETS
+from infomax.data.splits import counted
 from infomax.models.backbone_names import library_of
 from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
@@ -51,9 +52,8 @@ class SavedOptions:
         launch = self.run.config.get("launch", {})
         lines = [f"# infomax pretrain --options THIS_FILE --out DIR trains {comment(self.run.path)} again."]
         if launch.get("device") == "cpu" and launch.get("threads"):
-            lines.append(
-                f"# The weights are the same bits on a CPU with {launch['threads']} thread(s) for each device."
-            )
+            threads = counted(launch["threads"], "thread")
+            lines.append(f"# The weights are the same bits on a CPU with {threads} for each device.")
         if len(stages := self.run.stages) > 1:
             totals = [sum(stages[: number + 1]) for number in range(1, len(stages))]
             commands = ", then ".join(f"infomax pretrain --out DIR --resume --epochs {total}" for total in totals)

@@ -5,10 +5,10 @@ In: a step that is done. Out: a :class:`StepReport` of plain numbers, handed to 
 
 import pickle
 import random
-import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
@@ -61,13 +61,17 @@ class StepReporter:
 
     def __init__(self, run: Run, function: OnStep, *, batch_size: int, steps: int):
         self._run, self._function, self._batch_size, self._steps = run, function, batch_size, steps
-        self._since, self._randomness = time.perf_counter(), ProgramRandomness()
+        self._since, self._elapsed, self._randomness = perf_counter(), 0.0, ProgramRandomness()
         self.error: BaseException | None = None
         """What the function raised; None if it has raised nothing."""
 
     def begin_interval(self) -> None:
         """Starts to measure the speed; what was done before, as scoring and saving, does not count."""
-        self._since = time.perf_counter()
+        self._since = perf_counter()
+
+    def end_interval(self) -> None:
+        """Ends the measurement of a step's speed; call it before the encoder is scored."""
+        self._elapsed = perf_counter() - self._since
 
     def call(self, step: Step, learning_rate: float, *, began: float) -> None:
         """Calls the function with the numbers of a step.
@@ -80,7 +84,6 @@ class StepReporter:
         Raises:
             BaseException: whatever the function raises; :attr:`error` is then the same exception.
         """
-        now = time.perf_counter()
         names = list(step.loss.terms)
         # One tensor of all numbers is one copy from the device, which has nothing left to compute for this step.
         values = [torch.as_tensor(value).detach().double() for value in (step.loss.total, *step.loss.terms.values())]
@@ -94,8 +97,8 @@ class StepReporter:
             terms=MappingProxyType(dict(zip(names, terms, strict=True))),
             gradient_norm=step.gradient_norm,
             learning_rate=learning_rate,
-            images_per_second=self._batch_size / (now - self._since),
-            seconds=now - began,
+            images_per_second=self._batch_size / self._elapsed,
+            seconds=perf_counter() - began,
         )
         try:
             with settings_kept(), self._randomness():
