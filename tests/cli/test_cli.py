@@ -261,6 +261,29 @@ def test_ctrl_c_before_there_is_a_run_folder_promises_none(infomax, tmp_path, mo
     assert not (tmp_path / "run").exists()
 
 
+def test_ctrl_c_before_a_run_is_replaced_does_not_advise_to_resume_the_old_one(infomax, tmp_path, monkeypatch):
+    assert infomax(*DIGITS, "--out", str(tmp_path / "run"))[0] == 0
+    config = (tmp_path / "run" / "config.json").read_bytes()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infomax.training.prepare.picture_of_views", interrupted)
+    code, _, err = infomax(*DIGITS, "--out", str(tmp_path / "run"), "--overwrite")
+    assert (code, (tmp_path / "run" / "config.json").read_bytes()) == (130, config)
+    assert err.endswith("infomax: interrupted; nothing was trained yet, and the same command begins again\n")
+
+
+def test_a_folder_of_runs_is_told_from_a_run(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "dcba":
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").write_text("{}")
+    code, _, err = infomax("report", "runs")
+    held = "it holds runs/a, runs/b, runs/c, ..."
+    assert (code, err) == (2, f"infomax: runs is not a run folder: it has no config.json; {held}\n")
+
+
 @pytest.mark.process
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
     words = (

@@ -30,6 +30,8 @@ def pretrain(options: PretrainOptions) -> None:
     """Carries out ``infomax pretrain``."""
     from infomax.training.opening import open_images
 
+    config = options.out / "config.json"
+    before = _change_of(config)
     alone = rank_from_environment() is None  # of several ranks, all learn of a mistake together, and then the images
     opened = open_images(options) if alone else None
     with importing_torch():
@@ -37,7 +39,8 @@ def pretrain(options: PretrainOptions) -> None:
     try:
         run = run_pretraining(options, opened)
     except KeyboardInterrupt:
-        if not (options.out / "config.json").is_file():
+        is_as_before = _change_of(config) == before and not options.resume  # no run, or one that was to be replaced
+        if is_as_before or not config.is_file():
             raise KeyboardInterrupt("; nothing was trained yet, and the same command begins again") from None
         raise KeyboardInterrupt(f"; infomax pretrain --out {options.out} --resume goes on") from None
     if is_first_rank():
@@ -45,6 +48,11 @@ def pretrain(options: PretrainOptions) -> None:
             show(f"{run.path} is done, but its encoder has collapsed: all images have the same representation")
         else:
             show(f"{run.path} is done; {_what_is_next(run)}")
+
+
+def _change_of(file: Path) -> int | None:
+    """Returns when a file was last changed, in nanoseconds; None if there is none."""
+    return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def _what_is_next(run: "Run") -> str:

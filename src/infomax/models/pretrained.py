@@ -73,8 +73,7 @@ def open_encoder(name: str | PathLike[str]) -> Encoder:
         # Models get random weights before they get their own.
         with Stage(f"opening {text}", slow_only=True), torch.random.fork_rng(devices=[]):
             if kind in OPENERS and rest:
-                with hub_or_cache(needed=kind != "torchvision" and "@" not in rest and not Path(rest).exists()):
-                    return OPENERS[kind](rest).eval()
+                return OPENERS[kind](rest).eval()
             if Path(text).is_dir():
                 return load_encoder(text)
             if Path(text).is_file() or Path(text.rpartition("#")[0]).is_file():
@@ -164,7 +163,8 @@ def _open_timm(name: str) -> Encoder:
     if (tag and name not in with_weights) or not (at or with_weights):
         raise unknown_model("no file of timm's weights for", name, with_weights)
     try:
-        network = build_timm(name, image_size=None, pooling=None, pretrained=not at)
+        with hub_or_cache(needed=not at):
+            network = build_timm(name, image_size=None, pooling=None, pretrained=not at)
     except Exception as error:  # of many kinds: from the hub, from the network, from files
         raise _not_fetched("timm", name, error) from error
     size = None
@@ -226,10 +226,11 @@ def _open_hugging_face(name: str) -> Encoder:
     """Opens a model of the package transformers."""
     transformers = import_transformers(name)
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False).to_dict()
-        model, loading_info = transformers.AutoModel.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
-        )
+        with hub_or_cache(needed=not Path(name).exists()):
+            processor = transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False).to_dict()
+            model, loading_info = transformers.AutoModel.from_pretrained(
+                name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
     except Exception as error:  # of many kinds, and with many lines
         reason = why_not_fetched() or f"{type(error).__name__}: {one_line(error)[:300]}"
         raise ValueError(

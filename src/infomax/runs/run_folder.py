@@ -74,7 +74,9 @@ class Run:
         if not os.path.exists(self.path):
             raise ValueError(f"{self.path} is not a run folder: {missing_path(self.path)}")
         if not file.is_file():
-            raise ValueError(f"{self.path} is not a run folder: it has no config.json")
+            runs = sorted(str(config.parent) for config in self.path.glob("*/config.json"))
+            hint = f"; it holds {', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}" if runs else ""
+            raise ValueError(f"{self.path} is not a run folder: it has no config.json{hint}")
         config = parse_value(read_json(file), dict[str, Any], str(file))
         if not {"recipe", "data"} <= config.keys():
             raise ValueError(f"{self.path} is not a run folder: its config.json is of something else")

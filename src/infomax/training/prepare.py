@@ -131,7 +131,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
             note(describe_adapting(recipe))
             _note_cost(options, recipe, len(source.pretraining), launch)
         elif resumed is None:
-            if (reason := _why_so_many_epochs(recipe, options)) is not None:
+            if (reason := _why_so_many_epochs(recipe, len(source.pretraining), options)) is not None:
                 show(reason, file=sys.stderr)
             _note_larger_sizes(options, recipe, side, len(source.pretraining), launch)
     return PreparedRun(run, source, launch, lock)
@@ -387,12 +387,13 @@ def _describe_images(location: DataLocation, source: Source, side: int) -> dict[
     return {**parts, **identity, **decisions}
 
 
-def _why_so_many_epochs(recipe: Recipe, options: PretrainOptions) -> str | None:
+def _why_so_many_epochs(recipe: Recipe, images: int, options: PretrainOptions) -> str | None:
     """Returns one line on why a new run has its number of epochs; None if the user or a paper chose it."""
     images_seen = get_experiment(recipe.name, recipe.method.name).images_seen
     if images_seen is None or chosen_epochs(options.changes()) is not None:
         return None
-    return f"{recipe.epochs} epochs show the encoder about {images_seen:,} images in all; --epochs N changes that"
+    images_seen = recipe.steps(images) * recipe.batch_size  # less than the recipe's, as an epoch has whole batches
+    return f"{recipe.epochs} epochs show the encoder {images_seen:,} images in all; --epochs N changes that"
 
 
 def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str | None) -> str:
