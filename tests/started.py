@@ -35,3 +35,9 @@ def note_step(report: StepReport) -> None:
     """Adds the rank and the step to a file in the run folder."""
     with (report.run.path / "steps.txt").open("a") as file:
         file.write(f"{os.environ['RANK']}:{report.step}\n")
+
+
+def fail_at_two(report: StepReport) -> None:
+    """Fails after the second step."""
+    if report.step == 2:
+        _ = 1 / 0

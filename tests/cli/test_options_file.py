@@ -1,12 +1,15 @@
 """Options in files: what they become, what wins, and what is refused; nothing in a file is run."""
 
 import json
+from contextlib import suppress
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from command import run_command
 from infomax import cli
-from infomax.cli.options_file import insert_options_file
+from infomax.cli.options_file import insert_options_file, read_entries
 from infomax.runs.run_folder import Run
 
 TOML = """
@@ -88,6 +91,27 @@ def test_words_that_stand_in_their_place_may_come_from_a_file(tmp_path):
     file.write_text("k: [5, 20]\n")
     words = insert_options_file(["evaluate", "knn", "runs/a", f"--options={file}"], cli.command_options())
     assert words == ["evaluate", "knn", "runs/a", "--k", "5", "20"]
+
+
+def test_plan_and_views_take_the_file_of_a_training(tmp_path, capsys):
+    file = tmp_path / "a.toml"
+    file.write_text('data = "digits"\nimage_size = 32\nkeep_decoded = "off"\nlog = "none"\n')
+    assert words_of(file, command="plan") == ["plan", "--data=digits", "--image-size=32"]
+    assert "; left out, as they are of pretrain alone: keep_decoded, log\n" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="line 2: image_size is no option of infomax evaluate knn"):
+        insert_options_file(["evaluate", "knn", "--options", str(file)], cli.command_options())
+
+
+SIGNS = "ab:-=[]{}'\"#&*!|>%@,.?\\ \n\t\x00\u2028\ufeff1"
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(alphabet=SIGNS, max_size=40), st.sampled_from([".toml", ".yaml"]))
+def test_whatever_stands_in_a_file_is_read_or_refused(tmp_path, text, suffix):
+    file = tmp_path / f"a{suffix}"
+    file.write_text(text, encoding="utf-8")
+    with suppress(ValueError):
+        read_entries(file)
 
 
 def test_the_home_folder_is_that_of_a_shell(tmp_path, monkeypatch):

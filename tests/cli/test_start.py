@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 HEAVY = (
-    *("onnx", "onnxscript", "onnxruntime", "huggingface_hub"),
+    *("onnx", "onnxscript", "onnxruntime", "huggingface_hub", "wandb", "mlflow", "trackio"),
     *("torch", "torch._dynamo", "torch._inductor", "torch.utils.tensorboard", "torchvision", "timm", "transformers"),
     *("numba", "scipy.special", "scipy.stats", "scipy.optimize", "sklearn", "pandas", "matplotlib", "sympy", "pyarrow"),
 )

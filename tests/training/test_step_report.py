@@ -12,9 +12,10 @@ import torch
 import infomax
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
+from infomax.runtime.failures import MachineError
 from infomax.training import loop, step_report
 from interrupted_runs import differing
-from started import note_step
+from started import fail_at_two, note_step
 from toy_data import TOY, write_toy
 
 
@@ -168,6 +169,17 @@ def test_what_is_no_function_is_refused_before_anything_is_written(toy, tmp_path
 
 
 @pytest.mark.process
+def test_an_error_on_another_process_shows_its_traceback(toy, tmp_path, capfd):
+    with pytest.raises(MachineError, match=r"rank 0 of 2 failed: ZeroDivisionError"):
+        go(tmp_path / "run", toy, on_step=fail_at_two, devices=2)
+    assert Run(tmp_path / "run").trained_steps == 2
+    err = capfd.readouterr().err
+    assert "in fail_at_two" in err
+    assert "on_step raised this after step 2 of 6, which is saved" in err
+
+
+@pytest.mark.process
 def test_of_several_ranks_the_first_one_calls(toy, tmp_path):
-    run = go(tmp_path / "run", toy, on_step=note_step, devices=2)
+    run = go(tmp_path / "run", toy, on_step=note_step, devices=2, log="tensorboard")
     assert (run.path / "steps.txt").read_text().split() == ["0:1", "0:2", "0:3", "0:4", "0:5", "0:6"]
+    assert len(list((run.path / "tensorboard").iterdir())) == 1  # nor do others log

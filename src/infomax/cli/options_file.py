@@ -6,7 +6,7 @@ Nothing in a file is run: TOML has values alone, and of YAML the plain values ar
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,8 @@ from infomax.runtime.text import note
 
 OPTION = "--options"
 SUFFIXES = (".toml", ".yaml", ".yml")
+PREPARE_PRETRAIN = ("plan", "views")
+"""Commands that take a file for ``infomax pretrain`` too, of which they leave out what they do not have."""
 PLAIN_TYPES = ("bool", "float", "int", "map", "merge", "null", "seq", "str", "timestamp")
 PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in PLAIN_TYPES}
 """What YAML calls values that need no code."""
@@ -68,7 +70,9 @@ def insert_options_file(words: Sequence[str], commands: Mapping[str, Sequence[Op
     options, others = split_words(typed, {field.word: field for field in fields.values()})
     given = {word for word, _ in options}
     first, last, replaced = [], [], []
-    for field, texts in _words_of_file(file, fields, command).items():
+    of_pretrain = _by_key(commands["pretrain"]) if command in PREPARE_PRETRAIN else {}
+    of_file, left_out = _words_of_file(file, _by_key(fields.values()), command, of_pretrain.keys())
+    for field, texts in of_file.items():
         if (field.shown.positional and others) or (field.word in given and not _takes_table(field)):
             replaced.append(field.name)
         elif field.shown.positional:
@@ -77,7 +81,8 @@ def insert_options_file(words: Sequence[str], commands: Mapping[str, Sequence[Op
             last += texts
     if is_first_rank():
         line = f"options of {file}: {shlex.join([*first, *last]) or 'none'}"
-        note(line + (f"; the command line has its own {', '.join(replaced)}" if replaced else ""))
+        line += f"; the command line has its own {', '.join(replaced)}" if replaced else ""
+        note(line + (f"; left out, as they are of pretrain alone: {', '.join(left_out)}" if left_out else ""))
     return [*rest[: len(command.split())], *first, *_between(last, typed)]
 
 
@@ -108,13 +113,25 @@ def _take_out(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return files, others
 
 
-def _words_of_file(file: Path, fields: Mapping[str, OptionField], command: str) -> dict[OptionField, list[str]]:
-    """Returns the words that stand for each option of a file."""
-    by_name = {name: field for field in fields.values() for name in (field.name, _file_key(field))}
+def _words_of_file(
+    file: Path, fields: Mapping[str, OptionField], command: str, of_others: Collection[str]
+) -> tuple[dict[OptionField, list[str]], list[str]]:
+    """Returns the words that stand for each option of a file, and the keys that are left out.
+
+    Args:
+        file: The file.
+        fields: The options of the command by their keys.
+        command: The command, for messages.
+        of_others: Keys that are left out if the command does not have them.
+    """
     words: dict[OptionField, list[str]] = {}
+    left_out: list[str] = []
     for entry in read_entries(file):
         where = f"{file}{f', line {entry.line}' if entry.line else ''}"
-        field = by_name.get(entry.key.replace("-", "_"))
+        field = fields.get(entry.key.replace("-", "_"))
+        if field is None and entry.key.replace("-", "_") in of_others:
+            left_out.append(entry.key)
+            continue
         if field is None:
             near = nearest_option(entry.key, [_file_key(field).replace("_", "-") for field in fields.values()])
             hint = f"; did you mean {near.replace('-', '_') if ' ' not in near else near}?" if near else ""
@@ -125,7 +142,12 @@ def _words_of_file(file: Path, fields: Mapping[str, OptionField], command: str) 
             words[field] = _words_of_entry(field, entry)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
-    return words
+    return words, left_out
+
+
+def _by_key(fields: Iterable[OptionField]) -> dict[str, OptionField]:
+    """Returns options by the keys that they have in a file: their names, and their words if these are others."""
+    return {name: field for field in fields for name in (field.name, _file_key(field))}
 
 
 def _file_key(field: OptionField) -> str:
@@ -191,8 +213,8 @@ def read_entries(file: Path) -> list[Entry]:
     Raises:
         ValueError: naming the file, and the line if it is known, if it is missing or broken, or no options.
     """
-    if file.suffix == ".json":
-        run = "RUN" if file.name != "config.json" else file.parent
+    if file.suffix == ".json" or (file / "config.json").is_file():
+        run = file.parent if file.name == "config.json" else file if file.is_dir() else "RUN"
         raise ValueError(
             f"{OPTION} {file} must end in .toml, .yaml or .yml; infomax options {run} prints the options of a run so"
         )

@@ -120,8 +120,6 @@ class _ToolThread:
         if not self._thread.is_alive():
             return False
         self._state = "abandoned"
-        if self.tool.abandon is not None:
-            self.tool.abandon()
         return True
 
     def _work(self) -> None:

@@ -62,8 +62,6 @@ class Tool:
     """Modules that it needs."""
     install: str = ""
     """What installs them, as ``pip install 'infomax[wandb]'``."""
-    abandon: Callable[[], None] | None = None
-    """Keeps the tool from holding up the end of the process, if it does not finish in time."""
 
     @property
     def missing(self) -> list[str]:

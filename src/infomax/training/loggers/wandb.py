@@ -48,6 +48,8 @@ class WandbLogger:
         folder = Path(self.run.dir).parent
         shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
         self.place = str(self.run.url) if is_online else f"offline; wandb sync {shown} uploads the run"
+        if settings.mode == "disabled":
+            self.place = "disabled by WANDB_MODE"
 
     def log(self, row: Mapping[str, float]) -> None:
         """Sends the numbers of a row; several rows of one step become one."""
