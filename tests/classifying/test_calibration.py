@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 from infomax.classifying.calibration import calibrated, calibration_error, fit_temperature, smoothed_loss
 from infomax.classifying.known_features import ClassShapes, KnownFeatures, shrunk_covariance
 from infomax.classifying.solve import assign_folds, fit_planes, held_out_folds, solve
-from infomax.evaluation.linear import RADIUS
+from infomax.evaluation.linear import PENALTIES, RADIUS
 
 
 def overconfident(n=3000, classes=4, factor=3.0):
@@ -126,6 +126,17 @@ def test_overlapping_classes_get_a_strong_penalty_and_calibrated_probabilities()
     assert log_loss(true, calibrated(logits, solution.temperature).numpy()) < min(losses.values()) + 0.02
 
 
+def test_the_penalty_is_the_one_with_the_least_loss_on_held_out_images():
+    x, labels = blobs([30, 30, 30], spread=3.0, d=12)
+    solution = solve(x, labels, classes=3)
+    losses = {}
+    for penalty in PENALTIES:
+        alone = solve(x, labels, classes=3, penalty=penalty)
+        losses[penalty] = smoothed_loss(alone.held_out.logits, alone.held_out.labels, alone.temperature)
+    assert max(losses.values()) > min(losses.values()) + 0.05
+    assert losses[solution.penalty] == pytest.approx(min(losses.values()), abs=1e-3)
+
+
 def test_one_image_a_class_is_solved_without_calibration():
     x, labels = blobs([1, 1, 1])
     solution = solve(x, labels, classes=3)
@@ -178,6 +189,18 @@ def test_the_stated_share_of_usual_images_lies_beyond_the_threshold(share):
     assert beyond == pytest.approx(share, abs=3.5 * math.sqrt(share * (1 - share) * (1 / 3000 + 1 / 1500)))
     others, _ = blobs([100, 100, 100], seed=2, spread=4.0, d=20)
     assert float((known.shapes.distances(others) > threshold).double().mean()) > 0.9
+
+
+def test_the_distance_of_a_held_out_image_does_not_know_it():
+    x, labels = blobs([12, 11], d=30)  # with fewer images than features it would be far smaller
+    folds = held_out_folds(labels.numpy(), seed=0)
+    known = KnownFeatures.of(x, labels, 2, folds)
+    wanted = []
+    for rows in folds:
+        rest = np.setdiff1d(np.arange(23), rows)
+        wanted += ClassShapes.of(x[rest], labels[rest], 2).distances(x[rows]).tolist()
+    np.testing.assert_allclose(known.held_out.numpy(), sorted(wanted), rtol=1e-4)
+    assert float(known.held_out.mean()) > 1.2 * float(known.shapes.distances(x).mean())
 
 
 def test_few_images_allow_no_small_share_and_none_no_threshold():

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import polars
@@ -82,6 +83,10 @@ def test_the_folder_works_elsewhere_and_without_the_encoder(place, tmp_path):
     shutil.copytree(place / "a", tmp_path / "gone")
     first = package.classify_fit(tmp_path / "gone", data=place / "photos", out=tmp_path / "c")
     shutil.rmtree(tmp_path / "gone")
+    assert first.description.encoder.licence == "The licence of gone, whose weights these are, applies."
+    again = package.classify_fit(tmp_path / "c", data=place / "photos", out=tmp_path / "d")  # it is an encoder, too
+    assert again.description.encoder == replace(first.description.encoder, name="c")
+    assert torch.equal(again.weight, first.weight)
     shutil.move(tmp_path / "c", tmp_path / "moved")
     images = [place / "new" / "dark" / "0.png", place / "new" / "light" / "1.png"]
     predictions = package.classify_run(tmp_path / "moved", images)
@@ -319,6 +324,26 @@ def test_a_mistake_is_one_line_and_nothing_is_written(infomax, mistaken, words, 
     assert sorted(mistaken.rglob("*")) == before
 
 
+def test_finetuning_changes_the_encoder_and_holds_out_a_fifth(infomax, place, tmp_path):
+    out = tmp_path / "c"
+    words = ("--data", "photos", "--finetune", "--epochs", "2", "--workers", "0", "--out", str(out))
+    code, text, err = infomax("classify", "fit", "a", *words)
+    assert code == 0, err
+    tuned, frozen = load_classifier(out), load_classifier(place / "colours")
+    held_out = tuned.description.fit.held_out.images
+    assert 3 <= held_out <= 6
+    assert f"a fifth of each class is held out, {held_out} images in all" in err
+    assert f"fine-tunes for 2 epochs, 2 steps of {25 - held_out} images" in err
+    assert re.search(r"accuracy on the held-out images \d+\.\d %, with the encoder as it was \d+\.\d %", err)
+    assert "a fine-tuned classifier of 4 classes" in text
+    assert (tuned.description.kind, tuned.description.fit.epochs) == ("fine-tuned", 2)
+    assert len(tuned.known.held_out) == held_out
+    assert tuned.description.encoder.hash != frozen.description.encoder.hash
+    images = [place / "new" / "dark" / "0.png", place / "new" / "light" / "1.png"]
+    assert [x.best for x in package.classify_run(tuned, images)] == ["dark", "light"]
+    assert package.classify_test(tuned, place / "photos").fitted_images == 25
+
+
 def test_a_class_of_the_reserved_name_is_refused(place, tmp_path):
     write_images(tmp_path / "p", [f"{NONE}/1.png", "b/1.png"])
     with pytest.raises(ValueError, match=f"has a class '{NONE}', which is what images of no class are called"):
@@ -392,7 +417,7 @@ def test_nothing_in_the_folder_is_run_or_pickled(place):
     [
         *(("small", name) for name in ("onnx", "torch-export")),
         *(("resnet18", name) for name in ("timm", "torchvision", "huggingface")),
-        *((f"timm:{x}", "timm") for x in ("test_vit", "test_convnext", "test_efficientnet")),
+        *((f"timm:{x}", "timm") for x in ("test_vit", "test_convnext")),
     ],
 )
 def test_a_classifier_is_exported_with_its_head(place, tmp_path, monkeypatch, backbone, name):

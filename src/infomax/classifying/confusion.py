@@ -11,7 +11,7 @@ from jaxtyping import Int
 from infomax.runtime.figure_style import default_style
 from infomax.runtime.text import escape
 
-NUMBERED = 40
+NUMBERED = 55
 """Columns up to which each cell shows its number."""
 LONGEST_NAME = 24
 CELL = 0.34
@@ -23,7 +23,9 @@ MOST_CLASSES = 250
 
 @default_style()
 def draw_confusion(counts: Int[np.ndarray, "r c"], rows: Sequence[str], columns: Sequence[str], title: str) -> bytes:
-    """Draws the numbers of images of each class that got each label; a row's colours are shares of its images.
+    """Draws the numbers of images of each class that got each label.
+
+    A colour is the root of the share of a class's images, so that single mistakes show too.
 
     Args:
         counts: The numbers of images.
@@ -42,7 +44,7 @@ def draw_confusion(counts: Int[np.ndarray, "r c"], rows: Sequence[str], columns:
     size = (margin + 0.6 + cell * max(len(columns), 6), margin + 0.6 + cell * max(len(rows), 4))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    shares = np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal", interpolation="nearest")
     font = 8 if cell > 0.25 else 7
     _name_axes(axes, rows, columns, font)

@@ -18,7 +18,9 @@ from infomax.classifying.classifier import (
     FitRecord,
     HeldOutScores,
     ImageClassifier,
+    is_classifier,
     load_classifier,
+    read_description,
     write_classifier,
 )
 from infomax.classifying.images import Labelled, features_of_readable, images_to_fit, open_labelled
@@ -282,8 +284,7 @@ def _note_threshold(known: KnownFeatures, share: float) -> None:
 
 def _describe(job: FitJob, encoder: Encoder, labelled: Labelled, fitted: Fitted) -> ClassifierDescription:
     """Returns the content of ``classifier.json``."""
-    folder, circumstances = Path(job.options.encoder), provenance()
-    run = Run(folder) if (folder / "config.json").is_file() else None
+    circumstances = provenance()
     return ClassifierDescription(
         kind="linear" if fitted.epochs is None else "fine-tuned",
         classes=labelled.classes,
@@ -293,7 +294,7 @@ def _describe(job: FitJob, encoder: Encoder, labelled: Labelled, fitted: Fitted)
         encoder=EncoderOrigin(
             name=without_folders(job.options.encoder),
             hash=fingerprint(encoder),
-            licence=licence_words(run, job.options.encoder),
+            licence=_licence(job.options.encoder),
         ),
         fit=FitRecord(
             data=public_data_name(job.source.name),
@@ -313,6 +314,14 @@ def _describe(job: FitJob, encoder: Encoder, labelled: Labelled, fitted: Fitted)
         versions=circumstances["versions"],
         created=circumstances["started"],
     )
+
+
+def _licence(encoder: str) -> str:
+    """Returns words for the licence of an encoder's weights."""
+    if is_classifier(encoder):
+        return read_description(encoder).encoder.licence
+    folder = Path(encoder)
+    return licence_words(Run(folder) if (folder / "config.json").is_file() else None, encoder)
 
 
 def summary(classifier: ImageClassifier, folder: str) -> str:

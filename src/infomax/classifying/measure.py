@@ -300,7 +300,7 @@ def write_test(out: Path, measured: ClassifierTest, *, title: str) -> None:
         for name, rows in tables.items():
             (made / name).write_bytes(_csv(rows))
         if len(names) <= MOST_CLASSES:
-            heading = f"{title} on {measured.data}: {100 * measured.accuracy:.1f} % of {measured.images:,}"
+            heading = f"{title} on {measured.data}: {100 * measured.accuracy:.1f} % of {counted(measured.images)} right"
             (made / "confusion.png").write_bytes(draw_confusion(confusion, names, columns, heading))
         else:
             note(f"there is no picture of the confusion matrix: {len(names)} classes could not be read in it")
