@@ -44,10 +44,12 @@ from infomax.runs.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "embeddings.json"
 WORKERS, K, DIMENSION = 2, 10, 256
+FILES = {"small": tuple(SIZES), "resnet18": tuple(SIZES), "vit_small": ("500x375",)}
+"""Sizes of the files that each encoder is timed with."""
 ENCODERS = {"small": (36, 32), "resnet18": (256, 224), "vit_small": (256, 224)}
 """Sides of the resized image and of its crop, by encoder."""
 SIZE = {
-    "images": {"small": 3000, "resnet18": 500, "vit_small": 200},
+    "images": {"small": 3000, "resnet18": 400, "vit_small": 128},
     "repeats": 3,
     "bank": 1_000_000,
     "queries": 10_000,
@@ -154,7 +156,7 @@ def throughput(folder: Path, sizes: Row, peer: str | None) -> Iterator[Row]:
     checkpoint = None if peer is None else train_peer(peer, folder)
     for backbone in ENCODERS:
         count = sizes["images"][backbone]
-        for files in SIZES:
+        for files in FILES[backbone]:
             images = few_of(folder / files, count)
             words = contestants(encoders[backbone], images, count)
             if peer is not None and backbone == PEER_ENCODER:
@@ -223,7 +225,7 @@ def search_row(sizes: Row) -> Row:
     engines = {"infomax": nearest, "faiss": nearest_by_faiss}
     seconds: dict[str, list[float]] = defaultdict(list)
     results = {}
-    for turn in range(1 if sizes["repeats"] < 3 else 2):
+    for turn in range(max(1, sizes["repeats"] // 3)):
         for name in list(engines)[:: -1 if turn % 2 else 1]:
             start = time.process_time()
             results[name] = engines[name](bank, queries, K)
