@@ -182,7 +182,7 @@ def users_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-# Others on these pages need a finished run, weights from the network, a database, or what a user has of another library.
+# Others on these pages need a finished run, weights from the network, or what a user has of another library.
 RUNNABLE = {
     "README.md": slice(None),
     "docs/guide/your-own-images.md": slice(None),
