@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import infomax
+from command import PATIENCE, start_command, wait_for
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.training import loop
@@ -390,3 +391,22 @@ def test_settings_have_keys_with_dots():
     assert flat({"a": {"b": [{"c": 1}, {"c": (2, 3)}]}, "d": [4, 5]}) == {
         "a.b.0.c": 1, "a.b.1.c": (2, 3), "d": [4, 5],
     }  # fmt: skip
+
+
+@pytest.mark.process
+@missing("wandb")
+def test_a_run_that_was_killed_is_whole_in_the_tools(tmp_path):
+    """What a process had sent, and was not on the disk yet when it was killed, is sent again; nothing stands twice."""
+    words = ("pretrain", "--data", "digits", "--out", "run", "--image-size", "8", "--batch-size", "256")
+    words = (*words, "--epochs", "100", "--method", "carl", "--log", "wandb,tensorboard", "--resume")
+    run = Run(tmp_path / "run")
+    process = start_command(tmp_path, *words, WANDB_MODE="offline")
+    wait_for(lambda: (run.path / "loggers.json").exists() and len(run.read_rows("metrics.jsonl")) > 12, process)
+    process.kill()
+    process.communicate()
+    process = start_command(tmp_path, *words, WANDB_MODE="offline")
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    for tool in ("wandb", "tensorboard"):
+        for name in ("loss", "knn_top1"):
+            assert [step for step, _ in READERS[tool](run, name)] == sorted(expected(run, name))
