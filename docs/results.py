@@ -481,7 +481,7 @@ def embed_memory_table() -> str:
     slope = (last["bytes"] - first["bytes"]) / (last["images"] - first["images"])
     return (
         f"{markdown(['images of 8 pixels', 'MB at the peak', 'seconds'], rows)}\n\n{slope:,.0f} bytes more for an "
-        f"image more, most of which is its name. {made_by(kept)}"
+        f"image more. {made_by(kept)}"
     )
 
 
