@@ -90,6 +90,8 @@ np.save(sys.argv[4], np.concatenate(features))
 """
 FORWARD = """
 import sys, time
+from infomax.runtime.threads import set_thread_variables
+set_thread_variables()  # as the command does it: OpenMP's threads sleep soon
 import torch
 from infomax.models.encoders import load_encoder
 model, count = load_encoder(sys.argv[1]).eval(), int(sys.argv[3])
