@@ -54,6 +54,14 @@ def knn_row(top1: float, **fields) -> KnnRow:
     return KnnRow(**names, **counts, k=20, temperature=0.07, top1=top1, top5=1.0, **fields)
 
 
+def test_runs_go_to_the_tools_of_the_sweep(tmp_path):
+    for run in sweep(["carl/digits"], tmp_path, epochs=1, seeds=2, log="none").runs:
+        assert run.options.log == ("none",)
+        assert " ".join(run.training_argv).endswith("--log none --out " + str(run.folder) + " --resume")
+    with pytest.raises(ValueError, match="--log must be one of .*did you mean wandb"):
+        sweep(["carl/digits"], tmp_path, log="wanddb")
+
+
 def test_a_table_stands_for_the_recipes_with_a_number_in_it(tmp_path):
     planned = sweep(["mira-14"], tmp_path, seeds=2)
     prototypes = sorted(variant.experiment.recipe().method.prototypes for variant in planned.variants)
