@@ -28,8 +28,8 @@ def overconfident(n=3000, classes=4, factor=3.0):
 def test_the_temperature_has_the_least_loss_of_scikit_learn():
     z, labels = overconfident()
     temperature = fit_temperature(z, labels)
-    losses = {t: log_loss(labels, (z.double() / t).softmax(1).numpy()) for t in np.linspace(2, 4.5, 501)}
-    assert temperature == pytest.approx(min(losses, key=losses.get), rel=0.01)
+    losses = {t: log_loss(labels, (z.double() / t).softmax(1).numpy()) for t in np.linspace(2, 4.5, 101)}
+    assert temperature == pytest.approx(min(losses, key=losses.get), rel=0.02)
     assert temperature == pytest.approx(3.0, rel=0.1)
 
 

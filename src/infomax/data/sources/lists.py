@@ -159,8 +159,10 @@ def _check_files(lines: Sequence[Line], rows: Sequence[Sequence[str]], folder: P
     if missing:
         line, path = lines[missing[0]], shown_name(rows[missing[0]][0])
         checked = len(range(0, len(rows), step))
+        is_header = missing == [0] and checked > 1 and len(rows[0]) > 1
+        hint = "; if it names the columns, they must be path and label" if is_header else ""
         raise ValueError(
-            f"names '{path}', which is not a file in {folder}, in {line} as {len(missing)} of {checked} lines do"
+            f"names '{path}', which is not a file in {folder}, in {line} as {len(missing)} of {checked} lines do{hint}"
         )
 
 
