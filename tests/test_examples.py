@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from functools import cache
 from io import StringIO
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def run(script: str, *words: str) -> str:
     return out.getvalue()
 
 
+@cache
+def run_alone(script: str) -> str:
+    """Runs a script on one rank, once for all tests, and returns what it prints."""
+    return run(script)
+
+
 def numbers(printed: str) -> tuple[list[float], float, float]:
     """Returns the number of each epoch, and the accuracies of pixels and of features."""
     *epochs, last = printed.splitlines()
@@ -57,7 +64,7 @@ ON_ONE_RANK = [pytest.param(x, marks=() if x == "pytorch_mira" else pytest.mark.
 
 @pytest.mark.parametrize("script", ON_ONE_RANK)
 def test_a_script_learns_as_it_says_on_top(script):
-    epochs, pixels, features = numbers(run(script))
+    epochs, pixels, features = numbers(run_alone(script))
     first, last, accuracy = expected(script)
     assert len(epochs) == EPOCHS
     assert epochs[0] == pytest.approx(first, rel=0.05)
@@ -70,7 +77,7 @@ def test_a_script_learns_as_it_says_on_top(script):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_two_ranks_compute_what_one_does(script):
     """Rounding differs, and training makes differences grow."""
-    alone = run(script)
+    alone = run_alone(script)
     first, second = on_ranks(2, run, script, "2", as_torchrun=True)
     assert second == ""
     epochs, _, features = numbers(first)
