@@ -1,7 +1,11 @@
 """Tables are data; a terminal and Markdown show the same cells."""
 
+from typing import Any
+
 import pytest
 
+from infomax.evaluation.protocols.knn import KnnRow
+from infomax.reporting.results import results_table
 from infomax.reporting.tables import Cell, Table, make_table
 
 
@@ -49,3 +53,33 @@ def test_a_cell_keeps_the_number_behind_its_text():
 def test_a_row_of_another_length_is_refused():
     with pytest.raises(ValueError, match="takes 2 cells, but has 1"):
         Table("", ("a", "b"), ((Cell("x"),),))
+
+
+def knn_row(representation: str, score: float, *, k: int = 20, **changes: Any) -> KnnRow:
+    values = {"data": "toy", "encoder": "", "metric": "top1", "classes": 2, "labelled_images": 8, "test_images": 4}
+    values |= {"seconds": 1.0, "k": k, "temperature": 0.07, "top5": score}
+    return KnnRow(representation=representation, top1=score, **{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("untrained", "pixels", "named"),
+    [
+        pytest.param(0.4, 0.3, None, id="better than both"),
+        pytest.param(0.5, 0.3, "the untrained encoder after 10 steps;", id="as good as one"),
+        pytest.param(0.6, 0.7, "the untrained encoder and the raw pixels after 10 steps;", id="worse than both"),
+    ],
+)
+def test_an_encoder_that_does_not_surpass_its_baselines_is_said(untrained, pixels, named):
+    trained = knn_row("trained encoder", 0.5, trained_steps=10)
+    rows = [trained, knn_row("untrained encoder", untrained), knn_row("raw pixels", pixels)]
+    notes = results_table("k-NN", rows).notes
+    cure = "--resume --epochs N trains it longer"
+    assert list(notes) == ([] if named is None else [f"the trained encoder is no better than {named} {cure}"])
+    better_at_another_k = knn_row("trained encoder", 0.9, k=1), knn_row("untrained encoder", 0.1, k=1)
+    assert not results_table("k-NN", [*rows[:2], *better_at_another_k]).notes
+    assert not results_table("k-NN", [knn_row("timm:x", 0.1), *rows[1:]]).notes
+
+
+def test_clusters_without_labels_are_not_said_to_be_worse():
+    rows = [knn_row(name, score, classes=0) for name, score in (("trained encoder", 0.1), ("untrained encoder", 0.9))]
+    assert not results_table("clusters", rows).notes

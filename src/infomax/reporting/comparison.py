@@ -15,14 +15,12 @@ from infomax.papers import published
 from infomax.papers.published import Column, Conditions
 from infomax.recipes.conditions import condition_of, method_of, recipe_conditions, settings_of_paper
 from infomax.reporting.departures import departures
-from infomax.reporting.results import rows_table
+from infomax.reporting.results import BASELINES, rows_table
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
 from infomax.runtime.near_names import missing_path
 from infomax.runtime.text import note
 
-BASELINES = ("initial encoder", "untrained encoder", "raw pixels")
-"""Representations that stand in no published table."""
 MOST_CHANGES = 4
 """Changed settings that a line names; of more it says how many they are."""
 

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from infomax.data.splits import counted
 from infomax.evaluation.result_row import Condition, ResultRow, RowField, Score, row_fields
 from infomax.evaluation.rows import ClusterListsRow
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 
+BASELINES = ("initial encoder", "untrained encoder", "raw pixels")
+"""Representations that a trained encoder is to surpass; they stand in no published table."""
 NEAREST, SHOWN_CLUSTERS, SHOWN_NAME = 3, 20, 18  # images of a cluster, clusters, and characters of an image's name
 
 
@@ -32,7 +35,37 @@ def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str
         head += f": {counts} images of {first.data}" if counts else f" of {first.data}"
         head += f" in {first.classes} classes" if first.classes else ""
         head += "".join(f", those of {file}" for file in limits)
-    return rows_table(rows, [row.representation for row in rows], hidden=shared, title=f"{head}; scores in %")
+    notes = [line for line in [describe_lack_of_gain(rows)] if line is not None]
+    names = [row.representation for row in rows]
+    return rows_table(rows, names, hidden=shared, title=f"{head}; scores in %", notes=notes)
+
+
+def describe_lack_of_gain(rows: Sequence[ResultRow]) -> str | None:
+    """Returns a line that names the baselines which a run's encoder does not surpass; None if it surpasses all.
+
+    A baseline is named if its main score is as high in each condition that both were measured in. How well images
+    without labels fall into clusters is not compared: good features need not have the clearer ones.
+
+    Args:
+        rows: The rows of one evaluation.
+    """
+    scores = {(row.representation, _condition_values(row)): row.score for row in rows if row.classes}
+    trained = [row for row in rows if row.representation == "trained encoder" and row.classes]
+    reached = []
+    for name in BASELINES:
+        pairs = [(row.score, scores.get((name, _condition_values(row)))) for row in trained]
+        gains = [score - baseline for score, baseline in pairs if baseline is not None]
+        if gains and max(gains) <= 0:
+            reached.append(f"the {name}")
+    if not reached:
+        return None
+    steps = trained[0].trained_steps
+    after = "" if steps is None else f" after {counted(steps, 'step')}"
+    return f"the trained encoder is no better than {' and '.join(reached)}{after}; --resume --epochs N trains it longer"
+
+
+def _condition_values(row: ResultRow) -> tuple[str, ...]:
+    return tuple(str(getattr(row, field.name, None)) for field in _marked([row], Condition))
 
 
 def lists_table(row: ResultRow) -> Table | None:
@@ -65,7 +98,9 @@ def shared_conditions(rows: Sequence[ResultRow]) -> set[str]:
     return {name for name in names if all(getattr(row, name, None) == getattr(rows[0], name, None) for row in rows)}
 
 
-def rows_table(rows: Sequence[ResultRow], names: Sequence[str], *, hidden: set[str], title: str) -> Table:
+def rows_table(
+    rows: Sequence[ResultRow], names: Sequence[str], *, hidden: set[str], title: str, notes: Sequence[str] = ()
+) -> Table:
     """Makes a table with a line for each row: its conditions, but the hidden ones, and its scores.
 
     Args:
@@ -73,6 +108,7 @@ def rows_table(rows: Sequence[ResultRow], names: Sequence[str], *, hidden: set[s
         names: A name for each row.
         hidden: Names of conditions that have no column.
         title: Lines above the table.
+        notes: Lines below it.
     """
     conditions = [field for field in _marked(rows, Condition) if field.name not in hidden and _has(rows, field)]
     scores = [field for field in _marked(rows, Score) if _has(rows, field)]
@@ -84,7 +120,7 @@ def rows_table(rows: Sequence[ResultRow], names: Sequence[str], *, hidden: set[s
         ]
         for name, row in zip(names, rows, strict=True)
     ]
-    return make_table(["", *map(_label, conditions), *map(_label, scores)], lines, title=title)
+    return make_table(["", *map(_label, conditions), *map(_label, scores)], lines, title=title, notes=notes)
 
 
 def _marked(rows: Sequence[ResultRow], mark: type[Condition] | type[Score]) -> list[RowField]:
