@@ -15,7 +15,7 @@ python benchmarks/adapting.py                       docs/results/adapting.json
 python benchmarks/threads.py                        docs/results/threads.json
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
                                                     speed.py
-python docs/results.py tables                       the tables, from what is kept; and the scripts of docs/examples
+python docs/results.py tables                       the tables, from what is kept
                                                     on one page
 """
 
@@ -508,15 +508,6 @@ def examples_table() -> str:
     return markdown(["loss", *LIBRARIES.values(), "prints", "last line, about"], rows)
 
 
-def examples_text() -> str:
-    files = ["digits", *(f"{library}_{method}" for method in LOSSES for library in LIBRARIES)]
-    blocks = []
-    for name in files:
-        text = (EXAMPLES / f"{name}.py").read_text().strip()
-        blocks.append(f"## {name}.py\n\n```python\n{text}\n```")
-    return "\n\n".join(blocks)
-
-
 def views_table() -> str:
     kept = json.loads((KEPT / "views.json").read_text())
     rows = []
@@ -845,7 +836,6 @@ TABLES = {
     "start": (MEASUREMENTS / "start.md", start_table),
     "export": (MEASUREMENTS / "export.md", export_table),
     "examples": (GUIDE, examples_table),
-    "scripts": (EXAMPLES / "README.md", examples_text),
     "embed-throughput": (MEASUREMENTS / "embeddings.md", embed_throughput_table),
     "search": (MEASUREMENTS / "embeddings.md", search_table),
     "duplicates": (MEASUREMENTS / "embeddings.md", duplicates_table),
