@@ -188,7 +188,24 @@ def test_duplicates_keep_the_image_with_the_most_pixels(infomax, place, features
     assert {"cat/0.png", "dog/copy.png", "dog/large.png"} <= set(group)
     assert [name for name, row in group.items() if row["keep"]] == ["dog/large.png"]
     assert group["dog/large.png"]["size"].startswith("40 x 48")
-    assert "nearly the same as another one" in out
+    assert "images have features with a cosine of 0.9999 or more to another image's" in out
+    assert {row["cosine to kept"] for row in rows if row["keep"]} == {""}
+
+
+def test_a_large_group_of_duplicates_is_warned_of(infomax, place, features):
+    warning = "group 1 holds 14 of 14 images, with cosines to the kept one down to "
+    for suffix in (".html", ".jsonl"):
+        code, out, err = infomax("duplicates", "f.parquet", "--above", "0.01", "--out", f"all{suffix}")
+        assert code == 0, err
+        assert f"Warning: {warning}" in out
+        assert "raise --above or use a better encoder" in out
+    assert f"<p>Warning: {warning}" in (place / "all.html").read_text()
+    (line,) = read_json_lines(place / "all.jsonl")
+    assert line["warning"].startswith(warning)
+    assert line["compared"] == "features: each image has a cosine of 0.01 or more to another one of the group"
+    assert line["duplicates"][0]["cosine_to_kept"] >= line["duplicates"][-1]["cosine_to_kept"]
+    _, out, _ = infomax("duplicates", "f.parquet", "--above", "0.9999")
+    assert "Warning" not in out
 
 
 def test_duplicates_of_images_that_are_gone(infomax, place, features, tmp_path):

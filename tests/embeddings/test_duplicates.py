@@ -1,14 +1,19 @@
 """Groups of images that are nearly the same, beside a plain search for pairs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse.csgraph import connected_components
 
-from embeddings.features import origin
+from embeddings.features import origin, write_images, written
 from infomax.embeddings import duplicates as module
+from infomax.embeddings.clusters import clusters
 from infomax.embeddings.duplicates import duplicates
 from infomax.embeddings.feature_file import FeatureTable
+from infomax.embeddings.listing import list_clusters, list_duplicates
+from infomax.embeddings.shown_images import ShownImages
 
 
 def table(features, labels=None) -> FeatureTable:
@@ -53,6 +58,22 @@ def test_a_chain_is_one_group_and_cosines_are_those_to_the_kept_image():
     assert [x.name for x in group.others] == ["1.png", "2.png"]
     np.testing.assert_allclose([x.cosine for x in group.others], np.cos([0.15, 0.3]), atol=1e-6)
     assert [x.label for x in group.others] == ["b", ""]
+
+
+def test_a_list_that_is_cut_says_which_forms_have_all(tmp_path):
+    names = [f"{i:02}.png" for i in range(80)]
+    folder = write_images(tmp_path, names)
+    features = np.repeat(np.eye(2, dtype=np.float32), 40, 0)
+    equal = written(tmp_path / "f.npz", features, names, data={"data": str(folder)})
+    images = ShownImages(equal)
+    listing = list_duplicates(duplicates(equal, above=1.0), equal, 1.0)
+    assert "\nand 20 more; --out FILE.csv or FILE.jsonl lists all" in listing.terminal_text()
+    assert "\nand 20 more; --out FILE.csv or FILE.jsonl lists all" in listing.terminal_text(Path("a.html"))
+    assert listing.terminal_text(Path("a.csv")).endswith("\nand 20 more, in a.csv")
+    assert listing.csv().count("\n") == 81
+    assert listing.page(images).sections[0].text.endswith(". 16 more are not shown; --out FILE.csv or FILE.jsonl lists all")
+    whole = list_clusters(*clusters(equal, k=2))  # whose table has a row for each cluster, not for each image
+    assert whole.page(images).sections[0].text == "16 more are not shown; --out FILE.jsonl lists all"
 
 
 def test_features_of_length_zero_or_not_finite_are_like_nothing():

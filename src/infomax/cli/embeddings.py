@@ -96,7 +96,7 @@ def _show_listing(options: FeatureFileOptions, listing: "Listing", images: "Show
     """Prints a listing as a table, and writes it to a file if the user names one."""
     from infomax.embeddings.listing import write_listing
 
-    show(listing.terminal_text())
+    show(listing.terminal_text(options.out))
     if options.out is not None:
         write_listing(options.out, listing, images)
         show(f"written to {options.out}")
@@ -105,6 +105,6 @@ def _show_listing(options: FeatureFileOptions, listing: "Listing", images: "Show
 EMBED, SEARCH, DUPLICATES, CLUSTERS = (
     Command("embed", EmbedOptions, "Write the features of images to a file, with names and labels.", embed),
     Command("search", SearchOptions, "Find the images that are most like a query.", search),
-    Command("duplicates", DuplicatesOptions, "Group images that are nearly the same.", duplicates),
+    Command("duplicates", DuplicatesOptions, "Group images whose features are nearly the same.", duplicates),
     Command("clusters", ClustersOptions, "Group images by their features; no labels are needed.", clusters),
 )

@@ -1,4 +1,4 @@
-"""Groups images whose features are nearly the same, and chooses the one of each group to keep."""
+"""Groups images whose features are nearly the same, and chooses the image of each group to keep."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +37,10 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """A frozen dataclass that holds images that are nearly the same: each of them to at least one other one."""
+    """A frozen dataclass that holds images whose features are nearly the same: each image's to those of another one.
+
+    Images of a large group are often not alike: chains of similar pairs join them.
+    """
 
     kept: Duplicate
     """The image to keep."""

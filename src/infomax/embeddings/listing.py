@@ -5,7 +5,7 @@ import io
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ MAX_ROWS = 60
 """Rows of a table in the terminal."""
 MAX_MEMBERS = 24
 """Images of a group that a page shows."""
+LARGE_SHARE, LARGE_GROUP = 0.1, 5
+"""Share of all images, and number of images, from which on a group of duplicates is warned of."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,23 @@ class Listing:
     """Names of the columns of a table, of which the first one names the images."""
     cells: tuple[tuple[str, ...], ...]
     """The rows of the table."""
+    table_has_all_images: bool = True
+    """Whether each image has a row of the table."""
 
-    def terminal_text(self) -> str:
-        """Returns the text for a terminal: a table of the first rows, between the title and what is left out."""
+    def terminal_text(self, out: Path | None = None) -> str:
+        """Returns the text for a terminal: a table of the first rows, between the title and what is left out.
+
+        Args:
+            out: The file that the listing is written to as well; None if it is only printed.
+        """
         title, left = "\n".join((self.title, *self.text)), len(self.cells) - MAX_ROWS
         if not self.cells:
             return title
-        notes = (f"and {left:,} more; --out FILE.csv, .jsonl or .html lists all",) if left > 0 else ()
+        if out is not None and out.suffix in (".csv", ".jsonl"):
+            where = f", in {escape(str(out))}"
+        else:
+            where = "; --out FILE.csv or FILE.jsonl lists all"
+        notes = (f"and {left:,} more{where}",) if left > 0 else ()
         return make_table(self.columns, self.cells[:MAX_ROWS], title=title, notes=notes).text()
 
     def json_lines(self) -> str:
@@ -80,19 +92,21 @@ class Listing:
     def page(self, images: ShownImages) -> Page:
         """Returns the page with the images; of large groups the first ones, and of many groups the first ones."""
         sections, room = [], MAX_THUMBNAILS
+        formats = "--out FILE.csv or FILE.jsonl" if self.table_has_all_images else "--out FILE.jsonl"
         for group in self.groups:
             if room <= 0:
                 break
             shown = group.images[: min(MAX_MEMBERS, room)]
             room -= len(shown)
             left = len(group.images) - len(shown)
-            text = ". ".join(filter(None, (group.text, f"{left:,} more are not shown" if left else "")))
+            hidden_images = f"{left:,} more are not shown; {formats} lists all" if left else ""
+            text = ". ".join(filter(None, (group.text, hidden_images)))
             thumbnails = [images.thumbnail(x.row, x.name, *x.details, mark=x.mark) for x in shown]
             first = [] if group.thumbnail is None else [group.thumbnail]
             sections.append(Section(group.heading, text, (*first, *thumbnails)))
         hidden = len(self.groups) - len(sections)
-        note = (f"The page shows the first {len(sections):,} groups; {hidden:,} more are not shown.",) if hidden else ()
-        return Page(self.title, (*self.text, *note), tuple(sections), "Made by infomax.")
+        note = f"The page shows the first {len(sections):,} groups; {hidden:,} more are not shown; {formats} lists all."
+        return Page(self.title, (*self.text, *([note] if hidden else [])), tuple(sections), "Made by infomax.")
 
 
 def write_listing(file: Path, listing: Listing, images: ShownImages | None) -> None:
@@ -153,7 +167,7 @@ def list_duplicates(groups: Sequence[DuplicateGroup], table: FeatureTable, above
             ListedImage(
                 member.row,
                 member.name,
-                tuple(filter(None, (member.label, size, "" if i == 0 else f"cosine {member.cosine:.3f}"))),
+                tuple(filter(None, (member.label, size, "" if i == 0 else f"cosine to kept {member.cosine:.3f}"))),
                 mark="keep" if i == 0 else "",
             )
             for i, (member, size) in enumerate(zip(members, sizes, strict=True))
@@ -162,8 +176,10 @@ def list_duplicates(groups: Sequence[DuplicateGroup], table: FeatureTable, above
         record = {
             "keep": group.kept.name,
             "reason": group.reason,
+            "compared": f"features: each image has a cosine of {above:g} or more to another one of the group",
+            "warning": describe_large_group(group, number, len(table.names)) or None,
             "duplicates": [
-                {"name": x.name, "label": x.label or None, "cosine": round(x.cosine, 6)} for x in group.others
+                {"name": x.name, "label": x.label or None, "cosine_to_kept": round(x.cosine, 6)} for x in group.others
             ],
         }
         listed.append(Group(f"Group {number}: {len(members)} images", reason, images, record))
@@ -171,13 +187,45 @@ def list_duplicates(groups: Sequence[DuplicateGroup], table: FeatureTable, above
             (x.name, str(number), "keep" if i == 0 else "", x.label, size, "" if i == 0 else f"{x.cosine:.3f}")
             for i, (x, size) in enumerate(zip(members, sizes, strict=True))
         ]
-    count = sum(len(group.others) for group in groups)
-    text = (
-        f"{count:,} of {len(table.names):,} images are nearly the same as another one, in {len(groups):,} groups.",
-        f"Each is like at least one other image of its group, with a cosine of {above:g} or more.",
+    columns = ("image", "group", "keep", "label", "size", "cosine to kept")
+    text = _duplicates_text(groups, len(table.names), above)
+    return _listing("Possible duplicates" if groups else "No duplicates", text, listed, columns, cells)
+
+
+def _duplicates_text(groups: Sequence[DuplicateGroup], count: int, above: float) -> tuple[str, ...]:
+    """Returns lines on what was compared and found, with a warning if a group is suspiciously large."""
+    compared = f"features with a cosine of {above:g} or more to another image's"
+    if not groups:
+        return (f"None of {count:,} images has {compared}.",)
+    others = sum(len(group.others) for group in groups)
+    number = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
+    lines = [
+        f"{others + len(groups):,} of {count:,} images have {compared}. They are in {number}; one "
+        f"of each is marked to keep, {others:,} are not.",
+        "A group is a chain of such pairs, so the cosine to the image to keep can be lower.",
+    ]
+    if warning := describe_large_group(groups[0], 1, count):
+        lines.append(f"Warning: {warning}")
+    return tuple(lines)
+
+
+def describe_large_group(group: DuplicateGroup, number: int, count: int) -> str:
+    """Returns a warning if a group holds so many of the images that they can hardly all be alike; else an empty text.
+
+    Args:
+        group: The group.
+        number: Its number in the listing.
+        count: Number of all images.
+    """
+    size = 1 + len(group.others)
+    if size < max(LARGE_GROUP, LARGE_SHARE * count):
+        return ""
+    least = min(member.cosine for member in group.others)
+    return (
+        f"group {number} holds {size:,} of {count:,} images, with cosines to the kept one down to {least:.3f}. Chains "
+        "join images that are not alike themselves, and a weak encoder takes different images for alike. Before anything "
+        "is deleted, raise --above or use a better encoder, and look at the images."
     )
-    columns = ("image", "group", "keep", "label", "size", "cosine")
-    return _listing("Duplicates" if groups else "No duplicates", text, listed, columns, cells)
 
 
 def list_clusters(clusters: Sequence[Cluster], silhouette: float) -> Listing:
@@ -196,7 +244,8 @@ def list_clusters(clusters: Sequence[Cluster], silhouette: float) -> Listing:
         f"{sum(len(cluster.members) for cluster in clusters):,} images in {len(clusters)} clusters; silhouette "
         f"{silhouette:.3f} (1: far apart, 0: no clusters).",
     )
-    return _listing("Clusters", text, listed, ("nearest to the centre", "cluster", "images", "most frequent"), cells)
+    columns = ("nearest to the centre", "cluster", "images", "most frequent")
+    return replace(_listing("Clusters", text, listed, columns, cells), table_has_all_images=False)
 
 
 def _listing(

@@ -66,7 +66,7 @@ class SearchOptions(FeatureFileOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DuplicatesOptions(FeatureFileOptions):
-    """Groups images that are nearly the same, and says which one of each group to keep."""
+    """Groups images whose features are nearly the same, and says which one of each group to keep."""
 
     above: Annotated[float, Shown(metavar="COSINE")] = 0.98
     """Smallest cosine of the features of two images that count as the same, from 0 to 1."""
