@@ -174,7 +174,9 @@ def users_folder(tmp_path, monkeypatch):
     for number in range(12):
         (tmp_path / "images" / "cd"[number % 2]).mkdir(parents=True, exist_ok=True)
         colour = (20 * number, 255 - 20 * number, 99)
-        Image.new("RGB", (20, 24), colour).save(tmp_path / "images" / "cd"[number % 2] / f"{number}.png")
+        Image.new("RGB", (20, 24), colour).save(
+            tmp_path / "images" / "cd"[number % 2] / f"{number}.{('jpg', 'png')[number % 2]}"
+        )
     Image.new("RGB", (20, 24)).save(tmp_path / "cat.jpg")
     monkeypatch.chdir(tmp_path)
     options = EmbedOptions(encoder="runs/a", data="images", out=Path("features.parquet"))

@@ -71,7 +71,11 @@ def test_a_list_that_is_cut_says_which_forms_have_all(tmp_path):
     assert "\nand 20 more; --out FILE.csv or FILE.jsonl lists all" in listing.terminal_text(Path("a.html"))
     assert listing.terminal_text(Path("a.csv")).endswith("\nand 20 more, in a.csv")
     assert listing.csv().count("\n") == 81
-    assert listing.page(images).sections[0].text.endswith(". 16 more are not shown; --out FILE.csv or FILE.jsonl lists all")
+    assert (
+        listing.page(images)
+        .sections[0]
+        .text.endswith(". 16 more are not shown; --out FILE.csv or FILE.jsonl lists all")
+    )
     whole = list_clusters(*clusters(equal, k=2))  # whose table has a row for each cluster, not for each image
     assert whole.page(images).sections[0].text == "16 more are not shown; --out FILE.jsonl lists all"
 

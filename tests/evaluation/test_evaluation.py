@@ -217,7 +217,7 @@ def test_clusters_of_images_without_labels_are_lists_of_files(folder, flat, caps
     assert "the images of each cluster are listed in results.clusters.csv" in err
     lines = (flat / "results.clusters.csv").read_text().splitlines()
     assert lines[0] == "file,cluster,distance"
-    assert [line.split(",")[:2] for line in lines[1:13]] == [[name, "0"] for name in row.lists[0]]
+    assert [line.split(",")[:2] for line in lines[1:13]] == [[name, "1"] for name in row.lists[0]]
     assert len(lines) == 21
     (kept,) = read_results(flat / "results.jsonl")
     assert kept == row
@@ -240,13 +240,16 @@ def test_the_number_of_clusters_without_labels_has_a_default_that_is_said(folder
     assert [default_clusters(n) for n in (2, 100, 1000, 10_000)] == [2, 7, 22, 71]
     (row,) = evaluate("cluster", folder, data="flat", workers=0)
     assert row.clusters == 3
-    assert "3 clusters, the root of half the number of images (--clusters says otherwise)" in capsys.readouterr().err
+    assert (
+        "3 clusters, the root of half the number of images (--clusters N gives another number)"
+        in capsys.readouterr().err
+    )
 
 
 def test_images_with_labels_are_listed_if_that_is_asked_for(folder, photos, capsys):
     (row,) = evaluate("cluster", folder, data="photos", no_labels=True, clusters=2, workers=0)
     assert sum(map(len, row.lists)) == row.test_images == 12
-    assert "2 clusters; they are listed, not compared with classes: --no-labels" in capsys.readouterr().err
+    assert "2 clusters; they are listed, not compared with classes: --no-labels is given" in capsys.readouterr().err
     (row,) = evaluate("cluster", folder, data=photos, no_labels=True, clusters=2, workers=0)
     assert sorted(name for names in row.lists for name in names) == photos
     (row,) = evaluate("cluster", folder, data=[Image.open(path) for path in photos], clusters=2)
@@ -273,10 +276,11 @@ def test_lists_of_clusters_are_a_table_of_sizes_and_nearest_files(folder, flat):
     (row,) = evaluate("cluster", folder, data="flat", clusters=3, workers=0)
     table = lists_table(row)
     assert [line[1].text for line in table.rows] == ["12", "5", "3"]
-    assert table.rows[2][0].text == f"2: {', '.join(row.lists[2])}"
+    assert table.rows[2][0].text == f"3: {', '.join(row.lists[2])}"
     many = replace(row, lists=(("x" * 99,),) * 30, distances=((0.0,),) * 30)
-    assert lists_table(many).notes == ("and 10 smaller ones",)
-    assert lists_table(many).rows[0][0].text == f"0: ...{'x' * 15}"
+    assert lists_table(many).notes[0] == "and 10 smaller ones"
+    assert table.notes == ("distance: the mean one of its images to its centre, of features at unit length",)
+    assert lists_table(many).rows[0][0].text == f"1: ...{'x' * 15}"
     wide = lists_table(replace(row, lists=(("x" * 99,) * 9,) * 20, distances=((0.0,) * 9,) * 20))
     assert max(map(len, wide.text().splitlines())) <= 80
     assert lists_table(evaluate("knn", folder, data="digits", no_baselines=True)[0]) is None

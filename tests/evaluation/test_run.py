@@ -76,8 +76,10 @@ def test_cluster_of_images_without_labels_prints_and_keeps_lists(infomax, traine
     np.save(trained / "unlabelled.npy", np.random.default_rng(0).integers(0, 255, (30, 8, 8), np.uint8))
     code, out, err = infomax("evaluate", "cluster", "a", "--data", "unlabelled.npy")
     assert code == 0
-    assert "clusters: 30 unlabelled images of unlabelled.npy; scores in %" in out
+    assert "clusters: 30 unlabelled images of unlabelled.npy\n" in out
+    assert re.search(r"^ +silhouette \(-1 to 1\)\n-+\ntrained encoder +-?0\.\d{3}$", out, re.M)
     assert "4 clusters of trained encoder, the largest first" in out
+    assert re.search(r"^cluster: the images nearest to its centre +images +distance\n-+\n1: ", out, re.M)
     assert "an .npy file holds images alone" in err
     assert "listed in a/results.clusters.csv" in err
     lines = (trained / "a" / "results.clusters.csv").read_text().splitlines()
@@ -90,7 +92,7 @@ def test_cluster_of_images_without_labels_prints_and_keeps_lists(infomax, traine
     assert "clusters: 1797 unlabelled images of digits" in out
     code, _, err = infomax("evaluate", "cluster", "a", "--data", "unlabelled.npy", "--clusters", "31")
     assert (code, "--clusters must be at most the number of images, 30, but is 31" in err) == (2, True)
-    assert "cluster-lists, unlabelled.npy" in infomax("report", "a")[1]
+    assert "cluster-lists, unlabelled.npy: ours\n" in infomax("report", "a")[1]
 
 
 def test_a_run_on_images_without_labels_ends_with_the_words_that_list_its_clusters(infomax, trained):

@@ -69,8 +69,10 @@ def clusters(options: ClustersOptions) -> None:
 
     groups, silhouette = clusters(table, k=options.k, seed=options.seed)
     if options.k is None:
-        note(f"{len(groups)} clusters, the root of half the number of images (--k says otherwise)")
+        note(f"{len(groups)} clusters, the root of half the number of images (-k N gives another number)")
     _show_listing(options, list_clusters(groups, silhouette), images)
+    if options.out is None:
+        note("--out FILE.html shows the images of each cluster, --out FILE.jsonl names them")
 
 
 def _open_table(options: FeatureFileOptions, *, wants_sizes: bool = False) -> "tuple[FeatureTable, ShownImages | None]":

@@ -223,8 +223,8 @@ def describe_large_group(group: DuplicateGroup, number: int, count: int) -> str:
     least = min(member.cosine for member in group.others)
     return (
         f"group {number} holds {size:,} of {count:,} images, with cosines to the kept one down to {least:.3f}. Chains "
-        "join images that are not alike themselves, and a weak encoder takes different images for alike. Before anything "
-        "is deleted, raise --above or use a better encoder, and look at the images."
+        "join images that are not alike themselves, and a weak encoder takes different images for alike. Before "
+        "anything is deleted, raise --above or use a better encoder, and look at the images."
     )
 
 

@@ -20,7 +20,7 @@ class EmbedOptions(DataOptions, ComputeOptions):
     """Computes the features of all images and writes them to a file, with the images' names and labels."""
 
     encoder: Annotated[str, Shown(metavar="ENCODER", positional=True)]
-    """A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of a ResNet."""
+    """A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of others."""
     data: Annotated[str | None, Shown(metavar="DIR|FILE|NAME", default="what the run was trained on")] = None
     """Images to compute the features of, with labels or without: a folder of images or one image; an .npz or .npy of
     arrays; a .txt or .csv of paths; a data set's name, as cifar10; or hf:NAME."""

@@ -32,10 +32,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class Score:
-    """A frozen dataclass that marks a field as a score: a share from 0 to 1, or an interval of shares."""
+    """A frozen dataclass that marks a field as a score: a share from 0 to 1, an interval of shares, or a number."""
 
     label: str
     """Name of the column, as ``top-1``."""
+    scale: str = ""
+    """The least and the greatest value of a number that is no share, as ``-1 to 1``; empty for shares."""
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class ClusterListsRow(ResultRow):
     """Clusters that have an image."""
     seed: int
     """Seed of k-means."""
-    silhouette: Annotated[float, Score("silhouette")]
+    silhouette: Annotated[float, Score("silhouette", scale="-1 to 1")]
     """From -1 to 1: how much nearer an image is to those of its cluster than to those of the next one."""
     lists: Annotated[tuple[tuple[str, ...], ...] | None, Outcome()] = field(default=None, compare=False, repr=False)
     """Names of each cluster's images, the nearest to its centre first; the largest cluster first."""
@@ -92,7 +92,7 @@ class ClusterListsRow(ResultRow):
         return {name: value for name, value in super().to_json().items() if name not in ("lists", "distances")}
 
     def write_beside(self, results: Path) -> Path | None:
-        """Writes the lists as a table of file, cluster and distance, and returns the table's path.
+        """Writes the lists as a table of file, cluster from 1, and distance, and returns the table's path.
 
         Args:
             results: The file of results; that of the lists has its name, with ``.clusters.csv`` at the end.
@@ -105,7 +105,7 @@ class ClusterListsRow(ResultRow):
         text = StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(["file", "cluster", "distance"])
-        for cluster, (names, distances) in enumerate(zip(self.lists, self.distances, strict=True)):
+        for cluster, (names, distances) in enumerate(zip(self.lists, self.distances, strict=True), start=1):
             rows = zip(names, distances, strict=True)
             writer.writerows([name, cluster, f"{distance:.6g}"] for name, distance in rows)
         table = results.with_suffix(".clusters.csv")

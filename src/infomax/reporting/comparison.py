@@ -15,7 +15,7 @@ from infomax.papers import published
 from infomax.papers.published import Column, Conditions
 from infomax.recipes.conditions import condition_of, method_of, recipe_conditions, settings_of_paper
 from infomax.reporting.departures import departures
-from infomax.reporting.results import BASELINES, rows_table
+from infomax.reporting.results import BASELINES, has_shares, rows_table
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
 from infomax.runtime.near_names import missing_path
@@ -273,9 +273,11 @@ def _our_tables(results: Sequence[Result]) -> list[Table]:
         groups.setdefault((result.row.protocol, result.row.data, result.row.subset), []).append(result)
     tables = []
     for (protocol, data, subset), group in groups.items():
-        title = f"{protocol}, {data}{f', {subset} of the labels' if subset else ''}: ours, in %"
+        rows = [result.row for result in group]
+        unit = ", in %" if has_shares(rows) else ""
+        title = f"{protocol}, {data}{f', {subset} of the labels' if subset else ''}: ours{unit}"
         names = [_name_with_seed(result, group) for result in group]
-        tables.append(rows_table([result.row for result in group], names, hidden={"data"}, title=title))
+        tables.append(rows_table(rows, names, hidden={"data"}, title=title))
     return tables
 
 

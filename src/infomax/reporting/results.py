@@ -37,7 +37,8 @@ def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str
         head += "".join(f", those of {file}" for file in limits)
     notes = [line for line in [describe_lack_of_gain(rows)] if line is not None]
     names = [row.representation for row in rows]
-    return rows_table(rows, names, hidden=shared, title=f"{head}; scores in %", notes=notes)
+    head += "; scores in %" if has_shares(rows) else ""
+    return rows_table(rows, names, hidden=shared, title=head, notes=notes)
 
 
 def describe_lack_of_gain(rows: Sequence[ResultRow]) -> str | None:
@@ -78,11 +79,12 @@ def lists_table(row: ResultRow) -> Table | None:
         return None
     lines = [
         [f"{number}: {', '.join(map(_end_of, names[:NEAREST]))}", str(len(names)), f"{fmean(distances):.2f}"]
-        for number, (names, distances) in enumerate(zip(row.lists, row.distances, strict=True))
+        for number, (names, distances) in enumerate(zip(row.lists, row.distances, strict=True), start=1)
     ]
     title = f"{len(lines)} clusters of {row.representation}, the largest first"
     smaller = len(lines) - SHOWN_CLUSTERS
     notes = [f"and {smaller} smaller ones"] if smaller > 0 else []
+    notes.append("distance: the mean one of its images to its centre, of features at unit length")
     columns = ["cluster: the images nearest to its centre", "images", "distance"]
     return make_table(columns, lines[:SHOWN_CLUSTERS], title=title, notes=notes)
 
@@ -90,6 +92,11 @@ def lists_table(row: ResultRow) -> Table | None:
 def _end_of(name: str) -> str:
     """Returns a name, or its end if it is long."""
     return name if len(name) <= SHOWN_NAME else f"...{name[3 - SHOWN_NAME :]}"
+
+
+def has_shares(rows: Sequence[ResultRow]) -> bool:
+    """Returns whether a table of these rows has scores that are shares, which it shows in %."""
+    return any(isinstance(x.mark, Score) and not x.mark.scale and _has(rows, x) for x in _marked(rows, Score))
 
 
 def shared_conditions(rows: Sequence[ResultRow]) -> set[str]:
@@ -116,7 +123,7 @@ def rows_table(
         [
             name,
             *(_condition_cell(getattr(row, field.name, None)) for field in conditions),
-            *(_score_cell(getattr(row, field.name, None)) for field in scores),
+            *(_score_cell(getattr(row, field.name, None), field) for field in scores),
         ]
         for name, row in zip(names, rows, strict=True)
     ]
@@ -145,16 +152,19 @@ def _has(rows: Sequence[ResultRow], field: RowField) -> bool:
 
 def _label(field: RowField) -> str:
     assert isinstance(field.mark, Condition | Score)
-    return field.mark.label
+    scale = field.mark.scale if isinstance(field.mark, Score) else ""
+    return f"{field.mark.label} ({scale})" if scale else field.mark.label
 
 
 def _condition_cell(value: Any) -> Cell:
     return EMPTY if value is None else Cell(str(value))
 
 
-def _score_cell(value: float | tuple[float, float] | None) -> Cell:
+def _score_cell(value: float | tuple[float, float] | None, field: RowField) -> Cell:
     if value is None:
         return EMPTY
+    if isinstance(field.mark, Score) and field.mark.scale and isinstance(value, float):
+        return Cell(f"{value:.3f}", value)
     if isinstance(value, tuple):
         low, high = value
         return Cell(f"{100 * low:.1f} to {100 * high:.1f}")

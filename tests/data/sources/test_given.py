@@ -162,7 +162,10 @@ def test_an_image_without_a_suffix_is_one_by_its_first_bytes(photos):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([], "data: is empty; want paths of image files, PIL images, or an array"),
+        (
+            [],
+            "data: is empty, as the list of files that match a pattern is if none does; want paths of",
+        ),
         (["photos/cat/0.png", "photos/no.png", "no.png"], "data: no such file: photos/no.png, no.png$"),
         (["photos/cat/0.png", "photos"], "data: photos is a folder, and others are files; want either"),
         (["photos/cat/0.png", "notes.md"], "data: notes.md is no image that can be read, as .jpg, .png and .tif are"),

@@ -59,7 +59,7 @@ def open_given(data: Any, targets: Any = None, *, in_order: bool = False) -> Sou
 def _open_each(items: list[Any], targets: Any, in_order: bool) -> Source:
     """Opens paths or PIL images, all of one kind; the arguments are those of :func:`open_given`."""
     if not items:
-        raise ValueError(f"is empty; want {WANTED}")
+        raise ValueError(f"is empty, as the list of files that match a pattern is if none does; want {WANTED}")
     kind = str | PathLike if isinstance(items[0], str | PathLike) else Image.Image
     for number, item in enumerate(items):
         if not isinstance(item, kind):

@@ -56,7 +56,7 @@ def run(
     from infomax.evaluation.prototypes import prototype_row
     from infomax.evaluation.representations import evaluate_representations
 
-    reason = "--no-labels" if options.no_labels else why_not_labelled(source)
+    reason = "--no-labels is given" if options.no_labels else why_not_labelled(source)
     if reason:
         yield _lists(encoder, source, options, evaluation, reason)
         return
@@ -99,7 +99,7 @@ def _lists(
     if clusters > len(names):
         raise ValueError(f"--clusters must be at most the number of images, {len(names)}, but is {clusters}")
     if rank() == 0:
-        default = ", the root of half the number of images (--clusters says otherwise)"
+        default = ", the root of half the number of images (--clusters N gives another number)"
         chosen = f"{clusters} clusters{default if options.clusters is None else ''}"
         note(f"{source.name}: {chosen}; they are listed, not compared with classes: {reason}")
     start = time.perf_counter()
