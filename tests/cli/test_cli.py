@@ -16,6 +16,7 @@ from infomax.runs.run_folder import Run
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import option_fields
 from infomax.runtime.resumable_loop import ResumableLoop
+from infomax.training import loop
 
 ANY = "timm:resnet18"
 DIGITS = ("pretrain", "--data", "digits")
@@ -262,7 +263,7 @@ def test_ctrl_c_before_there_is_a_run_folder_promises_none(infomax, tmp_path, mo
 
 
 def test_ctrl_c_before_a_run_is_replaced_does_not_advise_to_resume_the_old_one(infomax, tmp_path, monkeypatch):
-    assert infomax(*DIGITS, "--out", str(tmp_path / "run"))[0] == 0
+    assert infomax(*DIGITS, "--out", str(tmp_path / "run"), "--epochs", "1", "--image-size", "8")[0] == 0
     config = (tmp_path / "run" / "config.json").read_bytes()
 
     def interrupted(*_):
@@ -272,6 +273,25 @@ def test_ctrl_c_before_a_run_is_replaced_does_not_advise_to_resume_the_old_one(i
     code, _, err = infomax(*DIGITS, "--out", str(tmp_path / "run"), "--overwrite")
     assert (code, (tmp_path / "run" / "config.json").read_bytes()) == (130, config)
     assert err.endswith("infomax: interrupted; nothing was trained yet, and the same command begins again\n")
+
+
+def test_ctrl_c_before_the_first_step_counts_at_once_and_resume_begins(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    load_kernels, prepared = loop.load_kernels, []
+
+    def interrupted(*args, **options):
+        signal.raise_signal(signal.SIGINT)
+        prepared.append(load_kernels(*args, **options))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "load_kernels", interrupted)
+        code, _, err = infomax(*DIGITS, "--out", "a run", "--epochs", "1", "--image-size", "8")
+    assert (code, prepared) == (130, [])
+    begins = "infomax pretrain --out 'a run' --resume begins"
+    assert err.splitlines()[-1] == f"infomax: interrupted; nothing was trained yet, and {begins}"
+    code, _, err = infomax("pretrain", "--out", "a run", "--resume")
+    assert code == 0, err
+    assert Run(Path("a run")).finished
 
 
 def test_a_folder_of_runs_is_told_from_a_run(infomax, tmp_path, monkeypatch):
@@ -303,8 +323,9 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert err.strip().splitlines()[-1].endswith("infomax pretrain --out run --resume goes on")
-    assert re.search(r"stopped at step \d+ of \d+; --resume goes on from there", err)
+    goes_on = "infomax pretrain --out run --resume goes on from there"
+    assert re.fullmatch(rf"infomax: interrupted at step \d+ of \d+; {goes_on}", err.strip().splitlines()[-1])
+    assert err.count("goes on") == 1
     assert "Traceback" not in err
 
 
@@ -362,13 +383,13 @@ def test_a_demo_that_is_interrupted_says_how_to_go_on(infomax, tmp_path, monkeyp
     interrupt_after(monkeypatch, 2)
     code, _, err = infomax("demo", "--out", "d")
     assert code == 130
-    assert err.splitlines()[-1] == "infomax: interrupted; infomax demo --out d goes on"
+    assert err.splitlines()[-1] == "infomax: interrupted at step 2 of 880; infomax demo --out d goes on from there"
     assert "--resume" not in err
     interrupt_after(monkeypatch, 3)
     code, _, err = infomax("demo", "--out", "d")
     assert "infomax: the demo in d goes on; methods that are done are not trained again" in err
     assert "going on from step 2 of" in err
-    assert err.splitlines()[-1] == "infomax: interrupted; infomax demo --out d goes on"
+    assert err.splitlines()[-1] == "infomax: interrupted at step 3 of 880; infomax demo --out d goes on from there"
     assert choose_folder(Path("d")) == Path("d")
     with FolderLock(Path("d")):
         assert choose_folder(Path("d")) == Path("d-2")

@@ -18,9 +18,15 @@ from infomax.runtime.text import note
 VALUES = ["loss 3.21", "812 images/s", "k-NN 83.1%", "linear 84.0%", "3% waiting", "entropy 4.321"]
 
 
+@pytest.fixture(autouse=True)
+def time_left_at_once(monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_TIME_LEFT", 0.0)
+
+
 def bar_with_values(task="runs", **options):
     bar = ProgressBar(task, 400, done=100, unit="steps", shows_rate=False, **options)
-    bar.update(80)
+    for _ in range(progress.UPDATES_BEFORE_TIME_LEFT + 3):
+        bar.update(10)
     bar.show_values(VALUES)
     return bar
 
@@ -50,6 +56,25 @@ def test_values_are_left_out_from_the_last_one_on(capsys):
     assert "|" in bar.terminal_line(79)
 
 
+def test_the_time_left_waits_for_some_steps_and_leaves_out_the_first(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BEFORE_TIME_LEFT", 5.0)
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+
+    def lines(seconds, *, done=0):
+        now[0] = 100.0
+        bar = ProgressBar("runs", 1000, done=done, unit="steps", shows_rate=False)
+        for step, duration in enumerate([30.0, *[seconds] * 9], start=1):
+            now[0] += duration
+            bar.update()
+            yield step, bar.plain_line().partition(" steps")[2]
+
+    assert [step for step, line in lines(0.5) if "left" in line] == []
+    assert [step for step, line in lines(1.0) if "left" in line] == [6, 7, 8, 9, 10]
+    assert [step for step, line in lines(10.0) if "left" in line] == [6, 7, 8, 9, 10]
+    assert dict(lines(1.0, done=890))[10] == ", 1.7 min left"
+
+
 def test_a_file_gets_plain_lines(capsys, monkeypatch):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     with bar_with_values(position=lambda n: f"epoch {n // 100} of 4, step {n} of 400") as bar:
@@ -59,8 +84,8 @@ def test_a_file_gets_plain_lines(capsys, monkeypatch):
     assert not {"\r", "\u2588", "|", "\x1b"} & {*err}
     lines = err.splitlines()
     values = ", ".join(VALUES)
-    assert lines[0].startswith("epoch 1 of 4, step 180 of 400, ")
-    assert lines[1] == f"epoch 3 of 4, step 300 of 400, {values}, 1 s left"
+    assert lines[0] == "epoch 1 of 4, step 110 of 400"
+    assert lines[-2] == f"epoch 3 of 4, step 300 of 400, {values}, 1 s left"
     assert re.fullmatch(f"epoch 4 of 4, step 400 of 400, {values}, took [0-9.]+ ms", lines[-1])
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from infomax.runtime.collectives import rank
+from infomax.runtime.doors import command_door
 from infomax.runtime.progress import ProgressBar
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.signals import Interruption
@@ -45,6 +46,14 @@ def test_a_signal_stops_after_the_step_that_it_came_in(capsys, number, end):
     assert getattr(ended.value, "code", 0) == 0
     assert capsys.readouterr().err == f"infomax: x: stopped at step 5 of 9; {HINT}\n"
     assert signal.getsignal(number) is handler
+
+
+@pytest.mark.parametrize(("name", "of_name"), [("", ""), ("x", " of x")])
+def test_ctrl_c_in_a_command_is_one_line_which_the_command_prints(capsys, name, of_name):
+    with command_door(), pytest.raises(KeyboardInterrupt) as ended:
+        run_loop(9, terminate_after=5, number=signal.SIGINT, name=name, resume_hint=HINT)
+    assert str(ended.value) == f" at step 5 of 9{of_name}; {HINT}"
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_is_said_of_a_state_that_is_not_kept(capsys):

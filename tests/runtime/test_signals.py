@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from infomax.runtime.signals import repeat_lost_interrupts
+from infomax.runtime.signals import Interruption, repeat_lost_interrupts
 
 
 def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch, capsys):
@@ -25,6 +25,18 @@ def test_an_interrupt_that_python_ignores_is_raised_again(monkeypatch, capsys):
     with pytest.raises(KeyboardInterrupt):
         drop_and_wait()
     assert capsys.readouterr().err == ""
+
+
+def test_ctrl_c_counts_at_once_while_there_is_nothing_to_save_but_sigterm_is_noted():
+    with Interruption(at_once=True) as interruption:
+        signal.raise_signal(signal.SIGTERM)
+        assert interruption.signal == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with Interruption(at_once=True) as interruption:
+        interruption.at_once = False
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.signal == signal.SIGINT
 
 
 def test_other_errors_that_python_ignores_are_printed(monkeypatch, capsys):

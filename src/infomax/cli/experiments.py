@@ -64,8 +64,8 @@ def demo(options: DemoOptions) -> None:
             if "run" in row:
                 accuracy = f"1-label k-NN accuracy {row['knn_1']:.1%}"
                 show(f"{row['name']}: {row['seconds']:.0f} s, {accuracy}, in {row['run']}")
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"; infomax demo --out {out} goes on") from None
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(str(interruption) or f"; infomax demo --out {out} goes on") from None
     show(f"\n{demo_table(rows).text()}")
 
 

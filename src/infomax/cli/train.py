@@ -1,5 +1,6 @@
 """Defines the commands that train, and those about a training: pretrain, plan, views, replay and options."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 from infomax.cli.command import Command
 from infomax.planning.options import PlanOptions
 from infomax.recipes.registry import parse_recipe_choice
+from infomax.runtime.doors import resumed_by
 from infomax.runtime.failures import MachineError
 from infomax.runtime.ranks import is_first_rank, rank_from_environment
 from infomax.runtime.stages import Stage, importing_torch
@@ -30,19 +32,25 @@ def pretrain(options: PretrainOptions) -> None:
     """Carries out ``infomax pretrain``."""
     from infomax.training.opening import open_images
 
-    config = options.out / "config.json"
+    config, command = options.out / "config.json", f"infomax pretrain --out {shlex.quote(str(options.out))} --resume"
     before = _change_of(config)
     alone = rank_from_environment() is None  # of several ranks, all learn of a mistake together, and then the images
     opened = open_images(options) if alone else None
     with importing_torch():
+        from infomax.runtime.checkpoints import list_checkpoints
         from infomax.training.pretrain import run_pretraining
     try:
-        run = run_pretraining(options, opened)
-    except KeyboardInterrupt:
+        with resumed_by(command):
+            run = run_pretraining(options, opened)
+    except KeyboardInterrupt as interruption:
+        if str(interruption):  # the loop says at which step, and how to go on
+            raise
         is_as_before = _change_of(config) == before and not options.resume  # no run, or one that was to be replaced
         if is_as_before or not config.is_file():
             raise KeyboardInterrupt("; nothing was trained yet, and the same command begins again") from None
-        raise KeyboardInterrupt(f"; infomax pretrain --out {options.out} --resume goes on") from None
+        if list_checkpoints(options.out / "checkpoints"):
+            raise KeyboardInterrupt(f"; {command} goes on") from None
+        raise KeyboardInterrupt(f"; nothing was trained yet, and {command} begins") from None
     if is_first_rank():
         if run.collapsed:
             show(f"{run.path} is done, but its encoder has collapsed: all images have the same representation")

@@ -26,6 +26,10 @@ COLUMNS = 80
 BAR_COLUMNS = 10
 RATE_SECONDS = 15.0
 """Seconds back to which the number of units a second is measured."""
+UPDATES_BEFORE_TIME_LEFT = 5
+"""Number of updates after the first one from which on the time that is left is shown."""
+SECONDS_BEFORE_TIME_LEFT = 5.0
+"""Seconds after the first update from which on the time that is left is shown."""
 BEFORE_TIME_LEFT = 3
 """Number of values that are more important than the time that is left."""
 
@@ -62,10 +66,11 @@ class ProgressBar:
     ):
         self.task, self.total, self.n, self.unit = escape(task), total, done, unit
         self._shows_rate, self._position = shows_rate, position
-        self._first = done
         self._values: tuple[str, ...] = ()
         self._began = self._printed_at = time.perf_counter()
         self._recent = deque([(self._began, done)])
+        self._first_update: tuple[float, int] | None = None
+        self._updates = 0
         self._quiet = quiet or done >= total
         self._prints_lines, self._printed_n = False, done
         self._terminal: Any = None
@@ -85,6 +90,7 @@ class ProgressBar:
         if self._quiet:
             return
         now = time.perf_counter()
+        self._first_update, self._updates = self._first_update or (now, self.n), self._updates + 1
         self._recent.append((now, self.n))
         while len(self._recent) > 2 and self._recent[1][0] < now - RATE_SECONDS:
             self._recent.popleft()
@@ -151,13 +157,19 @@ class ProgressBar:
         return (last - first) / (now - before) if now > before else 0.0
 
     def _time_left(self) -> str:
-        """Returns words for the time that is left, by the mean speed so far; for the whole time if all is done."""
-        seconds = time.perf_counter() - self._began
+        """Returns words for the time that is left, by the mean speed so far; for the whole time if all is done.
+
+        The first update, within which kernels are loaded and workers started, is left out of the speed.
+        """
+        now = time.perf_counter()
         if self.n >= self.total:
-            return f"took {duration(seconds)}"
-        if self.n == self._first:
+            return f"took {duration(now - self._began)}"
+        if self._first_update is None or self._updates <= UPDATES_BEFORE_TIME_LEFT:
             return ""
-        left = max(1.0, seconds / (self.n - self._first) * (self.total - self.n))
+        began, first = self._first_update
+        if now - began < SECONDS_BEFORE_TIME_LEFT or self.n == first:
+            return ""
+        left = max(1.0, (now - began) / (self.n - first) * (self.total - self.n))
         return f"{duration(left, rough=left < SECONDS_BETWEEN_LINES)} left"
 
     def _print_line(self, now: float) -> None:

@@ -1,5 +1,6 @@
 """A loop of steps that a signal may stop and a later process may resume; it saves its state from time to time."""
 
+import signal
 import time
 from collections.abc import Callable
 from math import inf
@@ -8,6 +9,7 @@ from typing import Self
 import torch
 
 from infomax.runtime.collectives import all_ranks_max, rank
+from infomax.runtime.doors import is_command
 from infomax.runtime.progress import ProgressBar
 from infomax.runtime.signals import Interruption
 from infomax.runtime.text import note
@@ -17,8 +19,9 @@ class ResumableLoop:
     """A context manager around a loop of steps that can be stopped and resumed.
 
     The loop calls :meth:`step_done` after each step. If Ctrl-C, SIGTERM or SLURM's warning has come, the state is
-    saved, a line says how to resume, and the process ends as the signal asks. On several ranks all stop after the same
-    step. Otherwise the state is saved if the last time is long enough ago, but not after the last step. ::
+    saved, a line says how to resume, and the process ends as the signal asks. After Ctrl-C in a command, this line is
+    the message of the exception, which the command prints. On several ranks all stop after the same step. Otherwise the
+    state is saved if the last time is long enough ago, but not after the last step. ::
 
         with ResumableLoop(steps=100, done=done, save=save, device=device, save_every=60) as loop:
             for batch in batches:
@@ -84,16 +87,16 @@ class ResumableLoop:
         """Counts a step, and stops or saves if it is time to.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C.
+            KeyboardInterrupt: after Ctrl-C; in a command its message goes on from the word "interrupted".
             SystemExit: with code 0, after SIGTERM or SLURM's warning.
         """
         self.done += 1
         if self._bar is not None:
             self._bar.update()
-        if signal := all_ranks_max(self._interruption.signal, self.device):  # a signal may have come to one rank alone
+        if number := all_ranks_max(self._interruption.signal, self.device):  # a signal may have come to one rank alone
             self._save()
-            self._say_how_to_resume()
-            self._interruption.end(signal)
+            self._say_how_to_resume(number)
+            self._interruption.end(number)
         seconds = time.perf_counter() - self._saved_at
         if self.done < self.steps and seconds > max(self._save_every, self._save_seconds / self._save_share):
             start = time.perf_counter()
@@ -101,10 +104,15 @@ class ResumableLoop:
             self._saved_at = time.perf_counter()
             self._save_seconds = self._saved_at - start
 
-    def _say_how_to_resume(self) -> None:
-        if self._resume_hint is not None and rank() == 0:
-            name = f"{self._name}: " if self._name else ""
-            self._say(f"{name}stopped at step {self.done} of {self.steps}; {self._resume_hint}")
+    def _say_how_to_resume(self, number: int) -> None:
+        if self._resume_hint is None or rank() > 0:
+            return
+        position = f"at step {self.done} of {self.steps}"
+        if number == signal.SIGINT and is_command():
+            of_name = f" of {self._name}" if self._name else ""
+            raise KeyboardInterrupt(f" {position}{of_name}; {self._resume_hint}")
+        name = f"{self._name}: " if self._name else ""
+        self._say(f"{name}stopped {position}; {self._resume_hint}")
 
     @staticmethod
     def _print(line: str) -> None:

@@ -66,12 +66,16 @@ class Interruption:
     Ctrl-C raises ``KeyboardInterrupt`` at once. Other signals are ignored after the first one, because the same signal
     may come twice: to the process itself and from its parent.
 
+    Args:
+        at_once: Whether the first Ctrl-C raises ``KeyboardInterrupt`` too, for work of which nothing need be saved.
+
     Attributes:
         signal: Number of the first signal that came; 0 if none came yet.
+        at_once: As the argument; set it to False when there is something to save.
     """
 
-    def __init__(self) -> None:
-        self.signal = 0
+    def __init__(self, *, at_once: bool = False) -> None:
+        self.signal, self.at_once = 0, at_once
         self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -89,7 +93,7 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == self.signal == signal.SIGINT:
+        if number == signal.SIGINT and (self.at_once or self.signal == signal.SIGINT):
             raise KeyboardInterrupt
         self.signal = self.signal or number
 

@@ -84,7 +84,8 @@ def train(
         callers_random_state,
         quiet_compiler_warnings(launch.compile),
         deterministic_mode(launch.deterministic),
-        Interruption() as interruption,
+        # Until the first step there is nothing to save, and preparing can take long. Several ranks must end together.
+        Interruption(at_once=world_size() == 1) as interruption,
     ):
         source = source or _open_run_data(run, device)
         TrainingLoop(run, launch, device, source, on_step).run_to_end(interruption)
@@ -230,6 +231,7 @@ class TrainingLoop:
                     task = "first step, which is compiled" if self.launch.compile else "first step"
                     until_first_step.enter_context(Stage(task, at_once=True))
                 for microbatches in self.batches(prefetcher):
+                    interruption.at_once = False
                     self.train_or_skip(microbatches, prefetcher)
                     until_first_step.close()
                     loop.step_done()
