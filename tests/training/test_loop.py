@@ -148,10 +148,8 @@ def test_sigterm_saves_and_exits_with_0(tmp_path):
     process.terminate()
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
-    assert re.search(
-        rf"stopped at step {last(tmp_path / 'run')['step']} of \d+; infomax pretrain --out run --resume goes on from there",
-        err,
-    )
+    step = last(tmp_path / "run")["step"]
+    assert re.search(rf"stopped at step {step} of \d+; infomax pretrain --out run --resume goes on from there", err)
     assert "Traceback" not in err
 
 
