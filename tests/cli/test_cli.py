@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -425,3 +427,13 @@ def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch)
         cli.main()
     after = "report,embed,search,duplicates,clusters,classify,export,replay,options"
     assert f"{{demo,pretrain,recipes,sweep,plan,views,evaluate,{after}}}" in capsys.readouterr().out
+
+
+@pytest.mark.process
+def test_help_that_nobody_reads_to_its_end_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "infomax", "pretrain", "--help"]
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -79,7 +79,11 @@ def main() -> None:
             sys.argv[1:] = words  # what is kept of the command has the options of the file, which may change
     except ValueError as error:
         _fail(str(error), code=2)
-    parsed = parse_words(words)
+    try:
+        parsed = parse_words(words)
+    except BrokenPipeError:
+        _stop_printing()
+        return
     with command_door(), stages_shown(is_first_rank() and not getattr(parsed, "quiet", False)):
         _carry_out(parsed)
 
@@ -118,12 +122,17 @@ def _carry_out(parsed: Any) -> None:
         _run(parsed)
     except ValueError as error:
         _fail(str(error), code=2)
-    except BrokenPipeError:  # the reader has seen enough, as head has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _stop_printing()
     except (FloatingPointError, OSError, MachineError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt as interruption:
         _fail(f"interrupted{interruption}", code=130)
+
+
+def _stop_printing() -> None:
+    """Lets what is still printed vanish: the reader has seen enough, as head has."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(parsed: Any) -> None:
