@@ -253,6 +253,12 @@ def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypat
     assert "images/4.png cannot be read as an image" in last
 
 
+def test_epochs_that_follow_from_the_number_of_images_are_printed_so(infomax):
+    assert re.search(r"^  epochs +600,000/n, of n images$", infomax("recipes", "mira/small")[1], re.MULTILINE)
+    assert re.search(r"^  epochs +9   ", infomax("recipes", "mira/small", "--set", "epochs=9")[1], re.MULTILINE)
+    assert re.search(r"^  epochs +[0-9]+$", infomax("recipes", "mira/cifar10")[1], re.MULTILINE)
+
+
 def test_ctrl_c_before_there_is_a_run_folder_promises_none(infomax, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt

@@ -1,5 +1,7 @@
 """The line on images that are trained at far fewer pixels than they have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from infomax.data.sources.location import open_source
 from infomax.planning.options import PlanOptions
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
+from infomax.training import image_size
 from infomax.training.image_size import describe_larger_sizes, estimate_seconds, larger_sizes, typical_side
 from infomax.training.prepare import choose_recipe
 
@@ -49,7 +52,12 @@ def test_the_line_names_the_option_and_what_it_costs():
         "images of about 128 pixels are trained at 32 (about 2 min here), at which small details are lost; "
         "--image-size 64 takes about 4 times as long (8 min), --image-size 128 16 times (33 min)"
     )
-    assert "here" not in describe_larger_sizes(recipe, 128)
+    line = describe_larger_sizes(recipe, 128)
+    assert line == (
+        "images of about 128 pixels are trained at 32, at which small details are lost; --image-size 64 takes about "
+        "4 times as long as at 32, --image-size 128 16 times; infomax plan says how long that is"
+    )
+    assert describe_larger_sizes(recipe, 128, unknown="").endswith("--image-size 128 16 times")
     assert describe_larger_sizes(recipe, 32) is None
     assert describe_larger_sizes(customise(recipe, image_size=64), 100) is None
 
@@ -82,7 +90,15 @@ def test_the_time_of_a_run_grows_with_it_and_changes_no_random_numbers():
     short, long = (estimate_seconds(customise(get_recipe("carl", "small"), epochs=n), 600) for n in (1, 1000))
     assert 0 < 20 * short < long
     assert torch.equal(state, torch.random.get_rng_state())
-    assert estimate_seconds(get_recipe("mira", "cifar10"), 600) is None
+
+
+def test_other_networks_are_timed_too_unless_they_are_large(monkeypatch):
+    recipe = customise(get_recipe("carl", "small"), backbone="resnet18", image_size=16, epochs=1)
+    assert estimate_seconds(recipe, 600) > 0
+    assert estimate_seconds(replace(recipe, precision="64"), 600) is None
+    monkeypatch.setattr(image_size, "MOST_TIMED_PARAMETERS", 11_000_000)
+    assert estimate_seconds(recipe, 600) is None
+    assert estimate_seconds(customise(recipe, backbone="small"), 600) > 0
 
 
 @pytest.fixture

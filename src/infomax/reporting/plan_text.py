@@ -48,7 +48,7 @@ def _larger_sizes(planned: Plan, side: int) -> str | None:
     """Returns a line on images that have far more pixels than their views; None if there is nothing to say."""
     machine = planned.this_machine
     seconds = machine.seconds[0] if machine is not None and machine.seconds is not None else None
-    return describe_larger_sizes(planned.recipe, side, seconds=seconds)
+    return describe_larger_sizes(planned.recipe, side, seconds=seconds, unknown="")
 
 
 def misfit_text(planned: Plan) -> str:

@@ -75,9 +75,13 @@ def _recipe_row(experiment: Experiment, gpu: str) -> list[str]:
     if main is not None:
         source = f"{main.table.paper} {main.table.number}"
         score = format_published(main.value, main.deviation) + ("?" if main.row.uncertain else "")
-    epochs = str(recipe.epochs) if experiment.images_seen is None else f"{experiment.images_seen:,}/n"
-    size = [recipe.encoder.backbone, epochs, str(recipe.batch_size)]
+    size = [recipe.encoder.backbone, _images_over_n(experiment) or str(recipe.epochs), str(recipe.batch_size)]
     return [experiment.name, experiment.data or "any", *size, cost, time, score, source]
+
+
+def _images_over_n(experiment: Experiment) -> str:
+    """Returns the epochs of a recipe that sees a number of images, whatever their number is; empty for others."""
+    return "" if experiment.images_seen is None else f"{experiment.images_seen:,}/n"
 
 
 def describe_recipe(experiment: Experiment, overrides: Sequence[str]) -> str:
@@ -128,7 +132,11 @@ def _settings_lines(experiment: Experiment, overrides: Sequence[str]) -> list[st
     settings = flat_settings(customise(experiment.recipe(), overrides=overrides))
     width = max(map(len, settings))
     lines = []
+    epochs_are_chosen = any(override.partition("=")[0].strip() == "epochs" for override in overrides)
     for key, value in settings.items():
+        if key == "epochs" and not epochs_are_chosen and (epochs := _images_over_n(experiment)):
+            lines.append(f"  {key.ljust(width)}  {epochs}, of n images")
+            continue
         change = "" if before[key] == value else f"   (changed from {_format_value(before[key])})"
         lines.append(f"  {key.ljust(width)}  {_format_value(value)}{change}")
     return lines

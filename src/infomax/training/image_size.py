@@ -10,13 +10,15 @@ import torch
 
 from infomax.data.images import ArrayImages, Images, first_readable
 from infomax.methods.base import Views
-from infomax.recipes.building import build_method
+from infomax.recipes.building import build_method, build_without_memory
 from infomax.recipes.schema import Recipe
 from infomax.runtime.durations import duration
 
 SAMPLE = 5  # images whose sizes are looked at
 LARGEST_USUAL = 224  # pixels; photographs are rarely trained at more, and nothing is said of those that are at less
 FEWER = 2  # times fewer pixels along a side are far fewer
+MOST_TIMED_PARAMETERS = 60_000_000  # of a ResNet-101 with its heads; larger networks would take long to try
+PLAN_KNOWS = "infomax plan says how long that is"
 TIMED_PIXELS = 32 * 32**2  # of the views of one kind that are timed: 32 images at 32 pixels
 
 
@@ -58,13 +60,16 @@ def larger_sizes(size: int, side: int) -> tuple[int, ...]:
     return tuple(larger for larger in (FEWER * size, FEWER**2 * size) if larger <= useful)
 
 
-def describe_larger_sizes(recipe: Recipe, side: int, *, seconds: float | None = None) -> str | None:
+def describe_larger_sizes(
+    recipe: Recipe, side: int, *, seconds: float | None = None, unknown: str = PLAN_KNOWS
+) -> str | None:
     """Returns a line on images that have far more pixels than their views: the option that changes it, and its cost.
 
     Args:
         recipe: The recipe with all changes.
         side: Shorter side of a typical image, in pixels.
         seconds: Time of the run on this machine; None if it is not known.
+        unknown: Words at the end of the line if it is not known.
 
     Returns:
         The line; None if there is nothing to say.
@@ -73,8 +78,12 @@ def describe_larger_sizes(recipe: Recipe, side: int, *, seconds: float | None = 
     costs = [_cost(larger, (larger / size) ** 2, seconds) for larger in larger_sizes(size, side)]
     if not costs:
         return None
-    now = "" if seconds is None else f" (about {_rough(seconds)} here)"
-    return f"images of about {side} pixels are trained at {size}{now}, at which small details are lost; {_join(costs)}"
+    line = f"images of about {side} pixels are trained at {size}"
+    if seconds is not None:
+        return f"{line} (about {_rough(seconds)} here), at which small details are lost; {_join(costs)}"
+    first, *others = costs
+    compared = _join([f"{first} as at {size}", *others])
+    return f"{line}, at which small details are lost; {compared}" + (f"; {unknown}" if unknown else "")
 
 
 def describe_smaller_size(recipe: Recipe, seconds: float) -> str:
@@ -109,21 +118,26 @@ def _join(costs: Sequence[str]) -> str:
     return ", ".join([first, *(cost.replace(" takes about", "").replace(" as long", "") for cost in others)])
 
 
+def _is_quickly_tried(recipe: Recipe) -> bool:
+    parameters = build_without_memory(recipe).parameters()
+    return sum(parameter.numel() for parameter in parameters) <= MOST_TIMED_PARAMETERS
+
+
 def estimate_seconds(recipe: Recipe, images: int) -> float | None:
     """Returns about how long a run takes on this CPU, by one forward and backward pass of few images, in seconds.
 
-    It takes a fraction of a second, or some seconds for a network with initial weights. Making views, reading files and
-    the loss are not in it.
+    It takes a fraction of a second for the small encoder, and up to some seconds for others. Making views, reading files
+    and the loss are not in it.
 
     Args:
         recipe: The recipe with all changes.
         images: Number of images in the data set.
 
     Returns:
-        The time; None for a network that would take longer than that to try.
+        The time; None for a network that would take longer than that to try, and at another precision than 32.
     """
     adapts = recipe.encoder.init is not None
-    if (recipe.encoder.backbone != "small" and not adapts) or recipe.precision != "32":
+    if recipe.precision != "32" or not (adapts or _is_quickly_tried(recipe)):
         return None
     crops = (*recipe.views.global_crops, *recipe.views.local_crops)
     count = 2 if adapts else min(32, max(4, TIMED_PIXELS // crops[0].size ** 2))
