@@ -126,8 +126,8 @@ def _is_quickly_tried(recipe: Recipe) -> bool:
 def estimate_seconds(recipe: Recipe, images: int) -> float | None:
     """Returns about how long a run takes on this CPU, by one forward and backward pass of few images, in seconds.
 
-    It takes a fraction of a second for the small encoder, and up to some seconds for others. Making views, reading files
-    and the loss are not in it.
+    It takes a fraction of a second for the small encoder, and up to some seconds for others. Making views, reading
+    files and the loss are not in it.
 
     Args:
         recipe: The recipe with all changes.
