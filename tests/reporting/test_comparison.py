@@ -287,7 +287,7 @@ def test_evaluations_with_several_seeds_stand_by_their_mean_and_deviation(folder
     assert cells["Linear Top-1"] == "72.0 ± 2.16"
     assert cells["Linear Top-5"] == "90.0 ± 0.00"
     assert "mean of 4 seeds of the evaluation" in words
-    ours = report(run.path, table="mira-10").results[0].text()
+    ours = report(run.path).results[0].text()
     assert all(f"{run.path.name}, seed {seed} " in ours for seed in range(4))
 
 
@@ -308,8 +308,27 @@ def test_runs_in_folders_of_the_same_name_have_lines_of_their_own(tmp_path):
     shown = report(*places, places[0], table="mira-2")
     lines = [(line[0].text.split(",")[0], line[1].text) for line in shown.published[0].rows[-3:]]
     assert lines == [("ours: a/out", "51.0"), ("ours: b/out", "52.0"), ("ours: other", "53.0")]
-    assert len(shown.results[0].rows) == 3
-    assert [line.partition(":")[0] for line in shown.origins] == ["a/out", "b/out", "other"]
+    whole = report(*places, places[0])
+    assert len(whole.results[0].rows) == 3
+    assert [line.partition(":")[0] for line in whole.origins] == ["a/out", "b/out", "other"]
+
+
+def test_a_table_alone_says_why_a_run_has_no_line(folders):
+    run = make_run(folders(), registry.get_recipe("carl", "cifar10"), data="cifar10")
+    run = make_run(folders(), customise(run.recipe, epochs=50), data="cifar10")
+    keep(run, LinearRow, data="cifar10", probe="carl", top1=0.5, top5=0.6)
+    keep(run, KnnRow, data="photos", k=20, temperature=0.07, top1=0.5, top5=0.6)
+    name = run.path.name
+    for table, reason in (
+        ("mira-2", "its results are knn of photos and linear of cifar10; the columns are linear of imagenet"),
+        ("carl-1", "the column CIFAR-10 50 is of a run of 200 epochs; it has a run of 50 epochs"),
+    ):
+        shown = report(run.path, table=table)
+        assert (shown.results, shown.origins) == ((), ())
+        assert str(shown).startswith(f"{published.table(table).paper}, ")
+        assert f"no line of {name}: {reason}" in shown.published[0].notes, shown.published[0].notes
+    assert "no line of" not in str(report(run.path))
+    assert "leave-one-out" not in str(report(run.path))
 
 
 def test_an_average_is_that_of_the_means_over_seeds(folders):

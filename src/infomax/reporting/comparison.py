@@ -86,9 +86,9 @@ class Report:
     """
 
     results: tuple[Table, ...]
-    """Our results, one table for each protocol and data set."""
+    """Our results, one table for each protocol and data set; none if one published table is shown alone."""
     origins: tuple[str, ...]
-    """For each run the recipe that its encoder was trained by."""
+    """For each run the recipe that its encoder was trained by; none if one published table is shown alone."""
     published: tuple[Table, ...]
     """Tables of the papers, with a line for each encoder of ours."""
 
@@ -138,10 +138,12 @@ def report(*results: str | PathLike[str], table: str | None = None) -> Report:
     if not read:
         raise ValueError(_no_results(places[0]))
     beside = [
-        _published_table(paper, read)
+        _published_table(paper, read, with_reasons=table is not None)
         for paper in tables
         if table or any(result.fits(paper, column) for result in read for column in paper.columns)
     ]
+    if table is not None:
+        return Report((), (), tuple(beside))
     origins = dict.fromkeys(_origin(result) for result in read if result.row.recipe)
     return Report(tuple(_our_tables(read)), tuple(origins), tuple(beside))
 
@@ -288,8 +290,14 @@ def _name_with_seed(result: Result, group: Sequence[Result]) -> str:
     return result.name if seed is None or len(seeds) == 1 else f"{result.name}, seed {seed}"
 
 
-def _published_table(paper: published.Table, results: Sequence[Result]) -> Table:
-    """Returns a published table, and a line for each encoder with a result that it has a column for."""
+def _published_table(paper: published.Table, results: Sequence[Result], *, with_reasons: bool) -> Table:
+    """Returns a published table, and a line for each encoder with a result that it has a column for.
+
+    Args:
+        paper: The published table.
+        results: All results.
+        with_reasons: Whether notes say why an encoder has no line.
+    """
     lines: list[list[Cell | str]] = []
     notes = []
     for row in paper.rows:
@@ -302,10 +310,50 @@ def _published_table(paper: published.Table, results: Sequence[Result]) -> Table
         cells = [Cell(format_published(value, deviation), value) for value, deviation in numbers]
         lines.append([", ".join([row.method, *conditions]) + mark, *cells])
     for name in dict.fromkeys(result.name for result in results if result.name not in BASELINES):
-        if line := _our_line(paper, name, [result for result in reversed(results) if result.name == name]):
+        results_of_encoder = [result for result in reversed(results) if result.name == name]
+        if line := _our_line(paper, name, results_of_encoder):
             lines.append(line)
+        elif with_reasons:
+            notes.append(f"no line of {name}: {_why_no_line(paper, results_of_encoder)}")
     title = f"{paper.paper}, {paper.number}: {paper.title}\n{paper.setting}"
     return make_table(["", *(column.name for column in paper.columns)], lines, title=title, notes=notes)
+
+
+def _why_no_line(paper: published.Table, results: Sequence[Result]) -> str:
+    """Returns words for why an encoder has no line in a published table.
+
+    Args:
+        paper: The published table.
+        results: The encoder's results, none of which fits a column.
+    """
+    pairs = [(result, column) for result in results for column in paper.columns if result.row.fits(column)]
+    if not pairs:
+        ours = _measured({(result.row.protocol, result.row.data): None for result in results})
+        columns = [column for column in paper.columns if column.data != "average"]
+        return f"its results are {ours}; the columns are {_measured({(x.protocol, x.data): None for x in columns})}"
+    if all(result.training is not None and result.training.extended for result, _ in pairs):
+        return "the run went on after its end, as no paper's did"
+
+    def differing(pair: tuple[Result, Column]) -> dict[str, Any]:
+        wanted = telling_conditions(paper, pair[1])
+        return {key: value for key, value in wanted.items() if not _equal(pair[0].conditions.get(key), value)}
+
+    nearest = min(pairs, key=lambda pair: len(differing(pair)))
+    key, value = next(iter(differing(nearest).items()))
+    known = nearest[0].conditions.get(key)
+    ours = "nothing is known of that" if known is None else f"it has {format_condition(key, known)}"
+    return f"the column {nearest[1].name} is of {format_condition(key, value)}; {ours}"
+
+
+def _measured(evaluations: Iterable[tuple[str, str]]) -> str:
+    """Returns words for evaluations, as ``linear of cifar10, imagenet``; of many data sets the first three."""
+    by_protocol: dict[str, list[str]] = {}
+    for protocol, data in evaluations:
+        by_protocol.setdefault(protocol, []).append(data)
+    return " and ".join(
+        f"{protocol} of {', '.join(data[:3])}{', ...' if len(data) > 3 else ''}"
+        for protocol, data in by_protocol.items()
+    )
 
 
 def _our_line(paper: published.Table, name: str, results: list[Result]) -> list[Cell | str]:
@@ -404,6 +452,8 @@ def format_condition(name: str, value: Any) -> str:
     """
     if name == "data":
         return f"trained on {value}"
+    if name == "schedule_epochs":
+        return f"a run of {value} epochs"
     words = name.replace("multi_crop", "multi-crop").replace("_", " ")
     if isinstance(value, bool):
         return words if value else f"no {words}"

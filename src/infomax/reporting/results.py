@@ -117,7 +117,7 @@ def rows_table(
         title: Lines above the table.
         notes: Lines below it.
     """
-    conditions = [field for field in _marked(rows, Condition) if field.name not in hidden and _has(rows, field)]
+    conditions = [field for field in _marked(rows, Condition) if field.name not in hidden and _holds(rows, field)]
     scores = [field for field in _marked(rows, Score) if _has(rows, field)]
     lines = [
         [
@@ -148,6 +148,11 @@ def _marked(rows: Sequence[ResultRow], mark: type[Condition] | type[Score]) -> l
 
 def _has(rows: Sequence[ResultRow], field: RowField) -> bool:
     return any(getattr(row, field.name, None) is not None for row in rows)
+
+
+def _holds(rows: Sequence[ResultRow], field: RowField) -> bool:
+    """Returns whether a condition holds in a row: a column of nothing but ``False`` says nothing."""
+    return any(getattr(row, field.name, None) not in (None, False) for row in rows)
 
 
 def _label(field: RowField) -> str:
