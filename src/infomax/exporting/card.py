@@ -69,8 +69,7 @@ def card_text(content: CardContent) -> str:
 
 def _classifier_card(content: CardContent, classifier: ClassifierDescription) -> str:
     """Returns the card of a classifier."""
-    head = ["---", f"license: {'mit' if classifier.encoder.licence.startswith('MIT') else 'other'}"]
-    head += ["pipeline_tag: image-classification"]
+    head = ["---", "pipeline_tag: image-classification"]
     head += [f"library_name: {library}"] if (library := HUB_LIBRARIES.get(content.kind.name)) else []
     shown = content.code.with_image("logits").rstrip()
     sections = [
@@ -129,11 +128,10 @@ def _classifier_scores(classifier: ClassifierDescription) -> str:
 
 def _head(content: CardContent) -> str:
     """Returns the lines in YAML."""
-    is_ours = content.run is not None and initial_weights(content.run) is None
     tags = ["infomax", "self-supervised-learning", "image-feature-extraction"]
     tags += [content.run.recipe.method.name] if content.run is not None else []
     library = HUB_LIBRARIES.get(content.kind.name)
-    lines = ["---", f"license: {'mit' if is_ours else 'other'}", "pipeline_tag: image-feature-extraction"]
+    lines = ["---", "pipeline_tag: image-feature-extraction"]  # the licence is for the user to add
     lines += [f"library_name: {library}"] if library else []
     return "\n".join([*lines, "tags:", *(f"- {tag}" for tag in tags), "---"])
 

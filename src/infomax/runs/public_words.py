@@ -41,7 +41,7 @@ def initial_weights(run: Run) -> str | None:
 
 
 def licence_words(run: Run | None, encoder_name: str) -> str:
-    """Returns words for the licence of the weights."""
+    """Returns words for the licence of the weights; of those that a run trained from random ones, none is claimed."""
     if run is None:
         return f"The licence of {escape(without_folders(encoder_name))}, whose weights these are, applies."
     if (name := initial_weights(run)) is not None:
@@ -50,6 +50,6 @@ def licence_words(run: Run | None, encoder_name: str) -> str:
             "to it."
         )
     return (
-        "MIT, as all weights that are trained with infomax from random ones. Whoever holds rights in the images may "
-        "have set conditions of their own."
+        "Not stated here: whoever trained these weights decides on it. infomax sets no condition on them; whoever holds "
+        "rights in the images may have set some."
     )
