@@ -156,6 +156,26 @@ def test_mistakes_in_python_are_in_the_words_of_python(tmp_path, monkeypatch, ca
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: infomax.pretrain(epoch=2), "infomax.pretrain has no argument epoch=; did you mean epochs=?"),
+        (lambda: infomax.pretrain(set=["a=1"]), "infomax.pretrain has no argument set=; did you mean overrides=?"),
+        (
+            lambda: infomax.pretrain(weight_decay=1),
+            "has no argument weight_decay=; did you mean overrides=['optimizer.weight_decay=X']?",
+        ),
+        (lambda: infomax.embed("a", dat="digits"), "infomax.embed has no argument dat=; did you mean data=?"),
+        (lambda: infomax.load(qqq=1), "infomax.load has no argument qqq=; its arguments are folder"),
+        (lambda: infomax.load(), "infomax.load: missing a required argument: 'folder'"),
+    ],
+)
+def test_unknown_arguments_in_python_name_the_one_that_is_near(call, message):
+    with pytest.raises(TypeError) as raised:
+        call()
+    assert message in str(raised.value)
+
+
 def test_public_functions_keep_their_names_and_can_be_pickled():
     for name in ("pretrain", "plan", "views", "sweep", "evaluate", "embed", "export", "load", "report"):
         function = getattr(infomax, name)

@@ -249,7 +249,7 @@ def test_the_number_of_clusters_without_labels_has_a_default_that_is_said(folder
 def test_images_with_labels_are_listed_if_that_is_asked_for(folder, photos, capsys):
     (row,) = evaluate("cluster", folder, data="photos", no_labels=True, clusters=2, workers=0)
     assert sum(map(len, row.lists)) == row.test_images == 12
-    assert "2 clusters; they are listed, not compared with classes: --no-labels is given" in capsys.readouterr().err
+    assert "2 clusters; they are listed, not compared with classes: no labels are wanted" in capsys.readouterr().err
     (row,) = evaluate("cluster", folder, data=photos, no_labels=True, clusters=2, workers=0)
     assert sorted(name for names in row.lists for name in names) == photos
     (row,) = evaluate("cluster", folder, data=[Image.open(path) for path in photos], clusters=2)

@@ -413,6 +413,6 @@ def test_an_evaluation_says_and_keeps_where_its_test_images_come_from(infomax, t
     code, _, err = infomax("evaluate", "knn", "a", "--data", "held.npz")
     assert code == 2
     assert (
-        "held.npz has no labels to evaluate by: the data has one class only, 0; infomax evaluate cluster needs none"
-        in err.strip().splitlines()[-1]
+        "held.npz has no labels to evaluate by: the data has one class only, 0; --data names images with labels, as a "
+        "folder with a sub-folder for each class; infomax evaluate cluster needs none" in err.strip().splitlines()[-1]
     )

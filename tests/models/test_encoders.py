@@ -118,6 +118,15 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 def test_a_folder_without_an_encoder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="not a run folder with an encoder"):
         load_encoder(tmp_path)
+    for folder, reason in (
+        (tmp_path, "it has no encoder.json"),
+        (tmp_path / "none", "no such folder or file"),
+        ("timm:resnet51", "infomax.models.pretrained.open_encoder opens checkpoint files and timm:"),
+    ):
+        with pytest.raises(ValueError, match=f"^{folder} is not a run folder with an encoder: {reason}"):
+            load_encoder(folder)
+    with pytest.raises(ValueError, match="want the path of a run folder, not a value of type int"):
+        load_encoder(3)
     (tmp_path / "encoder.json").write_text(json.dumps({"encoder": {"backbone": "small"}}))
     with pytest.raises(ValueError, match=r"encoder.json: encoder.stem is missing"):
         load_encoder(tmp_path)

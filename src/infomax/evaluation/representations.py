@@ -184,7 +184,8 @@ def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages
     splits = labelled_splits(source)
     if splits is None:
         reason = why_not_labelled(source)
-        hint = "" if isinstance(source.train, Stream) else "; infomax evaluate cluster needs none"
+        hint = "; --data names images with labels, as a folder with a sub-folder for each class"
+        hint += "" if isinstance(source.train, Stream) else "; infomax evaluate cluster needs none"
         raise ValueError(f"--data {source.name} has no labels to evaluate by: {reason}{hint}")
     return source, *splits
 

@@ -355,9 +355,14 @@ def read_description(folder: str | PathLike[str]) -> EncoderDescription:
     Raises:
         ValueError: naming the file and the key, if it is missing or not what :func:`save_encoder` writes.
     """
+    if not isinstance(folder, str | PathLike):
+        raise ValueError(f"want the path of a run folder, not a value of type {type(folder).__name__}")
     file = Path(folder) / "encoder.json"
-    if not Path(folder).exists():
-        raise ValueError(f"{folder} is not a run folder with an encoder: {missing_path(folder)}")
+    if not file.exists():
+        reason = f"it has no {file.name}" if Path(folder).is_dir() else missing_path(folder)
+        if Path(folder).is_file() or re.match("(timm|torchvision|hf):.", str(folder)):
+            reason = "infomax.models.pretrained.open_encoder opens checkpoint files and timm:, torchvision: or hf:NAME"
+        raise ValueError(f"{folder} is not a run folder with an encoder: {reason}")
     try:
         values = read_json(file)
     except (OSError, ValueError) as error:

@@ -50,6 +50,6 @@ def licence_words(run: Run | None, encoder_name: str) -> str:
             "to it."
         )
     return (
-        "Not stated here: whoever trained these weights decides on it. infomax sets no condition on them; whoever holds "
-        "rights in the images may have set some."
+        "Not stated here: whoever trained these weights decides on it. infomax sets no condition on them; whoever "
+        "holds rights in the images may have set some."
     )

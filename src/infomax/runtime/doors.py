@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
@@ -48,10 +48,12 @@ def python_door(function: Callable[Parameters, Returned], name: str) -> Callable
         function: The function.
         name: Its name in the package ``infomax``.
     """
-    _flags.update(p.name for p in inspect.signature(function).parameters.values() if isinstance(p.default, bool))
+    signature = inspect.signature(function)
+    _flags.update(p.name for p in signature.parameters.values() if isinstance(p.default, bool))
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
+        _check_arguments(signature, name, args, kwargs)
         token = _door.set(_door.get() or "python")
         try:
             return function(*args, **kwargs)
@@ -65,6 +67,29 @@ def python_door(function: Callable[Parameters, Returned], name: str) -> Callable
 
     call.__module__, call.__qualname__ = "infomax", name  # by which it is pickled
     return call
+
+
+def _check_arguments(signature: inspect.Signature, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Checks that a public function takes these arguments.
+
+    Raises:
+        TypeError: naming the function, and for an unknown argument the one that is near.
+    """
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        from infomax.runtime.near_names import nearest_option
+
+        parameters = signature.parameters
+        unknown = [word for word in kwargs if word not in parameters]
+        if not unknown:
+            raise TypeError(f"infomax.{name}: {error}") from None
+        option_names = {option: python for option, python in PYTHON_NAMES.items() if python in parameters}
+        option_names |= {key.replace("_", "-"): key for key in parameters if key not in PYTHON_NAMES.values()}
+        option, _, value = (nearest_option(unknown[0], option_names) or "").partition(" ")
+        near = f"{option_names[option]}={[value] if value else ''}" if option else ""
+        hint = f"; did you mean {near}?" if near else f"; its arguments are {', '.join(parameters)}"
+        raise TypeError(f"infomax.{name} has no argument {unknown[0]}={hint}") from None
 
 
 def in_callers_words(message: str) -> str:

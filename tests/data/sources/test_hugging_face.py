@@ -156,7 +156,7 @@ def test_splits_are_known_in_any_case_and_others_are_named(tmp_path):
         tmp_path, extra=labelled([0], CATS, count=1), Training=labelled(TWO, CATS), Testing=labelled(TWO, CATS)
     )
     assert (source.train_split, source.test_split) == ("Training", "Testing")
-    assert source.notes == ("left out: extra (1 image); Training is trained on",)
+    assert source.notes == ("left out: extra (1 image); Training is used to train",)
     with pytest.raises(ValueError, match="has 'train' and 'Training', which both name a train split"):
         opened(tmp_path, train=labelled(TWO, CATS), Training=labelled(TWO, CATS))
 

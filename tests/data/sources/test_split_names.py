@@ -118,7 +118,7 @@ def test_lines_say_what_is_trained_on_and_tested_on():
     assert describe_splits(source, to_train=True) == [
         "x: trains on Training: 10 images in 2 classes: cat, dog",
         "x: tests on Testing: 1 image",
-        "x: left out: extra (0 images); Training is trained on",
+        "x: left out: extra (0 images); Training is used to train",
     ]
     source = assemble_source("x", {"": TRAIN})
     assert describe_splits(source, to_train=False) == [

@@ -162,8 +162,8 @@ def _notes_on_choice(choice: SplitChoice, splits: Mapping[str, FoundSplit]) -> l
     """Returns a line for each decision on splits that a user may not expect."""
     notes = []
     if choice.train and role_of(choice.train) not in ("train", None):
-        notes.append(f"there is no split called train: {listed([choice.train])} is trained on")
+        notes.append(f"there is no split called train: {listed([choice.train])} takes its place")
     if choice.left_out:
         counts = listed([f"{name} ({counted(len(splits[name].images))})" for name in choice.left_out])
-        notes.append(f"left out: {counts}; {choice.train or 'the data'} is trained on")
+        notes.append(f"left out: {counts}; {choice.train or 'the data'} is used to train")
     return notes

@@ -56,7 +56,7 @@ def run(
     from infomax.evaluation.prototypes import prototype_row
     from infomax.evaluation.representations import evaluate_representations
 
-    reason = "--no-labels is given" if options.no_labels else why_not_labelled(source)
+    reason = "no labels are wanted" if options.no_labels else why_not_labelled(source)
     if reason:
         yield _lists(encoder, source, options, evaluation, reason)
         return
