@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from infomax.classifying.calibration import calibrated, calibration_error, fit_temperature, smoothed_loss
+from infomax.classifying.fit import describe_temperature, score_held_out
 from infomax.classifying.known_features import ClassShapes, KnownFeatures, shrunk_covariance
-from infomax.classifying.solve import assign_folds, fit_planes, held_out_folds, solve
+from infomax.classifying.solve import HeldOut, assign_folds, fit_planes, held_out_folds, solve
 from infomax.evaluation.linear import PENALTIES, RADIUS
 
 
@@ -31,6 +32,26 @@ def test_the_temperature_has_the_least_loss_of_scikit_learn():
     losses = {t: log_loss(labels, (z.double() / t).softmax(1).numpy()) for t in np.linspace(2, 4.5, 101)}
     assert temperature == pytest.approx(min(losses, key=losses.get), rel=0.02)
     assert temperature == pytest.approx(3.0, rel=0.1)
+
+
+def test_a_temperature_that_makes_the_calibration_error_larger_is_explained():
+    """Of 30 images whose logits need no temperature, some draws get one that makes the error larger."""
+    worse = set()
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        logits = 2 * torch.randn(30, 3, generator=generator)
+        labels = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0]
+        temperature = fit_temperature(logits, labels)
+        scores = score_held_out(HeldOut(np.arange(30), logits, labels), temperature)
+        is_worse = scores.calibration_error > scores.uncalibrated_error
+        line = describe_temperature(temperature, scores)
+        assert line.startswith(f"temperature {temperature:.3g}, fitted on the held-out images: calibration error ")
+        assert (
+            "%. The error grows, because the temperature is the one with the least cross-entropy" in line
+        ) == is_worse
+        assert ("15 bins, and chance moves it if they have few of the 30 images" in line) == is_worse
+        worse.add(is_worse)
+    assert worse == {True, False}
 
 
 def test_the_temperature_is_where_the_smoothed_loss_is_least():

@@ -162,6 +162,11 @@ def test_search_for_the_images_of_a_folder_and_of_another_file(infomax, place, f
     assert "of-b.npz has features of " in err
 
 
+def test_a_page_of_a_search_reads_the_query_with_one_line(infomax, place, features):
+    code, _, err = infomax("search", "f.parquet", "--query", "images/cat/3.png", "--out", "cat.html")
+    assert (code, err.count("reading images/cat/3.png: 1 image")) == (0, 1), err
+
+
 def test_faiss_finds_the_same_images(infomax, place, features, monkeypatch):
     for engine in ("exact", "faiss"):
         words = ("--query", "images/cat", "-k", "5", "--engine", engine, "--out", f"{engine}.jsonl")

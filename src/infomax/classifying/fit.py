@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.classifying.calibration import calibrated, calibration_error, fit_temperature
+from infomax.classifying.calibration import BINS, calibrated, calibration_error, fit_temperature
 from infomax.classifying.classifier import (
     NONE,
     ClassifierDescription,
@@ -210,7 +210,7 @@ def _fit_linear(folder: Path, job: FitJob, labelled: Labelled, features: Float[T
         once = "each image is held out once" if solution.folds > 1 else "a fifth of each class is held out"
         origin = "given by --penalty" if job.options.penalty is not None else f"the best of {len(PENALTIES)}"
         note(f"{once}, {scores.images:,} in all (--seed {job.options.seed}); penalty {solution.penalty:g}, {origin}")
-        _note_temperature(solution.temperature, scores)
+        note(describe_temperature(solution.temperature, scores))
     choices = (solution.weight, solution.bias, solution.penalty, solution.temperature, solution.folds)
     folds = held_out_folds(labelled.labels, job.options.seed)
     known = KnownFeatures.of(features, torch.from_numpy(labelled.labels), len(labelled.classes), folds)
@@ -237,7 +237,7 @@ def _fit_tuned(folder: Path, job: FitJob, labelled: Labelled, features: Float[Te
     held_out = HeldOut(to_hold, tuned[to_hold] @ weight.T + bias, labels)
     temperature = fit_temperature(held_out.logits, labels)
     scores = score_held_out(held_out, temperature)
-    _note_temperature(temperature, scores)
+    note(describe_temperature(temperature, scores))
     frozen = ((features[to_hold] @ start.weight.T + start.bias).argmax(1) == labels).double().mean()
     after, before = 100 * scores.accuracy, 100 * frozen
     note(f"accuracy on the held-out images {after:.1f} %, with the encoder as it was {before:.1f} %")
@@ -261,11 +261,18 @@ def score_held_out(held_out: HeldOut, temperature: float | None) -> HeldOutScore
     )
 
 
-def _note_temperature(temperature: float | None, scores: HeldOutScores) -> None:
-    """Prints a line on the calibration."""
-    note(
+def describe_temperature(temperature: float | None, scores: HeldOutScores) -> str:
+    """Returns a line on the calibration; if the temperature makes the calibration error larger, it says why."""
+    line = (
         f"temperature {temperature:.3g}, fitted on the held-out images: calibration error "
         f"{100 * scores.calibration_error:.1f} %, without it {100 * scores.uncalibrated_error:.1f} %"
+    )
+    if scores.calibration_error <= scores.uncalibrated_error:
+        return line
+    return (
+        f"{line}. The error grows, because the temperature is the one with the least cross-entropy, not the least "
+        f"calibration error; that comes from {BINS} bins, and chance moves it if they have few of the "
+        f"{counted(scores.images)}"
     )
 
 

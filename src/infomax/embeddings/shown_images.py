@@ -14,6 +14,7 @@ from infomax.data.sources.location import DataLocation
 from infomax.data.splits import all_images
 from infomax.embeddings.feature_file import FeatureTable, is_feature_file
 from infomax.reporting.page import SIDE, Thumbnail, make_thumbnail
+from infomax.runtime.stages import stages_shown
 
 MAX_QUERIES = 60
 """Queries of which a page shows a picture."""
@@ -117,7 +118,8 @@ def query_thumbnails(table: FeatureTable, query: str, images: ShownImages) -> di
         return {}
     if not Path(query).exists() and query in table.names:
         return {query: images.thumbnail(list(table.names).index(query), query, mark="query")}
-    splits, names = open_query_images(table, query)
+    with stages_shown(False):  # the search has read them before, with a line
+        splits, names = open_query_images(table, query)
     rows = _Rows(list(splits.values()))
     return {name: rows.thumbnail(row, name, mark="query") for row, name in enumerate(names[:MAX_QUERIES])}
 
