@@ -57,7 +57,7 @@ def infomax(monkeypatch, capsys):
         (("pretrain", "photos", "--out", "x"), "'photos' follows no option; did you mean --data photos?"),
         (("evaluate", "knn", "a", "--data", "1.jpg", "2.jpg", "3.jpg"), "--data takes one word, in which several files "
          "or folders have commas between: 1.jpg,2.jpg"),
-        (("pretrain", "--data", "x"), "--out DIR is missing: Run folder to make."),
+        (("pretrain", "--data", "x"), "--out DIR is missing: Run folder to make, as runs/a."),
         (("replay",), "FOLDER is missing: Folder that a run wrote when a step failed, as "
          "runs/a/nonfinite/step-00000123."),
         (("evaluate", "knn", "--k", "five"), "--k must be a whole number, but is 'five'"),

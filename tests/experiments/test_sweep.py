@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import infomax as library
-from command import PATIENCE, start_command, wait_for
+from command import PATIENCE, run_command, start_command, wait_for
 from data.layouts import LAYOUTS
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.probes import PROBES
@@ -132,7 +132,7 @@ def test_what_is_impossible_is_refused_before_anything_runs(tmp_path, what, chan
 
 
 @pytest.mark.process
-def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
+def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     done = infomax(*SHORT, *VALUES, "--out", str(out))
     assert done.returncode == 0, done.stderr
@@ -167,6 +167,15 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path):
     assert {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")} == before
     left = infomax(*SHORT, *VALUES, "--out", str(out), "--commands")
     assert left.stdout.strip() == ""
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("infomax.experiments.sweep_runner.run_sweep", interrupted)
+    late = run_command(monkeypatch, capsys, *SHORT, *VALUES, "--out", str(out))
+    shown = "the sweep was finished, and the same command shows its table again"
+    assert late[:2] == (130, done.stdout)
+    assert late[2].endswith(f"infomax: interrupted; {shown}\n")
 
     os.remove(out / runs[0] / "results.jsonl")  # judged again, not trained again
     left = infomax(*SHORT, *VALUES, "--out", str(out), "--commands")

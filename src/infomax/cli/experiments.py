@@ -39,6 +39,8 @@ def sweep(options: SweepOptions) -> None:
     try:
         failures = run_sweep(planned)
     except KeyboardInterrupt:
+        if not any(run.remaining for run in planned.runs):
+            raise KeyboardInterrupt("; the sweep was finished, and the same command shows its table again") from None
         raise KeyboardInterrupt("; the same command goes on") from None
     finally:
         result = collect_results(planned, failures)

@@ -161,4 +161,5 @@ def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) ->
         if new is not None and new != old:
             differences.append(f"{name}: {old} there, {new} asked for")
     if differences:
-        raise ValueError(f"--resume: {run.path} was started otherwise: {'; '.join(differences)}")
+        cure = "" if extends and not run.finished else "; leave that out to go on, or give --overwrite for --resume"
+        raise ValueError(f"--resume: {run.path} was started otherwise: {'; '.join(differences)}{cure}")

@@ -130,7 +130,7 @@ class PretrainOptions(ExecutionOptions, MachineOptions, RecipeOptions):
     """A frozen dataclass that holds all options of ``infomax pretrain`` and :func:`infomax.pretrain`."""
 
     out: Annotated[Path, Shown(metavar="DIR")]
-    """Run folder to make."""
+    """Run folder to make, as runs/a."""
     resume: bool = False
     """Continue the run in the folder out, from the step that it was saved at; other options must agree with it. More
     epochs extend a run that is finished. If data is given, the run is started if it is not there yet."""

@@ -119,7 +119,7 @@ def pretrain(
         log: Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes
             metrics.jsonl alone. A run that is resumed goes on in the tool too. Default: tensorboard; with resume, what
             it was.
-        out: Run folder to make.
+        out: Run folder to make, as runs/a.
         resume: Continue the run in the folder out, from the step that it was saved at; other options must agree with
             it. More epochs extend a run that is finished. If data is given, the run is started if it is not there yet.
         overwrite: Replace the run in the folder out.

@@ -115,6 +115,13 @@ def test_an_npy_stays_on_disk(tmp_path):
         open_source(str(tmp_path / "z.tar"))
 
 
+@pytest.mark.parametrize("name", ["photos.zip", "a.tar.gz", "B.TGZ"])
+def test_an_archive_must_be_unpacked(tmp_path, name):
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ValueError, match=rf"--data .*{name}: an archive must be unpacked first; then name its folder"):
+        open_source(str(tmp_path / name))
+
+
 def test_a_subset_is_taken_before_classes_are(tmp_path):
     """The numbers in a list of images are those of the whole array."""
     pixels = np.arange(6, dtype=np.uint8).repeat(8 * 8 * 3).reshape(6, 8, 8, 3)

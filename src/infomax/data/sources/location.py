@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
@@ -28,6 +29,7 @@ from infomax.runtime.stages import Stage
 
 PREFIXES = ("hf:", "hf-stream:", "wds:")
 OPENERS = {".npz": open_npz, ".npy": open_npy, ".txt": open_list, ".tsv": open_list, ".csv": open_list}
+ARCHIVE = re.compile(r"\.(zip|rar|7z|gz|tgz|bz2|xz|zst)$", re.IGNORECASE)
 # Operating-system errors that a wrong path or wrong permissions cause; any other is a failure of the machine.
 USER_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
 
@@ -188,6 +190,8 @@ def _open(data: str, data_dir: Path, download: bool, *, as_given: str) -> Source
             return OPENERS[path.suffix.lower()](data, path)
         if suffix_of(path.name) not in IMAGE_SUFFIXES and not is_image_file(path):
             hint = f"; for shards, say wds:{data}" if path.suffix == ".tar" else ""
+            if ARCHIVE.search(path.name) and not hint:
+                raise ValueError("an archive must be unpacked first; then name its folder")
             raise ValueError(f"a file must be an image, an .npz or .npy of arrays, or a .txt or .csv of paths{hint}")
         return open_files(data, [as_given])
     paths = [Path(name) for name in data.split(",")]
