@@ -65,6 +65,17 @@ def main() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     if (parent := os.environ.pop(PARENT_VARIABLE, "")).isdecimal():
         end_with_parent(int(parent))
+    try:
+        try:
+            _answer()
+        finally:
+            sys.stdout.flush()  # what was printed last, as help, may still be here
+    except BrokenPipeError:
+        _stop_printing()
+
+
+def _answer() -> None:
+    """Carries out what the words of the command line ask for; mistakes in them end the process."""
     if sys.argv[1:] in (["--version"], ["-V"]):
         show(f"infomax {version('infomax')}")
         return
@@ -79,11 +90,7 @@ def main() -> None:
             sys.argv[1:] = words  # what is kept of the command has the options of the file, which may change
     except ValueError as error:
         _fail(str(error), code=2)
-    try:
-        parsed = parse_words(words)
-    except BrokenPipeError:
-        _stop_printing()
-        return
+    parsed = parse_words(words)
     with command_door(), stages_shown(is_first_rank() and not getattr(parsed, "quiet", False)):
         _carry_out(parsed)
 
