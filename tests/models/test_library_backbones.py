@@ -104,8 +104,8 @@ def test_pooling_of_models_of_transformers(tmp_path):
     [
         ("convnext_tiny", {}, "timm:convnext_tiny and torchvision:convnext_tiny name models of those libraries"),
         ("resnet20", {}, "did you mean resnet18"),
-        ("timm:resnet5O", {}, "no timm model resnet5O; near are resnet50"),
-        ("torchvision:resnet81", {}, "no torchvision model resnet81; near are resnet18"),
+        ("timm:resnet5O", {}, "no timm model resnet5O; did you mean resnet50"),
+        ("torchvision:resnet81", {}, "no torchvision model resnet81; did you mean resnet18"),
         ("timm:resnet18@file.pth", {}, "--init timm:resnet18@file.pth takes weights too"),
         ("timm:test_resnet", {"stem": "cifar"}, "encoder.stem must be imagenet for timm:test_resnet"),
         ("timm:test_resnet", {"image_size": 32}, "encoder.image_size must be none for timm:test_resnet"),

@@ -235,10 +235,10 @@ def test_timms_own_weights(hub, tmp_path, monkeypatch):
 
 def test_timm_without_a_network_or_a_model(hub):
     not_fetched = message("timm:resnet18")
-    assert "could not be fetched" in not_fetched
-    assert "timm:resnet18@FILE takes them" in not_fetched
-    assert "no timm model resnet5O; near are resnet50" in message("timm:resnet5O")
-    assert "near are resnet18.a1_in1k" in message("timm:resnet18.a1_in1")
+    assert not_fetched.startswith("timm:resnet18: fetch it on a machine with a network, by python")
+    assert "and name timm:resnet18@weights.pth here: huggingface.co cannot be reached" in not_fetched
+    assert "no timm model resnet5O; did you mean resnet50" in message("timm:resnet5O")
+    assert "did you mean resnet18.a1_in1k" in message("timm:resnet18.a1_in1")
 
 
 # torchvision
@@ -290,8 +290,8 @@ def test_torchvision_without_a_network_or_a_model(tmp_path, monkeypatch):
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", absent)
-    assert "torchvision:resnet18@FILE takes them" in message("torchvision:resnet18")
-    assert "near are resnet18" in message("torchvision:resnet81")
+    assert message("torchvision:resnet18").endswith("resnet18@weights.pth here: download.pytorch.org cannot be reached")
+    assert "did you mean resnet18" in message("torchvision:resnet81")
     assert "no weights from a file" in message("torchvision:googlenet@file.pth")
 
 
@@ -397,7 +397,7 @@ def test_hugging_face_refusals(tmp_path, hub):
     del weights[gone]
     safetensors.torch.save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     assert "1 weights are missing" in message(name)
-    assert "could not be fetched" in message("hf:facebook/dinov2-small")
+    assert message("hf:facebook/dinov2-small").startswith("hf:facebook/dinov2-small: is the name right? Then fetch it")
 
 
 def test_hugging_face_never_runs_the_hubs_code(tmp_path):

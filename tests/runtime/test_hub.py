@@ -2,13 +2,24 @@
 
 import os
 import socket
+from email.message import Message
+from urllib.error import HTTPError, URLError
 
 import pytest
 
 from command import PATIENCE, start_command
 from infomax.runtime import hub
 from infomax.runtime.doors import command_door
-from infomax.runtime.hub import OFFLINE, hub_host, hub_or_cache, is_reachable, why_not_fetched
+from infomax.runtime.hub import (
+    OFFLINE,
+    hub_host,
+    hub_or_cache,
+    is_reachable,
+    is_unknown,
+    is_unreached,
+    was_reachable,
+    why_unreached,
+)
 
 CLOSED = "http://127.0.0.1:9"  # the port of discard, which nobody serves any more
 
@@ -28,7 +39,7 @@ def test_a_command_takes_the_cache_alone_while_it_imports(offline, capsys):
         assert os.environ[OFFLINE] == "1"
     assert OFFLINE not in os.environ
     assert capsys.readouterr().err == "infomax: 127.0.0.1 cannot be reached; the local cache is used alone\n"
-    assert why_not_fetched() == "127.0.0.1 cannot be reached, and the local cache does not have them"
+    assert why_unreached() == "127.0.0.1 cannot be reached, and the local cache does not have it"
 
 
 def test_a_program_asks_the_hub_no_more_within_the_block_alone(offline, monkeypatch, tmp_path, capsys):
@@ -53,11 +64,11 @@ def test_a_program_asks_the_hub_no_more_within_the_block_alone(offline, monkeypa
 def test_a_host_that_is_back_after_a_minute_is_asked_again(offline, monkeypatch, capsys):
     monkeypatch.setattr(hub, "VALID", 0.0)
     with hub_or_cache():
-        assert why_not_fetched()
+        assert not was_reachable()
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         with hub_or_cache():
-            assert not why_not_fetched()
+            assert was_reachable()
     assert capsys.readouterr().err.count("cannot be reached") == 1
 
 
@@ -71,7 +82,8 @@ def test_a_users_own_setting_is_not_changed(offline, monkeypatch, capsys):
     monkeypatch.setenv("https_proxy", "http://proxy:1")
     with command_door(), hub_or_cache():
         assert OFFLINE not in os.environ
-    assert capsys.readouterr().err == why_not_fetched() == ""
+    assert capsys.readouterr().err == ""
+    assert was_reachable()
 
 
 def test_a_host_that_answers_is_reachable(offline, monkeypatch):
@@ -86,6 +98,29 @@ def test_a_host_that_answers_is_reachable(offline, monkeypatch):
     assert hub_host() == ("huggingface.co", 443)
 
 
+def test_a_switch_of_the_user_is_named(offline, monkeypatch):
+    monkeypatch.setenv(OFFLINE, "1")
+    assert why_unreached() == "HF_HUB_OFFLINE is set, and the local cache does not have it"
+
+
+def test_errors_of_the_hub_are_told_apart_also_if_a_library_wraps_them():
+    import httpx
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+
+    response = httpx.Response(404, request=httpx.Request("GET", "http://hub/nothing/here"))
+
+    def kinds(error):
+        wrapped = OSError("nothing/here is not a local folder")
+        wrapped.__cause__ = error
+        return [(is_unreached(x), is_unknown(x)) for x in (error, wrapped)]
+
+    assert kinds(LocalEntryNotFoundError("An error happened while trying to locate the file")) == [(True, False)] * 2
+    assert kinds(URLError("Name or service not known")) == [(True, False)] * 2
+    assert kinds(RepositoryNotFoundError("404", response=response)) == [(False, True)] * 2
+    assert kinds(HTTPError("http://x", 404, "gone", Message(), None)) == [(False, False)] * 2
+    assert kinds(ValueError("the shapes differ")) == [(False, False)] * 2
+
+
 @pytest.mark.process
 def test_an_encoder_of_timm_without_a_network_is_one_clear_line(tmp_path):
     environment = {"HF_ENDPOINT": CLOSED, "HF_HOME": str(tmp_path / "hub"), "https_proxy": "", "http_proxy": ""}
@@ -93,10 +128,9 @@ def test_an_encoder_of_timm_without_a_network_is_one_clear_line(tmp_path):
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     assert err.splitlines()[-1] == (
-        "infomax: the weights could not be fetched (127.0.0.1 cannot be reached, and the local cache does not have "
-        "them); timm:test_resnet@FILE takes them from a file, which a machine with a network writes by python -c "
-        "\"import timm, torch; torch.save(timm.create_model('test_resnet', pretrained=True).state_dict(), "
-        "'weights.pth')\""
+        'infomax: timm:test_resnet: fetch it on a machine with a network, by python -c "import timm, torch; '
+        "torch.save(timm.create_model('test_resnet', pretrained=True).state_dict(), 'weights.pth')\", and name "
+        "timm:test_resnet@weights.pth here: 127.0.0.1 cannot be reached, and the local cache does not have it"
     )
     for word in ("Retry", "Traceback", "Warning", "HEAD"):
         assert word not in err

@@ -164,7 +164,7 @@ def test_a_recipe_names_size_and_pooling_of_a_transformer(toy, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"backbone": "timm:resnet5O"}, "no timm model resnet5O; near are resnet50"),
+        ({"backbone": "timm:resnet5O"}, "no timm model resnet5O; did you mean resnet50"),
         ({"backbone": "test_vit"}, "--backbone must be one of small, .*timm:test_vit"),
         ({"backbone": "timm:test_vit", "image_size": 24}, "timm:test_vit takes no image of 24 pixels"),
         ({"backbone": "timm:inception_v3"}, "inception_v3 takes no images of 32 pixels"),

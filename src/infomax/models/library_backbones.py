@@ -14,7 +14,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infomax.runtime.hub import hub_or_cache, why_not_fetched
+from infomax.runtime.hub import hub_or_cache, is_unreached, was_reachable, why_unreached
 
 USUAL_SIZE = 224  # pixels
 AUXILIARY = {"inception_v3": True, "googlenet": False}
@@ -29,7 +29,7 @@ def one_line(error: Exception) -> str:
 def unknown_model(problem: str, name: str, names: Iterable[str]) -> ValueError:
     """Makes the error for an unknown name, which lists the nearest of ``names``."""
     near = get_close_matches(name, names, n=3, cutoff=0.5)
-    return ValueError(f"there is {problem} {name}{'; near are ' * bool(near)}{', '.join(near)}")
+    return ValueError(f"there is {problem} {name}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
 
 
 TIMM_OPTIONS: dict[str, type | tuple[type, ...]] = {
@@ -244,10 +244,14 @@ def read_architecture_config(name: str) -> str:
         with hub_or_cache(needed=not Path(name).exists()):
             config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # of many kinds, and with many lines
-        reason = why_not_fetched() or f"{type(error).__name__}: {one_line(error)[:300]}"
+        reason = (
+            why_unreached()
+            if is_unreached(error) or not was_reachable()
+            else f"{type(error).__name__}: {one_line(error)[:300]}"
+        )
         raise ValueError(
-            f"hf:{name} is no local model, and its config.json could not be fetched ({reason}); hf:./folder takes it "
-            "from a folder"
+            f"hf:{name}: is the name right? Its config.json could not be fetched ({reason}); hf:./folder takes it from "
+            "a folder"
         ) from error
     return getattr(config, "vision_config", config).to_json_string()
 

@@ -26,7 +26,7 @@ from infomax.models.library_backbones import (
     unknown_model,
 )
 from infomax.models.state_dicts import find_weights, leave_out, load_all_weights, parse_location
-from infomax.runtime.hub import hub_or_cache, why_not_fetched
+from infomax.runtime.hub import hub_host, hub_or_cache, is_unknown, is_unreached, was_reachable, why_unreached
 from infomax.runtime.near_names import missing_path
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import note
@@ -107,11 +107,23 @@ FETCH = {
 
 def _not_fetched(library: str, name: str, error: Exception) -> ValueError:
     """Makes the error for weights that could not be fetched, which says how to fetch them on another machine."""
-    unreachable = why_not_fetched() if library == "timm" else ""
-    reason = unreachable or f"{type(error).__name__}: {one_line(error)[:300]}"
+    if library == "hf" and is_unknown(error):
+        return ValueError(f"hf:{name}: is the name right? {hub_host()[0]} has no such public model")
+    asks_the_hub = library != "torchvision" and not Path(name).exists()
+    if not is_unreached(error) and not (asks_the_hub and not was_reachable()):  # transformers may hide the cause
+        hint = f"{library}:{name}@FILE takes them from a file"
+        if library == "hf":
+            hint = "hf:./folder wants config.json, preprocessor_config.json and model.safetensors"
+        reason = f"{type(error).__name__}: {one_line(error)[:300]}"
+        return ValueError(f"{library}:{name}: cannot be opened: {reason}; {hint}")
+    program = FETCH[library].format(name=name)
+    reason = "download.pytorch.org cannot be reached" if library == "torchvision" else why_unreached()
+    advice, place = "fetch it", f"{library}:{name}@weights.pth"
+    if library == "hf":
+        advice, place = "is the name right? Then fetch it", "hf:./folder"
     return ValueError(
-        f"the weights could not be fetched ({reason}); {library}:{name}@FILE takes them from a file, which a machine "
-        f'with a network writes by python -c "{FETCH[library].format(name=name)}"'
+        f'{library}:{name}: {advice} on a machine with a network, by python -c "{program}", and name {place} here: '
+        f"{reason}"
     )
 
 
@@ -232,12 +244,7 @@ def _open_hugging_face(name: str) -> Encoder:
                 name, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
     except Exception as error:  # of many kinds, and with many lines
-        reason = why_not_fetched() or f"{type(error).__name__}: {one_line(error)[:300]}"
-        raise ValueError(
-            f"is no local model, and could not be fetched ({reason}); hf:./folder "
-            "takes config.json, preprocessor_config.json and model.safetensors from a folder, which a machine with a "
-            f'network writes by python -c "{FETCH["hf"].format(name=name)}"'
-        ) from error
+        raise _not_fetched("hf", name, error) from error
     pooled = pooled_hugging_face(model, None)
     # Nothing here uses the mask token.
     missing = [key for key in loading_info["missing_keys"] if not key.endswith("mask_token")]

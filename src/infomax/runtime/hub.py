@@ -27,6 +27,18 @@ PATIENCE = 4.0
 """Seconds until a host counts as out of reach."""
 VALID = 60.0
 """Seconds for which a host that was tried counts as it was then."""
+SWITCHED_ON = ("1", "ON", "YES", "TRUE")
+UNREACHED = {
+    "LocalEntryNotFoundError",
+    "OfflineModeIsEnabled",
+    "ConnectionError",
+    "ConnectError",
+    "TimeoutException",
+    "TimeoutError",
+    "Timeout",
+    "URLError",
+}
+"""Errors of libraries that say that a server was not reached."""
 SWITCHES = ("huggingface_hub.constants", "datasets.config")
 """Modules that hold what ``HF_HUB_OFFLINE`` was when they were imported, in an attribute of this name."""
 _seen: dict[str, tuple[bool, float]] = {}  # by host: whether it was reached, and when
@@ -87,11 +99,41 @@ def _is_reachable_now(host: str, port: int) -> bool:
     return reachable
 
 
-def why_not_fetched() -> str:
-    """Returns why nothing can be fetched from the hub; empty if it could be reached."""
-    host, _ = hub_host()
-    was_reachable, _ = _seen.get(host, (True, 0.0))
-    return "" if was_reachable else f"{host} cannot be reached, and the local cache does not have them"
+def was_reachable() -> bool:
+    """Returns whether the hub could be reached when it was last tried, and the user lets it be asked."""
+    return _switch_of_user() is None and _seen.get(hub_host()[0], (True, 0.0))[0]
+
+
+def _switch_of_user() -> str | None:
+    """Returns the variable by which the user lets the hub not be asked; None if there is none."""
+    return next((name for name in USERS_OWN if os.environ.get(name, "").upper() in SWITCHED_ON), None)
+
+
+def is_unknown(error: BaseException) -> bool:
+    """Returns whether an error says that the hub shows nothing of the name that was asked for."""
+    return "RepositoryNotFoundError" in _kinds(error)
+
+
+def is_unreached(error: BaseException) -> bool:
+    """Returns whether an error says that a server was not reached, or was not to be."""
+    kinds = _kinds(error)
+    return "LocalEntryNotFoundError" in kinds or ("HTTPError" not in kinds and bool(kinds & UNREACHED))
+
+
+def why_unreached() -> str:
+    """Returns in one sentence why the hub gave nothing, when it was not reached."""
+    switch = _switch_of_user()
+    reason = f"{hub_host()[0]} cannot be reached" if switch is None else f"{switch} is set"
+    return f"{reason}, and the local cache does not have it"
+
+
+def _kinds(error: BaseException | None) -> set[str]:
+    """Returns the names of the classes of an error and of those that it came of."""
+    kinds: set[str] = set()
+    while error is not None:
+        kinds |= {kind.__name__ for kind in type(error).__mro__}
+        error = error.__cause__ or error.__context__
+    return kinds
 
 
 def hub_host() -> tuple[str, int]:
