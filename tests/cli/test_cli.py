@@ -134,6 +134,7 @@ def test_help_explains_every_option(infomax):
         (("evaluate", "transfer", ANY, "--data-dir", "."), "none of the 11 data sets is there"),
         (("evaluate", "transfer", ANY, "--data", "dtd,cifar10", "--data-dir", "."), "found no dtd"),
         (("recipes", "mira/cifar1"), "did you mean cifar10"),
+        (("recipes", "mira"), "there is no recipe 'mira'; infomax recipes --paper mira lists them"),
         (("recipes", "--paper", "byol"), "--paper must be one of mira, corinfomax, carl, mveb"),
         (("recipes", "--data", "stl"), "did you mean stl10"),
         (("recipes", "--paper", "mira", "--data", "stl10"), "no recipe is all of that"),
@@ -227,7 +228,7 @@ def test_views_are_drawn_to_a_file(infomax, tmp_path, monkeypatch):
         "views", "--data", "digits", "--views", "dino:2+1", "--image-size", "16", "--out", "new/views.png"
     )
     assert code == 0
-    assert "new/views.png shows images of digits" in out
+    assert out.endswith("new/views.png shows images of digits and their views\n")
     assert (tmp_path / "new" / "views.png").read_bytes().startswith(b"\x89PNG")
     for out in (".", "new/views.png/x.png"):
         code, _, err = infomax("views", "--data", "digits", "--out", out)
@@ -310,6 +311,13 @@ def test_a_folder_of_runs_is_told_from_a_run(infomax, tmp_path, monkeypatch):
     code, _, err = infomax("report", "runs")
     held = "it holds runs/a, runs/b, runs/c, ..."
     assert (code, err) == (2, f"infomax: runs is not a run folder: it has no config.json; {held}\n")
+
+
+def test_views_says_that_it_replaces_a_picture(infomax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "views.png").write_bytes(b"mine")
+    code, out, _ = infomax("views", "--data", "digits", "--image-size", "8")
+    assert (code, out.count("(it has replaced the picture that was there)")) == (0, 1)
 
 
 @pytest.mark.process
@@ -396,6 +404,7 @@ def test_a_demo_that_is_interrupted_says_how_to_go_on(infomax, tmp_path, monkeyp
     interrupt_after(monkeypatch, 3)
     code, _, err = infomax("demo", "--out", "d")
     assert "infomax: the demo in d goes on; methods that are done are not trained again" in err
+    assert "infomax: mira, method 1 of 4, of which the time left is shown" in err
     assert "going on from step 2 of" in err
     assert err.splitlines()[-1] == "infomax: interrupted at step 3 of 880; infomax demo --out d goes on from there"
     assert choose_folder(Path("d")) == Path("d")

@@ -26,6 +26,7 @@ from infomax.evaluation.scores import top_k
 from infomax.features.extraction import extract_features, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.reporting.results import lists_table
+from infomax.runtime.stages import stages_shown
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
 
@@ -69,6 +70,15 @@ def test_few_labels_are_drawn_alike_for_every_representation():
         assert row["top1"] == pytest.approx(other["top1"], abs=0.011)
         assert row["labelled_images"] == 10
     assert first[0]["top1"] < next(few_shot_scores(one, 40, draws=4))["top1"]
+
+
+def test_a_slow_few_shot_classification_names_what_it_classifies_by(monkeypatch, capsys):
+    monkeypatch.setattr("infomax.runtime.stages.BEGIN_AFTER", 0.0)
+    labels = torch.arange(5).repeat(20)
+    x = torch.nn.functional.one_hot(labels).float()
+    with stages_shown(True):
+        list(few_shot_scores(Features("raw pixels", x, labels, x, labels, 5), 2, draws=20))
+    assert "few-shot, raw pixels: 20 draws of 2 labels a class" in capsys.readouterr().err
 
 
 def test_the_interval_of_few_labels_is_students(monkeypatch):

@@ -100,7 +100,11 @@ def test_names_patterns_and_values_are_combined(tmp_path):
 @pytest.mark.parametrize(
     ("what", "changes", "message"),
     [
-        (["mira-144"], {}, "the published table must be one of .*did you mean mira-14"),
+        (
+            ["mira-144"],
+            {},
+            "no published table .*--table list names them.*infomax recipes lists them.*did you mean mira-14",
+        ),
         (["mira-13"], {}, "mira-13: AP bb, AP50 bb, AP75 bb .detection. cannot be measured: infomax has no detector"),
         (["mveb-text-6.2"], {}, "mveb-text-6.2: Top-1 .linear. cannot be measured: no recipe is trained for it"),
         (["mira/digits"], {"evaluation_seeds": 0}, "--evaluation-seeds must be a whole number of at least 1"),

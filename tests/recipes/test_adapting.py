@@ -34,6 +34,6 @@ def test_epochs_follow_from_the_number_of_images_unless_a_paper_says_them():
 def test_a_line_says_the_settings_and_their_options():
     recipe = customise(with_adapting_defaults(get_recipe("mira", "small")), freeze=2, epochs=30, backbone_rate=0.1)
     assert describe_adapting(recipe) == (
-        "with --init, the encoder has 0.1 times the rate of what follows it, 2 stages are frozen, and "
+        "with --init, the encoder has 0.1 times the learning rate of the method's heads, 2 stages are frozen, and "
         "it is trained for 30 epochs; --backbone-rate, --freeze and --epochs change that"
     )

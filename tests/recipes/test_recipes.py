@@ -183,7 +183,10 @@ def test_impossible_changes_are_refused_with_what_would_be_right(changes, messag
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"--method .*did you mean mveb"):
         get_recipe("mved", "small")
-    with pytest.raises(ValueError, match="the recipe for carl .*did you mean cifar10"):
+    with pytest.raises(
+        ValueError,
+        match="no recipe .* for carl; infomax recipes --paper carl lists them; did you mean cifar10",
+    ):
         get_recipe("carl", "cifar11")
 
 

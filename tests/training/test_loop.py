@@ -601,7 +601,9 @@ def test_a_failed_step_is_kept_and_replayed(arrays, tmp_path, monkeypatch, capsy
     assert result.error or not np.isfinite(result.loss) or result.gradients
     monkeypatch.setattr(sys, "argv", ["infomax", "replay", str(folder), "--device", "cpu"])
     main()
-    assert "first layer to make infinite or NaN" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "first layer to make infinite or NaN" in printed
+    assert printed.splitlines()[-1].startswith("a new run with a smaller --learning-rate is the usual cure; --resume")
 
 
 def test_replay_names_the_layer(arrays, tmp_path, monkeypatch):

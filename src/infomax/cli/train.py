@@ -92,8 +92,9 @@ def views(options: ViewsOptions) -> None:
     from infomax.training.preview import draw_views_of_run
 
     out = options.out or Path("views.png")
+    replaced = " (it has replaced the picture that was there)" if out.is_file() else ""
     draw_views_of_run(replace(options, out=out))
-    show(f"{out} shows images of {data} and their views")
+    show(f"{out} shows images of {data} and their views{replaced}")
 
 
 def replay(options: ReplayOptions) -> None:
@@ -101,13 +102,17 @@ def replay(options: ReplayOptions) -> None:
     with importing_torch():
         from infomax.training.replay import replay
 
-    with Stage(f"repeating the step of {options.folder}", at_once=True):
+    with Stage(f"repeating the step of {options.folder}"):
         result = replay(options.folder, device=options.device)
     show(f"then: {result.reason}")
     show(f"now: {result.error or f'the loss is {result.loss:.6g}'}")
     show(f"first layer to make infinite or NaN of finite numbers: {result.first_layer or 'none'}")
     for kind, names in (("parameters", result.parameters), ("gradients", result.gradients)):
         show(f"{kind} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
+    show(
+        "a new run with a smaller --learning-rate is the usual cure; --resume --skip-nonfinite N goes on with this "
+        "run, without up to N such steps"
+    )
 
 
 def options(options: RunFolderOptions) -> None:

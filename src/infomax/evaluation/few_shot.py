@@ -33,7 +33,7 @@ def few_shot_scores(
     generator = torch.Generator().manual_seed(seed)
     accuracies: dict[str, list[float]] = {"knn": [], "linear": []}
     test = features.test.to(device).float()
-    task = f"few-shot: {draws} draws of {per_class} label{'s' * (per_class != 1)} a class"
+    task = f"few-shot, {features.name}: {draws} draws of {per_class} label{'s' * (per_class != 1)} a class"
     with Stage(task, slow_only=True):
         for _ in range(draws):
             order = torch.randperm(len(features.train_labels), generator=generator)

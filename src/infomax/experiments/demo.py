@@ -22,6 +22,7 @@ from infomax.runs.run_folder import Run, recipe_differences
 from infomax.runtime.doors import resumed_by
 from infomax.runtime.files import write_atomic
 from infomax.runtime.locks import FolderLock
+from infomax.runtime.text import note
 from infomax.training.pretrain import pretrain
 
 LABELS = (1, 5)
@@ -63,8 +64,11 @@ def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> 
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder), resumed_by(f"infomax demo --out {folder}"):
         baselines: list[dict[str, Any]] = []
-        for method in METHODS:
-            rows = _finished_rows(folder / method) or _carry_out(folder / method, baselines, epochs, quiet)
+        for number, method in enumerate(METHODS, start=1):
+            if not (rows := _finished_rows(folder / method)):
+                if not quiet:
+                    note(f"{method}, method {number} of {len(METHODS)}, of which the time left is shown")
+                rows = _carry_out(folder / method, baselines, epochs, quiet)
             if not baselines:  # the encoder's seed is the same in all runs, so the baselines of one serve them all
                 baselines = rows[:-1]
                 yield from baselines

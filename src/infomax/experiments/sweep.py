@@ -36,6 +36,7 @@ from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, recipe_differences
 from infomax.runtime.checks import check_count
 from infomax.runtime.identity import specification_hash
+from infomax.runtime.near_names import nearest
 from infomax.runtime.options import pick, to_argv
 from infomax.runtime.stages import importing_torch
 from infomax.training.loggers import parse_tools
@@ -273,6 +274,15 @@ def _choose_experiments(what: Sequence[str]) -> tuple[list[Experiment], Table | 
         raise ValueError("a sweep is of a published table, as mira-14, or of recipes, as carl/small")
     everything = registry.experiments()
     if len(what) == 1 and "/" not in what[0]:
+        ids = [table.id for table in published.tables()]
+        if what[0] not in ids:
+            by_bare_name = {key.partition("/")[2]: key for key in everything}
+            near = nearest(what[0], [*ids, *everything, *by_bare_name])
+            near = by_bare_name.get(near or "", near)
+            raise ValueError(
+                f"there is no published table {what[0]!r} (infomax report --table list names them), and recipes are "
+                f"named as mira/small (infomax recipes lists them){f'; did you mean {near}?' if near else ''}"
+            )
         table = published.table(what[0])
         experiments = [e for e in everything.values() if e.positions(table.id)]
         if not experiments:

@@ -54,10 +54,10 @@ def describe_adapting(recipe: Recipe) -> str:
         recipe: The recipe with a user's changes.
     """
     rate, frozen = recipe.optimizer.backbone_rate, recipe.encoder.freeze
-    own_rate = "the same rate as" if rate == 1 else f"{rate:g} times the rate of"
+    own_rate = "the" if rate == 1 else f"{rate:g} times the"
     epochs = "1 epoch" if recipe.epochs == 1 else f"{recipe.epochs} epochs"
     return (
-        f"with --init, the encoder has {own_rate} what follows it, {frozen or 'no'} "
+        f"with --init, the encoder has {own_rate} learning rate of the method's heads, {frozen or 'no'} "
         f"stage{'s are' if frozen > 1 else ' is'} frozen, and it is trained for {epochs}; --backbone-rate, --freeze "
         "and --epochs change that"
     )

@@ -95,11 +95,15 @@ def get_experiment(name: str, method: str | None = None) -> Experiment:
             names = [*experiments(), *(key for spec in METHODS.values() for key in spec.recipes)]
             near = nearest(name, names)
             hint = f"; did you mean {near}?" if near else ""
-            raise ValueError(f"there is no recipe {name!r}; infomax recipes lists them{hint}")
+            of_method = f" --paper {name}" if name in METHODS else ""
+            raise ValueError(f"there is no recipe {name!r}; infomax recipes{of_method} lists them{hint}")
         owner = owners[0]
     owner = choose_method(owner or method or DEFAULT_METHOD)
     recipes = METHODS[owner].recipes
-    return recipes[choose(f"the recipe for {owner}", bare, recipes)]
+    if bare not in recipes:
+        hint = f"; did you mean {near}?" if (near := nearest(bare, recipes)) else ""
+        raise ValueError(f"there is no recipe {bare!r} for {owner}; infomax recipes --paper {owner} lists them{hint}")
+    return recipes[bare]
 
 
 def get_recipe(method: str, name: str) -> Recipe:
