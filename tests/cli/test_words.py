@@ -57,6 +57,8 @@ def infomax(monkeypatch, capsys):
         (("pretrain", "photos", "--out", "x"), "'photos' follows no option; did you mean --data photos?"),
         (("evaluate", "knn", "a", "--data", "1.jpg", "2.jpg", "3.jpg"), "--data takes one word, in which several files "
          "or folders have commas between: 1.jpg,2.jpg"),
+        (("--verison",), "--verison: did you mean --version?"),
+        (("embed", "--encoder", "x"), "ENCODER is given without --encoder: infomax embed ENCODER ..."),
         (("pretrain", "--data", "x"), "--out DIR is missing: Run folder to make, as runs/a."),
         (("replay",), "FOLDER is missing: Folder that a run wrote when a step failed, as "
          "runs/a/nonfinite/step-00000123."),

@@ -8,6 +8,8 @@ from infomax.runtime.near_names import nearest, nearest_option
 from infomax.runtime.options import OptionField, parse_option, split_words
 
 HELP = ("-h", "--help")
+GENERAL_OPTIONS = ("--version", "--help", "--print-completion")
+"""Options that no command stands before."""
 SYNONYMS_OF_COMMANDS = {
     "pretrain": "train training fit learn run ssl",
     "evaluate": "eval test validate score benchmark probe",
@@ -72,6 +74,8 @@ def _split_command(words: Sequence[str], commands: Collection[str]) -> tuple[str
         raise ValueError(f"a command is missing: {', '.join(names)}; infomax --help explains them")
     name, rest = words[0], words[1:]
     if name.startswith("-"):
+        if name.startswith("--") and (near := nearest(name, GENERAL_OPTIONS)):
+            raise ValueError(f"{name}: did you mean {near}?")
         raise ValueError(f"a command comes before {name}: {', '.join(names)}; infomax --help explains them")
     if name not in names:
         if name in seconds["evaluate"]:
@@ -125,6 +129,9 @@ def _describe_unknown_option(option: str, command: str, commands: Mapping[str, S
     """Returns the line about an option that the command does not have."""
     if "accum" in option:
         return f"{option}: {NO_ACCUMULATION}"
+    named = next((field for field in commands[command] if field.shown.positional and field.word == option), None)
+    if named is not None:
+        return f"{named.shown.metavar} is given without {option}: infomax {command} {named.shown.metavar} ..."
     names = [field.word.removeprefix("--") for field in commands[command] if not field.shown.positional]
     if near := nearest_option(option.lstrip("-"), names):
         return f"{option}: did you mean --{near}? infomax {command} --help lists the options"
