@@ -218,7 +218,7 @@ def test_completion_has_the_public_names_alone(infomax, shell):
         ("ev", ["evaluate"]),
         ("evaluate fe", ["few-shot"]),
         ("pretrain --learn", ["--learning-rate"]),
-        ("report --", ["--help", "--options", "--table"]),
+        ("report --", ["--help", "--table", "--options"]),
     ],
 )
 def test_bash_completes_commands_and_options(infomax, tmp_path, words, completions):
