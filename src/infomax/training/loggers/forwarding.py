@@ -156,11 +156,11 @@ def _session(run: Run, tool: str, *, step: int, logged_step: int) -> Session:
     """Returns what a tool is told of a run."""
     config = run.config
     newest = (config.get("resumed") or [config])[-1]
-    told = {key: config[key] for key in CONFIG_KEYS if config.get(key) is not None}
+    settings = {key: config[key] for key in CONFIG_KEYS if config.get(key) is not None}
     return Session(
         folder=run.path,
         name=run.path.resolve().name,
-        config={**told, "launch": newest.get("launch", {})},
+        config={**settings, "launch": newest.get("launch", {})},
         step=step,
         logged_step=logged_step,
         kept=read_kept(run).get(tool, {}),
