@@ -23,6 +23,7 @@ def run_command(
     """Returns the exit code, standard output and standard error of ``infomax WORDS``."""
     monkeypatch.setattr(sys, "argv", ["infomax", *words])
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which the command replaces
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # which the command sets
     code = 0
     try:
         cli.main()

@@ -11,6 +11,10 @@ import torch.multiprocessing as mp
 
 from infomax.runtime.collectives import process_group
 
+# At the first backward pass torch starts a thread for each device, after which no forked process can compute gradients.
+# What an export to ONNX imports registers a device, so the first pass is made here, before any test.
+torch.zeros(1, requires_grad=True).sum().backward()
+
 
 def _run_rank(rank: int, world_size: int, port: int, results: Any, function: Callable[..., Any], args: tuple) -> None:
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
