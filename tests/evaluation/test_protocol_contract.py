@@ -154,7 +154,8 @@ def test_a_row_is_the_same_after_the_file(row, tmp_path):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.__name__)
 def test_columns_follow_from_the_fields(row):
     whole = example_row(row)
-    labels = [field.mark.label for field in row_fields(row) if isinstance(field.mark, Score)]
+    scores = [field.mark for field in row_fields(row) if isinstance(field.mark, Score)]
+    labels = [f"{score.label} ({score.scale})" if score.scale else score.label for score in scores]
     table = results_table("title", [whole])
     assert sorted(table.columns[1:]) == sorted(labels)
     assert table.rows[0][0].text == "x"
