@@ -76,7 +76,7 @@ def test_a_script_learns_as_it_says_on_top(script):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [pytest.param(x, marks=() if x in IN_CI else pytest.mark.slow) for x in SCRIPTS])
 def test_two_ranks_compute_what_one_does(script):
     """Rounding differs, and training makes differences grow."""
     alone = run_alone(script)
