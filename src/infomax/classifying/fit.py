@@ -43,7 +43,7 @@ from infomax.models.pretrained import open_encoder
 from infomax.runs.provenance import provenance
 from infomax.runs.public_words import licence_words, public_data_name, without_folders
 from infomax.runs.run_folder import Run
-from infomax.runtime.new_folders import move_folder, partial_folder
+from infomax.runtime.new_folders import new_folder
 from infomax.runtime.options import pick
 from infomax.runtime.text import note
 from infomax.runtime.threads import threads_within_quota
@@ -138,14 +138,11 @@ def fit(options: ClassifyFitOptions, *, quiet: bool) -> ImageClassifier:
         )
     opened = open_encoder(options.encoder).float()
     evaluation = pick(EvaluationOptions, {**vars(options), "quiet": quiet})
-    with partial_folder(options.out) as folder:
-        made = folder / options.out.name
-        made.mkdir()
-        save_encoder(opened, asdict(opened.settings), opened.preprocessing, made)
-        encoder = load_encoder(made)  # the classifier is fitted on the features that its folder will give
+    with new_folder(options.out) as contents:
+        save_encoder(opened, asdict(opened.settings), opened.preprocessing, contents)
+        encoder = load_encoder(contents)  # the classifier is fitted on the features that its folder will give
         job = FitJob(encoder, labelled, source, location.value_range, options, evaluation)
-        _fit_into(made, job)
-        move_folder(made, options.out, folder / "replaced")
+        _fit_into(contents, job)
     return load_classifier(options.out)
 
 

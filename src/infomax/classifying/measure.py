@@ -1,7 +1,5 @@
 """Measures a classifier on labelled images: what ``infomax classify test`` and Python share."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +25,8 @@ from infomax.evaluation.options import ComputeOptions, EvaluationOptions
 from infomax.evaluation.scores import interval
 from infomax.reporting.tables import Cell, Table, make_table
 from infomax.runs.public_words import public_data_name
-from infomax.runtime.new_folders import move_folder, partial_folder
+from infomax.runtime.csv_text import csv_text
+from infomax.runtime.new_folders import new_folder
 from infomax.runtime.options import pick
 from infomax.runtime.text import note
 from infomax.runtime.threads import threads_within_quota
@@ -294,21 +293,12 @@ def write_test(out: Path, measured: ClassifierTest, *, title: str) -> None:
         ],
         "classes.csv": [list(ClassScores.__dataclass_fields__), *(list(asdict(x).values()) for x in measured.classes)],
     }
-    with partial_folder(out) as folder:
-        made = folder / out.name
-        made.mkdir()
+    with new_folder(out) as contents:
         for name, rows in tables.items():
-            (made / name).write_bytes(_csv(rows))
+            (contents / name).write_bytes(csv_text(rows).encode(errors="surrogateescape"))
         if len(names) <= MOST_CLASSES:
             heading = f"{title} on {measured.data}: {100 * measured.accuracy:.1f} % of {counted(measured.images)} right"
-            (made / "confusion.png").write_bytes(draw_confusion(confusion, names, columns, heading))
+            (contents / "confusion.png").write_bytes(draw_confusion(confusion, names, columns, heading))
         else:
             note(f"there is no picture of the confusion matrix: {len(names)} classes could not be read in it")
-        (made / TEST).write_text(json.dumps(asdict(measured), indent=1), encoding="utf-8")
-        move_folder(made, out, folder / "replaced")
-
-
-def _csv(rows: Sequence[Sequence[Any]]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue().encode(errors="surrogateescape")
+        (contents / TEST).write_text(json.dumps(asdict(measured), indent=1), encoding="utf-8")

@@ -1,10 +1,10 @@
 """Classifies images: what ``infomax classify run`` and Python share."""
 
-import csv
 import io
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -20,9 +20,11 @@ from infomax.data.options import DataOptions
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, all_images, describe_splits
+from infomax.embeddings.feature_file import import_pyarrow
 from infomax.embeddings.write import FeatureComputation
 from infomax.evaluation.options import ComputeOptions, EvaluationOptions
 from infomax.reporting.tables import Cell, Table, make_table
+from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
 from infomax.runtime.text import note, show
@@ -157,7 +159,7 @@ def share_of(classifier: ImageClassifier, none_share: float | None) -> float:
 def check_parquet(file: Path) -> None:
     """Raises ValueError if a file is to be Parquet and pyarrow is not installed."""
     if file.suffix == ".parquet":
-        _pyarrow()
+        import_pyarrow(instead=".csv")
 
 
 def write_predictions(file: Path, predictions: Sequence[Prediction]) -> None:
@@ -171,11 +173,8 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(Prediction.__dataclass_fields__)
-    writer.writerows(_rounded(row).values() for row in rows)
-    return out.getvalue().encode(errors="surrogateescape")
+    cells = [Prediction.__dataclass_fields__, *(_rounded(row).values() for row in rows)]
+    return csv_text(cells).encode(errors="surrogateescape")
 
 
 def _json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -184,7 +183,7 @@ def _json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    pa, pq = _pyarrow(), import_module("pyarrow.parquet")
+    pa, pq = import_pyarrow(instead=".csv"), import_module("pyarrow.parquet")
     kinds = {field.name: pa.string() if field.type is str else pa.float64() for field in _fields()}
     columns = {name: [row[name] for row in rows] for name in kinds}
     out = io.BytesIO()
@@ -196,22 +195,20 @@ def _fields() -> Sequence[Any]:
     return list(Prediction.__dataclass_fields__.values())
 
 
-def _pyarrow() -> Any:
-    try:
-        return import_module("pyarrow")
-    except ImportError as error:
-        raise ValueError("Parquet needs the package pyarrow: pip install infomax[parquet]; or use .csv") from error
-
-
 def predictions_table(predictions: Sequence[Prediction], classifier: ImageClassifier, share: float) -> Table:
     """Returns a table of how many images got each label, the most frequent first."""
-    labels = [prediction.label for prediction in predictions]
-    counts = sorted(((labels.count(name), name) for name in (*classifier.classes, NONE)), key=lambda pair: -pair[0])
+    number = Counter(prediction.label for prediction in predictions)
+    counts = sorted(((number[name], name) for name in (*classifier.classes, NONE)), key=lambda pair: -pair[0])
     sums: dict[str, float] = {}
     for prediction in predictions:
         sums[prediction.label] = sums.get(prediction.label, 0.0) + prediction.probability
     rows = [
-        [name, f"{count:,}", Cell.per_cent(count / len(labels)), "" if name == NONE else f"{sums[name] / count:.2f}"]
+        [
+            name,
+            f"{count:,}",
+            Cell.per_cent(count / len(predictions)),
+            "" if name == NONE else f"{sums[name] / count:.2f}",
+        ]
         for count, name in counts
         if count
     ]

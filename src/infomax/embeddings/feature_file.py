@@ -85,7 +85,7 @@ def check_feature_file(file: Path, *, overwrite: bool = False) -> None:
     """
     check_output_file(file, SUFFIXES, overwrite=overwrite)
     if file.suffix == ".parquet":
-        _pyarrow(file)
+        import_pyarrow(file)
 
 
 def write_features(
@@ -148,7 +148,7 @@ def _with_first(first: np.ndarray, others: Iterator[np.ndarray]) -> Iterator[np.
 def _write_parquet(out: BinaryIO, content: _Content) -> None:
     """Writes a row group for each part: ``name``, ``label`` if there are labels, and ``features``, a list of fixed
     length."""
-    pa, pq = _pyarrow(), import_module("pyarrow.parquet")
+    pa, pq = import_pyarrow(), import_module("pyarrow.parquet")
     row = pa.list_(pa.from_numpy_dtype(content.dtype), content.origin.dimension)
     columns = [("name", pa.string()), *([("label", pa.string())] if content.labels is not None else [])]
     schema = pa.schema([*columns, ("features", row)], metadata={KEY: json.dumps(asdict(content.origin))})
@@ -232,7 +232,7 @@ class _NoFeaturesError(ValueError):
 
 
 def _read_parquet(file: Path) -> tuple[np.ndarray, list[str], list[str] | None, bytes]:
-    pq = import_module(f"{_pyarrow(file).__name__}.parquet")
+    pq = import_module(f"{import_pyarrow(file).__name__}.parquet")
     with pq.ParquetFile(file) as opened:
         schema = opened.schema_arrow
         for column in ("name", "features"):
@@ -278,8 +278,12 @@ def _beside(file: Path) -> Path:
     return file.with_name(f"{file.name}.json")
 
 
-def _pyarrow(file: Path | None = None) -> Any:
+def import_pyarrow(file: Path | None = None, *, instead: str = ".npz") -> Any:
     """Returns the package pyarrow.
+
+    Args:
+        file: The file that needs it, for the message.
+        instead: Ending of a file that needs it not, for the message.
 
     Raises:
         ValueError: if it is not installed.
@@ -288,4 +292,6 @@ def _pyarrow(file: Path | None = None) -> Any:
         return import_module("pyarrow")
     except ImportError as error:
         where = "Parquet" if file is None else str(file)
-        raise ValueError(f"{where} needs the package pyarrow: pip install infomax[parquet]; or use .npz") from error
+        raise ValueError(
+            f"{where} needs the package pyarrow: pip install infomax[parquet]; or use {instead}"
+        ) from error

@@ -1,7 +1,5 @@
 """Lists what search, duplicates and clusters found: as a table, as lines of JSON, and as a page with the images."""
 
-import csv
-import io
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from infomax.embeddings.search import Match
 from infomax.embeddings.shown_images import ShownImages
 from infomax.reporting.page import MAX_THUMBNAILS, Page, Section, Thumbnail
 from infomax.reporting.tables import make_table
+from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
 from infomax.runtime.text import escape
 
@@ -85,9 +84,7 @@ class Listing:
 
     def csv(self) -> str:
         """Returns the whole table, with commas between the cells."""
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([self.columns, *self.cells])
-        return out.getvalue()
+        return csv_text([self.columns, *self.cells])
 
     def page(self, images: ShownImages) -> Page:
         """Returns the page with the images; of large groups the first ones, and of many groups the first ones."""

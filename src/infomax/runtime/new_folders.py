@@ -37,6 +37,16 @@ def partial_folder(out: Path) -> Generator[Path]:
 
 
 @contextmanager
+def new_folder(out: Path) -> Generator[Path]:
+    """Yields an empty folder, and moves it to ``out`` at the end; an exception leaves what was there as it was."""
+    with partial_folder(out) as folder:
+        contents = folder / out.name
+        contents.mkdir()
+        yield contents
+        move_folder(contents, out, folder / "replaced")
+
+
+@contextmanager
 def _ended_by_sigterm() -> Generator[None]:
     """Lets SIGTERM end the block as an exception does, so that what was begun is removed."""
     # Python allows handlers in no other thread, and a program may have a handler of its own.
