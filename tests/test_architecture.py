@@ -29,6 +29,7 @@ PACKAGES = [
     "features",
     "methods",
     "models",
+    "analysis",
     "nn",
     "functional",
     "data",

@@ -10,11 +10,40 @@ import pytest
 import infomax
 
 SOURCE = Path(infomax.__file__).parent
-FILES = [SOURCE / "functional.py", *sorted(SOURCE.glob("methods/*.py")), *sorted(SOURCE.glob("nn/*.py"))]
+PACKAGES = ("analysis", "methods", "nn")
+FILES = [SOURCE / "functional.py", *(file for package in PACKAGES for file in sorted((SOURCE / package).glob("*.py")))]
 MODULES = [
     ".".join(file.relative_to(SOURCE.parent).with_suffix("").parts) for file in FILES if file.name != "__init__.py"
 ]
 PUBLIC_EQUATIONS = [
+    "infomax.analysis.convergence.mira_convergence",
+    "infomax.analysis.convergence.sinkhorn",
+    "infomax.analysis.convergence.sinkhorn_convergence",
+    "infomax.analysis.measures.alignment",
+    "infomax.analysis.measures.alpha_req",
+    "infomax.analysis.measures.assignment_entropy",
+    "infomax.analysis.measures.collapse_level",
+    "infomax.analysis.measures.covariance_spectrum",
+    "infomax.analysis.measures.effective_dimension",
+    "infomax.analysis.measures.effective_prototypes",
+    "infomax.analysis.measures.effective_rank",
+    "infomax.analysis.measures.feature_std",
+    "infomax.analysis.measures.lidar",
+    "infomax.analysis.measures.marginal_entropy",
+    "infomax.analysis.measures.mean_cosine",
+    "infomax.analysis.measures.mutual_information",
+    "infomax.analysis.measures.near_duplicate_share",
+    "infomax.analysis.measures.participation_ratio",
+    "infomax.analysis.measures.prototypes_in_use",
+    "infomax.analysis.measures.rankme",
+    "infomax.analysis.measures.recursive_ldmi",
+    "infomax.analysis.measures.self_clustering",
+    "infomax.analysis.measures.share_in_use",
+    "infomax.analysis.measures.spectrum_auc",
+    "infomax.analysis.measures.stable_rank",
+    "infomax.analysis.measures.uniformity",
+    "infomax.analysis.measures.von_neumann_entropy",
+    "infomax.analysis.rows.Rows",
     "infomax.functional.ld_entropy",
     "infomax.functional.ld_mutual_information",
     "infomax.functional.log_det",

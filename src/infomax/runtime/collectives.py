@@ -220,6 +220,17 @@ def global_logmeanexp(x: Tensor) -> Tensor:
     return shift + global_mean((x - shift).exp()).log()
 
 
+def gather_objects(x: T) -> list[T]:
+    """Returns what each rank passes, any object that pickle can write, in rank order."""
+    if world_size() == 1:
+        return [x]
+    if _simulated is not None:
+        return [x] * _simulated.world_size
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, x)
+    return parts
+
+
 def row_counts(x: Tensor) -> list[int]:
     """Returns the number of rows of ``x`` on each rank, in rank order."""
     if world_size() == 1:
