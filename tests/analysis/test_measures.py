@@ -79,7 +79,7 @@ def von_neumann_entropy(z):
 
 def alpha_req(z, first=11, last=100):
     values = sigma(z, centred=True) ** 2
-    ranks = [k for k in range(first, min(last, sum(values > 1e-12 * values[0])) + 1)]
+    ranks = list(range(first, min(last, sum(values > 1e-12 * values[0])) + 1))
     if len(ranks) < 3:
         return math.nan
     k = np.array(ranks)
@@ -252,7 +252,7 @@ def distributions():
         "ties": np.full((5, 4), 0.25),
         "one hot": np.eye(5)[[0, 0, 0, 2]],
         "one prototype": np.ones((3, 1)),
-        "half precision": torch.tensor(logits).softmax(1).bfloat16().double().numpy(),
+        "half precision": torch.tensor(logits).softmax(1).half().double().numpy(),
     }
 
 
@@ -274,7 +274,7 @@ def test_a_measure_of_embeddings_is_its_definition(name, kwargs):
             # The oracle of the von Neumann entropy squares the condition, and -p log p is steep at 0.
             value = measure(torch.tensor(z), **kwargs)
             assert close(value, oracle(z, **kwargs)), kind
-            assert value == measure(Rows(torch.tensor(z)), **kwargs), kind
+            assert close(measure(Rows(torch.tensor(z)), **kwargs), value, rel=0, abs=0), kind
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SAMPLES if kind not in ("large", "shorter than the floor")])
@@ -393,7 +393,7 @@ def test_rankme_of_zeros_is_that_of_epsilon():
 
 @pytest.mark.parametrize(("mean", "expected"), [(0, 63), (1, 55), (5, 24), (20, 6)])
 def test_a_mean_lowers_rankme_and_not_the_effective_rank(mean, expected):
-    z = torch.tensor(normal(2048, 64) + mean)
+    z = torch.tensor(normal(512, 64) + mean)
     assert measures.rankme(z) == pytest.approx(expected, abs=0.75)
     assert measures.effective_rank(z) == pytest.approx(63, abs=1)
 
@@ -444,7 +444,7 @@ def test_directions_on_a_line_are_a_cluster_for_one_column():
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 def test_alpha_is_the_exponent_of_a_power_law(exponent):
-    z = cross(120) * torch.arange(1, 121) ** (-exponent / 2)
+    z = cross(120) * torch.arange(1, 121).double() ** (-exponent / 2)
     assert close(measures.alpha_req(z), exponent)
 
 
@@ -506,7 +506,7 @@ def test_blocks_change_no_value(monkeypatch):
 
 # ---------------------------------------------------------------------------------------------------------- arguments
 
-P = torch.tensor(DISTRIBUTIONS["soft"])
+P = torch.tensor(np.random.default_rng(0).multinomial(64, np.arange(1, 9) / 36, size=30) / 64)  # exact in bfloat16
 Z = torch.tensor(SAMPLES["tall"])
 VIEWS = torch.tensor(normal(5, 3, 4))
 CALLS = {
@@ -549,7 +549,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("name", "argument"), [(name, argument) for name, table in WRONG.items() for argument in table])
+@pytest.mark.parametrize(("name", "argument"), [(name, x) for name, table in WRONG.items() for x in table])
 def test_numbers_out_of_range_are_refused(name, argument):
     measure, arguments = CALLS[name]
     for value in WRONG[name][argument]:
@@ -603,7 +603,7 @@ def test_a_measure_has_no_gradient_and_leaves_its_arguments(name):
     value = measure(*copies)
     assert all(torch.equal(copy, x) and copy.grad_fn is None for copy, x in zip(copies, arguments, strict=True))
     assert not (isinstance(value, torch.Tensor) and value.requires_grad)
-    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    torch.testing.assert_close(value, expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -612,11 +612,11 @@ def test_narrower_types_are_widened_and_autocast_is_ignored(name, dtype):
     measure, arguments = CALLS[name]
     arguments = [x.to(dtype) for x in arguments]
     expected = measure(*(x.double() for x in arguments))
-    torch.testing.assert_close(measure(*arguments), expected, rtol=0, atol=0)
+    torch.testing.assert_close(measure(*arguments), expected, rtol=0, atol=0, equal_nan=True)
     with torch.autocast("cpu", torch.bfloat16):
-        torch.testing.assert_close(measure(*arguments), expected, rtol=0, atol=0)
+        torch.testing.assert_close(measure(*arguments), expected, rtol=0, atol=0, equal_nan=True)
     with torch.inference_mode():
-        torch.testing.assert_close(measure(*arguments), expected, rtol=0, atol=0)
+        torch.testing.assert_close(measure(*arguments), expected, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -624,7 +624,7 @@ def test_the_order_of_memory_changes_no_value(name):
     measure, arguments = CALLS[name]
     expected = measure(*arguments)
     strided = [x.transpose(0, -1).contiguous().transpose(0, -1) for x in arguments]
-    torch.testing.assert_close(measure(*strided), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(measure(*strided), expected, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", [*EMBEDDING_MEASURES, *PAIR_MEASURES, "covariance_spectrum"])

@@ -121,7 +121,7 @@ class Rows:
 
     @cached_property
     def scale(self) -> float:
-        """Returns a power of 2 near the largest entry. Divided by it, which is exact, no entry has too large a square."""
+        """Returns a power of 2 near the largest entry. Over it, which is exact, no entry has too large a square."""
         exponent = frexp(float(self.values.abs().max()))[1]
         return 2.0 ** min(max(exponent, -1000), 1000)
 
