@@ -299,12 +299,20 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
     for table, recipe, names in (
         ("corinfomax-1", "corinfomax/imagenet", ["linear --probe corinfomax-imagenet"]),
         ("corinfomax-1", "corinfomax/cifar10", ["linear --probe corinfomax"]),
-        ("carl-1", "carl/cifar100", ["linear --probe carl"]),
+        (
+            "carl-1",
+            "carl/cifar100",
+            [*(f"linear --probe carl, epoch {epoch}" for epoch in (50, 100, 150)), "linear --probe carl"],
+        ),
     ):
         runs = sweep([table], tmp_path).runs
         (words,) = ([e.words for e in run.evaluations] for run in runs if run.variant.experiment.name == recipe)
         assert words == names
     assert [run.options.data for run in runs] == ["cifar10", "cifar100", "stl10"]  # though one number can be read
+
+
+def positions(experiment, table):
+    return [*experiment.positions(table), *experiment.positions_on_the_way(table)]
 
 
 @pytest.mark.parametrize("table", published.tables(), ids=lambda table: table.id)
@@ -325,7 +333,7 @@ def test_each_column_of_each_table_is_measured_by_a_command_or_has_a_reason(tmp_
             for run in (planned.runs if commands else ())
             for evaluation in run.evaluations
             if evaluation.measures(column)
-            and column in [c for _, c in run.variant.experiment.positions(table.id)]
+            and column in [c for _, c in positions(run.variant.experiment, table.id)]
             and any(str(run.folder) in line for line in commands)
         ]
         if column.data == "average":
@@ -415,8 +423,49 @@ def test_an_average_is_that_of_all_its_parts_or_empty(tmp_path, monkeypatch):
 def test_a_cell_whose_number_nobody_can_read_is_ours_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(SweepRun, "result", lambda self, evaluation: knn_row(0.5))
     cells = collect_results(sweep(["carl-1"], tmp_path)).cells
-    found = [(cell.column, cell.paper, cell.scores) for cell in cells]
-    assert found == [("CIFAR-10 200", None, (50,)), ("CIFAR-100 200", 46.23, (50,)), ("STL-10 200", None, (50,))]
+    last = [(cell.column, cell.paper, cell.scores) for cell in cells if cell.column.endswith(" 200")]
+    assert last == [("CIFAR-10 200", None, (50,)), ("CIFAR-100 200", 46.23, (50,)), ("STL-10 200", None, (50,))]
+
+
+def test_a_table_with_columns_by_epoch_is_filled_by_encoders_that_are_kept_on_the_way(tmp_path, monkeypatch):
+    planned = sweep(["carl-1"], tmp_path)
+    assert not planned.not_measured
+    assert [run.options.keep_epochs for run in planned.runs] == [("50,100,150",)] * 3
+    command = planned.commands()[0]
+    assert " --keep-epochs 50,100,150 --out " in command
+    assert f" && infomax evaluate linear {planned.runs[0].folder}/epochs/50 --no-baselines --probe carl" in command
+    monkeypatch.setattr(SweepRun, "result", lambda self, evaluation: knn_row((evaluation.epoch or 200) / 1000))
+    cells = {cell.column: cell for cell in collect_results(planned).cells}
+    assert list(cells) == [column.name for column in published.table("carl-1").columns]
+    for name, cell in cells.items():
+        assert cell.scores == (pytest.approx(float(name.rpartition(" ")[2]) / 10),)
+    assert {cell.curve for cell in cells.values()} == {"CARL, cifar10", "CARL, cifar100", "CARL, stl10"}
+    shorter = sweep(["carl-1"], tmp_path, epochs=20)
+    assert {run.options.keep_epochs for run in shorter.runs} == {()}
+    assert shorter.not_measured[0].endswith("it is of the encoder after 50 of 200 epochs, and these runs have 20")
+    with pytest.raises(ValueError, match="--keep-epochs 30: carl/cifar10 has 20 epochs"):
+        sweep(["carl-1"], tmp_path, epochs=20, keep_epochs=[30])
+
+
+@pytest.mark.process
+def test_a_sweep_evaluates_the_encoders_that_are_kept(tmp_path):
+    options = {"epochs": 2, "vary": ["batch_size=512"], "keep_epochs": [1]}
+    planned = sweep(["carl/digits"], tmp_path, **options)
+    assert not run_sweep(planned)
+    assert not planned.commands()
+    (folder,) = (run.folder for run in planned.runs)
+    rows = [row for row in Run(folder).read_rows("results.jsonl") if row["representation"] == "trained encoder"]
+    columns = {cell.column: cell.scores for cell in collect_results(planned).cells}
+    assert columns == {
+        "knn, epoch 1, top-1": (100 * rows[0]["top1"],),
+        "knn, top-1": (100 * rows[1]["top1"],),
+    }
+    again = sweep(["carl/digits"], tmp_path, **{**options, "keep_epochs": [1, 2]})
+    assert [e.epoch for e in again.runs[0].evaluations] == [1, 2, None]  # the last step is the end of epoch 2
+    Run(folder).kept_encoder(1).rename(folder / "epochs" / "aside")
+    missed = sweep(["carl/digits"], tmp_path, **options)
+    assert not missed.commands()
+    assert missed.not_measured == (f"{folder} did not keep its encoder after epoch 1, and can no longer",)
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,30 @@ def test_runs_in_folders_of_the_same_name_have_lines_of_their_own(tmp_path):
     assert [line.partition(":")[0] for line in whole.origins] == ["a/out", "b/out", "other"]
 
 
+def test_encoders_that_were_kept_fill_the_columns_by_epoch_and_stand_for_no_whole_run(folders):
+    run = make_run(folders(), registry.get_recipe("carl", "cifar10"), data="cifar10")
+    steps = run.recipe.steps(IMAGES)
+    fields = {"data": "cifar10", "probe": "carl", "top5": 0.6}
+    for epoch in (50, 100, 150, None):  # the last one is evaluated last, or first
+        taken = steps if epoch is None else steps * epoch // 200
+        keep(run, LinearRow, taken=taken, epoch=epoch, **fields, top1=(epoch or 200) / 1000)
+    words, cells = our_line(run, "carl-1")
+    names = [f"CIFAR-10 {epoch}" for epoch in (50, 100, 150, 200)]
+    assert cells == dict(zip(names, ["5.0", "10.0", "15.0", "20.0"], strict=True))
+    assert "steps" not in words
+    (table,) = report(run.path).results
+    name = run.path.name
+    assert [line[0].text for line in table.rows] == [*(f"{name}, epoch {epoch}" for epoch in (50, 100, 150)), name]
+    assert "unfinished" not in str(report(run.path))
+    mira = make_run(folders(), registry.get_recipe("mira", "imagenet_400"), data="imagenet")
+    taken = {"taken": mira.recipe.steps(IMAGES) // 4, "epoch": 100}
+    keep(mira, LinearRow, data="imagenet", probe="mira", top1=0.7, top5=0.8)
+    keep(mira, LinearRow, **taken, data="imagenet", probe="mira", top1=0.5, top5=0.6)
+    for paper in published.tables():
+        _, cells = our_line(mira, paper.id)
+        assert set(cells.values()) <= {"70.0", "80.0"}, paper.id
+
+
 def test_a_table_alone_says_why_a_run_has_no_line(folders):
     run = make_run(folders(), registry.get_recipe("carl", "cifar10"), data="cifar10")
     run = make_run(folders(), customise(run.recipe, epochs=50), data="cifar10")

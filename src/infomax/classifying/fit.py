@@ -42,7 +42,7 @@ from infomax.models.encoders import Encoder, fingerprint, load_encoder, save_enc
 from infomax.models.pretrained import open_encoder
 from infomax.runs.provenance import provenance
 from infomax.runs.public_words import licence_words, public_data_name, without_folders
-from infomax.runs.run_folder import Run
+from infomax.runs.run_folder import run_of
 from infomax.runtime.new_folders import new_folder
 from infomax.runtime.options import pick
 from infomax.runtime.text import note
@@ -324,8 +324,7 @@ def _licence(encoder: str) -> str:
     """Returns words for the licence of an encoder's weights."""
     if is_classifier(encoder):
         return read_description(encoder).encoder.licence
-    folder = Path(encoder)
-    return licence_words(Run(folder) if (folder / "config.json").is_file() else None, encoder)
+    return licence_words(run_of(encoder), encoder)
 
 
 def summary(classifier: ImageClassifier, folder: str) -> str:

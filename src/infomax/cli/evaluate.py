@@ -28,7 +28,8 @@ class EncoderOptions:
     """A frozen dataclass that says which encoder is evaluated, and where its results are kept."""
 
     encoder: Annotated[str | None, Shown(metavar="ENCODER", default="what --encoder says", positional=True)] = None
-    """A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of others."""
+    """A run folder, or an encoder that was kept in it, as runs/a/epochs/50; timm:NAME, torchvision:NAME or hf:NAME; or
+    a checkpoint file of others."""
     named: Annotated[str | None, Shown(name="encoder", metavar="ENCODER", default="the first word")] = None
     """The encoder, as an option instead of the first word."""
     out: Annotated[Path | None, Shown(metavar="FILE", default="the run's results.jsonl, or one in this folder")] = None
@@ -60,6 +61,7 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
         MachineError: if memory or a process was lost.
     """
     from infomax.evaluation.run import launched_ranks, prepare_evaluation
+    from infomax.runs.run_folder import run_of
 
     words = pick(EncoderOptions, values)
     if (encoder := words.encoder or words.named) is None or (words.encoder and words.named):
@@ -67,7 +69,7 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
             "one encoder is wanted: a run folder, timm:NAME, torchvision:NAME, hf:NAME or a checkpoint file"
         )
     out = words.out
-    if out is None and not (Path(encoder) / "config.json").is_file():
+    if out is None and run_of(encoder) is None:
         out = Path("results.jsonl")
     options, location = pick(protocol.options, values), pick(EvaluationData, values)
     evaluation = pick(EvaluationOptions, {**values, "quiet": False})
@@ -84,9 +86,8 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
     finally:  # the rows from before an interruption or a failure are shown
         if rows and first:
             _print_rows(protocol, rows, list(request.limits.values()))
-            if request.run is not None:
-                progress = request.run.progress(request.run.trained_steps)
-                show(f"trained by {request.run.recipe_title}{f', unfinished: {progress}' if progress else ''}")
+            if (training := request.describe_training()) is not None:
+                show(training)
             show(f"added to {request.out}")
 
 

@@ -23,7 +23,7 @@ from infomax.features.cache import FeatureSpecification, cached_feature_parts
 from infomax.features.extraction import encode_batches
 from infomax.models.encoders import Encoder, fingerprint
 from infomax.models.pretrained import open_encoder
-from infomax.runs.run_folder import Run
+from infomax.runs.run_folder import run_of
 from infomax.runtime.collectives import rank, world_size
 from infomax.runtime.options import pick
 from infomax.runtime.progress import format_rate
@@ -88,7 +88,7 @@ def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions) -> str:
 
 def _location(options: EmbedOptions) -> DataLocation:
     """Returns where the images are: as the user says, or those that the run was trained on."""
-    run = Run(Path(options.encoder)) if (Path(options.encoder) / "config.json").is_file() else None
+    run = run_of(options.encoder)
     given: dict[str, Any] = options.given_location()
     if run is not None and "data" not in given:
         return replace(run.location, **given)

@@ -69,6 +69,8 @@ class Protocol:
     """Whether it evaluates the untrained encoder and the raw pixels too, unless ``no_baselines`` forbids it."""
     data: type = EvaluationData
     """Class of the options that say which images; a protocol for several data sets explains them otherwise."""
+    needs_run: bool = False
+    """Whether it is of a whole run, and not of an encoder that was kept within one."""
     default_data: Callable[[Any], tuple[str, ...]] = _one_data_set
     """Returns, of the protocol's options, the names of the data sets that are taken if none is given; ``run`` is called
     for each of those that are there. An empty tuple means that the protocol takes one data set, by default that of the

@@ -25,6 +25,7 @@ from infomax.features.cache import Encode, FeatureSpecification, cached_features
 from infomax.features.extraction import encode_batches, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import Encoder, fingerprint, initial_encoder, untrained_encoder
 from infomax.models.pretrained import open_encoder
+from infomax.runs.run_folder import run_of
 
 RECALIBRATION_IMAGES = 10_000
 """Images that set the BatchNorm statistics of an untrained encoder."""
@@ -73,7 +74,7 @@ def represent(
 
 
 def is_run(encoder: str | PathLike[str]) -> bool:
-    """Returns whether this is a run folder, whose encoder is also known untrained."""
+    """Returns whether this is the encoder of a run, which is also known untrained."""
     return (Path(encoder) / "encoder.json").is_file()
 
 
@@ -152,7 +153,8 @@ def baselines(
         name = "untrained encoder"
         features = _cached(name, encode, identity, preprocessing, evaluation)
         representations.insert(0, Representation(name, identity, features))
-        if (initial := initial_encoder(encoder)) is not None:
+        run = run_of(encoder)
+        if (initial := initial_encoder(encoder if run is None else run.path)) is not None:
             representations.insert(0, _of_encoder("initial encoder", initial, preprocessing, evaluation))
     return representations
 

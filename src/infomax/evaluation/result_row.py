@@ -86,6 +86,9 @@ class ResultRow:
     """Where the images that are classified come from: the name of a split, or the rule by which they are held out."""
     seconds: Annotated[float, Outcome()]
     """Time that it took to compute the result."""
+    epoch: int | None = None
+    """Epoch, from 1, after which the encoder was kept within its run; None for the encoder of a whole run, and for all
+    others."""
     recipe: str | None = None
     """Recipe by which the run's encoder was trained, with the settings that were changed."""
     trained_steps: Annotated[int | None, Outcome()] = None
@@ -99,6 +102,11 @@ class ResultRow:
     evaluation: Annotated[str | None, Outcome()] = None
     """Hash of the protocol's options, the images' location and the features' precision; see
     :func:`infomax.evaluation.run.evaluation_hash`."""
+
+    @property
+    def title(self) -> str:
+        """Name of the row in a table: the representation, and the epoch of an encoder that was kept within its run."""
+        return self.representation if self.epoch is None else f"{self.representation}, epoch {self.epoch}"
 
     @property
     def score(self) -> float:

@@ -21,7 +21,7 @@ from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import append_result
 from infomax.evaluation.value_range import trained_value_range
-from infomax.runs.run_folder import Run
+from infomax.runs.run_folder import Run, kept_epoch_of, run_of, trained_steps_of
 from infomax.runtime.checks import choose
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.identity import specification_hash
@@ -201,7 +201,7 @@ class EvaluationRequest:
     options: ProtocolOptions
     encoder: str
     run: Run | None
-    """The run folder, if the encoder is a run's."""
+    """The run, if the encoder is that of a run folder or was kept within one."""
     location: EvaluationData
     """The images; ``data`` is None if ``source`` is given or the protocol's own data sets are taken."""
     source: Source | None
@@ -299,8 +299,18 @@ class EvaluationRequest:
         origin = row.tested_on or origin_of_test_images(data.source) or None
         fields: dict[str, Any] = {**self.limits, "evaluation": evaluation, "tested_on": origin}
         if self.run is not None and row.representation == "trained encoder":
-            fields |= {"recipe": self.run.recipe_title, "trained_steps": self.run.trained_steps}
+            fields |= {"recipe": self.run.recipe_title, "trained_steps": trained_steps_of(Path(self.encoder))}
+            fields["epoch"] = kept_epoch_of(self.encoder)
         return fields
+
+    def describe_training(self) -> str | None:
+        """Returns words for how the encoder was trained; None if it is of no run."""
+        if self.run is None:
+            return None
+        if (epoch := kept_epoch_of(self.encoder)) is not None:
+            return f"trained by {self.run.recipe_title}, of which this is the encoder after epoch {epoch}"
+        progress = self.run.progress(self.run.trained_steps)
+        return f"trained by {self.run.recipe_title}{f', unfinished: {progress}' if progress else ''}"
 
 
 def split_data(data: str, *, several: bool) -> list[str]:
@@ -365,7 +375,7 @@ def prepare_evaluation(
             f"{name} is no encoder: {missing_path(name)}; want a run folder, timm:NAME, torchvision:NAME, hf:NAME or a "
             "checkpoint file"
         )
-    run = Run(Path(name)) if (Path(name) / "config.json").is_file() else None
+    run = run_of(name)
     if out is None and run is not None:
         out = run.path / "results.jsonl"
     if out is not None and (out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK)):

@@ -1,9 +1,8 @@
 """Says which range of values a run's images were read with. No torch is imported."""
 
 from os import PathLike, fspath
-from pathlib import Path
 
-from infomax.runs.run_folder import Run
+from infomax.runs.run_folder import run_of
 from infomax.runtime.text import note
 
 
@@ -16,9 +15,9 @@ def trained_value_range(encoder: str | PathLike[str]) -> str | None:
     Returns:
         ``LOW,HIGH``; None if it is no run, or one that took the range of its images' format.
     """
-    if not (Path(encoder) / "config.json").is_file():
+    if (run := run_of(encoder)) is None:
         return None
-    value_range = Run(Path(encoder)).location.value_range
+    value_range = run.location.value_range
     if value_range is not None:
         note(f"--value-range {value_range} is taken, with which {fspath(encoder)} was trained")
     return value_range

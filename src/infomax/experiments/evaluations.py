@@ -41,11 +41,15 @@ class Evaluation:
     """The evaluation as the user names it, as ``linear --probe mira``."""
     repetition: int = field(default=0, compare=False)
     """0, or 1 and so on if it repeats another evaluation with another seed."""
+    epoch: int | None = None
+    """Epoch, from 1, after which the encoder was kept that is evaluated; None for the one of the whole run."""
 
     def measures(self, column: Column) -> bool:
         """Returns whether this is the evaluation of a published column, by the paper's own classifier, with any
         seed."""
         measuring = self.protocol.options_for(column)
+        if self.epoch != column.kept_epoch:
+            return False
         if measuring is None or (self.data.subset or "") != column.subset or self.data.classes is not None:
             return False
         if self.data.data != (column.data if self.protocol.default_data(measuring) else None):
@@ -57,7 +61,12 @@ class Evaluation:
         options = _with_seed(self.options, getattr(self.options, "seed", 0) + repetition)
         if options == self.options:
             return self
-        return replace(self, options=options, words=_words(options, self), repetition=repetition)
+        repeated = replace(self, options=options, words=_words(options, self), repetition=repetition, epoch=None)
+        return repeated if self.epoch is None else repeated.at_epoch(self.epoch)
+
+    def at_epoch(self, epoch: int) -> "Evaluation":
+        """Returns the same evaluation of the encoder that is kept after an epoch of the run."""
+        return replace(self, epoch=epoch, words=f"{self.words}, epoch {epoch}")
 
     def repetitions(self, evaluations: Iterable["Evaluation"]) -> list["Evaluation"]:
         """Returns those of some evaluations that are this one or repeat it with other seeds."""
@@ -83,10 +92,11 @@ class Evaluation:
         without = self.protocol.baselines and not with_baselines
         baselines = to_argv(BaselineOptions(no_baselines=True)) if without else []
         parts = (self.compute, self.data, self.options)
+        encoder = run_folder if self.epoch is None else Run(run_folder).kept_encoder(self.epoch)
         return [
             "evaluate",
             self.protocol.name,
-            str(run_folder),
+            str(encoder),
             *baselines,
             *(w for part in parts for w in to_argv(part)),
         ]

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from infomax.data.options import DataOptions
 from infomax.runtime.options import Shown
-from infomax.training.options import ExecutionOptions, MachineOptions, RecipeChangeOptions
+from infomax.training.options import ExecutionOptions, KeptEncoderOptions, MachineOptions, RecipeChangeOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepOptions(ExecutionOptions, MachineOptions, RecipeChangeOptions, DataOptions):
+class SweepOptions(KeptEncoderOptions, ExecutionOptions, MachineOptions, RecipeChangeOptions, DataOptions):
     """A frozen dataclass that holds all options of ``infomax sweep`` and :func:`infomax.sweep`."""
 
     what: Annotated[tuple[str, ...], Shown(metavar="TABLE|RECIPE [RECIPE ...]", positional=True)]

@@ -33,12 +33,13 @@ from infomax.recipes import registry
 from infomax.recipes.customise import chosen_epochs, customise_experiment
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.schema import Recipe
-from infomax.runs.run_folder import Run, recipe_differences
+from infomax.runs.run_folder import Run, recipe_differences, trained_steps_of
 from infomax.runtime.checks import check_count
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.near_names import nearest
 from infomax.runtime.options import pick, to_argv
 from infomax.runtime.stages import importing_torch
+from infomax.training.kept_epochs import parse_keep_epochs
 from infomax.training.loggers import parse_tools
 from infomax.training.options import PretrainOptions
 
@@ -95,6 +96,15 @@ class SweepRun:
     options: PretrainOptions
     """Options of the training: those that decide its result, and those of the machine."""
     evaluations: tuple[Evaluation, ...]
+    """Evaluations of the encoders that are kept on the way, and then those of the last one."""
+    missed_epochs: tuple[int, ...] = ()
+    """Epochs whose encoder was wanted, but not kept by the run that is there."""
+
+    @property
+    def missed(self) -> str:
+        """Returns a line on the epochs whose encoder was not kept; empty if there is none."""
+        epochs = ", ".join(map(str, self.missed_epochs))
+        return f"{self.folder} did not keep its encoder after epoch {epochs}, and can no longer" if epochs else ""
 
     @property
     def folder(self) -> Path:
@@ -121,7 +131,11 @@ class SweepRun:
         """Returns the words of each command that has not been carried out."""
         training = [] if self.trained else [self.training_argv]
         left = [evaluation for evaluation in self.evaluations if self.result(evaluation) is None]
-        return training + [e.argv(self.folder, with_baselines=self.measures_initial_encoder) for e in left]
+        commands = [e.argv(self.folder, with_baselines=self._measures_baselines(e)) for e in left]
+        return training + commands
+
+    def _measures_baselines(self, evaluation: Evaluation) -> bool:
+        return self.measures_initial_encoder and evaluation.epoch is None
 
     @property
     def measures_initial_encoder(self) -> bool:
@@ -130,7 +144,7 @@ class SweepRun:
 
     def initial_result(self, evaluation: Evaluation) -> ResultRow | None:
         """Returns the last result of the encoder that the run started from; None if there is none."""
-        if not self.measures_initial_encoder or not (self.folder / "config.json").is_file():
+        if not self._measures_baselines(evaluation) or not (self.folder / "config.json").is_file():
             return None
         run = Run(self.folder)
         hashes = evaluation.hashes(run)
@@ -141,10 +155,11 @@ class SweepRun:
         """Returns the last result of the trained encoder by this evaluation; None if there is none yet."""
         if evaluation not in self.evaluations or not self.trained:
             return None
-        run = Run(self.folder)
-        steps, hashes = run.trained_steps, evaluation.hashes(run)
-        rows = self._rows(run, evaluation)
-        matching = [row for row in rows if row.evaluation in hashes and row.trained_steps == steps]
+        run, epoch = Run(self.folder), evaluation.epoch
+        steps = trained_steps_of(run.path if epoch is None else run.kept_encoder(epoch))
+        hashes, rows = evaluation.hashes(run), self._rows(run, evaluation)
+        rows = [row for row in rows if row.trained_steps == steps and row.epoch == epoch]
+        matching = [row for row in rows if row.evaluation in hashes]
         return matching[-1] if matching else None
 
     def _rows(self, run: Run, evaluation: Evaluation) -> Sequence[ResultRow]:
@@ -188,15 +203,16 @@ def define_sweep(options: SweepOptions) -> Sweep:
     """
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} must be a folder")
-    experiments, table = _choose_experiments(options.what)
+    experiments, table = _choose_experiments(options)
     _check_seeds(options)
     parse_tools(options.log)
+    parse_keep_epochs(options.keep_epochs)
     if table and options.vary:
         raise ValueError(f"--vary is for recipes; {table.id} says itself what varies")
     variants = tuple(Variant(experiment, values) for experiment in experiments for values in _combine(options.vary))
     named = tuple(dict.fromkeys(parse_evaluation(words, options) for words in options.evaluate))
     named = with_seeds(named, options.evaluation_seeds or 1)
-    runs, not_measured = [], [] if table is None else _not_measured(table, experiments)
+    runs, not_measured = [], [] if table is None else _not_measured(table, experiments, options)
     if table and not named and len(not_measured) == len(table.columns):
         raise ValueError(
             f"{'; '.join(_group_reasons(table, not_measured))}; say with --evaluate how to evaluate the runs"
@@ -205,14 +221,16 @@ def define_sweep(options: SweepOptions) -> Sweep:
     initial = _open_initial(options)
     for seed, variant in product(range(options.seeds), variants):  # all variants of a seed before the next seed
         evaluations = named or _default_evaluations(variant, table, options)
-        runs.append(_define_run(options, variant, seed, evaluations, counts, initial))
+        wanted = _wanted_epochs(variant, table, options)
+        runs.append(_define_run(options, variant, seed, evaluations, wanted, counts, initial))
     if len({run.specification.hash for run in runs}) < len(runs):
         raise ValueError(f"--vary gives a value twice: {' '.join(options.vary)}")
     for run in runs:
         _check_same_run(run)
     used = tuple(dict.fromkeys(evaluation for run in runs for evaluation in run.evaluations))
-    lines = () if table is None or named else tuple(_group_reasons(table, not_measured))
-    return Sweep(options.out, variants, used, tuple(runs), table, _common_changes(options), lines)
+    lines = [] if table is None or named else _group_reasons(table, not_measured)
+    lines += [line for run in runs if (line := run.missed)]
+    return Sweep(options.out, variants, used, tuple(runs), table, _common_changes(options), tuple(lines))
 
 
 def _check_seeds(options: SweepOptions) -> None:
@@ -222,22 +240,37 @@ def _check_seeds(options: SweepOptions) -> None:
         check_count("--evaluation-seeds", options.evaluation_seeds, low=1)
 
 
-def _not_measured(table: Table, experiments: Sequence[Experiment]) -> list[tuple[Column, str]]:
+def _not_measured(
+    table: Table, experiments: Sequence[Experiment], options: SweepOptions
+) -> list[tuple[Column, str]]:
     """Returns the columns of a table that no run of its recipes is measured for, each with the reason."""
     reached = {column.name for experiment in experiments for _, column in experiment.positions(table.id)}
-    reasons = [
-        (column, why_not_measured(column) or ("" if column.name in reached else _why_no_recipe(column)))
-        for column in table.columns
-    ]
+    on_the_way = {column.name for e in experiments for _, column in e.positions_on_the_way(table.id)}
+    reasons = []
+    for column in table.columns:
+        reason = why_not_measured(column)
+        if not reason and column.name in on_the_way - reached:
+            reason = _why_not_on_the_way(column, options)
+        elif not reason and column.name not in reached:
+            reason = "no recipe is trained for it"
+        reasons.append((column, reason))
     return [(column, reason) for column, reason in reasons if reason]
 
 
-def _why_no_recipe(column: Column) -> str:
-    """Returns why no recipe gives a column."""
-    epochs, schedule = column.conditions.epochs, column.conditions.schedule_epochs
-    if schedule is not None and epochs != schedule:
-        return f"it is of the encoder within a run of {schedule} epochs, and a run keeps the encoder at its end"
-    return "no recipe is trained for it"
+def _why_not_on_the_way(column: Column, options: SweepOptions) -> str:
+    """Returns why the encoder of a column, from within a run, is not had; empty if it is."""
+    epochs, schedule = chosen_epochs(options.changes()), column.conditions.schedule_epochs
+    if epochs in (None, schedule):
+        return ""
+    return f"it is of the encoder after {column.kept_epoch} of {schedule} epochs, and these runs have {epochs}"
+
+
+def _wanted_epochs(variant: Variant, table: Table | None, options: SweepOptions) -> tuple[int, ...]:
+    """Returns the epochs after which a variant keeps its encoder: the user's, and those of columns of the table."""
+    on_the_way = () if table is None else variant.experiment.positions_on_the_way(table.id)
+    columns = [column for _, column in on_the_way if not _why_not_on_the_way(column, options)]
+    kept = {column.kept_epoch for column in columns if column.kept_epoch is not None}
+    return tuple(sorted({*parse_keep_epochs(options.keep_epochs), *kept}))
 
 
 def _group_reasons(table: Table, columns: Sequence[tuple[Column, str]]) -> list[str]:
@@ -268,8 +301,9 @@ def _common_changes(options: SweepOptions) -> tuple[str, ...]:
     return tuple(words[: words.index("--out")])
 
 
-def _choose_experiments(what: Sequence[str]) -> tuple[list[Experiment], Table | None]:
+def _choose_experiments(options: SweepOptions) -> tuple[list[Experiment], Table | None]:
     """Returns the recipes that are meant, and the table if it is one that names them."""
+    what = options.what
     if not what:
         raise ValueError("a sweep is of a published table, as mira-14, or of recipes, as carl/small")
     everything = registry.experiments()
@@ -286,7 +320,7 @@ def _choose_experiments(what: Sequence[str]) -> tuple[list[Experiment], Table | 
         table = published.table(what[0])
         experiments = [e for e in everything.values() if e.positions(table.id)]
         if not experiments:
-            raise ValueError("; ".join(_group_reasons(table, _not_measured(table, []))))
+            raise ValueError("; ".join(_group_reasons(table, _not_measured(table, [], options))))
         return experiments, table
     chosen = {}
     for name in what:
@@ -313,6 +347,7 @@ def _define_run(
     variant: Variant,
     seed: int,
     evaluations: tuple[Evaluation, ...],
+    wanted_epochs: tuple[int, ...],
     counts: dict[DataLocation, int],
     initial: "Encoder | None",
 ) -> SweepRun:
@@ -323,6 +358,7 @@ def _define_run(
         variant: The recipe and the values to train with.
         seed: Seed of the run.
         evaluations: How its encoder is evaluated.
+        wanted_epochs: Epochs after which the encoder is kept and evaluated too, unless the run is there and has not.
         counts: Is filled with the number of images of each data set that had to be opened to know the epochs.
         initial: The encoder that all runs start from; None for random weights.
     """
@@ -331,13 +367,17 @@ def _define_run(
         raise ValueError("--set seed and --vary seed would give all runs the same; --seeds N has the seeds from 0 up")
     changes: dict[str, Any] = {**options.changes(), "overrides": overrides, "seed": seed}
     name = "-".join([variant.experiment.name.replace("/", "-"), *variant.overrides, f"seed{seed}"])
+    folder = options.out / re.sub(r"[^\w.=+-]", "_", name)
+    missed = _missed_epochs(folder, wanted_epochs)
+    kept = [epoch for epoch in wanted_epochs if epoch not in missed]
     training: dict[str, Any] = {
         **vars(options),
         "data": options.named_data(variant.experiment.data, recipe=variant.experiment.name),
         "recipe": variant.experiment.name,
         "seed": seed,
         "overrides": overrides,
-        "out": options.out / re.sub(r"[^\w.=+-]", "_", name),
+        "keep_epochs": [",".join(map(str, kept))] if kept else (),
+        "out": folder,
         "resume": True,
     }
     train = pick(PretrainOptions, training)
@@ -347,7 +387,18 @@ def _define_run(
         images = _count_images(train, counts)
     recipe = _settle_recipe(variant.experiment, images, changes, initial)
     specification = TrainingSpecification(recipe, train.data, train.classes, train.subset, train.value_range)
-    return SweepRun(variant, specification, train, evaluations)
+    if beyond := [epoch for epoch in kept if epoch > recipe.epochs]:
+        raise ValueError(f"--keep-epochs {beyond[0]}: {variant.label} has {recipe.epochs} epochs")
+    on_the_way = [e.at_epoch(epoch) for epoch in kept for e in evaluations if not e.protocol.needs_run]
+    return SweepRun(variant, specification, train, (*on_the_way, *evaluations), missed)
+
+
+def _missed_epochs(folder: Path, epochs: Sequence[int]) -> tuple[int, ...]:
+    """Returns the epochs whose encoder a run that is there can no longer keep."""
+    if not (folder / "config.json").is_file():
+        return ()
+    run = Run(folder)
+    return tuple(epoch for epoch in epochs if run.has_missed(epoch))
 
 
 def _open_initial(options: SweepOptions) -> "Encoder | None":

@@ -146,6 +146,9 @@ def sweep_cells(sweep: Sweep) -> list[SweepCell]:
 def _cells_of_table(sweep: Sweep, table: published.Table) -> list[SweepCell]:
     """Returns a cell for each number of the table that a variant is to give, also if nobody can read the paper's."""
     places = [(*position, v) for v in sweep.variants for position in v.experiment.positions(table.id)]
+    kept = {(v.label, e.epoch) for v in sweep.variants for run in sweep.runs_of(v) for e in run.evaluations}
+    on_the_way = [(*p, v) for v in sweep.variants for p in v.experiment.positions_on_the_way(table.id)]
+    places += [(row, column, v) for row, column, v in on_the_way if (v.label, column.kept_epoch) in kept]
     places = [place for place in places if not why_not_measured(place[1])]
     places.sort(key=lambda place: (table.rows.index(place[0]), table.columns.index(place[1])))
     cells = []
@@ -196,7 +199,7 @@ def _evaluations_of(run: SweepRun, column: Column) -> list[Evaluation]:
     """Returns the evaluations of a run that measure a column, or else the nearest one of its protocol on its labels."""
     exact = [evaluation for evaluation in run.evaluations if evaluation.measures(column)]
     others = [e for e in run.evaluations if e.protocol.name == column.protocol and not e.repetition]
-    others = [e for e in others if (e.data.subset or "") == column.subset]
+    others = [e for e in others if (e.data.subset or "") == column.subset and e.epoch == column.kept_epoch]
     if exact or not others:
         return exact
 
@@ -215,9 +218,14 @@ def _with_varied_condition(cells: list[SweepCell], places: list[tuple[Row, Colum
     if len(varied) != 1 or not all(type(c[varied[0]]) in (int, float) for c in conditions):
         return cells
     by_row = any(getattr(row.conditions, varied[0]) is not None for row, _ in places)
+    several = len({column.data for _, column in places}) > 1
+    curves = [
+        cell.column if by_row else f"{row.method}, {column.data}" if several else row.method
+        for cell, (row, column) in zip(cells, places, strict=True)
+    ]
     return [
-        replace(cell, position=c[varied[0]], varied=varied[0], curve=cell.column if by_row else row.method)
-        for cell, c, (row, _) in zip(cells, conditions, places, strict=True)
+        replace(cell, position=c[varied[0]], varied=varied[0], curve=curve)
+        for cell, c, curve in zip(cells, conditions, curves, strict=True)
     ]
 
 
@@ -244,7 +252,7 @@ def _cells_of_initial_encoder(sweep: Sweep, cells: Sequence[SweepCell]) -> list[
     """
     if any(cell.position is not None for cell in cells):
         return []
-    evaluations = [evaluation for evaluation in sweep.evaluations if not evaluation.repetition]
+    evaluations = [e for e in sweep.evaluations if not e.repetition and e.epoch is None]
     initial = []
     for evaluation in evaluations:
         rows = [row for run in sweep.runs if (row := run.initial_result(evaluation)) is not None][:1]

@@ -58,6 +58,7 @@ def sweep(
     skip_unreadable: float = 0.01,
     keep_decoded: str = "auto",
     log: Sequence[str] = (),
+    keep_epochs: Sequence[int | str] = (),
     out: str | PathLike[str],
     vary: Sequence[str] = (),
     seeds: int = 1,
@@ -119,6 +120,9 @@ def sweep(
         log: Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes
             metrics.jsonl alone. A run that is resumed goes on in the tool too. Default: tensorboard; with resume, what
             it was.
+        keep_epochs: Epochs after which the encoder is kept too, as 50,100,150: in the folders epochs/50, epochs/100 and
+            epochs/150 of the run, each of which is an encoder for all commands. Those given with resume are added to
+            those from before. Default: none; with resume, those that it was to keep.
         what: A published table, as mira-14, for all recipes with a number in it (infomax report --table list names
             them); or recipes, as carl/small, or patterns of their names, as 'carl/stl10*'.
         out: Folder for all runs, the table and its figure. The same command goes on if it was stopped.

@@ -13,7 +13,7 @@ from infomax.exporting.check import Comparison
 from infomax.exporting.export_format import Format, LoadingCode
 from infomax.reporting.results import results_table
 from infomax.runs.public_words import initial_weights, licence_words, public_data_name, without_folders
-from infomax.runs.run_folder import Run
+from infomax.runs.run_folder import Run, trained_steps_of
 from infomax.runtime.durations import duration
 from infomax.runtime.text import escape
 
@@ -45,6 +45,8 @@ class CardContent:
     """Hash of the encoder's architecture and weights."""
     run: Run | None
     """The run that trained it; None for an encoder of another library or in a file."""
+    kept_epoch: int | None = None
+    """Epoch, from 1, after which the encoder was kept within its run; None for the one of the whole run."""
     classifier: ClassifierDescription | None = None
     """The classifier that it is the encoder of, whose logits the export gives; None for an encoder alone."""
 
@@ -194,8 +196,10 @@ def _training_words(content: CardContent) -> str:
     device = launch.get("gpu") or ("a GPU" if launch.get("device") == "cuda" else f"a CPU, {machine.get('cpu') or ''}")
     count = launch.get("devices", 1)
     rows = run.read_rows("metrics.jsonl")
+    steps = run.trained_steps if content.kept_epoch is None else trained_steps_of(run.kept_encoder(content.kept_epoch))
+    rows = [row for row in rows if row["step"] <= steps]
     seconds = [row["seconds"] for row in rows if isinstance(row.get("seconds"), int | float)]
-    cost = f"{run.trained_steps:,} steps of {recipe.batch_size} images"
+    cost = f"{steps:,} steps of {recipe.batch_size} images"
     cost += f" in {duration(seconds[-1])}" if seconds else ""
     lines = [
         f"- Recipe: {escape(without_folders(run.recipe_title))}",
@@ -203,7 +207,9 @@ def _training_words(content: CardContent) -> str:
         f"- Cost: {cost}, on {device.strip().rstrip(',')}{f' ({count} devices)' if count > 1 else ''}",
         f"- Versions: {', '.join(f'{name} {value}' for name, value in config.get('versions', {}).items())}",
     ]
-    if not run.finished:
+    if content.kept_epoch is not None:
+        lines.append(f"- The encoder was kept after epoch {content.kept_epoch} of {recipe.epochs}")
+    elif not run.finished:
         total = recipe.steps(config["images"])
         lines.append(f"- The training is not finished: {run.trained_steps:,} of {total:,} steps are done")
     if (name := initial_weights(run)) is not None:
@@ -224,7 +230,7 @@ def current_rows(run: Run, fingerprint: str) -> list[ResultRow]:
     file = run.path / "results.jsonl"
     if not file.is_file():
         return []
-    rows = [row for row in read_results(file) if row.trained_steps in (None, run.trained_steps)]
+    rows = read_results(file)
     own = [row for row in rows if row.encoder == fingerprint]
     measured = {_measurement(row) for row in own}
     newest: dict[Any, ResultRow] = {}

@@ -197,7 +197,7 @@ def _card(encoder: "Encoder", kind: Format, options: ExportOptions, **known: Any
     from infomax.exporting.card import CardContent, card_text
     from infomax.exporting.program import input_words
     from infomax.models.encoders import fingerprint
-    from infomax.runs.run_folder import Run
+    from infomax.runs.run_folder import kept_epoch_of, run_of
 
     inside, folder = options.normalise == "inside", Path(options.encoder)
     return card_text(
@@ -211,7 +211,8 @@ def _card(encoder: "Encoder", kind: Format, options: ExportOptions, **known: Any
             parameters=sum(parameter.numel() for parameter in encoder.parameters()),
             encoder_name=options.encoder,
             fingerprint=fingerprint(encoder),
-            run=Run(folder) if (folder / "config.json").is_file() else None,
+            run=run_of(options.encoder),
+            kept_epoch=kept_epoch_of(options.encoder),
             classifier=read_description(folder) if is_classifier(folder) else None,
             **known,
         )

@@ -10,7 +10,7 @@ from PIL import Image
 from infomax.data.images import Images, first_readable
 from infomax.data.splits import preview_images
 from infomax.data.streams import Stream
-from infomax.runs.run_folder import Run
+from infomax.runs.run_folder import run_of
 
 LARGEST_SIDE = 1024  # pixels
 SAMPLES = ("china.jpg", "flower.jpg")
@@ -34,9 +34,9 @@ def reference_images(encoder: str | PathLike[str], count: int) -> tuple[list[Ima
 
 def _images_of_run(folder: Path, count: int) -> list[Image.Image]:
     """Returns images that a run was trained on, at equal distances; none if it is no run or trained on a stream."""
-    if not (folder / "config.json").is_file():
+    if (run := run_of(folder)) is None:
         return []
-    location = Run(folder).location
+    location = run.location
     if location.data.startswith(("hf:", "hf-stream:", "wds:")):  # which may have to be fetched
         return []
     source = location.open()

@@ -128,6 +128,12 @@ class Column:
         """Returns the name of the data set that the encoder was trained on: ImageNet, if it is transferred."""
         return "imagenet" if self.protocol in TRANSFERS else self.data
 
+    @property
+    def kept_epoch(self) -> int | None:
+        """Returns the epoch of a longer run after which the encoder was taken; None for the one of a whole run."""
+        epochs, schedule = self.conditions.epochs, self.conditions.schedule_epochs
+        return None if schedule is None or epochs == schedule else epochs
+
     def __post_init__(self) -> None:
         choose("protocol", self.protocol, PROTOCOLS)
         choose("data", self.data, DATA)

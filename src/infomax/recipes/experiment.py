@@ -129,6 +129,21 @@ class Experiment:
         positions = (p for cells in self.cells if cells.table == table for p in cells.positions(self.method))
         return tuple(dict.fromkeys(positions))
 
+    def positions_on_the_way(self, table_id: str) -> tuple[tuple[Row, Column], ...]:
+        """Returns the row and the column of each cell of a published table that an encoder from within the run gives.
+
+        They measure the same as a cell of :meth:`positions`, of an encoder that was kept after an earlier epoch.
+
+        Args:
+            table_id: Id of the table.
+        """
+        return tuple(
+            (row, column)
+            for row, last in self.positions(table_id)
+            for column in table(table_id).columns
+            if column.kept_epoch is not None and _without_epoch(column) == _without_epoch(last)
+        )
+
     @property
     def main_number(self) -> Number | None:
         """Returns the linear top-1 accuracy with all labels, offline or online; None if the paper prints none."""
@@ -146,6 +161,12 @@ class Experiment:
             return None if self.main_number is None else self.main_number.column
         columns = (column for table in tables() if table.paper.lower() == self.method for column in table.columns)
         return next((c for c in columns if c.protocol in LINEAR and c.data == self.data and c.metric == "top1"), None)
+
+
+def _without_epoch(column: Column) -> Column:
+    """Returns a column as if it did not say after which epoch of its run the encoder was taken."""
+    conditions = replace(column.conditions, epochs=None)
+    return replace(column, name="", conditions=conditions)
 
 
 class Experiments(dict[str, Experiment]):

@@ -69,7 +69,10 @@ class Result:
         """
         if not self.row.fits(column) or (self.training is not None and self.training.extended):
             return False
-        return all(_equal(self.conditions.get(key), value) for key, value in telling_conditions(table, column).items())
+        telling = telling_conditions(table, column)
+        if self.row.epoch is not None and "epochs" not in telling:
+            return False  # only the encoder of a whole run stands for it
+        return all(_equal(self.conditions.get(key), value) for key, value in telling.items())
 
     def differences(self, column: Column) -> dict[str, Any]:
         """Returns the conditions, known of both, in which this result differs from the column, with our values."""
@@ -256,7 +259,7 @@ def _training(run: Run, row: ResultRow) -> Training | None:
         recipe=f"{recipe.method.name}/{recipe.name}",
         changes=tuple((change, condition_of(recipe, change.partition("=")[0])) for change in config.get("changes", ())),
         data=", ".join([config["data"], *limits]),
-        progress=run.progress(row.trained_steps),
+        progress=run.progress(row.trained_steps) if row.epoch is None else "",
         conditions=conditions,
         extended=bool(config.get("extended")),
     )
@@ -278,16 +281,20 @@ def _our_tables(results: Sequence[Result]) -> list[Table]:
         rows = [result.row for result in group]
         unit = ", in %" if has_shares(rows) else ""
         title = f"{protocol}, {data}{f', {subset} of the labels' if subset else ''}: ours{unit}"
-        names = [_name_with_seed(result, group) for result in group]
+        names = [_name_in_group(result, group) for result in group]
         tables.append(rows_table(rows, names, hidden={"data"}, title=title))
     return tables
 
 
-def _name_with_seed(result: Result, group: Sequence[Result]) -> str:
-    """Returns the encoder's name, with the seed of its evaluation if the table has several of them."""
+def _name_in_group(result: Result, group: Sequence[Result]) -> str:
+    """Returns the encoder's name, with the epoch after which it was kept and the seed of its evaluation.
+
+    The epoch is that of an encoder from within a run; the seed is there if the table has several of them.
+    """
+    name = result.name if result.row.epoch is None else f"{result.name}, epoch {result.row.epoch}"
     seeds = {getattr(other.row, "seed", None) for other in group if other.name == result.name} - {None}
     seed = getattr(result.row, "seed", None)
-    return result.name if seed is None or len(seeds) == 1 else f"{result.name}, seed {seed}"
+    return name if seed is None or len(seeds) == 1 else f"{name}, seed {seed}"
 
 
 def _published_table(paper: published.Table, results: Sequence[Result], *, with_reasons: bool) -> Table:
@@ -435,6 +442,8 @@ def _training_remarks(paper: published.Table, pairs: Sequence[tuple[Column, Resu
         words = {key: format_condition(key, value) for key, value in named.items() if key != "schedule_epochs"}
         if training.progress:
             words["epochs"] = training.progress
+        elif "epochs" in words and result.row.epoch is not None:
+            words["epochs"] = f"epoch {result.row.epoch} of a run of {result.conditions['schedule_epochs']}"
         stated = {key for key, value in vars(column.conditions).items() if value is not None} | by_rows
         rest = [change for change, condition in training.changes if condition not in stated]
         rest = [change for change in rest if not change.startswith("seed=")]  # a paper's number is of any seed

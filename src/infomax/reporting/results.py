@@ -36,7 +36,7 @@ def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str
         head += f" in {first.classes} classes" if first.classes else ""
         head += "".join(f", those of {file}" for file in limits)
     notes = [line for line in [describe_lack_of_gain(rows)] if line is not None]
-    names = [row.representation for row in rows]
+    names = [row.title for row in rows]
     head += "; scores in %" if has_shares(rows) else ""
     return rows_table(rows, names, hidden=shared, title=head, notes=notes)
 

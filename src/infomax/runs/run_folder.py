@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, fields, replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -47,6 +48,8 @@ class RunConfig(TypedDict):
     versions: NotRequired[dict[str, str]]
 
 
+KEPT_ENCODERS = "epochs"
+"""Folder in a run folder that holds a folder for each encoder that was kept on the way, by its epoch."""
 ROWS: dict[str, dict[str, Any]] = {
     "metrics.jsonl": {"step": int, "": bool | int | float | str | None},  # here NaN and infinity are numbers too
     "unreadable.jsonl": {"image": str},
@@ -134,11 +137,36 @@ class Run:
     @property
     def trained_steps(self) -> int:
         """Returns the number of steps that the folder's encoder was trained for; 0 if there is no encoder yet."""
-        file = self.path / "encoder.json"
-        if not file.is_file():
-            return 0
-        description = parse_value(read_json(file), dict[str, Any], str(file))
-        return parse_value(description.get("steps", 0), int, f"{file}: steps")
+        return trained_steps_of(self.path)
+
+    @property
+    def epochs_to_keep(self) -> tuple[int, ...]:
+        """Returns the epochs, from 1, after which the run keeps its encoder, beside the one at its end."""
+        file = self.path / "config.json"
+        return tuple(parse_value(self.launch.get("keep_epochs", []), list[int], f"{file}: keep_epochs"))
+
+    @property
+    def kept_epochs(self) -> tuple[int, ...]:
+        """Returns the epochs, from 1, after which the encoder was kept, in rising order."""
+        folders = (file.parent for file in (self.path / KEPT_ENCODERS).glob("*/encoder.json"))
+        return tuple(sorted(int(folder.name) for folder in folders if folder.name.isdecimal()))
+
+    def kept_encoder(self, epoch: int) -> Path:
+        """Returns the folder of the encoder that is kept after an epoch, as ``runs/a/epochs/50``, if it is there or not.
+
+        Args:
+            epoch: The epoch, from 1.
+        """
+        return self.path / KEPT_ENCODERS / str(epoch)
+
+    def has_missed(self, epoch: int) -> bool:
+        """Returns whether the run is past the end of an epoch whose encoder was not kept.
+
+        Args:
+            epoch: The epoch, from 1.
+        """
+        steps = self.recipe.steps(self.config["images"]) // self.recipe.epochs * epoch
+        return self.trained_steps > steps and epoch not in self.kept_epochs
 
     @property
     def finished(self) -> bool:
@@ -245,6 +273,39 @@ class Run:
             if missing := kinds.keys() - row.keys() - {""}:
                 raise ValueError(f"{path}, row {number}: {min(missing)} is missing")
         return rows
+
+
+def trained_steps_of(folder: Path) -> int:
+    """Returns the number of steps that the encoder in a folder was trained for; 0 if there is no encoder yet."""
+    file = folder / "encoder.json"
+    if not file.is_file():
+        return 0
+    description = parse_value(read_json(file), dict[str, Any], str(file))
+    return parse_value(description.get("steps", 0), int, f"{file}: steps")
+
+
+def run_of(encoder: str | PathLike[str]) -> Run | None:
+    """Returns the run that an encoder was trained by; None if it is not known.
+
+    Args:
+        encoder: A run folder, or the folder of an encoder that was kept on the way, as ``runs/a/epochs/50``; any other
+            encoder is of no run.
+    """
+    folder = Path(encoder)
+    if (folder / "config.json").is_file():
+        return Run(folder)
+    if len(folder.parts) < 3:  # as in the working folder runs/a
+        folder = Path(os.path.abspath(folder))
+    holds_one = folder.name.isdecimal() and folder.parent.name == KEPT_ENCODERS and (folder / "encoder.json").is_file()
+    run = folder.parent.parent
+    return Run(run) if holds_one and (run / "config.json").is_file() else None
+
+
+def kept_epoch_of(encoder: str | PathLike[str]) -> int | None:
+    """Returns the epoch, from 1, after which an encoder was kept; None for that of a run folder, or any other one."""
+    run = run_of(encoder)
+    is_last = run is None or (Path(encoder) / "config.json").is_file()
+    return None if is_last else int(Path(os.path.abspath(encoder)).name)
 
 
 def check_output_folder(out: Path, *, overwrite: bool) -> None:

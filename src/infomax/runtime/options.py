@@ -260,6 +260,8 @@ def parse_option(field: OptionField, texts: list[str]) -> Any:
 
 def _parse_text(word: str, kind: Any, text: str) -> Any:
     """Returns the value that a text stands for."""
+    if get_origin(kind) in (Union, UnionType):  # of several types, as of epochs with commas between, one is text
+        return text
     try:
         return kind(text)
     except ValueError:

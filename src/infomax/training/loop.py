@@ -31,6 +31,7 @@ from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, ran
 from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warnings
 from infomax.runtime.doors import in_callers_words, resume_words
 from infomax.runtime.failures import MachineError, describe_machine_failure
+from infomax.runtime.new_folders import new_folder
 from infomax.runtime.ranks import device_of, rank_from_environment
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.signals import Interruption
@@ -173,7 +174,7 @@ class TrainingLoop:
         self, run: Run, launch: LaunchOptions, device: torch.device, source: Source, on_step: OnStep | None = None
     ):
         self.run, self.launch, self.device = run, launch, device
-        self.config = run.config
+        self.config, self.epochs_to_keep = run.config, run.epochs_to_keep
         self.rescue_copy: Path | None = None
         self.source, self.collapse_checked_at = source, -1
         self.recipe = recipe = run.recipe
@@ -230,10 +231,12 @@ class TrainingLoop:
                 if self.engine.steps_done < self.engine.total_steps:
                     task = "first step, which is compiled" if self.launch.compile else "first step"
                     until_first_step.enter_context(Stage(task, at_once=True))
+                self.keep_encoder(again=False)
                 for microbatches in self.batches(prefetcher):
                     interruption.at_once = False
                     self.train_or_skip(microbatches, prefetcher)
                     until_first_step.close()
+                    self.keep_encoder()
                     loop.step_done()
                     del microbatches  # they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:
@@ -516,12 +519,39 @@ class TrainingLoop:
         place = self.run.path / "checkpoints"
         raise type(error)(f"{error}; moved to {place}, {self.rescue_copy} lets --resume go on") from error
 
-    def save_encoder(self) -> None:
-        """Writes the files that ``infomax.load`` reads."""
-        encoder = self.engine.method.eval_encoder
-        save_encoder(
-            encoder, asdict(encoder.settings), self.recipe.preprocessing, self.run.path, steps=self.engine.steps_done
-        )
+    def save_encoder(self, folder: Path | None = None) -> None:
+        """Writes the files that ``infomax.load`` reads.
+
+        Args:
+            folder: Where to; None takes the run folder.
+        """
+        encoder, steps = self.engine.method.eval_encoder, self.engine.steps_done
+        folder = self.run.path if folder is None else folder
+        save_encoder(encoder, asdict(encoder.settings), self.recipe.preprocessing, folder, steps=steps)
+
+    def keep_encoder(self, *, again: bool = True) -> None:
+        """Keeps the encoder in a folder of its own after an epoch that the user named. The first rank writes it.
+
+        Args:
+            again: Whether to replace one that is there, as that of a run that has gone back to an earlier checkpoint.
+
+        Raises:
+            OSError: if it cannot be written. The run is then saved at this step, and keeps it when it goes on.
+        """
+        epoch, rest = divmod(self.engine.steps_done, self.engine.steps_per_epoch)
+        if rank() > 0 or rest or epoch not in self.epochs_to_keep or (not again and epoch in self.run.kept_epochs):
+            return
+        try:
+            check_folder(self.run.path, self.config)
+            with new_folder(self.run.kept_encoder(epoch)) as folder:
+                self.save_encoder(folder)
+        except OSError as error:
+            self.save()
+            raise type(error)(
+                f"the encoder of epoch {epoch} cannot be kept: {error}; step {self.saved_step} is saved, and "
+                f"{resume_words()} keeps it and goes on"
+            ) from error
+        self._begin_interval()
 
     def rescue(self) -> None:
         """Saves after a failure of the machine, on the first rank that is left, if all weights belong to one step."""

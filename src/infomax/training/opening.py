@@ -15,6 +15,7 @@ from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, recipe_differences
 from infomax.runtime.checks import check_count, check_number
 from infomax.runtime.locks import FolderLock
+from infomax.training.kept_epochs import parse_keep_epochs
 from infomax.training.loggers import DEFAULT_TOOLS, NONE, parse_tools
 from infomax.training.options import PretrainOptions
 
@@ -58,6 +59,7 @@ def check_numbers(options: PretrainOptions) -> None:
     check_number("--skip-unreadable", options.skip_unreadable, low=0, high=1, open_high=False)
     parse_keep_decoded(options.keep_decoded)
     parse_tools(options.log)
+    parse_keep_epochs(options.keep_epochs)
 
 
 def tools_to_log(options: PretrainOptions, resumed: Run | None) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ from infomax.training.image_size import (
     typical_side,
 )
 from infomax.training.initial import describe_initial, initial_weights, open_initial, settle_recipe
+from infomax.training.kept_epochs import epochs_to_keep
 from infomax.training.loop import checkpoint_to_resume
 from infomax.training.opening import OpenedImages, check_numbers, open_images, recipe_to_resume, tools_to_log
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
@@ -94,6 +95,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
         recipe = choose_recipe(options, data=data, images=count, side=side, gpu=gpu, initial=initial)
     else:
         recipe = recipe_to_resume(resumed, options)
+    keep_epochs = epochs_to_keep(options.keep_epochs, recipe, resumed)
     if resumed is None:  # otherwise the images may be others, which is then said first
         _check_possible(recipe, source, options, launch)
     with Stage(
@@ -113,6 +115,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
         "threads": torch.get_num_threads(),
         **{name: getattr(launch, name) for name in option_names(ExecutionOptions)},
         "log": list(tools_to_log(options, resumed)),
+        "keep_epochs": list(keep_epochs),
     }
     weights = None if initial is None else safetensors.torch.save(initial_weights(initial, recipe))
     run, lock = _write_run_folder(options, resumed, recipe, source, weights, images=images, launch=machine)

@@ -53,6 +53,7 @@ def pretrain(
     skip_unreadable: float = 0.01,
     keep_decoded: str = "auto",
     log: Sequence[str] = (),
+    keep_epochs: Sequence[int | str] = (),
     out: str | PathLike[str],
     resume: bool = False,
     overwrite: bool = False,
@@ -119,6 +120,9 @@ def pretrain(
         log: Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes
             metrics.jsonl alone. A run that is resumed goes on in the tool too. Default: tensorboard; with resume, what
             it was.
+        keep_epochs: Epochs after which the encoder is kept too, as 50,100,150: in the folders epochs/50, epochs/100 and
+            epochs/150 of the run, each of which is an encoder for all commands. Those given with resume are added to
+            those from before. Default: none; with resume, those that it was to keep.
         out: Run folder to make, as runs/a.
         resume: Continue the run in the folder out, from the step that it was saved at; other options must agree with
             it. More epochs extend a run that is finished. If data is given, the run is started if it is not there yet.

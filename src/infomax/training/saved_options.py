@@ -162,6 +162,8 @@ def _launch_options(launch: Mapping[str, Any]) -> dict[str, Any]:
         options["log"] = [*options["log"]] or [NONE]
         if options["log"] == [*DEFAULT_TOOLS]:
             del options["log"]
+    if launch.get("keep_epochs"):
+        options["keep_epochs"] = [*launch["keep_epochs"]]
     return options
 
 

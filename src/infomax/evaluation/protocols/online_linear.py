@@ -134,5 +134,6 @@ PROTOCOL = Protocol(
     options=OnlineLinearOptions,
     rows=(OnlineLinearRow,),
     run=run,
+    needs_run=True,
     options_for=options_for,
 )
