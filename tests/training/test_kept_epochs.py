@@ -123,15 +123,17 @@ def test_epochs_are_read_from_numbers_and_from_words():
     assert parse_keep_epochs([]) == ()
 
 
-def test_rows_of_a_kept_encoder_say_its_epoch_and_stand_beside_those_of_the_last(
-    tmp_path, images, monkeypatch, capsys
-):
+def test_rows_of_a_kept_encoder_say_its_epoch_and_stand_beside_those_of_the_last(tmp_path, images, monkeypatch, capsys):
     run = go(tmp_path / "run", images, keep_epochs=[1])
     monkeypatch.chdir(run.path / "epochs")
     for place, name in ((run.kept_encoder(1), "run/epochs/1"), ("1", "in its folder")):
         assert (run_of(place).path.resolve(), kept_epoch_of(place)) == (run.path, 1), name
     assert (run_of(run.path / "epochs" / "2"), kept_epoch_of(run.path)) == (None, None)
     assert kept_epoch_of("nothing/epochs/3") is None
+    with pytest.raises(
+        ValueError, match="1 is not a run folder: it has no config.json; it is an encoder that .*run kept"
+    ):
+        report(run.kept_encoder(1))
     for place in (run.path, run.kept_encoder(1)):
         code, out, err = run_command(monkeypatch, capsys, "evaluate", "knn", str(place), "--no-cache", "--workers", "0")
         assert code == 0, err

@@ -58,7 +58,8 @@ def evaluate(
     Args:
         protocol: Name of a protocol, as ``knn``, or its options, as ``KnnOptions(k=(1, 20))``;
             ``infomax.evaluation.protocols.PROTOCOLS`` has all protocols.
-        encoder: A run folder; timm:NAME, torchvision:NAME or hf:NAME; or a checkpoint file of others.
+        encoder: A run folder, or an encoder that was kept in it, as runs/a/epochs/50; timm:NAME, torchvision:NAME or
+            hf:NAME; or a checkpoint file of others.
         data: Images with labels: a sub-folder for each class, arrays of labels, or a data set's name. Default: what
             the run was trained on. Or the images themselves: paths of files, whose classes are the sub-folders of the
             folder that they have in common; PIL images; an array of bytes [n, height, width, 3]; or a

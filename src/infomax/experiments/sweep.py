@@ -240,9 +240,7 @@ def _check_seeds(options: SweepOptions) -> None:
         check_count("--evaluation-seeds", options.evaluation_seeds, low=1)
 
 
-def _not_measured(
-    table: Table, experiments: Sequence[Experiment], options: SweepOptions
-) -> list[tuple[Column, str]]:
+def _not_measured(table: Table, experiments: Sequence[Experiment], options: SweepOptions) -> list[tuple[Column, str]]:
     """Returns the columns of a table that no run of its recipes is measured for, each with the reason."""
     reached = {column.name for experiment in experiments for _, column in experiment.positions(table.id)}
     on_the_way = {column.name for e in experiments for _, column in e.positions_on_the_way(table.id)}

@@ -79,6 +79,8 @@ class Run:
         if not file.is_file():
             runs = sorted(str(config.parent) for config in self.path.glob("*/config.json"))
             hint = f"; it holds {', '.join(runs[:3])}{', ...' if len(runs) > 3 else ''}" if runs else ""
+            if (run := run_of(self.path)) is not None:
+                hint = f"; it is an encoder that {run.path} kept"
             raise ValueError(f"{self.path} is not a run folder: it has no config.json{hint}")
         config = parse_value(read_json(file), dict[str, Any], str(file))
         if not {"recipe", "data"} <= config.keys():
@@ -152,7 +154,7 @@ class Run:
         return tuple(sorted(int(folder.name) for folder in folders if folder.name.isdecimal()))
 
     def kept_encoder(self, epoch: int) -> Path:
-        """Returns the folder of the encoder that is kept after an epoch, as ``runs/a/epochs/50``, if it is there or not.
+        """Returns the folder of the encoder that is kept after an epoch, as ``runs/a/epochs/50``; it need not be there.
 
         Args:
             epoch: The epoch, from 1.

@@ -260,8 +260,12 @@ def parse_option(field: OptionField, texts: list[str]) -> Any:
 
 def _parse_text(word: str, kind: Any, text: str) -> Any:
     """Returns the value that a text stands for."""
-    if get_origin(kind) in (Union, UnionType):  # of several types, as of epochs with commas between, one is text
-        return text
+    if get_origin(kind) in (Union, UnionType):  # the first type that takes the text, as the parser has it
+        first, *others = get_args(kind)
+        try:
+            return first(text)
+        except ValueError:
+            return _parse_text(word, others[0], text)
     try:
         return kind(text)
     except ValueError:

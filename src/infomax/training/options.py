@@ -130,7 +130,8 @@ class KeptEncoderOptions:
     """A frozen dataclass that says which encoders of before the end of a training are kept."""
 
     keep_epochs: Annotated[
-        tuple[int | str, ...], Shown(metavar="N,N", repeatable=True, default="none; with resume, those that it was to keep")
+        tuple[int | str, ...],
+        Shown(metavar="N,N", repeatable=True, default="none; with resume, those that it was to keep"),
     ] = ()
     """Epochs after which the encoder is kept too, as 50,100,150: in the folders epochs/50, epochs/100 and epochs/150 of
     the run, each of which is an encoder for all commands. Those given with resume are added to those from before."""
