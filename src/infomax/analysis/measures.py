@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from infomax.analysis.rows import Rows, as_rows, gather_rows
+from infomax.analysis.rows import Rows, as_rows, gather_rows, svdvals
 from infomax.functional import log_det_or_nan, scatter
 from infomax.runtime.checks import check_count, check_number
 
@@ -263,7 +263,7 @@ def von_neumann_entropy(z: Float[Tensor, "n d"] | Rows) -> float:
         >>> round(von_neumann_entropy(torch.tensor([[3.0, 0.0], [0.0, 5.0]])), 4)  # log 2
         0.6931
     """
-    return max(0.0, _entropy(_shares(torch.linalg.svdvals(as_rows(z).unit) ** 2)))
+    return max(0.0, _entropy(_shares(svdvals(as_rows(z).unit) ** 2)))
 
 
 def alpha_req(z: Float[Tensor, "n d"] | Rows, *, first: int = 11, last: int = 100) -> float:
@@ -362,7 +362,7 @@ def lidar(z: Float[Tensor, "n q d"], *, delta: float = 1e-4, epsilon: float = 1e
         ridge = torch.eye(d, dtype=z.dtype, device=z.device) * (sqrt(delta) / scale)
         root = torch.linalg.qr(torch.cat([within, ridge]), mode="r").R
         discriminants = torch.linalg.solve_triangular(root, between, upper=True, left=False)
-        eigenvalues = torch.linalg.svdvals(discriminants / discriminants.abs().max()) ** 2
+        eigenvalues = svdvals(discriminants / discriminants.abs().max()) ** 2
         shares[: len(eigenvalues)] = _shares(eigenvalues)
     return exp(_entropy(shares + epsilon))
 
