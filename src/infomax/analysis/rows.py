@@ -73,7 +73,7 @@ def _find_problem(name: str, x: Any, layout: str, check: Callable[[], None] | No
 
 
 def svdvals(x: Float64[Tensor, "n d"]) -> Float64[Tensor, " k"]:
-    """Returns the min(N, D) singular values, descending. LAPACK takes a third of the time for more rows than columns."""
+    """Returns the min(N, D) singular values, descending; LAPACK takes a third of the time for tall matrices."""
     return torch.linalg.svdvals(x if len(x) >= x.shape[1] else x.T)
 
 
