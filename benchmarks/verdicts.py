@@ -1,14 +1,15 @@
 """Measures how often verdicts are false alarms in healthy runs, and whether and when each one names what is wrong.
 
-python benchmarks/verdicts.py --labelled cifar10.npz         all runs; what is in the results is not run again
-python benchmarks/verdicts.py --only provoked               the provocations alone, which need no file
-python benchmarks/verdicts.py --work DIR --again            judges the metrics kept in DIR anew, as after a change of rules
-python benchmarks/verdicts.py --toy                         some minutes, to see that it works
+python benchmarks/verdicts.py --labelled cifar10.npz        all runs; what is in the results is not run again
+python benchmarks/verdicts.py --only provoked              the provocations alone, which need no file
+python benchmarks/verdicts.py --work DIR --again           judges the metrics kept in DIR by the rules of now
+python benchmarks/verdicts.py --toy                        some minutes, to see that it works
 
 Healthy runs are those of our recipes with each method: the digits at full length, and 2,000 images of CIFAR-10 for 20
 epochs of the recipe ``small``; with small batches, bfloat16, two ranks, embeddings wider than the batch, and runs that
-are ended and resumed among them. Provocations are trainings of the digits with a setting that collapses or diverges, or
-with images, views or a loader that are made unfit. All go through ``infomax.pretrain``.
+are ended and resumed among them. Provocations are trainings of the digits, ended after 15 % of the steps that the
+recipe has, with a setting that collapses or diverges, or with images, views or a loader that are made unfit. All go
+through ``infomax.pretrain``.
 
 The verdicts of a run are those that ``infomax.analysis.verdicts`` gives for its ``metrics.jsonl``. Each run is a line in
 docs/results/verdicts.json as soon as it is known. Seeds come one after the other, so that an early end leaves a smaller
@@ -35,8 +36,9 @@ from infomax.runtime.json_lines import append_json_line, read_json_lines
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "verdicts.json"
 METHODS = ("mira", "corinfomax", "carl", "mveb")
-HEALTHY_SEEDS, PROVOKED_SEEDS, NICENESS = 5, 3, 5
-CIFAR_IMAGES, CIFAR_EPOCHS, SHORT_EPOCHS = 2000, 20, 40
+HEALTHY_SEEDS, PROVOKED_SEEDS = 5, 3
+CIFAR_IMAGES, CIFAR_EPOCHS = 2000, 20
+ENDED_SHARE = 0.15  # of the steps of a provoked run, whose recipe has its full length: enough to be named
 SLEEP, NAN_FROM_STEP = 0.15, 60  # seconds a batch; steps
 COLLAPSES = ("total collapse", "cluster collapse", "uniform assignment")
 
@@ -78,9 +80,7 @@ PROVOCATIONS = {
     "KL weight 100": Provocation(
         ("carl",), ("cluster collapse",), options=settings("method.kl_start=100", "method.kl_end=100")
     ),
-    "beta 0": Provocation(
-        ("mira",), ("uniform assignment",), options=settings("method.beta=0", "method.beta_start=0")
-    ),
+    "beta 0": Provocation(("mira",), ("uniform assignment",), options=settings("method.beta=0", "method.beta_start=0")),
     "last layer of rank 3": Provocation(("corinfomax", "mveb"), ("dimensional collapse",), patch="rank_3"),
     "rate 20": Provocation(
         METHODS, (*COLLAPSES, "divergence"), beside=("rate too high",), options=(("learning_rate", 20.0),)
@@ -127,7 +127,7 @@ def jobs(*, healthy: bool = True, provoked: bool = True, cifar: bool = True) -> 
         if provoked and seed < PROVOKED_SEEDS:
             for kind, provocation in PROVOCATIONS.items():
                 for method in provocation.methods:
-                    result.append(Job(kind, method, provocation.data, seed, epochs=SHORT_EPOCHS))
+                    result.append(Job(kind, method, provocation.data, seed))
         if healthy:
             result += [Job("healthy", method, "digits", seed) for method in METHODS]
             if cifar:
@@ -217,7 +217,7 @@ PATCHES = {"rank_3": rank_3, "nan": nan, "sleeping_loader": sleeping_loader}
 
 
 class EndedError(Exception):
-    """Ends a run in its middle."""
+    """Ends a run before its end."""
 
 
 def train(job: Job, work: Path, toy: bool) -> str:
@@ -241,9 +241,12 @@ def train(job: Job, work: Path, toy: bool) -> str:
         run = Path(folder) / "run"
         try:
             if job.variant == "ended and resumed":
-                _end_in_the_middle(run, options)
+                _end_early(run, options, 0.51)
                 options = {"resume": True, "device": "cpu", "workers": 0, "quiet": True}
-            infomax.pretrain(out=run, **options)
+            if provocation:
+                _end_early(run, options, ENDED_SHARE)
+            else:
+                infomax.pretrain(out=run, **options)
         except FloatingPointError as error:
             ended = str(error).partition(". ")[0]
         kept = work / "runs" / job.key
@@ -253,12 +256,12 @@ def train(job: Job, work: Path, toy: bool) -> str:
     return ended
 
 
-def _end_in_the_middle(run: Path, options: dict[str, Any]) -> None:
-    """Trains a run until half of its steps are done."""
+def _end_early(run: Path, options: dict[str, Any], share: float) -> None:
+    """Trains a run until a share of its steps are done."""
     import infomax
 
     def end(report: Any) -> None:
-        if report.step == report.steps // 2 + 7:  # within an epoch
+        if report.step >= share * report.steps:
             raise EndedError
 
     try:
@@ -293,10 +296,9 @@ def judge(job: Job, work: Path) -> dict[str, Any]:
 
 
 def in_worker() -> None:
-    """Prepares a process that trains: it yields to other programs, and has one thread."""
+    """Prepares a process that trains: it has one thread."""
     import torch
 
-    os.nice(NICENESS)
     torch.set_num_threads(1)
 
 
@@ -316,7 +318,8 @@ def is_done(job: Job, rows: list[dict[str, Any]]) -> bool:
 def run_jobs(queue: list[Job], file: Path, work: Path, args: argparse.Namespace) -> int:
     """Computes runs until all are done or the time is over; returns the number of those that are left."""
     deadline = time.perf_counter() + args.budget_seconds
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["infomax.training.pretrain"])  # else each run imports torch anew
     # A process changes itself for some provocations, so it trains one run.
     with ProcessPoolExecutor(args.processes, mp_context=context, initializer=in_worker, max_tasks_per_child=1) as pool:
         pending: set[Future] = set()
@@ -373,9 +376,7 @@ def study(args: argparse.Namespace, work: Path, out: Path) -> None:
     if not out.exists():
         append_json_line(out, {**provenance(), "command": "python benchmarks/verdicts.py --labelled cifar10.npz"})
     write_data(work, args.labelled)
-    queue = jobs(
-        healthy=args.only != "provoked", provoked=args.only != "healthy", cifar=args.labelled is not None
-    )
+    queue = jobs(healthy=args.only != "provoked", provoked=args.only != "healthy", cifar=args.labelled is not None)
     if args.toy:
         queue = [job for job in queue if job.seed == 0 and job.method in ("mveb", "carl")]
     rows = read_json_lines(out)

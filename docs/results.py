@@ -858,7 +858,9 @@ def healthy_verdicts_table() -> str:
 
 def all_said(run: dict[str, Any]) -> str:
     """Returns in words what was said of a run."""
-    return ", ".join(f"{said['name']} ({said['state']}) at step {said['step']}" for said in run["verdicts"]) or "nothing"
+    return (
+        ", ".join(f"{said['name']} ({said['state']}) at step {said['step']}" for said in run["verdicts"]) or "nothing"
+    )
 
 
 def provoked_verdicts_table() -> str:

@@ -62,7 +62,7 @@ def course(start=None, *, last=200, logged_changes=None, **changes):
     """Returns the rows of a run that is ill, by these measurements, from step 1 on."""
     rows = [health(0, **BEFORE, **(start or {}))]
     for step in range(10, last + 1, 10):
-        rows += [logged(step, **(logged_changes or {})), health(step, **(start or {}), **changes)]
+        rows += [logged(step, **(logged_changes or {})), health(step, **(start or {}) | changes)]
     return rows
 
 
@@ -83,7 +83,7 @@ def test_a_healthy_course_has_no_verdict():
             "carl",
             ("cluster collapse", "warning", 50),
         ),
-        (course(CLUSTERS, **{"prototypes_in_use": 0.1}), "mira", ("dead prototypes", "warning", 50)),
+        (course(CLUSTERS, prototypes_in_use=0.1), "mira", ("dead prototypes", "warning", 50)),
         (course(embedding_norm=6000.0), "mveb", ("divergence", "failed", 50)),
     ],
     ids=lambda value: "-".join(value[:2]).replace(" ", "_") if isinstance(value, tuple) else None,

@@ -10,10 +10,11 @@ calibrated by ``benchmarks/verdicts.py``; docs/decisions.md says why they are wh
 """
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import isfinite, log
+from math import log
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -38,10 +39,13 @@ State = Literal["watching", "warning", "failed", "withdrawn"]
 Level = Literal["healthy", "warning", "failed", "unknown"]
 Row = Mapping[str, Any]
 
+MAX = sys.float_info.max  # what is larger is infinite, or a whole number that no float holds
 IN_A_ROW = 3  # measurements that must agree: a single one may be an accident of its batch
 FIRST_STEP = 30  # healthy runs look collapsed until step 20
 FIRST_SHARE = 0.05  # of the run; before it a long warm-up may look like no learning
-POINT_COSINE = 0.96  # mean cosine of embeddings; healthy MIRA was at .951 for some steps, MIRA with beta 0 stays at .967
+POINT_COSINE = (
+    0.96  # mean cosine of embeddings; healthy MIRA was at .951 for some steps, MIRA with beta 0 stays at .967
+)
 POINT_LEVEL = 0.8  # collapse level of embeddings: their spread is a fifth of that of an isotropic distribution
 FAILED_COSINE = 0.995  # nothing that reached it and stayed came back
 RECOVERING = 1.1  # factor by which 1 - cosine grows over three measurements while a run leaves a collapse
@@ -63,9 +67,11 @@ BLOWN_UP = 1e3  # factor of the embeddings' norm over that before training
 GRADIENT_JUMP = 10.0  # factor between the medians of the gradient's norm of three rows and of the three before
 WAITING = 0.3  # share of the time
 WAITING_FROM_STEP, WAITING_STEPS = 20, 50  # the first steps wait while workers start; so many must wait after them
-SAME_PIXELS = 1e-3  # standard deviation of a pixel over images whose values go from 0 to 1: less than rounding to 8 bits
+SAME_PIXELS = (
+    1e-3  # standard deviation of a pixel over images whose values go from 0 to 1: less than rounding to 8 bits
+)
 SAME_VIEWS = 1e-4  # squared distance of the embeddings of two views, of at most 4
-DUPLICATED = 0.2  # share of images with a near-duplicate; two data sets of the papers have less than .03
+DUPLICATED = 0.2  # share of images with a near-duplicate
 ALIVE = 0.5  # share of the untrained spread and rank that features keep if they are alive
 
 
@@ -150,9 +156,8 @@ class Rule:
 def numbers(row: Row, *keys: str) -> list[float] | None:
     """Returns the values of a row if all are finite numbers; None otherwise."""
     values = [row.get(key) for key in keys]
-    if all(type(value) in (int, float) and isfinite(value) for value in values):
-        return [float(value) for value in values]  # pyrefly: ignore[bad-argument-type]
-    return None
+    finite = [float(x) for x in values if isinstance(x, int | float) and not isinstance(x, bool) and abs(x) <= MAX]
+    return finite if len(finite) == len(keys) else None
 
 
 def judge_total_collapse(row: Row, history: History) -> Level:
@@ -398,8 +403,8 @@ def waiting_evidence(row: Row, history: History) -> str:
 
 def equal_images_evidence(row: Row, history: History) -> str:
     return (
-        f"the images that were looked at are the same: each pixel has a standard deviation of {row['pixel_std']:.2g} over "
-        "them, where values go from 0 to 1"
+        f"the images that were looked at are the same: each pixel has a standard deviation of "
+        f"{row['pixel_std']:.2g} over them, where values go from 0 to 1"
     )
 
 
@@ -446,7 +451,7 @@ def leave_uniformity(row: Row, history: History) -> str:
     """Advises what makes assignments differ: a weight, a higher rate, more steps."""
     setting = MORE_INFORMATION.get(history.method)
     words = f"try {setting}; or a higher rate" if setting else "try a higher rate"
-    return f"{words}, {history.rate_times(3)}; or more --epochs, as runs with few steps end before they leave this state"
+    return f"{words}, {history.rate_times(3)}; or more --epochs, as short runs end before they leave this state"
 
 
 def fewer_prototypes(row: Row, history: History) -> str:
