@@ -11,9 +11,9 @@ are ended and resumed among them. Provocations are trainings of the digits, ende
 recipe has, with a setting that collapses or diverges, or with images, views or a loader that are made unfit. All go
 through ``infomax.pretrain``.
 
-The verdicts of a run are those that ``infomax.analysis.verdicts`` gives for its ``metrics.jsonl``. Each run is a line in
-docs/results/verdicts.json as soon as it is known. Seeds come one after the other, so that an early end leaves a smaller
-study and no half of one.
+The verdicts of a run are those that ``infomax.analysis.verdicts`` gives for its ``metrics.jsonl``. Each run is a line
+in docs/results/verdicts.json as soon as it is known. Seeds come one after the other, so that an early end leaves a
+smaller study and no half of one.
 """
 
 import argparse

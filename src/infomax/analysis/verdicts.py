@@ -48,7 +48,7 @@ POINT_COSINE = (
 )
 POINT_LEVEL = 0.8  # collapse level of embeddings: their spread is a fifth of that of an isotropic distribution
 FAILED_COSINE = 0.995  # nothing that reached it and stayed came back
-RECOVERING = 1.1  # factor by which 1 - cosine grows over three measurements while a run leaves a collapse
+RECOVERING = 3.0  # factor by which 1 - cosine grows over three measurements while a run leaves a collapse
 FEW_DIMENSIONS = 0.25  # share of the untrained rank; healthy CorInfoMax falls to .37 of it and comes back
 FEW_CLUSTERS = 0.5  # share of the largest entropy that the mean assignment can have
 ONE_CLUSTER = 0.1  # share below which hardly more than a cluster is left
@@ -263,6 +263,8 @@ def judge_norm(row: Row, history: History) -> Level:
     norm, before = numbers(row, "embedding_norm"), numbers(history.untrained, "embedding_norm")
     if norm is None or before is None or not row["step"]:
         return "unknown"
+    if judge_total_collapse(row, history) in ("warning", "failed"):
+        return "healthy"  # embeddings that only grow in one direction are collapsed
     return "failed" if norm[0] > BLOWN_UP * before[0] else "healthy"
 
 
@@ -335,11 +337,13 @@ def describe_features(row: Row, history: History) -> str:
 
 
 def total_collapse_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show total collapse, as a sentence."""
     cosine = compared(row, history, "embedding_mean_cosine", ".3f")
     return f"the embeddings of {images_of(row)} have a mean cosine of {cosine}" + describe_features(row, history)
 
 
 def dimensional_collapse_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show dimensional collapse, as a sentence."""
     rank = compared(row, history, "embedding_effective_rank", ".1f")
     ratio = compared(row, history, "feature_participation_ratio", ".1f")
     return (
@@ -349,6 +353,7 @@ def dimensional_collapse_evidence(row: Row, history: History) -> str:
 
 
 def cluster_collapse_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show cluster collapse, as a sentence."""
     entropy = compared(row, history, "assignment_marginal_entropy", ".2f")
     largest = log(min(row["prototypes"], row["health_rows"]))
     return (
@@ -358,6 +363,7 @@ def cluster_collapse_evidence(row: Row, history: History) -> str:
 
 
 def uniform_assignment_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show uniform assignment, as a sentence."""
     guessing = f"{log(row['prototypes']):.3f}"
     return (
         f"each of {images_of(row)} is assigned to all {row['prototypes']:,} prototypes alike: assignments tell "
@@ -367,6 +373,7 @@ def uniform_assignment_evidence(row: Row, history: History) -> str:
 
 
 def dead_prototypes_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show dead prototypes, as a sentence."""
     return (
         f"{row['prototypes_in_use']:.0%} of the {row['prototypes']:,} prototypes are the nearest one of any image in "
         "an epoch"
@@ -374,12 +381,14 @@ def dead_prototypes_evidence(row: Row, history: History) -> str:
 
 
 def non_finite_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show that the loss or the gradient is no number, as a sentence."""
     key = "loss" if numbers(row, "loss") is None else "gradient_norm"
     value = "NaN" if row[key] is None else row[key]
     return f"the {key.replace('_', ' ').replace('gradient norm', 'norm of the gradient')} became {value}"
 
 
 def loss_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show that the loss is too high, as a sentence."""
     middle, deviation = middle_and_deviation(losses_before(history))
     return (
         f"the loss is {row['loss']:.4g}; before, its median was {middle:.4g}, with a median absolute deviation of "
@@ -388,20 +397,24 @@ def loss_evidence(row: Row, history: History) -> str:
 
 
 def norm_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show that embeddings are too long, as a sentence."""
     return f"the embeddings of {images_of(row)} have a mean norm of {compared(row, history, 'embedding_norm', '.3g')}"
 
 
 def gradient_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show that the gradient grew, as a sentence."""
     norms = gradient_norms(history)
     before, now = median(norms[:IN_A_ROW]), median(norms[IN_A_ROW:])
     return f"the gradient's norm rose from {before:.3g} to {now:.3g}, the medians of three rows of metrics each"
 
 
 def waiting_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show that steps wait for images, as a sentence."""
     return f"the last steps waited for images for {row['waiting']:.0%} of the time"
 
 
 def equal_images_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show equal images, as a sentence."""
     return (
         f"the images that were looked at are the same: each pixel has a standard deviation of "
         f"{row['pixel_std']:.2g} over them, where values go from 0 to 1"
@@ -409,6 +422,7 @@ def equal_images_evidence(row: Row, history: History) -> str:
 
 
 def equal_views_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show equal views, as a sentence."""
     return (
         f"the two views of an image are the same: the embeddings of {images_of(row)} have a squared distance of "
         f"{row['embedding_alignment']:.1g} to those of their second views, of at most 4"
@@ -416,6 +430,7 @@ def equal_views_evidence(row: Row, history: History) -> str:
 
 
 def near_duplicates_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show near duplicates, as a sentence."""
     return f"{row['near_duplicate_share']:.0%} of the images that were looked at have a near-duplicate among them"
 
 
