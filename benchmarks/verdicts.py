@@ -81,9 +81,9 @@ PROVOCATIONS = {
         ("carl",), ("cluster collapse",), options=settings("method.kl_start=100", "method.kl_end=100")
     ),
     "beta 0": Provocation(("mira",), ("uniform assignment",), options=settings("method.beta=0", "method.beta_start=0")),
-    "last layer of rank 3": Provocation(("corinfomax", "mveb"), ("dimensional collapse",), patch="rank_3"),
+    "last layer of rank 3": Provocation(("corinfomax",), ("dimensional collapse",), patch="rank_3"),
     "rate 20": Provocation(
-        METHODS, (*COLLAPSES, "divergence"), beside=("rate too high",), options=(("learning_rate", 20.0),)
+        METHODS, ("rate too high",), beside=(*COLLAPSES, "divergence"), options=(("learning_rate", 20.0),)
     ),
     "rate 1e4": Provocation(METHODS, ("divergence",), beside=("rate too high",), options=(("learning_rate", 1e4),)),
     "NaN from step 60 on": Provocation(("mveb",), ("divergence",), patch="nan"),

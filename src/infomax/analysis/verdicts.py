@@ -64,6 +64,9 @@ LEAST_LOSS_ROWS = 5  # fewer give no deviation
 LOSS_DEVIATIONS = 20.0  # median absolute deviations
 LEAST_DEVIATION = 0.02  # share of the loss that a median absolute deviation counts as at least
 BLOWN_UP = 1e3  # factor of the embeddings' norm over that before training
+GROWN = 5.0  # factor of the embeddings' norm within the first steps; rates of 20 give 9 and more
+FIRST_STEPS = 10  # in which they grow so
+HIGH_RATE = 1.0  # a lower rate is not named as the cause: a weight of the loss may be it
 GRADIENT_JUMP = 10.0  # factor between the medians of the gradient's norm of three rows and of the three before
 WAITING = 0.3  # share of the time
 WAITING_FROM_STEP, WAITING_STEPS = 20, 50  # the first steps wait while workers start; so many must wait after them
@@ -109,11 +112,17 @@ class History:
     """The newest rows with a loss, the newest one last."""
     highest_rate: float = 0.0
     """The highest learning rate so far."""
+    burst: Row | None = None
+    """The row of the first steps whose embeddings were both one point and much longer than before; None without."""
 
     def add(self, row: Row) -> None:
         """Adds the newest row."""
         if row["step"] == 0 and "health_rows" in row:
             self.untrained = row
+        norm, before = numbers(row, "embedding_norm"), numbers(self.untrained, "embedding_norm")
+        if self.burst is None and 0 < row["step"] <= FIRST_STEPS and norm is not None and before is not None:
+            collapsed = judge_total_collapse(row, self) in ("warning", "failed")
+            self.burst = row if collapsed and norm[0] > GROWN * before[0] else None
         if numbers(row, "loss") is not None:
             self.logged.append(row)
         if rate := numbers(row, "learning_rate"):
@@ -263,9 +272,16 @@ def judge_norm(row: Row, history: History) -> Level:
     norm, before = numbers(row, "embedding_norm"), numbers(history.untrained, "embedding_norm")
     if norm is None or before is None or not row["step"]:
         return "unknown"
-    if judge_total_collapse(row, history) in ("warning", "failed"):
-        return "healthy"  # embeddings that only grow in one direction are collapsed
+    if judge_total_collapse(row, history) in ("warning", "failed") and history.highest_rate < HIGH_RATE:
+        return "healthy"  # a weight of the loss has made one point of them, which the collapse's advice names
     return "failed" if norm[0] > BLOWN_UP * before[0] else "healthy"
+
+
+def judge_burst(row: Row, history: History) -> Level:
+    """Judges whether the first steps were so long that embeddings grew at once, and all in one direction."""
+    if numbers(row, "health_rows") is None or not row["step"]:
+        return "unknown"
+    return "warning" if history.burst is not None and history.highest_rate >= HIGH_RATE else "healthy"
 
 
 def judge_gradient(row: Row, history: History) -> Level:
@@ -399,6 +415,16 @@ def loss_evidence(row: Row, history: History) -> str:
 def norm_evidence(row: Row, history: History) -> str:
     """Returns the numbers that show that embeddings are too long, as a sentence."""
     return f"the embeddings of {images_of(row)} have a mean norm of {compared(row, history, 'embedding_norm', '.3g')}"
+
+
+def burst_evidence(row: Row, history: History) -> str:
+    """Returns the numbers that show that the first steps were too long, as a sentence."""
+    burst = history.burst or {}
+    norm, cosine = (compared(burst, history, f"embedding_{key}", ".3g") for key in ("norm", "mean_cosine"))
+    return (
+        f"with a rate of {history.highest_rate:.3g} the embeddings had after step {burst['step']} a mean norm of "
+        f"{norm} and a mean cosine of {cosine}"
+    )
 
 
 def gradient_evidence(row: Row, history: History) -> str:
@@ -549,6 +575,15 @@ RULES = (
         advice=lower_rate_or_full_precision,
         settled=loss_does_not_fall,
         explained_by=("equal images",),
+    ),
+    Rule(
+        name="rate too high",
+        judge=judge_burst,
+        evidence=burst_evidence,
+        advice=lower_rate,
+        in_a_row=1,
+        explained_by=("equal images",),
+        withdrawn=False,
     ),
     Rule(
         name="rate too high",
