@@ -27,8 +27,10 @@ METHODS = registry(
     ],
     ENTRY_POINTS,
 )
-"""All methods by name; the first one is the default."""
-DEFAULT_METHOD = next(iter(METHODS))
+"""All methods by name."""
+DEFAULT_METHOD = mveb.METHOD.name
+"""The method of a training that names none: the best of the four on photographs, as measured
+(docs/measurements/photographs.md); it also has no prototypes, whose number would have to suit the images."""
 
 
 def choose_method(name: str, recipe: str | None = None) -> str:
@@ -76,8 +78,8 @@ def get_experiment(name: str, method: str | None = None) -> Experiment:
     """Returns the recipe of this name with what a paper did with it.
 
     Args:
-        name: ``METHOD/NAME``; or ``NAME`` alone, of ``method``, or, without ``method``, of the first method that has a
-            recipe of this name.
+        name: ``METHOD/NAME``; or ``NAME`` alone, of ``method``, or, without ``method``, of the default method, or the
+            first one that has a recipe of this name.
         method: Name of the method that the recipe must belong to.
 
     Raises:
@@ -97,7 +99,7 @@ def get_experiment(name: str, method: str | None = None) -> Experiment:
             hint = f"; did you mean {near}?" if near else ""
             of_method = f" --paper {name}" if name in METHODS else ""
             raise ValueError(f"there is no recipe {name!r}; infomax recipes{of_method} lists them{hint}")
-        owner = owners[0]
+        owner = DEFAULT_METHOD if DEFAULT_METHOD in owners else owners[0]
     owner = choose_method(owner or method or DEFAULT_METHOD)
     recipes = METHODS[owner].recipes
     if bare not in recipes:
