@@ -93,6 +93,7 @@ import sys, time
 from infomax.runtime.threads import set_thread_variables
 set_thread_variables()  # as the command does it: OpenMP's threads sleep soon
 import torch
+from infomax.features.extraction import cache_sized_chunks
 from infomax.models.encoders import load_encoder
 model, count = load_encoder(sys.argv[1]).eval(), int(sys.argv[3])
 side = model.preprocessing.size
@@ -102,7 +103,8 @@ with torch.no_grad():
     model(images[:8])
     start = time.perf_counter()
     for _ in range(passes):
-        model(images)
+        for chunk in cache_sized_chunks(images, model):
+            model(chunk)
 print("rate", passes * len(images) / (time.perf_counter() - start))
 """
 PEER_TRAINS = """

@@ -223,7 +223,7 @@ def settings_by_hand(cores: int, with_workers: bool) -> list[Setting]:
     if with_workers:
         counts = ((cores, 0, cores), (cores, 0, 1), (1, 0, cores), (1, 0, 1), (1, 0, 0))
         return [before, *(Setting(*x) for x in counts)]
-    return [before, Setting(cores, 1_000), Setting(cores, 0), Setting(1, 0)]
+    return [before, Setting(cores, 1_000), Setting(cores, 10_000), Setting(cores, 0), Setting(1, 0)]
 
 
 def measure(name: str, words: list[str], *, turns: int, share: float) -> Iterator[dict[str, Any]]:

@@ -16,9 +16,10 @@ from infomax.data.splits import LabelledImages
 from infomax.models.encoders import Encoder
 
 PIXEL_SIDE = 32  # largest side of an image whose pixels are features
-CHUNK_PIXELS = 2**18  # that pass an encoder on a CPU at once: 256 images of 32 pixels, or 5 of 224
-"""Larger chunks do not fit the caches: networks take 1.5 to 3 times as long for 256 images at once. Features are the same
-bits for all that was tried but EfficientNets, where they differ by rounding."""
+CHUNK_PIXELS = 2**18  # that pass an encoder on a CPU at once: 5 images of 224 pixels
+CHUNK_PIXELS_OF_CIFAR_STEMS = 2**15  # 32 images of 32 pixels; their first layers keep the image's size
+"""Larger chunks do not fit the caches: networks take 1.4 to 3 times as long for 256 images at once. Features are the
+same bits for all networks that were tried but EfficientNets, where they differ by rounding."""
 
 
 def encode_batches(
@@ -50,18 +51,20 @@ def encode_batches(
     try:
         dtype = next(encoder.parameters()).dtype
         for batch in evaluation_batches(images, index, preprocessing, workers=workers, lenient=lenient, kept=kept):
+            chunks = cache_sized_chunks(batch.to(device, dtype), encoder)
             with torch.no_grad():
-                features = torch.cat([encoder(x) for x in _chunks(batch.to(device, dtype))]).float().cpu()
+                features = torch.cat([encoder(chunk) for chunk in chunks]).float().cpu()
             yield features
     finally:
         encoder.train(was_training).to(previous_device)
 
 
-def _chunks(batch: Float[Tensor, "b 3 height width"]) -> tuple[Tensor, ...]:
-    """Returns a batch in chunks that fit a CPU's caches; on another device, the batch as it is."""
+def cache_sized_chunks(batch: Float[Tensor, "b 3 height width"], encoder: Encoder) -> tuple[Tensor, ...]:
+    """Returns a batch in chunks whose features fit the caches of a CPU; on another device, the batch as it is."""
     if batch.device.type != "cpu":
         return (batch,)
-    return batch.split(max(1, CHUNK_PIXELS // batch[0, 0].numel()))
+    pixels = CHUNK_PIXELS if encoder.settings.stem == "imagenet" else CHUNK_PIXELS_OF_CIFAR_STEMS
+    return batch.split(max(1, pixels // batch[0, 0].numel()))
 
 
 def extract_features(
