@@ -21,7 +21,7 @@ from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.training import loop
 
 ANY = "timm:resnet18"
-DIGITS = ("pretrain", "--data", "digits")
+DIGITS = ("pretrain", "--data", "digits", "--method", "mira")
 
 
 @pytest.fixture

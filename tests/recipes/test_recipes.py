@@ -192,7 +192,7 @@ def test_unknown_names_are_refused():
 
 def test_a_name_may_say_the_method_or_not():
     assert get_experiment("carl/stl10").name == get_experiment("stl10").name == "carl/stl10"
-    assert get_experiment("cifar10").name == "mira/cifar10"
+    assert get_experiment("cifar10").name == "mveb/cifar10"
     assert get_experiment("cifar10", "mveb").name == get_experiment("mveb/cifar10", "mveb").name == "mveb/cifar10"
     with pytest.raises(ValueError, match="did you mean cifar100_attraction_125"):
         get_experiment("cifar100_atraction_125")

@@ -105,7 +105,7 @@ def sweep(
         backbone_rate: Factor of the learning rate of the encoder; what follows it has the whole rate. Default: the
             recipe's, 1.
         precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
-        overrides: Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0.
+        overrides: Any setting of the recipe, as in --set optimizer.weight_decay=0 --set method.dimension=128.
         device: Kind of device; auto takes the GPU if there is one.
         devices: GPUs of this machine, or processes that share its CPU. Any number of them computes the same result.
             Under torchrun or srun, leave it out.

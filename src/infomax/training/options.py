@@ -72,7 +72,7 @@ class RecipeChangeOptions(ViewChangeOptions):
     precision: Annotated[str | None, Shown(metavar="64|32|bf16|16", default=RECIPES_OWN)] = None
     """Precision of the networks; the losses are computed in full."""
     overrides: Annotated[tuple[str, ...], Shown(name="set", metavar="KEY=VALUE", repeatable=True)] = ()
-    """Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0."""
+    """Any setting of the recipe, as in --set optimizer.weight_decay=0 --set method.dimension=128."""
 
     def changes(self) -> dict[str, Any]:
         """Returns the changes by the names of :func:`infomax.recipes.customise.customise`."""

@@ -81,7 +81,7 @@ def pretrain(
             Default: the format's.
         max_megapixels: Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory
             could end. Default: 120.
-        method: Method to train with. Default: the recipe's, or mira.
+        method: Method to train with. Default: the recipe's, or mveb.
         recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
             and the machine.
@@ -105,7 +105,7 @@ def pretrain(
         backbone_rate: Factor of the learning rate of the encoder; what follows it has the whole rate. Default: the
             recipe's, 1.
         precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
-        overrides: Any setting of the recipe, as in --set method.beta=0.5 --set optimizer.weight_decay=0.
+        overrides: Any setting of the recipe, as in --set optimizer.weight_decay=0 --set method.dimension=128.
         device: Kind of device; auto takes the GPU if there is one.
         devices: GPUs of this machine, or processes that share its CPU. Any number of them computes the same result.
             Under torchrun or srun, leave it out.

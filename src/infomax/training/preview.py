@@ -52,7 +52,7 @@ def views(
             Default: the format's.
         max_megapixels: Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory
             could end. Default: 120.
-        method: Method to train with. Default: the recipe's, or mira.
+        method: Method to train with. Default: the recipe's, or mveb.
         recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
             and the machine.
