@@ -11,7 +11,16 @@ from infomax.training.saved_options import toml_value
 from interrupted_runs import differing
 
 SMALL = ("--epochs", "1", "--batch-size", "256", "--image-size", "8", "--quiet", "--log", "none")
-SETS = ("--method", "mira", "--set", "method.beta=0.5", "--set", "views.global_crops.0.scale=0.3,1", "--set", "optimizer.clip_norm=1")
+SETS = (
+    "--method",
+    "mira",
+    "--set",
+    "method.beta=0.5",
+    "--set",
+    "views.global_crops.0.scale=0.3,1",
+    "--set",
+    "optimizer.clip_norm=1",
+)
 
 
 @pytest.fixture
