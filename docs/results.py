@@ -14,6 +14,7 @@ python benchmarks/from_disk.py                      docs/results/from_disk.json
 python benchmarks/adapting.py                       docs/results/adapting.json
 python benchmarks/verdicts.py                       docs/results/verdicts.json
 python benchmarks/threads.py                        docs/results/threads.json
+python benchmarks/choosing.py                       docs/results/choosing.json, and the summary that choose reads
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
                                                     speed.py
 python docs/results.py tables                       the tables, from what is kept
@@ -885,9 +886,112 @@ def provoked_verdicts_table() -> str:
     return f"{markdown(header, rows)}\n\n{summary}{':' + chr(10) if said else '.'}{said}"
 
 
+CHOOSING = DOCS.parent / "src" / "infomax" / "experiments" / "choosing.json"
+GROUP_COLUMNS = ("mira", "corinfomax", "carl", "mveb", "all")
+
+
+def choosing() -> dict[str, Any]:
+    return json.loads(CHOOSING.read_text())
+
+
+def choosing_table() -> str:
+    """Returns what was measured: how many runs, of which data sets, and how often they collapsed."""
+    kept = choosing()
+    if not kept["groups"]:
+        return NOT_MEASURED
+    rows = []
+    for data in dict.fromkeys(group["data"] for group in kept["groups"]):
+        groups = {(g["method"], g["with_collapsed"]): g for g in kept["groups"] if g["data"] == data}
+        for method in GROUP_COLUMNS:
+            every, healthy = groups.get((method, True)), groups.get((method, False))
+            if every is not None:
+                left = every["runs"] - (0 if healthy is None else healthy["runs"])
+                planned = kept["runs_planned"][data] // (1 if method == "all" else len(LOSSES))
+                best = f"{100 * every['best_knn']:.1f}"
+                rows.append([data, method, f"{every['runs']} of {planned}", str(left), str(every["epochs"]), best])
+    header = ["", "", "runs of those planned", "collapsed", "epochs", "best k-NN, %"]
+    return (
+        f"{markdown(header, rows)}\n\nMeasures are of {kept['images']:,} training images at most, k-NN is of held-out "
+        f"images. Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
+def choosing_groups(with_collapsed: bool) -> list[dict[str, Any]]:
+    return [group for group in choosing()["groups"] if group["with_collapsed"] == with_collapsed]
+
+
+def with_interval(values: dict[str, Any], name: str, form: str) -> str:
+    """Returns a value and its interval, as ``.45 (.12 to .70)``; empty if there is none."""
+    if values.get(name) is None:
+        return ""
+    low, high = values[f"{name}_interval"]
+    return f"{values[name]:{form}} ({low:{form}} to {high:{form}})"
+
+
+def choosing_rows(groups: list[dict[str, Any]], name: str, form: str, *, rules: bool) -> str:
+    """Returns a table for each data set, with a line for each measure and a column for each method."""
+    from infomax.experiments.label_free import MEASURES
+
+    parts = []
+    for data in dict.fromkeys(group["data"] for group in groups):
+        columns = {g["method"]: g for g in groups if g["data"] == data}
+        present = [method for method in GROUP_COLUMNS if method in columns]
+        known = dict.fromkeys(rule for g in columns.values() for rule in g["rules"]) if rules else {}
+        rows = [
+            [rule, *(with_interval(columns[method]["rules"].get(rule, {}), name, form) for method in present)]
+            for rule in known
+        ]
+        rows += [
+            [
+                measure.label,
+                *(with_interval(columns[method]["measures"].get(key, {}), name, form) for method in present),
+            ]
+            for key, measure in MEASURES.items()
+            if any(key in columns[method]["measures"] for method in present) and not (rules and key == "loss")
+        ]
+        parts.append(markdown([data, *present], rows))
+    return "\n\n".join(parts) or NOT_MEASURED
+
+
+def choosing_spearman_table() -> str:
+    return choosing_rows(choosing_groups(False), "spearman", ".2f", rules=False)
+
+
+def choosing_kendall_table() -> str:
+    return choosing_rows(choosing_groups(False), "kendall", ".2f", rules=False)
+
+
+def choosing_end_table() -> str:
+    return choosing_rows(choosing_groups(False), "spearman_at_end", ".2f", rules=False)
+
+
+def choosing_collapsed_table() -> str:
+    return choosing_rows(choosing_groups(True), "spearman", ".2f", rules=False)
+
+
+def choosing_within_table() -> str:
+    return choosing_rows(choosing_groups(False), "regret_within", ".1f", rules=True)
+
+
+def choosing_among_table() -> str:
+    return choosing_rows(choosing_groups(False), "regret_among", ".1f", rules=True)
+
+
 TABLES = {
     "verdicts-healthy": (MEASUREMENTS / "verdicts.md", healthy_verdicts_table),
     "verdicts-provoked": (MEASUREMENTS / "verdicts.md", provoked_verdicts_table),
+    **{
+        f"choosing{part}": (MEASUREMENTS / "choosing.md", table)
+        for part, table in (
+            ("", choosing_table),
+            ("-spearman", choosing_spearman_table),
+            ("-kendall", choosing_kendall_table),
+            ("-end", choosing_end_table),
+            ("-collapsed", choosing_collapsed_table),
+            ("-within", choosing_within_table),
+            ("-among", choosing_among_table),
+        )
+    },
     "adapting": (MEASUREMENTS / "adapting.md", adapting_table),
     "knn": (MEASUREMENTS / "evaluation.md", knn_table),
     "logistic": (MEASUREMENTS / "evaluation.md", logistic_table),

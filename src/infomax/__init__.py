@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from infomax.embeddings.embed import embed as embed
     from infomax.embeddings.search import search as search
     from infomax.evaluation.run import evaluate as evaluate
+    from infomax.experiments.choose import choose as choose
     from infomax.experiments.sweep_runner import sweep as sweep
     from infomax.exporting.export import export as export
     from infomax.models.encoders import Encoder as Encoder
@@ -34,6 +35,7 @@ __all__ = [
     "Encoder",
     "Run",
     "StepReport",
+    "choose",
     "classify_fit",
     "classify_run",
     "classify_test",
@@ -56,6 +58,7 @@ _HOME = {
     "Encoder": ("models.encoders", "Encoder"),
     "Run": ("runs.run_folder", "Run"),
     "StepReport": ("training.step_report", "StepReport"),
+    "choose": ("experiments.choose", "choose"),
     "classify_fit": ("classifying.fit", "classify_fit"),
     "classify_run": ("classifying.run", "classify_run"),
     "classify_test": ("classifying.measure", "classify_test"),

@@ -35,6 +35,7 @@ from infomax.runtime.threads import set_thread_variables
 BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
 AFTER_EVALUATE = (
     evaluate.REPORT,
+    experiments.CHOOSE,
     embeddings.EMBED,
     embeddings.SEARCH,
     embeddings.DUPLICATES,

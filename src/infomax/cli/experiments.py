@@ -3,11 +3,13 @@
 from pathlib import Path
 
 from infomax.cli.command import Command
-from infomax.experiments.options import DemoOptions, SweepOptions
+from infomax.experiments.options import ChooseFileOptions, DemoOptions, SweepOptions
 from infomax.reporting.options import RecipeListOptions
 from infomax.runtime.failures import MachineError
 from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import note, show
+
+CHOICE_SUFFIXES = (".jsonl", ".csv")
 
 
 def recipes(options: RecipeListOptions) -> None:
@@ -71,7 +73,23 @@ def demo(options: DemoOptions) -> None:
     show(f"\n{demo_table(rows).text()}")
 
 
-DEMO, RECIPES, SWEEP = (
+def choose(options: ChooseFileOptions) -> None:
+    """Carries out ``infomax choose``."""
+    from infomax.embeddings.output_files import check_output_file
+
+    if options.out is not None:
+        check_output_file(options.out, CHOICE_SUFFIXES, overwrite=options.overwrite)
+    with importing_torch():
+        from infomax.experiments.choose import rank_runs
+
+    choice = rank_runs(options, quiet=False)
+    show(choice)
+    if options.out is not None:
+        choice.write(options.out)
+        show(f"written to {options.out}")
+
+
+DEMO, RECIPES, SWEEP, CHOOSE = (
     Command(
         "demo",
         DemoOptions,
@@ -89,5 +107,11 @@ DEMO, RECIPES, SWEEP = (
         SweepOptions,
         "Train and evaluate several recipes or values, with several seeds, and compare them with what a paper prints.",
         sweep,
+    ),
+    Command(
+        "choose",
+        ChooseFileOptions,
+        "Rank runs, and encoders kept on the way, without labels, and say how far to trust the order.",
+        choose,
     ),
 )

@@ -17,6 +17,7 @@ SYNONYMS_OF_COMMANDS = {
     "plan": "estimate cost dry-run profile",
     "recipes": "list configs models methods",
     "report": "results table compare summary",
+    "choose": "rank select pick best",
     "sweep": "grid search hyper tune multirun",
     "demo": "example quickstart tutorial",
     "export": "convert save onnx push upload",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from infomax.data.options import DataOptions
+from infomax.evaluation.options import ComputeOptions
 from infomax.runtime.options import Shown
 from infomax.training.options import ExecutionOptions, KeptEncoderOptions, MachineOptions, RecipeChangeOptions
 
@@ -45,3 +46,30 @@ class DemoOptions:
     ] = None
     """Folder for the run folders, one for each method. A demo that was interrupted there goes on, and so does the one
     that was begun last if no folder is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseOptions(ComputeOptions):
+    """A frozen dataclass that holds all options of :func:`infomax.choose`."""
+
+    runs: Annotated[tuple[Path, ...], Shown(metavar="RUN [RUN ...]", positional=True)] = ()
+    """Run folders, which were trained on the same images."""
+    epochs: bool = False
+    """Rank the encoders that the runs kept on the way too, as --keep-epochs made them."""
+    by: Annotated[str | None, Shown(metavar="MEASURE", default="for each method the one that the study found best")] = (
+        None
+    )
+    """Measure that ranks: rankme, effective_rank, participation_ratio, stable_rank, alpha_req, spectrum_auc,
+    self_clustering, lidar, or one that the metrics of the runs have, as loss."""
+    images: Annotated[int, Shown(metavar="N")] = 1000
+    """Images to measure on, of those that the runs were trained on, at equal distances."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChooseFileOptions(ChooseOptions):
+    """A frozen dataclass that holds all options of ``infomax choose``."""
+
+    out: Annotated[Path | None, Shown(metavar="FILE", default="none")] = None
+    """File to write with a line for each encoder and all of its measures: .jsonl or .csv."""
+    overwrite: bool = False
+    """Replace the file."""

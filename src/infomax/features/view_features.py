@@ -1,0 +1,67 @@
+"""Computes the features of several views of each image, as measures of the agreement between views want them."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import ViewSet
+from infomax.data.images import Images
+from infomax.data.loading.evaluation import BATCH_SIZE
+from infomax.data.loading.training import training_batches
+from infomax.data.loading.workers import load_kernels
+from infomax.models.encoders import Encoder
+
+
+@torch.no_grad()
+def extract_view_features(
+    encoder: Encoder,
+    images: Images,
+    views: ViewSet,
+    *,
+    draws: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    workers: int | None = None,
+) -> Float[Tensor, "n q d"]:
+    """Returns the features of the global crops of several draws of each image, on the CPU.
+
+    The encoder computes in evaluation mode on ``device``. At the end it is back in its mode and on its device.
+
+    Args:
+        encoder: Maps images [b, 3, size, size] to features [b, d].
+        images: All images.
+        views: The views; of each draw the global crops are taken.
+        draws: Number of draws of each image; q is as many times the number of global crops.
+        seed: Seed of the views.
+        device: Where the encoder computes.
+        workers: Number of processes that decode image files; None takes one for each core, at most 8.
+
+    Raises:
+        ValueError: if an image cannot be read.
+    """
+    device, count = torch.device(device), len(views.global_crops)
+    load_kernels(views, make=device.type == "cpu")
+    options = {"seed": seed, "steps": range(draws), "workers": workers, "device": device}
+    batches = training_batches(
+        images, views, batch_size=len(images), micro_batch_size=min(BATCH_SIZE, len(images)), **options
+    )
+    was_training, previous_device = encoder.training, next(encoder.parameters()).device
+    encoder.eval().to(device)
+    dtype = next(encoder.parameters()).dtype
+    keys: list[list[np.ndarray]] = [[] for _ in range(draws)]
+    features: list[list[Tensor]] = [[] for _ in range(draws)]
+    try:
+        for batch in batches:
+            if batch.unreadable:
+                raise ValueError(next(iter(batch.unreadable.values())))
+            crops = make_views(batch.images, views, seed=seed, epoch=batch.epoch, index=batch.index)[:count]
+            of_views = [encoder(crop.to(dtype)).float().cpu() for crop in crops]
+            keys[batch.epoch].append(batch.index)
+            features[batch.epoch].append(torch.stack(of_views, 1))
+    finally:
+        encoder.train(was_training).to(previous_device)
+    # Each draw has an order of its own, in which no key is twice.
+    orders = [torch.from_numpy(np.argsort(np.concatenate(of_draw), kind="stable")) for of_draw in keys]
+    return torch.cat([torch.cat(parts)[order] for parts, order in zip(features, orders, strict=True)], 1)

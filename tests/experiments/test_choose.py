@@ -1,0 +1,248 @@
+"""Runs are ranked without labels: by exact measures, within a method, without those that collapsed, and with a doubt."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import infomax
+from command import run_command
+from infomax.analysis import measures
+from infomax.data.augmentation.make_views import make_views
+from infomax.data.augmentation.views import ViewSet, byol
+from infomax.data.images import ArrayImages
+from infomax.experiments import choose as choose_module
+from infomax.experiments.choose import Candidate, Choice, choose, study_of
+from infomax.experiments.label_free import MEASURES, measure_metrics
+from infomax.features import view_features
+from infomax.features.view_features import extract_view_features
+from infomax.models.encoders import save_encoder
+from infomax.runs.run_folder import Run
+from toy_data import TOY, write_toy
+
+
+def train(folder, images, method="carl", **options) -> Run:
+    settings = {"image_size": 8, "batch_size": 16, "workers": 0, "quiet": True, "log": "none", "device": "cpu"}
+    return infomax.pretrain(
+        data=images, out=folder, method=method, **{"epochs": 2, "overrides": TOY[method], **settings, **options}
+    )
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> str:
+    return write_toy(tmp_path_factory.mktemp("images"), train=48, test=16, side=12)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, images) -> list[Run]:
+    """Two runs of CARL, the first of which kept an encoder, and one of MVEB."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        train(folder / "a", images, keep_epochs=[1, 2]),
+        train(folder / "b", images, seed=1),
+        train(folder / "c", images, method="mveb"),
+    ]
+
+
+def study(method="carl", *, beats_last=False, **spearman):
+    """The content of a study that found these correlations and intervals."""
+    found = {
+        name: {"spearman": value, "spearman_interval": [low, high], "beats_last": beats_last}
+        for name, (value, low, high) in spearman.items()
+    }
+    group = {"data": "digits", "method": method, "with_collapsed": False, "runs": 11, "measures": found}
+    return {"groups": [{**group, "with_collapsed": True, "runs": 12, "measures": {}}, group]}
+
+
+def knows(monkeypatch, content):
+    monkeypatch.setattr(choose_module, "read_study", lambda: content)
+
+
+def test_measures_are_those_of_the_features_of_the_same_images(runs, images):
+    choice = choose(*runs, no_cache=True, workers=0)
+    assert [c.method for c in choice.candidates] == ["carl", "carl", "mveb"]
+    for candidate in choice.candidates:
+        run = Run(Path(candidate.encoder))
+        features = infomax.embed(run, data=images, no_cache=True, workers=0).features[:48]
+        assert candidate.measures["rankme"] == pytest.approx(measures.rankme(features), rel=1e-6)
+        assert candidate.measures["spectrum_auc"] == pytest.approx(measures.spectrum_auc(features), rel=1e-6)
+        assert candidate.measures["loss"] == [row["loss"] for row in run.read_rows("metrics.jsonl") if "loss" in row][-1]
+        assert 1 <= candidate.measures["lidar"] <= 47
+    assert choice.images == 48
+
+
+def test_fewer_images_lie_at_equal_distances(runs, images):
+    choice = choose(*runs, images=16, no_cache=True, workers=0)
+    features = infomax.embed(runs[0], data=images, no_cache=True, workers=0).features[:48]
+    chosen = features[np.linspace(0, 47, 16).astype(int)]
+    found = {c.encoder: c.measures["rankme"] for c in choice.candidates}
+    assert found[str(runs[0].path)] == pytest.approx(measures.rankme(chosen), rel=1e-6)
+
+
+def test_features_of_views_are_of_the_same_images_in_all_draws_and_batches(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 12, 12, 3), np.uint8)
+    source = ArrayImages(pixels, None, [])
+    encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 4))
+    views = ViewSet(global_crops=byol(8), mean=(0.5,) * 3, std=(0.5,) * 3)
+    found = extract_view_features(encoder, source, views, draws=3, workers=0)
+    monkeypatch.setattr(view_features, "BATCH_SIZE", 3)
+    assert torch.equal(found, extract_view_features(encoder, source, views, draws=3, workers=0))
+    expected = []
+    with torch.no_grad():
+        for draw in range(3):
+            crops = make_views(torch.from_numpy(pixels), views, seed=0, epoch=draw, index=np.arange(7))
+            expected += [encoder(crop) for crop in crops]
+    torch.testing.assert_close(found, torch.stack(expected, 1))
+
+
+def candidate(name, method="carl", epoch=None, left_out="", **values) -> Candidate:
+    return Candidate(name, method, epoch, 10, values, None, False, left_out)
+
+
+def rank(*candidates, by=None) -> Choice:
+    return choose_module._rank(candidates, by, images=100, data="photos")
+
+
+def test_ranks_are_within_a_method_and_follow_the_measure_that_the_study_found_best(monkeypatch):
+    found = study(rankme=(0.7, 0.1, 0.9), spectrum_auc=(0.6, 0.3, 0.8), lidar=(0.9, 0.8, 1.0))
+    knows(monkeypatch, found)
+    values = {"rankme": 3.0, "spectrum_auc": 0.5}
+    choice = rank(
+        candidate("a", **values, lidar=9.0),
+        candidate("b", **{**values, "spectrum_auc": 0.4}),  # without LiDAR
+        candidate("c", method="mira", **values, lidar=1.0),
+        candidate("d", left_out="total collapse since step 40"),
+    )
+    assert [(c.encoder, c.rank, c.chosen) for c in choice.candidates] == [
+        ("b", 1, True),
+        ("a", 2, False),
+        ("c", 1, True),
+        ("d", None, False),
+    ]
+    assert choice.ranked_by == {"carl": "spectrum_auc", "mira": "rankme"}
+    text = str(choice)
+    assert "carl: by spectrum AUC, smallest first; in the study its order agreed with that of k-NN by a Spearman" in text
+    assert "correlation of 0.60 (0.30 to 0.80) over 11 runs on digits: a hint, no proof" in text
+    assert "mira: c is the only one of this method; there is nothing to rank" in text
+    assert "ranks are within a method: across methods no measure means the same" in text
+    assert "left out: d: total collapse since step 40" in text
+    assert [c.encoder for c in choice.chosen] == ["b", "c"]
+    assert [c.encoder for c in rank(candidate("a", rankme=2.0), candidate("b", rankme=3.0), by="rankme").chosen] == ["b"]
+    with pytest.raises(ValueError, match="^--by lidar: b has no such measure; all of carl have rankme$"):
+        rank(candidate("a", rankme=2.0, lidar=1.0), candidate("b", rankme=3.0), by="lidar")
+
+
+def test_an_order_that_the_study_cannot_tell_from_none_is_not_to_be_trusted(monkeypatch):
+    knows(monkeypatch, study(rankme=(0.4, -0.2, 0.8)))
+    assert "0.40 (-0.20 to 0.80) over 11 runs on digits: do not trust this order" in str(
+        rank(candidate("a", rankme=1.0), candidate("b", rankme=2.0))
+    )
+    two = (candidate("a", method="mveb", alpha_req=0.2), candidate("b", method="mveb", alpha_req=1.5))
+    choice = rank(*two)
+    assert choice.chosen[0].encoder == "b"
+    assert "mveb: by alpha-ReQ, nearest to 1 first; the study says nothing of that: do not trust" in str(choice)
+
+
+@pytest.mark.parametrize(("beats_last", "low", "chosen"), [(False, 0.3, "a"), (True, -0.1, "a"), (True, 0.3, "a/1")])
+def test_the_last_encoder_is_taken_unless_the_study_says_that_the_measure_loses_less(
+    monkeypatch, beats_last, low, chosen
+):
+    knows(monkeypatch, study(rankme=(0.5, low, 0.9), beats_last=beats_last))
+    choice = rank(candidate("a", rankme=2.0), candidate("a/1", epoch=1, rankme=3.0), candidate("b", rankme=1.0))
+    assert [c.encoder for c in choice.candidates] == ["a/1", "a", "b"]
+    assert [c.encoder for c in choice.chosen] == [chosen]
+    assert ("within a run the last encoder is taken" in str(choice)) == (chosen == "a")
+
+
+def test_kept_encoders_are_ranked_once_each(runs):
+    choice = choose(runs[0], epochs=True, no_cache=True, workers=0)
+    assert sorted((c.encoder, c.epoch, c.steps) for c in choice.candidates) == [
+        (str(runs[0].path), None, 6),
+        (str(runs[0].kept_encoder(1)), 1, 3),
+    ]
+    assert measure_metrics(runs[0], 3)["loss"] != measure_metrics(runs[0], 6)["loss"]
+
+
+def test_collapsed_encoders_are_left_out_with_the_verdict(tmp_path, images):
+    run = train(tmp_path / "a", images, epochs=20, keep_epochs=[5])
+    ill = {"health_rows": 48, "embedding_mean_cosine": 0.9999, "embedding_collapse_level": 0.99}
+    for step in (40, 45, 50, 55, 60):
+        run.append_row("metrics.jsonl", {"step": step, "epoch": (step - 1) // 3, **ill})
+    seen = train(tmp_path / "b", images)
+    seen.append_row("metrics.jsonl", {"step": 6, "epoch": 1, "collapsed": 1})
+    choice = choose(run, seen, epochs=True, no_cache=True, workers=0)
+    assert [(c.encoder, c.rank) for c in choice.candidates] == [
+        (str(run.kept_encoder(5)), 1),
+        (str(run.path), None),
+        (str(seen.path), None),
+    ]
+    assert choice.candidates[1].left_out.startswith("total collapse since step ")
+    assert choice.candidates[2].left_out == "all images have the same representation"
+    assert not choice.candidates[1].measures
+
+
+def test_the_command_prints_the_table_and_writes_files(runs, tmp_path, monkeypatch, capsys):
+    words = [*(str(run.path) for run in runs), "--workers", "0", "--no-cache"]
+    for name in ("c.csv", "c.jsonl"):
+        code, out, err = run_command(monkeypatch, capsys, "choose", *words, "--out", str(tmp_path / name))
+        assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == f"3 encoders, without labels, by 48 images of {runs[0].location.data}"
+    assert lines[1].split()[:4] == ["method", "steps", "rank", "RankMe"]
+    assert {line.split()[0] for line in lines[3:6]} == {str(run.path) for run in runs}
+    assert lines[-1] == f"written to {tmp_path / 'c.jsonl'}"
+    records = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    with (tmp_path / "c.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["encoder"] for row in rows] == [record["encoder"] for record in records]
+    assert [float(row["lidar"]) for row in rows] == [record["lidar"] for record in records]
+    code, _, err = run_command(monkeypatch, capsys, "choose", *words, "--out", str(tmp_path / "c.csv"))
+    assert (code, "c.csv exists; name another file, or give --overwrite" in err) == (2, True)
+
+
+def test_what_cannot_be_ranked_is_refused_in_one_line(runs, tmp_path, images, monkeypatch, capsys):
+    first, second = str(runs[0].path), str(runs[1].path)
+    other = train(tmp_path / "other", write_toy(tmp_path, train=32, test=8, side=10))
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.json").write_bytes((runs[0].path / "config.json").read_bytes())
+    broken = train(tmp_path / "broken", images)
+    weights = infomax.load(broken)
+    with torch.no_grad():
+        next(weights.parameters()).fill_(float("nan"))
+    save_encoder(weights, vars(weights.settings), weights.preprocessing, broken.path, steps=6)
+    for words, message in (
+        ([], "run folders are wanted, as in infomax choose runs/*"),
+        ([first], f"{first} alone leaves nothing to choose from: name several runs; --epochs ranks the encoders that"),
+        ([second, second, "--epochs"], f"{second} alone leaves nothing to choose from: name several runs"),
+        ([first, str(tmp_path / "none")], "none is not a run folder: "),
+        ([first, str(tmp_path)], "is not a run folder: it has no config.json"),
+        ([first, str(begun)], f"{begun} has no encoder yet; leave it out"),
+        ([first, str(other.path)], f"{other.path} was trained on other images than {first}: measures compare only"),
+        ([first, str(broken.path)], f"{broken.path}: the encoder's features of image 0 are infinite or NaN"),
+        ([first, second, "--by", "rankmy"], "did you mean rankme"),
+        ([first, second, "--images", "8"], "--images must be a whole number of at least 16"),
+    ):
+        code, out, err = run_command(monkeypatch, capsys, "choose", *words, *([] if not words else ["--no-cache"]))
+        assert (code, out) == (2, ""), (words, err)
+        assert message in err.splitlines()[-1], err
+        assert err.splitlines()[-1].startswith("infomax: ")
+
+
+def test_images_that_are_gone_are_said_unless_another_run_finds_them(runs, tmp_path):
+    moved = write_toy(tmp_path, train=48, test=16, side=12)
+    gone = [train(tmp_path / name, moved, seed=seed) for seed, name in enumerate("xy")]
+    Path(moved).unlink()
+    with pytest.raises(ValueError, match="the images that the runs were trained on cannot be opened: "):
+        choose(*gone, no_cache=True, workers=0)
+    assert len(choose(gone[0], runs[1], no_cache=True, workers=0).candidates) == 2
+
+
+def test_the_packaged_study_knows_the_measures():
+    for method in ("mira", "corinfomax", "carl", "mveb"):
+        assert {*study_of(method)} <= {*MEASURES}
+    assert replace(next(iter(MEASURES.values())), sign=-1).score(2.0) == -2.0
