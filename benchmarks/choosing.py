@@ -41,7 +41,7 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], dict[float, float]]] = {
     "carl": (("kl_start", "kl_end"), {0.3: 0.3, 1.0: 1.0, 3.0: 3.0}),
     "mveb": (("entropy_weight",), {0.3: 0.3, 1.0: 1.0, 3.0: 3.0}),
 }
-"""Settings that weigh a method's own loss, and the factors that stand for 0.3, 1 and 3: MIRA's beta must stay below 1."""
+"""Settings that weigh a method's own loss, and the factors that stand for 0.3, 1 and 3. MIRA's beta must be below 1."""
 SETTINGS = ((1.0, 1.0), (0.3, 1.0), (3.0, 1.0), (1.0, 0.3), (1.0, 3.0))
 CORNERS = ((0.3, 0.3), (0.3, 3.0), (3.0, 0.3), (3.0, 3.0))
 SHARES = (0.25, 0.5, 0.75, 1.0)
@@ -154,7 +154,7 @@ def complete_runs(rows: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def group(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
-    """Returns what was found of some runs: each measure's correlations and what its choices lose, and those of rules."""
+    """Returns what some runs show: the correlations of each measure, and what its choices and those of rules lose."""
     from infomax.experiments.label_free import MEASURES
 
     knn = np.array([[row["knn_top1"] for row in run] for run in runs])
@@ -175,7 +175,7 @@ def group(runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
         values = np.array([[measure.score(row["measures"][name]) for row in run] for run in runs])
         lost = lost_within(knn, values.argmax(1))
         difference = mean_over(lost - last, weights)
-        low, high = np.quantile(difference[1:], [0.025, 0.975])
+        high = np.quantile(difference[1:], 0.975)
         losses = {
             **shares("regret_within", mean_over(lost, weights)),
             **shares("regret_among", lost_among(knn, values, weights)),

@@ -42,11 +42,18 @@ def run(knn, rankme, *, loss=(4.0, 3.0, 2.0, 1.0), rate=1.0, collapse="", method
     """The rows of a run by its scores and its RankMe, from the first encoder to the last."""
     return [
         {
-            **{"data": "digits", "method": method, "rate": rate, "weight": 1.0, "seed": seed, "epochs": 4},
-            **{"epoch": epoch, "knn_top1": score, "collapse": collapse if epoch == 4 else ""},
-            "measures": {"rankme": value, "loss": l},
+            "data": "digits",
+            "method": method,
+            "rate": rate,
+            "weight": 1.0,
+            "seed": seed,
+            "epochs": 4,
+            "epoch": epoch,
+            "knn_top1": score,
+            "collapse": collapse if epoch == 4 else "",
+            "measures": {"rankme": value, "loss": last_loss},
         }
-        for epoch, (score, value, l) in enumerate(zip(knn, rankme, loss, strict=True), start=1)
+        for epoch, (score, value, last_loss) in enumerate(zip(knn, rankme, loss, strict=True), start=1)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Runs are ranked without labels: by exact measures, within a method, without those that collapsed, and with a doubt."""
+"""Runs are ranked without labels: by exact measures, within a method, without collapsed ones, and with a doubt."""
 
 import csv
 import json
@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from infomax.analysis import measures
 
 import infomax
 from command import run_command
-from infomax.analysis import measures
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import ViewSet, byol
 from infomax.data.images import ArrayImages
@@ -70,7 +70,9 @@ def test_measures_are_those_of_the_features_of_the_same_images(runs, images):
         features = infomax.embed(run, data=images, no_cache=True, workers=0).features[:48]
         assert candidate.measures["rankme"] == pytest.approx(measures.rankme(features), rel=1e-6)
         assert candidate.measures["spectrum_auc"] == pytest.approx(measures.spectrum_auc(features), rel=1e-6)
-        assert candidate.measures["loss"] == [row["loss"] for row in run.read_rows("metrics.jsonl") if "loss" in row][-1]
+        assert (
+            candidate.measures["loss"] == [row["loss"] for row in run.read_rows("metrics.jsonl") if "loss" in row][-1]
+        )
         assert 1 <= candidate.measures["lidar"] <= 47
     assert choice.images == 48
 
@@ -125,13 +127,17 @@ def test_ranks_are_within_a_method_and_follow_the_measure_that_the_study_found_b
     ]
     assert choice.ranked_by == {"carl": "spectrum_auc", "mira": "rankme"}
     text = str(choice)
-    assert "carl: by spectrum AUC, smallest first; in the study its order agreed with that of k-NN by a Spearman" in text
+    assert (
+        "carl: by spectrum AUC, smallest first; in the study its order agreed with that of k-NN by a Spearman" in text
+    )
     assert "correlation of 0.60 (0.30 to 0.80) over 11 runs on digits: a hint, no proof" in text
     assert "mira: c is the only one of this method; there is nothing to rank" in text
     assert "ranks are within a method: across methods no measure means the same" in text
     assert "left out: d: total collapse since step 40" in text
     assert [c.encoder for c in choice.chosen] == ["b", "c"]
-    assert [c.encoder for c in rank(candidate("a", rankme=2.0), candidate("b", rankme=3.0), by="rankme").chosen] == ["b"]
+    assert [c.encoder for c in rank(candidate("a", rankme=2.0), candidate("b", rankme=3.0), by="rankme").chosen] == [
+        "b"
+    ]
     with pytest.raises(ValueError, match="^--by lidar: b has no such measure; all of carl have rankme$"):
         rank(candidate("a", rankme=2.0, lidar=1.0), candidate("b", rankme=3.0), by="lidar")
 

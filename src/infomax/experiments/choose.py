@@ -6,7 +6,7 @@ Only runs of one method are compared. How well each measure's order agreed with 
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.resources import files
 from os import PathLike
@@ -20,7 +20,8 @@ from infomax.experiments.label_free import MEASURES, collapse_of, measure_featur
 from infomax.experiments.options import ChooseOptions
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run, trained_steps_of
-from infomax.runtime.checks import check_count, choose as choose_name
+from infomax.runtime.checks import check_count
+from infomax.runtime.checks import choose as choose_name
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_json
@@ -159,7 +160,11 @@ class Choice:
             yield f"{method}: {ranked[0].encoder} is the only one of this method; there is nothing to rank"
             return
         trust, order = self.trust[method], f"{method}: by {MEASURES[measure].label}, {MEASURES[measure].direction}"
-        yield f"{order}; {trust.words()}" if trust else f"{order}; the study says nothing of that: do not trust this order"
+        yield (
+            f"{order}; {trust.words()}"
+            if trust
+            else f"{order}; the study says nothing of that: do not trust this order"
+        )
         if any(c.epoch is not None for c in ranked):
             beats = trust is not None and trust.beats_last
             yield (
@@ -316,17 +321,14 @@ def _in_order(group: Sequence[Candidate], name: str, trust: Trust | None) -> lis
     order = sorted(group, key=lambda c: -score(c.measures[name]) if name in c.measures else -lowest)
     takes_any = trust is not None and trust.helps and trust.beats_last
     best = next((c for c in order if takes_any or c.epoch is None), order[0])
-    return [
-        Candidate(**{**vars(candidate), "rank": rank, "chosen": candidate is best})
-        for rank, candidate in enumerate(order, start=1)
-    ]
+    return [replace(candidate, rank=rank, chosen=candidate is best) for rank, candidate in enumerate(order, start=1)]
 
 
 def _choose_measure(method: str, group: Sequence[Candidate], by: str | None) -> tuple[str, Trust | None]:
     """Returns the measure that ranks runs of a method, and what the study found of it.
 
-    Decisions: choose-order. It is the one that all of them have whose correlation in the study is surely largest: by the lower end of its
-    interval. Of a method that the study did not cover, it is the first measure.
+    It is the one that all of them have whose correlation in the study has the highest lower end of its interval. Of a
+    method that the study did not cover, it is the first measure. Decisions: choose-order.
 
     Raises:
         ValueError: if an encoder lacks the measure that the user named.

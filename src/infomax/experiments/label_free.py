@@ -82,7 +82,9 @@ def sample_images(images: Images, count: int) -> Images:
     return select_images(images, np.linspace(0, len(images) - 1, count).astype(int), None, [])
 
 
-def measure_features(encoder: Path, run: Run, images: Images, options: ComputeOptions, *, quiet: bool) -> dict[str, float]:
+def measure_features(
+    encoder: Path, run: Run, images: Images, options: ComputeOptions, *, quiet: bool
+) -> dict[str, float]:
     """Returns the measures of an encoder's features.
 
     Args:
