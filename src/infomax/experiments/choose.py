@@ -54,6 +54,11 @@ class Trust:
         """Whether the interval leaves out 0."""
         return self.interval[0] > 0
 
+    @property
+    def takes_earlier_ones(self) -> bool:
+        """Whether an encoder from within a run may be chosen in place of its last one."""
+        return self.helps and self.beats_last
+
     def words(self) -> str:
         """Returns words on how far to trust the order."""
         low, high = self.interval
@@ -166,7 +171,7 @@ class Choice:
             else f"{order}; the study says nothing of that: do not trust this order"
         )
         if any(c.epoch is not None for c in ranked):
-            beats = trust is not None and trust.beats_last
+            beats = trust is not None and trust.takes_earlier_ones
             yield (
                 f"{method}: within a run the measure's choice lost less than the last encoder did, in the study"
                 if beats
@@ -319,7 +324,7 @@ def _in_order(group: Sequence[Candidate], name: str, trust: Trust | None) -> lis
     """
     score, lowest = MEASURES[name].score, float("-inf")
     order = sorted(group, key=lambda c: -score(c.measures[name]) if name in c.measures else -lowest)
-    takes_any = trust is not None and trust.helps and trust.beats_last
+    takes_any = trust is not None and trust.takes_earlier_ones
     best = next((c for c in order if takes_any or c.epoch is None), order[0])
     return [replace(candidate, rank=rank, chosen=candidate is best) for rank, candidate in enumerate(order, start=1)]
 
