@@ -107,8 +107,8 @@ def test_features_of_views_are_of_the_same_images_in_all_draws_and_batches(monke
     torch.testing.assert_close(found, torch.stack(expected, 1))
 
 
-def candidate(name, method="carl", epoch=None, left_out="", **values) -> Candidate:
-    return Candidate(name, method, epoch, 10, values, None, False, left_out)
+def candidate(name, method="carl", epoch=None, progress="", left_out="", **values) -> Candidate:
+    return Candidate(name, method, epoch, 10, values, None, False, progress, left_out)
 
 
 def rank(*candidates, by=None) -> Choice:
@@ -122,7 +122,7 @@ def test_ranks_are_within_a_method_and_follow_the_measure_that_the_study_found_b
     choice = rank(
         candidate("a", **values, lidar=9.0),
         candidate("b", **{**values, "spectrum_auc": 0.4}),  # without LiDAR
-        candidate("c", method="mira", **values, lidar=1.0),
+        candidate("c", method="mira", progress="5 of 10 steps", **values, lidar=1.0),
         candidate("d", left_out="total collapse since step 40"),
     )
     assert [(c.encoder, c.rank, c.chosen) for c in choice.candidates] == [
@@ -140,6 +140,7 @@ def test_ranks_are_within_a_method_and_follow_the_measure_that_the_study_found_b
     assert "mira: c is the only one of this method; there is nothing to rank" in text
     assert "ranks are within a method: across methods no measure means the same" in text
     assert "left out: d: total collapse since step 40" in text
+    assert "not finished: c: 5 of 10 steps; measures change while a run trains" in text
     assert [c.encoder for c in choice.chosen] == ["b", "c"]
     assert [c.encoder for c in rank(candidate("a", rankme=2.0), candidate("b", rankme=3.0), by="rankme").chosen] == [
         "b"

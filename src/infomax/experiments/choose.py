@@ -86,6 +86,8 @@ class Candidate:
     """Its place among the encoders of its method, from 1; None if it is left out."""
     chosen: bool
     """Whether it is the one to take of its method."""
+    progress: str
+    """Steps of all steps, as ``50 of 100 steps``, if its run is not finished; else empty."""
     left_out: str
     """Why it is no candidate, as the verdict on its collapse; empty if it is one."""
 
@@ -152,6 +154,9 @@ class Choice:
         for candidate in self.candidates:
             if candidate.left_out:
                 yield f"left out: {candidate.encoder}: {candidate.left_out}"
+        for candidate in self.candidates:
+            if candidate.progress and not candidate.left_out:
+                yield f"not finished: {candidate.encoder}: {candidate.progress}; measures change while a run trains"
         for method, measure in self.ranked_by.items():
             yield from self._words_on(method, measure)
         if len(self.ranked_by) > 1:
@@ -300,7 +305,8 @@ def _measure(
     values: dict[str, float] = {}
     if not left_out:
         values = measure_features(encoder, run, images, options, quiet=quiet) | measure_metrics(run, steps)
-    return Candidate(str(encoder), run.recipe.method.name, epoch, steps, values, None, False, left_out)
+    progress = run.progress(steps) if epoch is None else ""
+    return Candidate(str(encoder), run.recipe.method.name, epoch, steps, values, None, False, progress, left_out)
 
 
 def _rank(measured: Sequence[Candidate], by: str | None, *, images: int, data: str) -> Choice:
