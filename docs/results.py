@@ -7,6 +7,7 @@ python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
 python benchmarks/export.py                         docs/results/export.json
+python benchmarks/health.py                         docs/results/health.json
 python benchmarks/embeddings.py                     docs/results/embeddings.json
 python benchmarks/backbones.py                      docs/results/backbones.json
 python benchmarks/views.py                          docs/results/views.json
@@ -359,6 +360,33 @@ def start_table() -> str:
         f"Medians of {counted(repeats, 'turn')}, in each of which all commands run once; the ratio is within a turn. "
         f"Measured by `{kept['command']}` on {where(kept)}."
     )
+
+
+def health_table() -> str:
+    file = KEPT / "health.json"
+    if not file.exists():
+        return NOT_MEASURED
+    kept = json.loads(file.read_text())
+    rows = []
+    for row in kept["rows"]:
+        counted_operations = row["counted"]
+        operations = (str(counted_operations[kind]["operations"]) for kind in counted_operations)
+        waits = counted_operations["counting"]["waits"] - counted_operations["step"]["waits"]
+        rows.append(
+            [
+                f"{row['method']}/{row['recipe']}",
+                str(row["rows"]),
+                f"{1000 * row['seconds_of_step']:.0f}",
+                f"{1000 * row['seconds_of_measurement']:.1f}",
+                f"{row['steps_between_measurements']} of {row['steps']}",
+                f"{row['share_of_run']:.2%}",
+                f"{row['share_of_counting']:+.1%}",
+                " / ".join(operations),
+                str(waits),
+            ]
+        )
+    header = ["", "images", "step, ms", "measurement, ms", "every", "of a run", "counting", "operations", "waits"]
+    return f"{markdown(header, rows)}\n\nMeasured by `{kept['command']}` on {where(kept)}."
 
 
 def backbones_table() -> str:
@@ -1018,6 +1046,7 @@ TABLES = {
     "parts": (MEASUREMENTS / "engine.md", parts_table),
     "overhead": (MEASUREMENTS / "engine.md", overhead_table),
     "plan": (MEASUREMENTS / "plan.md", plan_table),
+    "health": (MEASUREMENTS / "health.md", health_table),
     "speed-steps": (MEASUREMENTS / "speed.md", speed_steps_table),
     "speed-losses": (MEASUREMENTS / "speed.md", speed_losses_table),
     "speed-targets": (MEASUREMENTS / "speed.md", speed_targets_table),

@@ -492,7 +492,7 @@ def test_the_commands_options_are_those_of_pretrain():
     planning, pretraining = (set(option_names(options)) for options in (PlanOptions, PretrainOptions))
     assert planning - pretraining == {"images", "gpu"}
     assert pretraining - planning == {
-        *("out", "deterministic", "compile", "skip_nonfinite", "skip_unreadable", "keep_decoded"),
+        *("out", "deterministic", "compile", "skip_nonfinite", "stop_on_collapse", "skip_unreadable", "keep_decoded"),
         *("resume", "overwrite", "quiet", "log"),
     }
 

@@ -19,6 +19,7 @@ from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
 from infomax.runtime.collectives import rank, world_size
 from infomax.training.engine import Engine
+from infomax.training.health import Health
 from infomax.training.loop import train_step
 from ranks import on_ranks
 
@@ -387,6 +388,24 @@ def test_microbatches_have_two_graphs_of_each_network(graphs):
 
 @pytest.mark.process
 @compiling
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax-norm"])
+def test_what_observes_a_compiled_step_sees_it_and_adds_no_graph(variant, graphs):
+    """The second step is the first one that is observed: what is compiled by then knows no hooks."""
+    rows = []
+    for compiled in (True, False):
+        engine = build_engine(recipe(variant), compiled=compiled)
+        health = Health(engine.method, batch_size=12, steps_per_epoch=8, total_steps=16, done=0)
+        for step in range(3):
+            observer = health.observer(step) if step else None
+            train_step(engine, microbatches_of(engine, step), observer=observer)
+        rows.append(health.measure(observer, 2))
+        if compiled:
+            assert graphs == [0] * GRAPHS[variant]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-6)
+
+
+@pytest.mark.process
+@compiling
 @pytest.mark.parametrize(
     "backbone",
     ["resnet18", "vit_small", *(f"timm:test_{name}" for name in ("resnet", "convnext", "vit", "efficientnet"))],
@@ -547,6 +566,20 @@ def test_a_step_waits_for_the_device_once(variant):
     with Waits() as waits:
         train_step(engine, microbatches)
     assert waits.met == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_step_that_is_observed_waits_no_more_often(variant):
+    """Prototypes are counted in each step, and outputs are kept in some; only the measurement itself then waits."""
+    engine = build_engine(recipe(variant))
+    health = Health(engine.method, batch_size=12, steps_per_epoch=10**3, total_steps=10**4, done=0)
+    train_step(engine, microbatches_of(engine, 0), observer=health.observer(0))
+    for step, kept in ((1, True), (3, False)):
+        observer, microbatches = health.observer(step if kept else -1), microbatches_of(engine, step)
+        assert observer is None or (observer.kept is not None) == kept
+        with Waits() as waits:
+            train_step(engine, microbatches, observer=observer)
+        assert waits.met == []
 
 
 def test_weights_change_when_the_block_of_a_step_is_left():

@@ -108,6 +108,18 @@ class Rows:
         self.values, self.counts = gather_rows(name, z, check=check)
         """The rows of the global batch, [N, D], and the number of rows of each rank."""
 
+    @classmethod
+    def gathered(cls, values: Float64[Tensor, "n d"], *, name: str = "z") -> "Rows":
+        """Makes the rows of a finite tensor that holds those of all ranks already; no other rank is needed.
+
+        Args:
+            values: The samples of all ranks, [N, D] in float64.
+            name: As above.
+        """
+        rows = cls.__new__(cls)
+        rows.name, rows.values, rows.counts = name, values, [len(values)]
+        return rows
+
     def __len__(self) -> int:
         return len(self.values)
 

@@ -24,7 +24,7 @@ from infomax.cli.words import check_words, lengthen_options
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.checks import choose
 from infomax.runtime.doors import command_door
-from infomax.runtime.failures import MachineError
+from infomax.runtime.failures import CollapseError, MachineError
 from infomax.runtime.options import OptionField, option_fields
 from infomax.runtime.ranks import is_first_rank
 from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent, repeat_lost_interrupts
@@ -132,7 +132,7 @@ def _carry_out(parsed: Any) -> None:
         _fail(str(error), code=2)
     except BrokenPipeError:
         _stop_printing()
-    except (FloatingPointError, OSError, MachineError) as error:
+    except (FloatingPointError, OSError, MachineError, CollapseError) as error:
         _fail(str(error), code=1)
     except KeyboardInterrupt as interruption:
         _fail(f"interrupted{interruption}", code=130)

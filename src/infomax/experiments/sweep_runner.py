@@ -55,6 +55,7 @@ def sweep(
     deterministic: bool = False,
     compile: bool = False,  # noqa: A002 - the word of the command
     skip_nonfinite: int = 0,
+    stop_on_collapse: bool = False,
     skip_unreadable: float = 0.01,
     keep_decoded: str = "auto",
     log: Sequence[str] = (),
@@ -114,6 +115,7 @@ def sweep(
         compile: Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one
             device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
+        stop_on_collapse: End the run, saved, as soon as its health is said to have failed; the exit code is then 1.
         skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
         keep_decoded: Memory for decoded image files, so that they are decoded once and not in each epoch: a number of
             GB, off, or auto, a quarter of what is free. It changes no result.

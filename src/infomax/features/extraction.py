@@ -104,18 +104,20 @@ def recalibrate_batch_norm(
     *,
     device: torch.device | str = "cpu",
     workers: int | None = None,
+    lenient: bool = False,
 ) -> Encoder:
     """Sets the statistics of BatchNorm to those of the images of ``part``, and returns the encoder on the CPU.
 
     The weights stay as they are. Without it an untrained encoder would be evaluated with statistics that were never
-    measured, and would be a weaker baseline than it is.
+    measured, and would be a weaker baseline than it is. ``lenient`` is that of
+    :func:`infomax.data.loading.evaluation.evaluation_batches`.
     """
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # makes torch average plainly over batches
     encoder.train().to(device)
-    for batch in evaluation_batches(part.images, part.index, preprocessing, workers=workers):
+    for batch in evaluation_batches(part.images, part.index, preprocessing, workers=workers, lenient=lenient):
         if len(batch) > 1:  # a single image has no variance in a layer that has shrunk it to one pixel
             encoder(batch.to(device))
     return encoder.eval().cpu()

@@ -21,7 +21,9 @@ How one training step goes
 
 Until step 7 nothing has changed but buffers, and the engine puts these back if the loss or the gradient is NaN or
 infinite. Evaluation, during a run and after it, uses :attr:`Method.eval_encoder` and, if there are prototypes,
-:meth:`Method.cluster_logits`.
+:meth:`Method.cluster_logits`. The health of a run is measured at some steps from what step 2 computes anyway: the
+outputs of :attr:`Method.encoder` and :attr:`Method.projector`, :meth:`Method.assignment_probabilities` if there are
+prototypes, and :meth:`Method.own_measures`.
 
 Where the needs of a new method go
 ----------------------------------
@@ -58,6 +60,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from infomax.models.encoders import Encoder
@@ -121,6 +124,10 @@ class Method(nn.Module, ABC):
 
     encoder: Encoder
     """The trained encoder."""
+    projector: nn.Module
+    """The trained network that :meth:`online` applies to the encoder's features. Its outputs, before anything
+    normalises them, are the embeddings that a run's health is measured on. If a method has none of this name, those are
+    the features."""
     joint_forward = False
     """Whether views of one size pass the networks together and share the statistics of BatchNorm."""
     global_crop_count = 2
@@ -186,6 +193,27 @@ class Method(nn.Module, ABC):
             Logits [n, prototypes]; None if the method has no prototypes.
         """
         return None
+
+    def assignment_probabilities(self, online: list[Tensor]) -> list[Tensor] | None:
+        """Computes the student's probability of each prototype from outputs of :meth:`online`.
+
+        Args:
+            online: Tensors of :meth:`online`, or some of their rows.
+
+        Returns:
+            The probabilities [n, prototypes] of each tensor; None if the method has no prototypes.
+        """
+        return None
+
+    def own_measures(self, embeddings: Float[Tensor, "n d"]) -> dict[str, float]:
+        """Returns what is measured of a run of this method alone, by name.
+
+        It changes nothing, and is called on the first rank alone: it must not call a collective.
+
+        Args:
+            embeddings: The projector's outputs for some images of the global batch, [n, D] in float64 on the CPU.
+        """
+        return {}
 
     def after_backward(self, progress: Progress) -> None:
         """Changes gradients before the optimiser's step.

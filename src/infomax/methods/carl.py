@@ -256,6 +256,10 @@ class Carl(Method):
         embeddings = self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
         return [self._logits(z) for z in embeddings]
 
+    @full_precision
+    def assignment_probabilities(self, online: list[Tensor]) -> list[Tensor]:
+        return [logits.softmax(1) for logits in online]
+
     def schedule_values(self, progress: Progress) -> tuple[float]:
         return (kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs),)
 

@@ -7,6 +7,7 @@ keep the embeddings spread out, and the distance between the branches ties them 
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -85,6 +86,9 @@ class CorInfoMaxLoss(nn.Module):
     because with fewer samples than dimensions the smallest eigenvalues of a covariance decay to epsilon, far below
     float32's rounding.
 
+    A further buffer, the cross-covariance R12 [D, D], follows the same recursion from 0. The loss does not depend on
+    it; :meth:`mutual_information` does.
+
     Args:
         dim: The width of the embeddings, D.
         attraction: The weight alpha of the mean squared distance between the branches, not negative. None takes
@@ -114,6 +118,7 @@ class CorInfoMaxLoss(nn.Module):
 
     R1: Tensor
     R2: Tensor
+    R12: Tensor
     mu1: Tensor
     mu2: Tensor
 
@@ -128,6 +133,12 @@ class CorInfoMaxLoss(nn.Module):
         for branch in "12":
             self.register_buffer(f"R{branch}", torch.eye(dim, dtype=torch.float64))
             self.register_buffer(f"mu{branch}", torch.zeros(dim, dtype=torch.float64))
+        self.register_buffer("R12", torch.zeros(dim, dim, dtype=torch.float64))
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: Any, *arguments: Any) -> None:  # pyrefly: ignore
+        """Loads the statistics; states that were saved before there was R12 leave it at 0."""
+        state_dict.setdefault(f"{prefix}R12", torch.zeros_like(self.R12))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CorInfoMaxLoss":
         """Moves the statistics to another device with the module, but keeps them in float64."""
@@ -185,10 +196,41 @@ class CorInfoMaxLoss(nn.Module):
         entropy = log_det_or_nan(torch.stack([covariance1, covariance2]), self.epsilon).sum() / self.dim
         if self.training and torch.is_grad_enabled():
             new = {"mu1": mean1, "mu2": mean2, "R1": covariance1, "R2": covariance2}
+            new["R12"] = self._cross_covariance(z1.detach(), z2.detach(), mean1.detach(), mean2.detach())
             for name, value in new.items():
                 getattr(self, name).copy_(value.detach())
         distances = global_means([_SquaredDistance.apply(a.double(), b.double()) for a, b in pairs or [(z1, z2)]])
         return entropy.to(dtype), torch.stack(distances).mean().to(dtype)
+
+    def _cross_covariance(self, z1: Tensor, z2: Tensor, mean1: Tensor, mean2: Tensor) -> Tensor:
+        """Computes R12 after one step of Eq. 7, over the global batch; of an odd global crop, which is in no pair, no
+        rows count."""
+        pairs = min(len(z1), len(z2))
+        cross_scatter = (z1[:pairs] - mean1).T @ (z2[:pairs] - mean2)
+        return torch.lerp(global_quotient(cross_scatter, pairs), self.R12, self.forgetting)
+
+    @torch.no_grad()
+    def mutual_information(self) -> Float64[Tensor, ""]:
+        """Computes the log-determinant mutual information of the two branches, in nats (Eq. 1 and appendix L).
+
+        ``1/2 [log det(R1 + epsilon I) + log det(R2 + epsilon I) - log det(R + epsilon I)]`` of the running covariances
+        as the last training step left them, where R is the joint covariance of R1, R2 and R12. The authors' figure
+        shows 4/D of it (docs/decisions.md, corinfomax-ldmi).
+
+        Returns:
+            The mutual information, a scalar; 0 before the first step, and NaN if a matrix is not positive definite.
+
+        Example:
+            >>> import torch
+            >>> from infomax.methods.corinfomax import CorInfoMaxLoss
+            >>> loss = CorInfoMaxLoss(dim=1, attraction=1.0, forgetting=0.0)
+            >>> _ = loss(torch.tensor([[-1.0], [-1.0], [1.0], [1.0]]), torch.tensor([[-2.0], [0.0], [0.0], [2.0]]))
+            >>> round(loss.mutual_information().item(), 4)  # squared correlation 1/2: log(2) / 2
+            0.3466
+        """
+        joint = torch.cat([torch.cat([self.R1, self.R12], 1), torch.cat([self.R12.T, self.R2], 1)])
+        log_dets = log_det_or_nan(torch.stack([self.R1, self.R2]), self.epsilon)
+        return (log_dets.sum() - log_det_or_nan(joint, self.epsilon)) / 2
 
 
 class CorInfoMax(Method):
@@ -233,6 +275,9 @@ class CorInfoMax(Method):
 
     def _embed(self, images: Tensor) -> Tensor:
         return self.projector(self.encoder(images))
+
+    def own_measures(self, embeddings: Tensor) -> dict[str, float]:
+        return {"ldmi": float(self.criterion.mutual_information())}
 
     def online(self, views: Views) -> list[Tensor]:
         embeddings = self.forward_each(self._embed, [*views.global_crops, *views.local_crops])

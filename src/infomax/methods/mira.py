@@ -345,6 +345,10 @@ class Mira(Method):
             return []
         return [self.prototypes(z) for z in self.forward_each(self.teacher, views.global_crops)]
 
+    @full_precision
+    def assignment_probabilities(self, online: list[Tensor]) -> list[Tensor]:
+        return [(logits / self.student_temperature).softmax(1) for logits in online]
+
     @property
     def _largest_beta(self) -> float:
         """Returns the largest beta of the run, which decides the form and the number of iterations of all its steps."""

@@ -6,7 +6,8 @@ a batch (Eqs. 13-17 and appendix A).
 """
 
 from collections.abc import Iterable
-from functools import reduce
+from functools import cache, reduce
+from math import log
 
 import torch
 from jaxtyping import Float, Float64
@@ -18,6 +19,9 @@ from infomax.models.encoders import Encoder
 from infomax.nn.blocks import Teacher, l2_normalize, mlp
 from infomax.runtime.checks import check_count, check_number
 from infomax.runtime.collectives import gather, global_mean, global_means, row_counts
+
+CONCENTRATIONS = tuple(4.0**power for power in range(8))
+"""The concentrations of the kernels that :func:`estimate_entropy` chooses from, besides 0; 1 / bandwidth each."""
 
 
 def stein_score(
@@ -179,6 +183,64 @@ def _entropy_surrogates(zs: list[Tensor], eta: float, chunk: int | None) -> list
     return global_means([-(s * z).sum(1) for s, z in zip(_stein_scores(zs, eta, chunk), zs, strict=True)])
 
 
+@torch.no_grad()
+def estimate_entropy(z: Float[Tensor, "m d"]) -> float:
+    """Estimates the entropy of embeddings on the unit sphere, in nats below that of the uniform density.
+
+    ``-mean_i log p_i``, where p_i is the density at row i that a kernel estimate makes of all other rows, relative to
+    the uniform density. Its kernel is that of Eq. 18, a von Mises-Fisher density, with the concentration among those
+    of ``CONCENTRATIONS`` that gives the largest likelihood (docs/decisions.md, mveb-entropy). It is 0 for embeddings
+    spread as evenly as a uniform density spreads them, and falls without bound as they come together. On average over
+    samples it is above the true entropy rather than below it. The surrogate of :func:`entropy_surrogate` has the
+    gradient of an entropy, but no value. The entropy relative to the sphere's area is this plus the area's logarithm.
+
+    Args:
+        z: Embeddings, [M, D] with M >= 2, one row a sample; they are L2-normalised here. They are those of one rank.
+
+    Returns:
+        The estimate, 0 or less.
+
+    Raises:
+        ValueError: If ``z`` is not a finite matrix with 2 rows or more.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mveb import estimate_entropy
+        >>> angles = torch.linspace(0, 2 * torch.pi, 101)[:-1]
+        >>> around = torch.stack([angles.cos(), angles.sin()], dim=1)
+        >>> an_eighth = torch.stack([(angles / 8).cos(), (angles / 8).sin()], dim=1)
+        >>> abs(round(estimate_entropy(around), 2)), round(estimate_entropy(an_eighth), 2)  # log 8 is 2.08
+        (0.0, -2.03)
+    """
+    if z.ndim != 2 or len(z) < 2 or not z.isfinite().all():
+        raise ValueError(
+            f"z must be a finite matrix with 2 rows or more, but has shape {list(z.shape)} or contains NaN"
+        )
+    z = l2_normalize(z.double())
+    centred = z - z.mean(0)  # see _score
+    squares = centred.square().sum(1)
+    distance = ((squares.unsqueeze(1) + squares) / 2 - centred @ centred.T).clamp_min_(0)
+    distance.fill_diagonal_(torch.inf)
+    largest = 0.0  # the likelihood of the uniform density, which is the kernel of concentration 0
+    for concentration in CONCENTRATIONS:
+        log_density = (distance * -concentration).logsumexp(1) - log(len(z) - 1)
+        likelihood = float(log_density.mean()) + concentration - _log_normaliser(concentration, z.shape[1])
+        largest = max(largest, likelihood)
+    return -largest
+
+
+@cache
+def _log_normaliser(concentration: float, dimension: int) -> float:
+    """Computes the logarithm of the mean of ``exp(concentration <z, m>)`` over the unit sphere.
+
+    This is ``0F1(D/2; concentration^2 / 4)``, whose terms are summed in the log domain.
+    """
+    count = int(concentration) + 50  # terms; the largest one is below concentration / 2
+    n, half = torch.arange(count, dtype=torch.float64), torch.tensor(dimension / 2, dtype=torch.float64)
+    log_terms = n * log(concentration**2 / 4) - torch.lgamma(n + 1) - torch.lgamma(half + n) + torch.lgamma(half)
+    return float(log_terms.logsumexp(0))
+
+
 @full_precision
 def alignment(online: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     """Computes the mean dot product of corresponding rows over the global batch (the first term of Eq. 11).
@@ -271,6 +333,9 @@ class Mveb(Method):
         if self.teacher is None:
             return []
         return [l2_normalize(z) for z in self.forward_each(self.teacher, views.global_crops)]
+
+    def own_measures(self, embeddings: Tensor) -> dict[str, float]:
+        return {"entropy": estimate_entropy(embeddings)}
 
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]

@@ -252,10 +252,20 @@ class Run:
         """Adds one line to ``metrics.jsonl``, ``results.jsonl`` or another file of JSON lines in the folder."""
         append_json_line(self.path / file, row)
 
-    def cut_metrics(self, step: int) -> None:
-        """Removes the rows after ``step`` from ``metrics.jsonl``, because a resumed run measures them again."""
-        kept = [row for row in self.read_rows("metrics.jsonl") if row["step"] <= step]
+    def cut_metrics(self, step: int) -> list[dict[str, Any]]:
+        """Removes the rows from ``metrics.jsonl`` that a run resumed after ``step`` measures again; returns the others.
+
+        Those are the rows after ``step``. Health is measured within the next step, so that of ``step`` itself goes too,
+        with the verdicts that followed from it.
+        """
+        kept, is_health_cut = [], False
+        for row in self.read_rows("metrics.jsonl"):
+            is_health_cut = is_health_cut or ("health_rows" in row and row["step"] == step)
+            of_health = "health_rows" in row or "verdict" in row
+            if row["step"] < step or (row["step"] == step and not (of_health and is_health_cut)):
+                kept.append(row)
         write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
+        return kept
 
     def read_rows(self, file: str) -> list[dict[str, Any]]:
         """Reads the lines of ``metrics.jsonl`` or ``results.jsonl``, oldest first; no rows if there is no such file.

@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from infomax.runtime.failures import CollapseError
+
 T = TypeVar("T")
 
 
@@ -94,7 +96,7 @@ def process_group(rank: int, world_size: int, *, device: torch.device) -> Iterat
     dist.init_process_group(backend, rank=rank, world_size=world_size, device_id=device if backend == "nccl" else None)
     try:
         yield
-    except SystemExit:  # all ranks stop after the same step
+    except (SystemExit, CollapseError):  # all ranks stop after the same step
         _leave_process_group()
         raise
     # After any other error this is skipped: other ranks may be gone, and NCCL would wait for them.

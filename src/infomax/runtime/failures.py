@@ -1,4 +1,4 @@
-"""Failures of the machine (memory, a worker, another rank, a compiler), as opposed to a user's mistakes."""
+"""Failures of the machine (memory, a worker, another rank, a compiler) and of a training, as opposed to mistakes."""
 
 import sys
 from typing import Any
@@ -6,6 +6,13 @@ from typing import Any
 
 class MachineError(RuntimeError):
     """An error that says how the machine failed, as by too little memory or a lost rank; no option was wrong."""
+
+
+class CollapseError(RuntimeError):
+    """An error that says why a training was ended by its own wish, ``--stop-on-collapse``: it learns nothing any more.
+
+    All ranks raise it together, after the same step, which is saved.
+    """
 
 
 def describe_machine_failure(error: Exception, cure: str) -> str | None:

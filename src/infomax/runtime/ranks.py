@@ -12,7 +12,7 @@ from multiprocessing import connection
 from multiprocessing.process import BaseProcess, parent_process
 from typing import TYPE_CHECKING, Any
 
-from infomax.runtime.failures import MachineError
+from infomax.runtime.failures import CollapseError, MachineError
 from infomax.runtime.signals import Interruption, end_with_parent
 from infomax.runtime.threads import thread_variables_in_children, user_chose_no_thread_count
 
@@ -101,7 +101,7 @@ def run_ranks(function: Callable[..., None], world_size: int, *args: Any) -> Non
     as a single process would.
 
     Raises:
-        ValueError, FloatingPointError, OSError: if the first rank that failed raised it.
+        ValueError, FloatingPointError, OSError, CollapseError: if the first rank that failed raised it.
         MachineError: if a rank failed in any other way; the message says which rank and why.
     """
     import torch.multiprocessing as mp
@@ -222,7 +222,7 @@ def _raise_first_failure(
     lost_connection = {rank for rank, (_, text) in errors.items() if any(word in text for word in CONNECTION_LOST)}
     for rank in sorted(errors.keys() - lost_connection):
         kind, message = errors[rank]
-        if issubclass(kind, (ValueError, FloatingPointError, OSError, MachineError)):
+        if issubclass(kind, (ValueError, FloatingPointError, OSError, MachineError, CollapseError)):
             raise kind(message)
         raise MachineError(f"rank {rank} of {world_size} failed: {kind.__name__}: {message}")
     for rank, code in failed.items():

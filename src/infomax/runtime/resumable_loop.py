@@ -14,6 +14,9 @@ from infomax.runtime.progress import ProgressBar
 from infomax.runtime.signals import Interruption
 from infomax.runtime.text import note
 
+OWN_WISH = 1 << 16
+"""Stands for a loop's own wish to end where others are numbers of signals, which are all smaller."""
+
 
 class ResumableLoop:
     """A context manager around a loop of steps that can be stopped and resumed.
@@ -43,6 +46,7 @@ class ResumableLoop:
             state that is not kept.
         say: Prints a line; None prints it to the standard error, above the bar. It is called on the first rank.
         interruption: Notes signals, if the caller has begun to note them before; None begins with the loop.
+        make_error: Makes the error that ends the loop on each rank after :meth:`ask_to_end`, when the state is saved.
 
     Attributes:
         done: Number of steps that are made.
@@ -63,6 +67,7 @@ class ResumableLoop:
         resume_hint: str | None = None,
         say: Callable[[str], object] | None = None,
         interruption: Interruption | None = None,
+        make_error: Callable[[], Exception] = RuntimeError,
     ):
         self.steps, self.done, self.device = steps, done, device
         self._save, self._try_to_save = save, try_to_save or save
@@ -71,6 +76,7 @@ class ResumableLoop:
         self._interruption = interruption or Interruption()
         self._enters_interruption = interruption is None
         self._saved_at, self._save_seconds = time.perf_counter(), 0.0
+        self._has_own_wish, self._make_error = False, make_error
 
     def __enter__(self) -> Self:
         if self._enters_interruption:
@@ -83,18 +89,26 @@ class ResumableLoop:
         if self._bar is not None:
             self._bar.close()
 
+    def ask_to_end(self) -> None:
+        """Asks for the end of the loop after this step, as a signal would; one rank that asks is enough."""
+        self._has_own_wish = True
+
     def step_done(self) -> None:
         """Counts a step, and stops or saves if it is time to.
 
         Raises:
+            Exception: what ``make_error`` returns, after :meth:`ask_to_end`.
             KeyboardInterrupt: after Ctrl-C; in a command its message goes on from the word "interrupted".
             SystemExit: with code 0, after SIGTERM or SLURM's warning.
         """
         self.done += 1
         if self._bar is not None:
             self._bar.update()
-        if number := all_ranks_max(self._interruption.signal, self.device):  # a signal may have come to one rank alone
+        wish = OWN_WISH if self._has_own_wish else self._interruption.signal
+        if number := all_ranks_max(wish, self.device):  # a signal may have come to one rank alone
             self._save()
+            if number == OWN_WISH:
+                raise self._make_error()
             self._say_how_to_resume(number)
             self._interruption.end(number)
         seconds = time.perf_counter() - self._saved_at

@@ -14,14 +14,13 @@ SAMPLE = 64  # images that are compared
 SAME = 1e-4  # standard deviation of each feature, of vectors of length 1; what is below is no more than rounding
 SAME_PIXELS = 0.02  # standard deviation of each pixel, in units of the data's own; images below look the same
 COLLAPSED = "all images have the same representation: the encoder has collapsed, and scores of it mean nothing"
-SAME_IMAGES = "all images that were compared look the same, as black ones do: nothing can be learned from them"
 
 
 @torch.no_grad()
 def describe_collapse(
     encoder: Encoder, images: Images, preprocessing: Preprocessing, *, device: torch.device
 ) -> str | None:
-    """Returns a sentence if the encoder maps different images to the same vector, or if the images do not differ.
+    """Returns a sentence if the encoder maps different images to the same vector.
 
     Up to 64 images at equal distances are compared. Vectors are the same if the standard deviation of every feature
     over the images is below 1e-4, after each vector was scaled to length 1.
@@ -33,13 +32,14 @@ def describe_collapse(
         device: The device that the encoder computes on.
 
     Returns:
-        The sentence, or None if the representations differ, or if there are fewer than two images.
+        The sentence, or None if the representations differ, if there are fewer than two images, or if they look the
+        same, which the verdict "equal images" says.
     """
     if len(images) < 2:
         return None
     index = np.unique(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int))
     batches = evaluation_batches(images, index, preprocessing, workers=0, lenient=True)
     if torch.cat(list(batches)).std(0).max() < SAME_PIXELS:
-        return SAME_IMAGES
+        return None
     features = extract_features(encoder, images, index, preprocessing, device=device, workers=0, lenient=True)
     return COLLAPSED if normalize(features, dim=1).std(0).max() < SAME else None

@@ -33,8 +33,23 @@ from infomax.nn.optimizers import set_learning_rate
 from infomax.recipes.building import AUTOCAST, build_method, build_optimizer, learning_rate, shorten_warmup
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import average_in_place, rank, world_size
+from infomax.training.output_observer import OutputObserver
 
 MAX_GRAPHS = 64  # that torch.compile may make of modules; three for each size of views are usual
+
+
+class NonFiniteError(FloatingPointError):
+    """An error that says that a step's loss or gradient is infinite or NaN, and holds both.
+
+    Args:
+        message: One line that says which of them, and at which step.
+        loss: The loss; NaN if it could not be computed.
+        gradient_norm: The gradient's L2 norm; NaN if there is none.
+    """
+
+    def __init__(self, message: str, loss: float = nan, gradient_norm: float = nan):
+        super().__init__(message)
+        self.loss, self.gradient_norm = loss, gradient_norm
 
 
 class Step:
@@ -85,9 +100,9 @@ class Step:
             return
         loss, norm = self._loss_and_norm.tolist()
         if not isfinite(loss):
-            raise FloatingPointError(f"the loss became {loss} at step {self.number}")
+            raise NonFiniteError(f"the loss became {loss} at step {self.number}", loss, norm)
         if not isfinite(norm) and not self._can_scale_less():
-            raise FloatingPointError(f"the gradient's norm became {norm} at step {self.number}")
+            raise NonFiniteError(f"the gradient's norm became {norm} at step {self.number}", loss, norm)
         self.gradient_norm, self._checked = norm, True
 
     def _can_scale_less(self) -> bool:
@@ -157,11 +172,12 @@ class Engine:
         compile_kwargs: dict[str, Any] = {"fullgraph": True, "dynamic": False}  # one graph for each size of views
         self.compute_loss = torch.compile(self.compute_loss, **compile_kwargs)
         self.fused_views = torch.compile(make_views_fused, **compile_kwargs)
+        backbones = [module.backbone for module in self.method.modules() if isinstance(module, Encoder)]
         for module in self.method.modules():
-            if isinstance(module, Encoder):
-                module.backbone.compile(**compile_kwargs)  # below the encoder, so that its forward hooks still run
-            elif isinstance(module, (Chain, Prototypes)):
-                module.compile(**compile_kwargs)
+            if isinstance(module, Prototypes) or any(module is backbone for backbone in backbones):
+                module.compile(**compile_kwargs)  # below the encoder, so that its forward hooks still run
+            elif isinstance(module, Chain):  # below its hooks too, which come and go
+                module.forward = torch.compile(module.forward, **compile_kwargs)
         # The limit is for all modules together. A graph beyond it would not be compiled.
         torch._dynamo.config.recompile_limit = max(MAX_GRAPHS, torch._dynamo.config.recompile_limit)
 
@@ -204,7 +220,9 @@ class Engine:
         return learning_rate(settings, progress, epochs=epochs)
 
     @contextmanager
-    def step(self, microbatches: Sequence[Batch], *, keep_features: bool = False) -> Generator[Step]:
+    def step(
+        self, microbatches: Sequence[Batch], *, keep_features: bool = False, observer: OutputObserver | None = None
+    ) -> Generator[Step]:
         """Trains on one global batch: computes its gradient, yields, and then updates the weights.
 
         Within the ``with`` block the weights have not changed yet, and on a GPU the device is still computing. If the
@@ -214,6 +232,7 @@ class Engine:
         Args:
             microbatches: This rank's share of the global batch.
             keep_features: Whether :attr:`Step.features` are kept.
+            observer: Sees what the networks compute for this step; None if nothing is measured.
 
         Raises:
             FloatingPointError: if the loss or the gradient is infinite or NaN. The step is then undone.
@@ -223,7 +242,7 @@ class Engine:
         set_learning_rate(self.optimizer, self.learning_rate)
         with self._buffers_restored_on_failure():
             features: list[Tensor] = []
-            loss = self.backward(microbatches, features if keep_features else None)
+            loss = self.backward(microbatches, features if keep_features else None, observer)
             self.method.after_backward(progress)
             self.scaler.unscale_(self.optimizer)
             norm = self._clip_gradient()
@@ -246,28 +265,38 @@ class Engine:
             self.scaler.update(self.scaler.get_scale())  # forgets what it saw in the failed step
         self.steps_done += 1
 
-    def backward(self, microbatches: Sequence[Batch], features: list[Tensor] | None = None) -> Loss:
+    def backward(
+        self,
+        microbatches: Sequence[Batch],
+        features: list[Tensor] | None = None,
+        observer: OutputObserver | None = None,
+    ) -> Loss:
         """Computes this step's loss and its gradient, averaged over ranks; the gradient is left in the parameters.
 
         Args:
             microbatches: This rank's share of the global batch.
             features: A list to append each microbatch's :attr:`Step.features` to; None keeps none.
+            observer: As in :meth:`step`.
 
         Raises:
             FloatingPointError: if the loss cannot be computed because the networks' outputs are NaN or infinite.
         """
         self.optimizer.zero_grad()
         if len(microbatches) == 1:
-            return self._backward_at_once(microbatches[0], features)
-        return self._backward_in_microbatches(microbatches, features)
+            return self._backward_at_once(microbatches[0], features, observer)
+        return self._backward_in_microbatches(microbatches, features, observer)
 
-    def _backward_at_once(self, batch: Batch, features: list[Tensor] | None) -> Loss:
+    def _backward_at_once(self, batch: Batch, features: list[Tensor] | None, observer: OutputObserver | None) -> Loss:
         views = self.views(batch)
-        with self._forward_mode(), self._features_kept(views, features):
+        with self._forward_mode(), self._features_kept(views, features), self._observed(views, observer):
             online, target = self.online(views), self.method.target(views)
+        if observer is not None:
+            observer.take_outputs(online)
         return self._loss(online, target)
 
-    def _backward_in_microbatches(self, microbatches: Sequence[Batch], features: list[Tensor] | None) -> Loss:
+    def _backward_in_microbatches(
+        self, microbatches: Sequence[Batch], features: list[Tensor] | None, observer: OutputObserver | None
+    ) -> Loss:
         """Computes the exact gradient of the whole batch while only one microbatch is in memory with its graph.
 
         1. All microbatches pass the networks, without a graph except for the last one. Their outputs are kept.
@@ -284,9 +313,16 @@ class Engine:
             views = self.views(batch)
             statistics.before_microbatch()
             is_last = number == len(microbatches) - 1
-            with torch.set_grad_enabled(is_last), self._forward_mode(number), self._features_kept(views, features):
+            with (
+                torch.set_grad_enabled(is_last),
+                self._forward_mode(number),
+                self._features_kept(views, features),
+                self._observed(views, observer),
+            ):
                 outputs.append(self.method.online(views))
                 targets.append(self.method.target(views))
+            if observer is not None:
+                observer.take_outputs(outputs[-1])
             statistics.after_microbatch()
         with_graph, sizes = outputs[-1], [len(views[0]) for views in outputs]
         leaves = [torch.cat([x.detach() for x in view]).requires_grad_() for view in zip(*outputs, strict=True)]
@@ -315,7 +351,7 @@ class Engine:
             loss = self.compute_loss(online, target, schedule_values)
         except (torch.linalg.LinAlgError, ValueError) as error:  # a matrix of NaN cannot be factorised
             message = f"the loss could not be computed at step {self.steps_done + 1}"
-            raise FloatingPointError(f"{message} ({error})") from error
+            raise NonFiniteError(f"{message} ({error})") from error
         self.scaler.scale(loss.total).backward()
         return loss
 
@@ -370,6 +406,10 @@ class Engine:
             yield
         features.append(torch.cat(outputs)[: sum(map(len, views.global_crops))].float())
 
+    def _observed(self, views: Views, observer: OutputObserver | None) -> AbstractContextManager:
+        """Lets an observer see what the networks compute for the views of one microbatch within the block."""
+        return nullcontext() if observer is None else observer.watch(self.method, views)
+
     @contextmanager
     def _buffers_restored_on_failure(self) -> Generator[None]:
         buffers = list(self.method.buffers())
@@ -398,13 +438,18 @@ class Engine:
             "scaler": self.scaler.state_dict(),
         }
 
-    def load(self, state: dict[str, Any]) -> None:
+    def load(self, state: dict[str, Any]) -> list[str]:
         """Goes on from a state that :meth:`state` returned.
+
+        Returns:
+            The names of buffers that the state does not have, because it was saved before there were any: they keep
+            the values that they start with.
 
         Raises:
             ValueError: if it belongs to another method, encoder or optimiser.
         """
         try:
+            absent = sorted(self.method.state_dict().keys() - state["method"].keys())
             self.method.load_state_dict(state["method"])
             optimizer = state["optimizer"]
             if "fused" in self.optimizer.defaults:  # one kernel or many: this device decides, not the one that saved
@@ -415,6 +460,7 @@ class Engine:
             self.steps_done = int(state["step"])
         except Exception as error:  # of any kind: the file may come from elsewhere
             raise ValueError(f"the checkpoint does not fit the recipe: {error}") from error
+        return absent
 
 
 def _backward_from(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:

@@ -30,7 +30,7 @@ from infomax.runtime import checkpoints
 from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, rank, world_size
 from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warnings
 from infomax.runtime.doors import in_callers_words, resume_words
-from infomax.runtime.failures import MachineError, describe_machine_failure
+from infomax.runtime.failures import CollapseError, MachineError, describe_machine_failure
 from infomax.runtime.new_folders import new_folder
 from infomax.runtime.ranks import device_of, rank_from_environment
 from infomax.runtime.resumable_loop import ResumableLoop
@@ -38,13 +38,16 @@ from infomax.runtime.signals import Interruption
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import note, show
 from infomax.training.collapse import COLLAPSED, describe_collapse
-from infomax.training.engine import Engine, Step
+from infomax.training.engine import Engine, NonFiniteError, Step
+from infomax.training.health import Health
+from infomax.training.image_check import measure_images
 from infomax.training.initial import read_initial_weights
 from infomax.training.loggers import DEFAULT_TOOLS
 from infomax.training.loggers.tool import State
-from infomax.training.metrics_log import MetricsLog
+from infomax.training.metrics_log import REFERENCES, MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, describe_gain, online_evaluation
 from infomax.training.options import LaunchOptions
+from infomax.training.output_observer import OutputObserver
 from infomax.training.replay import capture
 from infomax.training.rescue import FolderGoneError, check_folder, rescue_folder, save_elsewhere
 from infomax.training.step_report import OnStep, StepReporter
@@ -116,6 +119,7 @@ def train_step(
     *,
     prefetcher: BatchPrefetcher | None = None,
     online: OnlineEvaluation | None = None,
+    observer: OutputObserver | None = None,
 ) -> Step:
     """Trains on one global batch, prepares the next one meanwhile, and lets the online probe learn from it.
 
@@ -124,13 +128,14 @@ def train_step(
         microbatches: This rank's share of the global batch.
         prefetcher: Where the batches come from, if it is to prefetch.
         online: The online evaluation, if there is any.
+        observer: Keeps some of what the networks compute, if the run's health is measured.
 
     Raises:
         FloatingPointError: if the loss or the gradient is infinite or NaN. The step is then undone; the probe has not
             learned from it.
     """
     probe = None if online is None else online.probe
-    with engine.step(microbatches, keep_features=probe is not None) as step:
+    with engine.step(microbatches, keep_features=probe is not None, observer=observer) as step:
         if prefetcher is not None:
             prefetcher.prefetch()  # the host works while the device computes this step
         step.check_finite()
@@ -157,10 +162,19 @@ def checkpoint_to_resume(run: Run) -> Path | None:
     return newest
 
 
+def _state_to_resume(run: Run) -> tuple[Path | None, bool]:
+    """Returns the checkpoint that a run goes on from, and whether its metrics until then have the accuracy of the
+    untrained encoder."""
+    newest = checkpoint_to_resume(run)
+    step = -1 if newest is None else checkpoints.step_of(newest)
+    return newest, any("untrained_knn_top1" in row and row["step"] <= step for row in run.read_rows("metrics.jsonl"))
+
+
 class TrainingLoop:
     """Trains one run on one rank, from its last checkpoint to its end.
 
-    It owns the engine, the prefetcher, the online evaluation and, on the first rank, the metrics log.
+    It owns the engine, the prefetcher, the online evaluation, what measures health, and, on the first rank, the metrics
+    log.
 
     Args:
         run: The run folder.
@@ -182,7 +196,7 @@ class TrainingLoop:
         steps = len(self.images) // recipe.batch_size
         made_by_kernels = device.type == "cpu" and recipe.precision != "64"
         load_kernels(recipe.views, cut=not isinstance(self.images, ArrayImages), make=made_by_kernels)
-        newest = broadcast_from_rank0(lambda: checkpoint_to_resume(run))
+        newest, self.references_known = broadcast_from_rank0(lambda: _state_to_resume(run))
         initial = read_initial_weights(run) if newest is None and recipe.encoder.init is not None else None
         compiled = launch.compile
         self.engine = Engine(
@@ -190,12 +204,20 @@ class TrainingLoop:
         )
         width = self.engine.method.eval_encoder.width
         self.online = online_evaluation(source, recipe, width=width, device=device, workers=launch.workers)
-        seconds, self.skipped, probe_is_new = 0.0, 0, False
+        seconds, self.skipped, probe_is_new, absent = 0.0, 0, False, []
         if newest is not None:
             state = checkpoints.load(newest)
-            self.engine.load(state)
+            absent = self.engine.load(state)
             seconds, self.skipped = state["seconds"], state["skipped"]
             probe_is_new = self.online is not None and not self.online.load(state, step=self.engine.steps_done)
+        self.health = Health(
+            self.engine.method,
+            batch_size=recipe.batch_size,
+            steps_per_epoch=steps,
+            total_steps=self.engine.total_steps,
+            done=self.engine.steps_done,
+        )
+        self.image_measures: dict[str, float] = {}
         self.began = time.perf_counter() - seconds  # as if it had not been interrupted
         self.saved_step = self.engine.steps_done
         self.unreadable: set[int] = set()
@@ -213,6 +235,8 @@ class TrainingLoop:
                 self.say(f"{run.path} is finished" if step == total else f"going on from {position}")
             if probe_is_new and step < total:
                 self.say("linear_top1 starts anew: the checkpoint has no classifier of these classes")
+            if absent and step < total:
+                self.say(f"{', '.join(absent)}: starts anew, as the checkpoint is from before it was kept")
 
     def run_to_end(self, interruption: Interruption) -> None:
         """Makes all steps that are left, and saves.
@@ -228,6 +252,8 @@ class TrainingLoop:
                 self._resumable_loop(interruption) as loop,
                 ExitStack() as until_first_step,
             ):
+                if self.engine.steps_done == 0:
+                    self.measure_images()
                 if self.engine.steps_done < self.engine.total_steps:
                     task = "first step, which is compiled" if self.launch.compile else "first step"
                     until_first_step.enter_context(Stage(task, at_once=True))
@@ -237,16 +263,18 @@ class TrainingLoop:
                     self.train_or_skip(microbatches, prefetcher)
                     until_first_step.close()
                     self.keep_encoder()
+                    if self.has_failed:
+                        loop.ask_to_end()
                     loop.step_done()
                     del microbatches  # they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:
                 self.check_collapse()
                 self.save()
-                self.score_references()
+                self.describe_gain()
             elif rank() == 0:  # the run was finished before; its encoder's file may be of an earlier step
                 self.save_encoder()
             state = "finished"
-        except (KeyboardInterrupt, SystemExit):
+        except (KeyboardInterrupt, SystemExit, CollapseError):
             state = "stopped"
             raise
         except Exception as error:
@@ -297,6 +325,7 @@ class TrainingLoop:
             resume_hint=f"{resume_words()} goes on from there",
             say=self.say,
             interruption=interruption,
+            make_error=self.collapse_error,
         )
 
     def _prefetcher(self) -> BatchPrefetcher:
@@ -349,16 +378,58 @@ class TrainingLoop:
     def train_or_skip(self, microbatches: list[Batch], prefetcher: BatchPrefetcher) -> None:
         """Makes one step and reports it; a step with an infinite or NaN loss is skipped, if that is allowed."""
         waited = prefetcher.pop_wait_seconds()
+        observer, start = self.health.observer(self.engine.steps_done), time.perf_counter()
         try:
-            step = train_step(self.engine, microbatches, prefetcher=prefetcher, online=self.online)
+            step = train_step(self.engine, microbatches, prefetcher=prefetcher, online=self.online, observer=observer)
         except FloatingPointError as error:
             self.skip_or_capture(error, microbatches)
         else:
+            self.health.end_step(time.perf_counter() - start)
             if self.reporter is not None:
                 self.reporter.end_interval()
+            if observer is not None and observer.kept is not None:
+                self.measure_health(observer, step)
             self.report(step, waited)
             if self.reporter is not None:
                 self.report_to_program(step)
+
+    def measure_health(self, observer: OutputObserver, step: Step) -> None:
+        """Measures the weights that a step began with, from what it computed, and records it on the first rank."""
+        updates = step.number - 1
+        row = self.health.measure(observer, updates)
+        if row is not None and self.log is not None:
+            images = self.image_measures if updates == 0 else {}
+            self.log.record({"step": updates, "epoch": step.epoch, **row, **images})
+
+    def measure_images(self) -> None:
+        """Looks at the images with the untrained encoder, on the first rank."""
+        if rank() > 0:
+            return
+        encoder, recipe = self.engine.method.encoder, self.recipe
+        eager = torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext()
+        with (
+            Stage("comparing some of the images with each other", slow_only=True),
+            eager,
+            suppress(ValueError, OSError),
+        ):
+            images = preview_images(self.source)  # the first ones of a stream may not be there
+            self.image_measures = measure_images(
+                encoder, images, recipe.preprocessing, seed=recipe.seed, device=self.device
+            )
+
+    @property
+    def has_failed(self) -> bool:
+        """Returns whether the run is to end because of a verdict; known to the first rank alone."""
+        return self.launch.stop_on_collapse and self.log is not None and self.log.failure is not None
+
+    def collapse_error(self) -> CollapseError:
+        """Returns the error that ends a run of which a verdict says that it has failed."""
+        verdict = self.log.failure if self.log is not None else None
+        reason = "the first rank says why" if verdict is None else f"{verdict.name}, {verdict.evidence}"
+        return CollapseError(
+            f"stopped at step {self.engine.steps_done} of {self.engine.total_steps}, which is saved, as "
+            f"--stop-on-collapse asks: {reason}. {resume_words()} goes on from there without --stop-on-collapse"
+        )
 
     def report(self, step: Step, waited: float) -> None:
         """Reports a step, and scores the encoder if the step ends an epoch that is due for it."""
@@ -370,7 +441,8 @@ class TrainingLoop:
         if ends_epoch and self.online is not None and self.online.is_due(epoch + 1):
             # Nothing is compiled for batches of other sizes, nor is what compiles imported in vain.
             with torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext():
-                accuracies = self.online.score(engine.method.eval_encoder, epoch + 1)
+                references = self.score_references(self.online)
+                accuracies = self.online.score(engine.method.eval_encoder, epoch + 1) | references
             if self.log is not None:
                 self.log.record({"step": engine.steps_done, "epoch": epoch, **accuracies})
                 self.check_collapse()
@@ -389,23 +461,27 @@ class TrainingLoop:
                 show(format_exc(), file=sys.stderr)
             raise
 
-    def score_references(self) -> None:
+    def score_references(self, online: OnlineEvaluation) -> dict[str, float]:
+        """Returns what the encoder's accuracies stand beside, with the first of them: that of the untrained encoder,
+        and with initial weights that of the encoder that the run started from."""
+        if self.references_known:
+            return {}
+        self.references_known, initial = True, None
+        if self.recipe.encoder.init is not None:
+            initial = build_encoder(**self.recipe.encoder.architecture(), seed=self.recipe.seed)
+            try:
+                load_all_weights(initial.backbone, read_initial_weights(self.run), str(self.run.path))
+            except ValueError as error:  # the training goes on without the comparison
+                self.say(f"not compared with its initial encoder: {error}")
+                initial = None
+        names = "the untrained encoder" if initial is None else "the initial and the untrained encoder"
+        with Stage(f"scoring {names}", slow_only=True):
+            return online.score_references(initial)
+
+    def describe_gain(self) -> None:
         """Says at the end of a run with initial weights and labels how much better the encoder has become."""
-        if self.online is None or self.recipe.encoder.init is None or self.engine.steps_done < self.engine.total_steps:
-            return
-        initial = build_encoder(**self.recipe.encoder.architecture(), seed=self.recipe.seed)
-        try:
-            load_all_weights(initial.backbone, read_initial_weights(self.run), str(self.run.path))
-        except ValueError as error:  # the training is done, and goes without the comparison
-            self.say(f"not compared with its initial encoder: {error}")
-            return
-        with Stage("scoring the initial and the untrained encoder", slow_only=True):
-            scores = self.online.score_references(initial)
-        if self.log is not None:
-            epoch = self.recipe.epochs - 1
-            self.log.record({"step": self.engine.steps_done, "epoch": epoch, **scores})
-            if "knn_top1" in self.log.row and not self.launch.quiet:
-                self.say(describe_gain(self.log.row))
+        if self.log is not None and not self.launch.quiet and {"knn_top1", *REFERENCES} <= self.log.row.keys():
+            self.say(describe_gain(self.log.row))
 
     def check_collapse(self) -> None:
         """Says, and keeps in the metrics, if the encoder now maps all images to the same vector; on the first rank."""
@@ -433,6 +509,9 @@ class TrainingLoop:
             FloatingPointError: if no more steps may be skipped.
         """
         engine, allowed = self.engine, self.launch.skip_nonfinite
+        if self.log is not None and isinstance(error, NonFiniteError):
+            place = {"step": engine.steps_done + 1, "epoch": engine.steps_done // engine.steps_per_epoch}
+            self.log.record({**place, "loss": error.loss, "gradient_norm": error.gradient_norm})
         if self.skipped < allowed:
             self.skipped += 1
             self.say(f"{error}: skipped, {self.skipped} of at most {allowed}")

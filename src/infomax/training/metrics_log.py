@@ -1,10 +1,11 @@
-"""Training metrics: a progress bar, metrics.jsonl, and the tools of ``--log``."""
+"""Training metrics: a progress bar, metrics.jsonl, the tools of ``--log``, and verdicts on the run's health."""
 
 import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infomax.analysis.verdicts import Verdict, VerdictTracker
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run
 from infomax.runtime.progress import ProgressBar, format_rate
@@ -18,10 +19,12 @@ LOG_EVERY = 20  # steps
 LEAST_WAITING = 0.01  # share of the time; less is not shown in the progress bar
 ACCURACIES = {"knn_top1": "k-NN", "linear_top1": "linear"}
 """Names in the progress bar, by the keys of a row."""
+REFERENCES = {"initial_knn_top1": "initial encoder", "untrained_knn_top1": "untrained"}
+"""Names of what the k-NN accuracy stands beside in the progress bar, by the keys of a row."""
 NOT_IN_BAR = (
     *("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm", "linear_top5"),
     *("linear_test_images", "linear_labelled_images", "linear_classes", "linear_first_step", "loss", *ACCURACIES),
-    *("initial_knn_top1", "untrained_knn_top1"),
+    *REFERENCES,
 )
 
 
@@ -55,11 +58,17 @@ class MetricsLog:
         self.run, self.recipe = run, recipe
         self.row: dict[str, float] = {}
         logged_step = max((row["step"] for row in run.read_rows("metrics.jsonl")), default=0)
-        run.cut_metrics(step)
+        kept = run.cut_metrics(step)
         self.forwarder = Forwarder(
             run, [TOOLS[name] for name in tools], step=step, logged_step=logged_step, say=self.say
         )
         steps_per_epoch, epochs = total_steps // recipe.epochs, recipe.epochs
+        self.tracker = VerdictTracker(
+            method=recipe.method.name, total_steps=total_steps, steps_per_epoch=steps_per_epoch
+        )
+        for row in kept:
+            self.tracker.update(row)
+            self.row |= {key: value for key, value in row.items() if key in REFERENCES}
 
         def position(done: int) -> str:
             epoch = min(done // steps_per_epoch + 1, epochs)
@@ -114,11 +123,32 @@ class MetricsLog:
         self.begin_interval()
 
     def record(self, row: dict[str, Any]) -> None:
-        """Writes a row everywhere, and shows it in the bar. A full disk costs the row, not the run.
+        """Writes a row everywhere, and says and writes the verdicts that follow from it. Health is not in the bar.
+
+        A full disk costs the row, not the run.
 
         Raises:
             FileNotFoundError: if the run folder is gone.
         """
+        self._write(row)
+        if "health_rows" not in row:
+            self.row = {**self.row, **row}
+            self.bar.show_values(shown_values(self.row))
+        for verdict in self.tracker.update(row):
+            self.say(describe_verdict(verdict))
+            self._write(
+                {
+                    "step": row["step"],
+                    "epoch": verdict.epoch,
+                    "verdict": verdict.name,
+                    "state": verdict.state,
+                    "evidence": verdict.evidence,
+                    "advice": verdict.advice,
+                }
+            )
+
+    def _write(self, row: dict[str, Any]) -> None:
+        """Writes a row to ``metrics.jsonl``, and passes it on to the tools."""
         try:
             self.run.append_row("metrics.jsonl", row)
         except FileNotFoundError:
@@ -126,8 +156,11 @@ class MetricsLog:
         except OSError as error:
             self.say(f"cannot write metrics: {error}")
         self.forwarder.send(row)
-        self.row = {**self.row, **row}
-        self.bar.show_values(shown_values(self.row))
+
+    @property
+    def failure(self) -> Verdict | None:
+        """Returns the verdict that the run has failed, if one stands."""
+        return next((verdict for verdict in self.tracker.current if verdict.state == "failed"), None)
 
     def say(self, line: str) -> None:
         """Prints a line above the bar."""
@@ -139,12 +172,22 @@ class MetricsLog:
         self.forwarder.close(state)
 
 
+def describe_verdict(verdict: Verdict) -> str:
+    """Returns a verdict in one line: its name and state, the numbers that show it, and what to change."""
+    advice = f"; {verdict.advice}" if verdict.advice else ""
+    return f"health: {verdict.name}, {verdict.state}: {verdict.evidence}{advice}"
+
+
 def shown_values(row: Mapping[str, float]) -> list[str]:
     """Returns what a progress bar shows of the metrics, the most important first: the loss, the speed, accuracies."""
     shown = [f"loss {row['loss']:.4g}"] if "loss" in row else []
     if speed := row.get("images_per_second"):
         shown.append(f"{format_rate(speed)} images/s")
-    shown += [f"{words} {row[name]:.1%}" for name, words in ACCURACIES.items() if name in row]
+    for name, words in ACCURACIES.items():
+        if name in row:
+            of_others = [f"{other} {row[key]:.1%}" for key, other in REFERENCES.items() if key in row]
+            beside = f" ({', '.join(of_others)})" if name == "knn_top1" and of_others else ""
+            shown.append(f"{words} {row[name]:.1%}{beside}")
     if row.get("waiting", 0.0) >= LEAST_WAITING:
         shown.append(f"{row['waiting']:.0%} waiting")
     return shown + [f"{name} {value:.4g}" for name, value in row.items() if name not in NOT_IN_BAR]

@@ -177,20 +177,22 @@ class OnlineEvaluation:
                 }
         return scores
 
-    def score_references(self, initial: Encoder) -> dict[str, float]:
+    def score_references(self, initial: Encoder | None = None) -> dict[str, float]:
         """Returns the k-NN accuracies, from 0 to 1, of the encoder that a run started from, and of an untrained one.
 
         Both classify the same images as the trained encoder. The untrained one has the statistics of some images in its
         BatchNorm layers.
 
         Args:
-            initial: The encoder with the initial weights.
+            initial: The encoder with the initial weights; None if they were random.
         """
         settings, preprocessing = self.recipe.encoder.architecture(), self.recipe.preprocessing
         sample = self.bank.subsample(RECALIBRATION_IMAGES)
         untrained = build_encoder(**settings, seed=self.recipe.seed)
-        recalibrate_batch_norm(untrained, sample, preprocessing, device=self.device, workers=self.workers)
-        return {"initial_knn_top1": self._knn(initial), "untrained_knn_top1": self._knn(untrained)}
+        options = {"device": self.device, "workers": self.workers, "lenient": True}
+        recalibrate_batch_norm(untrained, sample, preprocessing, **options)
+        scores = {} if initial is None else {"initial_knn_top1": self._knn(initial)}
+        return scores | {"untrained_knn_top1": self._knn(untrained)}
 
     def _knn(self, encoder: Encoder) -> float:
         """Returns the k-NN accuracy of an encoder on the queries."""

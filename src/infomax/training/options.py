@@ -112,6 +112,8 @@ class ExecutionOptions:
     alone."""
     skip_nonfinite: Annotated[int, Shown(metavar="N")] = 0
     """Steps with an infinite or NaN loss or gradient to leave out before the run stops."""
+    stop_on_collapse: bool = False
+    """End the run, saved, as soon as its health is said to have failed; the exit code is then 1."""
     skip_unreadable: Annotated[float, Shown(metavar="SHARE")] = 0.01
     """Share of the images, from 0 to 1, that may be damaged or missing before the run stops."""
     keep_decoded: Annotated[str, Shown(metavar="auto|off|GB")] = "auto"

@@ -50,6 +50,7 @@ def pretrain(
     deterministic: bool = False,
     compile: bool = False,  # noqa: A002 - the word of the command
     skip_nonfinite: int = 0,
+    stop_on_collapse: bool = False,
     skip_unreadable: float = 0.01,
     keep_decoded: str = "auto",
     log: Sequence[str] = (),
@@ -114,6 +115,7 @@ def pretrain(
         compile: Fuse a step's operations by torch.compile: some minutes at the start, for faster steps on a GPU. On one
             device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
+        stop_on_collapse: End the run, saved, as soon as its health is said to have failed; the exit code is then 1.
         skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
         keep_decoded: Memory for decoded image files, so that they are decoded once and not in each epoch: a number of
             GB, off, or auto, a quarter of what is free. It changes no result.
@@ -140,6 +142,7 @@ def pretrain(
             many images cannot be read.
         FloatingPointError: if the loss or the gradient becomes infinite or NaN; the run folder then has what is needed
             to see why.
+        infomax.runtime.failures.CollapseError: if ``stop_on_collapse`` has ended the run. What was trained is saved.
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. What was trained is saved.
         infomax.runtime.failures.MachineError: if memory, a worker or another rank is lost. What was trained is saved.
 

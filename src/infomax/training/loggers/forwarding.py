@@ -135,11 +135,12 @@ class _ToolThread:
 
     def _pass_on(self, logger: Logger) -> None:
         """Hands the tool the rows that it does not have, until the run ends."""
+        last_step = logger.last_step or -1  # a tool without rows gets that of step 0 too
         for row in self._earlier:
-            if row["step"] > logger.last_step:
+            if row["step"] > last_step:
                 logger.log(row)
         while isinstance(row := self._rows.get(), Mapping):
-            if row["step"] > logger.last_step:
+            if row["step"] > last_step:
                 logger.log(row)
         logger.finish(row)
 
