@@ -213,7 +213,7 @@ def test_views_are_those_of_the_recipe_seed_and_epoch(toy):
 
 def test_multi_crop_trains(toy, tmp_path):
     run = go(tmp_path / "run", toy, "mveb", views="dino-wide", image_size=16, epochs=1)
-    assert [row["step"] for row in run.read_rows("metrics.jsonl") if "loss" in row][0] == 3
+    assert next(row["step"] for row in run.read_rows("metrics.jsonl") if "loss" in row) == 3
 
 
 def test_learning_rates_of_both_laws():
