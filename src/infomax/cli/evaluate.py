@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import subcommand
 
@@ -21,6 +21,9 @@ from infomax.reporting.options import ReportOptions
 from infomax.runtime.options import Shown, pick
 from infomax.runtime.ranks import is_first_rank
 from infomax.runtime.text import note, show
+
+if TYPE_CHECKING:
+    from infomax.evaluation.run import EvaluationRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +89,7 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
     finally:  # the rows from before an interruption or a failure are shown
         if rows and first:
             _print_rows(protocol, rows, list(request.limits.values()))
-            if (training := request.describe_training()) is not None:
-                show(training)
+            _print_training(request, rows)
             show(f"added to {request.out}")
 
 
@@ -105,6 +107,17 @@ def _print_rows(protocol: Protocol, rows: list[ResultRow], limits: list[str]) ->
     for row in rows:
         if (table := lists_table(row)) is not None:
             show(f"\n{table.text()}")
+
+
+def _print_training(request: "EvaluationRequest", rows: list[ResultRow]) -> None:
+    """Prints how the encoder was trained, and the verdicts that were in force at the end, if there were any."""
+    from infomax.reporting.results import describe_verdicts
+
+    if request.run is None:
+        return
+    show(request.describe_training())
+    if line := describe_verdicts(request.run.path.name, rows):
+        show(line)
 
 
 def report(options: ReportOptions) -> None:

@@ -48,6 +48,8 @@ def sweep(options: SweepOptions) -> None:
         result = collect_results(planned, failures)
         if result.has_scores:
             show(result.table().text())
+            if (differences := result.differences()) is not None:
+                show(f"\n{differences.text()}\n")
             show(f"{options.out} has sweep.json with all runs, and sweep.png")
     if failures:
         raise MachineError("; ".join(failures))

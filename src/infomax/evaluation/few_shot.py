@@ -57,4 +57,5 @@ def few_shot_scores(
             "metric": "top1",
             "top1": mean,
             "interval": (mean - half, mean + half),
+            "hits": {"draws": tuple(drawn)},
         }

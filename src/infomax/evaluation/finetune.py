@@ -14,6 +14,7 @@ import torch
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.paired import hash_images
 from infomax.evaluation.representations import Representation, labelled, represent
 from infomax.evaluation.resumable_work import ResumableWork, hash_labelled_images
 from infomax.evaluation.rows import FinetuneRow
@@ -225,12 +226,13 @@ class FineTuneJob:
             self.encoder, self.splits[train], setting, seed=self.seed, compute=self.compute, work=self.work
         )
         scores = class_scores(tuner.run(), self.splits[test], self.compute)
+        images = hash_images(self.splits[train], self.splits[test])
         cut = {"batch_size_asked_for": setting.batch_size} if tuner.batch_size < setting.batch_size else {}
         row = {
             "steps": tuner.steps,
             "batch_size": tuner.batch_size,
             **cut,
-            **judge(scores, torch.from_numpy(self.splits[test].labels), self.metric),
+            **judge(scores, torch.from_numpy(self.splits[test].labels), self.metric, images=images),
             "seconds": round(time.perf_counter() - tuner.began, 3),
         }
         self.work.finish(setting.name, row)

@@ -18,6 +18,7 @@ from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, traini
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.paired import hash_images
 from infomax.evaluation.probes import PROBES, LinearProbes, Probe, held_out, train_probes
 from infomax.evaluation.representations import Representation, labelled, represent
 from infomax.evaluation.resumable_work import ResumableWork, hash_labelled_images
@@ -98,7 +99,7 @@ def probe(
         batch_size=settings.batch_size,
         steps=job.steps,
         seed=seed,
-        **judge(scores, torch.from_numpy(test.labels)),
+        **judge(scores, torch.from_numpy(test.labels), images=hash_images(train, test)),
         classes=len(train.images.classes),
         labelled_images=len(train.index),
         test_images=len(test.labels),

@@ -20,6 +20,7 @@ from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source, labelled_splits, why_not_labelled
 from infomax.data.streams import Stream
 from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.paired import hash_images
 from infomax.evaluation.result_row import ResultRow
 from infomax.features.cache import Encode, FeatureSpecification, cached_features
 from infomax.features.extraction import encode_batches, pixel_batches, recalibrate_batch_norm
@@ -263,6 +264,14 @@ def evaluate_representations(
         evaluation: Device, workers and cache, and whether there are baselines.
         splits: Names of the splits that are needed, ``train``, ``test`` or both.
     """
+    _, train, test = labelled(source)
+
+    @cache
+    def images() -> str:  # computed only if a row says which images were right: it may read many files
+        parts = (part for part, name in ((train, "train"), (test, "test")) if name in splits)
+        precision = evaluation.feature_precision  # two precisions are two measurements
+        return hash_images(*parts) + ("" if precision == "32" else f"-{precision}")
+
     for features in compare_features(encoder, source, evaluation, splits=splits):
         common: dict[str, Any] = {
             "data": source.name,
@@ -275,6 +284,8 @@ def evaluate_representations(
         start = time.perf_counter()
         for values in score(features):
             fields: dict[str, Any] = {**common, **values, "seconds": round(time.perf_counter() - start, 3)}
+            if fields.get("hits") is not None:
+                fields["hits"] = {**fields["hits"], "images": images()}
             yield row(**fields)
             start = time.perf_counter()
         del features  # its memory is free before the next ones are computed

@@ -8,10 +8,11 @@ column of results; the others, among them each :class:`Outcome`, are kept in the
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
+from dataclasses import field as dataclass_field
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypedDict, get_args, get_origin, get_type_hints
 
 from infomax.runtime.json_values import parse_value, shorten
 
@@ -44,6 +45,21 @@ class Score:
 class Outcome:
     """A frozen dataclass that marks a field as found by the measurement, or as its origin: no table shows it, and two
     rows that differ in nothing but scores and outcomes measure the same."""
+
+
+class Hits(TypedDict, total=False):
+    """A typed dictionary that holds what a row got right, by which another row of the same images is compared with it;
+    see :mod:`infomax.evaluation.paired`."""
+
+    images: str
+    """Hash of the images that are classified by and of those that are classified."""
+    right: str
+    """A bit for each image that is classified, 1 if it was right, the first image in the highest bit; bytes in
+    base64."""
+    labels: str
+    """Class of each image, 4 bytes each, compressed and in base64, if the metric is a mean over classes."""
+    draws: tuple[float, ...]
+    """The accuracy with each draw of the labelled images, if there are several."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,14 @@ class ResultRow:
     evaluation: Annotated[str | None, Outcome()] = None
     """Hash of the protocol's options, the images' location and the features' precision; see
     :func:`infomax.evaluation.run.evaluation_hash`."""
+    verdicts: Annotated[tuple[str, ...] | None, Outcome()] = None
+    """Names of the verdicts on the training of the run's encoder that were in force at its end, as ``total collapse``;
+    None if nothing is known of its training."""
+    hits_hash: Annotated[str | None, Outcome()] = None
+    """Hash of ``hits``, under which the file of hits beside the results has them."""
+    hits: Annotated[Hits | None, Outcome()] = dataclass_field(default=None, compare=False, repr=False)
+    """What the row got right. It is kept in a file of its own, and a row that is read has none until
+    :func:`infomax.evaluation.results.with_hits` adds it."""
 
     @property
     def title(self) -> str:
@@ -157,8 +181,9 @@ class ResultRow:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the fields as plain values for a line of JSON; those that are None are left out."""
-        return {name: _plain(value) for name, value in vars(self).items() if value is not None}
+        """Returns the fields as plain values for a line of JSON; those that are None, and the hits, are left
+        out."""
+        return {name: _plain(value) for name, value in vars(self).items() if value is not None and name != "hits"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any], *, where: str = "the row") -> Self:

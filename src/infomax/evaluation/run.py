@@ -19,7 +19,7 @@ from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
-from infomax.evaluation.results import append_result
+from infomax.evaluation.results import append_result, hash_hits
 from infomax.evaluation.value_range import trained_value_range
 from infomax.runs.run_folder import Run, kept_epoch_of, run_of, trained_steps_of
 from infomax.runtime.checks import choose
@@ -298,7 +298,12 @@ class EvaluationRequest:
         place = data.source.name + data.identity if data.location is None else data.location
         evaluation = evaluation_hash(self.options, place, self.evaluation.feature_precision)
         origin = row.tested_on or origin_of_test_images(data.source) or None
-        fields: dict[str, Any] = {**self.limits, "evaluation": evaluation, "tested_on": origin}
+        fields: dict[str, Any] = {
+            **self.limits,
+            "evaluation": evaluation,
+            "tested_on": origin,
+            "hits_hash": hash_hits(row),
+        }
         if self.run is not None and row.representation == "trained encoder":
             fields |= {"recipe": self.run.recipe_title, "trained_steps": trained_steps_of(Path(self.encoder))}
             fields["epoch"] = kept_epoch_of(self.encoder)

@@ -1,6 +1,5 @@
 """Class scores to the numbers that are reported, and how sure they are."""
 
-from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -8,7 +7,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-RESAMPLES = 1000
+from infomax.evaluation.intervals import interval, mean_per_class
+from infomax.evaluation.paired import pack_hits
 
 
 def hits(scores: Float[Tensor, "m classes"], labels: Int[Tensor, " m"], k: int = 1) -> Tensor:
@@ -25,12 +25,6 @@ def hits(scores: Float[Tensor, "m classes"], labels: Int[Tensor, " m"], k: int =
 def top_k(scores: Float[Tensor, "m classes"], labels: Int[Tensor, " m"], k: int = 1) -> float:
     """Returns the share of rows whose own class is among the ``k`` highest scores; see :func:`hits`."""
     return float(hits(scores, labels, k).double().mean())
-
-
-def mean_per_class(hit: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean over classes of the share of their rows that hit; a class without rows does not count."""
-    rows, hits_of_class = np.bincount(labels), np.bincount(labels, weights=hit)
-    return float((hits_of_class[rows > 0] / rows[rows > 0]).mean())
 
 
 def average_precision(scores: Float[np.ndarray, " m"], positive: np.ndarray) -> float:
@@ -57,33 +51,19 @@ def mean_average_precision(scores: np.ndarray, labels: Int[np.ndarray, "m classe
     return float(np.mean([average_precision(scores[:, c], labels[:, c]) for c in shown])) if len(shown) else 0.0
 
 
-def interval(statistic: Callable[[np.ndarray], float], rows: int) -> tuple[float, float]:
-    """Computes the 95 % interval of a statistic by the bootstrap: its 2.5 and 97.5 percentiles over 1,000 redrawn test
-    sets.
-
-    It says how far another test set of this size would move the number, not another run of the training.
-
-    Args:
-        statistic: Of the rows whose numbers it is given, some more than once.
-        rows: How many there are.
-    """
-    draw = np.random.default_rng(0)
-    values = [statistic(draw.integers(rows, size=rows)) for _ in range(RESAMPLES)]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
-
-
 METRICS = ("top1", "mean_per_class", "map11")
 
 
-def judge(scores: Tensor, labels: Tensor, metric: str = "top1") -> dict[str, Any]:
-    """Returns the fields of a result row that follow from class scores: the metric, its 95 % interval, and with top-1
-    also top-5.
+def judge(scores: Tensor, labels: Tensor, metric: str = "top1", *, images: str = "") -> dict[str, Any]:
+    """Returns the fields of a result row that follow from class scores: the metric, its 95 % interval, with top-1 also
+    top-5, and which images were right, by which another row is compared with it; not of a mean average precision.
 
     Args:
         scores: [m, classes].
         labels: [m] classes, or [m, classes] with 1 for each that an image shows.
         metric: One of METRICS: top-1 accuracy, its mean over classes, or VOC2007's 11-point mean average precision.
+        images: Hash of the images, of :func:`infomax.evaluation.paired.hash_images`; without it, the row is compared
+            with no other.
     """
     true = labels.cpu().numpy()
     if metric == "map11":
@@ -100,10 +80,12 @@ def judge(scores: Tensor, labels: Tensor, metric: str = "top1") -> dict[str, Any
             metric: mean_per_class(hit, true),
             "interval": interval(lambda rows: mean_per_class(hit[rows], true[rows]), len(hit)),
             "top1": float(hit.mean()),
+            "hits": pack_hits(hit, labels=true, images=images),
         }
     return {
         "metric": metric,
         metric: float(hit.mean()),
         "interval": interval(lambda rows: float(hit[rows].mean()), len(hit)),
         "top5": top_k(scores, labels, 5),
+        "hits": pack_hits(hit, images=images),
     }

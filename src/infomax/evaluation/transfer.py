@@ -22,6 +22,7 @@ from infomax.data.splits import LabelledImages, Source, labelled_splits, why_not
 from infomax.data.streams import Stream
 from infomax.evaluation.logistic import logistic_path
 from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.paired import hash_images
 from infomax.evaluation.representations import Representation, represent
 from infomax.evaluation.rows import TransferRow
 from infomax.evaluation.scores import hits, judge, mean_average_precision, mean_per_class
@@ -132,6 +133,7 @@ def transfer(
     best = int(np.argmax(scores))
     both = torch.cat([train, val]), torch.cat(labels)
     weight, bias, converged = solve(*both, classes=classes, penalties=[penalties[best]])[0]
+    test_scores, test_labels = (test.to(weight.dtype) @ weight.T + bias).cpu(), torch.from_numpy(split.test.labels)
     return TransferRow(
         data=source.name,
         representation=representation.name,
@@ -139,7 +141,7 @@ def transfer(
         seed=seed,
         penalties=(min(penalties), max(penalties), len(penalties)),
         validation=scores[best],
-        **judge((test.to(weight.dtype) @ weight.T + bias).cpu(), torch.from_numpy(split.test.labels), metric),
+        **judge(test_scores, test_labels, metric, images=hash_images(split.train, split.val, split.test)),
         classes=classes,
         train_images=len(train),
         validation_images=len(val),

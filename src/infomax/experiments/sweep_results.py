@@ -9,8 +9,10 @@ from textwrap import wrap
 from typing import Any
 
 from infomax.evaluation.result_row import ResultRow, Score, row_fields
+from infomax.evaluation.results import with_hits
 from infomax.experiments.evaluations import Evaluation, why_not_measured
 from infomax.experiments.sweep import Sweep, SweepRun, Variant
+from infomax.experiments.sweep_differences import ANY_SEED, Measured, differences_table
 from infomax.papers import published
 from infomax.papers.published import Column, Row
 from infomax.reporting.comparison import format_condition, format_published
@@ -44,6 +46,8 @@ class SweepCell:
     """Name of the setting or condition that is varied."""
     curve: str = ""
     """Label of the curve that this point belongs to."""
+    measured: Measured | None = None
+    """The results that the scores are of, by which lines are compared; None of an average over data sets."""
 
     @property
     def ours(self) -> Cell:
@@ -97,6 +101,21 @@ class SweepResult:
             lines.append([words, *(cells[c].ours if c in cells else EMPTY for c in columns)])
         notes = [f"ours: with {' '.join(self.changes)}"] if self.changes else []
         return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=self.title, notes=notes)
+
+    def differences(self) -> Table | None:
+        """Makes the table of how much better each line is than the first one that has results, by paired differences.
+
+        The initial encoder, if it was evaluated, is the first line.
+
+        Returns:
+            The table; None if there is one line, or nothing was measured twice on the same images.
+        """
+        lines = dict.fromkeys(cell.line for cell in self.cells if cell.scores)
+        if len(lines) < 2:
+            return None
+        measured = {(cell.line, cell.column): cell.measured for cell in self.cells if cell.line in lines}
+        known = {place: results for place, results in measured.items() if results is not None}
+        return differences_table(known, next(iter(lines)))
 
     def _count_seeds(self, counts: Sequence[int]) -> str:
         """Returns words for the numbers of seeds of a line's cells; cells that have none are left out."""
@@ -163,6 +182,7 @@ def _cells_of_table(sweep: Sweep, table: published.Table) -> list[SweepCell]:
                 *_means(by_run),
                 paper=row.values[position],
                 deviation=row.deviations[position],
+                measured=_measured(sweep.runs_of(variant), column),
             )
         )
     return _with_varied_condition(cells, [(row, column) for row, column, _ in places])
@@ -211,6 +231,28 @@ def _evaluations_of(run: SweepRun, column: Column) -> list[Evaluation]:
     return nearest.repetitions(run.evaluations)
 
 
+def _measured(runs: Sequence[SweepRun], column: Column) -> Measured | None:
+    """Returns the results of runs in a column of a table; None of an average over data sets."""
+    if column.data == "average":
+        return None
+    return Measured(column.metric, tuple(_rows_by_seed(run, _evaluations_of(run, column)) for run in runs))
+
+
+def _rows_by_seed(run: SweepRun, evaluations: Sequence[Evaluation]) -> tuple[int, tuple[ResultRow, ...]]:
+    """Returns the seed of a run, and its results by some evaluations, with their hits."""
+    rows = [row for evaluation in evaluations if (row := run.result(evaluation)) is not None]
+    return run.seed, tuple(_with_hits([run], rows))
+
+
+def _with_hits(runs: Sequence[SweepRun], rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Returns results of some runs with what they got right, as far as it was kept in the folders of the runs."""
+    kept = [row for row in rows if isinstance(row, ResultRow)]
+    for run in runs if any(row.hits_hash for row in kept) else ():
+        completed = with_hits(kept, run.folder / "results.jsonl")
+        kept = [row if row.hits else with_its_hits for row, with_its_hits in zip(kept, completed, strict=True)]
+    return kept
+
+
 def _with_varied_condition(cells: list[SweepCell], places: list[tuple[Row, Column]]) -> list[SweepCell]:
     """Adds positions to the cells if the table's own numbers differ in one numeric condition alone."""
     conditions = [vars(column.conditions | row.conditions) for row, column in places]
@@ -240,7 +282,8 @@ def _cells_of_variants(sweep: Sweep) -> list[SweepCell]:
             metric, label = _main_score([row for rows in by_run for row in rows if row is not None])
             scores = _means([_per_cent([row for row in rows if row is not None], metric) for rows in by_run])
             number = (main.value, main.deviation) if main and _measures(evaluation, main.column) else (None, None)
-            cell = SweepCell(variant.label, f"{evaluation.words}, {label}", *scores, *number)
+            measured = Measured(metric, tuple(_rows_by_seed(run, seeded) for run in sweep.runs_of(variant)))
+            cell = SweepCell(variant.label, f"{evaluation.words}, {label}", *scores, *number, measured=measured)
             cells.append(_with_varied_value(cell, variant))
     return [*_cells_of_initial_encoder(sweep, cells), *cells]
 
@@ -258,7 +301,10 @@ def _cells_of_initial_encoder(sweep: Sweep, cells: Sequence[SweepCell]) -> list[
         rows = [row for run in sweep.runs if (row := run.initial_result(evaluation)) is not None][:1]
         metric, label = _main_score(rows)
         if rows:
-            initial.append(SweepCell(INITIAL, f"{evaluation.words}, {label}", _per_cent(rows, metric)))
+            measured = Measured(metric, ((ANY_SEED, tuple(_with_hits(sweep.runs, rows))),))
+            initial.append(
+                SweepCell(INITIAL, f"{evaluation.words}, {label}", _per_cent(rows, metric), measured=measured)
+            )
     return initial
 
 

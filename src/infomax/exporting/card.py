@@ -8,7 +8,7 @@ from typing import Any
 from infomax.classifying.classifier import ClassifierDescription
 from infomax.data.augmentation.views import Preprocessing
 from infomax.evaluation.result_row import ResultRow
-from infomax.evaluation.results import read_results
+from infomax.evaluation.results import read_results, with_hits
 from infomax.exporting.check import Comparison
 from infomax.exporting.export_format import Format, LoadingCode
 from infomax.reporting.results import results_table
@@ -230,7 +230,7 @@ def current_rows(run: Run, fingerprint: str) -> list[ResultRow]:
     file = run.path / "results.jsonl"
     if not file.is_file():
         return []
-    rows = read_results(file)
+    rows = with_hits(read_results(file), file)
     own = [row for row in rows if row.encoder == fingerprint]
     measured = {_measurement(row) for row in own}
     newest: dict[Any, ResultRow] = {}

@@ -9,13 +9,15 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from infomax.evaluation.paired import chosen_fields, shown_conditions
 from infomax.evaluation.result_row import Outcome, ResultRow, Score, row_fields
-from infomax.evaluation.results import read_results
+from infomax.evaluation.results import read_results, with_hits
 from infomax.papers import published
 from infomax.papers.published import Column, Conditions
 from infomax.recipes.conditions import condition_of, method_of, recipe_conditions, settings_of_paper
 from infomax.reporting.departures import departures
-from infomax.reporting.results import BASELINES, has_shares, rows_table
+from infomax.reporting.differences import BASELINES, differences_over_baselines, differences_over_run
+from infomax.reporting.results import describe_verdicts, has_shares, rows_table
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
 from infomax.runtime.near_names import missing_path
@@ -53,6 +55,8 @@ class Result:
     row: ResultRow
     training: Training | None
     """None if nothing is known of it, as of an encoder from elsewhere."""
+    place: str = ""
+    """Name of the run folder or the file that has the row."""
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -91,7 +95,8 @@ class Report:
     results: tuple[Table, ...]
     """Our results, one table for each protocol and data set; none if one published table is shown alone."""
     origins: tuple[str, ...]
-    """For each run the recipe that its encoder was trained by; none if one published table is shown alone."""
+    """For each run the recipe that its encoder was trained by, and the verdicts on its training; none if one published
+    table is shown alone."""
     published: tuple[Table, ...]
     """Tables of the papers, with a line for each encoder of ours."""
 
@@ -148,6 +153,7 @@ def report(*results: str | PathLike[str], table: str | None = None) -> Report:
     if table is not None:
         return Report((), (), tuple(beside))
     origins = dict.fromkeys(_origin(result) for result in read if result.row.recipe)
+    origins |= dict.fromkeys(_verdict_lines(read))
     return Report(tuple(_our_tables(read)), tuple(origins), tuple(beside))
 
 
@@ -155,6 +161,13 @@ def _origin(result: Result) -> str:
     """Returns a line on how an encoder was trained."""
     progress = result.training.progress if result.training else ""
     return f"{result.name}: {result.row.recipe}{f', unfinished: {progress}' if progress else ''}"
+
+
+def _verdict_lines(results: Sequence[Result]) -> list[str]:
+    """Returns a line for each run whose training ended with verdicts in force."""
+    runs = dict.fromkeys(result.name for result in results if result.row.recipe)
+    lines = [describe_verdicts(run, [result.row for result in results if result.name == run]) for run in runs]
+    return [line for line in lines if line is not None]
 
 
 def list_published_tables() -> str:
@@ -225,12 +238,12 @@ def _read_results(place: Path, name: str) -> Iterable[Result]:
     elif not place.is_file():
         raise ValueError(f"{place} is neither a run folder nor a file of results")
     results: dict[tuple, Result] = {}
-    for row in read_results(file):
+    for row in with_hits(read_results(file), file):
         trained = row.representation == "trained encoder"
         key = _measurement(row)
         results.pop(key, None)
         training = _training(run, row) if run is not None and trained else None
-        results[key] = Result(name if trained else row.representation, row, training)
+        results[key] = Result(name if trained else row.representation, row, training, name)
     return results.values()
 
 
@@ -272,27 +285,80 @@ def _measurement(row: ResultRow) -> tuple:
 
 
 def _our_tables(results: Sequence[Result]) -> list[Table]:
-    """Returns all results, one table for each protocol and data set."""
+    """Returns all results, one table for each protocol and data set.
+
+    Of several runs, each line is compared with the run that was named first; one run is compared with its baselines.
+    """
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         groups.setdefault((result.row.protocol, result.row.data, result.row.subset), []).append(result)
     tables = []
-    for (protocol, data, subset), group in groups.items():
-        rows = [result.row for result in group]
+    for (protocol, data, subset), unordered in groups.items():
+        group = _aligned(unordered)
+        rows, names = [result.row for result in group], [_name_in_table(result, group) for result in group]
         unit = ", in %" if has_shares(rows) else ""
         title = f"{protocol}, {data}{f', {subset} of the labels' if subset else ''}: ours{unit}"
-        names = [_name_in_group(result, group) for result in group]
-        tables.append(rows_table(rows, names, hidden={"data"}, title=title))
+        encoders = [_encoder_title(result) for result in group]
+        runs = [_encoder_title(result) for result in group if not _is_baseline(result)] or [""]
+        compare = differences_over_run if len({*runs}) > 1 else differences_over_baselines
+        column = compare(rows, names, encoders, runs[0])
+        tables.append(rows_table(rows, names, hidden={"data"}, title=title, notes=column.reasons, differences=column))
     return tables
 
 
-def _name_in_group(result: Result, group: Sequence[Result]) -> str:
-    """Returns the encoder's name, with the epoch after which it was kept and the seed of its evaluation.
+def _encoder_title(result: Result) -> str:
+    """Returns the encoder's name, with the epoch after which it was kept if it is one from within a run."""
+    return result.name if result.row.epoch is None else f"{result.name}, epoch {result.row.epoch}"
 
-    The epoch is that of an encoder from within a run; the seed is there if the table has several of them.
+
+def _is_baseline(result: Result) -> bool:
+    return result.name in BASELINES
+
+
+def _aligned(results: Sequence[Result]) -> list[Result]:
+    """Returns results in the order of a table: those under one condition together, the runs as they were named and then
+    the baselines.
+
+    Baselines that are equal in several places, as the raw pixels, stand once.
     """
-    name = result.name if result.row.epoch is None else f"{result.name}, epoch {result.row.epoch}"
-    seeds = {getattr(other.row, "seed", None) for other in group if other.name == result.name} - {None}
+    kept: list[Result] = []
+    for result in results:
+        equal = next((i for i, other in enumerate(kept) if _are_equal_baselines(result, other)), None)
+        if equal is None:
+            kept.append(result)
+        elif kept[equal].row.hits is None:
+            kept[equal] = result
+    conditions = list(dict.fromkeys(shown_conditions(result.row) for result in kept))
+    encoders = [*dict.fromkeys(result.name for result in kept if not _is_baseline(result)), *BASELINES]
+
+    def place(result: Result) -> tuple[int, int, int]:  # the encoder of a whole run stands before those on the way
+        return conditions.index(shown_conditions(result.row)), encoders.index(result.name), result.row.epoch or 0
+
+    return sorted(kept, key=place)
+
+
+def _are_equal_baselines(result: Result, other: Result) -> bool:
+    """Returns whether two results are of one baseline, with equal scores on images that are not known to differ."""
+    if not _is_baseline(result) or type(result.row) is not type(other.row):
+        return False
+    names = [field.name for field in row_fields(type(result.row)) if isinstance(field.mark, Score)]
+    if _measurement(result.row) != _measurement(other.row):
+        return False
+    images = [(x.row.hits or {}).get("images") for x in (result, other)]
+    same_images = None in images or images[0] == images[1]
+    return same_images and all(getattr(result.row, name) == getattr(other.row, name) for name in names)
+
+
+def _name_in_table(result: Result, group: Sequence[Result]) -> str:
+    """Returns the encoder's name, with what tells its line from others.
+
+    That is the epoch after which it was kept; the place of a baseline that is another one in several places; and the
+    seed of the evaluation, if the table has several of them.
+    """
+    name, alike = _encoder_title(result), [other for other in group if other.name == result.name]
+    if _is_baseline(result) and len({other.place for other in alike}) > 1:
+        name = f"{name} of {result.place}"
+    seeds = {getattr(other.row, "seed", None) for other in alike} - {None}
     seed = getattr(result.row, "seed", None)
     return name if seed is None or len(seeds) == 1 else f"{name}, seed {seed}"
 
@@ -403,9 +469,7 @@ def _departure_rank(result: Result, column: Column, paper: str) -> tuple[bool, b
 
 def _repeats(row: ResultRow, other: ResultRow) -> bool:
     """Returns whether two rows are of one evaluation, but for its seed and what was chosen with it."""
-    names = {"seed"}
-    if getattr(other, "learning_rates", None) or hasattr(other, "tried"):
-        names |= {"learning_rate", "weight_decay"}
+    names = {"seed", *chosen_fields(other)}
     first, second = ([(name, value) for name, value in _measurement(r) if name not in names] for r in (row, other))
     return first == second
 

@@ -7,11 +7,12 @@ from typing import Any
 from infomax.data.splits import counted
 from infomax.evaluation.result_row import Condition, ResultRow, RowField, Score, row_fields
 from infomax.evaluation.rows import ClusterListsRow
+from infomax.reporting.differences import BASELINES, DifferenceColumn, differences_over_baselines
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 
-BASELINES = ("initial encoder", "untrained encoder", "raw pixels")
-"""Representations that a trained encoder is to surpass; they stand in no published table."""
 NEAREST, SHOWN_CLUSTERS, SHOWN_NAME = 3, 20, 18  # images of a cluster, clusters, and characters of an image's name
+LEAST_CLASSES = 6
+"""Classes from which on top-5 is shown; of fewer, almost every image is right."""
 
 
 def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str] = ()) -> Table:
@@ -37,8 +38,9 @@ def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str
         head += "".join(f", those of {file}" for file in limits)
     notes = [line for line in [describe_lack_of_gain(rows)] if line is not None]
     names = [row.title for row in rows]
+    differences = differences_over_baselines(rows, names, names, names[0])
     head += "; scores in %" if has_shares(rows) else ""
-    return rows_table(rows, names, hidden=shared, title=head, notes=notes)
+    return rows_table(rows, names, hidden=shared, title=head, notes=notes, differences=differences)
 
 
 def describe_lack_of_gain(rows: Sequence[ResultRow]) -> str | None:
@@ -94,6 +96,19 @@ def _end_of(name: str) -> str:
     return name if len(name) <= SHOWN_NAME else f"...{name[3 - SHOWN_NAME :]}"
 
 
+def describe_verdicts(name: str, rows: Sequence[ResultRow]) -> str | None:
+    """Returns a line on the verdicts that were in force when the training of a run ended; None if there were none.
+
+    Args:
+        name: The run's name.
+        rows: Rows of results, of which the newest one of a trained encoder tells.
+    """
+    verdicts = next((row.verdicts for row in reversed(rows) if row.verdicts is not None), ())
+    if not verdicts:
+        return None
+    return f"{name}: its training ended with {', '.join(verdicts)}; its metrics.jsonl has the evidence and the advice"
+
+
 def has_shares(rows: Sequence[ResultRow]) -> bool:
     """Returns whether a table of these rows has scores that are shares, which it shows in %."""
     return any(isinstance(x.mark, Score) and not x.mark.scale and _has(rows, x) for x in _marked(rows, Score))
@@ -106,9 +121,17 @@ def shared_conditions(rows: Sequence[ResultRow]) -> set[str]:
 
 
 def rows_table(
-    rows: Sequence[ResultRow], names: Sequence[str], *, hidden: set[str], title: str, notes: Sequence[str] = ()
+    rows: Sequence[ResultRow],
+    names: Sequence[str],
+    *,
+    hidden: set[str],
+    title: str,
+    notes: Sequence[str] = (),
+    differences: DifferenceColumn | None = None,
 ) -> Table:
-    """Makes a table with a line for each row: its conditions, but the hidden ones, and its scores.
+    """Makes a table with a line for each row: its conditions, but the hidden ones, its scores, and a difference.
+
+    Top-5 accuracies of fewer than 6 classes are left out.
 
     Args:
         rows: The rows.
@@ -116,18 +139,31 @@ def rows_table(
         hidden: Names of conditions that have no column.
         title: Lines above the table.
         notes: Lines below it.
+        differences: The last column, which is left out if it is empty, and the lines that explain it.
     """
     conditions = [field for field in _marked(rows, Condition) if field.name not in hidden and _holds(rows, field)]
-    scores = [field for field in _marked(rows, Score) if _has(rows, field)]
+    scores = [field for field in _marked(rows, Score) if any(_shown(row, field) is not None for row in rows)]
     lines = [
         [
             name,
             *(_condition_cell(getattr(row, field.name, None)) for field in conditions),
-            *(_score_cell(getattr(row, field.name, None), field) for field in scores),
+            *(_score_cell(_shown(row, field), field) for field in scores),
         ]
         for name, row in zip(names, rows, strict=True)
     ]
-    return make_table(["", *map(_label, conditions), *map(_label, scores)], lines, title=title, notes=notes)
+    columns = ["", *map(_label, conditions), *map(_label, scores)]
+    if differences is not None:
+        notes = [*notes, *differences.notes]
+        if not differences.is_empty:
+            columns.append(differences.header)
+            lines = [[*line, cell] for line, cell in zip(lines, differences.cells, strict=True)]
+    return make_table(columns, lines, title=title, notes=notes)
+
+
+def _shown(row: ResultRow, field: RowField) -> Any:
+    """Returns the value of a score that a table shows of a row; None if it shows none."""
+    few_classes = field.name == "top5" and 0 < row.classes < LEAST_CLASSES
+    return None if few_classes else getattr(row, field.name, None)
 
 
 def _marked(rows: Sequence[ResultRow], mark: type[Condition] | type[Score]) -> list[RowField]:

@@ -1,0 +1,169 @@
+"""95 % intervals of scores and of paired differences: what another test set of this size, or other draws, would give.
+
+Nothing here imports torch or scikit-learn: tables of results are made in less time than these take to import.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist, fmean, stdev
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+RESAMPLES = 1000
+NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)
+MATCHED = "points on the same test images (95 % interval of matched pairs, Newcombe 1998)"
+RESAMPLED = "points on the same test images (95 % interval by paired bootstrap)"
+DRAWN = "points with the same draws of labels (Student's 95 % interval over the draws)"
+SEEDED = "points, mean over the seeds (Student's 95 % interval over the seeds)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A frozen dataclass that holds how much larger one score is than another one, with its 95 % interval.
+
+    All three numbers are shares, from -1 to 1; the text has percentage points: ``+1.9 (-0.8 to +4.6): not clearly
+    better``.
+    """
+
+    value: float
+    low: float
+    high: float
+    kind: str
+    """What the interval is: MATCHED, RESAMPLED, DRAWN or SEEDED."""
+
+    @property
+    def verdict(self) -> str:
+        """Says on which side of 0 the interval lies: ``clearly better``, ``clearly worse``, or, if 0 is in it, ``not
+        clearly better``."""
+        if self.low > 0:
+            return "clearly better"
+        return "clearly worse" if self.high < 0 else "not clearly better"
+
+    @property
+    def numbers(self) -> str:
+        """The difference and its interval in percentage points, as ``+1.9 (-0.8 to +4.6)``."""
+        value, low, high = (f"{round(100 * x, 1) + 0.0:+.1f}" for x in (self.value, self.low, self.high))
+        return f"{value} ({low} to {high})"
+
+    def __str__(self) -> str:
+        return f"{self.numbers}: {self.verdict}"
+
+
+def mean_per_class(hit: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean over classes of the share of their rows that hit; a class without rows does not count."""
+    rows, hits_of_class = np.bincount(labels), np.bincount(labels, weights=hit)
+    return float((hits_of_class[rows > 0] / rows[rows > 0]).mean())
+
+
+def interval(statistic: Callable[[np.ndarray], float], rows: int) -> tuple[float, float]:
+    """Computes the 95 % interval of a statistic by the bootstrap: its 2.5 and 97.5 percentiles over 1,000 redrawn test
+    sets.
+
+    It says how far another test set of this size would move the number, not another run of the training.
+
+    Args:
+        statistic: Of the rows whose numbers it is given, some more than once.
+        rows: How many there are.
+    """
+    draw = np.random.default_rng(0)
+    values = [statistic(draw.integers(rows, size=rows)) for _ in range(RESAMPLES)]
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def compare_shares(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> Difference:
+    """Compares two accuracies on the same images, with the interval of Newcombe (1998, method 10).
+
+    It adds the squared distances of Wilson's limits of both accuracies from these, less what the images that both get
+    right, or both wrong, have in common. It needs no correction for few images, and is not empty if no image is right
+    by one alone.
+
+    R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on paired data,
+    Statistics in Medicine 17 (1998), 2635-2650.
+
+    Args:
+        first: Whether each image is right by the result that is compared.
+        second: Whether it is by the one that it is compared with.
+
+    Raises:
+        ValueError: if there are no images, or two numbers of them.
+
+    Example:
+        >>> import numpy as np
+        >>> numbers = np.arange(50)
+        >>> str(compare_shares(numbers < 40, numbers < 30))
+        '+20.0 (+8.1 to +31.5): clearly better'
+        >>> compare_shares(numbers < 40, numbers < 40).numbers
+        '+0.0 (-5.7 to +5.7)'
+    """
+    if len(first) != len(second) or not len(first):
+        lengths = f"{len(first)} and {len(second)}"
+        raise ValueError(f"images that are compared must be the same, at least one, but are {lengths}")
+    both, only_first, only_second = (int(x.sum()) for x in (first & second, first & ~second, second & ~first))
+    images = len(first)
+    value = (only_first - only_second) / images
+    (low1, high1), (low2, high2) = (_wilson_distances(both + only, images) for only in (only_first, only_second))
+    correlation = _correlation(both, only_first, only_second, images - both - only_first - only_second)
+    below = sqrt(max(low1**2 - 2 * correlation * low1 * high2 + high2**2, 0.0))
+    above = sqrt(max(high1**2 - 2 * correlation * high1 * low2 + low2**2, 0.0))
+    return Difference(value, value - below, value + above, MATCHED)
+
+
+def _wilson_distances(right: int, images: int) -> tuple[float, float]:
+    """Returns how far Wilson's 95 % limits lie below and above a share."""
+    share, z = right / images, NORMAL_QUANTILE
+    centre, half = share + z**2 / (2 * images), z * sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
+    low, high = ((centre + side * half) / (1 + z**2 / images) for side in (-1, 1))
+    return share - low, high - share
+
+
+def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
+    """Returns the correlation of two results over images, with Newcombe's correction of a positive one; 0 if one of the
+    results is the same for all images."""
+    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    if margins == 0:
+        return 0.0
+    product = both * neither - only_first * only_second
+    images = both + only_first + only_second + neither
+    return (max(product - images / 2, 0.0) if product > 0 else product) / sqrt(margins)
+
+
+def compare_means_per_class(
+    first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"], labels: Int[np.ndarray, " n"]
+) -> Difference:
+    """Compares two mean accuracies over classes on the same images by the bootstrap of :func:`interval`.
+
+    Both take the same redrawn images. If both get the same images right, nothing varies and the interval is 0 to 0.
+
+    Args:
+        first: Whether each image is right by the result that is compared.
+        second: Whether it is by the one that it is compared with.
+        labels: Class of each image.
+    """
+    gain: Float[np.ndarray, " n"] = first.astype(float) - second
+    low, high = interval(lambda rows: mean_per_class(gain[rows], labels[rows]), len(gain))
+    return Difference(mean_per_class(gain, labels), low, high, RESAMPLED)
+
+
+def compare_repeated(first: Sequence[float], second: Sequence[float], kind: str) -> Difference:
+    """Compares the means of scores that belong together two by two, as those with one draw or one seed.
+
+    The interval is Student's, of the mean difference.
+
+    Args:
+        first: The scores that are compared, at least two.
+        second: Those that they are compared with.
+        kind: DRAWN or SEEDED.
+
+    Raises:
+        ValueError: if there are fewer than two pairs.
+    """
+    from scipy.special import stdtrit  # what scipy.stats calls, which takes seconds to import
+
+    gains = [a - b for a, b in zip(first, second, strict=True)]
+    if len(gains) < 2:
+        raise ValueError(f"an interval over repetitions takes at least 2 of them, not {len(gains)}")
+    half = float(stdtrit(len(gains) - 1, 0.975)) * stdev(gains) / sqrt(len(gains))
+    return Difference(fmean(gains), fmean(gains) - half, fmean(gains) + half, kind)
