@@ -1,6 +1,7 @@
 """Rows are compared if they are of the same images under the same conditions, and in no other case."""
 
 import json
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,8 @@ from infomax.evaluation.rows import LinearRow, TransferRow
 from infomax.evaluation.run import evaluate
 from infomax.evaluation.scores import judge
 from infomax.models.encoders import build_encoder, save_encoder
+from infomax.recipes.registry import get_recipe
+from infomax.runs.run_folder import create_run_folder
 
 COMMON: dict[str, Any] = {"data": "toy", "encoder": "0", "metric": "top1", "classes": 3, "seconds": 1.0, "top5": 1.0}
 
@@ -219,3 +222,27 @@ def test_a_result_whose_hits_cannot_be_written_is_kept_and_that_is_said(tmp_path
     assert len(read_results(file)) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "results.hits.jsonl cannot be written (Is a directory): the result is kept, but not which images" in line
+
+
+def test_a_result_names_the_verdicts_that_stand_at_the_end_of_the_training(tmp_path, encoders, capsys):
+    """They are those of the rows of the metrics; a run whose health was not measured has none, which is not known."""
+    data = {"data": "toy", "images": 1000, "fingerprint": "0"}
+    run = create_run_folder(
+        tmp_path / "run", get_recipe("mveb", "digits"), data=data, launch={"device": "cpu"}, overwrite=False
+    )
+    for file in encoders[0].iterdir():
+        shutil.copy(file, run.path)
+
+    def verdicts():
+        (row,) = evaluate("knn", run, data=toy(), k=(1,), no_baselines=True, no_cache=True, workers=0)
+        assert read_results(run.path / "results.jsonl")[-1] == row
+        return row.verdicts
+
+    assert verdicts() is None
+    collapsed = {"epoch": 5, "health_rows": 64, "embedding_mean_cosine": 0.999, "embedding_collapse_level": 0.97}
+    for step in (0, 50, 60, 70):
+        run.append_row("metrics.jsonl", {"step": step, **collapsed, **({} if step else {"embedding_mean_cosine": 0.3})})
+    assert verdicts() == ("total collapse",)
+    run.append_row("metrics.jsonl", {"step": "x"})
+    assert verdicts() is None
+    assert "the verdicts on the training are not known: " in capsys.readouterr().err

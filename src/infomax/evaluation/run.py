@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import append_result, hash_hits
 from infomax.evaluation.value_range import trained_value_range
 from infomax.runs.run_folder import Run, kept_epoch_of, run_of, trained_steps_of
+from infomax.runs.training_verdicts import standing_verdicts
 from infomax.runtime.checks import choose
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.identity import specification_hash
@@ -307,7 +309,20 @@ class EvaluationRequest:
         if self.run is not None and row.representation == "trained encoder":
             fields |= {"recipe": self.run.recipe_title, "trained_steps": trained_steps_of(Path(self.encoder))}
             fields["epoch"] = kept_epoch_of(self.encoder)
+            fields["verdicts"] = self.verdicts
         return fields
+
+    @cached_property
+    def verdicts(self) -> tuple[str, ...] | None:
+        """Names of the verdicts that stand at the end of the run's training; None if they are not known."""
+        if self.run is None:
+            return None
+        try:
+            verdicts = standing_verdicts(self.run)
+        except (ValueError, OSError) as error:  # the evaluation does without
+            note(f"the verdicts on the training are not known: {error}")
+            return None
+        return None if verdicts is None else tuple(verdict.name for verdict in verdicts)
 
     def describe_training(self) -> str | None:
         """Returns words for how the encoder was trained; None if it is of no run."""

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isclose
+from math import inf, isclose
 from os import PathLike
 from pathlib import Path
 from statistics import fmean, stdev
@@ -287,7 +287,8 @@ def _measurement(row: ResultRow) -> tuple:
 def _our_tables(results: Sequence[Result]) -> list[Table]:
     """Returns all results, one table for each protocol and data set.
 
-    Of several runs, each line is compared with the run that was named first; one run is compared with its baselines.
+    Of several runs, each line is compared with the run that was named first, and encoders from within a run with the
+    one at its end; one run is compared with its baselines.
     """
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
@@ -299,9 +300,12 @@ def _our_tables(results: Sequence[Result]) -> list[Table]:
         unit = ", in %" if has_shares(rows) else ""
         title = f"{protocol}, {data}{f', {subset} of the labels' if subset else ''}: ours{unit}"
         encoders = [_encoder_title(result) for result in group]
-        runs = [_encoder_title(result) for result in group if not _is_baseline(result)] or [""]
-        compare = differences_over_run if len({*runs}) > 1 else differences_over_baselines
-        column = compare(rows, names, encoders, runs[0])
+        runs = [result for result in group if not _is_baseline(result)]
+        several = len({_encoder_title(result) for result in runs}) > 1
+        reference = next((result for result in runs if result.row.epoch is None), runs[0] if runs else None)
+        title_of_reference = "" if reference is None else _encoder_title(reference)
+        compare = differences_over_run if several else differences_over_baselines
+        column = compare(rows, names, encoders, title_of_reference)
         tables.append(rows_table(rows, names, hidden={"data"}, title=title, notes=column.reasons, differences=column))
     return tables
 
@@ -331,8 +335,9 @@ def _aligned(results: Sequence[Result]) -> list[Result]:
     conditions = list(dict.fromkeys(shown_conditions(result.row) for result in kept))
     encoders = [*dict.fromkeys(result.name for result in kept if not _is_baseline(result)), *BASELINES]
 
-    def place(result: Result) -> tuple[int, int, int]:  # the encoder of a whole run stands before those on the way
-        return conditions.index(shown_conditions(result.row)), encoders.index(result.name), result.row.epoch or 0
+    def place(result: Result) -> tuple[int, int, float]:  # the encoder of a whole run stands behind those on the way
+        epoch = inf if result.row.epoch is None else result.row.epoch
+        return conditions.index(shown_conditions(result.row)), encoders.index(result.name), epoch
 
     return sorted(kept, key=place)
 

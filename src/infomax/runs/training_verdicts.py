@@ -1,0 +1,24 @@
+"""The verdicts on a run's training that stand at its end, as results, reports and the last lines of a run show them."""
+
+from infomax.analysis.verdicts import Verdict, verdicts_of
+from infomax.runs.run_folder import Run
+
+STANDING = ("warning", "failed")
+"""States of verdicts that were said and not withdrawn."""
+
+
+def standing_verdicts(run: Run) -> tuple[Verdict, ...] | None:
+    """Returns the verdicts that stand at the end of a run's metrics, the gravest first.
+
+    Args:
+        run: The run folder.
+
+    Returns:
+        The verdicts; None if the run's health was not measured, as before it could be.
+
+    Raises:
+        ValueError: if ``metrics.jsonl`` is damaged.
+    """
+    if not any("health_rows" in row for row in run.read_rows("metrics.jsonl")):
+        return None
+    return tuple(verdict for verdict in verdicts_of(run) if verdict.state in STANDING)
