@@ -361,6 +361,10 @@ def test_an_isotropic_distribution_has_full_rank(d):
     assert close(measures.mean_cosine(z), -1 / (2 * d - 1))
 
 
+def test_an_axis_counts_that_reaches_the_energy_but_for_rounding():
+    assert [measures.effective_dimension(cross(10), energy=k / 10) for k in range(1, 11)] == list(range(1, 11))
+
+
 def test_a_line_has_rank_1_with_and_without_a_mean():
     for z in (SAMPLES["line"], SAMPLES["line with mean"]):
         for name in ("effective_rank", "participation_ratio", "stable_rank", "effective_dimension", "spectrum_auc"):
@@ -467,6 +471,12 @@ def test_lidar_of_equal_images_is_that_of_epsilon(views):
     assert measures.lidar(views) == pytest.approx(1, abs=1e-4)
 
 
+def test_images_that_differ_by_rounding_are_equal_for_lidar():
+    z = torch.tensor(normal(1, 1, 5) + 1e-12 * normal(7, 1, 5) + 0.1 * (normal(1, 3, 5) - normal(1, 3, 5).mean(1)))
+    assert measures.lidar(z, epsilon=0.1) == pytest.approx(math.exp(-5 * 0.1 * math.log(0.1)))
+    assert measures.lidar(z + 1e-6 * torch.tensor(normal(7, 1, 5)), epsilon=0) > 1.5
+
+
 @pytest.mark.parametrize("scale", [1e-8, 1e-3, 1e8, 1e12, 1e200])
 def test_lidar_finds_directions_without_noise_at_every_scale(scale):
     """There delta alone divides, however small it is beside the noise of the other directions."""
@@ -483,6 +493,7 @@ def test_prototypes_are_in_use_from_a_share_of_their_even_use_on():
     assert measures.prototypes_in_use(p) == 0.3  # a share of exactly 0.1 / 10 counts
     assert measures.prototypes_in_use(p, share=0.11) == 0.2
     assert measures.prototypes_in_use(p, share=0) == 0.3
+    assert measures.prototypes_in_use(torch.eye(7)[[0] * 69 + [1]]) == 2 / 7  # 0.1 / 7 > 1 / 70 in float64
     counts = torch.bincount(p.argmax(1), minlength=10)
     assert measures.share_in_use(counts) == 0.3
     assert measures.share_in_use(torch.zeros(4)) == 0

@@ -472,9 +472,20 @@ def self_clustering(z: Float[Tensor, "n d"] | Rows) -> float:
     return (d * total - n * (d + n - 1)) / ((d - 1) * (n - 1) * n)
 
 
-def _row_blocks(x: Tensor) -> Iterator[Tensor]:
-    """Yields blocks of rows whose products with all rows fit the memory."""
-    yield from x.split(ceil(BLOCK_ENTRIES / len(x)))
+def _row_blocks(x: Tensor) -> tuple[Tensor, ...]:
+    """Returns blocks of rows whose products with all rows fit the memory."""
+    return x.split(ceil(BLOCK_ENTRIES / len(x)))
+
+
+def _products_with_others(x: Float64[Tensor, "n d"]) -> Iterator[tuple[slice, Float64[Tensor, "b n"]]]:
+    """Yields the products of all rows with a block of them, and where that is; a row has -inf with itself."""
+    start = 0
+    for block in _row_blocks(x):
+        rows = slice(start, start + len(block))
+        products = block @ x.T
+        products[:, rows].fill_diagonal_(-torch.inf)
+        yield rows, products
+        start = rows.stop
 
 
 def alignment(z1: Float[Tensor, "n d"] | Rows, z2: Float[Tensor, "n d"] | Rows, *, power: float = 2) -> float:
@@ -535,14 +546,11 @@ def uniformity(z: Float[Tensor, "n d"] | Rows, *, temperature: float = 2.0) -> f
     """
     unit = as_rows(z, min_rows=2, check=partial(check_number, "temperature", temperature, low=0, open_low=True)).unit
     n, squares = len(unit), (unit**2).sum(1)
-    start, logs = 0, []
-    for block in _row_blocks(unit):
-        distances = squares[start : start + len(block), None] + squares[start:] - 2 * (block @ unit[start:].T)
-        exponents = distances.clamp_(min=0).mul_(-temperature)
-        others = torch.ones_like(exponents, dtype=torch.bool).triu_(1)  # each pair once, and no row with itself
-        logs.append(exponents.masked_fill_(~others, -torch.inf).flatten().logsumexp(0))
-        start += len(block)
-    return float(torch.stack(logs).logsumexp(0)) - log(n * (n - 1) / 2)
+    logs = torch.empty_like(squares)  # small tensors that outlived each block would keep memory in pieces
+    for rows, products in _products_with_others(unit):
+        distances = products.mul_(-2).add_(squares).add_(squares[rows, None]).clamp_(min=0)
+        logs[rows] = distances.mul_(-temperature).logsumexp(1)
+    return float(logs.logsumexp(0)) - log(n * (n - 1))
 
 
 def near_duplicate_share(z: Float[Tensor, "n d"] | Rows, *, cosine: float = 0.99) -> float:
@@ -565,12 +573,7 @@ def near_duplicate_share(z: Float[Tensor, "n d"] | Rows, *, cosine: float = 0.99
         0.5
     """
     unit = as_rows(z, min_rows=2, check=partial(check_number, "cosine", cosine, low=-1, high=1, open_high=False)).unit
-    start = count = 0
-    for block in _row_blocks(unit):
-        cosines = block @ unit.T
-        cosines[:, start : start + len(block)].fill_diagonal_(-2)
-        count += int((cosines.amax(1) >= cosine - TOLERANCE).sum())
-        start += len(block)
+    count = sum(int((products.amax(1) >= cosine - TOLERANCE).sum()) for _, products in _products_with_others(unit))
     return count / len(unit)
 
 

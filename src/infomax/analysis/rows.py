@@ -53,7 +53,7 @@ def gather_rows(
     if 0 in (sum(counts), *widths[0]):
         shown = shapes[0] if len(shapes) == 1 else " and ".join(map(str, shapes))
         raise ValueError(f"{name} needs at least 1 row and 1 column, but has the shape {shown}")
-    rows = gather(x.detach().double().movedim(axis, 0), counts)[0].movedim(0, axis)
+    rows = gather(x.double().movedim(axis, 0), counts)[0].movedim(0, axis)
     if not all(bound.isfinite() for bound in rows.aminmax()):  # NaN propagates into both
         raise ValueError(f"{name} contains NaN or infinity")
     return rows, counts
