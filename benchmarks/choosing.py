@@ -289,7 +289,7 @@ def in_worker() -> None:
     """Prepares a process that computes some of the runs: it yields to other programs, and has one thread."""
     import torch
 
-    os.nice(NICENESS)
+    os.nice(max(0, NICENESS - os.nice(0)))
     torch.set_num_threads(1)
 
 
