@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -82,6 +83,7 @@ def folder(tmp_path_factory):
     settings = {"batch_size": 16, "epochs": 1, "image_size": 16, "workers": 0, "quiet": True}
     run = pretrain(data=folder / "photos", out=folder / "run", **settings)
     evaluate("knn", run, no_baselines=True)
+    copytree(folder / "run", folder / "copy")
     return folder
 
 
@@ -97,6 +99,7 @@ FIRST_LINES = {
     "replay": ("replay", "run"),
     "sweep": ("sweep", "mira/digits", "--out", "sweep"),
     "report": ("report", "run"),
+    "choose": ("choose", "run", "copy"),
     "export": ("export", "run", "--format", "safetensors", "--out", "a.safetensors"),
     "classify fit": ("classify", "fit", "run", "--data", "photos", "--out", "first"),
     "recipes": ("recipes",),

@@ -78,9 +78,11 @@ def demo(options: DemoOptions) -> None:
 def choose(options: ChooseFileOptions) -> None:
     """Carries out ``infomax choose``."""
     from infomax.embeddings.output_files import check_output_file
+    from infomax.experiments.kept_encoders import open_encoders
 
     if options.out is not None:
         check_output_file(options.out, CHOICE_SUFFIXES, overwrite=options.overwrite)
+    open_encoders(options)  # before torch is imported, which takes seconds
     with importing_torch():
         from infomax.experiments.choose import rank_runs
 

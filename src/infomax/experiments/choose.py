@@ -16,21 +16,19 @@ from typing import Any
 from infomax.data.images import Images
 from infomax.data.splits import counted, preview_images
 from infomax.evaluation.options import ComputeOptions
+from infomax.experiments.kept_encoders import KeptEncoder, open_encoders
 from infomax.experiments.label_free import MEASURES, collapse_of, measure_features, measure_metrics, sample_images
 from infomax.experiments.options import ChooseOptions
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run, trained_steps_of
-from infomax.runtime.checks import check_count
 from infomax.runtime.checks import choose as choose_name
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_json
-from infomax.runtime.near_names import missing_path
 from infomax.runtime.options import option_names, pick
 from infomax.runtime.threads import threads_within_quota
 
 STUDY = "choosing.json"
-LEAST_IMAGES = 16  # of fewer, no measure says anything
 
 
 @dataclass(frozen=True)
@@ -231,50 +229,14 @@ def rank_runs(options: ChooseOptions, *, quiet: bool) -> Choice:
         options: The options.
         quiet: Whether to show no progress bars.
     """
-    check_count("--images", options.images, low=LEAST_IMAGES)
     if options.by is not None:
         choose_name("--by", options.by, MEASURES)
-    runs = _open_runs(options.runs)
-    encoders = [(run, encoder, epoch) for run in runs for encoder, epoch in _encoders(run, options.epochs)]
-    if len(encoders) < 2:
-        kept = "" if options.epochs else "; --epochs ranks the encoders that it kept on the way, too"
-        raise ValueError(f"{runs[0].path} alone leaves nothing to choose from: name several runs{kept}")
+    encoders = open_encoders(options)
+    runs = list(dict.fromkeys(encoder.run for encoder in encoders))
     images = _open_images(runs, options.images)
     compute = ComputeOptions(**{name: getattr(options, name) for name in option_names(ComputeOptions)})
-    measured = [_measure(*encoder, images, compute, quiet) for encoder in encoders]
+    measured = [_measure(encoder, images, compute, quiet) for encoder in encoders]
     return _rank(measured, options.by, images=len(images), data=runs[0].location.data)
-
-
-def _open_runs(paths: Sequence[Path]) -> list[Run]:
-    """Returns the runs, each once.
-
-    Raises:
-        ValueError: if none is named, one is none or has no encoder yet, or they were trained on different images.
-    """
-    runs = list({path.resolve(): Run(path) for path in paths}.values())
-    if not runs:
-        raise ValueError("run folders are wanted, as in infomax choose runs/*")
-    for run in runs:
-        if not run.path.exists():
-            raise ValueError(f"{run.path} is not a run folder: {missing_path(run.path)}")
-        if not (run.config and run.trained_steps):
-            raise ValueError(f"{run.path} has no encoder yet; leave it out")
-        if run.config["fingerprint"] != runs[0].config["fingerprint"]:
-            raise ValueError(
-                f"{run.path} was trained on other images than {runs[0].path}: measures compare only encoders of the "
-                "same images"
-            )
-    return runs
-
-
-def _encoders(run: Run, epochs: bool) -> Iterator[tuple[Path, int | None]]:
-    """Yields the folder of each encoder of a run, and the epoch after which it was kept; the last one comes first."""
-    yield run.path, None
-    if epochs:
-        steps = {run.trained_steps}
-        for epoch in run.kept_epochs:
-            if trained_steps_of(run.kept_encoder(epoch)) not in steps:  # that of the last epoch is there already
-                yield run.kept_encoder(epoch), epoch
 
 
 def _open_images(runs: Sequence[Run], count: int) -> Images:
@@ -297,10 +259,9 @@ def _open_images(runs: Sequence[Run], count: int) -> Images:
     raise ValueError(f"the images that the runs were trained on cannot be opened: {failure}")
 
 
-def _measure(
-    run: Run, encoder: Path, epoch: int | None, images: Images, options: ComputeOptions, quiet: bool
-) -> Candidate:
+def _measure(kept: KeptEncoder, images: Images, options: ComputeOptions, quiet: bool) -> Candidate:
     """Returns an encoder with its measures and no rank yet; one that has collapsed is not measured."""
+    run, encoder, epoch = kept.run, kept.folder, kept.epoch
     steps, left_out = trained_steps_of(encoder), collapse_of(run, encoder)
     values: dict[str, float] = {}
     if not left_out:
