@@ -7,7 +7,6 @@ the scaling factors they are one map; MIRA's takes the power beta of each step, 
 from collections.abc import Iterator
 from itertools import islice
 
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
@@ -179,11 +178,15 @@ def _squared_errors(
     scaled: Float64[Tensor, "b k"], potentials: Iterator[Float64[Tensor, " k"]], iterations: int, truth: int
 ) -> Float64[Tensor, " iterations"]:
     """Computes the squared error of the assignments after each of the first ``iterations`` of ``potentials``."""
-    shown, limit = [], scaled.new_zeros(scaled.shape[1])
-    for iteration, potential in enumerate(islice(potentials, max(iterations, truth)), start=1):
-        if iteration <= iterations:
-            shown.append(potential)
-        if iteration == truth:
-            limit = potential
+    # Small tensors that outlived an iteration would keep its memory in pieces.
+    shown, errors = scaled.new_empty(iterations, scaled.shape[1]), scaled.new_empty(iterations)
+    limit = scaled.new_empty(scaled.shape[1])
+    for iteration, potential in enumerate(islice(potentials, max(iterations, truth))):
+        if iteration < iterations:
+            shown[iteration] = potential
+        if iteration == truth - 1:
+            limit.copy_(potential)
     true_assignments = (scaled + limit).softmax(1)
-    return torch.stack([((scaled + potential).softmax(1) - true_assignments).square().sum() for potential in shown])
+    for iteration, potential in enumerate(shown):
+        errors[iteration] = ((scaled + potential).softmax(1) - true_assignments).square().sum()
+    return errors
