@@ -1,5 +1,5 @@
-"""Measures what a model's outputs tell without labels: spread, rank, collapse, use of prototypes.
+"""Tells without labels how a model does: measures of its outputs, and verdicts on a training from its metrics.
 
-In: embeddings, features, probabilities or logits, one row a sample. Out: numbers. It must not know methods, images or
-runs.
+In: embeddings, features, probabilities or logits, one row a sample; rows of metrics. Out: numbers and verdicts. It must
+not know methods or images.
 """
