@@ -40,6 +40,7 @@ HEALTHY_SEEDS, PROVOKED_SEEDS = 5, 3
 CIFAR_IMAGES, CIFAR_EPOCHS = 2000, 20
 ENDED_SHARE = 0.15  # of the steps of a provoked run, whose recipe has its full length: enough to be named
 SLEEP, NAN_FROM_STEP = 0.15, 60  # seconds a batch; steps
+COMMAND = "python benchmarks/verdicts.py --labelled cifar10.npz"
 COLLAPSES = ("total collapse", "cluster collapse", "uniform assignment")
 
 
@@ -135,6 +136,11 @@ def jobs(*, healthy: bool = True, provoked: bool = True, cifar: bool = True) -> 
             if seed == 0:
                 result += [Job("healthy", method, "digits", 0, variant) for variant in VARIANTS for method in METHODS]
     return result
+
+
+def planned() -> dict[str, int]:
+    """Returns the number of runs of the whole study."""
+    return {"healthy": len(jobs(provoked=False)), "provoked": len(jobs(healthy=False))}
 
 
 def write_data(folder: Path, labelled: Path | None) -> None:
@@ -374,7 +380,7 @@ def study(args: argparse.Namespace, work: Path, out: Path) -> None:
         judge_again(out, work)
         return
     if not out.exists():
-        append_json_line(out, {**provenance(), "command": "python benchmarks/verdicts.py --labelled cifar10.npz"})
+        append_json_line(out, {**provenance(), "command": COMMAND, "planned": planned()})
     write_data(work, args.labelled)
     queue = jobs(healthy=args.only != "provoked", provoked=args.only != "healthy", cifar=args.labelled is not None)
     if args.toy:

@@ -123,13 +123,15 @@ def test_a_gradient_that_grows_tenfold_is_a_rate_too_high():
 
 @pytest.mark.parametrize(("rate", "names"), [(20.0, ["rate too high"]), (0.1, [])])
 def test_a_burst_in_the_first_steps_is_a_rate_too_high_if_the_rate_is_high(rate, names):
-    early = [health(step, **POINT, embedding_norm=100.0) for step in (1, 2, 5)]
+    early = [health(step, **POINT, embedding_norm=100.0) for step in (1, 2, 5, 10)]
     rows = [health(0, **BEFORE), *early, logged(20, learning_rate=rate), health(40), health(80), health(90)]
     assert [name for name, _, _ in said(rows)] == names
     of_run = tracker()
     evidence = [verdict.evidence for row in rows for verdict in of_run.update(row)]
-    numbers = "after step 1 a mean norm of 100 (untrained 5) and a mean cosine of 0.98 (untrained 0.3)"
+    numbers = "after step 10 a mean norm of 100 (untrained 5) and a mean cosine of 0.98 (untrained 0.3)"
     assert all(numbers in text for text in evidence)
+    back = [health(0, **BEFORE), *early[:3], health(10), logged(20, learning_rate=rate), health(40), health(80)]
+    assert said(back) == []  # as healthy runs of CorInfoMax
 
 
 def test_embeddings_that_collapse_as_they_grow_are_named_by_the_collapse_unless_the_rate_is_high():

@@ -64,8 +64,8 @@ LEAST_LOSS_ROWS = 5  # fewer give no deviation
 LOSS_DEVIATIONS = 20.0  # median absolute deviations
 LEAST_DEVIATION = 0.02  # share of the loss that a median absolute deviation counts as at least
 BLOWN_UP = 1e3  # factor of the embeddings' norm over that before training
-GROWN = 5.0  # factor of the embeddings' norm within the first steps; rates of 20 give 9 and more
-FIRST_STEPS = 10  # in which they grow so
+GROWN = 10.0  # factor of the embeddings' norm after the first steps; healthy runs have up to 4, rates of 20 give 40
+FIRST_STEPS = 10  # after which it counts: healthy CorInfoMax has 30 at step 2, and is back at 3
 HIGH_RATE = 1.0  # a lower rate is not named as the cause: a weight of the loss may be it
 GRADIENT_JUMP = 10.0  # factor between the medians of the gradient's norm of three rows and of the three before
 WAITING = 0.3  # share of the time
@@ -112,17 +112,15 @@ class History:
     """The newest rows with a loss, the newest one last."""
     highest_rate: float = 0.0
     """The highest learning rate so far."""
-    burst: Row | None = None
-    """The row of the first steps whose embeddings were both one point and much longer than before; None without."""
+    early: Row = field(default_factory=dict)
+    """The last measurements of the first steps; empty if there are none."""
 
     def add(self, row: Row) -> None:
         """Adds the newest row."""
         if row["step"] == 0 and "health_rows" in row:
             self.untrained = row
-        norm, before = numbers(row, "embedding_norm"), numbers(self.untrained, "embedding_norm")
-        if self.burst is None and 0 < row["step"] <= FIRST_STEPS and norm is not None and before is not None:
-            collapsed = judge_total_collapse(row, self) in ("warning", "failed")
-            self.burst = row if collapsed and norm[0] > GROWN * before[0] else None
+        if 0 < row["step"] <= FIRST_STEPS and "health_rows" in row:
+            self.early = row
         if numbers(row, "loss") is not None:
             self.logged.append(row)
         if rate := numbers(row, "learning_rate"):
@@ -278,10 +276,11 @@ def judge_norm(row: Row, history: History) -> Level:
 
 
 def judge_burst(row: Row, history: History) -> Level:
-    """Judges whether the first steps were so long that embeddings grew at once, and all in one direction."""
-    if numbers(row, "health_rows") is None or not row["step"]:
+    """Judges whether the first steps were so long that embeddings grew at once."""
+    norm, before = numbers(history.early, "embedding_norm"), numbers(history.untrained, "embedding_norm")
+    if "health_rows" not in row or row["step"] <= FIRST_STEPS or norm is None or before is None:
         return "unknown"
-    return "warning" if history.burst is not None and history.highest_rate >= HIGH_RATE else "healthy"
+    return "warning" if norm[0] > GROWN * before[0] and history.highest_rate >= HIGH_RATE else "healthy"
 
 
 def judge_gradient(row: Row, history: History) -> Level:
@@ -419,10 +418,10 @@ def norm_evidence(row: Row, history: History) -> str:
 
 def burst_evidence(row: Row, history: History) -> str:
     """Returns the numbers that show that the first steps were too long, as a sentence."""
-    burst = history.burst or {}
-    norm, cosine = (compared(burst, history, f"embedding_{key}", ".3g") for key in ("norm", "mean_cosine"))
+    early = history.early
+    norm, cosine = (compared(early, history, f"embedding_{key}", ".3g") for key in ("norm", "mean_cosine"))
     return (
-        f"with a rate of {history.highest_rate:.3g} the embeddings had after step {burst['step']} a mean norm of "
+        f"with a rate of {history.highest_rate:.3g} the embeddings had after step {early['step']} a mean norm of "
         f"{norm} and a mean cosine of {cosine}"
     )
 
