@@ -885,7 +885,8 @@ def healthy_verdicts_table() -> str:
         rows.append([name, method, str(group[0]["steps"]), measured, str(len(group)), str(alarms), score])
     alarmed = [run for run in runs if run["verdicts"]]
     said = "".join(f"\n- {run['data']}, {run['method']}, seed {run['seed']}: {all_said(run)}" for run in alarmed)
-    summary = f"Healthy runs: {made_so_far('healthy', len(runs))}. Runs with a false alarm: {len(alarmed)}{':' if said else '.'}"
+    count = made_so_far("healthy", len(runs))
+    summary = f"Healthy runs: {count}. Runs with a false alarm: {len(alarmed)}{':' if said else '.'}"
     header = ["", "method", "steps", "measurements", "runs", "false alarms", "k-NN at the end, %"]
     origin = lines(KEPT / "verdicts.json")[0]
     return f"{markdown(header, rows)}\n\n{summary}{chr(10) * bool(said)}{said}\n\n{made_by(origin)}"
@@ -916,7 +917,8 @@ def provoked_verdicts_table() -> str:
         rows.append([kind, method, ", ".join([*names, *(f"and {name}" for name in beside)]), *counts, *when])
     header = ["", "method", "named", "runs", "named in", "another name in", "at step, median", "latest, % of the run"]
     said = "".join(f"\n- {run['kind']}, {run['method']}, seed {run['seed']}: {all_said(run)}" for run in wrong)
-    summary = f"Provoked runs: {made_so_far('provoked', len(runs))}. Runs without the right name, or with another one: {len(wrong)}"
+    count = made_so_far("provoked", len(runs))
+    summary = f"Provoked runs: {count}. Runs without the right name, or with another one: {len(wrong)}"
     return f"{markdown(header, rows)}\n\n{summary}{':' + chr(10) if said else '.'}{said}"
 
 
