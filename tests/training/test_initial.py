@@ -206,12 +206,13 @@ def test_every_score_stands_beside_that_of_the_initial_encoder(toy, tmp_path, fi
     given = open_encoder(files["ResNet"])
     given.preprocessing = run.recipe.preprocessing
     assert rows[1].encoder == fingerprint(given)
-    last_row = run.read_rows("metrics.jsonl")[-1]
-    assert last_row["initial_knn_top1"] == pytest.approx(rows[1].top1)
-    trained = next(row["knn_top1"] for row in reversed(run.read_rows("metrics.jsonl")) if "knn_top1" in row)
-    words = [f"{100 * x:.1f} %" for x in (trained, last_row["initial_knn_top1"], last_row["untrained_knn_top1"])]
-    line = f"k-NN {words[0]} (initial encoder {words[1]}, untrained {words[2]})"
-    assert line in capsys.readouterr().err
+    scores = next(row for row in reversed(run.read_rows("metrics.jsonl")) if "knn_top1" in row)
+    assert scores["initial_knn_top1"] == pytest.approx(rows[1].top1)
+    gains = run.read_rows("metrics.jsonl")[-1]
+    assert gains["knn_over_initial"] == pytest.approx(scores["knn_top1"] - scores["initial_knn_top1"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "over the initial encoder" in line]
+    assert line.startswith(f"infomax: k-NN {100 * scores['knn_top1']:.1f} % of {rows[0].test_images} test images: ")
+    assert line.index("the initial encoder") < line.index("the untrained encoder") < line.index("the raw pixels")
 
 
 def test_a_finished_run_without_its_initial_weights_is_finished_all_the_same(toy, tmp_path, files, capsys):

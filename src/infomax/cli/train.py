@@ -38,6 +38,7 @@ def pretrain(options: PretrainOptions) -> None:
     opened = open_images(options) if alone else None
     with importing_torch():
         from infomax.runtime.checkpoints import list_checkpoints
+        from infomax.training.closing import closing_lines
         from infomax.training.pretrain import run_pretraining
     try:
         with resumed_by(command):
@@ -52,6 +53,8 @@ def pretrain(options: PretrainOptions) -> None:
             raise KeyboardInterrupt(f"; {command} goes on") from None
         raise KeyboardInterrupt(f"; nothing was trained yet, and {command} begins") from None
     if is_first_rank():
+        for line in closing_lines(run):
+            show(line)
         if run.collapsed:
             show(f"{run.path} is done, but its encoder has collapsed: all images have the same representation")
         else:

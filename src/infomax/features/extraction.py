@@ -85,14 +85,21 @@ def extract_features(
 
 
 def pixel_batches(
-    images: Images, index: np.ndarray, preprocessing: Preprocessing, *, workers: int | None = None
+    images: Images,
+    index: np.ndarray,
+    preprocessing: Preprocessing,
+    *,
+    workers: int | None = None,
+    lenient: bool = False,
+    kept: KeptBatches | None = None,
 ) -> Iterator[Float[Tensor, "b d"]]:
     """Yields the preprocessed images at ``index`` as rows of pixels, batch by batch.
 
-    An image of more than 32 pixels a side is averaged down first, to at most 32.
+    An image of more than 32 pixels a side is averaged down first, to at most 32. The arguments are those of
+    :func:`encode_batches`.
     """
     shrink = math.ceil(preprocessing.size / PIXEL_SIDE)
-    for batch in evaluation_batches(images, index, preprocessing, workers=workers):
+    for batch in evaluation_batches(images, index, preprocessing, workers=workers, lenient=lenient, kept=kept):
         yield F.avg_pool2d(batch, shrink).flatten(1)
 
 

@@ -23,7 +23,7 @@ from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch, load_kernels
 from infomax.data.splits import Source, preview_images
 from infomax.data.streams import Stream
-from infomax.models.encoders import build_encoder, save_encoder
+from infomax.models.encoders import Encoder, build_encoder, save_encoder
 from infomax.models.state_dicts import load_all_weights
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
@@ -44,8 +44,8 @@ from infomax.training.image_check import measure_images
 from infomax.training.initial import read_initial_weights
 from infomax.training.loggers import DEFAULT_TOOLS
 from infomax.training.loggers.tool import State
-from infomax.training.metrics_log import REFERENCES, MetricsLog
-from infomax.training.online_evaluation import OnlineEvaluation, describe_gain, online_evaluation
+from infomax.training.metrics_log import MetricsLog
+from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
 from infomax.training.options import LaunchOptions
 from infomax.training.output_observer import OutputObserver
 from infomax.training.replay import capture
@@ -270,7 +270,7 @@ class TrainingLoop:
             if self.engine.steps_done > self.saved_step:
                 self.check_collapse()
                 self.save()
-                self.describe_gain()
+                self.compare_with_references()
             elif rank() == 0:  # the run was finished before; its encoder's file may be of an earlier step
                 self.save_encoder()
             state = "finished"
@@ -466,22 +466,32 @@ class TrainingLoop:
         and with initial weights that of the encoder that the run started from."""
         if self.references_known:
             return {}
-        self.references_known, initial = True, None
-        if self.recipe.encoder.init is not None:
-            initial = build_encoder(**self.recipe.encoder.architecture(), seed=self.recipe.seed)
-            try:
-                load_all_weights(initial.backbone, read_initial_weights(self.run), str(self.run.path))
-            except ValueError as error:  # the training goes on without the comparison
-                self.say(f"not compared with its initial encoder: {error}")
-                initial = None
+        self.references_known, initial = True, self._load_initial_encoder()
         names = "the untrained encoder" if initial is None else "the initial and the untrained encoder"
         with Stage(f"scoring {names}", slow_only=True):
             return online.score_references(initial)
 
-    def describe_gain(self) -> None:
-        """Says at the end of a run with initial weights and labels how much better the encoder has become."""
-        if self.log is not None and not self.launch.quiet and {"knn_top1", *REFERENCES} <= self.log.row.keys():
-            self.say(describe_gain(self.log.row))
+    def _load_initial_encoder(self) -> Encoder | None:
+        """Returns the encoder that the run started from; None if its weights were random, or are gone, which is
+        said."""
+        if self.recipe.encoder.init is None:
+            return None
+        initial = build_encoder(**self.recipe.encoder.architecture(), seed=self.recipe.seed)
+        try:
+            load_all_weights(initial.backbone, read_initial_weights(self.run), str(self.run.path))
+        except ValueError as error:  # the training goes on without the comparison
+            self.say(f"not compared with its initial encoder: {error}")
+            return None
+        return initial
+
+    def compare_with_references(self) -> None:
+        """Records, at the end of a run with labels, how much better its encoder is than what it is compared with."""
+        if self.online is None:
+            return
+        with Stage("comparing the encoder with the raw pixels", slow_only=True):
+            gains = self.online.compare(self._load_initial_encoder)
+        if self.log is not None:
+            self.log.record({"step": self.engine.steps_done, "epoch": self.recipe.epochs - 1, **gains})
 
     def check_collapse(self) -> None:
         """Says, and keeps in the metrics, if the encoder now maps all images to the same vector; on the first rank."""

@@ -10,6 +10,7 @@ from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run
 from infomax.runtime.progress import ProgressBar, format_rate
 from infomax.runtime.text import note
+from infomax.training.closing import CLOSING_KEYS
 from infomax.training.engine import Step
 from infomax.training.loggers import TOOLS
 from infomax.training.loggers.forwarding import Forwarder
@@ -25,6 +26,7 @@ NOT_IN_BAR = (
     *("step", "epoch", "learning_rate", "images_per_second", "waiting", "seconds", "gradient_norm", "linear_top5"),
     *("linear_test_images", "linear_labelled_images", "linear_classes", "linear_first_step", "loss", *ACCURACIES),
     *REFERENCES,
+    *CLOSING_KEYS,
 )
 
 

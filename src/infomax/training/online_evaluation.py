@@ -4,7 +4,7 @@ Neither changes the training: the probe learns from features that a step compute
 numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,18 @@ from infomax.data.images import ArrayImages
 from infomax.data.loading.evaluation import KeptBatches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages, Source, labelled_splits
+from infomax.evaluation.intervals import compare_shares
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.probes import LinearProbes, Probe
 from infomax.evaluation.protocols.online_linear import LEARNING_RATE
 from infomax.evaluation.scores import hits, top_k
-from infomax.features.extraction import extract_features, recalibrate_batch_norm
+from infomax.features.extraction import extract_features, pixel_batches, recalibrate_batch_norm
 from infomax.methods.base import Progress
 from infomax.models.encoders import Encoder, build_encoder
 from infomax.nn.schedules import cosine
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import gather, rank, world_size
+from infomax.training.closing import COMPARED, gain_keys
 
 MAX_KNN_BANK, MAX_QUERIES = 10_000, 2_000  # images
 EVALUATIONS = 10  # during a run, at most
@@ -132,6 +134,7 @@ class OnlineEvaluation:
         self.epochs_between = -(-recipe.epochs // EVALUATIONS)
         self.probe = OnlineProbe(labelled, recipe, width=width, device=device) if probe else None
         self.kept: dict[int, KeptBatches] = {}  # by the identity of the labelled images
+        self.right: dict[str, np.ndarray] = {}  # which queries k-NN classifies right, by the key of the score
 
     def keep_images(self, room: int) -> int:
         """Keeps the preprocessed images from the first evaluation on, if they fit; returns the bytes that they take.
@@ -166,6 +169,7 @@ class OnlineEvaluation:
         bank_labels, targets = torch.from_numpy(self.bank.labels), torch.from_numpy(self.queries.labels)
         votes = knn_scores(bank, bank_labels, queries, classes=len(self.bank.images.classes))
         scores = {"knn_top1": top_k(votes, targets)}
+        self.right["knn_top1"] = hits(votes, targets).numpy()
         if self.probe is not None:
             scores["linear_top1"], scores["linear_top5"] = self.probe.accuracies(features, test.labels)
             if is_last:
@@ -191,14 +195,51 @@ class OnlineEvaluation:
         untrained = build_encoder(**settings, seed=self.recipe.seed)
         options = {"device": self.device, "workers": self.workers, "lenient": True}
         recalibrate_batch_norm(untrained, sample, preprocessing, **options)
-        scores = {} if initial is None else {"initial_knn_top1": self._knn(initial)}
-        return scores | {"untrained_knn_top1": self._knn(untrained)}
+        scores = {}
+        for name, encoder in {"initial": initial, "untrained": untrained}.items():
+            if encoder is not None:
+                bank, queries = self._features(encoder, self.bank), self._features(encoder, self.queries)
+                scores[f"{name}_knn_top1"] = self._knn(name, bank, queries)
+        return scores
 
-    def _knn(self, encoder: Encoder) -> float:
-        """Returns the k-NN accuracy of an encoder on the queries."""
-        bank, queries = self._features(encoder, self.bank), self._features(encoder, self.queries)
+    def compare(self, load_initial: Callable[[], Encoder | None]) -> dict[str, float]:
+        """Returns how much better the encoder is by k-NN than what it is compared with, after it was scored.
+
+        The differences are paired: of the same images, as shares, each with the limits of its 95 % interval. The number
+        of these images and the accuracy of the raw pixels are among the values.
+
+        Args:
+            load_initial: Returns the encoder with the initial weights, or None if there is none. It is called if the
+                references were scored before the run was resumed, so that they have to be scored again.
+        """
+        if "untrained_knn_top1" not in self.right:
+            self.score_references(load_initial())
+        pixels = self._knn("pixels", self._pixels(self.bank), self._pixels(self.queries))
+        gains: dict[str, float] = {"knn_test_images": len(self.queries.labels), "pixels_knn_top1": pixels}
+        for name in COMPARED:
+            if (right := self.right.get(f"{name}_knn_top1")) is not None:
+                gain = compare_shares(self.right["knn_top1"], right)
+                gains |= dict(zip(gain_keys(name), (gain.value, gain.low, gain.high), strict=True))
+        return gains
+
+    def _knn(self, name: str, bank: Float[Tensor, "n d"], queries: Float[Tensor, "m d"]) -> float:
+        """Returns the k-NN accuracy of a reference on the queries, and keeps which of them were right.
+
+        Args:
+            name: The reference, one of COMPARED.
+            bank, queries: Its features.
+        """
+        targets = torch.from_numpy(self.queries.labels)
         votes = knn_scores(bank, torch.from_numpy(self.bank.labels), queries, classes=len(self.bank.images.classes))
-        return top_k(votes, torch.from_numpy(self.queries.labels))
+        self.right[f"{name}_knn_top1"] = hits(votes, targets).numpy()
+        return top_k(votes, targets)
+
+    def _pixels(self, labelled: LabelledImages) -> Float[Tensor, "n d"]:
+        """Returns the preprocessed images as rows of pixels, averaged down to at most 32 pixels a side."""
+        index, kept = labelled.index, self.kept.get(id(labelled))
+        options = {"workers": self.workers, "lenient": True, "kept": kept}
+        batches = pixel_batches(labelled.images, self._share(index), self.recipe.preprocessing, **options)
+        return gather(torch.cat(list(batches)).to(self.device))[0].cpu()[: len(index)]
 
     def _features(self, encoder: Encoder, labelled: LabelledImages) -> Tensor:
         index, kept = labelled.index, self.kept.get(id(labelled))
@@ -231,18 +272,6 @@ class OnlineEvaluation:
             return True
         self.probe.first_step = step
         return False
-
-
-def describe_gain(scores: Mapping[str, float]) -> str:
-    """Returns one line that compares a run's last k-NN accuracy with those of its references.
-
-    Args:
-        scores: Accuracies by name, from 0 to 1, as :class:`OnlineEvaluation` returns them.
-    """
-    trained, initial, untrained = (
-        f"{100 * scores[name]:.1f} %" for name in ("knn_top1", "initial_knn_top1", "untrained_knn_top1")
-    )
-    return f"k-NN {trained} (initial encoder {initial}, untrained {untrained})"
 
 
 def online_evaluation(

@@ -12,7 +12,9 @@ from infomax.runtime.locks import FIRST_RANK, FolderLock
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of, is_first_rank, rank_from_environment, run_ranks
 from infomax.runtime.stages import stages_shown
+from infomax.runtime.text import note
 from infomax.runtime.threads import threads_within_quota
+from infomax.training.closing import closing_lines
 from infomax.training.loop import train
 from infomax.training.opening import OpenedImages
 from infomax.training.options import LaunchOptions, PretrainOptions
@@ -152,8 +154,12 @@ def pretrain(
         torch.Size([16, 128])
     """
     options = pick(PretrainOptions, locals())
-    with stages_shown(not options.quiet and is_first_rank()):
-        return run_pretraining(options, on_step=on_step)
+    is_shown = not options.quiet and is_first_rank()
+    with stages_shown(is_shown):
+        run = run_pretraining(options, on_step=on_step)
+    for line in closing_lines(run) if is_shown else ():
+        note(line)
+    return run
 
 
 @threads_within_quota()

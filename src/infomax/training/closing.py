@@ -1,0 +1,82 @@
+"""The closing lines of a run: what its encoder gained by k-NN, or what the measures that need no labels say.
+
+They are made of ``metrics.jsonl`` alone, so that they are the same when a finished run is opened again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from infomax.evaluation.intervals import MATCHED, Difference
+from infomax.runs.run_folder import Run
+from infomax.runs.training_verdicts import standing_verdicts
+
+COMPARED = {"initial": "the initial encoder", "untrained": "the untrained encoder", "pixels": "the raw pixels"}
+"""What a run's encoder is compared with at the end, by the words that begin its keys in the metrics."""
+
+
+def gain_keys(reference: str) -> tuple[str, str, str]:
+    """Returns the keys of the metrics that hold the gain over a reference and the limits of its 95 % interval."""
+    return f"knn_over_{reference}", f"knn_over_{reference}_low", f"knn_over_{reference}_high"
+
+
+CLOSING_KEYS = ("knn_test_images", "pixels_knn_top1", *(key for reference in COMPARED for key in gain_keys(reference)))
+"""Keys of the metrics' last row, which compares the encoder with its references."""
+
+
+def closing_lines(run: Run) -> list[str]:
+    """Returns the lines that a run ends with; none if its metrics say nothing of it.
+
+    The first one is on the gain by k-NN, or else on the spread of the embeddings; then come the verdicts that stand.
+
+    Args:
+        run: The run folder.
+
+    Raises:
+        ValueError: if ``metrics.jsonl`` is damaged.
+    """
+    rows, verdicts = run.read_rows("metrics.jsonl"), standing_verdicts(run)
+    line = describe_gains(rows, run.trained_steps)
+    if not line and (line := describe_spread(rows)) and verdicts == ():
+        line += ": no sign of collapse"
+    lines = [line] if line else []
+    for verdict in verdicts or ():
+        advice = f"; {verdict.advice}" if verdict.advice else ""
+        lines.append(f"{verdict.name}, {verdict.state} since step {verdict.step}: {verdict.evidence}{advice}")
+    return lines
+
+
+def describe_gains(rows: Sequence[Mapping[str, Any]], step: int) -> str:
+    """Returns a line on how much better the encoder is than its references by k-NN; empty if that is not known.
+
+    Args:
+        rows: The rows of ``metrics.jsonl``.
+        step: The number of steps that the encoder was trained for.
+    """
+    newest: dict[str, Any] = {}
+    for row in rows:
+        if row["step"] == step:
+            newest |= row
+    gains = []
+    for reference, words in COMPARED.items():
+        if all(isinstance(newest.get(key), int | float) for key in gain_keys(reference)):
+            value, low, high = (newest[key] for key in gain_keys(reference))
+            gain = Difference(value, low, high, MATCHED)
+            gains.append(f"{gain.numbers} over {words}: {gain.verdict}")
+    if not gains or "knn_top1" not in newest or "knn_test_images" not in newest:
+        return ""
+    return f"k-NN {100 * newest['knn_top1']:.1f} % of {newest['knn_test_images']:,} test images: {'; '.join(gains)}"
+
+
+def describe_spread(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Returns a line on how the embeddings spread at the beginning and at the end; empty if it was not measured.
+
+    Args:
+        rows: The rows of ``metrics.jsonl``.
+    """
+    keys = {"embedding_effective_rank": ("effective rank", ".1f"), "embedding_mean_cosine": ("mean cosine", ".2f")}
+    parts = []
+    for key, (name, digits) in keys.items():
+        values = [row[key] for row in rows if isinstance(row.get(key), int | float)]
+        if values:
+            parts.append(f"{name} from {values[0]:{digits}} to {values[-1]:{digits}}")
+    return f"embeddings: {', '.join(parts)}" if parts else ""
