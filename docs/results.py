@@ -884,10 +884,14 @@ def healthy_verdicts_table() -> str:
         measured = f"{median(run['health_rows'] for run in group):.0f}"
         rows.append([name, method, str(group[0]["steps"]), measured, str(len(group)), str(alarms), score])
     alarmed = [run for run in runs if run["verdicts"]]
-    said = "".join(f"\n- {run['data']}, {run['method']}, seed {run['seed']}: {all_said(run)}" for run in alarmed)
+    said = "".join(
+        f"\n- {run['data']}, {run['method']}, seed {run['seed']}: {all_said(run)}; k-NN at the end "
+        f"{100 * run.get('knn_top1', 0):.0f} %"
+        for run in alarmed
+    )
     count = made_so_far("healthy", len(runs))
-    summary = f"Healthy runs: {count}. Runs with a false alarm: {len(alarmed)}{':' if said else '.'}"
-    header = ["", "method", "steps", "measurements", "runs", "false alarms", "k-NN at the end, %"]
+    summary = f"Healthy runs: {count}. Runs with an alarm: {len(alarmed)}{':' if said else '.'}"
+    header = ["", "method", "steps", "measurements", "runs", "alarms", "k-NN at the end, %"]
     origin = lines(KEPT / "verdicts.json")[0]
     return f"{markdown(header, rows)}\n\n{summary}{chr(10) * bool(said)}{said}\n\n{made_by(origin)}"
 
