@@ -49,13 +49,13 @@ def runs(tmp_path_factory, images) -> list[Run]:
     ]
 
 
-def study(method="carl", *, beats_last=False, **spearman):
+def study(method="carl", *, beats_last=False, runs=11, **spearman):
     """The content of a study that found these correlations and intervals."""
     found = {
         name: {"spearman": value, "spearman_interval": [low, high], "beats_last": beats_last}
         for name, (value, low, high) in spearman.items()
     }
-    group = {"data": "digits", "method": method, "with_collapsed": False, "runs": 11, "measures": found}
+    group = {"data": "digits", "method": method, "with_collapsed": False, "runs": runs, "measures": found}
     return {"groups": [{**group, "with_collapsed": True, "runs": 12, "measures": {}}, group]}
 
 
@@ -154,6 +154,10 @@ def test_an_order_that_the_study_cannot_tell_from_none_is_not_to_be_trusted(monk
     assert "0.40 (-0.20 to 0.80) over 11 runs on digits: do not trust this order" in str(
         rank(candidate("a", rankme=1.0), candidate("b", rankme=2.0))
     )
+    knows(monkeypatch, study(rankme=(0.4, 0.2, 0.8), runs=7, beats_last=True))
+    few = rank(candidate("a", rankme=1.0), candidate("b", rankme=2.0), candidate("b/1", epoch=1, rankme=3.0))
+    assert "(0.20 to 0.80) over 7 runs on digits: too few runs for an interval, do not trust this order" in str(few)
+    assert [c.encoder for c in few.chosen] == ["b"]
     two = (candidate("a", method="mveb", alpha_req=0.2), candidate("b", method="mveb", alpha_req=1.5))
     choice = rank(*two)
     assert choice.chosen[0].encoder == "b"

@@ -29,6 +29,7 @@ from infomax.runtime.options import option_names, pick
 from infomax.runtime.threads import threads_within_quota
 
 STUDY = "choosing.json"
+LEAST_RUNS = 8  # of fewer, a bootstrap's interval is too narrow
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Trust:
 
     @property
     def helps(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.interval[0] > 0
+        """Whether the interval leaves out 0, and there are runs enough for an interval."""
+        return self.interval[0] > 0 and self.runs >= LEAST_RUNS
 
     @property
     def takes_earlier_ones(self) -> bool:
@@ -61,6 +62,8 @@ class Trust:
         """Returns words on how far to trust the order."""
         low, high = self.interval
         verdict = "a hint, no proof" if self.helps else "do not trust this order"
+        if self.runs < LEAST_RUNS:
+            verdict = f"too few runs for an interval, {verdict}"
         return (
             f"in the study its order agreed with that of k-NN by a Spearman correlation of {self.spearman:.2f} "
             f"({low:.2f} to {high:.2f}) over {self.runs} runs on {self.data}: {verdict}"
