@@ -45,7 +45,7 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], dict[float, float]]] = {
 SETTINGS = ((1.0, 1.0), (0.3, 1.0), (3.0, 1.0), (1.0, 0.3), (1.0, 3.0))
 CORNERS = ((0.3, 0.3), (0.3, 3.0), (3.0, 0.3), (3.0, 3.0))
 SHARES = (0.25, 0.5, 0.75, 1.0)
-LABELLED_IMAGES, DIGITS_EPOCHS, LABELLED_EPOCHS, IMAGES, NICENESS = 10_000, 40, 24, 1000, 10
+LABELLED_IMAGES, DIGITS_EPOCHS, LABELLED_EPOCHS, IMAGES, NICENESS = 10_000, 20, 24, 1000, 10
 RESAMPLES = 1000  # of the bootstrap
 RULES = ("last", "lowest loss", "random")
 """What a measure is compared with. Among whole runs, the recipe's own settings stand for ``last``."""
@@ -208,7 +208,8 @@ def own_settings(runs: Sequence[Sequence[dict[str, Any]]], knn: np.ndarray, weig
 
 def shares(name: str, values: np.ndarray) -> dict[str, Any]:
     """Returns a value and its 95 % interval, of the sample and its resamples, in points of per cent."""
-    rounded = [round(100 * float(x), 3) for x in (values[0], *np.quantile(values[1:], [0.025, 0.975]))]
+    bounds = np.quantile(values[1:], [0.025, 0.975])
+    rounded = [round(100 * float(x), 3) + 0.0 for x in (values[0], *bounds)]  # + 0.0 makes 0 of -0
     return {name: rounded[0], f"{name}_interval": rounded[1:]}
 
 
@@ -268,8 +269,9 @@ def write_summary(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Writes what ``infomax choose`` and the page of measurements read."""
     origin, *measured = rows
     total = {data: len(jobs(data, 1)) for data in dict.fromkeys(row["data"] for row in measured)}
-    content = {**origin, "runs_planned": total, "images": IMAGES, "groups": groups(measured)}
-    file.write_text(json.dumps(content, indent=1) + "\n")
+    content = {**origin, "runs_planned": total, "images": IMAGES}
+    of_groups = ",\n".join(json.dumps(found) for found in groups(measured))
+    file.write_text(f'{json.dumps(content)[:-1]}, "groups": [\n{of_groups}\n]}}\n')
 
 
 # ---- The command
@@ -330,7 +332,7 @@ def run_jobs(queue: list[Job], results: Results, work: Path, images: int, args: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=Path, help="an .npz file with train_x, train_label, as of CIFAR-10")
-    parser.add_argument("--epochs", type=int, help="of each run; default: 40 on digits, else 24")
+    parser.add_argument("--epochs", type=int, help="of each run; default: 20 on digits, else 24")
     parser.add_argument("--processes", type=int, default=2, help="runs at a time, with one thread each")
     parser.add_argument("--budget-seconds", type=float, default=float("inf"), help="no run is started after this time")
     parser.add_argument("--work", type=Path, help="folder of the images and the runs; default: a temporary one")

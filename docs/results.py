@@ -1006,6 +1006,9 @@ def choosing_end_table() -> str:
 
 
 def choosing_collapsed_table() -> str:
+    counts = [{(g["data"], g["method"], g["runs"]) for g in choosing_groups(collapsed)} for collapsed in (True, False)]
+    if counts[0] and counts[0] == counts[1]:
+        return "No run has collapsed so far: the table is the first one."
     return choosing_rows(choosing_groups(True), "spearman", ".2f", rules=False)
 
 

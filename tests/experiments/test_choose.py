@@ -187,6 +187,7 @@ def test_kept_encoders_are_ranked_once_each(runs):
 def test_collapsed_encoders_are_left_out_with_the_verdict(tmp_path, images):
     run = train(tmp_path / "a", images, epochs=20, keep_epochs=[5])
     ill = {"health_rows": 48, "embedding_mean_cosine": 0.9999, "embedding_collapse_level": 0.99}
+    run.cut_metrics(30)
     for step in (40, 45, 50, 55, 60):
         run.append_row("metrics.jsonl", {"step": step, "epoch": (step - 1) // 3, **ill})
     seen = train(tmp_path / "b", images)
