@@ -493,7 +493,7 @@ def test_the_commands_options_are_those_of_pretrain():
     assert planning - pretraining == {"images", "gpu"}
     assert pretraining - planning == {
         *("out", "deterministic", "compile", "skip_nonfinite", "stop_on_collapse", "skip_unreadable", "keep_decoded"),
-        *("resume", "overwrite", "quiet", "log"),
+        *("resume", "overwrite", "quiet", "log", "keep_epochs"),
     }
 
 
