@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from command import PATIENCE, run_command, start_command, wait_for
@@ -191,14 +192,19 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     code, out, err = infomax(*DIGITS, "--out", "runs/a", *small)
     assert code == 0
     assert "mira, recipe digits: small encoder at 8 pixels, 1438 images, 1 epoch (" in err
+    assert "so few steps train almost nothing; without --epochs there are 880" in err
     assert "infomax evaluate knn runs/a" in out
     for protocol in ("knn", "linear"):
         code, out, _ = infomax("evaluate", protocol, "runs/a")
         assert code == 0
         for name in ("trained encoder", "untrained encoder", "raw pixels"):
-            assert re.search(rf"^{name} +\d+\.\d +\d+\.\d to \d+\.\d +\d+\.\d$", out, re.M)
+            assert re.search(rf"^{name} +\d+\.\d +\d+\.\d to \d+\.\d +\d+\.\d(  .+)?$", out, re.M)
     rows = Run(tmp_path / "runs/a").read_rows("results.jsonl")
     assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
+    np.savez("others.npz", images=np.zeros((40, 8, 8, 3), np.uint8), labels=np.arange(40) % 2)
+    for data, cure in (("others.npz", "it was trained on digits, and infomax pretrain --data others.npz trains one"),):
+        out = infomax("evaluate", "knn", "runs/a", "--data", data)[1]
+        assert f"no better than the untrained encoder and the raw pixels after 11 steps; {cure} on these" in out
     code, _, err = infomax(*DIGITS, "--out", "runs/a", *small)
     assert code == 2
     assert "--overwrite" in err

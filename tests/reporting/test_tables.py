@@ -1,10 +1,12 @@
 """Tables are data; a terminal and Markdown show the same cells."""
 
+import re
 from typing import Any
 
 import pytest
 
 from infomax.evaluation.protocols.knn import KnnRow
+from infomax.evaluation.rows import ClusterRow
 from infomax.reporting.results import results_table
 from infomax.reporting.tables import Cell, Table, make_table
 
@@ -73,11 +75,26 @@ def test_an_encoder_that_does_not_surpass_its_baselines_is_said(untrained, pixel
     trained = knn_row("trained encoder", 0.5, trained_steps=10)
     rows = [trained, knn_row("untrained encoder", untrained), knn_row("raw pixels", pixels)]
     notes = results_table("k-NN", rows).notes
-    cure = "--resume --epochs N trains it longer"
+    cure = "infomax pretrain --resume --epochs N trains it longer"
     assert list(notes) == ([] if named is None else [f"the trained encoder is no better than {named} {cure}"])
     better_at_another_k = knn_row("trained encoder", 0.9, k=1), knn_row("untrained encoder", 0.1, k=1)
     assert not results_table("k-NN", [*rows[:2], *better_at_another_k]).notes
     assert not results_table("k-NN", [knn_row("timm:x", 0.1), *rows[1:]]).notes
+
+
+def test_nmi_of_many_clusters_of_few_images_is_said_to_be_high_by_chance():
+    def row(representation, clusters, nmi):
+        scores = {"nmi": nmi, "ari": 0.1, "accuracy": 0.4}
+        common = {"data": "lab", "encoder": "", "metric": "nmi", "classes": 3, "test_images": 32, "seconds": 1.0}
+        return ClusterRow(representation=representation, clusters=clusters, used_clusters=clusters, **scores, **common)
+
+    few = [row("trained encoder", 1, 0.1), row("untrained encoder", 1, 0.05)]
+    assert not results_table("clusters", few).notes
+    table = results_table("clusters", [*few, row("its prototypes", 100, 0.4)])
+    assert list(table.notes) == [
+        "NMI is high by chance if 32 images fall into 100 clusters; ARI, which is 0 by chance, is not"
+    ]
+    assert re.search(r"^its prototypes +100 ", table.text(), re.MULTILINE)
 
 
 def test_clusters_without_labels_are_not_said_to_be_worse():

@@ -88,7 +88,7 @@ def evaluate(protocol: Protocol, values: Mapping[str, Any]) -> None:
                 rows.append(row)
     finally:  # the rows from before an interruption or a failure are shown
         if rows and first:
-            _print_rows(protocol, rows, list(request.limits.values()))
+            _print_rows(request, rows)
             _print_training(request, rows)
             show(f"added to {request.out}")
 
@@ -100,10 +100,16 @@ def _print_missing(protocol: Protocol, missing: list[str], opened: list[str], op
             note(reason)
 
 
-def _print_rows(protocol: Protocol, rows: list[ResultRow], limits: list[str]) -> None:
-    from infomax.reporting.results import lists_table, results_table
+def _print_rows(request: "EvaluationRequest", rows: list[ResultRow]) -> None:
+    from infomax.reporting.results import LONGER_TRAINING, lists_table, results_table
 
-    show(results_table(protocol.title, rows, limits=limits).text())
+    cure, run, data = LONGER_TRAINING, request.run, request.location.data
+    if run is not None and data is not None and data != run.location.data:
+        command = f"infomax pretrain --data {shlex.quote(data)}"
+        cure = f"it was trained on {run.location.data}, and {command} trains one on these"
+    elif run is not None:
+        cure = f"infomax pretrain --out {shlex.quote(str(run.path))} --resume --epochs N trains it longer"
+    show(results_table(request.protocol.title, rows, limits=list(request.limits.values()), cure=cure).text())
     for row in rows:
         if (table := lists_table(row)) is not None:
             show(f"\n{table.text()}")

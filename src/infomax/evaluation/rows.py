@@ -49,7 +49,7 @@ class ClusterRow(ResultRow):
     :func:`infomax.evaluation.clusters.compare`."""
 
     protocol: str = "cluster"
-    clusters: int
+    clusters: Annotated[int, Condition("clusters")]
     used_clusters: Annotated[int, Outcome()]
     """Clusters that have an image."""
     seed: int | None = None

@@ -6,22 +6,27 @@ from typing import Any
 
 from infomax.data.splits import counted
 from infomax.evaluation.result_row import Condition, ResultRow, RowField, Score, row_fields
-from infomax.evaluation.rows import ClusterListsRow
+from infomax.evaluation.rows import ClusterListsRow, ClusterRow
 from infomax.reporting.differences import BASELINES, DifferenceColumn, differences_over_baselines
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 
 NEAREST, SHOWN_CLUSTERS, SHOWN_NAME = 3, 20, 18  # images of a cluster, clusters, and characters of an image's name
+LONGER_TRAINING = "infomax pretrain --resume --epochs N trains it longer"
+FEW_IMAGES = 20  # to a cluster; with fewer, labels that were drawn at random have an NMI far from 0
 LEAST_CLASSES = 6
 """Classes from which on top-5 is shown; of fewer, almost every image is right."""
 
 
-def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str] = ()) -> Table:
+def results_table(
+    title: str, rows: Sequence[ResultRow], *, limits: Sequence[str] = (), cure: str = LONGER_TRAINING
+) -> Table:
     """Makes the table of the rows of one evaluation; its title says what they have in common.
 
     Args:
         title: Name of the protocol.
         rows: The rows, at least one.
         limits: Files that say which classes and images were kept.
+        cure: What to do if the trained encoder surpasses no baseline, in words for a user.
     """
     first, shared = rows[0], shared_conditions(rows)
     words = [title]
@@ -36,14 +41,14 @@ def results_table(title: str, rows: Sequence[ResultRow], *, limits: Sequence[str
         head += f": {counts} images of {first.data}" if counts else f" of {first.data}"
         head += f" in {first.classes} classes" if first.classes else ""
         head += "".join(f", those of {file}" for file in limits)
-    notes = [line for line in [describe_lack_of_gain(rows)] if line is not None]
+    notes = [line for line in (describe_lack_of_gain(rows, cure), describe_many_clusters(rows)) if line is not None]
     names = [row.title for row in rows]
     differences = differences_over_baselines(rows, names, names, names[0])
     head += "; scores in %" if has_shares(rows) else ""
     return rows_table(rows, names, hidden=shared, title=head, notes=notes, differences=differences)
 
 
-def describe_lack_of_gain(rows: Sequence[ResultRow]) -> str | None:
+def describe_lack_of_gain(rows: Sequence[ResultRow], cure: str = LONGER_TRAINING) -> str | None:
     """Returns a line that names the baselines which a run's encoder does not surpass; None if it surpasses all.
 
     A baseline is named if its main score is as high in each condition that both were measured in. How well images
@@ -51,6 +56,7 @@ def describe_lack_of_gain(rows: Sequence[ResultRow]) -> str | None:
 
     Args:
         rows: The rows of one evaluation.
+        cure: What to do about it, in words for a user.
     """
     scores = {(row.representation, _condition_values(row)): row.score for row in rows if row.classes}
     trained = [row for row in rows if row.representation == "trained encoder" and row.classes]
@@ -64,7 +70,23 @@ def describe_lack_of_gain(rows: Sequence[ResultRow]) -> str | None:
         return None
     steps = trained[0].trained_steps
     after = "" if steps is None else f" after {counted(steps, 'step')}"
-    return f"the trained encoder is no better than {' and '.join(reached)}{after}; --resume --epochs N trains it longer"
+    return f"the trained encoder is no better than {' and '.join(reached)}{after}; {cure}"
+
+
+def describe_many_clusters(rows: Sequence[ResultRow]) -> str | None:
+    """Returns a line that warns of NMI if clusters hold few images each: it then is high by chance; None otherwise.
+
+    Args:
+        rows: The rows of one evaluation.
+    """
+    many = [row for row in rows if isinstance(row, ClusterRow) and row.clusters * FEW_IMAGES > row.test_images]
+    if not many:
+        return None
+    most = max(many, key=lambda row: row.clusters)
+    return (
+        f"NMI is high by chance if {counted(most.test_images)} fall into {most.clusters} clusters; ARI, which is 0 by "
+        "chance, is not"
+    )
 
 
 def _condition_values(row: ResultRow) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ from infomax.training.opening import OpenedImages, check_numbers, open_images, r
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 SMALLEST_BATCH = 8  # images; with fewer, the user says what is to be compared with what
+FEW_STEPS = 100  # fewer than any recipe of ours has, and within the first warm-ups
 
 
 @dataclass(frozen=True)
@@ -391,9 +392,17 @@ def _describe_images(location: DataLocation, source: Source, side: int) -> dict[
 
 
 def _why_so_many_epochs(recipe: Recipe, images: int, options: PretrainOptions) -> str | None:
-    """Returns one line on why a new run has its number of epochs; None if the user or a paper chose it."""
-    images_seen = get_experiment(recipe.name, recipe.method.name).images_seen
-    if images_seen is None or chosen_epochs(options.changes()) is not None:
+    """Returns one line on why a new run has its number of epochs, or that those that the user chose are very few.
+
+    It returns None if a paper chose them, or the user chose enough.
+    """
+    experiment, steps = get_experiment(recipe.name, recipe.method.name), recipe.steps(images)
+    if chosen_epochs(options.changes()) is not None:
+        usual = steps // recipe.epochs * experiment.recipe(images=images).epochs
+        few = steps < min(FEW_STEPS, usual)
+        return f"so few steps train almost nothing; without --epochs there are {usual:,}" if few else None
+    images_seen = experiment.images_seen
+    if images_seen is None:
         return None
     images_seen = recipe.steps(images) * recipe.batch_size  # less than the recipe's, as an epoch has whole batches
     return f"{recipe.epochs} epochs show the encoder {images_seen:,} images in all; --epochs N changes that"
@@ -405,5 +414,7 @@ def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str |
     machine = {"cpu": "the CPU", "cuda": gpu or "GPUs"}[launch.device]
     if launch.world_size > 1:
         machine = f"{launch.world_size} ranks on {machine}"
-    extent = f"{counted(images)}, {counted(recipe.epochs, 'epoch')} ({recipe.steps(images):,} steps) on {machine}"
+    steps = recipe.steps(images)
+    words = f"{steps:,} step{'' if steps == 1 else 's'}"
+    extent = f"{counted(images)}, {counted(recipe.epochs, 'epoch')} ({words}) on {machine}"
     return f"{recipe.method.name}, recipe {recipe.name}: {encoder}, {extent}"
