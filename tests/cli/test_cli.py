@@ -446,7 +446,7 @@ def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch)
     monkeypatch.setattr("sys.argv", ["infomax", "--help"])
     with pytest.raises(SystemExit):
         cli.main()
-    after = "report,embed,search,duplicates,clusters,classify,export,replay,options"
+    after = "report,choose,embed,search,duplicates,clusters,classify,export,replay,options"
     assert f"{{demo,pretrain,recipes,sweep,plan,views,evaluate,{after}}}" in capsys.readouterr().out
 
 

@@ -16,7 +16,7 @@ from infomax.runtime.options import parse_option
 
 NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
-AFTER_EVALUATE = "report, embed, search, duplicates, clusters, classify, export, replay, options"
+AFTER_EVALUATE = "report, choose, embed, search, duplicates, clusters, classify, export, replay, options"
 ALL = f"demo, pretrain, recipes, sweep, plan, views, evaluate, {AFTER_EVALUATE}"
 
 
@@ -49,7 +49,7 @@ def infomax(monkeypatch, capsys):
         ((*OUT, "--k", "3"), "--k is no option of infomax pretrain, but of evaluate, search, clusters; "
          "infomax pretrain --help lists them"),
         (("report", "--workers", "3"), "--workers is no option of infomax report, but of pretrain, sweep, plan, "
-         "evaluate, embed, classify; infomax report --help lists them"),
+         "evaluate, choose, embed, classify; infomax report --help lists them"),
         ((*OUT, "--epochs"), "--epochs wants one value, but is followed by none"),
         ((*OUT, "--epochs", "three"), "--epochs must be a whole number, but is 'three'"),
         ((*OUT, "--epochs", "3", "4"), "'4' follows no option; infomax pretrain --help lists the options"),

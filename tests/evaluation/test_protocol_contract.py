@@ -158,7 +158,7 @@ def test_columns_follow_from_the_fields(row):
     labels = [f"{score.label} ({score.scale})" if score.scale else score.label for score in scores]
     table = results_table("title", [whole])
     assert sorted(table.columns[1:]) == sorted(labels)
-    assert table.rows[0][0].text == "x"
+    assert table.rows[0][0].text == whole.title
     conditions = [field for field in row_fields(row) if isinstance(field.mark, Condition) and field.name != "data"]
     for field in conditions:
         value = getattr(whole, field.name)

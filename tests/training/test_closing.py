@@ -100,6 +100,17 @@ def test_the_verdicts_that_stand_are_said_at_the_end_with_their_evidence(tmp_pat
     assert second.startswith("total collapse, failed since step 70: ")
 
 
+def test_a_sign_that_is_too_short_for_a_verdict_is_not_called_none(tmp_path):
+    data = {"data": "toy", "images": 1000, "fingerprint": "0"}
+    run = create_run_folder(tmp_path / "run", get_recipe("mveb", "digits"), data=data, launch={}, overwrite=False)
+    for step, cosine in ((0, 0.3), (10, 0.999)):
+        row = {"embedding_mean_cosine": cosine, "embedding_collapse_level": cosine, "health_rows": 64}
+        run.append_row("metrics.jsonl", {"step": step, "epoch": 0, **row})
+    assert closing_lines(run) == ["embeddings: mean cosine from 0.30 to 1.00"]
+    run.append_row("metrics.jsonl", {"step": 11, "epoch": 0, **row, "embedding_mean_cosine": 0.4})
+    assert closing_lines(run) == ["embeddings: mean cosine from 0.30 to 0.40: no sign of collapse"]
+
+
 def test_scoring_references_leaves_the_random_state_and_the_encoder_alone(tmp_path, monkeypatch, capsys):
     """The encoder is saved before; so is the caller's random state, which the run does not use."""
     torch.manual_seed(3)

@@ -63,7 +63,9 @@ def cache_sized_chunks(batch: Float[Tensor, "b 3 height width"], encoder: Encode
     """Returns a batch in chunks whose features fit the caches of a CPU; on another device, the batch as it is."""
     if batch.device.type != "cpu":
         return (batch,)
-    pixels = CHUNK_PIXELS if encoder.settings.stem == "imagenet" else CHUNK_PIXELS_OF_CIFAR_STEMS
+    settings = getattr(encoder, "settings", None)  # networks of a user's own have none
+    keeps_size = settings is not None and settings.stem != "imagenet"
+    pixels = CHUNK_PIXELS_OF_CIFAR_STEMS if keeps_size else CHUNK_PIXELS
     return batch.split(max(1, pixels // batch[0, 0].numel()))
 
 

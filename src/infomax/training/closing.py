@@ -6,6 +6,7 @@ They are made of ``metrics.jsonl`` alone, so that they are the same when a finis
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infomax.analysis.verdicts import verdicts_of
 from infomax.evaluation.intervals import MATCHED, Difference
 from infomax.runs.run_folder import Run
 from infomax.runs.training_verdicts import standing_verdicts
@@ -27,6 +28,7 @@ def closing_lines(run: Run) -> list[str]:
     """Returns the lines that a run ends with; none if its metrics say nothing of it.
 
     The first one is on the gain by k-NN, or else on the spread of the embeddings; then come the verdicts that stand.
+    Of an encoder that has collapsed, whose scores mean nothing, there are the verdicts alone.
 
     Args:
         run: The run folder.
@@ -35,9 +37,9 @@ def closing_lines(run: Run) -> list[str]:
         ValueError: if ``metrics.jsonl`` is damaged.
     """
     rows, verdicts = run.read_rows("metrics.jsonl"), standing_verdicts(run)
-    line = describe_gains(rows, run.trained_steps)
-    if not line and (line := describe_spread(rows)) and verdicts == ():
-        line += ": no sign of collapse"
+    line = "" if run.collapsed else describe_gains(rows, run.trained_steps)
+    if not line and not run.collapsed and (line := describe_spread(rows)) and verdicts == () and not verdicts_of(run):
+        line += ": no sign of collapse"  # nor one that was seen at the end for too short a time to be said
     lines = [line] if line else []
     for verdict in verdicts or ():
         advice = f"; {verdict.advice}" if verdict.advice else ""
