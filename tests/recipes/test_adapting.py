@@ -2,22 +2,24 @@
 
 from dataclasses import replace
 
+import pytest
+
 from infomax.recipes.adapting import (
-    BACKBONE_RATE,
-    FREEZE,
     IMAGES_SEEN,
     adapting_epochs,
     describe_adapting,
     with_adapting_defaults,
 )
 from infomax.recipes.customise import customise
-from infomax.recipes.registry import get_experiment, get_recipe
+from infomax.recipes.registry import METHODS, get_experiment, get_recipe
 
 
-def test_only_the_rate_and_the_frozen_stages_change():
-    recipe = get_recipe("carl", "small")
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_rate_and_the_frozen_stages_change(method):
+    recipe = get_recipe(method, "small")
     adapted = with_adapting_defaults(recipe)
-    assert (adapted.optimizer.backbone_rate, adapted.encoder.freeze) == (BACKBONE_RATE, FREEZE)
+    wanted = (0.1, 2) if method == "carl" else (1.0, 0)
+    assert (adapted.optimizer.backbone_rate, adapted.encoder.freeze) == wanted
     whole = replace(
         adapted, optimizer=replace(adapted.optimizer, backbone_rate=1.0), encoder=replace(adapted.encoder, freeze=0)
     )

@@ -170,9 +170,10 @@ def plan(
             the whole batch, with BatchNorm in groups of N; memory is that of N images. Default: all at once.
         learning_rate: Peak learning rate. Default: the recipe's.
         freeze: Stages of the encoder, from the input on, that are not trained: of a ResNet the stem and four, of a
-            vision transformer the stem and each block. Default: the recipe's, 0.
+            vision transformer the stem and each block. Default: the recipe's, 0;
+            for carl with --init 2.
         backbone_rate: Factor of the learning rate of the encoder; what follows it has the whole rate. Default: the
-            recipe's, 1.
+            recipe's, 1; for carl with --init 0.1.
         precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
         overrides: Any setting of the recipe, as in --set optimizer.weight_decay=0 --set method.dimension=128.
         device: Kind of device; auto takes the GPU if there is one.

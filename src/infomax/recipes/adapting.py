@@ -3,15 +3,25 @@
 The defaults are in this file alone. A user's own settings come after them.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from infomax.recipes.experiment import TYPICAL_IMAGES, Experiment
 from infomax.recipes.schema import Recipe
 
-BACKBONE_RATE = 1.0
-"""Factor of the encoder's learning rate."""
-FREEZE = 0
-"""Number of stages of the encoder that are not trained."""
+
+@dataclass(frozen=True)
+class AdaptingDefaults:
+    """A frozen dataclass that holds what a training from initial weights does by default with the encoder."""
+
+    backbone_rate: float = 1.0
+    """Factor of the encoder's learning rate."""
+    freeze: int = 0
+    """Number of stages of the encoder that are not trained."""
+
+
+OWN_DEFAULTS = {"carl": AdaptingDefaults(backbone_rate=0.1, freeze=2)}
+"""The defaults of methods that have some of their own, as measured (docs/measurements/adapting.md): at the whole rate
+CARL loses what the initial encoder had."""
 IMAGES_SEEN = 100_000
 """Number of images that such a training sees in all, each as often as there are epochs, if no paper says the epochs."""
 
@@ -43,8 +53,9 @@ def with_adapting_defaults(recipe: Recipe) -> Recipe:
     Args:
         recipe: The recipe, before a user's changes.
     """
-    optimizer = replace(recipe.optimizer, backbone_rate=BACKBONE_RATE)
-    return replace(recipe, encoder=replace(recipe.encoder, freeze=FREEZE), optimizer=optimizer)
+    defaults = OWN_DEFAULTS.get(recipe.method.name, AdaptingDefaults())
+    optimizer = replace(recipe.optimizer, backbone_rate=defaults.backbone_rate)
+    return replace(recipe, encoder=replace(recipe.encoder, freeze=defaults.freeze), optimizer=optimizer)
 
 
 def describe_adapting(recipe: Recipe) -> str:

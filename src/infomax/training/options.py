@@ -64,10 +64,12 @@ class RecipeChangeOptions(ViewChangeOptions):
     with BatchNorm in groups of N; memory is that of N images."""
     learning_rate: Annotated[float | None, Shown(metavar="X", default=RECIPES_OWN)] = None
     """Peak learning rate."""
-    freeze: Annotated[int | None, Shown(metavar="N", default=f"{RECIPES_OWN}, 0")] = None
+    freeze: Annotated[int | None, Shown(metavar="N", default=f"{RECIPES_OWN}, 0; for carl with --init 2")] = None
     """Stages of the encoder, from the input on, that are not trained: of a ResNet the stem and four, of a vision
     transformer the stem and each block."""
-    backbone_rate: Annotated[float | None, Shown(metavar="FACTOR", default=f"{RECIPES_OWN}, 1")] = None
+    backbone_rate: Annotated[
+        float | None, Shown(metavar="FACTOR", default=f"{RECIPES_OWN}, 1; for carl with --init 0.1")
+    ] = None
     """Factor of the learning rate of the encoder; what follows it has the whole rate."""
     precision: Annotated[str | None, Shown(metavar="64|32|bf16|16", default=RECIPES_OWN)] = None
     """Precision of the networks; the losses are computed in full."""
