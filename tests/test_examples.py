@@ -59,7 +59,7 @@ def expected(script: str) -> tuple[float, float, float]:
     return tuple(float(x) for x in re.search(r"from (\S+) to (\S+?),?\s.*features (\S+)$", text, re.S | re.M).groups())
 
 
-IN_SECONDS, IN_CI = ("pytorch_mira",), ("pytorch_corinfomax", "lightning_mira", "lightning_mveb", "fabric_carl")
+IN_SECONDS, IN_CI = ("pytorch_mira",), ("pytorch_corinfomax", "lightning_mveb", "fabric_carl")
 MARKS = {**dict.fromkeys(IN_SECONDS, ()), **dict.fromkeys(IN_CI, pytest.mark.process)}
 ON_ONE_RANK = [pytest.param(x, marks=MARKS.get(x, pytest.mark.slow)) for x in SCRIPTS]
 

@@ -417,9 +417,11 @@ def test_nothing_in_the_folder_is_run_or_pickled(place):
 @pytest.mark.parametrize(
     ("backbone", "name"),
     [
-        *(("small", name) for name in ("onnx", "torch-export")),
-        *(("resnet18", name) for name in ("timm", "torchvision", "huggingface")),
-        *((f"timm:{x}", "timm") for x in ("test_vit", "test_convnext")),
+        ("small", "onnx"),
+        ("resnet18", "timm"),
+        pytest.param("small", "torch-export", marks=pytest.mark.slow),
+        *(pytest.param("resnet18", name, marks=pytest.mark.slow) for name in ("torchvision", "huggingface")),
+        *(pytest.param(f"timm:{x}", "timm", marks=pytest.mark.slow) for x in ("test_vit", "test_convnext")),
     ],
 )
 def test_a_classifier_is_exported_with_its_head(place, tmp_path, monkeypatch, backbone, name):

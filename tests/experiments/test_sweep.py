@@ -193,7 +193,7 @@ def test_an_interrupted_sweep_goes_on(tmp_path, kind, code):
     words = [*SHORT[:-2], "--out", str(out)]
     words[words.index("--epochs") + 1] = "15"
     process = start_command(tmp_path, *words)
-    wait_for(lambda: list(out.glob("carl-digits-seed0/metrics.jsonl")), process)
+    wait_for(lambda: any('"loss"' in x.read_text() for x in out.glob("carl-digits-seed0/metrics.jsonl")), process)
     process.send_signal(kind)
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, err

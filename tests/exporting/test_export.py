@@ -230,11 +230,13 @@ BACKBONES = {
 }
 CASES = [
     *(("small", name) for name in ("safetensors", "onnx", "torch-export")),
-    *(("resnet18", name) for name in ("torchvision", "huggingface", "onnx")),
-    *(("timm:test_vit", name) for name in ("timm", "huggingface")),
-    ("timm:test_convnext", "onnx"),
-    ("timm:test_efficientnet", "timm"),
-    ("torchvision:shufflenet_v2_x0_5", "torchvision"),
+    *(("resnet18", name) for name in ("torchvision", "huggingface")),
+    ("timm:test_vit", "timm"),
+    pytest.param("resnet18", "onnx", marks=pytest.mark.slow),
+    pytest.param("timm:test_vit", "huggingface", marks=pytest.mark.slow),
+    pytest.param("timm:test_convnext", "onnx", marks=pytest.mark.slow),
+    pytest.param("timm:test_efficientnet", "timm", marks=pytest.mark.slow),
+    pytest.param("torchvision:shufflenet_v2_x0_5", "torchvision", marks=pytest.mark.slow),
 ]
 
 
@@ -267,7 +269,11 @@ CONFIGS = {
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "pooling"),
-    [("vit", "token"), ("dinov2", None), ("clip", None), ("convnext", None)],
+    [
+        ("vit", "token"),
+        ("convnext", None),
+        *(pytest.param(kind, None, marks=pytest.mark.slow) for kind in ("dinov2", "clip")),
+    ],
 )
 def test_models_of_transformers_go_back_to_transformers(tmp_path, kind, pooling):
     settings = {"pooling": pooling, "architecture_config": json.dumps(CONFIGS[kind]), "size": 32, "resize": 36}

@@ -388,7 +388,7 @@ def test_microbatches_have_two_graphs_of_each_network(graphs):
 
 @pytest.mark.process
 @compiling
-@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax-norm"])
+@pytest.mark.parametrize("variant", [pytest.param("mira-multi-crop", marks=pytest.mark.slow), "corinfomax-norm"])
 def test_what_observes_a_compiled_step_sees_it_and_adds_no_graph(variant, graphs):
     """The second step is the first one that is observed: what is compiled by then knows no hooks."""
     rows = []

@@ -115,12 +115,17 @@ def kill_until_done(out, data, method, options, chance) -> int:
         kills += 1
 
 
+KILLED_IN_CI = ("mira", "carl")  # with an EMA teacher, and without
+
+
 def newest_step(out) -> str:
     return next((file.name[:13] for file in checkpoints.list_checkpoints(out / "checkpoints")), "")
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [pytest.param(x, marks=() if x in KILLED_IN_CI else pytest.mark.slow) for x in METHODS]
+)
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(arrays, folder, tmp_path, method):
     """SIGKILL at least five times for each method, 20 in all: within steps, checkpoints, scores and start-up."""
     chance, kills, attempt = random.Random(method), 0, 0

@@ -269,8 +269,8 @@ class TrainingLoop:
                     del microbatches  # they would be kept until the next ones are there
             if self.engine.steps_done > self.saved_step:
                 self.check_collapse()
+                self.compare_with_references()  # a run that is killed here goes back, and compares again
                 self.save()
-                self.compare_with_references()
             elif rank() == 0:  # the run was finished before; its encoder's file may be of an earlier step
                 self.save_encoder()
             state = "finished"
