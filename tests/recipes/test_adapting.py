@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 
 from infomax.recipes.adapting import (
-    IMAGES_SEEN,
     adapting_epochs,
     describe_adapting,
     with_adapting_defaults,
@@ -28,8 +27,9 @@ def test_only_the_rate_and_the_frozen_stages_change(method):
 
 def test_epochs_follow_from_the_number_of_images_unless_a_paper_says_them():
     small = get_experiment("small", "mira")
-    assert adapting_epochs(small, 1000) == IMAGES_SEEN // 1000
-    assert adapting_epochs(small, 10 * IMAGES_SEEN) == 1
+    assert adapting_epochs(small, 1000) == 100
+    assert adapting_epochs(get_experiment("small", "carl"), 1000) == 20
+    assert adapting_epochs(small, 1_000_000) == 1
     assert adapting_epochs(get_experiment("cifar10", "mira"), 1000) is None
 
 

@@ -359,11 +359,13 @@ def graphs(monkeypatch):
 # Views of each size; of the student an encoder for each size and a head, with MIRA's prototypes; the loss; of a teacher
 # an encoder, a head, and the prototypes without a gradient.
 GRAPHS = {"mira-multi-crop": 10, "frozen": 8, "corinfomax-norm": 4, "carl": 4, "mveb-multi-crop": 8, "joint": 4}
+SLOW_GRAPHS = ("frozen", "joint")  # others show the same networks
+GRAPH_CASES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW_GRAPHS else ()) for name in GRAPHS]
 
 
 @pytest.mark.process
 @compiling
-@pytest.mark.parametrize("variant", GRAPHS)
+@pytest.mark.parametrize("variant", GRAPH_CASES)
 def test_one_graph_of_each_size_serves_all_steps_and_computes_the_same(variant, graphs):
     """Views, networks and loss: no break, though numbers in the loss change; and no symbolic size, which is slower."""
     assert_close(run(recipe(variant), compiled=True), run(recipe(variant)))

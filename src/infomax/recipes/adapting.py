@@ -17,13 +17,19 @@ class AdaptingDefaults:
     """Factor of the encoder's learning rate."""
     freeze: int = 0
     """Number of stages of the encoder that are not trained."""
+    images_seen: int = 100_000
+    """Number of images that the training sees in all, each as often as there are epochs, if no paper says the
+    epochs."""
 
 
-OWN_DEFAULTS = {"carl": AdaptingDefaults(backbone_rate=0.1, freeze=2)}
-"""The defaults of methods that have some of their own, as measured (docs/measurements/adapting.md): at the whole rate
-CARL loses what the initial encoder had."""
-IMAGES_SEEN = 100_000
-"""Number of images that such a training sees in all, each as often as there are epochs, if no paper says the epochs."""
+OWN_DEFAULTS = {"carl": AdaptingDefaults(backbone_rate=0.1, freeze=2, images_seen=20_000)}
+"""The defaults of methods that have some of their own, as measured (docs/measurements/adapting.md): at the whole rate,
+or in more epochs, CARL loses what the initial encoder had."""
+
+
+def adapting_defaults(method: str) -> AdaptingDefaults:
+    """Returns the defaults of a training by this method from initial weights."""
+    return OWN_DEFAULTS.get(method, AdaptingDefaults())
 
 
 def adapting_epochs(experiment: Experiment, images: int | None) -> int | None:
@@ -44,7 +50,8 @@ def adapting_epochs(experiment: Experiment, images: int | None) -> int | None:
     """
     if experiment.images_seen is None:
         return None
-    return max(1, round(IMAGES_SEEN / (images or TYPICAL_IMAGES)))
+    method = experiment.name.partition("/")[0]
+    return max(1, round(adapting_defaults(method).images_seen / (images or TYPICAL_IMAGES)))
 
 
 def with_adapting_defaults(recipe: Recipe) -> Recipe:
@@ -53,7 +60,7 @@ def with_adapting_defaults(recipe: Recipe) -> Recipe:
     Args:
         recipe: The recipe, before a user's changes.
     """
-    defaults = OWN_DEFAULTS.get(recipe.method.name, AdaptingDefaults())
+    defaults = adapting_defaults(recipe.method.name)
     optimizer = replace(recipe.optimizer, backbone_rate=defaults.backbone_rate)
     return replace(recipe, encoder=replace(recipe.encoder, freeze=defaults.freeze), optimizer=optimizer)
 
