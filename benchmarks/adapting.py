@@ -17,28 +17,24 @@ half of one.
 """
 
 import argparse
-import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from infomax.runtime.json_lines import append_json_line, read_json_lines
+from study_runs import Results, add_run_options, run_jobs
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "adapting.json"
 METHODS = ("mira", "corinfomax", "carl", "mveb")
 RATES, FROZEN, SEEDS = (0.01, 0.1, 1.0), (0, 2, 3), 3
 MIDDLE, OTHERS = {"photographs": 24, "other-half": 4}, {"photographs": (8, 72), "other-half": (1, 12)}
 """Epochs of the runs with each rate and each number of frozen stages, and of further runs without frozen stages."""
-SIDE, HALF, SUPERVISED_EPOCHS, NICENESS = 64, 5000, 30, 10
+SIDE, HALF, SUPERVISED_EPOCHS = 64, 5000, 30
 
 
 @dataclass(frozen=True)
@@ -200,47 +196,6 @@ def adapt(job: Job, work: Path, toy: bool) -> dict[str, Any]:
         return {**asdict(job), "knn_top1": row["knn_top1"], "steps": run.trained_steps, "seconds": round(trained, 2)}
 
 
-def in_worker() -> None:
-    """Prepares a process that computes some of the runs: it yields to other programs, and has one thread."""
-    import torch
-
-    os.nice(NICENESS)
-    torch.set_num_threads(1)
-
-
-class Results:
-    """The results that are kept: a line of provenance, and then a line for each result."""
-
-    def __init__(self, file: Path):
-        self.file = file
-        self.rows = read_json_lines(file) if file.exists() else []
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keeps and prints a result."""
-        append_json_line(self.file, row)
-        self.rows.append(row)
-        print(json.dumps(row), flush=True)
-
-    def has(self, wanted: dict[str, Any]) -> bool:
-        """Returns whether there is a row with these values."""
-        return any(wanted.items() <= row.items() for row in self.rows)
-
-
-def run_jobs(queue: list[Job], results: Results, work: Path, args: argparse.Namespace) -> int:
-    """Computes runs until all are done or the time is over; returns the number of those that are left."""
-    deadline = time.perf_counter() + args.budget_seconds
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.processes, mp_context=context, initializer=in_worker) as pool:
-        pending: set[Future] = set()
-        while (queue and time.perf_counter() < deadline) or pending:
-            while queue and len(pending) < args.processes and time.perf_counter() < deadline:
-                pending.add(pool.submit(adapt, queue.pop(0), work, args.toy))
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                results.add(future.result())
-    return len(queue)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=Path, help="an .npz file with train_x, train_label, as of CIFAR-10")
@@ -248,8 +203,7 @@ def main() -> None:
     parser.add_argument("--initial", choices=("supervised", *METHODS), default="supervised")
     parser.add_argument("--targets", help="photographs, other-half or both with a comma; default: those that are given")
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, with one thread each")
-    parser.add_argument("--budget-seconds", type=float, default=float("inf"), help="no run is started after this time")
+    add_run_options(parser)
     parser.add_argument(
         "--work", type=Path, help="folder of the initial encoder and the images; default: a temporary one"
     )
@@ -292,8 +246,8 @@ def study(args: argparse.Namespace, work: Path, out: Path) -> None:
     queue = jobs(args.initial, targets, args.seeds)
     if args.toy:
         queue = [job for job in queue if (job.seed, job.backbone_rate) == (0, 0.1) and job.epochs <= 4]
-    left = run_jobs([job for job in queue if not results.has(asdict(job))], results, work, args)
-    print(f"{left} runs are left; the same command goes on" if left else "all runs are done")
+    left = [job for job in queue if not results.has(asdict(job))]
+    run_jobs(adapt, left, (work, args.toy), results.add, args)
 
 
 if __name__ == "__main__":

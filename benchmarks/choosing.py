@@ -18,19 +18,16 @@ which ``python docs/results.py tables`` makes the page.
 
 import argparse
 import json
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from infomax.runtime.json_lines import append_json_line, read_json_lines
+import study_runs
 
 ROOT = Path(__file__).parents[1]
 OUT, SUMMARY = ROOT / "docs" / "results" / "choosing.json", ROOT / "src" / "infomax" / "experiments" / "choosing.json"
@@ -45,7 +42,7 @@ WEIGHTS: dict[str, tuple[tuple[str, ...], dict[float, float]]] = {
 SETTINGS = ((1.0, 1.0), (0.3, 1.0), (3.0, 1.0), (1.0, 0.3), (1.0, 3.0))
 CORNERS = ((0.3, 0.3), (0.3, 3.0), (3.0, 0.3), (3.0, 3.0))
 SHARES = (0.25, 0.5, 0.75, 1.0)
-LABELLED_IMAGES, DIGITS_EPOCHS, LABELLED_EPOCHS, IMAGES, NICENESS = 10_000, 20, 24, 1000, 10
+LABELLED_IMAGES, DIGITS_EPOCHS, LABELLED_EPOCHS, IMAGES = 10_000, 20, 24, 1000
 RESAMPLES = 1000  # of the bootstrap
 RULES = ("last", "lowest loss", "random")
 """What a measure is compared with. Among whole runs, the recipe's own settings stand for ``last``."""
@@ -287,54 +284,24 @@ def write_labelled(file: Path, work: Path) -> str:
     return file.stem
 
 
-def in_worker() -> None:
-    """Prepares a process that computes some of the runs: it yields to other programs, and has one thread."""
-    import torch
-
-    os.nice(max(0, NICENESS - os.nice(0)))
-    torch.set_num_threads(1)
-
-
-class Results:
+class Results(study_runs.Results):
     """The results that are kept: a line of provenance, and then a line for each encoder."""
 
-    def __init__(self, file: Path):
-        self.file = file
-        self.rows = read_json_lines(file) if file.exists() else []
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keeps and prints a row."""
-        append_json_line(self.file, row)
-        self.rows.append(row)
-        print(json.dumps(row), flush=True)
-
-    def has(self, job: Job) -> bool:
+    def has(self, wanted: Job) -> bool:
         """Returns whether the last encoder of a run is there."""
-        return any({**asdict(job), "epoch": job.epochs}.items() <= row.items() for row in self.rows)
+        return super().has({**asdict(wanted), "epoch": wanted.epochs})
 
-
-def run_jobs(queue: list[Job], results: Results, work: Path, images: int, args: argparse.Namespace) -> int:
-    """Computes runs until all are done or the time is over; returns the number of those that are left."""
-    deadline = time.perf_counter() + args.budget_seconds
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.processes, mp_context=context, initializer=in_worker) as pool:
-        pending: set[Future] = set()
-        while (queue and time.perf_counter() < deadline) or pending:
-            while queue and len(pending) < args.processes and time.perf_counter() < deadline:
-                pending.add(pool.submit(train_and_measure, queue.pop(0), work, images))
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                for row in future.result():
-                    results.add(row)
-    return len(queue)
+    def add_all(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Keeps and prints the rows of a run."""
+        for row in rows:
+            self.add(row)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=Path, help="an .npz file with train_x, train_label, as of CIFAR-10")
     parser.add_argument("--epochs", type=int, help="of each run; default: 20 on digits, else 24")
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, with one thread each")
-    parser.add_argument("--budget-seconds", type=float, default=float("inf"), help="no run is started after this time")
+    study_runs.add_run_options(parser)
     parser.add_argument("--work", type=Path, help="folder of the images and the runs; default: a temporary one")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--summary", action="store_true", help="only write the summary of what is there")
@@ -365,8 +332,9 @@ def study(args: argparse.Namespace, work: Path, results: Results) -> None:
     if not results.rows:
         kept = {key: value for key, value in provenance().items() if key != "command"}
         results.add({**kept, "command": "python benchmarks/choosing.py"})
-    left = run_jobs([job for job in queue if not results.has(job)], results, work, len(source.pretraining), args)
-    print(f"{left} runs are left; the same command goes on" if left else "all runs are done")
+    left = [job for job in queue if not results.has(job)]
+    shared = (work, len(source.pretraining))
+    study_runs.run_jobs(train_and_measure, left, shared, results.add_all, args)
 
 
 if __name__ == "__main__":

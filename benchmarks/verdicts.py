@@ -25,12 +25,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import study_runs
 
 from infomax.runtime.json_lines import append_json_line, read_json_lines
 
@@ -301,13 +301,6 @@ def judge(job: Job, work: Path) -> dict[str, Any]:
     }
 
 
-def in_worker() -> None:
-    """Prepares a process that trains: it has one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
 def run_job(job: Job, work: Path, toy: bool) -> dict[str, Any]:
     """Trains and judges a run. It is called in a process of its own, which ends with the run."""
     start = time.perf_counter()
@@ -321,24 +314,19 @@ def is_done(job: Job, rows: list[dict[str, Any]]) -> bool:
     return any(wanted.items() <= row.items() for row in rows)
 
 
-def run_jobs(queue: list[Job], file: Path, work: Path, args: argparse.Namespace) -> int:
-    """Computes runs until all are done or the time is over; returns the number of those that are left."""
-    deadline = time.perf_counter() + args.budget_seconds
+def run_jobs(queue: list[Job], file: Path, work: Path, args: argparse.Namespace) -> None:
+    """Computes runs until all are done or the time is over, and prints how many are left."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["infomax.training.pretrain"])  # else each run imports torch anew
+
+    def keep(row: dict[str, Any]) -> None:
+        append_json_line(file, row)
+        verdicts = ", ".join(f"{v['name']} ({v['state']}) at {v['step']}" for v in row["verdicts"])
+        print(f"{row['kind']} {row['method']} {row['data']} {row['seed']} {row['variant']}: {verdicts}", flush=True)
+
     # A process changes itself for some provocations, so it trains one run.
-    with ProcessPoolExecutor(args.processes, mp_context=context, initializer=in_worker, max_tasks_per_child=1) as pool:
-        pending: set[Future] = set()
-        while (queue and time.perf_counter() < deadline) or pending:
-            while queue and len(pending) < args.processes and time.perf_counter() < deadline:
-                pending.add(pool.submit(run_job, queue.pop(0), work, args.toy))
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                row = future.result()
-                append_json_line(file, row)
-                said = ", ".join(f"{v['name']} ({v['state']}) at {v['step']}" for v in row["verdicts"])
-                print(f"{row['kind']} {row['method']} {row['data']} {row['seed']} {row['variant']}: {said}", flush=True)
-    return len(queue)
+    options = {"niceness": 0, "context": context, "runs_per_process": 1}
+    study_runs.run_jobs(run_job, queue, (work, args.toy), keep, args, **options)
 
 
 def judge_again(file: Path, work: Path) -> None:
@@ -358,8 +346,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=Path, help="an .npz file with train_x, train_label, as of CIFAR-10")
     parser.add_argument("--only", choices=("healthy", "provoked"), help="a part of the runs")
-    parser.add_argument("--processes", type=int, default=2, help="runs at a time, with one thread each")
-    parser.add_argument("--budget-seconds", type=float, default=float("inf"), help="no run is started after this time")
+    study_runs.add_run_options(parser)
     parser.add_argument("--work", type=Path, help="folder that keeps the metrics of all runs; default: a temporary one")
     parser.add_argument("--again", action="store_true", help="judge the metrics in --work anew, and train nothing")
     parser.add_argument("--out", type=Path, default=OUT)
@@ -386,8 +373,7 @@ def study(args: argparse.Namespace, work: Path, out: Path) -> None:
     if args.toy:
         queue = [job for job in queue if job.seed == 0 and job.method in ("mveb", "carl")]
     rows = read_json_lines(out)
-    left = run_jobs([job for job in queue if not is_done(job, rows)], out, work, args)
-    print(f"{left} runs are left; the same command goes on" if left else "all runs are done")
+    run_jobs([job for job in queue if not is_done(job, rows)], out, work, args)
 
 
 if __name__ == "__main__":

@@ -748,7 +748,7 @@ class VerdictTracker:
         if type(row.get("step")) is not int or "verdict" in row or not self._is_new(row):
             return []
         self._history.add(row)
-        said = []
+        verdicts = []
         for course in self._courses:
             rule = course.rule
             level = rule.judge(row, self._history)
@@ -761,8 +761,8 @@ class VerdictTracker:
                 continue
             verdict = course.say(row, self._history)
             if verdict is not None and not self._stands_already(course, verdict):
-                said.append(verdict)
-        return said
+                verdicts.append(verdict)
+        return verdicts
 
     def _is_new(self, row: Row) -> bool:
         """Returns whether the row is after those of its kind so far: a file may hold rows of steps made twice."""

@@ -309,13 +309,13 @@ def _choose_measure(method: str, group: Sequence[Candidate], by: str | None) -> 
         ValueError: if an encoder lacks the measure that the user named.
     """
     common = [name for name in MEASURES if all(name in candidate.measures for candidate in group)]
-    found = study_of(method)
+    trusts = study_of(method)
     if by is not None:
         if by not in common:
             lacking = next(c.encoder for c in group if by not in c.measures)
             raise ValueError(f"--by {by}: {lacking} has no such measure; all of {method} have {', '.join(common)}")
-        return by, found.get(by)
-    known = [found[name] for name in common if name in found]
+        return by, trusts.get(by)
+    known = [trusts[name] for name in common if name in trusts]
     if not known:
         return common[0], None
     best = max(known, key=lambda trust: trust.interval[0])
