@@ -16,7 +16,7 @@ from PIL import Image
 
 import infomax as package
 from command import run_command
-from embeddings.features import save_small_encoder, write_images
+from feature_files import save_small_encoder, write_images
 from infomax.classifying.classifier import NONE, load_classifier
 from infomax.classifying.options import ClassifyFitOptions, ClassifyRunOptions, ClassifyTestOptions
 from infomax.runtime.json_lines import read_json_lines

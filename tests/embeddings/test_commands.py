@@ -14,7 +14,7 @@ from PIL import Image
 
 import infomax as package
 from command import run_command
-from embeddings.features import save_small_encoder, write_images
+from feature_files import save_small_encoder, write_images
 from infomax.embeddings.feature_file import read_features
 from infomax.features.extraction import extract_features
 from infomax.models.encoders import load_encoder

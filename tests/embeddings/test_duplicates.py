@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.sparse.csgraph import connected_components
 
-from embeddings.features import origin, write_images, written
+from feature_files import origin, write_images, written
 from infomax.embeddings import duplicates as module
 from infomax.embeddings.clusters import clusters
 from infomax.embeddings.duplicates import duplicates

@@ -8,7 +8,7 @@ import polars
 import pyarrow.parquet
 import pytest
 
-from embeddings.features import origin, written
+from feature_files import origin, written
 from infomax.embeddings.feature_file import SUFFIXES, is_feature_file, read_features, write_features
 
 NAMES = ["a/1.png", "a/ü,\n.png", "b/\U0001f600.png", "b/4.png", "5"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from command import PATIENCE, run_command, start_command
-from data.layouts import LAYOUTS
+from dataset_layouts import LAYOUTS
 from infomax.data.images import ArrayImages
 from infomax.data.sources.location import open_source
 from infomax.data.splits import Source

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from data.layouts import LAYOUTS
+from dataset_layouts import LAYOUTS
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Subset
 from infomax.data.sources.location import open_source

@@ -15,7 +15,7 @@ from PIL import Image
 
 import infomax as library
 from command import PATIENCE, run_command, start_command, wait_for
-from data.layouts import LAYOUTS
+from dataset_layouts import LAYOUTS
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.probes import PROBES
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow

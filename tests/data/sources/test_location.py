@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.layouts import imagenet as write_imagenet
+from dataset_layouts import imagenet as write_imagenet
 from infomax.data.images import ArrayImages
 from infomax.data.sources.location import DataLocation, default_data_dir, open_source
 from infomax.data.sources.named import NAMED_DATASETS

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import layouts
-from data.layouts import LAYOUTS
+import dataset_layouts
+from dataset_layouts import LAYOUTS
 from infomax.data.images import ArrayImages, FileImages, PackedNames
 from infomax.data.sources.named import NAMED_DATASETS, open_named
 
@@ -55,7 +55,7 @@ def splits(source):
 
 
 def numbers(images):
-    return [layouts.number(images.open(i)) for i in range(len(images))]
+    return [dataset_layouts.number(images.open(i)) for i in range(len(images))]
 
 
 def assert_alike(images, oracle):
@@ -108,9 +108,9 @@ def test_imagenet_is_numbered_by_its_sorted_wnids(copies, datasets):
 
 @pytest.mark.parametrize("folder", ["ILSVRC2012", ""])
 def test_imagenet_may_lie_in_other_folders(tmp_path, folder):
-    layouts.imagenet(tmp_path, folder)
+    dataset_layouts.imagenet(tmp_path, folder)
     (tmp_path / folder / "train" / ".cache").mkdir()
-    layouts.write(tmp_path / folder / "train" / "n01" / "._n01_1.JPEG", "macOS writes such files")
+    dataset_layouts.write(tmp_path / folder / "train" / "n01" / "._n01_1.JPEG", "macOS writes such files")
     source = open_named("imagenet", tmp_path)
     assert numbers(source.train) == [5, 6, 7, 0, 1, 2, 10, 11, 12]
     assert source.test.files[0] == f"{folder}/val/n01/ILSVRC2012_val_00000003.JPEG".removeprefix("/")
@@ -120,7 +120,7 @@ def test_imagenet_may_lie_in_other_folders(tmp_path, folder):
 def test_imagenet100_is_a_part_of_imagenet(tmp_path):
     wnids = (Path(inspect.getfile(open_named)).parent / "imagenet100.txt").read_text().split()
     assert len(set(wnids)) == 100
-    layouts.imagenet(tmp_path, wnids=("n00000001", *reversed(wnids), "n99999999"))
+    dataset_layouts.imagenet(tmp_path, wnids=("n00000001", *reversed(wnids), "n99999999"))
     source = open_named("imagenet100", tmp_path)
     whole = open_named("imagenet", tmp_path)
     for images, all_images, n in ((source.train, whole.train, 3), (source.test, whole.test, 2)):
@@ -151,7 +151,7 @@ def test_caltech101_trains_on_30_images_of_each_of_its_classes(copies, datasets)
     assert Counter(source.train.labels.tolist()) == {0: 30, 1: 30, 2: 30, 3: 30}
     assert Counter(source.test.labels.tolist()) == {0: 5, 1: 4, 2: 3, 3: 1}
     assert sorted(numbers(source.train) + numbers(source.test)) == list(range(133))
-    labels = {layouts.number(image): label for image, label in (expected[i] for i in range(len(expected)))}
+    labels = {dataset_layouts.number(image): label for image, label in (expected[i] for i in range(len(expected)))}
     for images in (source.train, source.test):
         assert [labels.get(number, -1) + 1 for number in numbers(images)] == list(images.labels)
         assert list(images.files) == sorted(images.files)
@@ -162,22 +162,22 @@ def test_caltech101_trains_on_30_images_of_each_of_its_classes(copies, datasets)
 
 
 def test_caltech101_may_lie_in_the_folder_of_its_archive(tmp_path, copies):
-    layouts.caltech101(tmp_path, "")
-    layouts.write(tmp_path / "101_ObjectCategories" / "Faces" / "tmp", "no image")
+    dataset_layouts.caltech101(tmp_path, "")
+    dataset_layouts.write(tmp_path / "101_ObjectCategories" / "Faces" / "tmp", "no image")
     ours, theirs = open_named("caltech101", tmp_path), open_named("caltech101", copies)
     assert numbers(ours.test) == numbers(theirs.test)
     assert ours.test.files[0].startswith("101_ObjectCategories/")
 
 
 def test_dtd_may_lie_in_the_folder_of_its_archive(tmp_path, copies):
-    layouts.dtd(tmp_path, "dtd")
+    dataset_layouts.dtd(tmp_path, "dtd")
     ours, theirs = open_named("dtd", tmp_path), open_named("dtd", copies)
     assert numbers(ours.val) == numbers(theirs.val)
 
 
 @pytest.mark.parametrize("beside", [False, True])
 def test_sun397_is_split_by_its_first_partition(tmp_path, datasets, beside):
-    layouts.sun397(tmp_path, beside)
+    dataset_layouts.sun397(tmp_path, beside)
     source, expected = open_named("sun397", tmp_path), datasets.SUN397(tmp_path)
     theirs = dict(zip((str(path) for path in expected._image_files), expected._labels, strict=True))
     assert numbers(source.train) == [0, 1, 2, 3, 4]
@@ -196,7 +196,7 @@ def test_voc2007_has_several_labels_an_image(copies, datasets):
         assert len(images) == len(expected)
         assert images.labels.shape == (len(images), 20)
         assert images.labels.dtype == np.int64
-        assert images.classes == sorted(images.classes) == layouts.VOC_CLASSES
+        assert images.classes == sorted(images.classes) == dataset_layouts.VOC_CLASSES
         for i in range(len(images)):
             picture, target = expected[i]
             assert np.array_equal(images.open(i), picture)
@@ -284,7 +284,7 @@ def test_a_truncated_file_is_an_error(name, tmp_path):
 
 
 def test_flat_validation_images_of_imagenet(tmp_path):
-    layouts.imagenet(tmp_path)
+    dataset_layouts.imagenet(tmp_path)
     for path in list((tmp_path / "imagenet" / "val").rglob("*.JPEG")):
         if not (tmp_path / "imagenet" / "val" / path.name).exists():
             path.rename(tmp_path / "imagenet" / "val" / path.name)
@@ -297,13 +297,13 @@ def test_flat_validation_images_of_imagenet(tmp_path):
 
 
 def test_imagenet_whose_splits_have_other_classes(tmp_path):
-    layouts.imagenet(tmp_path)
+    dataset_layouts.imagenet(tmp_path)
     (tmp_path / "imagenet" / "val" / "n03").mkdir()
     assert "imagenet/train lacks 1 of 4 class folders, as n03" in error_message("imagenet", tmp_path)
 
 
 def test_sun397_without_its_lists(tmp_path):
-    layouts.sun397(tmp_path)
+    dataset_layouts.sun397(tmp_path)
     for path in (tmp_path / "SUN397").glob("*_01.txt"):
         path.unlink()
     message = error_message("sun397", tmp_path)
@@ -331,7 +331,7 @@ def test_a_wrong_line_is_named(tmp_path, name, file, line, expected):
 
 
 def test_labels_and_images_must_match(tmp_path):
-    layouts.stl10(tmp_path)
+    dataset_layouts.stl10(tmp_path)
     labels = tmp_path / "stl10_binary" / "train_y.bin"
     labels.write_bytes(b"\1\2\3")
     assert "the train split has 4 images, but 3 labels" in error_message("stl10", tmp_path)
@@ -344,7 +344,7 @@ def test_labels_and_images_must_match(tmp_path):
 def test_numbers_of_images_that_flowers_lacks(tmp_path):
     from scipy.io import savemat
 
-    layouts.flowers(tmp_path)
+    dataset_layouts.flowers(tmp_path)
     for wrong in (0, 11):
         ids = {key: np.array([[1, 2, wrong]]) for key in ("trnid", "valid", "tstid")}
         savemat(tmp_path / "flowers-102" / "setid.mat", ids)
@@ -352,8 +352,8 @@ def test_numbers_of_images_that_flowers_lacks(tmp_path):
 
 
 def test_a_split_without_images(tmp_path):
-    layouts.food101(tmp_path)
-    layouts.write(tmp_path / "food-101" / "meta" / "test.json", "{}")
+    dataset_layouts.food101(tmp_path)
+    dataset_layouts.write(tmp_path / "food-101" / "meta" / "test.json", "{}")
     assert "the test split has no images" in error_message("food101", tmp_path)
 
 
@@ -367,11 +367,11 @@ class Evil:
 
 @pytest.mark.parametrize("file", ["data_batch_3", "batches.meta"])
 def test_a_pickle_cannot_call_functions(tmp_path, file):
-    layouts.cifar10(tmp_path)
+    dataset_layouts.cifar10(tmp_path)
     ran = tmp_path / "ran"
     for evil in (Evil(os.system, f"touch {ran}"), Evil(eval, f"open({str(ran)!r}, 'w')"), Evil(os.mkdir, str(ran))):
         content = {"data": np.zeros((1, 3072), np.uint8), "labels": [0], "label_names": ["a"], "evil": evil}
-        layouts.write(tmp_path / "cifar-10-batches-py" / file, pickle.dumps(content, 2))
+        dataset_layouts.write(tmp_path / "cifar-10-batches-py" / file, pickle.dumps(content, 2))
         message = error_message("cifar10", tmp_path)
         assert file in message
         assert "which no batch of images needs" in message
@@ -380,16 +380,16 @@ def test_a_pickle_cannot_call_functions(tmp_path, file):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_pickles_of_all_protocols_are_read(tmp_path, copies, protocol):
-    layouts.cifar100(tmp_path, dumps=lambda content: pickle.dumps(content, protocol))
+    dataset_layouts.cifar100(tmp_path, dumps=lambda content: pickle.dumps(content, protocol))
     ours, theirs = open_named("cifar100", tmp_path), open_named("cifar100", copies)
     assert np.array_equal(ours.train.pixels, theirs.train.pixels)
     assert list(ours.test.labels) == list(theirs.test.labels)
 
 
 def test_a_pickle_of_something_else(tmp_path):
-    layouts.cifar10(tmp_path)
+    dataset_layouts.cifar10(tmp_path)
     for content in ([1, 2], {"labels": [0]}, {"labels": [0, 1], "data": np.zeros((1, 3072), np.uint8)}):
-        layouts.write(tmp_path / "cifar-10-batches-py" / "test_batch", pickle.dumps(content))
+        dataset_layouts.write(tmp_path / "cifar-10-batches-py" / "test_batch", pickle.dumps(content))
         assert "test_batch" in error_message("cifar10", tmp_path)
 
 
@@ -452,7 +452,7 @@ def test_a_download_that_fails(tmp_path, monkeypatch, datasets):
 
 
 def test_a_download_that_does_not_help(tmp_path, monkeypatch, datasets):
-    layouts.dtd(tmp_path)
+    dataset_layouts.dtd(tmp_path)
     (tmp_path / "dtd" / "dtd" / "labels" / "val1.txt").unlink()
     fake(monkeypatch, datasets, "dtd", lambda root: None)
     message = error_message("dtd", tmp_path, download=True)
