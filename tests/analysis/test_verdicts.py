@@ -7,7 +7,8 @@ from dataclasses import fields
 
 import pytest
 
-from infomax.analysis.verdicts import RULES, VerdictTracker, verdicts_of
+from infomax.analysis.verdict_rules import RULES
+from infomax.analysis.verdicts import VerdictTracker, verdicts_of
 from infomax.recipes.registry import METHODS
 from infomax.training.options import PretrainOptions
 

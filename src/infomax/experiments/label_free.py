@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from infomax.analysis import measures
-from infomax.analysis.verdicts import Verdict, VerdictTracker
+from infomax.analysis.verdict_rules import Verdict
+from infomax.analysis.verdicts import VerdictTracker
 from infomax.data.images import Images, select_images
 from infomax.evaluation.options import ComputeOptions, EvaluationOptions
 from infomax.evaluation.representations import represent
