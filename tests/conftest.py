@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".py
 import torch
 from threadpoolctl import threadpool_limits
 
+from browser import as_file, opened_page, start_chromium
 from command import end_commands
 
 
@@ -58,3 +60,17 @@ def interruptible():
 def no_command_outlives_its_test():
     yield
     end_commands()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The system's Chromium, without a window."""
+    with start_chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_page(chromium, tmp_path):
+    """A function that opens a page in Chromium: ``open_page(html, width=360, scheme="dark")``; see ``browser.py``."""
+    with ExitStack() as stack:
+        yield lambda html, **window: stack.enter_context(opened_page(chromium, as_file(tmp_path, html), **window))

@@ -12,7 +12,8 @@ from infomax.embeddings.duplicates import DuplicateGroup
 from infomax.embeddings.feature_file import FeatureTable
 from infomax.embeddings.search import Match
 from infomax.embeddings.shown_images import ShownImages
-from infomax.reporting.page import MAX_THUMBNAILS, Page, Section, Thumbnail
+from infomax.reporting.pages.gallery import MAX_THUMBNAILS, Gallery, Thumbnail
+from infomax.reporting.pages.page import Page, Section
 from infomax.reporting.tables import make_table
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
@@ -100,7 +101,7 @@ class Listing:
             text = ". ".join(filter(None, (group.text, hidden_images)))
             thumbnails = [images.thumbnail(x.row, x.name, *x.details, mark=x.mark) for x in shown]
             first = [] if group.thumbnail is None else [group.thumbnail]
-            sections.append(Section(group.heading, text, (*first, *thumbnails)))
+            sections.append(Section(group.heading, text, (Gallery((*first, *thumbnails)),)))
         hidden = len(self.groups) - len(sections)
         note = f"The page shows the first {len(sections):,} groups; {hidden:,} more are not shown; {formats} lists all."
         return Page(self.title, (*self.text, *([note] if hidden else [])), tuple(sections), "Made by infomax.")

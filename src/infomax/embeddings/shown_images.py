@@ -13,7 +13,7 @@ from infomax.data.images import FileImages, Images, Subset
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import all_images
 from infomax.embeddings.feature_file import FeatureTable, is_feature_file
-from infomax.reporting.page import SIDE, Thumbnail, make_thumbnail
+from infomax.reporting.pages.gallery import SIDE, Thumbnail, make_thumbnail
 from infomax.runtime.stages import stages_shown
 
 MAX_QUERIES = 60

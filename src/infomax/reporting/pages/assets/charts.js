@@ -1,0 +1,224 @@
+"use strict";
+
+/**
+ * Adds to charts: a crosshair that shows the values by mouse, touch and arrow keys, and curves that the buttons of the
+ * legend hide.
+ */
+(() => {
+  const hiddenBefore = new Set(); // Curves stay hidden when a server replaces their chart.
+
+  /** Returns a new element of the kind that an SVG holds. */
+  function makeSvg(svg, tag, attributes) {
+    const element = document.createElementNS(svg.namespaceURI, tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    return element;
+  }
+
+  /** Returns a number as `format_number` of axes.py does. */
+  function formatNumber(value, digits) {
+    if (value === 0) return "0";
+    const magnitude = Math.floor(Math.log10(Math.abs(value)));
+    if (magnitude < -4 || magnitude >= 7) return value.toExponential(digits - 1).replace("e+", "e");
+    const decimals = Math.max(0, digits - 1 - magnitude);
+    return value.toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  }
+
+  /** Returns the index of the number nearest to x in an ascending list. */
+  function nearest(numbers, x) {
+    let [low, high] = [0, numbers.length - 1];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (numbers[middle] < x) low = middle + 1;
+      else high = middle;
+    }
+    return low > 0 && x - numbers[low - 1] <= numbers[low] - x ? low - 1 : low;
+  }
+
+  class Chart {
+    constructor(figure) {
+      this.figure = figure;
+      this.data = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
+      this.plot = figure.querySelector("[data-plot]");
+      this.svg = this.plot.querySelector("svg");
+      this.hidden = new Set();
+      this.title = figure.querySelector("h3").textContent;
+      this.x = null;
+      this.findPositions();
+      this.startLegend();
+      if (this.positions.length) this.startCrosshair();
+    }
+
+    /** Finds where the crosshair can stand: at the points of all curves that are shown. */
+    findPositions() {
+      const shown = this.data.curves.filter((_, number) => !this.hidden.has(number));
+      this.positions = [...new Set(shown.flatMap((curve) => curve.x))].sort((a, b) => a - b);
+    }
+
+    startLegend() {
+      for (const item of this.figure.querySelectorAll("[data-legend]")) {
+        const number = Number(item.dataset.legend);
+        const button = infomaxPage.make("button");
+        button.setAttribute("aria-pressed", "true");
+        button.title = "Hides or shows this curve";
+        button.append(...item.childNodes);
+        item.append(button);
+        item.classList.add("pressable");
+        const key = `${this.title}\n${this.data.curves[number].name}`;
+        const setHidden = (hides) => {
+          for (const [set, value] of [[this.hidden, number], [hiddenBefore, key]]) {
+            if (hides) set.add(value);
+            else set.delete(value);
+          }
+          button.setAttribute("aria-pressed", String(!hides));
+          for (const part of this.svg.querySelectorAll(`[data-curve="${number}"]`)) {
+            if (hides) part.setAttribute("display", "none");
+            else part.removeAttribute("display");
+          }
+          this.findPositions();
+          this.leave();
+        };
+        if (hiddenBefore.has(key)) setHidden(true);
+        button.addEventListener("click", () => setHidden(!this.hidden.has(number)));
+      }
+    }
+
+    startCrosshair() {
+      this.readout = infomaxPage.make("div", "readout");
+      this.readout.hidden = true;
+      this.readout.setAttribute("aria-hidden", "true");
+      this.spoken = infomaxPage.make("p", "unseen");
+      this.spoken.setAttribute("aria-live", "polite");
+      this.line = makeSvg(this.svg, "line", { class: "crosshair", y1: "0", y2: "100%" });
+      this.spots = makeSvg(this.svg, "g", {});
+      this.plot.append(this.readout, this.spoken);
+      this.plot.tabIndex = 0;
+      this.plot.setAttribute("role", "application");
+      this.plot.setAttribute("aria-label", `${this.title}: arrow keys show the values, Escape leaves`);
+      this.plot.addEventListener("pointermove", (event) => this.point(event));
+      this.plot.addEventListener("pointerdown", (event) => this.point(event));
+      this.plot.addEventListener("pointerleave", (event) => {
+        if (event.pointerType !== "touch") this.leave();
+      });
+      this.plot.addEventListener("focus", () => {
+        if (this.plot.matches(":focus-visible")) this.show(this.positions.length - 1, true);
+      });
+      this.plot.addEventListener("blur", () => this.leave());
+      this.plot.addEventListener("keydown", (event) => this.press(event));
+    }
+
+    /** Shows the values where a mouse or a finger points. */
+    point(event) {
+      if (!this.positions.length) return;
+      const box = this.svg.getBoundingClientRect();
+      const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+      this.show(nearest(this.positions, this.data.xLow + share * (this.data.xHigh - this.data.xLow)), false);
+    }
+
+    press(event) {
+      const last = this.positions.length - 1;
+      if (event.key === "Escape") {
+        this.leave();
+        this.plot.blur();
+        return;
+      }
+      const many = Math.max(1, Math.round(last / 10));
+      const steps = {
+        ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageUp: -many, PageDown: many, Home: -last, End: last,
+      };
+      if (!(event.key in steps) || event.ctrlKey || event.altKey || event.metaKey || last < 0) return;
+      event.preventDefault();
+      const start = this.x === null ? last : nearest(this.positions, this.x);
+      const step = event.shiftKey ? Math.sign(steps[event.key]) * many : steps[event.key];
+      this.show(Math.min(last, Math.max(0, start + step)), true);
+    }
+
+    leave() {
+      this.x = null;
+      if (!this.readout) return;
+      this.readout.hidden = true;
+      this.spoken.textContent = "";
+      this.line.remove();
+      this.spots.remove();
+    }
+
+    /** Returns where a curve stands near x; null where it has ended, or not begun, or has a gap. */
+    at(curve, x) {
+      const i = nearest(curve.x, x);
+      if (!curve.x.length || curve.y[i] === null) return null;
+      const beyond = Math.max(curve.x[0] - x, x - curve.x[curve.x.length - 1]);
+      return beyond <= (this.data.xHigh - this.data.xLow) / 200 ? i : null;
+    }
+
+    height(value) {
+      const { yLow, yHigh, log } = this.data;
+      if (!log) return (value - yLow) / (yHigh - yLow);
+      return value > 0 ? Math.log(value / yLow) / Math.log(yHigh / yLow) : NaN;
+    }
+
+    valueText(value) {
+      return this.data.yWhole ? value.toLocaleString("en-US") : formatNumber(value, this.data.digits);
+    }
+
+    xText(x, curve, i) {
+      if (curve && curve.labels && i !== null) return curve.labels[i];
+      const { xWhole, xLabel } = this.data;
+      return `${xLabel} ${xWhole ? x.toLocaleString("en-US", { maximumFractionDigits: 0 }) : formatNumber(x, 4)}`;
+    }
+
+    /** Shows the crosshair at one of its positions; says the values too if keys moved it there. */
+    show(position, says) {
+      const { data } = this;
+      const x = this.positions[position];
+      this.x = x;
+      const share = (x - data.xLow) / (data.xHigh - data.xLow);
+      const first = data.curves[0];
+      const heading = this.xText(x, first, this.at(first, x));
+      const list = infomaxPage.make("dl");
+      const sentences = [];
+      this.spots.replaceChildren();
+      data.curves.forEach((curve, number) => {
+        if (this.hidden.has(number)) return;
+        const i = this.at(curve, x);
+        let text = "\u2013";
+        if (i !== null) {
+          text = this.valueText(curve.y[i]);
+          if (curve.low && curve.low[i] !== null && curve.high[i] !== null) {
+            text += ` (${this.valueText(curve.low[i])} to ${this.valueText(curve.high[i])})`;
+          }
+          const height = this.height(curve.y[i]);
+          if (Number.isFinite(height)) {
+            this.spots.append(makeSvg(this.svg, "circle", {
+              class: `spot run-${curve.style}`,
+              r: "4",
+              cx: `${100 * (curve.x[i] - data.xLow) / (data.xHigh - data.xLow)}%`,
+              cy: `${100 * (1 - height)}%`,
+            }));
+          }
+        }
+        const swatch = this.figure.querySelector(`[data-legend="${number}"] .swatch`);
+        list.append(swatch ? swatch.cloneNode(true) : infomaxPage.make("span"));
+        list.append(infomaxPage.make("dt", "", curve.name), infomaxPage.make("dd", "", text));
+        sentences.push(`${curve.name}: ${i === null ? "no value" : text}`);
+      });
+      this.line.setAttribute("x1", `${100 * share}%`);
+      this.line.setAttribute("x2", `${100 * share}%`);
+      this.svg.append(this.line, this.spots);
+      this.readout.replaceChildren(infomaxPage.make("p", "", heading), list);
+      this.readout.hidden = false;
+      this.place(share);
+      if (says) this.spoken.textContent = `${heading}. ${sentences.join(", ")}`;
+    }
+
+    /** Puts the values beside the crosshair, on the side with more room. */
+    place(share) {
+      const inner = this.svg.getBoundingClientRect();
+      const outer = this.plot.getBoundingClientRect();
+      const x = inner.left - outer.left + share * inner.width;
+      const width = this.readout.offsetWidth;
+      const left = share > 0.5 ? x - width - 12 : x + 12;
+      this.readout.style.left = `${Math.max(0, Math.min(left, outer.width - width))}px`;
+    }
+  }
+
+  infomaxPage.each("[data-chart]", (figure) => new Chart(figure));
+})();

@@ -1,0 +1,138 @@
+"use strict";
+
+/**
+ * Does what every page needs: the choice of the colours, the table of contents, boxes that scroll, commands that are
+ * copied. Other scripts give it what they start, for the page as it is and for sections that a server replaces:
+ *
+ *     infomaxPage.each("[data-gallery]", (element) => { ... });
+ *
+ * The event "infomax-colours" on the document says that the colours have changed.
+ */
+const infomaxPage = (() => {
+  const KEY = "infomax-colours";
+  const root = document.documentElement;
+  const starters = [];
+
+  function each(selector, start) {
+    starters.push([selector, start]);
+  }
+
+  function startIn(element) {
+    for (const [selector, start] of starters) {
+      if (element.matches && element.matches(selector)) start(element);
+      for (const inner of element.querySelectorAll(selector)) start(inner);
+    }
+  }
+
+  /** Returns a new element with a class and a text. */
+  function make(tag, kind = "", text = "") {
+    const element = document.createElement(tag);
+    if (kind) element.className = kind;
+    if (text) element.textContent = text;
+    if (tag === "button") element.type = "button";
+    return element;
+  }
+
+  // Storage may be forbidden, as in a page from a file: then the choice lasts as long as the page.
+  function storedColours() {
+    try {
+      return localStorage.getItem(KEY);
+    } catch {
+      return null;
+    }
+  }
+
+  function setColours(choice) {
+    if (choice === "light" || choice === "dark") root.dataset.theme = choice;
+    else delete root.dataset.theme;
+    document.dispatchEvent(new Event("infomax-colours"));
+  }
+
+  setColours(storedColours());
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    document.dispatchEvent(new Event("infomax-colours"));
+  });
+
+  each("[data-theme-switch]", (fieldset) => {
+    const chosen = root.dataset.theme || "system";
+    for (const input of fieldset.querySelectorAll("input")) {
+      input.checked = input.value === chosen;
+      input.addEventListener("change", () => {
+        setColours(input.value);
+        try {
+          localStorage.setItem(KEY, input.value);
+        } catch {
+          // It lasts as long as the page.
+        }
+      });
+    }
+    fieldset.hidden = false;
+  });
+
+  // The section that is read is marked in the table of contents.
+  const visible = new Set();
+  const observer = "IntersectionObserver" in window ? new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting) visible.add(target.id);
+      else visible.delete(target.id);
+    }
+    const links = [...document.querySelectorAll(".contents-wide a")];
+    const current = links.find((link) => visible.has(link.hash.slice(1)));
+    if (!current) return;
+    for (const link of links) link.removeAttribute("aria-current");
+    current.setAttribute("aria-current", "true");
+    // The list scrolls on its own; the page must not.
+    const list = current.closest("nav");
+    if (current.offsetTop < list.scrollTop || current.offsetTop > list.scrollTop + list.clientHeight - 40) {
+      list.scrollTop = current.offsetTop - list.clientHeight / 2;
+    }
+  }, { rootMargin: "0px 0px -60% 0px" }) : null;
+  each("main > section", (section) => observer && observer.observe(section));
+
+  each(".contents-narrow", (nav) => {
+    nav.addEventListener("click", (event) => {
+      if (event.target.closest("a")) nav.querySelector("details").open = false;
+    });
+  });
+
+  // A box that scrolls can be reached by Tab, to be scrolled by the arrows; one that does not scroll is no stop.
+  const resized = "ResizeObserver" in window ? new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+      else target.removeAttribute("tabindex");
+    }
+  }) : null;
+  each("[data-scroll]", (box) => {
+    if (resized) resized.observe(box);
+    else box.tabIndex = 0;
+  });
+
+  async function copy(element) {
+    try {
+      await navigator.clipboard.writeText(element.textContent);
+      return true;
+    } catch {
+      const range = document.createRange();
+      range.selectNodeContents(element);
+      getSelection().removeAllRanges();
+      getSelection().addRange(range);
+      return document.execCommand("copy");
+    }
+  }
+
+  each("[data-commands]", (figure) => {
+    const line = make("div", "copy-line");
+    const button = make("button", "button", "Copy");
+    const state = make("span");
+    state.setAttribute("role", "status");
+    button.addEventListener("click", async () => {
+      state.textContent = "";
+      state.textContent = await copy(figure.querySelector("code")) ? "Copied." : "Selected: copy it with Ctrl+C.";
+    });
+    line.append(button, state);
+    figure.append(line);
+  });
+
+  document.addEventListener("DOMContentLoaded", () => startIn(document));
+  return { each, startIn, make };
+})();
