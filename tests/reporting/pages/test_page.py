@@ -11,15 +11,13 @@ from infomax.reporting.pages.gallery import Gallery, Thumbnail, make_thumbnail
 from infomax.reporting.pages.page import Page, Refresh, Section, asset, json_block, safe
 from infomax.runtime.text import escape
 
-ASSETS = ("page.css", "page.js", "tables.js", "gallery.css", "gallery.js", "charts.css", "charts.js", "refresh.js")
+ASSETS = ("page.css", "page.js", "tables.js", "gallery.css", "gallery.js", "charts.css", "charts.js")
 
 
 def test_a_page_with_every_block_is_valid_and_asks_for_nothing():
     html = sample_page().html()
     page = CheckedPage(html)
-    assert "    acting = r"</|    acting = r"</|<!--|http|@import|url\(|eval|innerHTML|insertAdjacentHTML|document\.write|new Function"
-    assert not re.search(acting, text)
-    assert not re.search(acting, text)" not in re.sub("http-equiv", "", html)
+    assert "http" not in re.sub("http-equiv", "", html)
     assert page.connects is None
     text = " ".join("".join(page.text).split())
     for words in ("It learned", "class/3.png", "runs/b", "A red picture", "infomax pretrain --data images"):
@@ -78,9 +76,9 @@ def test_data_for_scripts_is_only_data():
 def test_assets_are_plain_text_that_neither_loads_nor_runs_anything_else(name):
     text = asset(name)
     assert "\r" not in text
-    assert not re.search(r"</|<!--|http|@import|url\(|eval|innerHTML|insertAdjacentHTML|document\.write|new Function", text)
+    acting = r"</|<!--|http|@import|url\(|fetch\(|eval|innerHTML|insertAdjacentHTML|document\.write|new Function"
+    assert not re.search(acting, text)
     assert not name.endswith(".js") or text.startswith('"use strict";\n')
-    assert ("fetch(" in text) == (name == "refresh.js")
 
 
 def blocks_of_colours():

@@ -74,15 +74,15 @@ class Section:
 
 @dataclass(frozen=True)
 class Refresh:
-    """A frozen dataclass that says how a page is kept up to date by the server that it comes from.
+    """A frozen dataclass that says from where a page is kept up to date, by a script that one of its blocks brings.
 
-    The page fetches an address of the same server and replaces those of its sections that differ.
+    The script finds both in the attributes ``data-refresh`` and ``data-address`` of ``main``.
     """
 
     seconds: float = 5.0
     """Time between two looks, in seconds."""
     address: str = ""
-    """The address, on the same server, at which the page is found anew; empty for the page's own."""
+    """An address on the server that the page comes from, as only such may be asked."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +140,7 @@ class Page:
     def _style_and_scripts(self) -> tuple[str, tuple[str, ...]]:
         """Returns the text of the page's style, and the texts of its scripts."""
         of_blocks = (name for section in self.sections for block in section.blocks for name in block.assets)
-        of_refresh = () if self.refresh is None else ("refresh.js",)
-        names = dict.fromkeys((*FIRST_ASSETS, *of_blocks, *of_refresh))
+        names = dict.fromkeys((*FIRST_ASSETS, *of_blocks))
         style = "\n".join(asset(name) for name in names if name.endswith(".css"))
         return style, tuple(asset(name) for name in names if name.endswith(".js"))
 

@@ -5,8 +5,6 @@
  * legend hide.
  */
 (() => {
-  const hiddenBefore = new Set(); // Curves stay hidden when a server replaces their chart.
-
   /** Returns a new element of the kind that an SVG holds. */
   function makeSvg(svg, tag, attributes) {
     const element = document.createElementNS(svg.namespaceURI, tag);
@@ -63,12 +61,10 @@
         button.append(...item.childNodes);
         item.append(button);
         item.classList.add("pressable");
-        const key = `${this.title}\n${this.data.curves[number].name}`;
-        const setHidden = (hides) => {
-          for (const [set, value] of [[this.hidden, number], [hiddenBefore, key]]) {
-            if (hides) set.add(value);
-            else set.delete(value);
-          }
+        button.addEventListener("click", () => {
+          const hides = !this.hidden.has(number);
+          if (hides) this.hidden.add(number);
+          else this.hidden.delete(number);
           button.setAttribute("aria-pressed", String(!hides));
           for (const part of this.svg.querySelectorAll(`[data-curve="${number}"]`)) {
             if (hides) part.setAttribute("display", "none");
@@ -76,9 +72,7 @@
           }
           this.findPositions();
           this.leave();
-        };
-        if (hiddenBefore.has(key)) setHidden(true);
-        button.addEventListener("click", () => setHidden(!this.hidden.has(number)));
+        });
       }
     }
 
