@@ -70,7 +70,11 @@ class CheckedPage(HTMLParser):
         assert not [name for name in names if name == "style" or name.startswith("on")], (tag, names)
         for name in ("src", "href", "xlink:href", "action", "data", "poster", "srcset"):
             value = attributes.get(name)
-            assert value is None or re.match(r"#|data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", value), (tag, name, value)
+            assert value is None or re.match(r"#|data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+$", value), (
+                tag,
+                name,
+                value,
+            )
         if tag == "img":
             assert "alt" in attributes
         if tag == "li":
@@ -188,10 +192,22 @@ def sample_page(text: str = "", count: int = 5) -> Page:
     curves = (
         Curve(say("runs/a"), steps, falling, 0),
         Curve(say("runs/b"), steps, (None, *(1.1 * y for y in falling[1:9]), float("nan"), *falling[10:]), 1),
-        Curve(say("runs/c"), steps[:10], falling[10:], 2, tuple(y / 2 for y in falling[10:]), tuple(2 * y for y in falling[10:])),
+        Curve(
+            say("runs/c"),
+            steps[:10],
+            falling[10:],
+            2,
+            tuple(y / 2 for y in falling[10:]),
+            tuple(2 * y for y in falling[10:]),
+        ),
     )
     rows = [[say(f"row {i}"), Cell(say(f"{0.1 * i:.1f}"), 0.1 * i), say("words")] for i in (2, 0, 1)]
-    table = make_table([say("name"), say("k-NN"), say("note")], [*rows, [say("last"), say("-"), ""]], title=say("A table"), notes=[say("A note.")])
+    table = make_table(
+        [say("name"), say("k-NN"), say("note")],
+        [*rows, [say("last"), say("-"), ""]],
+        title=say("A table"),
+        notes=[say("A note.")],
+    )
     names = (say("cat"), say("dog"))
     return Page(
         say("A page"),
@@ -212,12 +228,24 @@ def sample_page(text: str = "", count: int = 5) -> Page:
                 (
                     LineChart(say("Loss"), say("step"), say("loss"), curves, caption=say("Of three runs.")),
                     LineChart(say("Loss, logarithmic"), say("step"), say("loss"), curves[:1], log_y=True),
-                    BarChart(say("Images"), say("class"), say("images"), ((say("cat"), 3.0), (say("dog"), 5.0)), say("Few.")),
-                    BarChart(say("Many"), say("prototype"), say("images"), tuple((say(f"{i}"), float(i % 7)) for i in range(300)), say("Bars.")),
+                    BarChart(
+                        say("Images"), say("class"), say("images"), ((say("cat"), 3.0), (say("dog"), 5.0)), say("Few.")
+                    ),
+                    BarChart(
+                        say("Many"),
+                        say("prototype"),
+                        say("images"),
+                        tuple((say(f"{i}"), float(i % 7)) for i in range(300)),
+                        say("Bars."),
+                    ),
                     Matrix(say("Confusion"), names, names, ((5, 1), (2, 9)), say("True by row.")),
                 ),
             ),
-            Section(say("Images"), say("Some."), (Gallery(thumbnails, say("All of them.")), RankedRows(((thumbnails[0], thumbnails[1:]),)))),
+            Section(
+                say("Images"),
+                say("Some."),
+                (Gallery(thumbnails, say("All of them.")), RankedRows(((thumbnails[0], thumbnails[1:]),))),
+            ),
             Section(
                 say("Numbers"),
                 "",

@@ -25,7 +25,11 @@ def test_ids_are_new_each_time():
 
 
 def test_a_table_gives_scripts_the_numbers_behind_its_cells():
-    rows = [["a", Cell("93.1 to 94", 93.5), "1,200", "x1"], ["b", "-", "80 %", "2"], ["c", Cell("?", float("nan")), "", ""]]
+    rows = [
+        ["a", Cell("93.1 to 94", 93.5), "1,200", "x1"],
+        ["b", "-", "80 %", "2"],
+        ["c", Cell("?", float("nan")), "", ""],
+    ]
     html = html_of(TableBlock(make_table(["row", "accuracy", "images", "text"], rows, title="T\nmore", notes=["Note"])))
     assert '<td class="number" data-value="93.5">93.1 to 94</td>' in html
     assert '<td class="number">-</td>' in html
@@ -62,7 +66,9 @@ def test_commands_keep_their_lines():
 def test_pictures_are_within_the_page():
     content = png(picture("green"))
     html = html_of(Pictures((Picture(content, "png", 40, 30, "Green"),)))
-    assert f'src="data:image/png;base64,{base64.b64encode(content).decode()}" width="40" height="30" alt="Green"' in html
+    assert (
+        f'src="data:image/png;base64,{base64.b64encode(content).decode()}" width="40" height="30" alt="Green"' in html
+    )
     with pytest.raises(ValueError, match="a picture of a page is a png or a jpeg, not svg\\+xml"):
         Picture(b"<svg/>", "svg+xml", 1, 1, "")
 

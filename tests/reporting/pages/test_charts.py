@@ -86,7 +86,15 @@ def test_steps_are_one_two_or_five():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (12345.6, "12,346"), (0.93456, "0.935"), (-2, "-2.00"), (1e-5, "1.00e-5"), (2.5e9, "2.50e9"), (NAN, "nan")],
+    [
+        (0, "0"),
+        (12345.6, "12,346"),
+        (0.93456, "0.935"),
+        (-2, "-2.00"),
+        (1e-5, "1.00e-5"),
+        (2.5e9, "2.50e9"),
+        (NAN, "nan"),
+    ],
 )
 def test_numbers_keep_their_digits(value, text):
     assert format_number(value, 3) == text

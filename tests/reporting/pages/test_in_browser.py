@@ -120,7 +120,14 @@ def test_motion_is_smooth_only_if_the_reader_has_nothing_against_it(open_page, h
 
 CURVES = (
     Curve("first", tuple(range(0, 101, 10)), tuple(i * 0.5 for i in range(11))),
-    Curve("second", tuple(range(0, 51, 10)), (9.0, 8.0, None, 6.0, 5.0, 4.0), 1, (8, 7, None, 5, 4, 3), (10, 9, None, 7, 6, 5)),
+    Curve(
+        "second",
+        tuple(range(0, 51, 10)),
+        (9.0, 8.0, None, 6.0, 5.0, 4.0),
+        1,
+        (8, 7, None, 5, 4, 3),
+        (10, 9, None, 7, 6, 5),
+    ),
 )
 CHART = LineChart("Loss", "step", "loss", CURVES)
 
@@ -136,9 +143,9 @@ def test_the_mouse_shows_the_values_of_the_nearest_point(open_page):
     page.mouse.move(box["x"] + 0.31 * box["width"], box["y"] + 50)
     assert readout(page) == "step 30 first 1.50 second 6.00 (5.00 to 7.00)"
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 50)
-    assert readout(page) == "step 20 first 1.00 second –"
+    assert readout(page) == "step 20 first 1.00 second \u2013"
     page.mouse.move(box["x"] + box["width"] + 10, box["y"] + 50)
-    assert readout(page) == "step 100 first 5.00 second –"
+    assert readout(page) == "step 100 first 5.00 second \u2013"
     assert page.locator(".spot").count() == 1
     page.mouse.move(box["x"], box["y"] - 200)
     assert not page.locator(".readout").is_visible()
@@ -211,14 +218,17 @@ def test_texts_of_charts_have_their_size_on_a_phone(open_page):
         page = open_page(page_of(CHART), width=width).page
         sizes.append(page.locator(".tick").first.evaluate("e => e.getBoundingClientRect().height"))
         inside = page.locator(".tick:not(.second)").evaluate_all(
-            "all => all.every(e => { const b = e.getBoundingClientRect(); return b.left >= 0 && b.right <= innerWidth; })"
+            "all => all.map(e => e.getBoundingClientRect()).every(b => b.left >= 0 && b.right <= innerWidth)"
         )
         assert inside
     assert sizes[0] == pytest.approx(sizes[1])
 
 
 def test_columns_sort_by_the_numbers_behind_them(open_page):
-    rows = [[name, Cell(text, value)] for name, text, value in (("b", "9.5 s", 9.5), ("c", "-", None), ("a", "1 min", 60.0), ("d", "100 ms", 0.1))]
+    rows = [
+        [name, Cell(text, value)]
+        for name, text, value in (("b", "9.5 s", 9.5), ("c", "-", None), ("a", "1 min", 60.0), ("d", "100 ms", 0.1))
+    ]
     opened = open_page(page_of(TableBlock(make_table(["name", "time"], rows))))
     page = opened.page
 

@@ -386,9 +386,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%"
 
 
-def _frame(
-    x_axis: Axis, y_axis: Axis, x_label: str, y_label: str, alt: str, drawing: Iterator[str]
-) -> Iterator[str]:
+def _frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str, alt: str, drawing: Iterator[str]) -> Iterator[str]:
     """Yields the axes with their ticks and names, and the drawing between them."""
     wide = " wide" if max((len(text) for _, text in y_axis.ticks), default=0) > 7 else ""
     yield f'<p class="y-label">{safe(y_label)}</p>\n<div class="plot{wide}" data-plot>'

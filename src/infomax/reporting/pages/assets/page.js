@@ -98,7 +98,8 @@ const infomaxPage = (() => {
   // A box that scrolls can be reached by Tab, to be scrolled by the arrows; one that does not scroll is no stop.
   const resized = "ResizeObserver" in window ? new ResizeObserver((entries) => {
     for (const { target } of entries) {
-      if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+      const scrolls = target.scrollWidth > target.clientWidth || target.scrollHeight > target.clientHeight;
+      if (scrolls) target.tabIndex = 0;
       else target.removeAttribute("tabindex");
     }
   }) : null;
