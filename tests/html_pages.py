@@ -6,6 +6,7 @@ import json
 import re
 from html.parser import HTMLParser
 from io import BytesIO
+from itertools import pairwise
 
 from PIL import Image
 
@@ -133,7 +134,7 @@ class CheckedPage(HTMLParser):
         levels = [int(tag[1]) for tag, _ in self.elements if re.fullmatch("h[1-6]", tag)]
         assert levels[0] == 1
         assert levels.count(1) == 1
-        assert all(b <= a + 1 for a, b in zip(levels, levels[1:], strict=False)), levels
+        assert all(b <= a + 1 for a, b in pairwise(levels)), levels
         tags = [tag for tag, _ in self.elements]
         assert tags.count("main") == tags.count("title") == 1
         assert all(attributes.get("aria-label") for tag, attributes in self.elements if tag == "nav")
