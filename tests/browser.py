@@ -13,6 +13,7 @@ Chromium is the system's own: Playwright downloads none. Tests are skipped where
 
 import os
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,16 @@ class OpenedPage:
     def assert_quiet(self) -> None:
         """Asserts that the page said nothing, violated no policy of its own, and asked for nothing."""
         assert (self.messages, self.requests) == ([], [])
+
+    def wait_until(self, condition: str, seconds: float = 5.0) -> None:
+        """Waits until an expression of JavaScript is true.
+
+        Playwright's own ``wait_for_function`` evaluates a string in the page, which the page's policy forbids.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.page.evaluate(condition):
+            assert time.monotonic() < deadline, f"not within {seconds:g} seconds: {condition}"
+            self.page.wait_for_timeout(20)
 
     def sideways(self) -> int:
         """Returns by how many pixels the page is wider than its window."""

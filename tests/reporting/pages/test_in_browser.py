@@ -57,7 +57,7 @@ def test_nothing_acts(open_page, exploit):
 def test_a_page_can_be_read_without_scripts(open_page, html):
     opened = open_page(html, scripts=False)
     page = opened.page
-    assert page.locator(".curve").first.is_visible()
+    assert page.locator(".plot .curve").first.is_visible()
     assert page.locator(".thumbnail img").first.is_visible()
     assert page.get_by_role("heading", name="It learned").is_visible()
     assert page.locator("button").count() == 0
@@ -103,7 +103,7 @@ def test_the_contents_lead_to_sections_and_mark_the_one_that_is_read(open_page, 
     opened = open_page(html, reduced_motion=True)
     page = opened.page
     page.locator(".contents-wide a", has_text="Numbers").click()
-    page.wait_for_function("document.querySelector('.contents-wide a[aria-current]').textContent === 'Numbers'")
+    opened.wait_until("document.querySelector('.contents-wide a[aria-current]').textContent === 'Numbers'")
     page.set_viewport_size({"width": 360, "height": 640})
     page.locator(".contents-narrow summary").click()
     page.locator(".contents-narrow a", has_text="Images").click()
@@ -254,13 +254,13 @@ def test_a_wide_table_scrolls_in_its_own_box_and_by_keys(open_page):
     page, box = opened.page, opened.page.locator(".scroll")
     assert opened.sideways() <= 0
     assert box.evaluate("e => e.scrollWidth > e.clientWidth")
-    page.wait_for_function("document.querySelector('.scroll').tabIndex === 0")
+    opened.wait_until("document.querySelector('.scroll').tabIndex === 0")
     box.focus()
     page.keyboard.press("End")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('.scroll').scrollLeft > 0")
+    opened.wait_until("document.querySelector('.scroll').scrollLeft > 0")
     page.set_viewport_size({"width": 3000, "height": 600})
-    page.wait_for_function("document.querySelector('.scroll').tabIndex === -1")
+    opened.wait_until("document.querySelector('.scroll').tabIndex === -1")
 
 
 def test_commands_are_copied_as_they_stand(open_page):
@@ -290,7 +290,7 @@ def test_images_are_enlarged_by_mouse_and_keys(open_page, html):
     assert "keep" in dialog.inner_text()
     page.keyboard.press("Escape")
     assert not dialog.is_visible()
-    page.wait_for_function("document.activeElement.getAttribute('aria-label') === 'Enlarge class/0.png'")
+    opened.wait_until("document.activeElement.getAttribute('aria-label') === 'Enlarge class/0.png'")
     for key in ("Enter", "Space"):
         page.keyboard.press(key)
         assert dialog.is_visible()
@@ -323,4 +323,4 @@ def test_a_printed_page_has_no_controls(open_page, html):
     page.emulate_media(media="print")
     for kind in (".theme", ".contents-wide", ".copy-line", ".skip"):
         assert not page.locator(kind).first.is_visible()
-    assert page.locator(".curve").first.is_visible()
+    assert page.locator(".plot .curve").first.is_visible()

@@ -69,25 +69,43 @@ const infomaxPage = (() => {
     fieldset.hidden = false;
   });
 
-  // The section that is read is marked in the table of contents.
-  const visible = new Set();
-  const observer = "IntersectionObserver" in window ? new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) {
-      if (isIntersecting) visible.add(target.id);
-      else visible.delete(target.id);
+  // The section that is read is marked in the table of contents: the last one that begins in the upper third. At the
+  // end of the page no later one can come up there, so that the one that a link has led to counts, or the last one.
+  function markSection(links) {
+    const sections = [...document.querySelectorAll("main > section")];
+    const top = (section) => section.getBoundingClientRect().top;
+    const begun = sections.filter((section) => top(section) <= innerHeight / 3);
+    let current = begun[begun.length - 1];
+    if (scrollY > 0 && scrollY + innerHeight >= root.scrollHeight - 2) {
+      const target = sections.find((section) => `#${section.id}` === location.hash);
+      current = target && top(target) >= 0 ? target : sections[sections.length - 1];
     }
-    const links = [...document.querySelectorAll(".contents-wide a")];
-    const current = links.find((link) => visible.has(link.hash.slice(1)));
-    if (!current) return;
-    for (const link of links) link.removeAttribute("aria-current");
-    current.setAttribute("aria-current", "true");
-    // The list scrolls on its own; the page must not.
-    const list = current.closest("nav");
-    if (current.offsetTop < list.scrollTop || current.offsetTop > list.scrollTop + list.clientHeight - 40) {
-      list.scrollTop = current.offsetTop - list.clientHeight / 2;
+    for (const link of links) {
+      if (!current || link.hash !== `#${current.id}`) link.removeAttribute("aria-current");
+      else if (!link.hasAttribute("aria-current")) {
+        link.setAttribute("aria-current", "true");
+        // The list scrolls on its own; the page must not.
+        const list = link.closest("nav");
+        const isShown = link.offsetTop >= list.scrollTop && link.offsetTop < list.scrollTop + list.clientHeight - 40;
+        if (!isShown) list.scrollTop = link.offsetTop - list.clientHeight / 2;
+      }
     }
-  }, { rootMargin: "0px 0px -60% 0px" }) : null;
-  each("main > section", (section) => observer && observer.observe(section));
+  }
+
+  each(".contents-wide", (nav) => {
+    const links = [...nav.querySelectorAll("a")];
+    let isAwaited = false;
+    const mark = () => {
+      if (isAwaited) return;
+      isAwaited = true;
+      requestAnimationFrame(() => {
+        isAwaited = false;
+        markSection(links);
+      });
+    };
+    for (const event of ["scroll", "resize", "hashchange"]) addEventListener(event, mark, { passive: true });
+    mark();
+  });
 
   each(".contents-narrow", (nav) => {
     nav.addEventListener("click", (event) => {
