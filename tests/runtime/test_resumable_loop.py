@@ -17,6 +17,11 @@ from ranks import on_ranks
 CPU = torch.device("cpu")
 NEVER = 1e9  # seconds
 HINT = "the same command goes on from there"
+RECEIVED = {
+    signal.SIGTERM: "infomax: SIGTERM: ending after this step\n",
+    signal.SIGINT: "infomax: Ctrl-C: ending after this step; Ctrl-C again ends at once, unsaved\n",
+}
+"""What is printed at the moment of a signal."""
 
 
 def run_loop(steps, *, done=0, terminate_after=None, number=signal.SIGTERM, **options):
@@ -44,7 +49,7 @@ def test_a_signal_stops_after_the_step_that_it_came_in(capsys, number, end):
         run_loop(9, done=2, terminate_after=5, number=number, save=lambda: saved.append(5), name="x", resume_hint=HINT)
     assert saved == [5]
     assert getattr(ended.value, "code", 0) == 0
-    assert capsys.readouterr().err == f"infomax: x: stopped at step 5 of 9; {HINT}\n"
+    assert capsys.readouterr().err == f"{RECEIVED[number]}infomax: x: stopped at step 5 of 9; {HINT}\n"
     assert signal.getsignal(number) is handler
 
 
@@ -53,13 +58,13 @@ def test_ctrl_c_in_a_command_is_one_line_which_the_command_prints(capsys, name, 
     with command_door(), pytest.raises(KeyboardInterrupt) as ended:
         run_loop(9, terminate_after=5, number=signal.SIGINT, name=name, resume_hint=HINT)
     assert str(ended.value) == f" at step 5 of 9{of_name}; {HINT}"
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == RECEIVED[signal.SIGINT]
 
 
 def test_nothing_is_said_of_a_state_that_is_not_kept(capsys):
     with pytest.raises(SystemExit):
         run_loop(9, terminate_after=5)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == RECEIVED[signal.SIGTERM]
 
 
 def test_the_line_goes_where_the_caller_wants_it():

@@ -1,5 +1,6 @@
 """Ctrl-C ends what is being done, whenever it comes."""
 
+import io
 import signal
 import sys
 import time
@@ -47,3 +48,37 @@ def test_other_errors_that_python_ignores_are_printed(monkeypatch, capsys):
     del value
     assert reference() is None
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_line_is_printed_at_the_moment_of_the_first_signal_alone(capsys):
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+        line = "infomax: SIGTERM: ending after this step\n"
+        assert capsys.readouterr().err == line
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert capsys.readouterr().err == ""
+    assert interruption.signal == signal.SIGTERM
+    with Interruption():
+        signal.raise_signal(signal.SIGINT)
+        assert "infomax: Ctrl-C: ending after this step; Ctrl-C again ends at once, unsaved" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_PROCID"])
+def test_another_rank_than_the_first_prints_nothing_at_a_signal(capsys, monkeypatch, variable):
+    monkeypatch.setenv(variable, "1")
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+    assert interruption.signal == signal.SIGTERM
+    assert capsys.readouterr().err == ""
+
+
+def test_a_signal_amid_another_line_is_noted_all_the_same(monkeypatch):
+    class Busy(io.StringIO):
+        def write(self, text):
+            raise RuntimeError("reentrant call")
+
+    monkeypatch.setattr(sys, "stderr", Busy())
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGTERM)
+    assert interruption.signal == signal.SIGTERM

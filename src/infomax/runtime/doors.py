@@ -22,6 +22,8 @@ _flags: set[str] = set()
 
 PYTHON_NAMES = {"set": "overrides"}
 """Arguments of Python by the options whose name they do not share."""
+LONGEST_VALUE = 60
+"""Letters of a value that a message repeats."""
 AFTER_A_BARE_NAME = re.compile(
     "a|above|alone|an|and|are|as|at|by|exists?|extends|for|from|gives?|goes|has|helps|how|if|in|is|keeps?|leaves?|must|"
     "names?|named|of|on|or|out|says|takes|than|that|the|to|trains|twice|wants?|wanted|was|with|without"
@@ -83,13 +85,30 @@ def _check_arguments(signature: inspect.Signature, name: str, args: tuple[Any, .
         parameters = signature.parameters
         unknown = [word for word in kwargs if word not in parameters]
         if not unknown:
-            raise TypeError(f"infomax.{name}: {error}") from None
+            raise TypeError(_too_many_without_a_name(signature, name, args) or f"infomax.{name}: {error}") from None
         option_names = {option: python for option, python in PYTHON_NAMES.items() if python in parameters}
         option_names |= {key.replace("_", "-"): key for key in parameters if key not in PYTHON_NAMES.values()}
         option, _, value = (nearest_option(unknown[0], option_names) or "").partition(" ")
         near = f"{option_names[option]}={[value] if value else ''}" if option else ""
         hint = f"; did you mean {near}?" if near else f"; its arguments are {', '.join(parameters)}"
         raise TypeError(f"infomax.{name} has no argument {unknown[0]}={hint}") from None
+
+
+def _too_many_without_a_name(signature: inspect.Signature, name: str, args: tuple[Any, ...]) -> str:
+    """Returns a message if a function is given more values without a name than it takes; else an empty text."""
+    kinds = inspect.Parameter
+    parameters = signature.parameters.values()
+    by_place = [p.name for p in parameters if p.kind in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)]
+    by_name = [p.name for p in parameters if p.kind is kinds.KEYWORD_ONLY]
+    if any(p.kind is kinds.VAR_POSITIONAL for p in parameters):
+        return ""
+    if len(args) <= len(by_place) or not by_name:
+        return ""
+    if by_place:
+        places = ", ".join(by_place)
+        return f"infomax.{name} takes {places} by place and all else by name, as {by_name[0]}=..."
+    value = repr(args[0]) if isinstance(args[0], str) and len(args[0]) <= LONGEST_VALUE else "..."
+    return f"infomax.{name} takes its arguments by name, as {by_name[0]}={value}"
 
 
 def in_callers_words(message: str) -> str:

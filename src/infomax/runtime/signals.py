@@ -13,11 +13,13 @@ from types import FrameType
 from typing import Any, Self
 
 from infomax.runtime.failures import MachineError
+from infomax.runtime.text import note
 
 ORPHAN_POLL = 0.5  # seconds between two looks at whether the parent process lives
 REPEAT_AFTER = 0.05  # seconds after which a lost interrupt is raised again
 ORPHAN_GRACE = 7.0  # seconds that an orphan has to save itself
 PARENT_VARIABLE = "INFOMAX_PARENT"  # number of the process that a command is to end with
+NAMES = {signal.SIGINT: "Ctrl-C"}  # what users call a signal, if not by its own name
 
 
 def end_with_parent(parent: int, *, grace: float = ORPHAN_GRACE) -> None:
@@ -59,6 +61,24 @@ def repeat_lost_interrupts() -> None:
     sys.unraisablehook = repeat
 
 
+def is_first_process() -> bool:
+    """Returns whether this process is the first rank, or the one that started all ranks of its machine."""
+    is_first_rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
+    return is_first_rank and parent_process() is None
+
+
+def _say_received(number: int) -> None:
+    """Prints a line at the moment that a signal comes, as the step that is being made may take long.
+
+    Python calls a handler between two of its own instructions, so that this may be amid another line: then it is
+    left out.
+    """
+    if is_first_process():
+        again = "; Ctrl-C again ends at once, unsaved" if number == signal.SIGINT else ""
+        with suppress(RuntimeError, ValueError):
+            note(f"{NAMES.get(number, signal.Signals(number).name)}: ending after this step{again}")
+
+
 class Interruption:
     """A context manager that notes the first signal to end, so that a loop can stop after the step it is in.
 
@@ -95,7 +115,9 @@ class Interruption:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and (self.at_once or self.signal == signal.SIGINT):
             raise KeyboardInterrupt
-        self.signal = self.signal or number
+        if not self.signal:
+            self.signal = number
+            _say_received(number)
 
     @staticmethod
     def end(number: int) -> None:
@@ -110,8 +132,7 @@ class Interruption:
         """
         if number == signal.SIGINT:
             raise KeyboardInterrupt
-        is_first_rank = os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
-        if number == signal.SIGUSR1 and is_first_rank and parent_process() is None:
+        if number == signal.SIGUSR1 and is_first_process():
             command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:
