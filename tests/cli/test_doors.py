@@ -170,7 +170,10 @@ def test_mistakes_in_python_are_in_the_words_of_python(tmp_path, monkeypatch, ca
         (lambda: infomax.load(), "infomax.load: missing a required argument: 'folder'"),
         (lambda: infomax.pretrain("x"), "infomax.pretrain takes its arguments by name, as data='x'"),
         (lambda: infomax.pretrain("x" * 99), "by name, as data=..."),
-        (lambda: infomax.search("f", "q", 3), "infomax.search takes features, query by place and all else by name, as k="),
+        (
+            lambda: infomax.search("f", "q", 3),
+            "infomax.search takes features, query by place and all else by name, as k=",
+        ),
         (lambda: infomax.load("a", "b"), "infomax.load: too many positional arguments"),
     ],
 )
