@@ -131,9 +131,10 @@ class Page:
             for block in section.blocks:
                 yield from block.html(ids)
             yield "</section>"
-        yield "</main>\n</div>"
+        yield "</main>"
         if self.footer:
             yield f"<footer>{safe(self.footer)}</footer>"
+        yield "</div>"
         yield from (f"<script>{script}</script>" for script in scripts[1:])
         yield "</body>\n</html>"
 
