@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from infomax.models.encoders import Encoder as Encoder
     from infomax.models.encoders import load_encoder as load
     from infomax.planning.plan import plan as plan
-    from infomax.reporting.comparison import report as report
+    from infomax.reporting.report import report as report
     from infomax.runs.run_folder import Run as Run
     from infomax.training.pretrain import pretrain as pretrain
     from infomax.training.preview import views as views
@@ -71,7 +71,7 @@ _HOME = {
     "load_classifier": ("classifying.classifier", "load_classifier"),
     "plan": ("planning.plan", "plan"),
     "pretrain": ("training.pretrain", "pretrain"),
-    "report": ("reporting.comparison", "report"),
+    "report": ("reporting.report", "report"),
     "search": ("embeddings.search", "search"),
     "sweep": ("experiments.sweep_runner", "sweep"),
     "views": ("training.preview", "views"),

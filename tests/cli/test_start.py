@@ -99,6 +99,7 @@ FIRST_LINES = {
     "replay": ("replay", "run"),
     "sweep": ("sweep", "mira/digits", "--out", "sweep"),
     "report": ("report", "run"),
+    "report --out": ("report", "run", "--out", "report.html"),
     "choose": ("choose", "run", "copy"),
     "export": ("export", "run", "--format", "safetensors", "--out", "a.safetensors"),
     "classify fit": ("classify", "fit", "run", "--data", "photos", "--out", "first"),
@@ -123,6 +124,10 @@ TRAINS = {"torch", "numba", "torch.utils.tensorboard"}
 IMPORTS = {
     "recipes": (("recipes",), set()),
     "report": (("report", "run"), set()),
+    "report --out": (
+        ("report", "run", "--out", "report.html"),
+        {"torch", "sklearn", "pandas", "pyarrow", "scipy.special", "scipy.stats", "scipy.optimize"},
+    ),
     "sweep --commands": (("sweep", "mira/digits", "--out", "sweep", "--commands"), set()),
     "views": (("views", "--data", "photos"), {"torch", "numba"}),
     "pretrain": (

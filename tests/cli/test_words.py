@@ -48,8 +48,8 @@ def infomax(monkeypatch, capsys):
         ((*OUT, "--foo", "3"), "--foo is no option of infomax pretrain; infomax pretrain --help lists them"),
         ((*OUT, "--k", "3"), "--k is no option of infomax pretrain, but of evaluate, search, clusters; "
          "infomax pretrain --help lists them"),
-        (("report", "--workers", "3"), "--workers is no option of infomax report, but of pretrain, sweep, plan, "
-         "evaluate, choose, embed, classify; infomax report --help lists them"),
+        (("recipes", "--workers", "3"), "--workers is no option of infomax recipes, but of pretrain, sweep, plan, "
+         "evaluate, report, choose, embed, classify; infomax recipes --help lists them"),
         ((*OUT, "--epochs"), "--epochs wants one value, but is followed by none"),
         ((*OUT, "--epochs", "three"), "--epochs must be a whole number, but is 'three'"),
         ((*OUT, "--epochs", "3", "4"), "'4' follows no option; infomax pretrain --help lists the options"),
@@ -218,7 +218,7 @@ def test_completion_has_the_public_names_alone(infomax, shell):
         ("ev", ["evaluate"]),
         ("evaluate fe", ["few-shot"]),
         ("pretrain --learn", ["--learning-rate"]),
-        ("report --", ["--help", "--table", "--options"]),
+        ("replay --", ["--help", "--device", "--options"]),
     ],
 )
 def test_bash_completes_commands_and_options(infomax, tmp_path, words, completions):

@@ -10,7 +10,7 @@ from PIL import Image
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import View, ViewSet, byol, dino
 from infomax.data.images import ArrayImages
-from infomax.data.preview import _descriptions, _views_of, draw_views
+from infomax.data.preview import _views_of, describe_views, draw_views
 from infomax.data.sources.location import open_source
 
 PLAIN = View(size=32, flip=0.0, jitter=0.0, grayscale=0.0)
@@ -90,6 +90,6 @@ def test_any_title_and_note_can_be_drawn(name):
 
 def test_views_of_one_kind_are_described_together():
     views = ViewSet(global_crops=(PLAIN, PLAIN), local_crops=dino(32, global_scale=(1, 1), local_scale=(0.1, 1))[1])
-    first, second = _descriptions(views)
+    first, second = describe_views(views)
     assert first == "global 1 and global 2: 32 px of 8% to 100% of the area"
     assert second.startswith("local 1 to 6: 14 px of 10% to 100% of the area, flip 50%, colour jitter 80%")

@@ -30,7 +30,7 @@ def classify_fit(options: ClassifyFitOptions) -> None:
 
 def classify_run(options: ClassifyRunOptions) -> None:
     """Carries out ``infomax classify run``."""
-    from infomax.embeddings.output_files import check_output_file
+    from infomax.runtime.output_files import check_output_file
 
     check_output_file(options.out, PREDICTION_SUFFIXES, overwrite=options.overwrite)
     with importing_torch():

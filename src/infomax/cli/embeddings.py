@@ -78,8 +78,8 @@ def clusters(options: ClustersOptions) -> None:
 def _open_table(options: FeatureFileOptions, *, wants_sizes: bool = False) -> "tuple[FeatureTable, ShownImages | None]":
     """Returns the features, and the images themselves if they are to be shown or measured."""
     from infomax.embeddings.feature_file import read_features
-    from infomax.embeddings.output_files import check_output_file
     from infomax.embeddings.shown_images import ShownImages
+    from infomax.runtime.output_files import check_output_file
 
     if options.out is not None:
         check_output_file(options.out, LISTING_SUFFIXES, overwrite=options.overwrite)

@@ -128,12 +128,17 @@ def _print_training(request: "EvaluationRequest", rows: list[ResultRow]) -> None
 
 def report(options: ReportOptions) -> None:
     """Carries out ``infomax report``."""
-    from infomax.reporting.comparison import list_published_tables, report
+    from infomax.reporting.comparison import list_published_tables
+    from infomax.reporting.report import make_report, page_size
 
     if options.table == "list":
         show(list_published_tables())
         return
-    show(report(*options.results, table=options.table))
+    tables, size = make_report(options)
+    if options.out is None:
+        show(tables)
+    else:
+        show(f"written to {options.out} ({page_size(size)})")
 
 
 _SUBCOMMANDS: list[Any] = [
@@ -142,4 +147,6 @@ _SUBCOMMANDS: list[Any] = [
 _ANY_PROTOCOL: Any = reduce(or_, _SUBCOMMANDS)
 Evaluate: Any = Annotated[_ANY_PROTOCOL, subcommand("evaluate", description="Evaluate an encoder by a protocol.")]
 """The parser's type of ``infomax evaluate``."""
-REPORT = Command("report", ReportOptions, "Show results beside the published ones.", report)
+REPORT = Command(
+    "report", ReportOptions, "Show results beside the published ones, or write a page that shows the runs.", report
+)

@@ -77,8 +77,8 @@ def demo(options: DemoOptions) -> None:
 
 def choose(options: ChooseFileOptions) -> None:
     """Carries out ``infomax choose``."""
-    from infomax.embeddings.output_files import check_output_file
     from infomax.experiments.kept_encoders import open_encoders
+    from infomax.runtime.output_files import check_output_file
 
     if options.out is not None:
         check_output_file(options.out, CHOICE_SUFFIXES, overwrite=options.overwrite)

@@ -58,27 +58,53 @@ def draw_views(
     Raises:
         ValueError: if none of the images can be read.
     """
-    wanted = np.linspace(0, len(images) - 1, min(rows, len(images))).astype(int).tolist()
-    drawn: list[_DrawnImage] = []
-    unreadable: list[str] = []
-    draws = LINES * (2 if len(views.global_crops) + len(views.local_crops) <= FEW_VIEWS else 1)
-    for start in wanted:
-        try:
-            index, image = start, images.open(start)
-        except ValueError as error:
-            unreadable.append(str(error))
-            index, image = first_readable(images, start)
-        by_epoch = [_views_of(image, views, seed=seed, epoch=i, key=images.key(index)) for i in range(draws)]
-        drawn.append(_DrawnImage(images.name(index), image, by_epoch))
+    drawn, unreadable = draw_images(images, views, seed=seed, rows=rows, epochs=LINES * draws_per_line(views))
     layout = _Layout(drawn, views, title=title, notes=notes, count=len(images), unreadable=unreadable)
     png = io.BytesIO()
     layout.paint().save(png, "PNG", compress_level=3)  # twice as fast as the default, for a few per cent of the size
     return Preview(png.getvalue(), tuple(unreadable))
 
 
+def draws_per_line(views: ViewSet) -> int:
+    """Returns how many draws of an image's views stand beside each other."""
+    return 2 if len(views.global_crops) + len(views.local_crops) <= FEW_VIEWS else 1
+
+
+def draw_images(
+    images: Images, views: ViewSet, *, seed: int, rows: int, epochs: int
+) -> "tuple[list[DrawnImage], list[str]]":
+    """Draws the views that training makes of some images, at equal distances in the data set, in its first epochs.
+
+    Args:
+        images: The images.
+        views: The settings of the views.
+        seed: Seed of the run.
+        rows: Number of images.
+        epochs: Number of epochs.
+
+    Returns:
+        The images with their views; and the errors of those that could not be read, in whose place others are drawn.
+
+    Raises:
+        ValueError: if none of the images can be read.
+    """
+    wanted = np.linspace(0, len(images) - 1, min(rows, len(images))).astype(int).tolist()
+    drawn: list[DrawnImage] = []
+    unreadable: list[str] = []
+    for start in wanted:
+        try:
+            index, image = start, images.open(start)
+        except ValueError as error:
+            unreadable.append(str(error))
+            index, image = first_readable(images, start)
+        by_epoch = [_views_of(image, views, seed=seed, epoch=i, key=images.key(index)) for i in range(epochs)]
+        drawn.append(DrawnImage(images.name(index), image, by_epoch))
+    return drawn, unreadable
+
+
 @dataclass(frozen=True)
-class _DrawnView:
-    """One crop after all its operations."""
+class DrawnView:
+    """A frozen dataclass that holds one crop after all its operations."""
 
     image: Image.Image
     share: float
@@ -86,13 +112,13 @@ class _DrawnView:
 
 
 @dataclass(frozen=True)
-class _DrawnImage:
-    """One image of the picture."""
+class DrawnImage:
+    """A frozen dataclass that holds an image and its views."""
 
     name: str
     image: Image.Image
-    by_epoch: list[list[_DrawnView]]
-    """For each epoch all views, global crops first."""
+    by_epoch: list[list[DrawnView]]
+    """For each epoch, from the first, all views, global crops first."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +132,7 @@ class _Tile:
     colour: Colour
 
 
-def _views_of(image: Image.Image, views: ViewSet, *, seed: int, epoch: int, key: int) -> list[_DrawnView]:
+def _views_of(image: Image.Image, views: ViewSet, *, seed: int, epoch: int, key: int) -> list[DrawnView]:
     """Returns all views of one image in one epoch.
 
     Pillow cuts the crops and torch's operations change the colours: the kernels that training uses would have to be
@@ -128,7 +154,7 @@ def _views_of(image: Image.Image, views: ViewSet, *, seed: int, epoch: int, key:
     drawn = []
     for x, share in zip(normalized, shares.tolist(), strict=True):
         pixels = (x[0].permute(1, 2, 0).numpy() * std + mean).clip(0, 1)
-        drawn.append(_DrawnView(Image.fromarray((255 * pixels).round().astype(np.uint8)), share))
+        drawn.append(DrawnView(Image.fromarray((255 * pixels).round().astype(np.uint8)), share))
     return drawn
 
 
@@ -231,7 +257,7 @@ class _Layout:
     From top to bottom: title and notes, headings of the columns, a block for each image, and the views' settings.
     """
 
-    drawn: list[_DrawnImage]
+    drawn: list[DrawnImage]
     views: ViewSet
     title: str
     notes: Sequence[str]
@@ -253,7 +279,7 @@ class _Layout:
     def paint(self) -> Image.Image:
         """Returns the page."""
         header = self.header()
-        footer = [line for text in _descriptions(self.views) for line in _wrapped(text, self.text_width, TEXT_SIZE)]
+        footer = [line for text in describe_views(self.views) for line in _wrapped(text, self.text_width, TEXT_SIZE)]
         heights = [self.block_height(original) for original in self.originals]
         top = MARGIN + sum(_line_height(size) for _, size, _ in header) + GAP
         height = top + _line_height(CAPTION_SIZE) + sum(heights) + len(footer) * _line_height(TEXT_SIZE) + MARGIN
@@ -305,7 +331,7 @@ class _Layout:
         return max(original.height + 2 * _line_height(CAPTION_SIZE) + GAP, LINES * self.draw_height) + 2 * GAP
 
     def paint_block(
-        self, page: Image.Image, pen: ImageDraw.ImageDraw, y: int, drawn: _DrawnImage, original: Image.Image
+        self, page: Image.Image, pen: ImageDraw.ImageDraw, y: int, drawn: DrawnImage, original: Image.Image
     ) -> None:
         """Pastes one image and its views, with their captions."""
         page.paste(original, (MARGIN, y))
@@ -329,7 +355,7 @@ def _line_height(size: int) -> int:
     return round(size * LEADING)
 
 
-def _descriptions(views: ViewSet) -> list[str]:
+def describe_views(views: ViewSet) -> list[str]:
     """Returns a line for each kind of view: the titles of the views of this kind, and its settings in words."""
     titles: dict[str, list[str]] = {}
     for tile in _tiles(views):

@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.embeddings.output_files import check_output_file
 from infomax.runtime.files import open_atomic, write_atomic
 from infomax.runtime.json_values import parse_json, parse_value
 from infomax.runtime.near_names import missing_path
+from infomax.runtime.output_files import check_output_file
 
 KEY = "infomax"
 """Name under which a file holds what its features came from: a key of Parquet's metadata, an array of an .npz."""

@@ -137,7 +137,7 @@ def report(*results: str | PathLike[str], table: str | None = None) -> Report:
         raise ValueError("a run folder or a file of results is wanted; --table list names the published tables")
     tables = [published.table(table)] if table is not None else published.tables()
     places = list({Path(place).resolve(): Path(place) for place in results}.values())  # each once
-    names, read = _shortest_names(places), []
+    names, read = shortest_names(places), []
     for place, name in zip(places, names, strict=True):
         rows = _read_results(place, name)
         read += rows
@@ -207,7 +207,7 @@ def _equal(ours: Any, wanted: Any) -> bool:
     return ours is not None and ours == wanted
 
 
-def _shortest_names(places: Sequence[Path]) -> list[str]:
+def shortest_names(places: Sequence[Path]) -> list[str]:
     """Returns a name for each place: the end of its path, of as many folders as tell it from the other places."""
     paths = [Path(os.path.abspath(place)).parts for place in places]
     names = []

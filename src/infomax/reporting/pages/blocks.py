@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from infomax.reporting.pages.page import Ids, safe
+from infomax.reporting.pages.page import Block, Ids, safe
 from infomax.reporting.tables import Cell, Table
 
 Kind = Literal["good", "info", "warning", "failed"]
@@ -163,6 +163,25 @@ class Pictures(_WithoutAssets):
             if picture.caption:
                 yield f"<figcaption>{safe(picture.caption)}</figcaption>"
             yield "</figure>"
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A frozen dataclass that shows blocks beside each other, as many in a line as there is room for."""
+
+    blocks: tuple[Block, ...]
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """Returns the names of the files that the blocks need."""
+        return tuple(dict.fromkeys(name for block in self.blocks for name in block.assets))
+
+    def html(self, ids: Ids) -> Iterator[str]:
+        """Yields lines of HTML."""
+        yield '<div class="beside">'
+        for block in self.blocks:
+            yield from block.html(ids)
+        yield "</div>"
 
 
 def table_lines(table: Table, label: str, *, sortable: bool = False) -> Iterator[str]:

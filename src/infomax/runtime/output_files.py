@@ -1,4 +1,4 @@
-"""Checks the files that the commands about features are to write, before anything is computed. No torch is imported."""
+"""Checks the files that commands are to write, before anything is computed. No torch is imported."""
 
 from collections.abc import Sequence
 from pathlib import Path

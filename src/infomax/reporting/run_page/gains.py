@@ -1,0 +1,149 @@
+"""Section on whether an encoder is better than raw pixels, an untrained encoder and the one that it started from."""
+
+from collections.abc import Iterator
+
+from infomax.data.splits import why_not_labelled
+from infomax.evaluation.intervals import MATCHED, Difference
+from infomax.evaluation.paired import compare_rows, find_partner
+from infomax.evaluation.result_row import Condition, ResultRow, row_fields
+from infomax.evaluation.results import read_results, with_hits
+from infomax.reporting.differences import BASELINES
+from infomax.reporting.pages.blocks import Notice, Paragraph, TableBlock
+from infomax.reporting.pages.page import Block, Section
+from infomax.reporting.run_page.content import Content, headed
+from infomax.reporting.run_page.shown_runs import ShownRun
+from infomax.reporting.tables import EMPTY, Cell, make_table
+from infomax.runs.public_words import public_data_name
+from infomax.training.closing import COMPARED, gain_keys
+
+COLUMNS = ("compared with", "measured by", "encoder", "reference", "difference", "95 % interval", "verdict")
+BETTER, HIGHER, NOT_HIGHER = "clearly better", "higher", "not higher"
+Line = list[Cell | str]
+
+
+def section(content: Content) -> Section | None:
+    """Returns the section; None if there is no run folder."""
+    if not content.runs:
+        return None
+    blocks: list[Block] = []
+    for shown in content.runs:
+        blocks += _blocks_of(shown, content)
+    text = (
+        "A score says something about the training only if it beats what needs no training. Differences are of the "
+        "same test images, in percentage points; an interval on one side of 0 is a clear difference."
+    )
+    return Section("Is it better than pixels, and than an untrained encoder?", text, tuple(blocks))
+
+
+def _blocks_of(shown: ShownRun, content: Content) -> list[Block]:
+    """Returns what is known of one run."""
+    lines, kinds = [], {}
+    for line, kind in (*lines_of_results(shown), *lines_of_metrics(shown)):
+        lines.append(line)
+        kinds[kind] = None
+    prefix = content.prefix(shown)
+    if not lines:
+        return [_nothing_known(shown, prefix, content)]
+    title = headed(prefix, "the encoder beside its references, scores in %")
+    table = make_table(COLUMNS, lines, title=title, notes=[f"difference: {kind}" for kind in kinds])
+    return [_summary(lines, shown, prefix), TableBlock(table)]
+
+
+def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
+    """Returns in one sentence whether the encoder is clearly better than all that it was compared with."""
+    verdicts: dict[str, str] = {}
+    for line in lines:  # of several measurements of one reference, the first one is of most images
+        verdict = line[-1].text if isinstance(line[-1], Cell) else line[-1]
+        verdicts[str(line[0])] = verdicts.get(str(line[0])) or verdict
+    by_verdict: dict[str, list[str]] = {}
+    for name, verdict in verdicts.items():
+        by_verdict.setdefault(verdict, []).append(f"the {name}")
+    order = ("clearly worse", NOT_HIGHER, "not clearly better", HIGHER, BETTER)
+    said = [f"{verdict} than {' and '.join(by_verdict[verdict])}" for verdict in order if verdict in by_verdict]
+    heading = headed(prefix, "; ".join(said))
+    if not said:
+        heading = headed(prefix, "not known: there are scores, but nothing to compare them with")
+        return Notice("info", heading, "", _evaluate(shown))
+    if by_verdict.keys() <= {HIGHER, BETTER}:
+        if HIGHER not in by_verdict:
+            return Notice("good", heading)
+        evidence = "Which images were right was not kept, so it is not known how far chance would move the difference."
+        return Notice("info", heading, evidence, _evaluate(shown))
+    kind = "failed" if by_verdict.keys() & {"clearly worse", NOT_HIGHER} else "warning"
+    longer = f"infomax pretrain --out {shown.words} --resume --epochs N trains it longer"
+    return Notice(kind, heading, "", longer)
+
+
+def _nothing_known(shown: ShownRun, prefix: str, content: Content) -> Block:
+    """Returns words for a run without scores."""
+    source = content.sources.get(shown.name)
+    reason = str(shown.config.get("no_labels_reason", "")) if source is None else why_not_labelled(source)
+    if not reason:
+        return Notice("info", headed(prefix, "not known: the encoder was not evaluated"), "", _evaluate(shown))
+    few = f"infomax evaluate few-shot {shown.words} --data DIR"
+    words = (
+        f"not known: there are no labels to compare by ({reason}). Ten labelled images of each class would do: {few}."
+    )
+    return Paragraph(headed(prefix, words))
+
+
+def _evaluate(shown: ShownRun) -> str:
+    return f"infomax evaluate knn {shown.words} compares it with raw pixels and the untrained encoder"
+
+
+def lines_of_results(shown: ShownRun) -> Iterator[tuple[Line, str]]:
+    """Yields a line for each baseline of each evaluation of the run's last encoder, and the kind of its interval."""
+    file = shown.run.path / "results.jsonl"
+    rows: list[ResultRow] = list(with_hits(read_results(file), file)) if file.exists() else []
+    own = [row for row in rows if row.representation == "trained encoder" and row.epoch is None][::-1]
+    own = [row for row in own if row.trained_steps in (None, shown.trained_steps)]
+    newest: dict[tuple[str, str], ResultRow] = {}
+    for row in rows:
+        if row.representation in BASELINES and row.classes and find_partner(row, own) is not None:
+            newest[row.representation, measured_by(row, shown)] = row
+    for (name, words), row in sorted(newest.items(), key=lambda item: BASELINES.index(item[0][0])):
+        partner = find_partner(row, own)
+        assert partner is not None
+        difference = compare_rows(partner, row)
+        known = difference if isinstance(difference, Difference) else None
+        measured = f"{words}, {row.test_images:,} test images"
+        yield (
+            _line(name, measured, partner.score, row.score, known),
+            known.kind if known else f"no interval, as {difference}",
+        )
+
+
+def measured_by(row: ResultRow, shown: ShownRun) -> str:
+    """Returns words for an evaluation: its protocol, its conditions, and the images if they are not the run's own."""
+    words = [row.protocol if row.metric == "top1" else f"{row.protocol}, {row.metric.replace('_', ' ')}"]
+    for field in row_fields(type(row)):
+        value = getattr(row, field.name)
+        if isinstance(field.mark, Condition) and field.name != "data" and value not in (None, False, ""):
+            words.append(field.mark.label if value is True else f"{field.mark.label} {value}")
+    if row.data != shown.run.location.data:
+        words.append(f"on {public_data_name(row.data)}")
+    return ", ".join(words)
+
+
+def lines_of_metrics(shown: ShownRun) -> Iterator[tuple[Line, str]]:
+    """Yields a line for each reference that the run itself compared its encoder with at its end."""
+    newest = {key: value for row in shown.rows if row["step"] == shown.trained_steps for key, value in row.items()}
+    scores = {"initial": "initial_knn_top1", "untrained": "untrained_knn_top1", "pixels": "pixels_knn_top1"}
+    for reference, words in COMPARED.items():
+        keys = gain_keys(reference)
+        if not all(isinstance(newest.get(key), int | float) for key in (*keys, "knn_top1", "knn_test_images")):
+            continue
+        gain = Difference(newest[keys[0]], newest[keys[1]], newest[keys[2]], MATCHED)
+        measured = f"k-NN at the end of the training, {newest['knn_test_images']:,} test images"
+        before = shown.last(scores[reference])
+        yield _line(words.removeprefix("the "), measured, newest["knn_top1"], before, gain), gain.kind
+
+
+def _line(name: str, measured: str, score: float, reference: float | None, difference: Difference | None) -> Line:
+    cells: Line = [name, measured, Cell.per_cent(score), EMPTY if reference is None else Cell.per_cent(reference)]
+    if difference is not None:
+        points, _, interval = difference.numbers.partition(" ")
+        return [*cells, Cell(points, 100 * difference.value), interval.strip("()"), Cell(difference.verdict)]
+    gain = None if reference is None else 100 * (score - reference)
+    points = EMPTY if gain is None else Cell(f"{gain:+.1f}", gain)
+    return [*cells, points, EMPTY, Cell("" if gain is None else HIGHER if gain > 0 else NOT_HIGHER)]

@@ -1,0 +1,69 @@
+"""Section with the verdict on each training: what stands against it, with its evidence and what to change."""
+
+from collections.abc import Iterator
+
+from infomax.analysis.verdicts import Verdict
+from infomax.reporting.pages.blocks import Notice
+from infomax.reporting.pages.page import Section
+from infomax.reporting.run_page.content import Content, headed, public
+from infomax.reporting.run_page.shown_runs import ShownRun
+from infomax.training.closing import describe_gains, describe_spread
+
+
+def section(content: Content) -> Section | None:
+    """Returns the section; None if there is no run folder."""
+    if not content.runs:
+        return None
+    notices = tuple(notice for shown in content.runs for notice in notices_of(shown, content.prefix(shown)))
+    text = (
+        "Of each training what its own measurements say. No verdict does not mean that an encoder is good: it means "
+        "that no sign of collapse, divergence or a wrong setting was seen. What it is worth is said below."
+    )
+    return Section("Verdict", text, notices)
+
+
+def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
+    """Yields what is to be said of a training, the gravest first.
+
+    Args:
+        shown: The run.
+        prefix: Words before each heading, as the run's name.
+    """
+    verdicts, line = shown.standing, gain_line(shown)
+    if shown.run.collapsed:
+        yield Notice("failed", headed(prefix, "all images have the same representation"), collapsed_evidence(shown))
+    for verdict in verdicts or ():
+        kind = "failed" if verdict.state == "failed" else "warning"
+        heading = headed(prefix, f"{verdict.name}, {verdict.state} since step {verdict.step:,}")
+        yield Notice(kind, heading, public(verdict.evidence), public(verdict.advice))
+    for verdict in shown.current:
+        if verdict.state == "watching":
+            yield Notice("info", headed(prefix, f"{verdict.name} at the last measurement"), *_watched(verdict))
+    if verdicts is None:
+        advice = "" if not shown.progress else "infomax pretrain --resume goes on with it, and measures its health"
+        yield Notice("info", headed(prefix, "the health of this training was not measured"), line, advice)
+    elif not verdicts and not shown.run.collapsed:
+        yield Notice("good", headed(prefix, "no sign that anything went wrong"), line)
+    elif line:
+        yield Notice("info", headed(prefix, "what was measured at the end"), line)
+    if shown.progress:
+        evidence = f"It is in {shown.progress}. All that follows is of the encoder after {shown.trained_steps:,} steps."
+        yield Notice("info", headed(prefix, "unfinished"), evidence)
+
+
+def _watched(verdict: Verdict) -> tuple[str, str]:
+    evidence = f"{verdict.evidence}. One measurement may be an accident of its batch: three in a row make a verdict."
+    return public(evidence), public(verdict.advice)
+
+
+def gain_line(shown: ShownRun) -> str:
+    """Returns the line that the run ended with, on what it gained or on how its embeddings spread; empty if unknown."""
+    if shown.run.collapsed:
+        return ""
+    return describe_gains(shown.rows, shown.trained_steps) or describe_spread(shown.rows)
+
+
+def collapsed_evidence(shown: ShownRun) -> str:
+    """Returns words for what shows that an encoder has collapsed."""
+    steps = [row["step"] for row in shown.rows if "collapsed" in row]
+    return f"The encoder that is kept maps different images to one vector (step {steps[-1]:,})."
