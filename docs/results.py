@@ -9,6 +9,7 @@ python benchmarks/start.py                          docs/results/start.json
 python benchmarks/export.py                         docs/results/export.json
 python benchmarks/health.py                         docs/results/health.json
 python benchmarks/embeddings.py                     docs/results/embeddings.json
+python benchmarks/pages.py                          docs/results/pages.json
 python benchmarks/backbones.py                      docs/results/backbones.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/from_disk.py                      docs/results/from_disk.json
@@ -25,6 +26,7 @@ python docs/results.py tables                       the tables, from what is kep
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
@@ -435,6 +437,52 @@ def export_table() -> str:
         f"Medians of {counted(repeats, 'turn')}, in each of which all exports run once; the ratio is within a turn. "
         f"Measured by `{kept['command']}` on {where(kept)}."
     )
+
+
+def pages(part: str, header: list[str], cells: Callable[[dict[str, Any]], list[str]]) -> str:
+    """Returns the table of a part of benchmarks/pages.py, and where it was measured."""
+    file = KEPT / "pages.json"
+    kept = json.loads(file.read_text()).get(part) if file.exists() else None
+    if kept is None:
+        return NOT_MEASURED
+    rows = [[f"{row['images']:,}", *cells(row)] for row in kept["rows"]]
+    return (
+        f"{markdown(['images', *header], rows)}\n\nMeasured by `{kept['command']}` on {where(kept)}; other programs "
+        f"gave the machine a load of {kept['load']:.1f} before."
+    )
+
+
+def map_file_table() -> str:
+    header = ["layout, s", "pictures, s", "page, s", "page, MB", "memory of the layout, MB", "of all, MB", "kept, %"]
+    return pages(
+        "file",
+        header,
+        lambda row: [
+            f"{row['layout_seconds']:.0f}",
+            f"{row['atlas_seconds']:.1f}",
+            f"{row['page_seconds']:.1f}",
+            f"{row['bytes'] / 1e6:.1f}",
+            *(f"{(row[name] - row['memory_before']) / 1e6:,.0f}" for name in ("layout_memory", "memory")),
+            f"{100 * row['kept_neighbours']:.0f}",
+        ],
+    )
+
+
+def map_browser_table() -> str:
+    header = ["first paint, s", "map, s", "hover, ms", "of 95 %, ms", "to the frame, ms", "frames/s", "without WebGL"]
+    return pages(
+        "browser",
+        header,
+        lambda row: [
+            *(f"{row[name]:.2f}" for name in ("first_paint", "map_ready")),
+            *(f"{1000 * row[name]:.1f}" for name in ("hover", "slow_hover", "hover_to_frame")),
+            *(f"{row[name]:.0f}" for name in ("frames_per_second", "plain_frames_per_second")),
+        ],
+    )
+
+
+def map_projector_table() -> str:
+    return pages("projector", ["s", "MB"], lambda row: [f"{row['seconds']:.1f}", f"{row['bytes'] / 1e6:,.1f}"])
 
 
 def embeddings(part: str) -> dict[str, Any] | None:
@@ -1046,6 +1094,9 @@ TABLES = {
     "search": (MEASUREMENTS / "embeddings.md", search_table),
     "duplicates": (MEASUREMENTS / "embeddings.md", duplicates_table),
     "embed-memory": (MEASUREMENTS / "embeddings.md", embed_memory_table),
+    "map-file": (MEASUREMENTS / "pages.md", map_file_table),
+    "map-browser": (MEASUREMENTS / "pages.md", map_browser_table),
+    "map-projector": (MEASUREMENTS / "pages.md", map_projector_table),
     "like-this-one": (MEASUREMENTS / "embeddings.md", page_table),
     "backbones": (MEASUREMENTS / "backbones.md", backbones_table),
     "views": (MEASUREMENTS / "views.md", views_table),

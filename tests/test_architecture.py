@@ -61,7 +61,12 @@ ONLY_IN = {
         "models/stages.py",
         "nn/batch_norm.py",
     },
-    "sklearn": {"data/sources/arrays.py", "evaluation/clusters.py", "evaluation/transfer.py"},
+    "sklearn": {
+        "data/sources/arrays.py",
+        "evaluation/clusters.py",
+        "evaluation/transfer.py",
+        "features/map_layout.py",
+    },
     "matplotlib": {"classifying/confusion.py", "experiments/sweep_results.py", "runtime/figure_style.py"},
     "torch.distributed": {"runtime/collectives.py"},
     "torch.multiprocessing": {"runtime/ranks.py"},
