@@ -324,3 +324,26 @@ def test_a_printed_page_has_no_controls(open_page, html):
     for kind in (".theme", ".contents-wide", ".copy-line", ".skip"):
         assert not page.locator(kind).first.is_visible()
     assert page.locator(".plot .curve").first.is_visible()
+
+
+def test_of_many_curves_those_near_the_mouse_are_shown(open_page):
+    curves = tuple(Curve(f"run {i}", (0, 1), (float(i), float(i)), i) for i in range(30))
+    opened = open_page(page_of(LineChart("T", "x", "y", curves)))
+    page, box = opened.page, opened.page.locator("[data-plot] > svg").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 5)
+    assert page.locator(".readout dt").all_inner_texts() == [f"run {i}" for i in range(20, 30)]
+    assert readout(page).endswith("and 20 more")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5)
+    assert page.locator(".readout dt").all_inner_texts() == [f"run {i}" for i in range(10)]
+    page.locator("[data-plot]").focus()
+    page.keyboard.press("ArrowLeft")
+    assert page.locator("[data-plot] [aria-live]").text_content().endswith("run 9: 9.00, and 20 more")
+    opened.assert_quiet()
+
+
+def test_names_of_rows_stay_while_a_table_is_scrolled(open_page):
+    rows = [["runs/a", *["0.12345"] * 12] for _ in range(3)]
+    page = open_page(page_of(TableBlock(make_table([f"column {i}" for i in range(13)], rows))), width=360).page
+    before = page.locator("tbody th").first.bounding_box()["x"]
+    page.locator(".scroll").evaluate("e => { e.scrollLeft = 300; }")
+    assert page.locator("tbody th").first.bounding_box()["x"] == before

@@ -20,6 +20,8 @@ ICONS: dict[Kind, str] = {
     "failed": '<path d="M8 2h8l6 6v8l-6 6H8l-6-6V8z"/><path d="M8.5 8.5l7 7M15.5 8.5l-7 7"/>',
 }
 """A shape for each kind of notice: a circle, a square, a triangle and an octagon."""
+LONG = 24
+"""Characters of a cell from which on its column is kept wide, so that not every word of it stands on its own line."""
 NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?(e[-+]?\d+)?")
 
 
@@ -194,7 +196,11 @@ def table_lines(table: Table, label: str, *, sortable: bool = False) -> Iterator
     """
     values = [[_value(cell) for cell in row] for row in table.rows]
     of_numbers = [i > 0 and any(row[i] is not None for row in values) for i in range(len(table.columns))]
-    kinds = [' class="number"' if is_number else "" for is_number in of_numbers]
+    longest = [max((len(row[i].text) for row in table.rows), default=0) for i in range(len(table.columns))]
+    kinds = [
+        ' class="number"' if is_number else ' class="long"' if length > LONG else ""
+        for is_number, length in zip(of_numbers, longest, strict=True)
+    ]
     yield f'<div class="scroll" data-scroll role="group" {label}>'
     yield f"<table{' data-sortable' if sortable else ''}>\n<thead>\n<tr>"
     yield from (f'<th scope="col"{kind}>{safe(name)}</th>' for name, kind in zip(table.columns, kinds, strict=True))

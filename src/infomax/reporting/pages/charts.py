@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from infomax.reporting.pages.axes import Axis, format_number, linear_axis, log_axis
-from infomax.reporting.pages.blocks import table_lines
+from infomax.reporting.pages.blocks import LONG, table_lines
 from infomax.reporting.pages.page import Ids, json_block, safe
 from infomax.reporting.pages.thinning import STRETCHES, kept_points
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
@@ -221,6 +221,7 @@ class BarChart:
         """Yields a table, whose bars are as long as its numbers are large."""
         zero = float(axis.place(np.zeros(1))[0])
         is_whole = _all_whole(values)
+        kind = ' class="long"' if max((len(name) for name, _ in self.bars), default=0) > LONG else ""
         yield f'<div class="scroll" data-scroll role="group" aria-labelledby="{title}">'
         yield '<table class="bars">\n<thead>\n<tr>'
         yield f'<th scope="col">{safe(self.x_label)}</th><th scope="col" colspan="2">{safe(self.y_label)}</th>'
@@ -229,7 +230,7 @@ class BarChart:
             start, stop = (min(zero, place), max(zero, place)) if np.isfinite(value) else (zero, zero)
             bar = f'<rect x="{_percent(start)}" width="{_percent(stop - start)}" height="100%"/>'
             yield (
-                f'<tr><th scope="row">{safe(name)}</th><td class="bar"><svg width="100%" height="14" '
+                f'<tr><th scope="row"{kind}>{safe(name)}</th><td class="bar"><svg width="100%" height="14" '
                 f'aria-hidden="true">{bar}</svg></td><td class="number">{_bar_text(value, is_whole)}</td></tr>'
             )
         yield "</tbody>\n</table>\n</div>"

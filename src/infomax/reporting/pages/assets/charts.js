@@ -5,6 +5,8 @@
  * legend hide.
  */
 (() => {
+  const MOST_VALUES = 10; // at the crosshair
+
   /** Returns a new element of the kind that an SVG holds. */
   function makeSvg(svg, tag, attributes) {
     const element = document.createElementNS(svg.namespaceURI, tag);
@@ -94,7 +96,7 @@
         if (event.pointerType !== "touch") this.leave();
       });
       this.plot.addEventListener("focus", () => {
-        if (this.plot.matches(":focus-visible")) this.show(this.positions.length - 1, true);
+        if (this.plot.matches(":focus-visible")) this.show(this.positions.length - 1);
       });
       this.plot.addEventListener("blur", () => this.leave());
       this.plot.addEventListener("keydown", (event) => this.press(event));
@@ -105,7 +107,8 @@
       if (!this.positions.length) return;
       const box = this.svg.getBoundingClientRect();
       const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-      this.show(nearest(this.positions, this.data.xLow + share * (this.data.xHigh - this.data.xLow)), false);
+      const position = nearest(this.positions, this.data.xLow + share * (this.data.xHigh - this.data.xLow));
+      this.show(position, 1 - (event.clientY - box.top) / box.height);
     }
 
     press(event) {
@@ -123,7 +126,7 @@
       event.preventDefault();
       const start = this.x === null ? last : nearest(this.positions, this.x);
       const step = event.shiftKey ? Math.sign(steps[event.key]) * many : steps[event.key];
-      this.show(Math.min(last, Math.max(0, start + step)), true);
+      this.show(Math.min(last, Math.max(0, start + step)));
     }
 
     leave() {
@@ -159,48 +162,64 @@
       return `${xLabel} ${xWhole ? x.toLocaleString("en-US", { maximumFractionDigits: 0 }) : formatNumber(x, 4)}`;
     }
 
-    /** Shows the crosshair at one of its positions; says the values too if keys moved it there. */
-    show(position, says) {
+    /** Returns a curve's value near x, as it is written, and how high it stands. */
+    valueAt(number, x) {
+      const curve = this.data.curves[number];
+      const i = this.at(curve, x);
+      if (i === null) return { number, curve, i, text: "\u2013", height: NaN };
+      let text = this.valueText(curve.y[i]);
+      if (curve.low && curve.low[i] !== null && curve.high[i] !== null) {
+        text += ` (${this.valueText(curve.low[i])} to ${this.valueText(curve.high[i])})`;
+      }
+      return { number, curve, i, text, height: this.height(curve.y[i]) };
+    }
+
+    /** Returns the curves that there is room for: all, or those nearest to a height, or the first ones. */
+    mostImportant(values, height) {
+      if (values.length <= MOST_VALUES) return values;
+      const distance = (value) => Number.isFinite(value.height) ? Math.abs(value.height - height) : Infinity;
+      const sorted = height === null ? values : [...values].sort((a, b) => distance(a) - distance(b));
+      return sorted.slice(0, MOST_VALUES).sort((a, b) => a.number - b.number);
+    }
+
+    /** Shows the crosshair at one of its positions: for a pointer at a height; in words too, if keys moved it there. */
+    show(position, height = null) {
       const { data } = this;
       const x = this.positions[position];
-      this.x = x;
       const share = (x - data.xLow) / (data.xHigh - data.xLow);
-      const first = data.curves[0];
-      const heading = this.xText(x, first, this.at(first, x));
+      this.x = x;
+      const numbers = [...data.curves.keys()].filter((number) => !this.hidden.has(number));
+      const values = numbers.map((number) => this.valueAt(number, x));
+      const shown = this.mostImportant(values, height);
+      const heading = this.xText(x, data.curves[0], this.at(data.curves[0], x));
       const list = infomaxPage.make("dl");
-      const sentences = [];
-      this.spots.replaceChildren();
-      data.curves.forEach((curve, number) => {
-        if (this.hidden.has(number)) return;
-        const i = this.at(curve, x);
-        let text = "\u2013";
-        if (i !== null) {
-          text = this.valueText(curve.y[i]);
-          if (curve.low && curve.low[i] !== null && curve.high[i] !== null) {
-            text += ` (${this.valueText(curve.low[i])} to ${this.valueText(curve.high[i])})`;
-          }
-          const height = this.height(curve.y[i]);
-          if (Number.isFinite(height)) {
-            this.spots.append(makeSvg(this.svg, "circle", {
-              class: `spot run-${curve.style}`,
-              r: "4",
-              cx: `${100 * (curve.x[i] - data.xLow) / (data.xHigh - data.xLow)}%`,
-              cy: `${100 * (1 - height)}%`,
-            }));
-          }
-        }
+      for (const { number, curve, text } of shown) {
         const swatch = this.figure.querySelector(`[data-legend="${number}"] .swatch`);
         list.append(swatch ? swatch.cloneNode(true) : infomaxPage.make("span"));
         list.append(infomaxPage.make("dt", "", curve.name), infomaxPage.make("dd", "", text));
-        sentences.push(`${curve.name}: ${i === null ? "no value" : text}`);
-      });
+      }
+      const left = values.length - shown.length;
+      const more = left ? [infomaxPage.make("p", "more", `and ${left} more`)] : [];
+      this.readout.replaceChildren(infomaxPage.make("p", "", heading), list, ...more);
       this.line.setAttribute("x1", `${100 * share}%`);
       this.line.setAttribute("x2", `${100 * share}%`);
+      const drawn = shown.filter((value) => Number.isFinite(value.height));
+      this.spots.replaceChildren(...drawn.map((value) => this.spot(value)));
       this.svg.append(this.line, this.spots);
-      this.readout.replaceChildren(infomaxPage.make("p", "", heading), list);
       this.readout.hidden = false;
       this.place(share);
-      if (says) this.spoken.textContent = `${heading}. ${sentences.join(", ")}`;
+      if (height !== null) return;
+      const sentences = shown.map(({ curve, i, text }) => `${curve.name}: ${i === null ? "no value" : text}`);
+      this.spoken.textContent = `${heading}. ${sentences.join(", ")}${left ? `, and ${left} more` : ""}`;
+    }
+
+    spot({ curve, i, height }) {
+      return makeSvg(this.svg, "circle", {
+        class: `spot run-${curve.style}`,
+        r: "4",
+        cx: `${100 * (curve.x[i] - this.data.xLow) / (this.data.xHigh - this.data.xLow)}%`,
+        cy: `${100 * (1 - height)}%`,
+      });
     }
 
     /** Puts the values beside the crosshair, on the side with more room. */
