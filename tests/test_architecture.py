@@ -169,6 +169,7 @@ def test_every_public_name_has_a_docstring():
     ("statement", "absent"),
     [
         ("import infomax, infomax.cli", ("torch", "numpy", "matplotlib")),
+        ("import infomax.cli, infomax.reporting.watch.follow", ("torch", "numpy", "PIL")),
         ("from infomax.methods import mira, corinfomax, carl, mveb", ("torchvision", "timm", "sklearn", "tensorboard")),
         (
             "import infomax.training.opening, infomax.training.preview, infomax.evaluation.run",

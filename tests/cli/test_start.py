@@ -100,6 +100,7 @@ FIRST_LINES = {
     "sweep": ("sweep", "mira/digits", "--out", "sweep"),
     "report": ("report", "run"),
     "report --out": ("report", "run", "--out", "report.html"),
+    "watch": ("watch", "run", "--once"),
     "choose": ("choose", "run", "copy"),
     "export": ("export", "run", "--format", "safetensors", "--out", "a.safetensors"),
     "classify fit": ("classify", "fit", "run", "--data", "photos", "--out", "first"),
@@ -128,6 +129,7 @@ IMPORTS = {
         ("report", "run", "--out", "report.html"),
         {"torch", "sklearn", "pandas", "pyarrow", "scipy.special", "scipy.stats", "scipy.optimize"},
     ),
+    "watch": (("watch", "run"), set()),
     "sweep --commands": (("sweep", "mira/digits", "--out", "sweep", "--commands"), set()),
     "views": (("views", "--data", "photos"), {"torch", "numba"}),
     "pretrain": (

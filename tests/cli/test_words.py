@@ -17,7 +17,7 @@ from infomax.runtime.options import parse_option
 NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
 AFTER_EVALUATE = "report, choose, embed, search, duplicates, clusters, classify, export, replay, options"
-ALL = f"demo, pretrain, recipes, sweep, plan, views, evaluate, {AFTER_EVALUATE}"
+ALL = f"demo, pretrain, watch, recipes, sweep, plan, views, evaluate, {AFTER_EVALUATE}"
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from infomax.runtime import locks
 from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.json_lines import append_json_line, read_json_lines
-from infomax.runtime.locks import FIRST_RANK, LOCK_FILE, FolderLock, LockedError, exclusive_file
+from infomax.runtime.locks import FIRST_RANK, LOCK_FILE, FolderLock, LockedError, exclusive_file, is_written
 
 FORK = multiprocessing.get_context("fork")
 
@@ -216,3 +216,44 @@ def test_leftovers_on_a_file_system_without_locks_stay_for_a_day(tmp_path, witho
         os.utime(tmp_path / f".{name}.partial", (time.time() - age,) * 2)
     remove_leftovers(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [".new.partial"]
+
+
+def test_a_folder_is_asked_for_its_writer_without_being_locked(tmp_path):
+    assert is_written(tmp_path / "none") is False
+    assert is_written(tmp_path) is False
+    for part in (locks.WRITER, FIRST_RANK):
+        process, _ = start_holder(tmp_path, part)
+        assert is_written(tmp_path) is True
+        assert is_written(tmp_path / ".." / tmp_path.name) is True
+        kill(process)
+        assert is_written(tmp_path) is False
+        assert (tmp_path / LOCK_FILE).exists()  # it is only looked at
+    with FolderLock(tmp_path):
+        assert is_written(tmp_path) is True
+        with FORK.Pool(1) as pool, pytest.raises(LockedError):  # to ask has not given this process's lock back
+            pool.apply(FolderLock, [tmp_path])
+    assert is_written(tmp_path) is False
+
+
+def test_the_writer_on_another_machine_may_not_be_seen_from_here(tmp_path):
+    file = tmp_path / LOCK_FILE
+    file.write_text(json.dumps({"0": {"pid": 1, "host": "elsewhere"}}))
+    assert is_written(tmp_path) is None
+    for content in ("", "[]", '{"0": 7}', "\xff"):
+        file.write_text(content)
+        assert is_written(tmp_path) is False
+    file.unlink()
+    os.mkfifo(file)
+    assert is_written(tmp_path) in (False, None)
+
+
+def test_a_writer_where_there_are_no_locks(tmp_path, without_kernel_locks, capsys):
+    with FolderLock(tmp_path):
+        assert is_written(tmp_path) is True
+    stand_in = tmp_path / f"{LOCK_FILE}-0"
+    ended = {**locks._this_process(), "started": "1"}
+    stand_in.write_text(json.dumps(ended))
+    assert is_written(tmp_path) is False
+    assert stand_in.exists()
+    stand_in.write_text(json.dumps({**ended, "host": "elsewhere"}))
+    assert is_written(tmp_path) is True

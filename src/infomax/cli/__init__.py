@@ -17,7 +17,7 @@ from typing import Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from infomax.cli import classify, embeddings, evaluate, experiments, export, train
+from infomax.cli import classify, embeddings, evaluate, experiments, export, train, watch
 from infomax.cli.command import Command
 from infomax.cli.options_file import FileOptions, insert_options_file
 from infomax.cli.words import check_words, lengthen_options
@@ -32,7 +32,15 @@ from infomax.runtime.stages import stages_shown
 from infomax.runtime.text import end_begun_line, escape_lines, note, show
 from infomax.runtime.threads import set_thread_variables
 
-BEFORE_EVALUATE = (experiments.DEMO, train.PRETRAIN, experiments.RECIPES, experiments.SWEEP, train.PLAN, train.VIEWS)
+BEFORE_EVALUATE = (
+    experiments.DEMO,
+    train.PRETRAIN,
+    watch.WATCH,
+    experiments.RECIPES,
+    experiments.SWEEP,
+    train.PLAN,
+    train.VIEWS,
+)
 AFTER_EVALUATE = (
     evaluate.REPORT,
     experiments.CHOOSE,

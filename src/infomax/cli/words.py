@@ -13,6 +13,7 @@ GENERAL_OPTIONS = ("--version", "--help", "--print-completion")
 SYNONYMS_OF_COMMANDS = {
     "pretrain": "train training fit learn run ssl",
     "evaluate": "eval test validate score benchmark probe",
+    "watch": "monitor follow tail dashboard live status serve top",
     "views": "augment augmentations preview show crops",
     "plan": "estimate cost dry-run profile",
     "recipes": "list configs models methods",

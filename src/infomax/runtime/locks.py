@@ -10,6 +10,8 @@ import fcntl
 import json
 import os
 import socket
+import struct
+import sys
 import threading
 import time
 import weakref
@@ -172,6 +174,48 @@ def _this_process() -> dict[str, Any]:
     return {"pid": pid, "host": socket.gethostname(), "since": now, "started": _start_of_process(pid)}
 
 
+def is_written(folder: Path) -> bool | None:
+    """Returns whether a process writes a folder now, without taking the lock: nothing in the folder changes.
+
+    Args:
+        folder: The folder, which need not exist.
+
+    Returns:
+        Whether one does; None if that cannot be known from here.
+    """
+    real = os.path.realpath(folder)
+    if any(name == real and process == os.getpid() for (name, _), process in list(_held.items())):
+        return True  # to open and close the file here would give the lock of this process back
+    for part in (WRITER, FIRST_RANK):
+        stand_in = _holder_in(folder / f"{LOCK_FILE}-{part}")
+        if stand_in is not None and not _has_ended(stand_in):
+            return True
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            if _is_locked_by_another(descriptor):
+                return True
+            holders = _read_holders(descriptor).values()
+        finally:
+            os.close(descriptor)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+    hosts = {str(holder.get("host")) for holder in holders if isinstance(holder, dict)}
+    return False if hosts <= {socket.gethostname()} else None  # the locks of another machine may not be seen from here
+
+
+def _is_locked_by_another(descriptor: int) -> bool:
+    """Returns whether another process has locked a part of an open file; raises OSError if that cannot be asked."""
+    is_linux = sys.platform == "linux"  # the order of the parts of C's structure flock
+    layout, place = ("hhqqi4x", 0) if is_linux else ("qqihh", 3)
+    parts = [0] * 5
+    parts[place] = fcntl.F_RDLCK  # the rest asks for the whole file, from its beginning
+    answer = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(layout, *parts))
+    return struct.unpack(layout, answer)[place] != fcntl.F_UNLCK
+
+
 def _start_of_process(pid: int) -> str | None:
     """Returns when a process of this machine was started, in the system's units; None if it has ended or is unknown."""
     try:
@@ -210,19 +254,27 @@ def _read_holder(descriptor: int, part: int) -> dict[str, Any]:
 
 def _live_holder(file: Path) -> dict[str, Any] | None:
     """Returns the process that a file names, if it may still run; removes the file of a process that has ended."""
-    try:
-        holder = json.loads(file.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        return {}
-    if not isinstance(holder, dict):
-        return {}
-    can_be_asked = holder.get("host") == socket.gethostname() and Path("/proc/self/stat").exists()
-    if can_be_asked and _start_of_process(holder.get("pid", 0)) != holder.get("started"):
+    if (holder := _holder_in(file)) is not None and _has_ended(holder):
         file.unlink(missing_ok=True)
         return None
     return holder
+
+
+def _holder_in(file: Path) -> dict[str, Any] | None:
+    """Returns the process that a file names, which is empty if it cannot be read; None if there is no such file."""
+    try:
+        holder = json.loads(file.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError):
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _has_ended(holder: dict[str, Any]) -> bool:
+    """Returns whether a process is known to have ended: it was one of this machine."""
+    can_be_asked = holder.get("host") == socket.gethostname() and Path("/proc/self/stat").exists()
+    return can_be_asked and _start_of_process(holder.get("pid", 0)) != holder.get("started")
 
 
 def _describe_holder(folder: Path, holder: dict[str, Any]) -> str:
