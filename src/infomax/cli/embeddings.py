@@ -1,5 +1,7 @@
 """Defines the commands about files of features: embed, search, duplicates and clusters."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infomax.cli.command import Command
@@ -41,12 +43,21 @@ def search(options: SearchOptions) -> None:
         from infomax.embeddings.listing import list_matches
         from infomax.embeddings.search import search
         from infomax.embeddings.shown_images import query_thumbnails
+        from infomax.embeddings.usual_cosine import usual_cosine
 
     matches = search(
         table, options.query, k=options.k, encoder=options.encoder, device=options.device, engine=options.engine
     )
     thumbnails = None if images is None else query_thumbnails(table, options.query, images)
-    _show_listing(options, list_matches(matches, options.query, thumbnails), images)
+    usual = usual_cosine(table)
+    listing = list_matches(matches, options.query, thumbnails, usual)
+
+    def write_page(file: Path) -> None:
+        from infomax.embeddings.listing_page import usual_cosine_section, write_listing_page
+
+        write_listing_page(file, listing, images, usual_cosine_section(usual))
+
+    _show_listing(options, listing, write_page)
 
 
 def duplicates(options: DuplicatesOptions) -> None:
@@ -57,7 +68,14 @@ def duplicates(options: DuplicatesOptions) -> None:
         from infomax.embeddings.listing import list_duplicates
 
     groups = duplicates(table, above=options.above, images=images, quiet=False)
-    _show_listing(options, list_duplicates(groups, table, options.above), images)
+    listing = list_duplicates(groups, table, options.above)
+
+    def write_page(file: Path) -> None:
+        from infomax.embeddings.listing_page import write_listing_page
+
+        write_listing_page(file, listing, images)
+
+    _show_listing(options, listing, write_page)
 
 
 def clusters(options: ClustersOptions) -> None:
@@ -70,7 +88,17 @@ def clusters(options: ClustersOptions) -> None:
     groups, silhouette = clusters(table, k=options.k, seed=options.seed)
     if options.k is None:
         note(f"{len(groups)} clusters, the root of half the number of images (-k N gives another number)")
-    _show_listing(options, list_clusters(groups, silhouette), images)
+    listing = list_clusters(groups, silhouette)
+
+    def write_page(file: Path) -> None:
+        from infomax.embeddings.cluster_map import cluster_map_section, picture_bytes
+        from infomax.embeddings.listing_page import cluster_sizes_section, write_listing_page
+
+        assert images is not None  # they were opened, or the user was told why not
+        sections = [cluster_sizes_section(groups), cluster_map_section(table, groups, images, seed=options.seed)]
+        write_listing_page(file, listing, images, sections, picture_bytes(len(table.names))[1])
+
+    _show_listing(options, listing, write_page)
     if options.out is None:
         note("--out FILE.html shows the images of each cluster, --out FILE.jsonl names them")
 
@@ -94,14 +122,25 @@ def _open_table(options: FeatureFileOptions, *, wants_sizes: bool = False) -> "t
     return table, None
 
 
-def _show_listing(options: FeatureFileOptions, listing: "Listing", images: "ShownImages | None") -> None:
-    """Prints a listing as a table, and writes it to a file if the user names one."""
+def _show_listing(options: FeatureFileOptions, listing: "Listing", write_page: Callable[[Path], None]) -> None:
+    """Prints a listing as a table, and writes it to a file if the user names one.
+
+    Args:
+        options: The options, which name the file.
+        listing: What was found.
+        write_page: Writes the page with the images to a file.
+    """
     from infomax.embeddings.listing import write_listing
 
     show(listing.terminal_text(options.out))
     if options.out is not None:
-        write_listing(options.out, listing, images)
+        if options.out.suffix == ".html":
+            write_page(options.out)
+        else:
+            write_listing(options.out, listing)
         show(f"written to {options.out}")
+    if listing.warning is not None:  # what stands above a long table scrolls away
+        show(listing.warning_line)
 
 
 EMBED, SEARCH, DUPLICATES, CLUSTERS = (

@@ -1,8 +1,8 @@
-"""Lists what search, duplicates and clusters found: as a table, as lines of JSON, and as a page with the images."""
+"""Lists what search, duplicates and clusters found: as a table, as lines of JSON, and as groups of images for a page."""
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +11,15 @@ from infomax.embeddings.clusters import Cluster
 from infomax.embeddings.duplicates import DuplicateGroup
 from infomax.embeddings.feature_file import FeatureTable
 from infomax.embeddings.search import Match
-from infomax.embeddings.shown_images import ShownImages
-from infomax.reporting.pages.gallery import MAX_THUMBNAILS, Gallery, Thumbnail
-from infomax.reporting.pages.page import Page, Section
-from infomax.reporting.tables import make_table
+from infomax.embeddings.usual_cosine import UsualCosine
+from infomax.reporting.pages.gallery import Thumbnail
+from infomax.reporting.tables import Cell, Table, make_table
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
 from infomax.runtime.text import escape
 
 MAX_ROWS = 60
 """Rows of a table in the terminal."""
-MAX_MEMBERS = 24
-"""Images of a group that a page shows."""
 LARGE_SHARE, LARGE_GROUP = 0.1, 5
 """Share of all images, and number of images, from which on a group of duplicates is warned of."""
 
@@ -50,18 +47,29 @@ class Group:
 
 
 @dataclass(frozen=True)
+class ListingWarning:
+    """A frozen dataclass that holds a warning of what was found."""
+
+    heading: str
+    evidence: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.evidence}. {self.advice}."
+
+
+@dataclass(frozen=True)
 class Listing:
     """A frozen dataclass that holds groups of images, ready to be shown in any form."""
 
     title: str
     text: tuple[str, ...]
     groups: tuple[Group, ...]
-    columns: tuple[str, ...]
-    """Names of the columns of a table, of which the first one names the images."""
-    cells: tuple[tuple[str, ...], ...]
-    """The rows of the table."""
+    table: Table
+    """All of what was found; the first column names the images."""
     table_has_all_images: bool = True
     """Whether each image has a row of the table."""
+    warning: ListingWarning | None = None
 
     def terminal_text(self, out: Path | None = None) -> str:
         """Returns the text for a terminal: a table of the first rows, between the title and what is left out.
@@ -69,15 +77,20 @@ class Listing:
         Args:
             out: The file that the listing is written to as well; None if it is only printed.
         """
-        title, left = "\n".join((self.title, *self.text)), len(self.cells) - MAX_ROWS
-        if not self.cells:
+        warning = [] if self.warning is None else [self.warning_line]
+        title = "\n".join((self.title, *self.text, *warning))
+        if not self.table.rows:
             return title
         if out is not None and out.suffix in (".csv", ".jsonl"):
             where = f", in {escape(str(out))}"
         else:
             where = "; --out FILE.csv or FILE.jsonl lists all"
-        notes = (f"and {left:,} more{where}",) if left > 0 else ()
-        return make_table(self.columns, self.cells[:MAX_ROWS], title=title, notes=notes).text()
+        return replace(self.table, title=title).shortened(MAX_ROWS, where).text()
+
+    @property
+    def warning_line(self) -> str:
+        """The warning as a line; empty if there is none."""
+        return "" if self.warning is None else f"Warning: {self.warning}"
 
     def json_lines(self) -> str:
         """Returns a line of JSON for each group."""
@@ -85,58 +98,36 @@ class Listing:
 
     def csv(self) -> str:
         """Returns the whole table, with commas between the cells."""
-        return csv_text([self.columns, *self.cells])
-
-    def page(self, images: ShownImages) -> Page:
-        """Returns the page with the images; of large groups the first ones, and of many groups the first ones."""
-        sections, room = [], MAX_THUMBNAILS
-        formats = "--out FILE.csv or FILE.jsonl" if self.table_has_all_images else "--out FILE.jsonl"
-        for group in self.groups:
-            if room <= 0:
-                break
-            shown = group.images[: min(MAX_MEMBERS, room)]
-            room -= len(shown)
-            left = len(group.images) - len(shown)
-            hidden_images = f"{left:,} more are not shown; {formats} lists all" if left else ""
-            text = ". ".join(filter(None, (group.text, hidden_images)))
-            thumbnails = [images.thumbnail(x.row, x.name, *x.details, mark=x.mark) for x in shown]
-            first = [] if group.thumbnail is None else [group.thumbnail]
-            sections.append(Section(group.heading, text, (Gallery((*first, *thumbnails)),)))
-        hidden = len(self.groups) - len(sections)
-        note = f"The page shows the first {len(sections):,} groups; {hidden:,} more are not shown; {formats} lists all."
-        return Page(self.title, (*self.text, *([note] if hidden else [])), tuple(sections), "Made by infomax.")
+        return csv_text([self.table.columns, *([cell.text for cell in row] for row in self.table.rows)])
 
 
-def write_listing(file: Path, listing: Listing, images: ShownImages | None) -> None:
-    """Writes a listing to a file, in the form that its suffix says.
-
-    Args:
-        file: The file.
-        listing: The groups of images.
-        images: The images, which a page needs.
-    """
-    if file.suffix == ".html":
-        assert images is not None
-        content = listing.page(images).html()
-    else:
-        content = listing.csv() if file.suffix == ".csv" else listing.json_lines()
+def write_listing(file: Path, listing: Listing) -> None:
+    """Writes a listing to a file: as a table if it ends in ``.csv``, or else as lines of JSON."""
+    content = listing.csv() if file.suffix == ".csv" else listing.json_lines()
     write_atomic(file, content.encode(errors="surrogateescape"))
 
 
-def list_matches(matches: Sequence[Match], query: str, thumbnails: Mapping[str, Thumbnail] | None = None) -> Listing:
+def list_matches(
+    matches: Sequence[Match],
+    query: str,
+    thumbnails: Mapping[str, Thumbnail] | None = None,
+    usual: UsualCosine | None = None,
+) -> Listing:
     """Returns the listing of what a search found: a group for each query.
 
     Args:
         matches: What was found.
         query: What the user searched for.
         thumbnails: Pictures of queries, by the queries' names, which a page shows first.
+        usual: The cosine of any two images of the file.
     """
-    groups, cells = [], []
+    groups, rows = [], []
     by_query = [list(group) for _, group in itertools.groupby(matches, key=lambda match: match.query)]
+    beside = "" if usual is None else f" (usual {usual.median:.3f})"
     for matches_of_query in by_query:
         name = matches_of_query[0].query
         images = tuple(
-            ListedImage(match.row, match.name, tuple(filter(None, (match.label, f"cosine {match.cosine:.3f}"))))
+            ListedImage(match.row, match.name, tuple(filter(None, (match.label, f"cosine {match.cosine:.3f}{beside}"))))
             for match in matches_of_query
         )
         record = {
@@ -146,8 +137,10 @@ def list_matches(matches: Sequence[Match], query: str, thumbnails: Mapping[str, 
         heading = f"Like {escape(name)}" if len(by_query) > 1 else f"The nearest {len(matches_of_query)}"
         groups.append(Group(heading, "", images, record, (thumbnails or {}).get(name)))
         shown_query = name if len(by_query) > 1 else ""
-        cells += [(x.name, shown_query, str(x.rank), x.label, f"{x.cosine:.3f}") for x in matches_of_query]
-    return _listing(f"Images like {escape(query)}", (), groups, ("image", "query", "rank", "label", "cosine"), cells)
+        rows += [(x.name, shown_query, Cell(str(x.rank), x.rank), x.label, _cosine(x.cosine)) for x in matches_of_query]
+    columns = ("image", "query", "rank", "label", "cosine")
+    notes = () if usual is None else (usual.describe(),)
+    return _listing(f"Images like {escape(query)}", (), groups, columns, rows, notes)
 
 
 def _record(name: str, label: str, cosine: float) -> dict[str, Any]:
@@ -155,9 +148,17 @@ def _record(name: str, label: str, cosine: float) -> dict[str, Any]:
     return {"name": name, "label": label or None, "cosine": round(cosine, 6)}
 
 
+def _count(number: int) -> Cell:
+    return Cell(f"{number:,}", number)
+
+
+def _cosine(value: float) -> Cell:
+    return Cell(f"{value:.3f}", value)
+
+
 def list_duplicates(groups: Sequence[DuplicateGroup], table: FeatureTable, above: float) -> Listing:
     """Returns the listing of duplicates: a group for each image that is to be kept."""
-    listed, cells = [], []
+    listed, rows = [], []
     for number, group in enumerate(groups, start=1):
         members = (group.kept, *group.others)
         sizes = ["" if member.size is None else member.size.describe() for member in members]
@@ -171,44 +172,44 @@ def list_duplicates(groups: Sequence[DuplicateGroup], table: FeatureTable, above
             for i, (member, size) in enumerate(zip(members, sizes, strict=True))
         )
         reason = f"Keep {escape(group.kept.name)}: {group.reason}"
+        warning = large_group_warning(group, number, len(table.names))
         record = {
             "keep": group.kept.name,
             "reason": group.reason,
             "compared": f"features: each image has a cosine of {above:g} or more to another one of the group",
-            "warning": describe_large_group(group, number, len(table.names)) or None,
+            "warning": None if warning is None else str(warning),
             "duplicates": [
                 {"name": x.name, "label": x.label or None, "cosine_to_kept": round(x.cosine, 6)} for x in group.others
             ],
         }
         listed.append(Group(f"Group {number}: {len(members)} images", reason, images, record))
-        cells += [
-            (x.name, str(number), "keep" if i == 0 else "", x.label, size, "" if i == 0 else f"{x.cosine:.3f}")
+        rows += [
+            (x.name, Cell(str(number), number), "keep" if i == 0 else "", x.label, size, "" if i == 0 else _cosine(x.cosine))
             for i, (x, size) in enumerate(zip(members, sizes, strict=True))
         ]
     columns = ("image", "group", "keep", "label", "size", "cosine to kept")
     text = _duplicates_text(groups, len(table.names), above)
-    return _listing("Possible duplicates" if groups else "No duplicates", text, listed, columns, cells)
+    listing = _listing("Possible duplicates" if groups else "No duplicates", text, listed, columns, rows)
+    warning = large_group_warning(groups[0], 1, len(table.names)) if groups else None  # the first one is the largest
+    return replace(listing, warning=warning)
 
 
 def _duplicates_text(groups: Sequence[DuplicateGroup], count: int, above: float) -> tuple[str, ...]:
-    """Returns lines on what was compared and found, with a warning if a group is suspiciously large."""
+    """Returns lines on what was compared and found."""
     compared = f"features with a cosine of {above:g} or more to another image's"
     if not groups:
         return (f"None of {count:,} images has {compared}.",)
     others = sum(len(group.others) for group in groups)
     number = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
-    lines = [
+    return (
         f"{others + len(groups):,} of {count:,} images have {compared}. They are in {number}; one "
         f"of each is marked to keep, {others:,} are not.",
         "A group is a chain of such pairs, so the cosine to the image to keep can be lower.",
-    ]
-    if warning := describe_large_group(groups[0], 1, count):
-        lines.append(f"Warning: {warning}")
-    return tuple(lines)
+    )
 
 
-def describe_large_group(group: DuplicateGroup, number: int, count: int) -> str:
-    """Returns a warning if a group holds so many of the images that they can hardly all be alike; else an empty text.
+def large_group_warning(group: DuplicateGroup, number: int, count: int) -> ListingWarning | None:
+    """Returns a warning if a group holds so many of the images that they can hardly all be alike; else None.
 
     Args:
         group: The group.
@@ -217,18 +218,20 @@ def describe_large_group(group: DuplicateGroup, number: int, count: int) -> str:
     """
     size = 1 + len(group.others)
     if size < max(LARGE_GROUP, LARGE_SHARE * count):
-        return ""
+        return None
     least = min(member.cosine for member in group.others)
-    return (
-        f"group {number} holds {size:,} of {count:,} images, with cosines to the kept one down to {least:.3f}. Chains "
-        "join images that are not alike themselves, and a weak encoder takes different images for alike. Before "
-        "anything is deleted, raise --above or use a better encoder, and look at the images."
+    holds = f"group {number} holds {size:,} of {count:,} images"
+    return ListingWarning(
+        f"{holds[0].upper()}{holds[1:]}",
+        f"{holds}, with cosines to the kept one down to {least:.3f}. Chains join images that are not alike themselves, "
+        "and a weak encoder takes different images for alike",
+        "Before anything is deleted, raise --above or use a better encoder, and look at the images",
     )
 
 
 def list_clusters(clusters: Sequence[Cluster], silhouette: float) -> Listing:
     """Returns the listing of clusters: a group for each of them, with the images nearest to its centre first."""
-    listed, cells = [], []
+    listed, rows = [], []
     for number, cluster in enumerate(clusters, start=1):
         members = cluster.members
         images = tuple(
@@ -237,13 +240,13 @@ def list_clusters(clusters: Sequence[Cluster], silhouette: float) -> Listing:
         labels = cluster.describe_labels()
         record = {"cluster": number, "images": [x.name for x in members], "distances": [x.distance for x in members]}
         listed.append(Group(f"Cluster {number}: {len(members):,} images", labels, images, record))
-        cells.append((members[0].name, str(number), f"{len(members):,}", labels))
+        rows.append((members[0].name, Cell(str(number), number), _count(len(members)), labels))
     text = (
         f"{sum(len(cluster.members) for cluster in clusters):,} images in {len(clusters)} clusters; silhouette "
         f"{silhouette:.3f} (1: far apart, 0: no clusters).",
     )
     columns = ("nearest to the centre", "cluster", "images", "most frequent")
-    return replace(_listing("Clusters", text, listed, columns, cells), table_has_all_images=False)
+    return replace(_listing("Clusters", text, listed, columns, rows), table_has_all_images=False)
 
 
 def _listing(
@@ -251,9 +254,11 @@ def _listing(
     text: tuple[str, ...],
     groups: Sequence[Group],
     columns: tuple[str, ...],
-    cells: Sequence[tuple[str, ...]],
+    rows: Sequence[Sequence[Cell | str]],
+    notes: tuple[str, ...] = (),
 ) -> Listing:
     """Returns a listing without the columns that are empty in every row."""
-    filled = [i for i in range(len(columns)) if i == 0 or not cells or any(row[i] for row in cells)]
-    kept: Iterator[tuple[str, ...]] = (tuple(row[i] for i in filled) for row in cells)
-    return Listing(title, text, tuple(groups), tuple(columns[i] for i in filled), tuple(kept))
+    table = make_table(columns, rows, notes=notes)
+    filled = [i for i in range(len(columns)) if i == 0 or not rows or any(row[i].text for row in table.rows)]
+    kept = make_table([columns[i] for i in filled], [[row[i] for i in filled] for row in table.rows], notes=notes)
+    return Listing(title, text, tuple(groups), kept)

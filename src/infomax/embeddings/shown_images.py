@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from infomax.runtime.stages import stages_shown
 
 MAX_QUERIES = 60
 """Queries of which a page shows a picture."""
+THUMBNAIL_BYTES = 6_500_000
+"""Bytes of all thumbnails of a page and their words, with which it stays below 10 MB."""
+WORDS_BYTES = 500
+"""Bytes that the HTML around a thumbnail takes, about."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class ShownImages:
             splits, names = all_images(DataLocation(**parts).open())
         except ValueError as error:
             raise ValueError(f"{error}; --data says where the images that the features are of are now") from error
-        self._images = _Rows(list(splits.values()))
+        self._images = ImageRows(list(splits.values()))
         if len(names) != len(table.names) or any(a != b for a, b in zip(names, table.names, strict=True)):
             differing = next((b for a, b in zip(names, table.names, strict=False) if a != b), None)
             extent = f"{len(names)} images" if differing is None else f"images without {differing} in its place"
@@ -64,6 +69,10 @@ class ShownImages:
     def thumbnail(self, row: int, caption: str, *details: str, mark: str = "") -> Thumbnail:
         """Returns a thumbnail of an image; one that cannot be decoded is a grey square, and its details say so."""
         return self._images.thumbnail(row, caption, *details, mark=mark)
+
+    def open(self, row: int) -> Image.Image | None:
+        """Returns an image, a large JPEG smaller than it is; None if it cannot be decoded."""
+        return self._images.open(row)
 
     def size(self, row: int) -> ImageSize:
         """Returns the size of an image; 0 by 0 pixels if its file cannot be read."""
@@ -81,7 +90,28 @@ class ShownImages:
             return ImageSize(0, 0, 0)
 
 
-class _Rows:
+class ThumbnailRoom:
+    """The bytes that are left for the thumbnails of a page.
+
+    Args:
+        size: Bytes in all.
+    """
+
+    def __init__(self, size: int = THUMBNAIL_BYTES):
+        self.left = size
+
+    def take(self, thumbnails: Iterable[Thumbnail]) -> tuple[Thumbnail, ...]:
+        """Returns the first thumbnails that there is room for; those after them are not made."""
+        taken: list[Thumbnail] = []
+        remaining = iter(thumbnails)
+        while self.left > 0 and (thumbnail := next(remaining, None)) is not None:
+            words = (thumbnail.caption, *thumbnail.details)
+            self.left -= len(thumbnail.jpeg) * 4 // 3 + WORDS_BYTES + sum(map(len, words))
+            taken.append(thumbnail)
+        return tuple(taken)
+
+
+class ImageRows:
     """The images of several splits, one after the other.
 
     Args:
@@ -97,13 +127,19 @@ class _Rows:
         return self._splits[split], row - self._starts[split]
 
     def thumbnail(self, row: int, caption: str, *details: str, mark: str = "") -> Thumbnail:
-        """Returns a thumbnail of an image; see :meth:`ShownImages.thumbnail`."""
+        """Returns a thumbnail of an image; one that cannot be decoded is a grey square, and its details say so."""
+        image = self.open(row)
+        if image is None:
+            image, details = Image.new("RGB", (SIDE, SIDE), "grey"), (*details, "cannot be read")
+        return Thumbnail(make_thumbnail(image), caption, details, mark)
+
+    def open(self, row: int) -> Image.Image | None:
+        """Returns an image, a large JPEG smaller than it is; None if it cannot be decoded."""
         images, index = self.find(row)
         try:
-            jpeg = make_thumbnail(images.open(index, _smallest_divisor))
+            return images.open(index, _smallest_divisor)
         except ValueError:
-            jpeg, details = make_thumbnail(Image.new("RGB", (SIDE, SIDE), "grey")), (*details, "cannot be read")
-        return Thumbnail(jpeg, caption, details, mark)
+            return None
 
 
 def query_thumbnails(table: FeatureTable, query: str, images: ShownImages) -> dict[str, Thumbnail]:
@@ -120,7 +156,7 @@ def query_thumbnails(table: FeatureTable, query: str, images: ShownImages) -> di
         return {query: images.thumbnail(list(table.names).index(query), query, mark="query")}
     with stages_shown(False):  # the search has read them before, with a line
         splits, names = open_query_images(table, query)
-    rows = _Rows(list(splits.values()))
+    rows = ImageRows(list(splits.values()))
     return {name: rows.thumbnail(row, name, mark="query") for row, name in enumerate(names[:MAX_QUERIES])}
 
 

@@ -1,7 +1,7 @@
 """Tables as data, and how a terminal and Markdown show them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infomax.runtime.text import escape
 
@@ -44,6 +44,18 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row of this table takes {len(self.columns)} cells, but has {len(row)}: {row}")
+
+    def shortened(self, rows: int, where: str = "") -> "Table":
+        """Returns the table with its first rows alone, and a note below that says how many are left out.
+
+        Args:
+            rows: Largest number of rows; a table that has no more is returned as it is.
+            where: Words that follow the number that is left out, as ``, in all.csv``.
+        """
+        left = len(self.rows) - rows
+        if left <= 0:
+            return self
+        return replace(self, rows=self.rows[:rows], notes=(f"and {left:,} more{where}", *self.notes))
 
     def text(self) -> str:
         """Returns the table for a terminal: aligned columns under a rule, between title and notes."""
