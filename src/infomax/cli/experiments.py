@@ -47,10 +47,9 @@ def sweep(options: SweepOptions) -> None:
     finally:
         result = collect_results(planned, failures)
         if result.has_scores:
-            show(result.table().text())
-            if (differences := result.differences()) is not None:
-                show(f"\n{differences.text()}\n")
-            show(f"{options.out} has sweep.json with all runs, and sweep.png")
+            tables = [table.text() for table in (result.table(), *result.difference_tables())]
+            show("\n\n".join(tables) + ("\n" if len(tables) > 1 else ""))
+            show(f"{options.out} has sweep.json with all runs, sweep.png, and the page sweep.html")
     if failures:
         raise MachineError("; ".join(failures))
 

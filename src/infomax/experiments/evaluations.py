@@ -43,6 +43,8 @@ class Evaluation:
     """0, or 1 and so on if it repeats another evaluation with another seed."""
     epoch: int | None = None
     """Epoch, from 1, after which the encoder was kept that is evaluated; None for the one of the whole run."""
+    baselines: bool = field(default=True, compare=False)
+    """Whether baselines may be evaluated too, where the protocol has them."""
 
     def measures(self, column: Column) -> bool:
         """Returns whether this is the evaluation of a published column, by the paper's own classifier, with any
@@ -120,10 +122,11 @@ def parse_evaluation(words: str, options: SweepOptions) -> Evaluation:
     protocol = PROTOCOLS[choose("--evaluate", name, single)]
     kinds = (protocol.options, protocol.data, ComputeOptions, *([BaselineOptions] if protocol.baselines else []))
     try:
-        protocol_options, data, compute, *_ = from_argv(argv, *kinds)
+        protocol_options, data, compute, *others = from_argv(argv, *kinds)
     except ValueError as error:
         raise ValueError(f"--evaluate {words}: {error}") from None
-    return _complete(Evaluation(protocol, protocol_options, data, compute, words), options)
+    baselines = not any(isinstance(x, BaselineOptions) and x.no_baselines for x in others)
+    return _complete(Evaluation(protocol, protocol_options, data, compute, words, baselines=baselines), options)
 
 
 def _complete(evaluation: Evaluation, options: SweepOptions) -> Evaluation:

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
@@ -99,6 +99,9 @@ class SweepRun:
     """Evaluations of the encoders that are kept on the way, and then those of the last one."""
     missed_epochs: tuple[int, ...] = ()
     """Epochs whose encoder was wanted, but not kept by the run that is there."""
+    measures_baselines: bool = False
+    """Whether the untrained encoder and the raw pixels are evaluated with this run, as with the first one of each
+    network."""
 
     @property
     def missed(self) -> str:
@@ -135,21 +138,29 @@ class SweepRun:
         return training + commands
 
     def _measures_baselines(self, evaluation: Evaluation) -> bool:
-        return self.measures_initial_encoder and evaluation.epoch is None
+        """Returns whether an evaluation of this run is one of its baselines too."""
+        if evaluation.epoch is not None or not (evaluation.baselines and evaluation.protocol.baselines):
+            return False
+        return self.measures_initial_encoder or (self.measures_baselines and not evaluation.repetition)
 
     @property
     def measures_initial_encoder(self) -> bool:
         """Returns whether the initial encoder is evaluated with this run, as with the first seed of each recipe."""
         return self.seed == 0 and self.specification.recipe.encoder.init is not None
 
-    def initial_result(self, evaluation: Evaluation) -> ResultRow | None:
-        """Returns the last result of the encoder that the run started from; None if there is none."""
+    def baseline_result(self, evaluation: Evaluation, name: str) -> ResultRow | None:
+        """Returns the last result of a baseline by this evaluation; None if there is none.
+
+        Args:
+            evaluation: The evaluation.
+            name: ``initial encoder``, from which the run started; ``untrained encoder``; or ``raw pixels``.
+        """
         if not self._measures_baselines(evaluation) or not (self.folder / "config.json").is_file():
             return None
         run = Run(self.folder)
         hashes = evaluation.hashes(run)
         matching = [row for row in self._rows(run, evaluation) if row.evaluation in hashes]
-        return next((row for row in reversed(matching) if row.representation == "initial encoder"), None)
+        return next((row for row in reversed(matching) if row.representation == name), None)
 
     def result(self, evaluation: Evaluation) -> ResultRow | None:
         """Returns the last result of the trained encoder by this evaluation; None if there is none yet."""
@@ -212,17 +223,22 @@ def define_sweep(options: SweepOptions) -> Sweep:
     variants = tuple(Variant(experiment, values) for experiment in experiments for values in _combine(options.vary))
     named = tuple(dict.fromkeys(parse_evaluation(words, options) for words in options.evaluate))
     named = with_seeds(named, options.evaluation_seeds or 1)
-    runs, not_measured = [], [] if table is None else _not_measured(table, experiments, options)
+    runs: list[SweepRun] = []
+    not_measured = [] if table is None else _not_measured(table, experiments, options)
     if table and not named and len(not_measured) == len(table.columns):
         raise ValueError(
             f"{'; '.join(_group_reasons(table, not_measured))}; say with --evaluate how to evaluate the runs"
         )
     counts: dict[DataLocation, int] = {}
     initial = _open_initial(options)
+    networks: set[str] = set()
     for seed, variant in product(range(options.seeds), variants):  # all variants of a seed before the next seed
         evaluations = named or _default_evaluations(variant, table, options)
         wanted = _wanted_epochs(variant, table, options)
-        runs.append(_define_run(options, variant, seed, evaluations, wanted, counts, initial))
+        run = _define_run(options, variant, seed, evaluations, wanted, counts, initial)
+        network = _describe_network(run)
+        runs.append(replace(run, measures_baselines=seed == 0 and network not in networks))
+        networks.add(network)
     if len({run.specification.hash for run in runs}) < len(runs):
         raise ValueError(f"--vary gives a value twice: {' '.join(options.vary)}")
     for run in runs:
@@ -389,6 +405,13 @@ def _define_run(
         raise ValueError(f"--keep-epochs {beyond[0]}: {variant.label} has {recipe.epochs} epochs")
     on_the_way = [e.at_epoch(epoch) for epoch in kept for e in evaluations if not e.protocol.needs_run]
     return SweepRun(variant, specification, train, (*on_the_way, *evaluations), missed)
+
+
+def _describe_network(run: SweepRun) -> str:
+    """Returns a text that is equal for runs with the same baselines: the network, its preprocessing and the images."""
+    specification = run.specification
+    images = (specification.data, specification.classes, specification.subset, specification.value_range)
+    return repr((specification.recipe.encoder, specification.recipe.preprocessing, images))
 
 
 def _missed_epochs(folder: Path, epochs: Sequence[int]) -> tuple[int, ...]:

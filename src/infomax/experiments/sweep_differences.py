@@ -1,8 +1,9 @@
 """Paired differences between the lines of a sweep's table: over the test images of one seed, or over several seeds."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from statistics import fmean
+from typing import Any
 
 from infomax.evaluation.intervals import SEEDED, Difference, compare_repeated
 from infomax.evaluation.paired import compare_rows, why_not_paired
@@ -61,35 +62,69 @@ def compare_measured(measured: Measured, reference: Measured) -> Difference | st
     return compare_repeated(first, second, SEEDED)
 
 
-def differences_table(cells: Mapping[tuple[str, str], Measured], reference: str) -> Table | None:
-    """Makes a table of how much better each line is than the reference, in the columns of the sweep's table.
+@dataclass(frozen=True)
+class LineDifference:
+    """A frozen dataclass that holds how much better one line of a sweep is than another, in one column."""
+
+    line: str
+    column: str
+    reference: str
+    """The line that it is compared with."""
+    compared: Difference | str
+    """The difference, or why there is none."""
+
+    def record(self) -> dict[str, Any]:
+        """Returns plain values for a file; the numbers are shares, from -1 to 1."""
+        names = {"line": self.line, "over": self.reference, "column": self.column}
+        if isinstance(self.compared, str):
+            return {**names, "why_none": self.compared}
+        return {**names, **asdict(self.compared), "verdict": self.compared.verdict}
+
+
+def compare_lines(cells: Mapping[tuple[str, str], Measured], reference: str) -> list[LineDifference]:
+    """Compares each line of a sweep's table with a reference, in each column that both have.
 
     Args:
         cells: The results in the sweep's table, by line and column.
         reference: The line that the others are compared with.
 
     Returns:
-        The table; None if nothing can be compared.
+        The differences, line by line; none where there is nothing to compare.
     """
-    columns = list(dict.fromkeys(column for _, column in cells))
-    lines: list[list[Cell | str]] = []
+    differences = []
+    for (line, column), measured in cells.items():
+        against = cells.get((reference, column))
+        if line == reference or against is None:
+            continue
+        if (compared := compare_measured(measured, against)) != "":
+            differences.append(LineDifference(line, column, reference, compared))
+    return differences
+
+
+def differences_table(differences: Sequence[LineDifference]) -> Table | None:
+    """Makes a table of the differences over one reference, with a line for each line and a column for each column.
+
+    Args:
+        differences: The differences, all over the same line.
+
+    Returns:
+        The table; None if there are none.
+    """
+    if not differences:
+        return None
+    columns = list(dict.fromkeys(difference.column for difference in differences))
+    lines: dict[str, dict[str, Cell]] = {}
     kinds: dict[str, None] = {}
     reasons: dict[str, dict[str, None]] = {}
-    for line in dict.fromkeys(line for line, _ in cells if line != reference):
-        texts: list[Cell | str] = [line]
-        for column in columns:
-            measured, against = cells.get((line, column)), cells.get((reference, column))
-            compared = "" if measured is None or against is None else compare_measured(measured, against)
-            if isinstance(compared, Difference):
-                texts.append(Cell(str(compared), 100 * compared.value))
-                kinds[compared.kind] = None
-            else:
-                texts.append(EMPTY)
-                if compared:
-                    reasons.setdefault(compared, {})[line] = None
-        lines.append(texts)
+    for difference in differences:
+        cells, compared = lines.setdefault(difference.line, {}), difference.compared
+        if isinstance(compared, Difference):
+            cells[difference.column] = Cell(str(compared), 100 * compared.value)
+            kinds[compared.kind] = None
+        else:
+            reasons.setdefault(compared, {})[difference.line] = None
     notes = [f"no difference of {', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    if not kinds and not notes:
-        return None
+    reference = differences[0].reference
     title = f"over {reference}: {'; '.join(kinds)}" if kinds else f"over {reference}"
-    return make_table(["", *columns], lines, title=title, notes=notes)
+    rows = [[line, *(cells.get(column, EMPTY) for column in columns)] for line, cells in lines.items()]
+    return make_table(["", *columns], rows, title=title, notes=notes)

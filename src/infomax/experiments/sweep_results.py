@@ -4,24 +4,29 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import nan
+from pathlib import Path
 from statistics import mean, stdev
 from textwrap import wrap
 from typing import Any
 
+from infomax.evaluation.intervals import SEEDED, compare_repeated
 from infomax.evaluation.result_row import ResultRow, Score, row_fields
 from infomax.evaluation.results import with_hits
 from infomax.experiments.evaluations import Evaluation, why_not_measured
 from infomax.experiments.sweep import Sweep, SweepRun, Variant
-from infomax.experiments.sweep_differences import ANY_SEED, Measured, differences_table
+from infomax.experiments.sweep_differences import ANY_SEED, LineDifference, Measured, compare_lines, differences_table
 from infomax.papers import published
 from infomax.papers.published import Column, Row
 from infomax.reporting.comparison import format_condition, format_published
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
+from infomax.runs.run_folder import Run
 from infomax.runtime.figure_style import default_style
 from infomax.runtime.options import option_names
 
 INITIAL = "initial encoder"
 """Name of the line with the scores of the encoder that the runs of a sweep started from."""
+BASELINES = ("untrained encoder", "raw pixels")
+"""Names of the lines with what every encoder must beat, which are measured with the first run of each network."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,20 @@ class SweepCell:
         return Cell(f"{average:.2f}{spread}", average)
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Returns the 95 % interval of our mean, in per cent: Student's over the seeds, or that over the test images."""
+        if len(self.scores) > 1:
+            over_seeds = compare_repeated(self.scores, [0.0] * len(self.scores), SEEDED)
+            return over_seeds.low, over_seeds.high
+        if self.measured is None:
+            return None
+        rows = [row for _, of_seed in self.measured.by_seed for row in of_seed]
+        if len(rows) != 1 or rows[0].interval is None or rows[0].metric != self.measured.metric:
+            return None
+        low, high = rows[0].interval
+        return 100 * low, 100 * high
+
+    @property
     def theirs(self) -> Cell:
         """Returns the paper's number."""
         return EMPTY if self.paper is None else Cell(format_published(self.paper, self.deviation), self.paper)
@@ -82,6 +101,8 @@ class SweepResult:
     """A line for each run that failed."""
     commands: tuple[str, ...]
     """A line of the shell for each run that is not done."""
+    baselines: tuple[SweepCell, ...] = ()
+    """Cells of what every encoder must beat: the lines below the others."""
 
     @property
     def has_scores(self) -> bool:
@@ -92,12 +113,12 @@ class SweepResult:
         """Makes the table, in per cent, with each line of ours below the paper's."""
         columns = list(dict.fromkeys(cell.column for cell in self.cells))
         lines = []
-        for line in dict.fromkeys(cell.line for cell in self.cells):
-            cells = {cell.column: cell for cell in self.cells if cell.line == line}
+        for line in dict.fromkeys(cell.line for cell in self.all_cells):
+            cells = {cell.column: cell for cell in self.all_cells if cell.line == line}
             if any(cell.paper is not None for cell in cells.values()):
                 lines.append([f"{line}: paper", *(cells[c].theirs if c in cells else EMPTY for c in columns)])
             count = self._count_seeds([len(cell.scores) for cell in cells.values() if cell.scores])
-            words = line if line == INITIAL else f"{line}: ours, {count}"
+            words = line if line in self._references else f"{line}: ours, {count}"
             lines.append([words, *(cells[c].ours if c in cells else EMPTY for c in columns)])
         notes = [f"ours: with {' '.join(self.changes)}"] if self.changes else []
         return make_table(["in %; mean ± deviation over seeds", *columns], lines, title=self.title, notes=notes)
@@ -110,12 +131,40 @@ class SweepResult:
         Returns:
             The table; None if there is one line, or nothing was measured twice on the same images.
         """
-        lines = dict.fromkeys(cell.line for cell in self.cells if cell.scores)
-        if len(lines) < 2:
-            return None
-        measured = {(cell.line, cell.column): cell.measured for cell in self.cells if cell.line in lines}
-        known = {place: results for place, results in measured.items() if results is not None}
-        return differences_table(known, next(iter(lines)))
+        lines = list(dict.fromkeys(cell.line for cell in self.cells if cell.scores))
+        return differences_table(self._compare_with(lines[0])) if len(lines) > 1 else None
+
+    def difference_tables(self) -> list[Table]:
+        """Makes a table of paired differences over each line that others are compared with: the first, and baselines."""
+        over_first = self.differences()
+        over_baselines = [differences_table(self._compare_with(line)) for line in self._baseline_lines]
+        return [table for table in (over_first, *over_baselines) if table is not None]
+
+    def compared(self) -> list[LineDifference]:
+        """Returns all paired differences, of which :meth:`difference_tables` makes tables."""
+        lines = list(dict.fromkeys(cell.line for cell in self.cells if cell.scores))
+        references = (*(lines[:1] if len(lines) > 1 else []), *self._baseline_lines)
+        return [difference for reference in references for difference in self._compare_with(reference)]
+
+    def _compare_with(self, reference: str) -> list[LineDifference]:
+        """Returns how much better each line is than one of them; baselines are compared with no other line."""
+        cells = [*self.cells, *(cell for cell in self.baselines if cell.line == reference)]
+        measured = {(cell.line, cell.column): cell.measured for cell in cells if cell.scores}
+        return compare_lines({place: x for place, x in measured.items() if x is not None}, reference)
+
+    @property
+    def all_cells(self) -> tuple[SweepCell, ...]:
+        """The cells of all lines: the runs', and then those of what they must beat."""
+        return *self.cells, *self.baselines
+
+    @property
+    def _baseline_lines(self) -> list[str]:
+        return list(dict.fromkeys(cell.line for cell in self.baselines))
+
+    @property
+    def _references(self) -> tuple[str, ...]:
+        """The lines that are of no run."""
+        return INITIAL, *self._baseline_lines
 
     def _count_seeds(self, counts: Sequence[int]) -> str:
         """Returns words for the numbers of seeds of a line's cells; cells that have none are left out."""
@@ -135,7 +184,7 @@ class SweepResult:
     def figure(self) -> bytes:
         """Draws a PNG: scores along the varied number, or as bars, with the deviation over seeds, beside the
         paper's."""
-        return draw_figure(self.cells, title=self.title, changes=self.changes)
+        return draw_figure(self.cells, title=self.title, changes=self.changes, baselines=self.baselines)
 
 
 def collect_results(sweep: Sweep, failures: Sequence[str] = ()) -> SweepResult:
@@ -145,16 +194,23 @@ def collect_results(sweep: Sweep, failures: Sequence[str] = ()) -> SweepResult:
         sweep: The sweep.
         failures: A line for each run that failed.
     """
-    table = sweep.table
+    table, cells = sweep.table, tuple(sweep_cells(sweep))
     return SweepResult(
         runs=sweep.runs,
         evaluations=sweep.evaluations,
-        cells=tuple(sweep_cells(sweep)),
+        cells=cells,
         title=f"{table.paper}, {table.number}: {table.title}" if table else "",
         changes=sweep.changes,
         failures=tuple(failures),
         commands=tuple(sweep.commands()),
+        baselines=tuple(baseline_cells(sweep)),
     )
+
+
+def training_seconds(folder: Path) -> float:
+    """Returns how long a run was trained, without what it took to start it."""
+    rows = [row for row in Run(folder).read_rows("metrics.jsonl") if "seconds" in row]
+    return round(rows[-1]["seconds"], 1) if rows else 0.0
 
 
 def sweep_cells(sweep: Sweep) -> list[SweepCell]:
@@ -298,7 +354,7 @@ def _cells_of_initial_encoder(sweep: Sweep, cells: Sequence[SweepCell]) -> list[
     evaluations = [e for e in sweep.evaluations if not e.repetition and e.epoch is None]
     initial = []
     for evaluation in evaluations:
-        rows = [row for run in sweep.runs if (row := run.initial_result(evaluation)) is not None][:1]
+        rows = [row for run in sweep.runs if (row := run.baseline_result(evaluation, INITIAL)) is not None][:1]
         metric, label = _main_score(rows)
         if rows:
             measured = Measured(metric, ((ANY_SEED, tuple(_with_hits(sweep.runs, rows))),))
@@ -306,6 +362,48 @@ def _cells_of_initial_encoder(sweep: Sweep, cells: Sequence[SweepCell]) -> list[
                 SweepCell(INITIAL, f"{evaluation.words}, {label}", _per_cent(rows, metric), measured=measured)
             )
     return initial
+
+
+def baseline_cells(sweep: Sweep) -> list[SweepCell]:
+    """Returns the cells of the untrained encoder and of the raw pixels, in the columns that they were evaluated for.
+
+    If networks or preprocessings differ among the runs, a line says of which recipe its baseline is.
+    """
+    cells = []
+    for name in BASELINES:
+        of_name = []
+        for run in (run for run in sweep.runs if run.measures_baselines):
+            for evaluation in (e for e in run.evaluations if not e.repetition and e.epoch is None):
+                row = run.baseline_result(evaluation, name)
+                columns = [] if row is None else _columns_of(sweep, run, evaluation, row)
+                of_name += [(run, _baseline_cell(name, row, *column)) for column in columns if row is not None]
+        of_name = [(run, cell) for run, cell in of_name if cell.scores]
+        columns = [cell.column for _, cell in of_name]
+        if len(set(columns)) < len(columns):
+            of_name = [(run, replace(cell, line=f"{name} of {run.variant.label}")) for run, cell in of_name]
+        cells += [cell for _, cell in of_name]
+    return [_with_its_hits(sweep, cell) for cell in cells]
+
+
+def _baseline_cell(name: str, row: ResultRow, column: str, metric: str) -> SweepCell:
+    return SweepCell(name, column, _per_cent([row], metric), measured=Measured(metric, ((ANY_SEED, (row,)),)))
+
+
+def _columns_of(sweep: Sweep, run: SweepRun, evaluation: Evaluation, row: ResultRow) -> list[tuple[str, str]]:
+    """Returns the columns of a sweep's table that an evaluation of a run measures, each with the name of its score."""
+    if sweep.table is None:
+        metric, label = _main_score([row])
+        return [(f"{evaluation.words}, {label}", metric)]
+    columns = [column for _, column in run.variant.experiment.positions(sweep.table.id) if column.data != "average"]
+    of_evaluation = [column for column in columns if evaluation in _evaluations_of(run, column)]
+    return list(dict.fromkeys((column.name, column.metric) for column in of_evaluation))
+
+
+def _with_its_hits(sweep: Sweep, cell: SweepCell) -> SweepCell:
+    """Returns the cell of a baseline with what it got right, by which others are compared with it."""
+    assert cell.measured is not None
+    rows = [row for _, of_seed in cell.measured.by_seed for row in of_seed]
+    return replace(cell, measured=Measured(cell.measured.metric, ((ANY_SEED, tuple(_with_hits(sweep.runs, rows))),)))
 
 
 def _main_score(rows: Sequence[ResultRow]) -> tuple[str, str]:
@@ -346,20 +444,28 @@ def _per_cent(rows: Sequence[ResultRow], metric: str) -> tuple[float, ...]:
 
 
 @default_style()
-def draw_figure(cells: Sequence[SweepCell], *, title: str, changes: Sequence[str]) -> bytes:
+def draw_figure(
+    cells: Sequence[SweepCell], *, title: str, changes: Sequence[str], baselines: Sequence[SweepCell] = ()
+) -> bytes:
     """Draws a PNG: scores along the varied number, or as bars, with the deviation over seeds, beside the paper's.
 
     Args:
         cells: The cells of the table.
         title: Title of the figure.
         changes: What all runs have that their recipes have not, as words of the command.
+        baselines: The cells of what the runs must beat: further bars, or lines across the curves.
     """
     from matplotlib.figure import Figure
 
     curves = all(cell.position is not None for cell in cells)
-    figure = Figure(figsize=(8, 4.2) if curves else (8, 1.2 + 0.45 * len(cells)), layout="constrained")
+    bars = [] if curves else [*cells, *baselines]
+    figure = Figure(figsize=(8, 4.2) if curves else (8, 1.2 + 0.45 * len(bars)), layout="constrained")
     axes = figure.subplots()
-    (_draw_curves if curves else _draw_bars)(axes, cells)
+    if curves:
+        _draw_curves(axes, cells)
+        _draw_baselines(axes, baselines)
+    else:
+        _draw_bars(axes, bars)
     figure.suptitle(title, fontsize=10, parse_math=False)
     if changes:
         figure.supxlabel(
@@ -388,6 +494,14 @@ def _draw_curves(axes: Any, cells: Sequence[SweepCell]) -> None:
     axes.minorticks_off()
     axes.set_xlabel(cells[0].varied)
     axes.set_ylabel("%")
+
+
+def _draw_baselines(axes: Any, baselines: Sequence[SweepCell]) -> None:
+    """Draws a line across the curves for each baseline."""
+    styles = [":", "-.", (0, (1, 3)), (0, (5, 1))]
+    for i, cell in enumerate(baselines):
+        label = f"{cell.line}, {cell.column}"
+        axes.axhline(cell.ours.value, color="0.4", linestyle=styles[i % len(styles)], linewidth=1, label=label)
 
 
 def _draw_bars(axes: Any, cells: Sequence[SweepCell]) -> None:

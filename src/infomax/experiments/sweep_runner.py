@@ -15,7 +15,8 @@ from infomax.data.sources.location import default_data_dir
 from infomax.data.sources.shares import SHARES, published_list
 from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import Sweep, SweepRun, define_sweep
-from infomax.experiments.sweep_results import SweepResult, collect_results
+from infomax.experiments.sweep_page import sweep_page
+from infomax.experiments.sweep_results import BASELINES, INITIAL, SweepResult, collect_results, training_seconds
 from infomax.runs.provenance import provenance
 from infomax.runs.run_folder import Run
 from infomax.runtime.files import write_atomic
@@ -156,7 +157,8 @@ def sweep(
 
 
 def run_sweep(sweep: Sweep) -> list[str]:
-    """Trains and evaluates what is left of a sweep, and writes ``sweep.json`` and ``sweep.png`` at the end.
+    """Trains and evaluates what is left of a sweep, and writes ``sweep.json``, ``sweep.png`` and ``sweep.html`` at
+    the end.
 
     Returns:
         A line for each run that failed.
@@ -169,14 +171,14 @@ def run_sweep(sweep: Sweep) -> list[str]:
     _check_lists(sweep)
     _check_settings(sweep)
     sweep.out.mkdir(parents=True, exist_ok=True)
-    failures = []
+    failures: list[str] = []
     with FolderLock(sweep.out):
         try:
             for number, run in enumerate(sweep.runs, start=1):
                 if failure := _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}"):
                     failures.append(failure)
         finally:
-            write_results(sweep)
+            write_results(sweep, failures)
     return failures
 
 
@@ -257,19 +259,20 @@ def _run_command(argv: Sequence[str]) -> tuple[int, int]:
                 signal.signal(number, handler)
 
 
-def training_seconds(folder: Path) -> float:
-    """Returns how long a run was trained, without what it took to start it."""
-    rows = [row for row in Run(folder).read_rows("metrics.jsonl") if "seconds" in row]
-    return round(rows[-1]["seconds"], 1) if rows else 0.0
+def write_results(sweep: Sweep, failures: Sequence[str] = ()) -> None:
+    """Writes ``sweep.json``, ``sweep.png`` and ``sweep.html`` if any run has been evaluated.
 
-
-def write_results(sweep: Sweep) -> None:
-    """Writes ``sweep.json`` and ``sweep.png`` if any run has been evaluated."""
-    result = collect_results(sweep)
+    Args:
+        sweep: The sweep.
+        failures: A line for each run that failed.
+    """
+    result = collect_results(sweep, failures)
     if result.has_scores:
-        content = {**provenance(), "runs": describe_runs(sweep)}
+        differences = [difference.record() for difference in result.compared()]
+        content = {**provenance(), "runs": describe_runs(sweep), "differences": differences}
         write_atomic(sweep.out / "sweep.json", json.dumps(content, indent=1).encode())
         write_atomic(sweep.out / "sweep.png", result.figure())
+        write_atomic(sweep.out / "sweep.html", sweep_page(result).html().encode(errors="surrogateescape"))
 
 
 def describe_runs(sweep: Sweep) -> list[dict[str, Any]]:
@@ -280,6 +283,10 @@ def describe_runs(sweep: Sweep) -> list[dict[str, Any]]:
             continue
         config = Run(run.folder).config
         results = {evaluation.words: run.result(evaluation) for evaluation in run.evaluations}
+        baselines = {
+            name: {e.words: row.to_json() for e in run.evaluations if (row := run.baseline_result(e, name)) is not None}
+            for name in (INITIAL, *BASELINES)
+        }
         rows.append(
             {
                 "recipe": run.variant.experiment.name,
@@ -290,6 +297,7 @@ def describe_runs(sweep: Sweep) -> list[dict[str, Any]]:
                 **{key: config[key] for key in ("started", "commit", "machine", "versions", "data", "images")},
                 "training_seconds": training_seconds(run.folder),
                 "results": {words: row.to_json() for words, row in results.items() if row is not None},
+                "baselines": {name: rows_of_name for name, rows_of_name in baselines.items() if rows_of_name},
             }
         )
     return rows
