@@ -1,6 +1,7 @@
 """Calibrates probabilities by a temperature, and measures how well they are calibrated."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -53,6 +54,43 @@ def fit_temperature(logits: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> 
     return math.exp(-(low + high) / 2)
 
 
+@dataclass(frozen=True)
+class CalibrationBin:
+    """A frozen dataclass that holds the images of one bin of probabilities."""
+
+    low: float
+    high: float
+    """The highest probability of an image of this bin is from ``low`` to below ``high``, or to 1."""
+    images: int
+    mean_probability: float
+    accuracy: float
+    """Share of the images that is right."""
+
+
+def calibration_bins(probabilities: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> list[CalibrationBin]:
+    """Returns the bins of :func:`calibration_error` that have images, from the lowest probability to the highest.
+
+    Args:
+        probabilities: Probabilities of the classes for each image.
+        labels: The class of each image.
+    """
+    confidence, chosen = probabilities.double().max(1)
+    right = (chosen == labels).double().numpy()
+    place = _bin_of(confidence.numpy())
+    counts = np.bincount(place, minlength=BINS)
+    sums = [np.bincount(place, weights=values, minlength=BINS) for values in (confidence.numpy(), right)]
+    return [
+        CalibrationBin(i / BINS, (i + 1) / BINS, int(count), float(sums[0][i] / count), float(sums[1][i] / count))
+        for i, count in enumerate(counts)
+        if count
+    ]
+
+
+def _bin_of(confidence: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Returns the number of each image's bin."""
+    return np.minimum((confidence * BINS).astype(int), BINS - 1)
+
+
 def calibration_error(probabilities: Float[Tensor, "n c"], labels: Int[Tensor, " n"]) -> float:
     """Returns the expected calibration error: how far the highest probability is from the share that is right.
 
@@ -61,6 +99,6 @@ def calibration_error(probabilities: Float[Tensor, "n c"], labels: Int[Tensor, "
     """
     confidence, chosen = probabilities.double().max(1)
     right = (chosen == labels).double().numpy()
-    place = np.minimum((confidence.numpy() * BINS).astype(int), BINS - 1)
+    place = _bin_of(confidence.numpy())
     sums = [np.bincount(place, weights=values, minlength=BINS) for values in (confidence.numpy(), right)]
     return float(np.abs(sums[0] - sums[1]).sum() / len(right))

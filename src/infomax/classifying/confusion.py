@@ -22,7 +22,9 @@ MOST_CLASSES = 250
 
 
 @default_style()
-def draw_confusion(counts: Int[np.ndarray, "r c"], rows: Sequence[str], columns: Sequence[str], title: str) -> bytes:
+def draw_confusion(
+    counts: Int[np.ndarray, "r c"], rows: Sequence[str], columns: Sequence[str], title: str, warning: str = ""
+) -> bytes:
     """Draws the numbers of images of each class that got each label.
 
     A colour is the root of the share of a class's images, so that single mistakes show too.
@@ -32,6 +34,7 @@ def draw_confusion(counts: Int[np.ndarray, "r c"], rows: Sequence[str], columns:
         rows: Names of the images' classes.
         columns: Names of the labels.
         title: Text above the matrix.
+        warning: A line above the title that says why the numbers mislead; empty if they do not.
 
     Returns:
         A PNG.
@@ -51,6 +54,8 @@ def draw_confusion(counts: Int[np.ndarray, "r c"], rows: Sequence[str], columns:
     if len(columns) <= NUMBERED:
         _write_numbers(axes, counts, shares, font - 1)
     axes.set_title(escape(title), fontsize=9, loc="left", parse_math=False)
+    if warning:
+        figure.suptitle(f"Warning: {escape(warning)}", fontsize=9, color="#a00000", x=0.01, ha="left", parse_math=False)
     png = io.BytesIO()
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # a letter that the font does not have
         figure.savefig(png, format="png", dpi=120)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -11,122 +11,26 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int
 
-from infomax.classifying.calibration import calibration_error
+from infomax.classifying.calibration import calibration_bins, calibration_error
 from infomax.classifying.classifier import NONE, ImageClassifier, load_classifier
 from infomax.classifying.confusion import MOST_CLASSES, draw_confusion
 from infomax.classifying.images import features_of_readable, images_to_test, open_labelled
 from infomax.classifying.options import ClassifyTestOptions, check_names, check_share
-from infomax.classifying.outputs import TEST, check_new_folder, check_outside
+from infomax.classifying.outputs import PAGE_SUFFIX, TEST, check_new_folder, check_outside
 from infomax.classifying.run import location_for, note_uncalibrated, share_of
+from infomax.classifying.tested import ClassifierTest, ClassScores, ImageAnswers
+from infomax.classifying.tested_page import write_tested_page
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, counted, listed
 from infomax.embeddings.write import FeatureComputation
 from infomax.evaluation.options import ComputeOptions, EvaluationOptions
 from infomax.evaluation.scores import interval
-from infomax.reporting.tables import Cell, Table, make_table
 from infomax.runs.public_words import public_data_name
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.new_folders import new_folder
 from infomax.runtime.options import pick
 from infomax.runtime.text import note
 from infomax.runtime.threads import threads_within_quota
-
-SHOWN_CLASSES = 40
-"""Classes that the table in a terminal shows."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassScores:
-    """A frozen dataclass that holds the scores of one class."""
-
-    name: str
-    images: int
-    """Number of its images."""
-    recall: float | None
-    """Share of its images that the most probable class is right for; None without images."""
-    precision: float | None
-    """Share that is right of the images whose most probable class it is; None if it is that of none."""
-    none_of_these: int
-    """Number of its images that are called none of these."""
-    taken_for: str
-    """The other class that most of its images are taken for; empty if none is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassifierTest:
-    """A frozen dataclass that holds what was measured of a classifier."""
-
-    data: str
-    """Name of the images."""
-    split: str
-    images: int
-    """Number of images of classes that the classifier knows."""
-    accuracy: float
-    """Share of them whose most probable class is right, also of those that are called none of these."""
-    interval: tuple[float, float]
-    """95 % interval of the accuracy."""
-    mean_recall: float
-    """Mean of the classes' recalls."""
-    calibration_error: float
-    """Expected calibration error."""
-    mean_probability: float
-    """Mean probability of the most probable class."""
-    none_share: float
-    """Share of usual images that may be called none of these."""
-    none_of_these: int
-    """Number of the images that are called none of these."""
-    accuracy_of_others: float | None
-    """Accuracy on those that are not; None if all are."""
-    unknown_images: int
-    """Number of images of classes that the classifier does not know, which count in nothing above."""
-    unknown_classes: tuple[str, ...]
-    unknown_none_of_these: int
-    """Number of them that are called none of these."""
-    fitted_images: int
-    """Number of images that the classifier was fitted on, by their features."""
-    classes: tuple[ClassScores, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    """For each class, how many of its images got each label: the classes in their order, then none of these."""
-
-    def table(self) -> Table:
-        """Returns the scores of each class as a table."""
-        rows = [
-            [x.name, f"{x.images:,}", _per_cent(x.recall), _per_cent(x.precision), f"{x.none_of_these:,}", x.taken_for]
-            for x in self.classes[:SHOWN_CLASSES]
-        ]
-        left = len(self.classes) - len(rows)
-        notes = (f"and {left} more classes, in classes.csv",) if left else ()
-        return make_table(_COLUMNS, rows, notes=notes)
-
-    def lines(self) -> list[str]:
-        """Returns the scores of all images in words."""
-        low, high = (100 * bound for bound in self.interval)
-        lines = [
-            f"accuracy {100 * self.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f}) on {counted(self.images)}; "
-            f"mean over classes {100 * self.mean_recall:.1f} %",
-            f"calibration error {100 * self.calibration_error:.1f} %: the mean probability is "
-            f"{100 * self.mean_probability:.1f} %",
-        ]
-        others = self.accuracy_of_others
-        beside = "" if others is None else f"; accuracy on the others {100 * others:.1f} %"
-        lines.append(
-            f"{NONE}: {self.none_of_these:,} ({100 * self.none_of_these / self.images:.1f} %, --none-share "
-            f"{self.none_share:g}){beside}"
-        )
-        if self.unknown_images:
-            lines.append(
-                f"not counted: {counted(self.unknown_images)} of classes that the classifier does not know, "
-                f"{listed(self.unknown_classes)}; {self.unknown_none_of_these:,} of them "
-                f"({100 * self.unknown_none_of_these / self.unknown_images:.1f} %) are {NONE}"
-            )
-        return lines
-
-
-_COLUMNS = ("class", "images", "recall, %", "precision, %", NONE, "most taken for")
-
-
-def _per_cent(share: float | None) -> Cell | str:
-    return "" if share is None else Cell.per_cent(share)
 
 
 def classify_test(
@@ -164,24 +68,31 @@ def classify_test(
     if not isinstance(source, Source):
         location = DataLocation(fspath(source), value_range=model.description.fit.value_range)
         source = open_labelled(location, None if labels is None else Path(labels))
-    return measure(model, source, pick(EvaluationOptions, {**compute, "quiet": quiet}), none_share)
+    return measure(model, source, pick(EvaluationOptions, {**compute, "quiet": quiet}), none_share)[0]
 
 
 def test(options: ClassifyTestOptions, *, quiet: bool) -> ClassifierTest:
-    """Carries out ``infomax classify test``: measures the classifier, and writes the folder."""
-    check_new_folder(options.out, TEST, overwrite=options.overwrite)
+    """Carries out ``infomax classify test``: measures the classifier, and writes the folder or the page."""
+    is_page = options.out.suffix == PAGE_SUFFIX
+    if not is_page:
+        check_new_folder(options.out, TEST, overwrite=options.overwrite)
     model = load_classifier(options.classifier)
     source = open_labelled(location_for(options, model), options.labels, download=options.download)
-    check_outside(options.out, source.folders, source.name)
-    measured = measure(model, source, pick(EvaluationOptions, {**vars(options), "quiet": quiet}), options.none_share)
-    write_test(options.out, measured, title=Path(options.classifier).resolve().name)
+    evaluation, title = pick(EvaluationOptions, {**vars(options), "quiet": quiet}), Path(options.classifier).resolve().name
+    if not is_page:
+        check_outside(options.out, source.folders, source.name)
+    measured, answers = measure(model, source, evaluation, options.none_share)
+    if is_page:
+        write_tested_page(options.out, measured, answers, model, title=title)
+    else:
+        write_test(options.out, measured, title=title)
     return measured
 
 
 @threads_within_quota()
 def measure(
     classifier: ImageClassifier, source: Source, evaluation: EvaluationOptions, none_share: float | None
-) -> ClassifierTest:
+) -> tuple[ClassifierTest, ImageAnswers]:
     """Measures a classifier on the labelled images of a source that can be read."""
     labelled = images_to_test(source)
     number = {name: i for i, name in enumerate(classifier.classes)}
@@ -198,16 +109,11 @@ def measure(
         raise ValueError(f"--data {source.name}: no image of a class that the classifier knows can be read")
     share, known = share_of(classifier, none_share), classifier.known
     is_none = known.shapes.distances(read.features).numpy() > known.threshold(share)[0]
-    fitted = int(known.are_fitted(read.features).sum())
-    if fitted:
-        note(
-            f"{counted(fitted)} of {len(true):,} {'is' if fitted == 1 else 'are'} the same as one that the classifier "
-            "was fitted on, so the scores are too high"
-        )
+    is_fitted = known.are_fitted(read.features)
     probabilities = classifier.probabilities(read.features[torch.from_numpy(is_known)])
     scored = _score(classifier.classes, probabilities, true[is_known], is_none[is_known])
     names = [labelled.classes[i] for i in np.unique(labelled.labels[read.rows][~is_known])]
-    return replace(
+    measured = replace(
         scored,
         data=public_data_name(source.name),
         split=labelled.split,
@@ -215,8 +121,15 @@ def measure(
         unknown_images=int((~is_known).sum()),
         unknown_classes=tuple(names),
         unknown_none_of_these=int(is_none[~is_known].sum()),
-        fitted_images=fitted,
+        fitted_images=int(is_fitted.sum()),
     )
+    if measured.caveat:
+        note(measured.caveat)
+    probability, chosen = (x.numpy() for x in probabilities.max(1))
+    answers = ImageAnswers(
+        labelled.images, read.rows[is_known], true[is_known], chosen, probability, is_fitted[is_known]
+    )
+    return measured, answers
 
 
 def _score(
@@ -256,6 +169,7 @@ def _score(
         fitted_images=0,
         classes=tuple(scores),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
+        calibration=tuple(calibration_bins(probabilities, labels)),
     )
 
 
@@ -298,7 +212,7 @@ def write_test(out: Path, measured: ClassifierTest, *, title: str) -> None:
             (contents / name).write_bytes(csv_text(rows).encode(errors="surrogateescape"))
         if len(names) <= MOST_CLASSES:
             heading = f"{title} on {measured.data}: {100 * measured.accuracy:.1f} % of {counted(measured.images)} right"
-            (contents / "confusion.png").write_bytes(draw_confusion(confusion, names, columns, heading))
+            (contents / "confusion.png").write_bytes(draw_confusion(confusion, names, columns, heading, measured.caveat))
         else:
             note(f"there is no picture of the confusion matrix: {len(names)} classes could not be read in it")
         (contents / TEST).write_text(json.dumps(asdict(measured), indent=1), encoding="utf-8")

@@ -10,7 +10,7 @@ from infomax.evaluation.options import ComputeOptions
 from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.options import Shown, option_names
 
-PREDICTION_SUFFIXES = (".csv", ".jsonl", ".parquet")
+PREDICTION_SUFFIXES = (".csv", ".jsonl", ".parquet", ".html")
 """Suffixes of the files that ``infomax classify run`` writes."""
 NONE_SHARE = 0.05
 
@@ -64,7 +64,8 @@ class ClassifyRunOptions(DataOptions, ComputeOptions):
     """Images to classify; no labels are needed: a folder of images or one image; an .npz or .npy of arrays; a .txt or
     .csv of paths; a data set's name, as cifar10; or hf:NAME."""
     out: Annotated[Path, Shown(metavar="FILE")] = Path("labels.csv")
-    """File to write: .csv is a table, .jsonl has a line of JSON for each image, .parquet is a table with types."""
+    """File to write: .csv is a table, .jsonl has a line of JSON for each image, .parquet is a table with types, .html is a
+    page with images of each label."""
     none_share: Annotated[float | None, Shown(metavar="SHARE", default="the classifier's")] = None
     """Share of images like those that it was fitted on that may be called none of these; at 0 no image is."""
     overwrite: bool = False
@@ -86,13 +87,13 @@ class ClassifyTestOptions(DataOptions, ComputeOptions):
     them."""
     labels: Annotated[Path | None, Shown(metavar="FILE", default="those of --data")] = None
     """CSV with a line path,label for each image, its paths relative to the folder that --data names."""
-    out: Annotated[Path, Shown(metavar="DIR")] = Path("classify-test")
-    """Folder to make: the confusion matrix as a picture and a table, the scores of each class, and all of it as
-    JSON."""
+    out: Annotated[Path, Shown(metavar="DIR|FILE.html")] = Path("classify-test")
+    """Folder to make: the confusion matrix as a picture and a table, the scores of each class, and all of it as JSON.
+    Or a page to write, which ends in .html: the same with the calibration and the most confident mistakes."""
     none_share: Annotated[float | None, Shown(metavar="SHARE", default="the classifier's")] = None
     """Share of images like those that it was fitted on that may be called none of these; at 0 no image is."""
     overwrite: bool = False
-    """Replace the folder if it is of an earlier test."""
+    """Replace the folder if it is of an earlier test, or the page."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

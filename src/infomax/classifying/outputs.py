@@ -8,6 +8,8 @@ CLASSIFIER = "classifier.json"
 """The file by which a folder is known for a classifier, which may be overwritten."""
 TEST = "test.json"
 """The file by which a folder is known for a test of a classifier, which may be overwritten."""
+PAGE_SUFFIX = ".html"
+"""Suffix of ``--out`` by which a page is written in place of a folder or a table."""
 
 
 def check_new_folder(out: Path, marker: str, *, overwrite: bool) -> None:

@@ -2,11 +2,9 @@
 
 import io
 import json
-import math
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,6 +13,9 @@ from typing import Any
 from infomax.classifying.classifier import NONE, ImageClassifier, load_classifier
 from infomax.classifying.images import features_of_readable
 from infomax.classifying.options import ClassifyRunOptions, check_names, check_share
+from infomax.classifying.outputs import PAGE_SUFFIX
+from infomax.classifying.predicted import PredictedImages, Prediction
+from infomax.classifying.predicted_page import write_predicted_page
 from infomax.data.images import Images
 from infomax.data.options import DataOptions
 from infomax.data.sources.given import GivenImages, open_given
@@ -23,31 +24,11 @@ from infomax.data.splits import Source, all_images, describe_splits
 from infomax.embeddings.feature_file import import_pyarrow
 from infomax.embeddings.write import FeatureComputation
 from infomax.evaluation.options import ComputeOptions, EvaluationOptions
-from infomax.reporting.tables import Cell, Table, make_table
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
 from infomax.runtime.text import note, show
 from infomax.runtime.threads import threads_within_quota
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A frozen dataclass that holds what a classifier says of an image."""
-
-    name: str
-    """Name of the image."""
-    label: str
-    """The class, or ``none of these``."""
-    probability: float
-    """Probability of the most probable class, which is the label unless that is ``none of these``."""
-    best: str
-    """The most probable class."""
-    second: str
-    """The second most probable class."""
-    second_probability: float
-    distance: float
-    """How far its features are from those of the nearest class; about 1 is usual."""
 
 
 def classify_run(
@@ -90,7 +71,7 @@ def classify_run(
     else:
         location = DataLocation("", value_range=model.description.fit.value_range)
         source = location.select(open_given(data, in_order=True))
-    return predict(model, source, pick(EvaluationOptions, {**compute, "quiet": quiet}), none_share)
+    return predict(model, source, pick(EvaluationOptions, {**compute, "quiet": quiet}), none_share).predictions
 
 
 def run(options: ClassifyRunOptions, *, quiet: bool) -> tuple[list[Prediction], ImageClassifier]:
@@ -98,9 +79,14 @@ def run(options: ClassifyRunOptions, *, quiet: bool) -> tuple[list[Prediction], 
     model = load_classifier(options.classifier)
     location = location_for(options, model)
     source = location.open(download=options.download)
-    predictions = predict(model, source, pick(EvaluationOptions, {**vars(options), "quiet": quiet}), options.none_share)
-    write_predictions(options.out, predictions)
-    return predictions, model
+    evaluation = pick(EvaluationOptions, {**vars(options), "quiet": quiet})
+    predicted = predict(model, source, evaluation, options.none_share)
+    if options.out.suffix == PAGE_SUFFIX:
+        share = share_of(model, options.none_share)
+        write_predicted_page(options.out, predicted, model, share, title=Path(options.classifier).resolve().name)
+    else:
+        write_predictions(options.out, predicted.predictions)
+    return predicted.predictions, model
 
 
 def location_for(options: DataOptions, classifier: ImageClassifier) -> DataLocation:
@@ -115,18 +101,21 @@ def location_for(options: DataOptions, classifier: ImageClassifier) -> DataLocat
 @threads_within_quota()
 def predict(
     classifier: ImageClassifier, source: Source, evaluation: EvaluationOptions, none_share: float | None
-) -> list[Prediction]:
+) -> PredictedImages:
     """Returns a prediction for each image of a source that can be read."""
     for line in describe_splits(source, to_train=True, notes_alone=True):
         show(line, file=sys.stderr)
     note_uncalibrated(classifier)
     splits, names = all_images(source)
-    predictions, start = [], 0
+    predictions: list[Prediction] = []
+    kept: list[int] = []
+    start = 0
     for images in splits.values():
         rows, numbers = _predict_images(classifier, images, evaluation, none_share)
         predictions += [Prediction(names[start + n], *row) for n, row in zip(numbers, rows, strict=True)]
+        kept += [start + n for n in numbers]
         start += len(images)
-    return predictions
+    return PredictedImages(predictions, kept, list(splits.values()))
 
 
 def note_uncalibrated(classifier: ImageClassifier) -> None:
@@ -193,28 +182,3 @@ def _parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 def _fields() -> Sequence[Any]:
     return list(Prediction.__dataclass_fields__.values())
-
-
-def predictions_table(predictions: Sequence[Prediction], classifier: ImageClassifier, share: float) -> Table:
-    """Returns a table of how many images got each label, the most frequent first."""
-    number = Counter(prediction.label for prediction in predictions)
-    counts = sorted(((number[name], name) for name in (*classifier.classes, NONE)), key=lambda pair: -pair[0])
-    sums: dict[str, float] = {}
-    for prediction in predictions:
-        sums[prediction.label] = sums.get(prediction.label, 0.0) + prediction.probability
-    rows = [
-        [
-            name,
-            f"{count:,}",
-            Cell.per_cent(count / len(predictions)),
-            "" if name == NONE else f"{sums[name] / count:.2f}",
-        ]
-        for count, name in counts
-        if count
-    ]
-    threshold, expected = classifier.known.threshold(share)
-    rule = f"{NONE}: a distance above {threshold:.3g}, as {100 * expected:.2g} % of the held-out images had"
-    note_below = f"no image is {NONE}" if math.isinf(threshold) else rule
-    return make_table(
-        ("label", "images", "%", "mean probability"), rows, notes=(f"{note_below} (--none-share {share:g})",)
-    )

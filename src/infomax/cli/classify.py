@@ -34,7 +34,8 @@ def classify_run(options: ClassifyRunOptions) -> None:
 
     check_output_file(options.out, PREDICTION_SUFFIXES, overwrite=options.overwrite)
     with importing_torch():
-        from infomax.classifying.run import check_parquet, predictions_table, run, share_of
+        from infomax.classifying.predicted import predictions_table
+        from infomax.classifying.run import check_parquet, run, share_of
 
     check_parquet(options.out)
     predictions, classifier = run(options, quiet=False)
@@ -44,16 +45,23 @@ def classify_run(options: ClassifyRunOptions) -> None:
 
 def classify_test(options: ClassifyTestOptions) -> None:
     """Carries out ``infomax classify test``."""
-    from infomax.classifying.outputs import TEST, check_new_folder
+    from infomax.classifying.outputs import PAGE_SUFFIX, TEST, check_new_folder
+    from infomax.embeddings.output_files import check_output_file
 
-    check_new_folder(options.out, TEST, overwrite=options.overwrite)
+    is_page = options.out.suffix == PAGE_SUFFIX
+    if is_page:
+        check_output_file(options.out, (PAGE_SUFFIX,), overwrite=options.overwrite)
+    else:
+        check_new_folder(options.out, TEST, overwrite=options.overwrite)
     with importing_torch():
         from infomax.classifying.measure import test
+        from infomax.classifying.tested import SHOWN_CLASSES
 
     measured = test(options, quiet=False)
-    show(measured.table().text())
-    files = ", ".join(sorted(path.name for path in options.out.iterdir()))
-    show("\n".join(["", *measured.lines(), f"written to {options.out}: {files}"]))
+    where = " classes; --out DIR has all in classes.csv" if is_page else " classes, in classes.csv"
+    show(measured.table().shortened(SHOWN_CLASSES, where).text())
+    files = "" if is_page else ": " + ", ".join(sorted(path.name for path in options.out.iterdir()))
+    show("\n".join(["", *measured.lines(), f"written to {options.out}{files}"]))
 
 
 COMMANDS = (

@@ -9,7 +9,7 @@ from infomax.runtime.failures import MachineError
 from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import note, show
 
-CHOICE_SUFFIXES = (".jsonl", ".csv")
+CHOICE_SUFFIXES = (".html", ".jsonl", ".csv")
 
 
 def recipes(options: RecipeListOptions) -> None:
@@ -88,7 +88,12 @@ def choose(options: ChooseFileOptions) -> None:
     choice = rank_runs(options, quiet=False)
     show(choice)
     if options.out is not None:
-        choice.write(options.out)
+        if options.out.suffix == ".html":
+            from infomax.experiments.choose_page import write_choice_page
+
+            write_choice_page(options.out, choice)
+        else:
+            choice.write(options.out)
         show(f"written to {options.out}")
 
 

@@ -81,7 +81,7 @@ def listing_page(
     text = list(listing.text)
     if hidden := len(listing.groups) - len(blocks):
         text.append(f"The page shows the first {len(blocks):,} groups; {hidden:,} more are not shown; {formats} lists all.")
-    sections = [*first, *_group_sections(blocks)]
+    sections = [*first, *gallery_sections(blocks, f"{len(blocks):,} groups")]
     if listing.warning is not None:
         notice = Notice("warning", listing.warning.heading, listing.warning.evidence, listing.warning.advice)
         sections.insert(0, Section("Before anything is deleted", blocks=(notice,)))
@@ -100,11 +100,16 @@ def _group_block(group: Group, images: ShownImages, room: ThumbnailRoom, formats
     return TitledGallery(group.heading, ". ".join(filter(None, (group.text, hidden))), Gallery((*first, *shown)))
 
 
-def _group_sections(blocks: Sequence[TitledGallery]) -> list[Section]:
-    """Returns a section for each group; one for all, if they are many."""
-    if len(blocks) > MAX_SECTIONS:
-        return [Section(f"{len(blocks):,} groups", blocks=tuple(blocks))]
-    return [Section(block.heading, block.text, (block.gallery,)) for block in blocks]
+def gallery_sections(galleries: Sequence[TitledGallery], heading: str) -> list[Section]:
+    """Returns a section for each gallery; one for all, if they are many.
+
+    Args:
+        galleries: The galleries.
+        heading: Heading of the one section.
+    """
+    if len(galleries) > MAX_SECTIONS:
+        return [Section(heading, blocks=tuple(galleries))]
+    return [Section(gallery.heading, gallery.text, (gallery.gallery,)) for gallery in galleries]
 
 
 def usual_cosine_section(usual: UsualCosine | None) -> tuple[Section, ...]:

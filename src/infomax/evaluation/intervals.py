@@ -104,14 +104,14 @@ def compare_shares(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]
     both, only_first, only_second = (int(x.sum()) for x in (first & second, first & ~second, second & ~first))
     images = len(first)
     value = (only_first - only_second) / images
-    (low1, high1), (low2, high2) = (_wilson_distances(both + only, images) for only in (only_first, only_second))
+    (low1, high1), (low2, high2) = (wilson_distances(both + only, images) for only in (only_first, only_second))
     correlation = _correlation(both, only_first, only_second, images - both - only_first - only_second)
     below = sqrt(max(low1**2 - 2 * correlation * low1 * high2 + high2**2, 0.0))
     above = sqrt(max(high1**2 - 2 * correlation * high1 * low2 + low2**2, 0.0))
     return Difference(value, value - below, value + above, MATCHED)
 
 
-def _wilson_distances(right: int, images: int) -> tuple[float, float]:
+def wilson_distances(right: int, images: int) -> tuple[float, float]:
     """Returns how far Wilson's 95 % limits lie below and above a share."""
     share, z = right / images, NORMAL_QUANTILE
     centre, half = share + z**2 / (2 * images), z * sqrt(share * (1 - share) / images + z**2 / (4 * images**2))

@@ -30,6 +30,7 @@ from infomax.runtime.threads import threads_within_quota
 
 STUDY = "choosing.json"
 LEAST_RUNS = 8  # of fewer, a bootstrap's interval is too narrow
+TAKE = "* the one to take; labels, as few as there are, say more: infomax evaluate few-shot"
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Choice:
         if len(self.ranked_by) > 1:
             yield "ranks are within a method: across methods no measure means the same"
         if self.chosen:
-            yield "* the one to take; labels, as few as there are, say more: infomax evaluate few-shot"
+            yield TAKE
 
     def _words_on(self, method: str, measure: str) -> Iterator[str]:
         ranked = [c for c in self.candidates if c.method == method and c.rank is not None]
@@ -176,13 +177,17 @@ class Choice:
             if trust
             else f"{order}; the study says nothing of that: do not trust this order"
         )
-        if any(c.epoch is not None for c in ranked):
-            beats = trust is not None and trust.takes_earlier_ones
-            yield (
-                f"{method}: within a run the measure's choice lost less than the last encoder did, in the study"
-                if beats
-                else f"{method}: within a run the last encoder is taken: in the study the measure chose no better one"
-            )
+        if words := self.epochs_words(method):
+            yield f"{method}: {words}"
+
+    def epochs_words(self, method: str) -> str:
+        """Returns which encoder of one run is taken, in words; empty if none from within a run was ranked."""
+        if all(c.epoch is None for c in self.candidates if c.method == method and c.rank is not None):
+            return ""
+        trust = self.trust[method]
+        if trust is not None and trust.takes_earlier_ones:
+            return "within a run the measure's choice lost less than the last encoder did, in the study"
+        return "within a run the last encoder is taken: in the study the measure chose no better one"
 
 
 def choose(

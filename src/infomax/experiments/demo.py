@@ -14,7 +14,7 @@ from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import linear_scores
 from infomax.evaluation.representations import Features, compare_features
 from infomax.evaluation.scores import top_k
-from infomax.experiments.sweep_runner import training_seconds
+from infomax.experiments.sweep_results import training_seconds
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import METHODS, get_recipe
 from infomax.reporting.tables import Cell, Table, make_table

@@ -18,7 +18,7 @@ class SweepOptions(KeptEncoderOptions, ExecutionOptions, MachineOptions, RecipeC
     """A published table, as mira-14, for all recipes with a number in it (infomax report --table list names them); or
     recipes, as carl/small, or patterns of their names, as 'carl/stl10*'."""
     out: Annotated[Path, Shown(metavar="DIR")]
-    """Folder for all runs, the table and its figure. The same command goes on if it was stopped."""
+    """Folder for all runs, the table, its figure and a page. The same command goes on if it was stopped."""
     vary: Annotated[tuple[str, ...], Shown(metavar="KEY=VALUE,VALUE", repeatable=True)] = ()
     """Values of a setting to try with each recipe, as method.prototypes=100,300,1000."""
     seeds: Annotated[int, Shown(metavar="N")] = 1
@@ -70,6 +70,7 @@ class ChooseFileOptions(ChooseOptions):
     """A frozen dataclass that holds all options of ``infomax choose``."""
 
     out: Annotated[Path | None, Shown(metavar="FILE", default="none")] = None
-    """File to write with a line for each encoder and all of its measures: .jsonl or .csv."""
+    """File to write: .html is a page with the order, how far to trust it and charts; .jsonl and .csv have a line for each
+    encoder with all of its measures."""
     overwrite: bool = False
     """Replace the file."""

@@ -129,7 +129,7 @@ def sweep(
             those from before. Default: none; with resume, those that it was to keep.
         what: A published table, as mira-14, for all recipes with a number in it (infomax report --table list names
             them); or recipes, as carl/small, or patterns of their names, as 'carl/stl10*'.
-        out: Folder for all runs, the table and its figure. The same command goes on if it was stopped.
+        out: Folder for all runs, the table, its figure and a page. The same command goes on if it was stopped.
         vary: Values of a setting to try with each recipe, as method.prototypes=100,300,1000.
         seeds: Number of runs of each recipe, with the seeds from 0 up.
         evaluation_seeds: Number of times that each run is evaluated, with the seeds of the evaluation from its own up;
