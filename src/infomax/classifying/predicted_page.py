@@ -7,11 +7,11 @@ from pathlib import Path
 from infomax.classifying.classifier import NONE, ImageClassifier
 from infomax.classifying.predicted import PredictedImages, predictions_table
 from infomax.data.splits import counted
-from infomax.embeddings.listing_page import TitledGallery, gallery_sections
 from infomax.embeddings.shown_images import ImageRows, ThumbnailRoom
 from infomax.reporting.pages.blocks import TableBlock
 from infomax.reporting.pages.gallery import Gallery, Thumbnail
 from infomax.reporting.pages.page import Page, Section
+from infomax.reporting.pages.titled_gallery import TitledGallery, gallery_sections
 from infomax.runtime.files import write_atomic
 
 MAX_UNCERTAIN = 24

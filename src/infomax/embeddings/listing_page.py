@@ -1,7 +1,6 @@
 """Makes pages of what search, duplicates and clusters found: the images in their groups, charts, and the table."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,39 +12,17 @@ from infomax.embeddings.usual_cosine import UsualCosine
 from infomax.reporting.pages.blocks import Facts, Notice, TableBlock
 from infomax.reporting.pages.charts import BarChart
 from infomax.reporting.pages.gallery import Gallery
-from infomax.reporting.pages.page import Ids, Page, Section, safe
+from infomax.reporting.pages.page import Page, Section
+from infomax.reporting.pages.titled_gallery import TitledGallery, gallery_sections
 from infomax.runtime.files import write_atomic
 
 MAX_MEMBERS = 24
 """Images of a group that a page shows."""
-MAX_SECTIONS = 24
-"""Groups that have a line each in the page's table of contents; of more groups all are one section."""
 MAX_TABLE_ROWS = 2000
 """Rows of a table on a page; a browser is slow with many more."""
 MAX_BARS = 60
 """Bars of a chart."""
 FOOTER = "Made by infomax."
-
-
-@dataclass(frozen=True)
-class TitledGallery:
-    """A block of a page that shows images below a heading of their own."""
-
-    heading: str
-    text: str
-    gallery: Gallery
-
-    @property
-    def assets(self) -> tuple[str, ...]:
-        """Returns the names of the files that it needs."""
-        return self.gallery.assets
-
-    def html(self, ids: Ids) -> Iterator[str]:
-        """Yields lines of HTML."""
-        yield f"<h3>{safe(self.heading)}</h3>"
-        if self.text:
-            yield f"<p>{safe(self.text)}</p>"
-        yield from self.gallery.html(ids)
 
 
 def write_listing_page(
@@ -98,18 +75,6 @@ def _group_block(group: Group, images: ShownImages, room: ThumbnailRoom, formats
     left = len(group.images) - len(shown)
     hidden = f"{left:,} more are not shown; {formats} lists all" if left else ""
     return TitledGallery(group.heading, ". ".join(filter(None, (group.text, hidden))), Gallery((*first, *shown)))
-
-
-def gallery_sections(galleries: Sequence[TitledGallery], heading: str) -> list[Section]:
-    """Returns a section for each gallery; one for all, if they are many.
-
-    Args:
-        galleries: The galleries.
-        heading: Heading of the one section.
-    """
-    if len(galleries) > MAX_SECTIONS:
-        return [Section(heading, blocks=tuple(galleries))]
-    return [Section(gallery.heading, gallery.text, (gallery.gallery,)) for gallery in galleries]
 
 
 def usual_cosine_section(usual: UsualCosine | None) -> tuple[Section, ...]:
