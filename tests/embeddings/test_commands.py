@@ -16,6 +16,7 @@ from command import run_command
 from feature_files import save_small_encoder, write_images
 from html_pages import CheckedPage
 from infomax.embeddings.feature_file import read_features
+from infomax.embeddings.usual_cosine import usual_cosine
 from infomax.features.extraction import extract_features
 from infomax.models.encoders import load_encoder
 from infomax.runtime.json_lines import read_json_lines
@@ -162,6 +163,14 @@ def test_search_for_the_images_of_a_folder_and_of_another_file(infomax, place, f
     assert "of-b.npz has features of " in err
 
 
+def test_a_search_says_which_cosine_is_usual(infomax, features):
+    _, out, _ = infomax("search", "f.parquet", "--query", "cat/0.png", "-k", "2")
+    usual = usual_cosine(read_features(features))
+    assert out.splitlines()[-1] == usual.describe()
+    assert f"two images of this file have a cosine of {usual.median:.3f} (median), 1 of 100 pairs one above" in out
+    assert "(all 91 pairs)" in out
+
+
 def test_a_page_of_a_search_reads_the_query_with_one_line(infomax, place, features):
     code, _, err = infomax("search", "f.parquet", "--query", "images/cat/3.png", "--out", "cat.html")
     assert (code, err.count("reading images/cat/3.png: 1 image")) == (0, 1), err
@@ -202,9 +211,10 @@ def test_a_large_group_of_duplicates_is_warned_of(infomax, place, features):
     for suffix in (".html", ".jsonl"):
         code, out, err = infomax("duplicates", "f.parquet", "--above", "0.01", "--out", f"all{suffix}")
         assert code == 0, err
-        assert f"Warning: {warning}" in out
+        assert out.count(f"Warning: {warning}") == 2
+        assert out.splitlines()[-1].startswith(f"Warning: {warning}")  # what is above has scrolled away
         assert "raise --above or use a better encoder" in out
-    assert f"<p>Warning: {warning}" in (place / "all.html").read_text()
+    assert f"<p>{warning}" in (place / "all.html").read_text()
     (line,) = read_json_lines(place / "all.jsonl")
     assert line["warning"].startswith(warning)
     assert line["compared"] == "features: each image has a cosine of 0.01 or more to another one of the group"
@@ -254,7 +264,8 @@ def test_pages_show_images_and_names_inject_nothing(infomax, place, features, co
     code, _, err = infomax(command, "f.parquet", *words[command], "--out", str(file))
     assert code == 0, err
     page = CheckedPage(file.read_text())  # which allows nothing that a name could have brought
-    assert [tag for tag, _ in page.elements].count("img") == 14
+    thumbnails = [attributes for tag, attributes in page.elements if tag == "li" and "data-thumbnail" in attributes]
+    assert len(thumbnails) == 14
     assert any(EXPLOIT in text for text in page.text)
 
 
