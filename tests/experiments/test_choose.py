@@ -11,12 +11,14 @@ import torch
 
 import infomax
 from command import run_command
+from html_pages import EXPLOITS, CheckedPage
 from infomax.analysis import measures
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import ViewSet, byol
 from infomax.data.images import ArrayImages
 from infomax.experiments import choose as choose_module
 from infomax.experiments.choose import Candidate, Choice, choose, study_of
+from infomax.experiments.choose_page import choice_page
 from infomax.experiments.label_free import MEASURES, measure_metrics
 from infomax.features import view_features
 from infomax.features.extraction import extract_features
@@ -205,7 +207,7 @@ def test_collapsed_encoders_are_left_out_with_the_verdict(tmp_path, images):
 
 def test_the_command_prints_the_table_and_writes_files(runs, tmp_path, monkeypatch, capsys):
     words = [*(str(run.path) for run in runs), "--workers", "0", "--no-cache"]
-    for name in ("c.csv", "c.jsonl"):
+    for name in ("c.html", "c.csv", "c.jsonl"):
         code, out, err = run_command(monkeypatch, capsys, "choose", *words, "--out", str(tmp_path / name))
         assert code == 0, err
     lines = out.splitlines()
@@ -213,6 +215,9 @@ def test_the_command_prints_the_table_and_writes_files(runs, tmp_path, monkeypat
     assert lines[1].split()[:4] == ["method", "steps", "rank", "RankMe"]
     assert {line.split()[0] for line in lines[3:6]} == {str(run.path) for run in runs}
     assert lines[-1] == f"written to {tmp_path / 'c.jsonl'}"
+    text = " ".join(CheckedPage((tmp_path / "c.html").read_text()).text)
+    assert all(str(run.path) in text for run in runs)
+    assert f"{lines[0]}." in text
     records = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
     with (tmp_path / "c.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -220,6 +225,46 @@ def test_the_command_prints_the_table_and_writes_files(runs, tmp_path, monkeypat
     assert [float(row["lidar"]) for row in rows] == [record["lidar"] for record in records]
     code, _, err = run_command(monkeypatch, capsys, "choose", *words, "--out", str(tmp_path / "c.csv"))
     assert (code, "c.csv exists; name another file, or give --overwrite" in err) == (2, True)
+
+
+def test_a_page_says_how_far_to_trust_the_order(monkeypatch):
+    knows(monkeypatch, study(rankme=(0.7, 0.3, 0.9)))
+    choice = rank(
+        candidate("a", rankme=2.0),
+        candidate("a/epochs/1", epoch=1, rankme=3.0),
+        candidate("b", rankme=1.0, progress="5 of 10 steps"),
+        candidate("c", method="mira", rankme=1.0),
+        candidate("d", left_out="total collapse since step 40"),
+    )
+    page = choice_page(choice)
+    notices = {block.heading: block for block in page.sections[0].blocks}
+    order = notices["carl: by RankMe, largest first"]
+    assert (order.kind, order.evidence[:12]) == ("info", "In the study")
+    assert order.advice.startswith("within a run the last encoder is taken")
+    assert notices["mira: nothing to rank"].kind == "info"
+    assert (notices["Left out: d"].kind, notices["Left out: d"].evidence) == ("failed", "total collapse since step 40")
+    assert notices["Not finished: b"].evidence.startswith("5 of 10 steps")
+    bars, curves = page.sections[2].blocks
+    assert bars.bars == (("a/epochs/1", 3.0), ("a", 2.0), ("b", 1.0))
+    assert [(curve.name, curve.y) for curve in curves.curves] == [("a", (3.0, 2.0)), ("b", (1.0,))]
+    CheckedPage(page.html())
+    knows(monkeypatch, study(rankme=(0.4, -0.2, 0.8)))
+    page = choice_page(rank(candidate("a", rankme=1.0), candidate("b", rankme=2.0)))
+    assert page.sections[0].blocks[0].kind == "warning"
+    assert "do not trust this order" in page.sections[0].blocks[0].evidence
+
+
+def test_names_of_encoders_do_nothing_on_the_page(monkeypatch):
+    knows(monkeypatch, study(rankme=(0.7, 0.3, 0.9)))
+
+    def shape(name):
+        x = [candidate(f"{name}{i}", rankme=float(i), progress=name if i == 2 else "") for i in range(3)]
+        choice = rank(*x, candidate(f"{name}ill", left_out=name))
+        return CheckedPage(choice_page(replace(choice, data=name)).html()).shape()
+
+    plain = shape("run")
+    for exploit in EXPLOITS:
+        assert shape(exploit) == plain, exploit
 
 
 def test_what_cannot_be_ranked_is_refused_in_one_line(runs, tmp_path, images, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from PIL import Image
 import infomax as library
 from command import PATIENCE, run_command, start_command, wait_for
 from dataset_layouts import LAYOUTS
+from html_pages import CheckedPage
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.probes import PROBES
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
@@ -92,7 +93,9 @@ def test_names_patterns_and_values_are_combined(tmp_path):
         f"--out {run.folder} --resume"
     )
     assert " --data images" in planned.commands()[0]
-    assert planned.commands()[0].endswith(f" && infomax evaluate knn {planned.runs[0].folder} --no-baselines")
+    folders = [run.folder for run in planned.runs]
+    assert planned.commands()[0].endswith(f" && infomax evaluate knn {folders[0]}")  # and its baselines
+    assert planned.commands()[1].endswith(f" && infomax evaluate knn {folders[1]} --no-baselines")
     data = [run.options.data for run in sweep(["carl/[!s]*", "carl/stl10*"], tmp_path).runs]
     assert data == ["digits", "cifar10", "cifar100", "cifar10", "cifar100", *["stl10"] * 3]
 
@@ -143,12 +146,21 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path, monkeypatc
     runs = sorted(path.name for path in out.iterdir() if path.is_dir())
     assert runs[0] == "carl-digits-batch_size=256-seed0"
     assert len(runs) == 2
-    scores = {name: 100 * Run(out / name).read_rows("results.jsonl")[-1]["top1"] for name in runs}
+    rows = {name: Run(out / name).read_rows("results.jsonl") for name in runs}
+    assert [[row["representation"] for row in rows[name]] for name in runs] == [
+        ["trained encoder", "untrained encoder", "raw pixels"],
+        ["trained encoder"],
+    ]
+    scores = {name: 100 * rows[name][0]["top1"] for name in runs}
     assert len(set(scores.values())) > 1
     ours = [scores[f"carl-digits-batch_size=256-seed{seed}"] for seed in (0, 1)]
     line = next(line for line in done.stdout.splitlines() if line.startswith("carl/digits, batch_size=256"))
     assert line.endswith(f"ours, 2 seeds  {mean(ours):.2f} ± {stdev(ours):.2f}")
     assert "ours: with --epochs 1" in done.stdout
+    below = [line.split("  ") for line in done.stdout.splitlines()]
+    pixels = 100 * rows[runs[0]][2]["top1"]
+    assert [line[-1] for line in below if line[0] == "raw pixels"][0] == f"{pixels:.2f}"
+    assert "over untrained encoder: points, mean over the seeds" in done.stdout
     kept = json.loads((out / "sweep.json").read_text())
     assert len(kept["runs"]) == 2
     first = kept["runs"][0]
@@ -157,6 +169,12 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path, monkeypatc
     assert 100 * first["results"]["knn"]["top1"] == scores[runs[0]]
     assert first["results"]["knn"]["recipe"].startswith("carl/digits with batch_size=256, epochs=1")
     assert Image.open(BytesIO((out / "sweep.png").read_bytes())).width > 500
+    references = [(x["line"], x["over"]) for x in kept["differences"]]
+    assert references == [("carl/digits, batch_size=256", over) for over in ("untrained encoder", "raw pixels")]
+    assert kept["differences"][1]["value"] == pytest.approx(mean(ours) / 100 - pixels / 100)
+    assert first["baselines"]["raw pixels"]["knn"]["top1"] == pixels / 100
+    page = CheckedPage((out / "sweep.html").read_text())
+    assert any(f"{mean(ours):.2f} ± {stdev(ours):.2f}" in text for text in page.text)
 
     before = {path: path.stat().st_mtime_ns for name in runs for path in (out / name).rglob("*")}
     other = infomax(*SHORT, "--vary", "batch_size=256", "--out", str(out), "--set", "optimizer.momentum=0.5")
@@ -183,7 +201,7 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path, monkeypatc
 
     os.remove(out / runs[0] / "results.jsonl")  # judged again, not trained again
     left = infomax(*SHORT, *VALUES, "--out", str(out), "--commands")
-    assert left.stdout.strip() == f"infomax evaluate knn {out / runs[0]} --no-baselines"
+    assert left.stdout.strip() == f"infomax evaluate knn {out / runs[0]}"
 
 
 @pytest.mark.process
@@ -291,10 +309,10 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
     (line,) = planned.commands()
     folder = tmp_path / "carl-small-seed0"
     assert line.split(" && ")[1:] == [
-        f"infomax evaluate knn {folder} --no-baselines --device cpu --workers 0 --k 5",
-        f"infomax evaluate knn {folder} --no-baselines --device cpu --workers 0 --k 200",
+        f"infomax evaluate knn {folder} --device cpu --workers 0 --k 5",
+        f"infomax evaluate knn {folder} --device cpu --workers 0 --k 200",
         f"infomax evaluate finetune {folder} --device cpu --workers 0 --setting mira-1",
-        f"infomax evaluate linear {folder} --no-baselines --device cpu --workers 0 --probe carl",
+        f"infomax evaluate linear {folder} --device cpu --workers 0 --probe carl",
     ]
     for table, recipe, names in (
         ("corinfomax-1", "corinfomax/imagenet", ["linear --probe corinfomax-imagenet"]),
