@@ -139,7 +139,9 @@ def test_images_that_were_fitted_on_are_a_caveat_on_the_page_and_in_the_picture(
     assert second.heading == "2 images of unknown classes are not counted"
     assert tested_page(measured(), answers(), classifier, "tones").sections[0].heading == "Scores"
     counts = np.eye(2, dtype=int)
-    pictures = [np.asarray(Image.open(io.BytesIO(draw_confusion(counts, CLASSES, CLASSES, "t", w)))) for w in ("", caveat)]
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(draw_confusion(counts, CLASSES, CLASSES, "t", w)))) for w in ("", caveat)
+    ]
     is_red = [((x[..., 0] > 120) & (x[..., 1] < 60) & (x[..., 2] < 60)).sum() for x in pictures]
     assert is_red[0] == 0
     assert is_red[1] > 100
@@ -193,7 +195,9 @@ def test_a_page_of_labels_shows_the_least_certain_first(infomax, place, tmp_path
     assert code == 0, err
     assert out.splitlines()[-1] == f"written to {file}"
     text = " ".join(CheckedPage(file.read_text()).text)
-    predictions = sorted(package.classify_run(place / "tones", place / "new", none_share=0), key=lambda x: x.probability)
+    predictions = sorted(
+        package.classify_run(place / "tones", place / "new", none_share=0), key=lambda x: x.probability
+    )
     uncertain = text.partition("Labels that are wrong are most often among these")[2]
     assert uncertain.index(predictions[0].name) < uncertain.index(predictions[1].name)
     assert "10 images" in text
@@ -201,7 +205,9 @@ def test_a_page_of_labels_shows_the_least_certain_first(infomax, place, tmp_path
 
 def test_a_label_s_images_are_cut_and_it_is_said(place):
     many = PredictedImages(
-        [Prediction(str(i), "dark", 0.9, "dark", "light", 0.1, 1.0) for i in range(30)], [i % 6 for i in range(30)], [images_named("a")]
+        [Prediction(str(i), "dark", 0.9, "dark", "light", 0.1, 1.0) for i in range(30)],
+        [i % 6 for i in range(30)],
+        [images_named("a")],
     )
     page = predicted_page(many, load_classifier(place / "tones"), 0.05, "tones")
     (section,) = [section for section in page.sections if section.heading == "dark: 30 images"]

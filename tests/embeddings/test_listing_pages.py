@@ -27,7 +27,11 @@ KINDS = ("search", "duplicates", "clusters")
 
 
 def rows_of_images(count: int = COUNT, side: int = 8, *, is_noise: bool = True) -> ImageRows:
-    pixels = RNG.integers(0, 256, (count, side, side, 3), np.uint8) if is_noise else np.zeros((count, side, side, 3), np.uint8)
+    pixels = (
+        RNG.integers(0, 256, (count, side, side, 3), np.uint8)
+        if is_noise
+        else np.zeros((count, side, side, 3), np.uint8)
+    )
     return ImageRows([ArrayImages(pixels, None, [])])
 
 

@@ -28,7 +28,9 @@ from infomax.runs.run_folder import Run, create_run_folder
 from infomax.runtime.options import pick
 
 RNG = np.random.default_rng(0)
-RIGHT = {name: RNG.random(200) < share for name, share in (("carl", 0.8), ("mira", 0.9), ("untrained", 0.5), ("pixels", 0.6))}
+RIGHT = {
+    name: RNG.random(200) < share for name, share in (("carl", 0.8), ("mira", 0.9), ("untrained", 0.5), ("pixels", 0.6))
+}
 KNOWN_BY = evaluation_hash(KnnOptions(), DataLocation("digits"), "32")
 
 
@@ -136,7 +138,12 @@ def test_the_page_has_scores_intervals_verdicts_failures_and_commands(planned):
     assert verdict.heading.startswith("mira-digits-seed0: total collapse since step ")
     assert "cosine" in verdict.evidence
     table, chart = page.sections[1].blocks
-    assert [cell.text for cell in table.table.rows[0]][:4] == ["carl/digits", "knn, top-1", f"{100 * RIGHT['carl'].mean():.2f}", "70.0 to 90.0"]
+    assert [cell.text for cell in table.table.rows[0]][:4] == [
+        "carl/digits",
+        "knn, top-1",
+        f"{100 * RIGHT['carl'].mean():.2f}",
+        "70.0 to 90.0",
+    ]
     assert isinstance(chart, BarChart)
     assert [name for name, _ in chart.bars] == ["carl/digits", "mira/digits", "untrained encoder", "raw pixels"]
     runs = page.sections[3].blocks[0].table.rows
@@ -160,7 +167,15 @@ def test_a_page_of_a_sweep_that_has_begun_says_what_is_left(tmp_path):
 
 def cells(name: str, scores=(0.5, 0.6, 0.8)) -> list[SweepCell]:
     return [
-        SweepCell(f"{name}{i}", f"{name}knn", tuple(100 * s + i for s in scores), paper=60.0 + i, position=float(i), varied=f"{name}x", curve=f"{name}c")
+        SweepCell(
+            f"{name}{i}",
+            f"{name}knn",
+            tuple(100 * s + i for s in scores),
+            paper=60.0 + i,
+            position=float(i),
+            varied=f"{name}x",
+            curve=f"{name}c",
+        )
         for i in range(3)
     ]
 
@@ -207,5 +222,3 @@ def test_names_and_failures_do_nothing_on_the_page():
     plain = shape("a")
     for exploit in EXPLOITS:
         assert shape(exploit) == plain, exploit
-
-

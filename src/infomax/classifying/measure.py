@@ -78,7 +78,10 @@ def test(options: ClassifyTestOptions, *, quiet: bool) -> ClassifierTest:
         check_new_folder(options.out, TEST, overwrite=options.overwrite)
     model = load_classifier(options.classifier)
     source = open_labelled(location_for(options, model), options.labels, download=options.download)
-    evaluation, title = pick(EvaluationOptions, {**vars(options), "quiet": quiet}), Path(options.classifier).resolve().name
+    evaluation, title = (
+        pick(EvaluationOptions, {**vars(options), "quiet": quiet}),
+        Path(options.classifier).resolve().name,
+    )
     if not is_page:
         check_outside(options.out, source.folders, source.name)
     measured, answers = measure(model, source, evaluation, options.none_share)
@@ -212,7 +215,9 @@ def write_test(out: Path, measured: ClassifierTest, *, title: str) -> None:
             (contents / name).write_bytes(csv_text(rows).encode(errors="surrogateescape"))
         if len(names) <= MOST_CLASSES:
             heading = f"{title} on {measured.data}: {100 * measured.accuracy:.1f} % of {counted(measured.images)} right"
-            (contents / "confusion.png").write_bytes(draw_confusion(confusion, names, columns, heading, measured.caveat))
+            (contents / "confusion.png").write_bytes(
+                draw_confusion(confusion, names, columns, heading, measured.caveat)
+            )
         else:
             note(f"there is no picture of the confusion matrix: {len(names)} classes could not be read in it")
         (contents / TEST).write_text(json.dumps(asdict(measured), indent=1), encoding="utf-8")

@@ -28,6 +28,7 @@ class Prediction:
     distance: float
     """How far its features are from those of the nearest class; about 1 is usual."""
 
+
 @dataclass(frozen=True)
 class PredictedImages:
     """A frozen dataclass that holds the predictions for images, and the images themselves."""

@@ -84,7 +84,14 @@ class ClassifierTest:
     def table(self) -> Table:
         """Returns the scores of each class as a table."""
         rows = [
-            [x.name, _count(x.images), _per_cent(x.recall), _per_cent(x.precision), _count(x.none_of_these), x.taken_for]
+            [
+                x.name,
+                _count(x.images),
+                _per_cent(x.recall),
+                _per_cent(x.precision),
+                _count(x.none_of_these),
+                x.taken_for,
+            ]
             for x in self.classes
         ]
         return make_table(_COLUMNS, rows)

@@ -61,7 +61,9 @@ def tested_page(measured: ClassifierTest, answers: ImageAnswers, classifier: Ima
 def _notices(measured: ClassifierTest, classifier: ImageClassifier) -> Iterator[Notice]:
     """Yields what makes the scores mislead."""
     if measured.caveat:
-        yield Notice("warning", "Images were fitted on", measured.caveat, "Test on images that the classifier has not seen")
+        yield Notice(
+            "warning", "Images were fitted on", measured.caveat, "Test on images that the classifier has not seen"
+        )
     if measured.unknown_images:
         share = 100 * measured.unknown_none_of_these / measured.unknown_images
         yield Notice(
@@ -119,7 +121,9 @@ def _calibration_chart(measured: ClassifierTest) -> LineChart:
         Curve("well calibrated", (0.0, 1.0), (0.0, 1.0), 1),
     )
     caption = f"The band is the 95 % interval of each bin (Wilson). Images by their probability: {counts}."
-    return LineChart("Share that is right by probability", "probability", "share that is right", curves, caption=caption)
+    return LineChart(
+        "Share that is right by probability", "probability", "share that is right", curves, caption=caption
+    )
 
 
 def _wilson(share: float, images: int) -> tuple[float, float]:
@@ -145,7 +149,9 @@ def _mistakes_section(measured: ClassifierTest, answers: ImageAnswers) -> Sectio
         for i in mistakes[:MAX_MISTAKES].tolist()
     )
     share = 100 * len(mistakes) / len(answers.rows)
-    shown = f"the {len(thumbnails):,} with the highest probability" if len(thumbnails) < len(mistakes) else "all of them"
+    shown = (
+        f"the {len(thumbnails):,} with the highest probability" if len(thumbnails) < len(mistakes) else "all of them"
+    )
     text = f"{len(mistakes):,} images ({share:.1f} %) are named wrongly; {shown}. Wrong labels are often among these."
     return Section("The most confident mistakes", text, (Gallery(thumbnails),))
 

@@ -32,9 +32,7 @@ def picture_bytes(count: int) -> tuple[int, int]:
     return int(ATLAS_SHARE * free), int((1 - ATLAS_SHARE) * free)
 
 
-def cluster_map_section(
-    table: FeatureTable, clusters: Sequence[Cluster], images: ShownImages, *, seed: int
-) -> Section:
+def cluster_map_section(table: FeatureTable, clusters: Sequence[Cluster], images: ShownImages, *, seed: int) -> Section:
     """Returns the section with the map of all images, coloured by cluster, and by class if there are labels.
 
     Args:

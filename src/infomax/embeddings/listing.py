@@ -184,7 +184,14 @@ def list_duplicates(groups: Sequence[DuplicateGroup], table: FeatureTable, above
         }
         listed.append(Group(f"Group {number}: {len(members)} images", reason, images, record))
         rows += [
-            (x.name, Cell(str(number), number), "keep" if i == 0 else "", x.label, size, "" if i == 0 else _cosine(x.cosine))
+            (
+                x.name,
+                Cell(str(number), number),
+                "keep" if i == 0 else "",
+                x.label,
+                size,
+                "" if i == 0 else _cosine(x.cosine),
+            )
             for i, (x, size) in enumerate(zip(members, sizes, strict=True))
         ]
     columns = ("image", "group", "keep", "label", "size", "cosine to kept")

@@ -57,7 +57,9 @@ def listing_page(
         blocks.append(_group_block(group, images, room, formats))
     text = list(listing.text)
     if hidden := len(listing.groups) - len(blocks):
-        text.append(f"The page shows the first {len(blocks):,} groups; {hidden:,} more are not shown; {formats} lists all.")
+        text.append(
+            f"The page shows the first {len(blocks):,} groups; {hidden:,} more are not shown; {formats} lists all."
+        )
     sections = [*first, *gallery_sections(blocks, f"{len(blocks):,} groups")]
     if listing.warning is not None:
         notice = Notice("warning", listing.warning.heading, listing.warning.evidence, listing.warning.advice)

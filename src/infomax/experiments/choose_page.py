@@ -46,7 +46,9 @@ def _trust_notices(choice: Choice) -> Iterator[Notice]:
         trust, order = choice.trust[method], f"{method}: by {MEASURES[measure].label}, {MEASURES[measure].direction}"
         evidence = "The study says nothing of that: do not trust this order" if trust is None else trust.words()
         is_hint = trust is not None and trust.helps
-        yield Notice("info" if is_hint else "warning", order, f"{evidence[0].upper()}{evidence[1:]}", choice.epochs_words(method))
+        yield Notice(
+            "info" if is_hint else "warning", order, f"{evidence[0].upper()}{evidence[1:]}", choice.epochs_words(method)
+        )
     if len(choice.ranked_by) > 1:
         yield Notice("info", "Ranks are within a method", "Across methods no measure means the same")
 

@@ -55,7 +55,9 @@ def _verdict_notices(result: SweepResult) -> Iterator[Notice]:
     for run in result.runs:
         for verdict in _verdicts(run) or ():
             heading = f"{run.folder.name}: {verdict.name} since step {verdict.step}"
-            yield Notice("failed" if verdict.state == "failed" else "warning", heading, verdict.evidence, verdict.advice)
+            yield Notice(
+                "failed" if verdict.state == "failed" else "warning", heading, verdict.evidence, verdict.advice
+            )
 
 
 def _verdicts(run: SweepRun) -> tuple[Verdict, ...] | None:
@@ -75,7 +77,14 @@ def scores_table(result: SweepResult) -> Table:
             continue
         count = len(cell.scores)
         rows.append(
-            [cell.line, cell.column, cell.ours, _interval(cell), Cell(str(count), count) if count else EMPTY, cell.theirs]
+            [
+                cell.line,
+                cell.column,
+                cell.ours,
+                _interval(cell),
+                Cell(str(count), count) if count else EMPTY,
+                cell.theirs,
+            ]
         )
     columns = ["", "measured by", "ours, %", "95 % interval", "scores", "paper, %"]
     kinds = "over the seeds (Student's) where there are several scores, or else over the test images"
