@@ -71,7 +71,7 @@ def measured(name: str = "", fitted: int = 0, unknown: int = 0) -> ClassifierTes
         calibration_error=0.1, mean_probability=0.7, none_share=0.05, none_of_these=1, accuracy_of_others=0.8,
         unknown_images=unknown, unknown_classes=(f"{name}blue",) if unknown else (), unknown_none_of_these=0,
         fitted_images=fitted,
-        classes=tuple(ClassScores(name=n, images=3, recall=2 / 3, precision=2 / 3, none_of_these=0, taken_for="") for n in names),
+        classes=tuple(ClassScores(name=n, images=3, recall=1, precision=1, none_of_these=0, taken_for="") for n in names),
         confusion=((2, 1, 0), (1, 1, 1)),
         calibration=tuple(calibration_bins(torch.tensor([[0.6, 0.4], [0.9, 0.1]]), torch.tensor([1, 0]))),
     )  # fmt: skip

@@ -157,9 +157,9 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path, monkeypatc
     line = next(line for line in done.stdout.splitlines() if line.startswith("carl/digits, batch_size=256"))
     assert line.endswith(f"ours, 2 seeds  {mean(ours):.2f} ± {stdev(ours):.2f}")
     assert "ours: with --epochs 1" in done.stdout
-    below = [line.split("  ") for line in done.stdout.splitlines()]
+    below = {line.split("  ")[0]: line.split("  ")[-1] for line in done.stdout.splitlines()}
     pixels = 100 * rows[runs[0]][2]["top1"]
-    assert [line[-1] for line in below if line[0] == "raw pixels"][0] == f"{pixels:.2f}"
+    assert below["raw pixels"] == f"{pixels:.2f}"
     assert "over untrained encoder: points, mean over the seeds" in done.stdout
     kept = json.loads((out / "sweep.json").read_text())
     assert len(kept["runs"]) == 2

@@ -64,7 +64,7 @@ class ClassifyRunOptions(DataOptions, ComputeOptions):
     """Images to classify; no labels are needed: a folder of images or one image; an .npz or .npy of arrays; a .txt or
     .csv of paths; a data set's name, as cifar10; or hf:NAME."""
     out: Annotated[Path, Shown(metavar="FILE")] = Path("labels.csv")
-    """File to write: .csv is a table, .jsonl has a line of JSON for each image, .parquet is a table with types, .html is a
+    """File to write: .csv is a table, .jsonl has a line of JSON for each image, .parquet is a table with types, .html a
     page with images of each label."""
     none_share: Annotated[float | None, Shown(metavar="SHARE", default="the classifier's")] = None
     """Share of images like those that it was fitted on that may be called none of these; at 0 no image is."""

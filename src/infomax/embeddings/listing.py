@@ -1,4 +1,4 @@
-"""Lists what search, duplicates and clusters found: as a table, as lines of JSON, and as groups of images for a page."""
+"""Lists what search, duplicates and clusters found: as a table, as lines of JSON, as groups of images for a page."""
 
 import itertools
 import json

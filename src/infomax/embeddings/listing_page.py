@@ -90,8 +90,8 @@ def usual_cosine_section(usual: UsualCosine | None) -> tuple[Section, ...]:
         ("measured on", f"{usual.pairs:,} pairs of images of this file, {kind}"),
     )
     text = (
-        "A cosine says how alike an encoder takes two images for, and means something only beside the cosine of any two "
-        "of these images:"
+        "A cosine says how alike an encoder takes two images for. It means something only beside the cosine of any "
+        "two of these images:"
     )
     return (Section("How high is a high cosine?", text, (Facts(facts),)),)
 

@@ -70,7 +70,7 @@ class ChooseFileOptions(ChooseOptions):
     """A frozen dataclass that holds all options of ``infomax choose``."""
 
     out: Annotated[Path | None, Shown(metavar="FILE", default="none")] = None
-    """File to write: .html is a page with the order, how far to trust it and charts; .jsonl and .csv have a line for each
-    encoder with all of its measures."""
+    """File to write: .html is a page with the order, how far to trust it and charts; .jsonl and .csv have a line for
+    each encoder with all of its measures."""
     overwrite: bool = False
     """Replace the file."""

@@ -34,7 +34,7 @@ def sweep_page(result: SweepResult) -> Page:
         Section("Scores", "", (TableBlock(scores_table(result)), *_charts(result))),
     ]
     if tables := result.difference_tables():
-        words = "Each line is compared with one other on the same images or seeds; an interval that holds 0 decides nothing."
+        words = "A line is compared with another on the same images or seeds; an interval with 0 in it tells nothing."
         sections.append(Section("Differences", words, tuple(map(TableBlock, tables))))
     sections += [Section("Runs", "", (TableBlock(_runs_table(result)),)), _command_section(result)]
     return Page(result.title or "Sweep", tuple(text), tuple(sections), FOOTER)

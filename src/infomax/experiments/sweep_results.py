@@ -65,7 +65,7 @@ class SweepCell:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Returns the 95 % interval of our mean, in per cent: Student's over the seeds, or that over the test images."""
+        """Returns the 95 % interval of our mean, in per cent: Student's over seeds, or that over the test images."""
         if len(self.scores) > 1:
             over_seeds = compare_repeated(self.scores, [0.0] * len(self.scores), SEEDED)
             return over_seeds.low, over_seeds.high
@@ -135,7 +135,7 @@ class SweepResult:
         return differences_table(self._compare_with(lines[0])) if len(lines) > 1 else None
 
     def difference_tables(self) -> list[Table]:
-        """Makes a table of paired differences over each line that others are compared with: the first, and baselines."""
+        """Makes tables of paired differences over each line that others are compared with: the first, and baselines."""
         over_first = self.differences()
         over_baselines = [differences_table(self._compare_with(line)) for line in self._baseline_lines]
         return [table for table in (over_first, *over_baselines) if table is not None]
