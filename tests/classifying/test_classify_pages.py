@@ -19,7 +19,7 @@ from infomax.classifying.confusion import draw_confusion
 from infomax.classifying.predicted import PredictedImages, Prediction
 from infomax.classifying.predicted_page import predicted_page
 from infomax.classifying.tested import ClassifierTest, ClassScores, ImageAnswers
-from infomax.classifying.tested_page import tested_page
+from infomax.classifying.tested_page import classifier_test_page
 from infomax.data.images import ArrayImages
 
 CLASSES = ("dark", "light")
@@ -71,7 +71,9 @@ def measured(name: str = "", fitted: int = 0, unknown: int = 0) -> ClassifierTes
         calibration_error=0.1, mean_probability=0.7, none_share=0.05, none_of_these=1, accuracy_of_others=0.8,
         unknown_images=unknown, unknown_classes=(f"{name}blue",) if unknown else (), unknown_none_of_these=0,
         fitted_images=fitted,
-        classes=tuple(ClassScores(name=n, images=3, recall=1, precision=1, none_of_these=0, taken_for="") for n in names),
+        classes=tuple(
+            ClassScores(name=n, images=3, recall=1.0, precision=None, none_of_these=0, taken_for=n) for n in names
+        ),
         confusion=((2, 1, 0), (1, 1, 1)),
         calibration=tuple(calibration_bins(torch.tensor([[0.6, 0.4], [0.9, 0.1]]), torch.tensor([1, 0]))),
     )  # fmt: skip
@@ -108,7 +110,7 @@ def test_names_and_labels_do_nothing_on_the_pages(place):
 
     def pages(name: str):
         renamed(classifier, name)
-        yield tested_page(measured(name, fitted=1, unknown=2), answers(name), classifier, f"{name}tones")
+        yield classifier_test_page(measured(name, fitted=1, unknown=2), answers(name), classifier, f"{name}tones")
         yield predicted_page(predicted(name), classifier, 0.05, f"{name}tones")
 
     described = classifier.description
@@ -119,25 +121,25 @@ def test_names_and_labels_do_nothing_on_the_pages(place):
 
 
 def test_the_most_confident_mistakes_come_first_and_fitted_ones_are_marked(place):
-    page = tested_page(measured(), answers(), load_classifier(place / "tones"), "tones")
+    page = classifier_test_page(measured(), answers(), load_classifier(place / "tones"), "tones")
     section = next(section for section in page.sections if "mistakes" in section.heading)
     (gallery,) = section.blocks
     assert [(x.caption, x.mark) for x in gallery.thumbnails] == [("image5", "fitted on"), ("image2", "")]
     assert gallery.thumbnails[0].details == ("is light", "taken for dark, probability 0.95")
     assert "2 images (33.3 %) are named wrongly; all of them" in section.text
     right = replace(answers(), chosen=answers().true)
-    page = tested_page(measured(), right, load_classifier(place / "tones"), "tones")
+    page = classifier_test_page(measured(), right, load_classifier(place / "tones"), "tones")
     assert "Every image is named rightly." in text_of(page)
 
 
 def test_images_that_were_fitted_on_are_a_caveat_on_the_page_and_in_the_picture(place):
     classifier = load_classifier(place / "tones")
-    page = tested_page(measured(fitted=3, unknown=2), answers(), classifier, "tones")
+    page = classifier_test_page(measured(fitted=3, unknown=2), answers(), classifier, "tones")
     first, second = page.sections[0].blocks
     caveat = "3 images of 8 are the same as one that the classifier was fitted on, so the scores are too high"
     assert (first.kind, first.evidence) == ("warning", caveat)
     assert second.heading == "2 images of unknown classes are not counted"
-    assert tested_page(measured(), answers(), classifier, "tones").sections[0].heading == "Scores"
+    assert classifier_test_page(measured(), answers(), classifier, "tones").sections[0].heading == "Scores"
     counts = np.eye(2, dtype=int)
     pictures = [
         np.asarray(Image.open(io.BytesIO(draw_confusion(counts, CLASSES, CLASSES, "t", w)))) for w in ("", caveat)

@@ -13,6 +13,7 @@ from infomax.embeddings.clusters import clusters
 from infomax.embeddings.duplicates import duplicates
 from infomax.embeddings.feature_file import FeatureTable
 from infomax.embeddings.listing import list_clusters, list_duplicates
+from infomax.embeddings.listing_page import listing_page
 from infomax.embeddings.shown_images import ShownImages
 
 
@@ -71,13 +72,10 @@ def test_a_list_that_is_cut_says_which_forms_have_all(tmp_path):
     assert "\nand 20 more; --out FILE.csv or FILE.jsonl lists all" in listing.terminal_text(Path("a.html"))
     assert listing.terminal_text(Path("a.csv")).endswith("\nand 20 more, in a.csv")
     assert listing.csv().count("\n") == 81
-    assert (
-        listing.page(images)
-        .sections[0]
-        .text.endswith(". 16 more are not shown; --out FILE.csv or FILE.jsonl lists all")
-    )
+    section = listing_page(listing, images).sections[1]
+    assert section.text.endswith(". 16 more are not shown; --out FILE.csv or FILE.jsonl lists all")
     whole = list_clusters(*clusters(equal, k=2))  # whose table has a row for each cluster, not for each image
-    assert whole.page(images).sections[0].text == "16 more are not shown; --out FILE.jsonl lists all"
+    assert listing_page(whole, images).sections[0].text == "16 more are not shown; --out FILE.jsonl lists all"
 
 
 def test_features_of_length_zero_or_not_finite_are_like_nothing():

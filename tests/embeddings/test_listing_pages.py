@@ -77,7 +77,7 @@ def test_a_page_has_all_images_with_their_names_and_the_table(kind):
     checked = CheckedPage(page.html())
     thumbnails = [a for tag, a in checked.elements if tag == "li" and "data-thumbnail" in a]
     assert len(thumbnails) == {"search": 6, "duplicates": COUNT, "clusters": COUNT}[kind]
-    cells = text_of(page).partition("As a table")[2]
+    cells = text_of(page).rpartition("As a table")[2]
     named = [name for name in table.names if name in cells]
     assert len(named) == {"search": 5, "duplicates": COUNT, "clusters": 3}[kind]
 

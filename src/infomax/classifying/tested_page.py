@@ -33,11 +33,13 @@ def write_tested_page(
         classifier: The classifier.
         title: Its name.
     """
-    page = tested_page(measured, answers, classifier, title)
+    page = classifier_test_page(measured, answers, classifier, title)
     write_atomic(file, page.html().encode(errors="surrogateescape"))
 
 
-def tested_page(measured: ClassifierTest, answers: ImageAnswers, classifier: ImageClassifier, title: str) -> Page:
+def classifier_test_page(
+    measured: ClassifierTest, answers: ImageAnswers, classifier: ImageClassifier, title: str
+) -> Page:
     """Returns the page of a test; see :func:`write_tested_page`."""
     low, high = (100 * bound for bound in measured.interval)
     split = f", split {measured.split}" if measured.split else ""
