@@ -14,7 +14,7 @@ from infomax.data.sources.location import DataLocation
 from infomax.evaluation.intervals import SEEDED, compare_repeated, compare_shares
 from infomax.evaluation.paired import pack_hits
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
-from infomax.evaluation.results import append_result
+from infomax.evaluation.results import append_result, hash_hits
 from infomax.evaluation.run import evaluation_hash
 from infomax.experiments.options import SweepOptions
 from infomax.experiments.sweep import Sweep, define_sweep
@@ -38,7 +38,8 @@ def row(name: str, representation: str = "trained encoder", **changes: Any) -> K
     values: dict[str, Any] = {"data": "digits", "encoder": name, "metric": "top1", "classes": 10, "k": 20, "top5": 1.0}
     values |= {"labelled_images": 9, "test_images": 200, "temperature": 0.07, "seconds": 1.0, "interval": (0.7, 0.9)}
     values |= {"representation": representation, "top1": float(RIGHT[name].mean()), "evaluation": KNOWN_BY}
-    return KnnRow(**{**values, "hits": pack_hits(RIGHT[name], images="same"), **changes})
+    made = KnnRow(**{**values, "hits": pack_hits(RIGHT[name], images="same"), **changes})
+    return replace(made, hits_hash=hash_hits(made))
 
 
 def sweep(what, out, **options) -> Sweep:

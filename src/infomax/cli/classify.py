@@ -46,7 +46,7 @@ def classify_run(options: ClassifyRunOptions) -> None:
 def classify_test(options: ClassifyTestOptions) -> None:
     """Carries out ``infomax classify test``."""
     from infomax.classifying.outputs import PAGE_SUFFIX, TEST, check_new_folder
-    from infomax.embeddings.output_files import check_output_file
+    from infomax.runtime.output_files import check_output_file
 
     is_page = options.out.suffix == PAGE_SUFFIX
     if is_page:
