@@ -17,7 +17,7 @@ from infomax.reporting.options import ReportOptions
 from infomax.reporting.pages.blocks import Notice, Paragraph, SideBySide
 from infomax.reporting.pages.charts import LineChart
 from infomax.reporting.pages.gallery import Gallery, RankedRows
-from infomax.reporting.run_page import build, grouping, groups, neighbours, spectrum, views
+from infomax.reporting.run_page import build, grouping, groups, maps, neighbours, spectrum, views
 from infomax.reporting.run_page.collecting import collect
 from infomax.reporting.run_page.images import encode
 from infomax.reporting.run_page.shown_runs import open_places
@@ -30,6 +30,7 @@ HEADINGS = [
     "Curves",
     "What the training sees",
     "Which images does it find alike?",
+    "Map of the images",
     "Groups of images",
     "Spectrum",
     "Speed and waiting",
@@ -368,3 +369,27 @@ def test_a_missing_device_is_a_mistake_and_no_missing_image(tmp_path, runs):
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match="device=cuda: torch finds no CUDA device"):
         infomax.report(runs["mveb"], out=tmp_path / "page.html", device="cuda")
+
+
+def test_the_map_shows_all_images_with_their_classes_prototypes_and_clusters(runs):
+    content = content_of(runs["carl"])
+    (encoder,) = content.encoders
+    (block,) = maps.section(content).blocks
+    assert [layer.name for layer in block.layers] == ["class", "prototype", "cluster"]
+    assert [*block.layers[0].values] == [*encoder.images.labels]
+    assert [*block.layers[1].values] == [*encoder.prototypes.assigned]
+    assert block.layers[1].categories[0] == "prototype 1"
+    assert sorted(block.points.atlas_index) == [*range(32)]  # each image has a picture of its own
+    assert block.names == list(encoder.images.names)
+    assert block.caption.startswith("All 32 test images of toy.npz. ")
+
+
+def test_maps_of_several_runs_share_the_room_of_the_page(runs, monkeypatch):
+    monkeypatch.setattr(maps, "POINTS_OF_SEVERAL", 20)
+    monkeypatch.setattr(maps, "MOST_PICTURES", 30)
+    first, second, third = maps.section(content_of(*runs.values())).blocks
+    assert {len(block.names) for block in (first, second, third)} == {20}
+    assert first.atlas.count == 10
+    assert (first.points.atlas_index >= 0).sum() == 10
+    assert "20 of them are on the map, drawn with seed 0" in first.caption
+    assert first.names == second.names

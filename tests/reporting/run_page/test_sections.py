@@ -69,7 +69,7 @@ def test_a_training_without_a_verdict_is_not_called_good(tmp_path):
     rows = [{"step": s, "epoch": s // 10, **HEALTHY, "embedding_effective_rank": 9.0} for s in (0, 50, 99)]
     (notice,) = notices(verdict.section(content_of(make_run(tmp_path / "a", rows))))
     assert notice.heading == "No sign that anything went wrong"
-    assert notice.evidence == "embeddings: effective rank from 9.0 to 9.0, mean cosine from 0.10 to 0.10"
+    assert notice.evidence == "Embeddings: effective rank from 9.0 to 9.0, mean cosine from 0.10 to 0.10"
 
 
 def test_what_is_seen_at_the_last_measurement_alone_is_said_as_such(tmp_path):
@@ -220,7 +220,7 @@ def test_runs_have_a_style_each_and_a_common_axis(tmp_path):
         ("b", 1, (0.5, 1)),
     ]
     assert loss.x_label == "epoch"
-    assert "Alignment" in charts(section)  # a term of the method's own loss
+    assert "Term of the loss: alignment" in charts(section)  # a term of the method's own loss
 
 
 def test_events_of_a_run_stand_beside_its_curves(tmp_path):

@@ -120,7 +120,8 @@ def section(content: Content) -> Section | None:
         return None
     charts, axis = tuple(curve_charts(runs)), common_axis(runs)
     events = tuple(Paragraph(line) for shown in runs for line in events_of(shown, content.prefix(shown)))
-    text = f"Over {'epochs, as the runs have steps of different sizes' if axis.by_epoch else 'steps'}."
+    text = "What the training wrote into metrics.jsonl, "
+    text += "by epochs, as the runs have epochs of different lengths." if axis.by_epoch else "by steps."
     if any(len(shown.values("loss")) > MOST_POINTS for shown in runs):
         text += " A point is the mean of several lines of the metrics, in a band from the lowest to the highest."
     return Section("Curves", text, (*events, SideBySide(charts))) if charts else None
@@ -164,7 +165,7 @@ def own_plots(runs: Sequence[ShownRun]) -> Iterator[Plot]:
         )
         if not is_known and not key.endswith("knn_top1"):
             name = key.replace("_", " ")
-            yield Plot(f"{name[:1].upper()}{name[1:]}", name, {key: name})
+            yield Plot(f"Term of the loss: {name}", name, {key: name})
 
 
 def charts_of(plot: Plot, runs: Sequence[ShownRun], axis: Axis) -> Iterator[LineChart]:
@@ -189,6 +190,7 @@ def charts_of(plot: Plot, runs: Sequence[ShownRun], axis: Axis) -> Iterator[Line
             curves, caption = [*curves, *levels], f"{caption} {words}".strip()
         drawable = any(y is not None for x in curves for y in x.y)
         if drawable:
+            title = f"{title}, {curves[0].name}" if len(runs) > 1 and len(curves) == 1 else title  # has no legend
             yield LineChart(title, axis.label, plot.y_label, tuple(curves), log_y=plot.log_y, caption=caption)
 
 

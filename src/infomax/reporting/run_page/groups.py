@@ -9,7 +9,7 @@ from infomax.reporting.pages.page import Block, Section
 from infomax.reporting.run_page.content import Content, ShownEncoder, headed
 from infomax.reporting.run_page.grouping import Groups
 
-SHOWN, MEMBERS = 6, 8
+SHOWN, MEMBERS = 6, 6
 """Fullest and emptiest groups that are shown, and images of each."""
 ENOUGH = 10
 """Images for each prototype; of fewer, many prototypes are unused by chance."""

@@ -49,10 +49,12 @@ class ShownImages:
 
     def label(self, index: int) -> str:
         """Returns the name of an image's class; empty without labels."""
-        if self.labels is None:
-            return ""
-        name = str(self.classes[int(self.labels[index])])
-        return f"class {name}" if name.isdecimal() else name
+        return "" if self.labels is None else self.class_names[int(self.labels[index])]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes as the page shows them: a number alone would not say what it is."""
+        return tuple(f"class {name}" if str(name).isdecimal() else str(name) for name in self.classes)
 
     def open(self, index: int) -> Image.Image:
         """Decodes an image, large JPEGs at a part of their size; a grey square stands for what cannot be read."""

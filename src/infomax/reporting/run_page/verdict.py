@@ -35,17 +35,18 @@ def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
     for verdict in verdicts or ():
         kind = "failed" if verdict.state == "failed" else "warning"
         heading = headed(prefix, f"{verdict.name}, {verdict.state} since step {verdict.step:,}")
-        yield Notice(kind, heading, public(verdict.evidence), public(verdict.advice))
+        evidence, advice = (headed("", public(words)) for words in (verdict.evidence, verdict.advice))
+        yield Notice(kind, heading, evidence, advice)
     for verdict in shown.current:
         if verdict.state == "watching":
             yield Notice("info", headed(prefix, f"{verdict.name} at the last measurement"), *_watched(verdict))
     if verdicts is None:
         advice = "" if not shown.progress else "infomax pretrain --resume goes on with it, and measures its health"
-        yield Notice("info", headed(prefix, "the health of this training was not measured"), line, advice)
+        yield Notice("info", headed(prefix, "the health of this training was not measured"), headed("", line), advice)
     elif not verdicts and not shown.run.collapsed:
-        yield Notice("good", headed(prefix, "no sign that anything went wrong"), line)
+        yield Notice("good", headed(prefix, "no sign that anything went wrong"), headed("", line))
     elif line:
-        yield Notice("info", headed(prefix, "what was measured at the end"), line)
+        yield Notice("info", headed(prefix, "what was measured at the end"), headed("", line))
     if shown.progress:
         evidence = f"It is in {shown.progress}. All that follows is of the encoder after {shown.trained_steps:,} steps."
         yield Notice("info", headed(prefix, "unfinished"), evidence)
@@ -53,7 +54,7 @@ def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
 
 def _watched(verdict: Verdict) -> tuple[str, str]:
     evidence = f"{verdict.evidence}. One measurement may be an accident of its batch: three in a row make a verdict."
-    return public(evidence), public(verdict.advice)
+    return headed("", public(evidence)), headed("", public(verdict.advice))
 
 
 def gain_line(shown: ShownRun) -> str:
