@@ -87,3 +87,9 @@ def test_neighbours_stand_in_their_order_behind_the_image():
     assert places == sorted(places)
     assert html.index('<ol class="ranked-others">') > places[0]
     assert '<span class="mark">query</span>' in html
+
+
+def test_a_mistake_looks_otherwise_than_an_image_that_is_chosen():
+    jpeg = make_thumbnail(picture())
+    html = html_of(Gallery((Thumbnail(jpeg, "a", mark="keep"), Thumbnail(jpeg, "b", mark="other", is_mistake=True))))
+    assert html.index('class="thumbnail marked"') < html.index(">a<") < html.index('class="thumbnail marked mistaken"')

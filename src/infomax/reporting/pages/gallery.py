@@ -29,6 +29,8 @@ class Thumbnail:
     """Lines below the name."""
     mark: str = ""
     """A word that sets the image apart from the others, as ``keep``; empty for those others."""
+    is_mistake: bool = False
+    """Whether the mark names a mistake, as ``other class``, which has the colour of a warning."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,9 @@ def _item(thumbnail: Thumbnail) -> str:
     words += [f'<span class="detail">{safe(detail)}</span>' for detail in thumbnail.details]
     if thumbnail.mark:
         words.insert(0, f'<span class="mark">{safe(thumbnail.mark)}</span>')
-    kind = "thumbnail marked" if thumbnail.mark else "thumbnail"
+    kind = "thumbnail"
+    if thumbnail.mark:
+        kind += " marked mistaken" if thumbnail.is_mistake else " marked"
     # The name stands below the picture, so a reader of the screen needs no second one.
     image = f'<img alt="" loading="lazy" decoding="async" src="data:image/jpeg;base64,{picture}">'
     return f'<li class="{kind}" data-thumbnail>{image}{" ".join(words)}</li>'

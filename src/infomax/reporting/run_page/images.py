@@ -63,17 +63,17 @@ class ShownImages:
         except ValueError:
             return Image.new("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), UNREADABLE)
 
-    def thumbnail(self, index: int, *details: str, side: int, mark: str = "") -> Thumbnail:
+    def thumbnail(self, index: int, *details: str, side: int, mistake: str = "") -> Thumbnail:
         """Returns a thumbnail of an image, with its name and its class.
 
         Args:
             index: The image's number among those that are shown.
             details: Further lines below its name.
             side: Longer side, in pixels.
-            mark: A word that sets it apart from others; empty for others.
+            mistake: A word that names what is wrong about it; empty if nothing is.
         """
         lines = tuple(filter(None, (self.label(index), *details)))
-        return Thumbnail(encode(self.open(index), side), self.names[index], lines, mark)
+        return Thumbnail(encode(self.open(index), side), self.names[index], lines, mistake, is_mistake=bool(mistake))
 
 
 def encode(image: Image.Image, side: int) -> bytes:

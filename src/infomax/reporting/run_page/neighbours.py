@@ -74,8 +74,8 @@ def find_neighbours(features: torch.Tensor, queries: list[int]) -> list[list[tup
 def _neighbour(encoder: ShownEncoder, query: int, row: int, cosine: float) -> Thumbnail:
     """Returns the thumbnail of a neighbour, which is marked if it has another class than the image."""
     labels = encoder.images.labels
-    mark = OTHER_CLASS if labels is not None and labels[row] != labels[query] else ""
-    return encoder.images.thumbnail(row, f"cosine {cosine:.2f}", side=encoder.side, mark=mark)
+    mistake = OTHER_CLASS if labels is not None and labels[row] != labels[query] else ""
+    return encoder.images.thumbnail(row, f"cosine {cosine:.2f}", side=encoder.side, mistake=mistake)
 
 
 def describe_agreement(encoder: ShownEncoder, prefix: str, seed: int) -> Notice | None:
