@@ -8,7 +8,7 @@ from PIL import Image
 
 from html_pages import CheckedPage, picture, png
 from infomax.reporting.pages.blocks import Commands, Facts, Notice, Picture, Pictures, TableBlock
-from infomax.reporting.pages.gallery import SIDE, RankedRows, Thumbnail, make_thumbnail
+from infomax.reporting.pages.gallery import SIDE, Gallery, RankedRows, Thumbnail, make_thumbnail
 from infomax.reporting.pages.page import Ids, Page, Section
 from infomax.reporting.tables import Cell, make_table
 

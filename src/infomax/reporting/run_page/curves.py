@@ -41,8 +41,8 @@ PLOTS = (
         "Accuracy during the training",
         "%",
         {"knn_top1": "k-NN", "linear_top1": "linear"},
-        "Of at most 2,000 test images. A k-NN curve that stays at the untrained encoder's level has learned nothing that "
-        "k-NN can use.",
+        "Of at most 2,000 test images. A k-NN curve that stays at the untrained encoder's level has learned nothing "
+        "that k-NN can use.",
         scale=100,
     ),
     Plot("Learning rate", "rate", {"learning_rate": "learning rate"}),
