@@ -71,7 +71,7 @@ PAN = """async (seconds) => {
     await new Promise(requestAnimationFrame);
     frames += 1;
   }
-  return frames / ((performance.now() - start) / 1000);
+  return [frames / ((performance.now() - start) / 1000), map.share];
 }"""
 
 
@@ -167,13 +167,14 @@ def measure_browser(n: int, file: Path) -> Row:
             ready.append(page.evaluate("performance.getEntriesByName('map-ready')[0].startTime"))
         page.locator("[data-map-box]").scroll_into_view_if_needed()
         page.wait_for_timeout(1000)
-        hover, frames = page.evaluate(HOVER), page.evaluate(PAN, SECONDS_OF_PANNING)
+        hover = page.evaluate(HOVER)
+        frames, share = page.evaluate(PAN, SECONDS_OF_PANNING)
         drawn = page.evaluate("document.querySelector('[data-map]').dataset.mapDrawn")
         page.evaluate(
             "document.querySelector('[data-map]').embeddingMap.webGl.gl.getExtension('WEBGL_lose_context').loseContext()"
         )
         page.wait_for_selector("[data-map-drawn=canvas]")
-        plain_frames = page.evaluate(PAN, SECONDS_OF_PANNING)
+        plain_frames, _ = page.evaluate(PAN, SECONDS_OF_PANNING)
         version = browser.version
         browser.close()
     handlers = sorted(hover["handlers"])
@@ -187,6 +188,7 @@ def measure_browser(n: int, file: Path) -> Row:
         "slow_hover": handlers[int(0.95 * len(handlers))] / 1000,
         "hover_to_frame": median(hover["frames"]) / 1000,
         "frames_per_second": frames,
+        "share": share,
         "plain_frames_per_second": plain_frames,
     }
 

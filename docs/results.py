@@ -469,14 +469,25 @@ def map_file_table() -> str:
 
 
 def map_browser_table() -> str:
-    header = ["first paint, s", "map, s", "hover, ms", "of 95 %, ms", "to the frame, ms", "frames/s", "without WebGL"]
+    header = [
+        "first paint, s",
+        "map, s",
+        "hover, ms",
+        "of 95 %, ms",
+        "to the frame, ms",
+        "frames/s",
+        "drawn, %",
+        "without WebGL",
+    ]
     return pages(
         "browser",
         header,
         lambda row: [
             *(f"{row[name]:.2f}" for name in ("first_paint", "map_ready")),
             *(f"{1000 * row[name]:.1f}" for name in ("hover", "slow_hover", "hover_to_frame")),
-            *(f"{row[name]:.0f}" for name in ("frames_per_second", "plain_frames_per_second")),
+            f"{row['frames_per_second']:.0f}",
+            f"{100 * row['share']:.0f}",
+            f"{row['plain_frames_per_second']:.0f}",
         ],
     )
 

@@ -21,7 +21,7 @@ FEWEST = 10
 COMPONENTS = 50
 """Principal components that t-SNE sees of wider features."""
 PERPLEXITY = 30.0
-ITERATIONS = 750
+ITERATIONS = 500
 NEIGHBOURS = 5
 """Neighbours that place a row which t-SNE has not laid out."""
 JITTER = 0.002

@@ -260,6 +260,16 @@ def test_search_highlights(open_map):
     assert opened.ask("return [...map.marks].filter((_, k) => k % 2)") == [0] * 6
 
 
+def test_a_slow_machine_draws_fewer_points_while_the_map_moves_and_then_all(open_map):
+    opened = open_map(cross())
+    slow = "map.painted = performance.now() - 200; map.movedAt = performance.now(); return map.shareNow()"
+    assert opened.ask(slow) == pytest.approx(0.6)
+    assert opened.ask(slow) == pytest.approx(0.36)
+    opened.settle()
+    assert opened.ask("return map.shareNow()") == 1
+    assert near(opened.pixel(3), "#0072b2")  # all points are there again
+
+
 def test_a_lost_context_is_replaced_by_a_canvas_and_comes_back(open_map):
     opened = open_map(cross())
     before = opened.pixel(3)

@@ -277,7 +277,7 @@ class EmbeddingMap:
         rest = layer.counts[TABLE_ROWS:]
         notes = [f"{len(rest):,} less frequent categories with {sum(rest):,} images are left out."] if rest else []
         table = make_table((layer.name, "drawn as", "images", "%"), rows[:TABLE_ROWS], notes=notes)
-        yield f"<details><summary>Table: images by {safe(layer.name)}, {len(layer.categories):,} categories</summary>"
+        yield f"<details><summary>Table: images by {safe(layer.name)}, {_categories(len(layer.categories))}</summary>"
         yield from TableBlock(table).html(ids)
         yield "</details>"
 
@@ -313,6 +313,10 @@ def style_words(rank: int, categories: int) -> str:
     if rank >= NAMED_CATEGORIES:
         return OTHER[0]
     return f"{PALETTE[rank % 8][0]} {SHAPES[(rank + rank // 8) % 8]}"
+
+
+def _categories(count: int) -> str:
+    return "one category" if count == 1 else f"{count:,} categories"
 
 
 def _check_layer(layer: MapLayer, n: int) -> None:
@@ -429,5 +433,5 @@ _TOOLS = """<div class="map-tools" data-map-tools hidden>
 _HELP = (
     "Point at or tap an image; drag to move, scroll or pinch to zoom. By keyboard: Tab to the map, arrows to the next "
     "image in that direction, + and - zoom, 0 shows the whole map, Enter pins an image to a list below, Delete removes "
-    "its pin, Esc clears."
+    "its pin, Esc clears. A slow machine draws a part of the points while the map moves."
 )

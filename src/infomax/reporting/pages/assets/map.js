@@ -69,6 +69,18 @@
   };
   const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
+  // Returns the numbers below count in an order that looks random, and is always the same.
+  function shuffled(count) {
+    const order = Uint32Array.from({ length: count }, (_, k) => k);
+    for (let k = count - 1, state = 1; k > 0; k -= 1) {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      const other = Math.floor((state / 2 ** 32) * (k + 1)), kept = order[k];
+      order[k] = order[other];
+      order[other] = kept;
+    }
+    return order;
+  }
+
   // Names, of which each lacks what it shares with the one before it.
   class Names {
     constructor(data, numbers) {
@@ -176,7 +188,14 @@
   class WebGlLayer {
     constructor(canvas, places) {
       this.canvas = canvas;
-      this.places = places;
+      // In a shuffled order no category covers another, and any first part of the points shows the whole map.
+      this.order = shuffled(places.length / 2);
+      this.places = new Uint16Array(places.length);
+      for (let k = 0; k < this.order.length; k += 1) {
+        this.places[2 * k] = places[2 * this.order[k]];
+        this.places[2 * k + 1] = places[2 * this.order[k] + 1];
+      }
+      this.marks = new Uint8Array(places.length);
       this.gl = canvas.getContext("webgl", { antialias: false, premultipliedAlpha: true });
       if (!this.gl) throw new Error("no WebGL");
       this.build();
@@ -208,7 +227,11 @@
       gl.depthFunc(gl.LEQUAL);
     }
     mark(marks) {
-      this.gl.bufferData(this.gl.ARRAY_BUFFER, marks, this.gl.DYNAMIC_DRAW);
+      for (let k = 0; k < this.order.length; k += 1) {
+        this.marks[2 * k] = marks[2 * this.order[k]];
+        this.marks[2 * k + 1] = marks[2 * this.order[k] + 1];
+      }
+      this.gl.bufferData(this.gl.ARRAY_BUFFER, this.marks, this.gl.DYNAMIC_DRAW);
     }
     draw(view) {
       const gl = this.gl, { width, height, unit, x, y } = view;
@@ -222,7 +245,7 @@
       gl.uniform1f(this.at("opacity"), view.opacity);
       gl.uniform1f(this.at("outline"), view.dark ? 0.6 : 0.45);
       gl.uniform3fv(this.at("palette"), view.palette.flatMap(rgbOf));
-      gl.drawArrays(gl.POINTS, 0, this.places.length / 2);
+      gl.drawArrays(gl.POINTS, 0, Math.ceil(view.share * this.order.length));
     }
   }
 
@@ -235,8 +258,11 @@
     };
     if (shape === 0 || shape === 6) {
       context.beginPath();
-      context.arc(x, y, radius, 0, 7);
-      if (shape === 6) context.arc(x, y, radius / 2, 0, 7, true);
+      context.arc(x, y, radius, 0, 2 * Math.PI);
+      if (shape === 6) {
+        context.moveTo(x + radius / 2, y);
+        context.arc(x, y, radius / 2, 0, 2 * Math.PI);
+      }
       context.fill("evenodd");
     } else if (shape === 1) context.fillRect(x - 0.83 * radius, y - 0.83 * radius, 1.66 * radius, 1.66 * radius);
     else if (shape === 2) line([0, -1], [1, 0.8], [-1, 0.8]);
@@ -295,6 +321,8 @@
       this.hits = null;
       this.pins = [];
       this.pointers = new Map();
+      this.share = 1;
+      this.painted = this.movedAt = -1e9;
       this.end = new AbortController();
       this.still = matchMedia("(prefers-reduced-motion: reduce)");
       this.makeElements();
@@ -428,8 +456,8 @@
     screenOf(point) { return [this.screenX(this.grid.x(point)), this.screenY(this.grid.y(point))]; }
 
     get pointSize() {
-      const least = Math.max(2.2, Math.min(10, 60 / this.count ** 0.27));
-      return Math.min(14, least * this.view.zoom ** 0.45);
+      const least = Math.min(10, 60 / this.count ** 0.27) * Math.max(0.6, Math.min(1, this.height / 600, this.width / 600));
+      return Math.min(14, Math.max(2.2, least) * this.view.zoom ** 0.45);
     }
 
     draw() {
@@ -444,12 +472,25 @@
     paint() {
       const { width, height, ratio, unit, palette, dark } = this;
       if (!width || !palette) return;
+      const share = this.shareNow();
       const size = this.pointSize, opacity = size < 4 ? 0.8 : 0.92;
       this.layer.draw({
-        width, height, ratio, unit, palette, dark, size, opacity, x: this.view.x, y: this.view.y,
+        width, height, ratio, unit, palette, dark, size, opacity, share, x: this.view.x, y: this.view.y,
         screenX: (x) => this.screenX(x), screenY: (y) => this.screenY(y),
       });
       this.paintOver();
+    }
+
+    // Returns the share of the points to draw: a part of them while the map moves, if a frame of all takes too long.
+    shareNow() {
+      const now = performance.now(), frame = now - this.painted;
+      this.painted = now;
+      clearTimeout(this.resting);
+      if (now - this.movedAt > 150) return 1;
+      if (frame > 50 && frame < 1000) this.share = Math.max(0.05, 0.6 * this.share);
+      else if (frame < 25) this.share = Math.min(1, 1.1 * this.share);
+      if (this.share < 1) this.resting = setTimeout(() => this.draw(), 200);
+      return this.share;
     }
 
     paintOver() {
@@ -822,6 +863,7 @@
 
     moved() {
       const { view } = this;
+      this.movedAt = performance.now();
       // The whole map stands still in the middle; a part of it moves as far as its points reach.
       const slack = 0.5 - 0.5 / view.zoom ** 2;
       view.x = Math.max(0.5 - slack, Math.min(0.5 + slack, view.x));
