@@ -34,6 +34,10 @@ EXPLOITS = [
     "\x00\x1b[31m\ud800\x85",
 ]
 """Names that would do something on a careless page."""
+PADDED_EXPLOITS = [exploit + "x" * (60 - len(exploit)) for exploit in EXPLOITS]
+"""Exploits of one length, by which the layout of a page may differ."""
+PLAIN = "x" * 60
+"""A name of this length that does nothing."""
 
 
 class CheckedPage(HTMLParser):

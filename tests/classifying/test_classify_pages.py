@@ -12,7 +12,7 @@ from PIL import Image
 import infomax as package
 from command import run_command
 from feature_files import save_small_encoder
-from html_pages import EXPLOITS, CheckedPage
+from html_pages import PADDED_EXPLOITS, PLAIN, CheckedPage
 from infomax.classifying.calibration import BINS, calibration_bins, calibration_error
 from infomax.classifying.classifier import load_classifier
 from infomax.classifying.confusion import draw_confusion
@@ -114,8 +114,8 @@ def test_names_and_labels_do_nothing_on_the_pages(place):
         yield predicted_page(predicted(name), classifier, 0.05, f"{name}tones")
 
     described = classifier.description
-    plain = [CheckedPage(page.html()).shape() for page in pages("x")]
-    for exploit in EXPLOITS:
+    plain = [CheckedPage(page.html()).shape() for page in pages(PLAIN)]
+    for exploit in PADDED_EXPLOITS:
         classifier.description = described
         assert [CheckedPage(page.html()).shape() for page in pages(exploit)] == plain, exploit
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from feature_files import origin
-from html_pages import EXPLOITS, CheckedPage
+from html_pages import PADDED_EXPLOITS, PLAIN, CheckedPage
 from infomax.data.images import ArrayImages
 from infomax.embeddings.cluster_map import cluster_map_section, picture_bytes
 from infomax.embeddings.clusters import clusters
@@ -51,12 +51,13 @@ def page_of(kind: str, table: FeatureTable, images: ImageRows = PICTURES, **opti
         thumbnails = {table.names[0]: images.thumbnail(0, table.names[0], mark="query")}
         usual = usual_cosine(table)
         listing = list_matches(matches, table.names[0], thumbnails, usual)
-        return listing_page(listing, images, usual_cosine_section(usual))
+        return listing_page(listing, images, last=usual_cosine_section(usual))
     if kind == "duplicates":
         return listing_page(list_duplicates(duplicates(table, above=0.2), table, 0.2), images)
     groups, silhouette = clusters(table, k=3)
     sections = [cluster_sizes_section(groups), cluster_map_section(table, groups, images, seed=0)]
-    return listing_page(list_clusters(groups, silhouette), images, sections, picture_bytes(COUNT)[1])
+    bytes_left = picture_bytes(COUNT)[1]
+    return listing_page(list_clusters(groups, silhouette), images, sections, thumbnail_bytes=bytes_left)
 
 
 def text_of(page: Page) -> str:
@@ -65,8 +66,8 @@ def text_of(page: Page) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_and_labels_do_nothing_on_a_page(kind):
-    plain = CheckedPage(page_of(kind, table_of()).html()).shape()
-    for exploit in EXPLOITS:
+    plain = CheckedPage(page_of(kind, table_of(PLAIN, PLAIN)).html()).shape()
+    for exploit in PADDED_EXPLOITS:
         page = CheckedPage(page_of(kind, table_of(exploit, exploit)).html())
         assert page.shape() == plain, exploit
 

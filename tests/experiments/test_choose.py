@@ -11,7 +11,7 @@ import torch
 
 import infomax
 from command import run_command
-from html_pages import EXPLOITS, CheckedPage
+from html_pages import PADDED_EXPLOITS, PLAIN, CheckedPage
 from infomax.analysis import measures
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import ViewSet, byol
@@ -262,8 +262,8 @@ def test_names_of_encoders_do_nothing_on_the_page(monkeypatch):
         choice = rank(*x, candidate(f"{name}ill", left_out=name))
         return CheckedPage(choice_page(replace(choice, data=name)).html()).shape()
 
-    plain = shape("run")
-    for exploit in EXPLOITS:
+    plain = shape(PLAIN)
+    for exploit in PADDED_EXPLOITS:
         assert shape(exploit) == plain, exploit
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from html_pages import EXPLOITS, CheckedPage
+from html_pages import PADDED_EXPLOITS, PLAIN, CheckedPage
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.intervals import SEEDED, compare_repeated, compare_shares
 from infomax.evaluation.paired import pack_hits
@@ -132,13 +132,26 @@ def test_the_page_has_scores_intervals_verdicts_failures_and_commands(planned):
         Run(planned.runs[1].folder).append_row("metrics.jsonl", {"step": step, "epoch": step // 10, **ill})
     result = collect_results(planned, ["mira-digits-seed1: training ended with exit code 1"])
     page = sweep_page(result)
-    assert [s.heading for s in page.sections] == ["What went wrong", "Scores", "Differences", "Runs", "Commands"]
+    assert [s.heading for s in page.sections] == [
+        "What went wrong",
+        "Better than nothing learned?",
+        "Scores",
+        "Differences",
+        "Runs",
+        "Commands",
+    ]
     failure, verdict = page.sections[0].blocks
     assert failure == Notice("failed", "mira-digits-seed1: training ended with exit code 1")
     assert verdict.kind == "failed"
     assert verdict.heading.startswith("mira-digits-seed0: total collapse since step ")
     assert "cosine" in verdict.evidence
-    table, chart = page.sections[1].blocks
+    assert [(notice.kind, notice.heading) for notice in page.sections[1].blocks] == [
+        ("good", "Clearly better than untrained encoder"),
+        ("good", "Clearly better than raw pixels"),
+    ]
+    over_pixels = compare_shares(RIGHT["carl"], RIGHT["pixels"])
+    assert page.sections[1].blocks[1].evidence.startswith(f"carl/digits {over_pixels.numbers} by knn, top-1; mira/")
+    table, chart = page.sections[2].blocks
     assert [cell.text for cell in table.table.rows[0]][:4] == [
         "carl/digits",
         "knn, top-1",
@@ -147,13 +160,25 @@ def test_the_page_has_scores_intervals_verdicts_failures_and_commands(planned):
     ]
     assert isinstance(chart, BarChart)
     assert [name for name, _ in chart.bars] == ["carl/digits", "mira/digits", "untrained encoder", "raw pixels"]
-    runs = page.sections[3].blocks[0].table.rows
+    runs = page.sections[4].blocks[0].table.rows
     assert [run[0].text for run in runs] == ["carl-digits-seed0", "mira-digits-seed0"]
     assert runs[1][-1].text == "total collapse (failed)"
     assert runs[0][2].text == "trained"
-    (commands,) = [block for block in page.sections[4].blocks if isinstance(block, Commands)]
+    (commands,) = [block for block in page.sections[5].blocks if isinstance(block, Commands)]
     assert commands.text.splitlines()[0].startswith("infomax pretrain --data digits --recipe carl/digits --seed 0")
     CheckedPage(page.html())
+
+
+def test_lines_that_are_not_clearly_better_than_a_baseline_are_warned_of(planned, monkeypatch):
+    monkeypatch.setitem(RIGHT, "pixels", RIGHT["carl"])
+    append_result(planned.runs[0].folder / "results.jsonl", row("pixels", "raw pixels"))
+    page = sweep_page(collect_results(planned))
+    assert page.title == "Sweep of carl/digits, mira/digits"
+    notices = {(x.kind, x.heading): x.evidence for x in page.sections[0].blocks}
+    warning = notices["warning", "Not clearly better than raw pixels"]
+    assert warning.startswith("carl/digits +0.0 (")
+    assert "mira/digits" not in warning
+    assert notices["good", "Clearly better than raw pixels"].startswith("mira/digits +")
 
 
 def test_a_page_of_a_sweep_that_has_begun_says_what_is_left(tmp_path):
@@ -220,6 +245,6 @@ def test_names_and_failures_do_nothing_on_the_page():
         texts = {"title": name, "changes": (name,), "failures": (name,), "commands": (name,)}
         return CheckedPage(sweep_page(of_cells(more, baselines=(baseline,), **texts)).html()).shape()
 
-    plain = shape("a")
-    for exploit in EXPLOITS:
+    plain = shape(PLAIN)
+    for exploit in PADDED_EXPLOITS:
         assert shape(exploit) == plain, exploit

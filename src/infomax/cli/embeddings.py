@@ -55,7 +55,7 @@ def search(options: SearchOptions) -> None:
     def write_page(file: Path) -> None:
         from infomax.embeddings.listing_page import usual_cosine_section, write_listing_page
 
-        write_listing_page(file, listing, images, usual_cosine_section(usual))
+        write_listing_page(file, listing, images, last=usual_cosine_section(usual))
 
     _show_listing(options, listing, write_page)
 
@@ -96,7 +96,7 @@ def clusters(options: ClustersOptions) -> None:
 
         assert images is not None  # they were opened, or the user was told why not
         sections = [cluster_sizes_section(groups), cluster_map_section(table, groups, images, seed=options.seed)]
-        write_listing_page(file, listing, images, sections, picture_bytes(len(table.names))[1])
+        write_listing_page(file, listing, images, sections, thumbnail_bytes=picture_bytes(len(table.names))[1])
 
     _show_listing(options, listing, write_page)
     if options.out is None:

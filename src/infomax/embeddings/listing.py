@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from infomax.embeddings.feature_file import FeatureTable
 from infomax.embeddings.search import Match
 from infomax.embeddings.usual_cosine import UsualCosine
 from infomax.reporting.pages.gallery import Thumbnail
-from infomax.reporting.tables import Cell, Table, make_table
+from infomax.reporting.tables import Table, make_table
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
 from infomax.runtime.text import escape
@@ -65,8 +65,12 @@ class Listing:
     title: str
     text: tuple[str, ...]
     groups: tuple[Group, ...]
-    table: Table
-    """All of what was found; the first column names the images."""
+    columns: tuple[str, ...]
+    """Names of the columns of the table, of which the first one names the images."""
+    cells: tuple[tuple[str, ...], ...]
+    """The rows of the table."""
+    notes: tuple[str, ...] = ()
+    """Lines below the table."""
     table_has_all_images: bool = True
     """Whether each image has a row of the table."""
     warning: ListingWarning | None = None
@@ -79,13 +83,25 @@ class Listing:
         """
         warning = [] if self.warning is None else [self.warning_line]
         title = "\n".join((self.title, *self.text, *warning))
-        if not self.table.rows:
+        if not self.cells:
             return title
         if out is not None and out.suffix in (".csv", ".jsonl"):
             where = f", in {escape(str(out))}"
         else:
             where = "; --out FILE.csv or FILE.jsonl lists all"
-        return replace(self.table, title=title).shortened(MAX_ROWS, where).text()
+        return self.table(MAX_ROWS, where, title=title).text()
+
+    def table(self, rows: int, where: str, *, title: str = "") -> Table:
+        """Returns the table of what was found, with its first rows alone.
+
+        Args:
+            rows: Largest number of rows.
+            where: Words that follow the number of rows that are left out.
+            title: Lines above the table.
+        """
+        left = len(self.cells) - rows
+        more = [f"and {left:,} more{where}"] if left > 0 else []
+        return make_table(self.columns, self.cells[:rows], title=title, notes=[*more, *self.notes])
 
     @property
     def warning_line(self) -> str:
@@ -98,7 +114,7 @@ class Listing:
 
     def csv(self) -> str:
         """Returns the whole table, with commas between the cells."""
-        return csv_text([self.table.columns, *([cell.text for cell in row] for row in self.table.rows)])
+        return csv_text([self.columns, *self.cells])
 
 
 def write_listing(file: Path, listing: Listing) -> None:
@@ -121,7 +137,7 @@ def list_matches(
         thumbnails: Pictures of queries, by the queries' names, which a page shows first.
         usual: The cosine of any two images of the file.
     """
-    groups, rows = [], []
+    groups, cells = [], []
     by_query = [list(group) for _, group in itertools.groupby(matches, key=lambda match: match.query)]
     beside = "" if usual is None else f" (usual {usual.median:.3f})"
     for matches_of_query in by_query:
@@ -137,10 +153,10 @@ def list_matches(
         heading = f"Like {escape(name)}" if len(by_query) > 1 else f"The nearest {len(matches_of_query)}"
         groups.append(Group(heading, "", images, record, (thumbnails or {}).get(name)))
         shown_query = name if len(by_query) > 1 else ""
-        rows += [(x.name, shown_query, Cell(str(x.rank), x.rank), x.label, _cosine(x.cosine)) for x in matches_of_query]
+        cells += [(x.name, shown_query, str(x.rank), x.label, f"{x.cosine:.3f}") for x in matches_of_query]
     columns = ("image", "query", "rank", "label", "cosine")
     notes = () if usual is None else (usual.describe(),)
-    return _listing(f"Images like {escape(query)}", (), groups, columns, rows, notes)
+    return _listing(f"Images like {escape(query)}", (), groups, columns, cells, notes)
 
 
 def _record(name: str, label: str, cosine: float) -> dict[str, Any]:
@@ -148,17 +164,9 @@ def _record(name: str, label: str, cosine: float) -> dict[str, Any]:
     return {"name": name, "label": label or None, "cosine": round(cosine, 6)}
 
 
-def _count(number: int) -> Cell:
-    return Cell(f"{number:,}", number)
-
-
-def _cosine(value: float) -> Cell:
-    return Cell(f"{value:.3f}", value)
-
-
 def list_duplicates(groups: Sequence[DuplicateGroup], table: FeatureTable, above: float) -> Listing:
     """Returns the listing of duplicates: a group for each image that is to be kept."""
-    listed, rows = [], []
+    listed, cells = [], []
     for number, group in enumerate(groups, start=1):
         members = (group.kept, *group.others)
         sizes = ["" if member.size is None else member.size.describe() for member in members]
@@ -183,20 +191,13 @@ def list_duplicates(groups: Sequence[DuplicateGroup], table: FeatureTable, above
             ],
         }
         listed.append(Group(f"Group {number}: {len(members)} images", reason, images, record))
-        rows += [
-            (
-                x.name,
-                Cell(str(number), number),
-                "keep" if i == 0 else "",
-                x.label,
-                size,
-                "" if i == 0 else _cosine(x.cosine),
-            )
+        cells += [
+            (x.name, str(number), "keep" if i == 0 else "", x.label, size, "" if i == 0 else f"{x.cosine:.3f}")
             for i, (x, size) in enumerate(zip(members, sizes, strict=True))
         ]
     columns = ("image", "group", "keep", "label", "size", "cosine to kept")
     text = _duplicates_text(groups, len(table.names), above)
-    listing = _listing("Possible duplicates" if groups else "No duplicates", text, listed, columns, rows)
+    listing = _listing("Possible duplicates" if groups else "No duplicates", text, listed, columns, cells)
     warning = large_group_warning(groups[0], 1, len(table.names)) if groups else None  # the first one is the largest
     return replace(listing, warning=warning)
 
@@ -238,7 +239,7 @@ def large_group_warning(group: DuplicateGroup, number: int, count: int) -> Listi
 
 def list_clusters(clusters: Sequence[Cluster], silhouette: float) -> Listing:
     """Returns the listing of clusters: a group for each of them, with the images nearest to its centre first."""
-    listed, rows = [], []
+    listed, cells = [], []
     for number, cluster in enumerate(clusters, start=1):
         members = cluster.members
         images = tuple(
@@ -247,13 +248,13 @@ def list_clusters(clusters: Sequence[Cluster], silhouette: float) -> Listing:
         labels = cluster.describe_labels()
         record = {"cluster": number, "images": [x.name for x in members], "distances": [x.distance for x in members]}
         listed.append(Group(f"Cluster {number}: {len(members):,} images", labels, images, record))
-        rows.append((members[0].name, Cell(str(number), number), _count(len(members)), labels))
+        cells.append((members[0].name, str(number), f"{len(members):,}", labels))
     text = (
         f"{sum(len(cluster.members) for cluster in clusters):,} images in {len(clusters)} clusters; silhouette "
         f"{silhouette:.3f} (1: far apart, 0: no clusters).",
     )
     columns = ("nearest to the centre", "cluster", "images", "most frequent")
-    return replace(_listing("Clusters", text, listed, columns, rows), table_has_all_images=False)
+    return replace(_listing("Clusters", text, listed, columns, cells), table_has_all_images=False)
 
 
 def _listing(
@@ -261,11 +262,10 @@ def _listing(
     text: tuple[str, ...],
     groups: Sequence[Group],
     columns: tuple[str, ...],
-    rows: Sequence[Sequence[Cell | str]],
+    cells: Sequence[tuple[str, ...]],
     notes: tuple[str, ...] = (),
 ) -> Listing:
     """Returns a listing without the columns that are empty in every row."""
-    table = make_table(columns, rows, notes=notes)
-    filled = [i for i in range(len(columns)) if i == 0 or not rows or any(row[i].text for row in table.rows)]
-    kept = make_table([columns[i] for i in filled], [[row[i] for i in filled] for row in table.rows], notes=notes)
-    return Listing(title, text, tuple(groups), kept)
+    filled = [i for i in range(len(columns)) if i == 0 or not cells or any(row[i] for row in cells)]
+    kept: Iterator[tuple[str, ...]] = (tuple(row[i] for i in filled) for row in cells)
+    return Listing(title, text, tuple(groups), tuple(columns[i] for i in filled), tuple(kept), notes)

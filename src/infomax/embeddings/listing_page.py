@@ -30,16 +30,21 @@ def write_listing_page(
     listing: Listing,
     images: ShownImages | None,
     first: Sequence[Section] = (),
+    last: Sequence[Section] = (),
     thumbnail_bytes: int = THUMBNAIL_BYTES,
 ) -> None:
     """Writes the page of a listing; see :func:`listing_page`."""
     assert images is not None  # they were opened, or the user was told why not
-    page = listing_page(listing, images, first, thumbnail_bytes)
+    page = listing_page(listing, images, first, last, thumbnail_bytes)
     write_atomic(file, page.html().encode(errors="surrogateescape"))
 
 
 def listing_page(
-    listing: Listing, images: ShownImages, first: Sequence[Section] = (), thumbnail_bytes: int = THUMBNAIL_BYTES
+    listing: Listing,
+    images: ShownImages,
+    first: Sequence[Section] = (),
+    last: Sequence[Section] = (),
+    thumbnail_bytes: int = THUMBNAIL_BYTES,
 ) -> Page:
     """Returns the page of a listing: of large groups the first images, and of many groups the first ones.
 
@@ -47,6 +52,7 @@ def listing_page(
         listing: The groups of images.
         images: The images.
         first: Sections that stand before the groups.
+        last: Sections between the groups and the table.
         thumbnail_bytes: Bytes that all thumbnails may take.
     """
     formats = "--out FILE.csv or FILE.jsonl" if listing.table_has_all_images else "--out FILE.jsonl"
@@ -60,12 +66,12 @@ def listing_page(
         text.append(
             f"The page shows the first {len(blocks):,} groups; {hidden:,} more are not shown; {formats} lists all."
         )
-    sections = [*first, *gallery_sections(blocks, f"{len(blocks):,} groups")]
+    sections = [*first, *gallery_sections(blocks, f"{len(blocks):,} groups"), *last]
     if listing.warning is not None:
         notice = Notice("warning", listing.warning.heading, listing.warning.evidence, listing.warning.advice)
         sections.insert(0, Section("Before anything is deleted", blocks=(notice,)))
-    if listing.table.rows:
-        table = listing.table.shortened(MAX_TABLE_ROWS, f"; {formats} lists all")
+    if listing.cells:
+        table = listing.table(MAX_TABLE_ROWS, f"; {formats} lists all")
         sections.append(Section("As a table", blocks=(TableBlock(table),)))
     return Page(listing.title, tuple(text), tuple(sections), FOOTER)
 

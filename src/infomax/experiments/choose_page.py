@@ -1,5 +1,6 @@
 """Makes the page of ranked encoders: how far to trust the order, the table, and charts of the measures."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -74,8 +75,10 @@ def _charts(choice: Choice) -> Iterator[Block]:
         label = MEASURES[name].label
         if len(ranked) < 2:
             continue
-        bars = tuple((candidate.encoder, candidate.measures[name]) for candidate in ranked)
-        yield BarChart(f"{method}: {label}", "encoder", label, bars, f"Better: {MEASURES[name].direction}.")
+        folder = os.path.commonpath([os.path.dirname(candidate.encoder) for candidate in ranked])
+        bars = tuple((os.path.relpath(c.encoder, folder or "."), c.measures[name]) for c in ranked)
+        caption = f"Better: {MEASURES[name].direction}.{f' Encoders are in {folder}.' if folder else ''}"
+        yield BarChart(f"{method}: {label}", "encoder", label, bars, caption)
         if any(candidate.epoch is not None for candidate in ranked):
             curves = tuple(_curves(ranked, name))
             yield LineChart(f"{method}: {label} while runs trained", "steps", label, curves)

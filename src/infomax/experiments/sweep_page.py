@@ -1,11 +1,13 @@
 """Makes the page of a sweep: scores with intervals, paired differences, curves, verdicts on the runs, and commands."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import mean
 
 from infomax.analysis.verdicts import Verdict
+from infomax.evaluation.intervals import Difference
 from infomax.experiments.sweep import SweepRun
+from infomax.experiments.sweep_differences import LineDifference
 from infomax.experiments.sweep_results import SweepCell, SweepResult, training_seconds
 from infomax.reporting.pages.blocks import Commands, Facts, Notice, TableBlock
 from infomax.reporting.pages.charts import BarChart, Curve, LineChart
@@ -16,6 +18,10 @@ from infomax.runs.training_verdicts import standing_verdicts
 
 MAX_NOTICES = 20
 """Verdicts that are shown as notices; the table of runs has all."""
+MAX_NAMES = 4
+"""Recipes that the title names."""
+MAX_DIFFERENCES = 8
+"""Differences that a notice names; the tables have all."""
 FOOTER = "Made by infomax sweep."
 
 
@@ -31,13 +37,42 @@ def sweep_page(result: SweepResult) -> Page:
         text.append(f"All runs have {' '.join(result.changes)}.")
     sections = [
         *_problem_sections(result),
+        *_baseline_sections(result),
         Section("Scores", "", (TableBlock(scores_table(result)), *_charts(result))),
     ]
     if tables := result.difference_tables():
-        words = "A line is compared with another on the same images or seeds; an interval with 0 in it tells nothing."
+        words = "A line is compared with another on the same images or seeds; with 0 in its interval, it stays open."
         sections.append(Section("Differences", words, tuple(map(TableBlock, tables))))
     sections += [Section("Runs", "", (TableBlock(_runs_table(result)),)), _command_section(result)]
-    return Page(result.title or "Sweep", tuple(text), tuple(sections), FOOTER)
+    return Page(result.title or _title(result), tuple(text), tuple(sections), FOOTER)
+
+
+def _title(result: SweepResult) -> str:
+    """Returns the title of a sweep that is of no published table: its first recipes."""
+    names = list(dict.fromkeys(run.variant.experiment.name for run in result.runs))
+    more = len(names) - MAX_NAMES
+    return f"Sweep of {', '.join(names[:MAX_NAMES])}{f' and {more} more' if more > 0 else ''}" if names else "Sweep"
+
+
+def _baseline_sections(result: SweepResult) -> list[Section]:
+    """Returns the section that says which lines are better than what every encoder must beat; none without these."""
+    notices: list[Block] = []
+    for reference in dict.fromkeys(cell.line for cell in result.baselines):
+        over = [x for x in result.compared() if x.reference == reference and isinstance(x.compared, Difference)]
+        better = [x for x in over if isinstance(x.compared, Difference) and x.compared.low > 0]
+        others = [x for x in over if x not in better]
+        if others:
+            notices.append(Notice("warning", f"Not clearly better than {reference}", _list_differences(others)))
+        if better:
+            notices.append(Notice("good", f"Clearly better than {reference}", _list_differences(better)))
+    return [Section("Better than nothing learned?", "", tuple(notices))] if notices else []
+
+
+def _list_differences(differences: Sequence[LineDifference]) -> str:
+    """Returns the first differences in words, as ``mira/digits +1.9 (-0.8 to +4.6) by knn, top-1``."""
+    words = [f"{x.line} {x.compared.numbers} by {x.column}" for x in differences if isinstance(x.compared, Difference)]
+    more = len(words) - MAX_DIFFERENCES
+    return "; ".join(words[:MAX_DIFFERENCES]) + (f"; and {more} more, below" if more > 0 else "") + "; points"
 
 
 def _problem_sections(result: SweepResult) -> list[Section]:
