@@ -127,7 +127,7 @@ IMPORTS = {
     "report": (("report", "run"), set()),
     "report --out": (
         ("report", "run", "--out", "report.html"),
-        {"torch", "sklearn", "pandas", "pyarrow", "scipy.special", "scipy.stats", "scipy.optimize"},
+        {"torch", "numba", "sklearn", "pandas", "pyarrow", "scipy.special", "scipy.stats", "scipy.optimize"},
     ),
     "watch": (("watch", "run"), set()),
     "sweep --commands": (("sweep", "mira/digits", "--out", "sweep", "--commands"), set()),
