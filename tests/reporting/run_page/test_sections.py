@@ -245,6 +245,23 @@ def test_what_differs_between_runs_comes_first_and_what_is_equal_is_left_out(tmp
     assert differing.section(content_of(runs[0])) is None
 
 
+def test_of_other_recipes_the_main_settings_and_those_that_were_changed_are_told(tmp_path):
+    changed = ["views.global_crops.0.blur=0.25"]
+    runs = [make_run(tmp_path / "a", []), make_run(tmp_path / "b", [], method="carl", overrides=changed)]
+    (block,) = differing.section(content_of(*runs)).blocks
+    lines = {row[0].text: [cell.text for cell in row[1:]] for row in block.table.rows}
+    assert lines["recipe"] == ["mveb/small", "carl/small"]
+    assert lines["views.global_crops.0.blur"] == ["0.0", "0.25"]
+    assert "method.prototypes" not in lines
+    assert "further settings of these recipes differ" in block.table.notes[0]
+
+
+def test_settings_of_many_digits_are_rounded():
+    assert differing.setting_cell((0.75, 4 / 3)).text == "0.75, 1.33333"
+    assert differing.setting_cell(50_000_000).text == "50000000"
+    assert [differing.setting_cell(x).text for x in (True, None, 1e-05)] == ["yes", "-", "1e-05"]
+
+
 def test_the_recipe_stands_beside_its_own_values(tmp_path):
     run = make_run(tmp_path / "a", [], overrides=["optimizer.weight_decay=0.5"])
     (table,) = [x.table for x in environment.section(content_of(run)).blocks if isinstance(x, TableBlock)]

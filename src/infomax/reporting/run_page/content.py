@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from infomax.reporting.run_page.grouping import Groups
 
 
+NAMES = ("infomax ", "k-NN", "k-means", "t-SNE")
+"""What begins with a small letter at the beginning of a sentence too."""
+
+
 @dataclass(frozen=True)
 class ShownEncoder:
     """A frozen dataclass that holds a run whose images are shown, with their features."""
@@ -91,13 +95,15 @@ class Content:
 
 
 def headed(prefix: str, words: str) -> str:
-    """Returns a heading: the prefix and the words, or the words alone with a capital.
+    """Returns a heading or a sentence: the prefix and the words, or the words alone with a capital.
 
     Args:
         prefix: As ``a: ``, or empty.
-        words: The heading, which begins with a small letter.
+        words: Words that begin with a small letter.
     """
-    return f"{prefix}{words}" if prefix else f"{words[:1].upper()}{words[1:]}"
+    if prefix or words.startswith(NAMES):
+        return f"{prefix}{words}"
+    return f"{words[:1].upper()}{words[1:]}"
 
 
 def public(text: str) -> str:

@@ -1,5 +1,6 @@
 """Section of several runs: which they are, and the settings in which they differ."""
 
+from math import isfinite
 from typing import Any
 
 from infomax.recipes.schema import flat_settings
@@ -10,6 +11,10 @@ from infomax.reporting.run_page.shown_runs import ShownRun
 from infomax.reporting.tables import Cell, make_table
 from infomax.runs.public_words import public_data_name
 
+MAIN = ("batch_size", "epochs", "seed", "precision", "optimizer.name", "optimizer.learning_rate")
+"""Settings that are told of runs of different recipes too, which differ in many."""
+LONG = 8  # characters of a number from which on it is rounded
+
 
 def section(content: Content) -> Section | None:
     """Returns the section; None of a single run."""
@@ -17,13 +22,20 @@ def section(content: Content) -> Section | None:
     if len(runs) < 2:
         return None
     by_run = [settings_of(shown) for shown in runs]
-    keys = [
+    differing = [
         key for key in dict.fromkeys(key for x in by_run for key in x) if len({str(x.get(key)) for x in by_run}) > 1
     ]
+    keys, notes = differing, []
+    if "recipe" in differing:  # whose own settings follow from its name
+        changed = {change.partition("=")[0] for shown in runs for change in shown.config.get("changes", ())}
+        told = {*by_run[0].keys() - flat_settings(runs[0].recipe).keys(), *MAIN, *changed}
+        keys = [key for key in differing if key in told]
+        if len(keys) < len(differing):
+            notes.append(
+                f"{len(differing) - len(keys)} further settings of these recipes differ; the recipes stand below"
+            )
+    notes += [f"the {name} is that of all: {by_run[0][name]}" for name in ("data", "backbone") if name not in differing]
     lines = [[key, *(setting_cell(x.get(key)) for x in by_run)] for key in keys]
-    notes = [] if keys else ["all settings are the same"]
-    equal = {"data", "backbone"} - {*keys}
-    notes += [f"{name} of all: {by_run[0][name]}" for name in sorted(equal)]
     table = make_table(["setting", *(shown.name for shown in runs)], lines, notes=notes)
     text = f"{len(runs)} runs, in the order in which they were named. What is the same in all of them is left out."
     return Section("What differs between the runs", text, (TableBlock(table),))
@@ -46,7 +58,12 @@ def settings_of(shown: ShownRun) -> dict[str, Any]:
 
 
 def setting_cell(value: Any) -> Cell:
-    """Returns the cell of a setting."""
+    """Returns the cell of a setting, a number of many digits rounded to six."""
+    if isinstance(value, list | tuple):
+        return Cell(", ".join(setting_cell(item).text for item in value))
     if isinstance(value, bool) or value is None:
         return Cell("-" if value is None else "yes" if value else "no")
-    return Cell(str(value), float(value)) if isinstance(value, int | float) else Cell(str(value))
+    if isinstance(value, int | float):
+        text = str(value)
+        return Cell(f"{value:.6g}" if len(text) > LONG and isfinite(value) else text, float(value))
+    return Cell(str(value))

@@ -84,7 +84,8 @@ def _nothing_known(shown: ShownRun, prefix: str, content: Content) -> Block:
         return Notice("info", headed(prefix, "not known: the encoder was not evaluated"), "", _evaluate(shown))
     few = f"infomax evaluate few-shot {shown.words} --data DIR"
     words = (
-        f"not known: there are no labels to compare by ({reason}). Ten labelled images of each class would do: {few}."
+        f"not known: there are no labels to compare by ({reason}). Ten labelled images of each class would do: {few}. "
+        "Without any, the neighbours below show whether it sees more than the untrained encoder."
     )
     return Paragraph(headed(prefix, words))
 

@@ -29,9 +29,10 @@ def section(content: Content) -> Section | None:
         return None
     text = (
         f"{QUERIES} images drawn from all that are shown, each with the {NEIGHBOURS} nearest others by the cosine of "
-        "their features: in the first row by the encoder, in the second by what it is compared with. Marked: another "
-        "class."
+        "their features: in the first row by the encoder, in the second by what it is compared with."
     )
+    if any(encoder.images.labels is not None for encoder in content.encoders):
+        text += " Images of another class are marked."
     return Section("Which images does it find alike?", text, tuple(blocks))
 
 
