@@ -318,9 +318,14 @@ def test_the_focus_is_always_seen(open_page, html):
     assert seen > 20
 
 
-def test_a_printed_page_has_no_controls(open_page, html):
+def test_a_printed_page_is_light_and_has_no_controls(open_page, html):
     page = open_page(html, scheme="dark").page
+    page.get_by_role("radio", name="Dark").check()
     page.emulate_media(media="print")
+    style = "(({ colorScheme, backgroundColor }) => [colorScheme, backgroundColor])"
+    root = page.evaluate(f"{style}(getComputedStyle(document.documentElement))")
+    assert root == ["light", "rgb(255, 255, 255)"]
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(28, 28, 26)"
     for kind in (".theme", ".contents-wide", ".copy-line", ".skip"):
         assert not page.locator(kind).first.is_visible()
     assert page.locator(".plot .curve").first.is_visible()
