@@ -218,8 +218,9 @@ class Elements(HTMLParser):
 def test_names_and_categories_cannot_act(exploit):
     layer = MapLayer(exploit, np.zeros(2, int), (exploit,), missing=exploit)
     block = EmbeddingMap(exploit, MapPoints(np.eye(2)), (layer,), None, [exploit, exploit + "x"], exploit)
+    text = "x" * len(exploit)  # a column of a table is wide if its texts are long
     harmless = EmbeddingMap(
-        "t", MapPoints(np.eye(2)), (MapLayer("l", np.zeros(2, int), ("c",)),), None, ["a", "b"], "c"
+        text, MapPoints(np.eye(2)), (MapLayer(text, np.zeros(2, int), (text,)),), None, [text, text + "x"], text
     )
     seen, expected = Elements(), Elements()
     seen.feed(html_of(block))
