@@ -42,6 +42,7 @@ def test_a_page_fits_its_window_and_says_nothing(open_page, pages, name, width, 
     opened.page.locator("[data-thumbnail]").first.scroll_into_view_if_needed()
     opened.page.locator(".enlarge").first.click()
     opened.page.keyboard.press("Escape")
+    opened.messages = [words for words in opened.messages if "GL Driver Message" not in words]  # of the map's WebGL
     opened.assert_quiet()
 
 
@@ -51,10 +52,13 @@ def test_the_table_of_duplicates_is_sorted_by_its_numbers(open_page, pages):
     table = page.locator("table[data-sortable]").last
     column = ["image", "group", "keep", "label", "cosine to kept"].index("cosine to kept")
     button = table.get_by_role("button", name="cosine to kept")
-    button.click()
-    cells = table.locator(f"tbody tr > :nth-child({column + 1})").all_text_contents()
-    numbers = [float(text) for text in cells if text.strip()]
-    assert numbers in (sorted(numbers), sorted(numbers, reverse=True))
-    assert len(set(numbers)) > 2
+    orders = []
+    for _ in range(2):
+        button.click()
+        cells = table.locator(f"tbody tr > :nth-child({column + 1})").all_text_contents()
+        orders.append([float(text) for text in cells if text.strip()])
+    assert orders[0] != orders[1]
+    assert sorted(orders) == sorted([sorted(orders[0]), sorted(orders[0], reverse=True)])
+    assert len(set(orders[0])) > 2
     assert page.locator(".notice-warning").first.is_visible()
     opened.assert_quiet()

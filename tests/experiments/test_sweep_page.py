@@ -223,6 +223,13 @@ def test_curves_along_the_varied_number_have_intervals_and_lines_for_baselines()
     assert paper.y == (60.0, 61.0, 62.0)
     assert (pixels.x, pixels.y) == ((0.0, 2.0), (40.0, 40.0))
     assert len({curve.style for curve in chart.curves}) == 3
+    assert not chart.log_x
+    wide = [replace(cell, position=10.0**cell.position) for cell in cells("")]
+    (chart,) = [block for block in sweep_page(of_cells(wide)).sections[0].blocks if isinstance(block, LineChart)]
+    assert chart.log_x
+    (data,) = CheckedPage(sweep_page(of_cells(wide)).html()).data
+    assert data["xLog"]
+    assert data["xLow"] < 1 < 100 < data["xHigh"]
     assert Image.open(BytesIO(of_cells(cells(""), baselines=(baseline,)).figure())).width > 500
 
 

@@ -18,6 +18,8 @@ from infomax.runs.training_verdicts import standing_verdicts
 
 MAX_NOTICES = 20
 """Verdicts that are shown as notices; the table of runs has all."""
+WIDE = 8
+"""Ratio of the largest to the smallest value from which on they are drawn by their logarithm."""
 MAX_NAMES = 4
 """Recipes that the title names."""
 MAX_DIFFERENCES = 8
@@ -164,7 +166,9 @@ def _curves(result: SweepResult, cells: list[SweepCell]) -> LineChart:
         ends, score = (min(positions), max(positions)), mean(cell.scores)
         curves.append(Curve(f"{cell.line}: {cell.column}", ends, (score, score), len(curves)))
     varied = cells[0].varied
-    return LineChart(f"Scores by {varied}", varied, "%", tuple(curves), caption="A band is the 95 % interval.")
+    is_wide = min(positions) > 0 and max(positions) / min(positions) >= WIDE
+    caption = "A band is the 95 % interval."
+    return LineChart(f"Scores by {varied}", varied, "%", tuple(curves), caption=caption, log_x=is_wide)
 
 
 def _positions(cells: list[SweepCell]) -> tuple[float, ...]:

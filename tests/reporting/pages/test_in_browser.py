@@ -152,6 +152,20 @@ def test_the_mouse_shows_the_values_of_the_nearest_point(open_page):
     opened.assert_quiet()
 
 
+def test_the_mouse_shows_the_values_of_a_chart_with_a_logarithmic_x_axis(open_page):
+    wide = LineChart("Scores", "prototypes", "%", (Curve("ours", (1, 10, 100, 1000), (1, 2, 3, 4)),), log_x=True)
+    opened = open_page(page_of(wide))
+    page = opened.page
+    box = page.locator("[data-plot] > svg").bounding_box()
+    for share, words in ((0.36, "prototypes 10 ours 2.00"), (0.65, "prototypes 100 ours 3.00")):  # at a third, and two
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + 50)
+        assert readout(page) == words
+        spot = page.locator(".spot").bounding_box()
+        middle = (spot["x"] + spot["width"] / 2 - box["x"]) / box["width"]
+        assert abs(middle - round(3 * middle) / 3) < 0.02
+    opened.assert_quiet()
+
+
 def test_arrows_move_the_crosshair_and_say_the_values(open_page):
     opened = open_page(page_of(CHART))
     page = opened.page

@@ -102,6 +102,8 @@ class LineChart:
     caption: str = ""
     digits: int = 3
     """Significant digits of values."""
+    log_x: bool = False
+    """Whether the places along the x axis, all above 0, are drawn by their logarithm."""
 
     @property
     def assets(self) -> tuple[str, ...]:
@@ -112,7 +114,8 @@ class LineChart:
         """Yields lines of HTML."""
         drawn = [_prepare(curve) for curve in self.curves]
         heights = np.concatenate([np.zeros(0), *(array for d in drawn for array in (d.y, d.low, d.high))])
-        x_axis = linear_axis(np.concatenate([np.zeros(0), *(d.x for d in drawn)]), count=6)
+        places = np.concatenate([np.zeros(0), *(d.x for d in drawn)])
+        x_axis = log_axis(places) if self.log_x else linear_axis(places, count=6)
         y_axis = log_axis(heights) if self.log_y else linear_axis(heights, pad=0.05)
         title = ids.new("title")
         yield f'<figure class="chart" data-chart aria-labelledby="{title}">\n<h3 id="{title}">{safe(self.title)}</h3>'
@@ -181,6 +184,7 @@ class LineChart:
             "xLow": x_axis.low,
             "xHigh": x_axis.high,
             "xWhole": _is_whole(drawn),
+            "xLog": x_axis.is_log,
             "yLow": y_axis.low,
             "yHigh": y_axis.high,
             "log": y_axis.is_log,

@@ -107,7 +107,7 @@
       if (!this.positions.length) return;
       const box = this.svg.getBoundingClientRect();
       const share = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
-      const position = nearest(this.positions, this.data.xLow + share * (this.data.xHigh - this.data.xLow));
+      const position = nearest(this.positions, this.xAtShare(share));
       this.show(position, 1 - (event.clientY - box.top) / box.height);
     }
 
@@ -142,8 +142,19 @@
     at(curve, x) {
       const i = nearest(curve.x, x);
       if (!curve.x.length || curve.y[i] === null) return null;
-      const beyond = Math.max(curve.x[0] - x, x - curve.x[curve.x.length - 1]);
-      return beyond <= (this.data.xHigh - this.data.xLow) / 200 ? i : null;
+      const [first, place, last] = [curve.x[0], x, curve.x[curve.x.length - 1]].map((value) => this.xShare(value));
+      return Math.max(first - place, place - last) <= 1 / 200 ? i : null;
+    }
+
+    /** Returns how far right an x stands, from 0 to 1. */
+    xShare(x) {
+      const { xLow, xHigh, xLog } = this.data;
+      return xLog ? Math.log(x / xLow) / Math.log(xHigh / xLow) : (x - xLow) / (xHigh - xLow);
+    }
+
+    xAtShare(share) {
+      const { xLow, xHigh, xLog } = this.data;
+      return xLog ? xLow * (xHigh / xLow) ** share : xLow + share * (xHigh - xLow);
     }
 
     height(value) {
@@ -186,7 +197,7 @@
     show(position, height = null) {
       const { data } = this;
       const x = this.positions[position];
-      const share = (x - data.xLow) / (data.xHigh - data.xLow);
+      const share = this.xShare(x);
       this.x = x;
       const numbers = [...data.curves.keys()].filter((number) => !this.hidden.has(number));
       const values = numbers.map((number) => this.valueAt(number, x));
@@ -217,7 +228,7 @@
       return makeSvg(this.svg, "circle", {
         class: `spot run-${curve.style}`,
         r: "4",
-        cx: `${100 * (curve.x[i] - this.data.xLow) / (this.data.xHigh - this.data.xLow)}%`,
+        cx: `${100 * this.xShare(curve.x[i])}%`,
         cy: `${100 * (1 - height)}%`,
       });
     }
