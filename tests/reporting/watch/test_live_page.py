@@ -17,7 +17,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture
 def start_server(monkeypatch):
     """A function that serves run folders and returns the server, which ends with the test at the latest."""
-    monkeypatch.setattr(serving, "SECONDS_BETWEEN_READINGS", 0.0)
+    monkeypatch.setattr(serving, "least_pause", lambda cost: 0.0)
     monkeypatch.setattr("infomax.reporting.watch.live_page.SECONDS_BETWEEN_LOOKS", 0.1)
     ends = []
 
@@ -73,6 +73,7 @@ def test_a_page_follows_a_run_without_being_loaded_again(open_live, tmp_path):
         assert page.get_by_text("58.0% (untrained 47.1%)").is_visible()
         add_rows(run, collapsed_rows(180)[10:])
         page.get_by_role("heading", name="total collapse, failed").wait_for()
+        assert page.title() == f"failed, 82%: {folder}"
         add_rows(run, [loss_row(TOTAL)])
         add_encoder(run)
     page.get_by_role("heading", name="finished").wait_for()

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
+from infomax.reporting.watch import reader as reading
 from infomax.reporting.watch.reader import CHUNK, LinesReader
-from infomax.runtime import json_lines
 
 
 @pytest.fixture
@@ -40,11 +40,8 @@ def test_only_what_is_new_is_read_from_the_disk(file, monkeypatch):
     file.write_text(lines(*range(5000), note="x" * 100))
     reader = LinesReader(file)
     reader.read()
-    parsed = []
-    parse = json_lines.parse_json
-    monkeypatch.setattr(
-        "infomax.reporting.watch.reader.parse_json", lambda *words, **k: (parsed.append(1), parse(*words, **k))[1]
-    )
+    parsed, parse_row = [], reading._parse_row
+    monkeypatch.setattr(reading, "_parse_row", lambda line: (parsed.append(line), parse_row(line))[1])
     with file.open("a") as out:
         out.write(lines(5000))
     assert steps(reader.read()) == ([5000], False)

@@ -17,7 +17,7 @@ from watched_runs import add_rows, loss_row, make_run, rows_until
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """A run at step 100 that is being written, and the server of its page."""
-    monkeypatch.setattr("infomax.reporting.watch.server.SECONDS_BETWEEN_READINGS", 0.0)
+    monkeypatch.setattr("infomax.reporting.watch.server.least_pause", lambda cost: 0.0)
     run = make_run(tmp_path / "a")
     add_rows(run, rows_until(100))
     with FolderLock(run.path), Server(WatchedRuns([run.path]), 0) as server:

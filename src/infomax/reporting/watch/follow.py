@@ -15,6 +15,7 @@ from infomax.runtime.text import escape, show
 SECONDS_BETWEEN_PICTURES = 1.0
 SECONDS_BETWEEN_LOOKS = 0.2  # at the keyboard and the size of the terminal
 SECONDS_BETWEEN_READINGS = 2.0  # of files, for lines
+MOST_OF_A_CORE = 0.05  # of a core of the machine that trains
 FILE_COLUMNS = 100  # of a picture that goes to a file
 
 
@@ -60,18 +61,27 @@ def _follow_on_screen(runs: WatchedRuns, *, is_ascii: bool) -> None:
         _show_last(snapshots, size, is_ascii=is_ascii)
         return
     with Screen() as screen:
-        updated, drawn_size = time.monotonic(), None
+        read_at, pause, drawn_size = time.monotonic(), SECONDS_BETWEEN_PICTURES, None
         while not runs.are_finished(snapshots):
             if (size := screen.size) != drawn_size:
                 screen.draw(picture(snapshots, Look(size.columns - 1, size.lines, is_ascii)))
-                drawn_size = size
+                drawn_size, pause = size, least_pause(time.monotonic() - read_at)
             if "q" in screen.wait(SECONDS_BETWEEN_LOOKS).lower():
                 break
-            if time.monotonic() - updated >= SECONDS_BETWEEN_PICTURES:
+            if time.monotonic() - read_at >= pause:
+                read_at, drawn_size = time.monotonic(), None
                 snapshots = runs.update()
-                updated, drawn_size = time.monotonic(), None
         size = screen.size
     _show_last(snapshots, size, is_ascii=is_ascii)
+
+
+def least_pause(cost: float) -> float:
+    """Returns the seconds from one picture to the next: more if one takes long, as of a run with very many rows.
+
+    Args:
+        cost: Seconds that a picture took.
+    """
+    return max(SECONDS_BETWEEN_PICTURES, cost / MOST_OF_A_CORE)
 
 
 def _show_last(snapshots: Sequence[Snapshot], size: os.terminal_size, *, is_ascii: bool) -> None:

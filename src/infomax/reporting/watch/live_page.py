@@ -15,6 +15,7 @@ from infomax.reporting.run_page.shown_runs import MOST_RUNS, ShownRun
 from infomax.reporting.watch.picture import describe_left, health_words, knn_words, position_words, speed_words
 from infomax.reporting.watch.runs import Snapshot
 from infomax.runs.run_folder import Run
+from infomax.runtime.text import escape
 
 SECONDS_BETWEEN_LOOKS = 3.0  # of the browser
 NOW, CURVES = "Now", "Curves"
@@ -63,6 +64,8 @@ class LivePage:
     """A frozen dataclass that holds the page, and its parts alone."""
 
     html: str
+    tab: str
+    """The title for the tab of the browser, which says how far the runs are."""
     sections: list[list[tuple[str, str, str]]]
     """Keys, versions and contents of the parts of each section, in their order."""
 
@@ -102,9 +105,15 @@ def live_page(snapshots: Sequence[Snapshot], address: str) -> LivePage:
         sections=(Section(NOW, blocks=tuple(now)), Section(CURVES, blocks=tuple(curves))),
         refresh=Refresh(SECONDS_BETWEEN_LOOKS, address),
     )
-    return LivePage(
-        page.html(), [[(part.key, part.version, part.content) for part in parts] for parts in (now, curves)]
-    )
+    parts = [[(part.key, part.version, part.content) for part in section] for section in (now, curves)]
+    return LivePage(page.html(), _tab(snapshots), parts)
+
+
+def _tab(snapshots: Sequence[Snapshot]) -> str:
+    """Returns how far the slowest run is, after what may be wrong, and the names."""
+    states = {verdict.state for shown in snapshots for verdict in shown.verdicts} & {"failed", "warning"}
+    words = [*sorted(states)[:1], f"{min((shown.share for shown in snapshots), default=0.0):.0%}"]
+    return escape(f"{', '.join(words)}: {', '.join(str(shown.folder) for shown in snapshots)}")
 
 
 def _parts(blocks: Iterable[tuple[str, Block]], assets: tuple[str, ...] = ()) -> list[Part]:

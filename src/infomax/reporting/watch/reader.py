@@ -1,12 +1,13 @@
 """Reads the rows of a file that another process writes meanwhile: each row once, and none that is not whole yet."""
 
+import json
 import os
 import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from infomax.runtime.json_lines import MAX_LINE
-from infomax.runtime.json_values import MAX_INTEGER, parse_json
+from infomax.runtime.json_values import MAX_INTEGER
 
 CHUNK = 1 << 20  # bytes that are read at once
 REMEMBERED = 512  # bytes before the place where reading goes on, by which a file that was replaced is recognised
@@ -112,8 +113,8 @@ def _state_of(status: os.stat_result) -> tuple[int, ...]:
 def _parse_row(line: bytes) -> dict[str, Any] | None:
     """Returns the row in a line; None if it is none: a row has the whole number ``step``."""
     try:
-        row = parse_json(line, "a line", allow_nan=True)
-    except ValueError:
+        row = json.loads(line)  # faster than parse_json, whose messages nobody would read
+    except (ValueError, RecursionError):
         return None
     is_row = isinstance(row, dict) and type(row.get("step")) is int and 0 <= row["step"] < MAX_INTEGER
     return row if is_row else None

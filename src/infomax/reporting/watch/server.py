@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from infomax.reporting.pages.page import ESCAPED_IN_JSON
+from infomax.reporting.watch.follow import least_pause
 from infomax.reporting.watch.live_page import live_page, page_key
 from infomax.reporting.watch.runs import WatchedRuns
 from infomax.runtime.text import note
@@ -25,7 +26,6 @@ ADDRESS = "127.0.0.1"
 HOSTS = ("127.0.0.1", "localhost")
 """Names by which a browser may ask, with any port: that of the beginning of an SSH tunnel is another one."""
 PAGE, SECTIONS = "/", "/sections.json"
-SECONDS_BETWEEN_READINGS = 1.0
 IDLE_SECONDS = 60.0  # after which a connection that says nothing is closed
 HEADERS = {
     "Cache-Control": "no-cache",
@@ -61,7 +61,7 @@ class LiveRuns:
     def __init__(self, runs: WatchedRuns):
         self.runs = runs
         self._lock = threading.Lock()
-        self._read_at: float | None = None
+        self._next_reading = 0.0
         self._key: Any = None
         self._contents: dict[str, Content] = {}
 
@@ -69,17 +69,17 @@ class LiveRuns:
         """Returns what an address answers now; None if there is no such address."""
         with self._lock:
             now = time.monotonic()
-            if self._read_at is None or now - self._read_at >= SECONDS_BETWEEN_READINGS:
-                self._read_at = now
+            if now >= self._next_reading:
                 snapshots = self.runs.update()
                 if (key := page_key(snapshots)) != self._key:
                     page = live_page(snapshots, SECTIONS)
-                    sections = json.dumps({"sections": page.sections}).translate(ESCAPED_IN_JSON).encode()
+                    parts = json.dumps({"title": page.tab, "sections": page.sections}).translate(ESCAPED_IN_JSON)
                     self._contents = {
                         PAGE: Content(page.html.encode(), "text/html; charset=utf-8"),
-                        SECTIONS: Content(sections, "application/json"),
+                        SECTIONS: Content(parts.encode(), "application/json"),
                     }
                     self._key = key
+                self._next_reading = time.monotonic() + least_pause(time.monotonic() - now)
             return self._contents.get(path)
 
 

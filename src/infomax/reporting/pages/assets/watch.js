@@ -79,7 +79,10 @@ infomaxPage.each("main[data-refresh]", (main) => {
       lost.replaceChildren(infomaxPage.make("p", "", failures ? "Connection lost, trying again." : ""));
     }
     const sections = main.querySelectorAll(":scope > section");
-    if (latest) sections.forEach((section, i) => arrange(section, latest.sections[i] || []));
+    if (latest) {
+      document.title = latest.title;
+      sections.forEach((section, i) => arrange(section, latest.sections[i] || []));
+    }
     timer = document.hidden ? 0 : setTimeout(look, 1000 * Math.min(MOST_SECONDS, seconds * 2 ** failures));
   }
 
