@@ -111,6 +111,11 @@ def test_one_run_in_a_low_window_keeps_its_state(collapsed):
     assert len(lines) == 6
     assert lines[0] == "b: mveb/digits with epochs=20"
     assert lines[-1] == "  running, newest row 4 s ago"
+    (verdict,) = collapsed.verdicts
+    low = text(collapsed, rows=12)  # courses go first
+    assert verdict.advice in " ".join(line.strip() for line in low.splitlines())
+    assert "  k-NN" not in low
+    assert text(collapsed, rows=13).count("\n") == 12
 
 
 def test_several_runs_have_a_block_each_or_a_line_each(running, collapsed):

@@ -8,10 +8,12 @@ from http.client import HTTPConnection
 
 import pytest
 
+from html_pages import CheckedPage
+from infomax.reporting.watch.live_page import live_page
 from infomax.reporting.watch.runs import WatchedRuns
 from infomax.reporting.watch.server import PAGE, SECTIONS, Server
 from infomax.runtime.locks import FolderLock
-from watched_runs import add_rows, loss_row, make_run, rows_until
+from watched_runs import add_rows, collapsed_rows, health_row, loss_row, make_run, rows_until
 
 
 @pytest.fixture
@@ -184,3 +186,23 @@ def test_names_cannot_act_on_the_page(tmp_path, monkeypatch):
             assert "<img" not in body
             assert "<script>alert" not in body
             assert "\u202e" not in body
+
+
+def test_the_page_is_valid_and_parts_keep_their_ids_when_others_come(tmp_path):
+    """A part that did not change is not sent anew, and no id is there twice."""
+    folders = [make_run(tmp_path / name).path for name in ("a", "b")]
+    for folder in folders:
+        add_rows(folder, rows_until(20))
+    runs = WatchedRuns(folders)
+    before = CheckedPage(live_page(runs.update(), SECTIONS).html)
+    add_rows(folders[0], [health_row(39)])
+    add_rows(folders[0], [loss_row(40, knn_top1=0.6, consistency=1.0)])  # two charts more, in the middle
+    after = CheckedPage(live_page(runs.update(), SECTIONS).html)
+    assert {*before.ids} < {*after.ids}
+
+
+def test_the_tab_says_how_far_the_runs_are(tmp_path):
+    run = make_run(tmp_path / "a")
+    add_rows(run, collapsed_rows(120))
+    runs = WatchedRuns([run.path])
+    assert live_page(runs.update(), SECTIONS).tab == f"failed, 55%: {run.path}"

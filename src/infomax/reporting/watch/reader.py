@@ -72,7 +72,7 @@ class LinesReader:
 
     def _goes_on(self, lines: BinaryIO, status: os.stat_result) -> bool:
         """Returns whether an open file still begins with what was read: a new one may have the same number."""
-        if self._file_number != (status.st_dev, status.st_ino) or status.st_size < self._offset:
+        if self._file_number != (status.st_dev, status.st_ino):
             return False
         lines.seek(self._offset - len(self._before))
         return lines.read(len(self._before)) == self._before
