@@ -102,8 +102,12 @@ def test_the_first_tab_skips_to_the_content(open_page, html):
 def test_the_contents_lead_to_sections_and_mark_the_one_that_is_read(open_page, html):
     opened = open_page(html, reduced_motion=True)
     page = opened.page
+    current = "document.querySelector('.contents-wide a[aria-current]').textContent"
+    opened.wait_until(f"{current} === 'Verdict'")
     page.locator(".contents-wide a", has_text="Numbers").click()
-    opened.wait_until("document.querySelector('.contents-wide a[aria-current]').textContent === 'Numbers'")
+    opened.wait_until(f"{current} === 'Numbers'")
+    page.locator(".contents-wide a", has_text="Curves").click()
+    opened.wait_until(f"{current} === 'Curves'")
     page.set_viewport_size({"width": 360, "height": 640})
     page.locator(".contents-narrow summary").click()
     page.locator(".contents-narrow a", has_text="Images").click()

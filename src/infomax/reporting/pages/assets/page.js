@@ -69,13 +69,13 @@ const infomaxPage = (() => {
     fieldset.hidden = false;
   });
 
-  // The section that is read is marked in the table of contents: the last one that begins in the upper third. At the
-  // end of the page no later one can come up there, so that the one that a link has led to counts, or the last one.
+  // The section that is read is marked in the table of contents: the last one that begins near the upper edge. At
+  // the end of the page no later one can come up there, so that the one that a link has led to counts, or the last one.
   function markSection(links) {
     const sections = [...document.querySelectorAll("main > section")];
     const top = (section) => section.getBoundingClientRect().top;
-    const begun = sections.filter((section) => top(section) <= innerHeight / 3);
-    let current = begun[begun.length - 1];
+    const begun = sections.filter((section) => top(section) <= innerHeight / 6);
+    let current = begun[begun.length - 1] || sections[0];
     if (scrollY > 0 && scrollY + innerHeight >= root.scrollHeight - 2) {
       const target = sections.find((section) => `#${section.id}` === location.hash);
       current = target && top(target) >= 0 ? target : sections[sections.length - 1];
