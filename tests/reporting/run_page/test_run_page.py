@@ -17,6 +17,7 @@ from infomax.reporting.options import ReportOptions
 from infomax.reporting.pages.blocks import Notice, Paragraph, SideBySide
 from infomax.reporting.pages.charts import LineChart
 from infomax.reporting.pages.gallery import Gallery, RankedRows
+from infomax.reporting.pages.titled_gallery import TitledGallery
 from infomax.reporting.run_page import build, grouping, groups, maps, neighbours, spectrum, views
 from infomax.reporting.run_page.collecting import collect
 from infomax.reporting.run_page.images import encode
@@ -123,15 +124,16 @@ def test_prototypes_are_those_of_the_trained_networks(runs):
     text = of_kind(Paragraph, section)[0].text
     assert f"{int((counts > 0).sum())} of 10 prototypes have images, {int((counts == 0).sum())} are unused." in text
     assert "some are unused by chance" in text  # 32 images for 10 prototypes
-    captions = [gallery.caption for gallery in of_kind(Gallery, section)]
-    assert captions[0].startswith(f"Prototype {int(counts.argmax()) + 1}, the fullest: {int(counts.max())} image")
+    first = of_kind(TitledGallery, section)[0]
+    assert first.heading == f"Prototype {int(counts.argmax()) + 1}, the fullest"
+    assert first.text.startswith(f"{int(counts.max())} image")
     assert encoder.width == shown.features.shape[1]
 
 
 def test_without_prototypes_images_are_grouped_by_k_means(runs):
     section = groups.section(content_of(runs["mveb"]))
     assert "k-means on features at unit length makes 4 clusters" in of_kind(Paragraph, section)[0].text
-    sizes = [int(re.search(r": (\d+) image", x.caption)[1]) for x in of_kind(Gallery, section)]
+    sizes = [int(re.match(r"(\d+) image", x.text)[1]) for x in of_kind(TitledGallery, section)]
     assert sum(sizes) == 32
     assert sizes == sorted(sizes, reverse=True)
 

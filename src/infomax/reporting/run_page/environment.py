@@ -70,7 +70,9 @@ def facts_of(shown: ShownRun, prefix: str) -> dict[str, str]:
         "resumed": ", ".join(str(entry.get("started", "")) for entry in config.get("resumed", [])),
         "machine": f"{hardware}{cores}",
         "GPU": str(launch.get("gpu") or ""),
-        "launch": ", ".join(f"{key} {value}" for key, value in launch.items() if value not in (None, False, [], "")),
+        "launch": ", ".join(
+            f"{key} {setting_cell(value).text}" for key, value in launch.items() if value not in (None, False, [], "")
+        ),
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
         "commit": str(config.get("commit") or "not from a checkout"),
         "fingerprint of the images": str(config.get("fingerprint", "")),

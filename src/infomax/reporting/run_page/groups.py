@@ -6,6 +6,7 @@ from infomax.data.splits import counted
 from infomax.reporting.pages.blocks import Paragraph
 from infomax.reporting.pages.gallery import Gallery
 from infomax.reporting.pages.page import Block, Section
+from infomax.reporting.pages.titled_gallery import TitledGallery
 from infomax.reporting.run_page.content import Content, ShownEncoder, headed
 from infomax.reporting.run_page.grouping import Groups
 
@@ -44,17 +45,17 @@ def _blocks_of(encoder: ShownEncoder, content: Content) -> list[Block]:
     return blocks
 
 
-def _gallery(encoder: ShownEncoder, groups: Groups, group: int, name: str) -> Gallery:
+def _gallery(encoder: ShownEncoder, groups: Groups, group: int, name: str) -> TitledGallery:
     """Returns the images in the middle of a group, with its size and its most frequent class."""
     members, total = groups.members(group), len(encoder.images)
-    words = f"{groups.kind} {group + 1}{f', {name}' if name else ''}: {counted(len(members), 'image')}"
-    words += f" ({100 * len(members) / total:.1f} %)"
+    heading = f"{groups.kind} {group + 1}{f', {name}' if name else ''}"
+    words = f"{counted(len(members), 'image')}, {100 * len(members) / total:.1f} %"
     if encoder.images.labels is not None:
         labels = [encoder.images.label(i) for i in members]
         most = max(sorted(set(labels)), key=labels.count)
-        words += f"; {labels.count(most) / len(labels):.0%} are {most}"
+        words += f"; {100 * labels.count(most) / len(labels):.0f} % of them are {most}"
     thumbnails = tuple(encoder.images.thumbnail(i, side=encoder.side) for i in members[:MEMBERS])
-    return Gallery(thumbnails, f"{words[:1].upper()}{words[1:]}")
+    return TitledGallery(headed("", heading), words, Gallery(thumbnails))
 
 
 def describe_use(groups: Groups) -> str:
