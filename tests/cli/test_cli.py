@@ -447,7 +447,7 @@ def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch)
     with pytest.raises(SystemExit):
         cli.main()
     after = "report,choose,embed,search,duplicates,clusters,classify,export,replay,options"
-    assert f"{{demo,pretrain,recipes,sweep,plan,views,evaluate,{after}}}" in capsys.readouterr().out
+    assert f"{{demo,pretrain,watch,recipes,sweep,plan,views,evaluate,{after}}}" in capsys.readouterr().out
 
 
 @pytest.mark.process
