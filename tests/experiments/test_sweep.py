@@ -159,7 +159,7 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path, monkeypatc
     assert "ours: with --epochs 1" in done.stdout
     below = {line.split("  ")[0]: line.split("  ")[-1] for line in done.stdout.splitlines()}
     pixels = 100 * rows[runs[0]][2]["top1"]
-    assert below["raw pixels"] == f"{pixels:.2f}"
+    assert below["raw pixels"].strip() == f"{pixels:.2f}"
     assert "over untrained encoder: points, mean over the seeds" in done.stdout
     kept = json.loads((out / "sweep.json").read_text())
     assert len(kept["runs"]) == 2

@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ LONGEST_NAME = 24
 CELL = 0.34
 """Side of a cell in inches, if there are few; of many it is smaller."""
 SMALLEST_CELL = 0.16
+LETTERS_AN_INCH = 13
+"""Letters of a line of the warning."""
 MOST_CLASSES = 250
 """Classes above which there is no picture: its names could not be read."""
 
@@ -55,7 +58,8 @@ def draw_confusion(
         _write_numbers(axes, counts, shares, font - 1)
     axes.set_title(escape(title), fontsize=9, loc="left", parse_math=False)
     if warning:
-        figure.suptitle(f"Warning: {escape(warning)}", fontsize=9, color="#a00000", x=0.01, ha="left", parse_math=False)
+        lines = wrap(f"Warning: {escape(warning)}", max(int(LETTERS_AN_INCH * size[0]), 20))
+        figure.suptitle("\n".join(lines), fontsize=9, color="#a00000", x=0.01, ha="left", parse_math=False)
     png = io.BytesIO()
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # a letter that the font does not have
         figure.savefig(png, format="png", dpi=120)

@@ -1,5 +1,6 @@
 """Groups images by k-means on their features."""
 
+from collections import Counter
 from dataclasses import dataclass
 from os import PathLike
 
@@ -36,8 +37,9 @@ class Cluster:
         labels = [member.label for member in self.members if member.label]
         if not labels:
             return ""
-        most = max(sorted(set(labels)), key=labels.count)
-        return f"{most} {labels.count(most) / len(self.members):.0%}"
+        counts = Counter(labels)
+        most = max(sorted(counts), key=counts.__getitem__)
+        return f"{most} {counts[most] / len(self.members):.0%}"
 
 
 @threads_within_quota()

@@ -408,7 +408,10 @@ def _define_run(
 
 
 def _describe_network(run: SweepRun) -> str:
-    """Returns a text that is equal for runs with the same baselines: the network, its preprocessing and the images."""
+    """Returns a text that is equal for runs with the same baselines: the network, its preprocessing and the images.
+
+    Decisions: sweep-baselines.
+    """
     specification = run.specification
     images = (specification.data, specification.classes, specification.subset, specification.value_range)
     return repr((specification.recipe.encoder, specification.recipe.preprocessing, images))
