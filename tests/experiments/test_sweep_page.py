@@ -181,6 +181,17 @@ def test_lines_that_are_not_clearly_better_than_a_baseline_are_warned_of(planned
     assert notices["good", "Clearly better than raw pixels"].startswith("mira/digits +")
 
 
+def test_lines_that_are_worse_than_a_baseline_are_said_to_be(planned, monkeypatch):
+    monkeypatch.setitem(RIGHT, "pixels", RIGHT["mira"])
+    append_result(planned.runs[0].folder / "results.jsonl", row("pixels", "raw pixels"))
+    notices = [x for x in sweep_page(collect_results(planned)).sections[0].blocks if "raw pixels" in x.heading]
+    assert [(x.kind, x.heading) for x in notices] == [
+        ("failed", "Clearly worse than raw pixels"),
+        ("warning", "Not clearly better than raw pixels"),
+    ]
+    assert notices[0].evidence.startswith("carl/digits -")
+
+
 def test_a_page_of_a_sweep_that_has_begun_says_what_is_left(tmp_path):
     planned = sweep(["carl/digits"], tmp_path, seeds=2)
     page = sweep_page(collect_results(planned))

@@ -9,7 +9,7 @@ from infomax.evaluation.intervals import Difference
 from infomax.experiments.sweep import SweepRun
 from infomax.experiments.sweep_differences import LineDifference
 from infomax.experiments.sweep_results import SweepCell, SweepResult, training_seconds
-from infomax.reporting.pages.blocks import Commands, Facts, Notice, TableBlock
+from infomax.reporting.pages.blocks import Commands, Facts, Kind, Notice, TableBlock
 from infomax.reporting.pages.charts import BarChart, Curve, LineChart
 from infomax.reporting.pages.page import Block, Page, Section
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
@@ -25,6 +25,8 @@ MAX_NAMES = 4
 MAX_DIFFERENCES = 8
 """Differences that a notice names; the tables have all."""
 FOOTER = "Made by infomax sweep."
+NOTICES: dict[str, Kind] = {"clearly worse": "failed", "not clearly better": "warning", "clearly better": "good"}
+"""How a page says on which side of a baseline a recipe is, by the verdict on their difference."""
 
 
 def sweep_page(result: SweepResult) -> Page:
@@ -61,12 +63,10 @@ def _baseline_sections(result: SweepResult) -> list[Section]:
     notices: list[Block] = []
     for reference in dict.fromkeys(cell.line for cell in result.baselines):
         over = [x for x in result.compared() if x.reference == reference and isinstance(x.compared, Difference)]
-        better = [x for x in over if isinstance(x.compared, Difference) and x.compared.low > 0]
-        others = [x for x in over if x not in better]
-        if others:
-            notices.append(Notice("warning", f"Not clearly better than {reference}", _list_differences(others)))
-        if better:
-            notices.append(Notice("good", f"Clearly better than {reference}", _list_differences(better)))
+        for verdict, kind in NOTICES.items():
+            lines = [x for x in over if isinstance(x.compared, Difference) and x.compared.verdict == verdict]
+            if lines:
+                notices.append(Notice(kind, f"{verdict.capitalize()} than {reference}", _list_differences(lines)))
     return [Section("Better than nothing learned?", "", tuple(notices))] if notices else []
 
 
