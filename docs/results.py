@@ -453,12 +453,22 @@ def pages(part: str, header: list[str], cells: Callable[[dict[str, Any]], list[s
 
 
 def map_file_table() -> str:
-    header = ["layout, s", "pictures, s", "page, s", "page, MB", "memory of the layout, MB", "of all, MB", "kept, %"]
+    header = [
+        "layout, s",
+        "of a core, s",
+        "pictures, s",
+        "page, s",
+        "page, MB",
+        "memory of the layout, MB",
+        "of all, MB",
+        "kept, %",
+    ]
     return pages(
         "file",
         header,
         lambda row: [
             f"{row['layout_seconds']:.0f}",
+            f"{row['layout_processor_seconds']:.0f}",
             f"{row['atlas_seconds']:.1f}",
             f"{row['page_seconds']:.1f}",
             f"{row['bytes'] / 1e6:.1f}",
