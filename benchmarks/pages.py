@@ -35,6 +35,7 @@ from infomax.reporting.pages.atlas import MAX_IMAGES, pack_atlas, spread_order
 from infomax.reporting.pages.embedding_map import EmbeddingMap, MapLayer, MapPoints
 from infomax.reporting.pages.page import Page, Section
 from infomax.runs.provenance import provenance
+from infomax.runtime.threads import thread_variables_in_children
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "pages.json"
 SIZES = (1_000, 50_000, 200_000)
@@ -146,7 +147,9 @@ def kept_neighbours(features: torch.Tensor, points: np.ndarray, k: int = 15, row
 
 def measure_file(n: int, file: Path) -> Row:
     """Returns what :func:`write_page` returns, of a new process."""
-    done = subprocess.run([sys.executable, __file__, "--write", str(n), str(file)], capture_output=True, check=True)
+    with thread_variables_in_children():  # as the command sets them
+        words = [sys.executable, __file__, "--write", str(n), str(file)]
+        done = subprocess.run(words, capture_output=True, check=True)
     return json.loads(done.stdout)
 
 

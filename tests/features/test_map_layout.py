@@ -68,6 +68,16 @@ def test_a_large_set_is_laid_out_in_part_and_says_so(few_laid_out):
     assert layout.points.tobytes() == map_layout(features, seed=1).points.tobytes()
 
 
+def test_a_row_equal_to_a_laid_out_one_stands_beside_it_and_others_between_theirs():
+    bank, points = torch.eye(4), np.array([[0, 0], [100, 0], [0, 100], [100, 100]], np.float32)
+    queries = torch.tensor([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0.5, 0, 0]], dtype=torch.float32)
+    features, rows, others = torch.cat([bank, queries]), np.arange(4), np.arange(4, 7)
+    placed = module._place(features, rows, others, points, np.random.default_rng(0))
+    assert np.abs(placed[0]).max() < 1  # but for a small random step
+    assert 40 < placed[1, 0] < 60
+    assert placed[2, 0] < 20
+
+
 def test_the_laid_out_part_is_drawn_from_the_whole_set_and_not_its_beginning(few_laid_out, monkeypatch):
     seen = []
     monkeypatch.setattr(module, "_lay_out", lambda unit, seed: (seen.append(unit), (unit[:, :2], "t-SNE"))[1])

@@ -28,6 +28,8 @@ JITTER = 0.002
 """Standard deviation of the random step that parts rows with the same neighbours, as a share of the map's width."""
 THREADS = 2
 """t-SNE's sums over more threads have other last bits in each run, and so another map after hundreds of iterations."""
+ROWS_PER_THREAD = 5_000
+"""Rows for each thread of t-SNE: with fewer, threads on a busy machine wait for each other longer than they compute."""
 EQUAL = 1e-6
 """Largest distance of unit features from their mean at which all of them count as equal: rounding in float32."""
 
@@ -121,7 +123,7 @@ def _lay_out(unit: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
     from threadpoolctl import threadpool_limits
 
     n, d = unit.shape
-    with threadpool_limits(min(THREADS, torch.get_num_threads())):
+    with threadpool_limits(min(THREADS, torch.get_num_threads(), 1 + n // ROWS_PER_THREAD)):
         solver = "randomized" if min(n, d) > COMPONENTS else "full"
         pca = PCA(min(n, d, COMPONENTS), svd_solver=solver, random_state=seed)
         components = pca.fit_transform(unit).astype(np.float32)

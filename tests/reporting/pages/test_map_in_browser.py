@@ -133,6 +133,10 @@ def test_all_by_keyboard(open_map):
                       ("ArrowLeft", "left"), ("ArrowLeft", "left"), ("ArrowRight", "middle")):  # fmt: skip
         keys.press(key)
         assert opened.card().startswith(f"{name}.png")
+    opened.page.mouse.click(*opened.place(1))
+    keys.press("ArrowUp")
+    assert opened.card().startswith("up.png")  # the nearest one, shoe.png, is more to the left than up
+    keys.press("ArrowDown")
     assert "middle.png, class: many, split: train" in opened.page.locator("[data-map-status]").inner_text()
     keys.press("Enter")
     keys.press("ArrowUp")
@@ -184,15 +188,18 @@ def test_wheel_buttons_and_dragging(open_map):
 
 
 def test_the_page_scrolls_on_over_the_map(open_page):
-    html = cross().replace("By hand.", "word " * 4000)  # a long way to the map
-    opened = open_page(html, height=600)
+    """Who scrolls up through the page does not get stuck in the map, which would zoom in."""
+    opened = open_page(page_of(EmbeddingMap("Six", MapPoints(CROSS), (), None, NAMES, "word " * 4000)), height=600)
     opened.page.wait_for_selector("figure[data-map-state=ready]")
-    opened.page.mouse.move(640, 300)
-    for _ in range(80):
-        opened.page.mouse.wheel(0, 100)
+    opened.page.evaluate("scrollTo({ top: 1e6, behavior: 'instant' })")
+    before = opened.page.evaluate("scrollY")
+    box = opened.page.locator("[data-map-box]").bounding_box()
+    opened.page.mouse.move(640, min(590, box["y"] + box["height"] + 20))  # below the map
+    for _ in range(60):
+        opened.page.mouse.wheel(0, -60)
         opened.page.wait_for_timeout(20)
     assert opened.page.evaluate("document.querySelector('[data-map]').embeddingMap.view.zoom") == 1
-    assert opened.page.evaluate("scrollY") > 600
+    assert opened.page.evaluate("scrollY") < before - 600
 
 
 def test_fingers_tap_pinch_and_move(open_map):
