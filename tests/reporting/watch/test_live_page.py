@@ -95,11 +95,11 @@ def test_what_the_reader_does_with_a_chart_stays(open_live, tmp_path):
     add_rows(run, rows_until(140)[len(rows_until(100)) :])
     page.get_by_text("step 140 of 220").wait_for()
     page.mouse.move(1, 1)
-    page.evaluate("document.activeElement.blur()")  # a part in which the reader is waits
     wait_for_other(page, loss, before)
     wait_for_other(page, cosine, cosine_before)
     assert loss.locator("details").evaluate("details => details.open")
     assert cosine.locator(".legend button").first.get_attribute("aria-pressed") == "false"
+    assert cosine.locator(".legend button").first.evaluate("button => button === document.activeElement")
     plot = loss.locator("[data-plot]")
     plot.scroll_into_view_if_needed()
     plot.hover()
@@ -162,4 +162,24 @@ def test_it_fits_any_window(open_live, tmp_path, width, scheme):
     live, _ = open_live(tmp_path, width=width, scheme=scheme)
     live.page.get_by_text("As of ").wait_for()
     assert live.sideways() <= 0
+    assert live.messages == []
+
+
+def test_several_runs_stand_in_a_table_that_stays_sorted(open_live, tmp_path):
+    for name, last in (("a", 60), ("b", 100), ("c", 20)):
+        add_rows(make_run(tmp_path / name), rows_until(last))
+    live, _ = open_live(tmp_path)
+    page = live.page
+    page.get_by_text("As of ").wait_for()
+
+    def done():
+        return page.locator("[data-part^=runs] tbody tr td:nth-child(3)").all_inner_texts()
+
+    assert done() == ["27%", "45%", "9%"]
+    page.get_by_role("button", name="done").click()
+    assert done() == ["45%", "27%", "9%"]
+    add_rows(tmp_path / "a", rows_until(200)[len(rows_until(60)) :])
+    page.get_by_text("91%").first.wait_for()
+    assert done() == ["91%", "45%", "9%"]
+    assert page.get_by_role("button", name="done").evaluate("button => button === document.activeElement")
     assert live.messages == []

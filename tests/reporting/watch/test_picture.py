@@ -96,7 +96,13 @@ def test_more_columns_are_used_for_courses(running):
         line = next(line for line in text(running, columns=columns).splitlines() if line.startswith("  loss"))
         return len([c for c in line if c in BLOCKS])
 
-    assert course_columns(50) < course_columns(80) < course_columns(200)
+    assert course_columns(60) < course_columns(80) < course_columns(200)
+
+
+def test_a_narrow_window_has_the_values_alone(running):
+    line = next(line for line in text(running, columns=40).splitlines() if line.startswith("  k-NN"))
+    assert line.endswith(" 58.0%")
+    assert len(line) == 39  # the learning rate takes a column more
 
 
 def test_ascii_alone(running):

@@ -7,20 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infomax.analysis.verdicts import Verdict
-from infomax.reporting.pages.blocks import Commands, Facts, Notice, Paragraph
+from infomax.reporting.pages.blocks import Commands, Facts, Notice, Paragraph, TableBlock
 from infomax.reporting.pages.charts import LineChart
 from infomax.reporting.pages.page import Block, Ids, Page, Refresh, Section, safe
 from infomax.reporting.run_page.curves import curve_charts
 from infomax.reporting.run_page.shown_runs import MOST_RUNS, ShownRun
+from infomax.reporting.tables import EMPTY, Cell, make_table
 from infomax.reporting.watch.picture import describe_left, health_words, knn_words, position_words, speed_words
 from infomax.reporting.watch.runs import Snapshot
 from infomax.runs.run_folder import Run
+from infomax.runtime.progress import format_rate
 from infomax.runtime.text import escape
 
 SECONDS_BETWEEN_LOOKS = 3.0  # of the browser
 NOW, CURVES = "Now", "Curves"
-ASSETS = ("watch.js", *LineChart("", "", "", ()).assets)
-"""Files that the page has from its beginning: its script, and what charts need, of which the first may come later."""
+COLUMNS = ("run", "state", "done", "left", "loss", "k-NN, %", "untrained, %", "images/s", "health")
+ASSETS = ("watch.js", *LineChart("", "", "", ()).assets, *TableBlock(make_table(COLUMNS, ())).assets)
+"""Files that the page has from its beginning: its script, and what charts and tables need, which may come later."""
 
 
 class _PartIds(Ids):
@@ -95,8 +98,7 @@ def live_page(snapshots: Sequence[Snapshot], address: str) -> LivePage:
         snapshots: What is known of the runs.
         address: Where the browser finds the parts anew.
     """
-    several = len(snapshots) > 1
-    now = _parts([item for shown in snapshots for item in _now_blocks(shown, several=several)])
+    now = _parts(_blocks_of_one(snapshots[0]) if len(snapshots) == 1 else _blocks_of_several(snapshots))
     curves = _parts(_curve_blocks(snapshots), ASSETS)
     title = "Training of " + ", ".join(str(shown.folder) for shown in snapshots[:3])
     page = Page(
@@ -127,18 +129,46 @@ def _parts(blocks: Iterable[tuple[str, Block]], assets: tuple[str, ...] = ()) ->
     return parts
 
 
-def _now_blocks(shown: Snapshot, *, several: bool) -> Iterator[tuple[str, Block]]:
+def _blocks_of_one(shown: Snapshot) -> Iterator[tuple[str, Block]]:
     """Yields what is said of a run, and how far it is, each with a key."""
-    name, prefix = str(shown.folder), f"{shown.folder}: " if several else ""
-    for number, notice in enumerate(_notices(shown, prefix)):
-        yield f"notice {number} {name}", notice
+    for number, notice in enumerate(_notices(shown)):
+        yield f"notice {number}", notice
     if shown.settings is not None:
-        yield f"facts {name}", Facts(tuple(_facts(shown)))
+        yield "facts", Facts(tuple(_facts(shown)))
     if shown.phase == "stopped":
-        yield f"command {name}", Commands(shown.resume_command, "goes on with it")
+        yield "command", Commands(shown.resume_command, "goes on with it")
 
 
-def _notices(shown: Snapshot, prefix: str) -> Iterator[Notice]:
+def _blocks_of_several(snapshots: Sequence[Snapshot]) -> Iterator[tuple[str, Block]]:
+    """Yields what is wrong with runs, and a table of all, each with a key."""
+    for shown in snapshots:
+        for number, notice in enumerate(_notices(shown, f"{shown.folder}: ")):
+            if notice.kind in ("warning", "failed") and shown.phase != "stopped":
+                yield f"notice {number} {shown.folder}", notice
+    rows = [_table_row(shown) for shown in snapshots]
+    yield "runs", TableBlock(make_table(COLUMNS, rows))
+
+
+def _table_row(shown: Snapshot) -> tuple[Cell, ...]:
+    """Returns a run's cells for :data:`COLUMNS`."""
+    verdicts = [f"{verdict.name} ({verdict.state})" for verdict in shown.verdicts if verdict.state != "watching"]
+    left, loss, rate = shown.seconds_left, shown.newest("loss"), shown.newest("images_per_second")
+    shares = [shown.newest(key) for key in ("knn_top1", "untrained_knn_top1")]
+    is_running = shown.phase == "running" and left is not None
+    words = describe_left(left, shown).removesuffix(" left") if is_running else ""
+    return (
+        Cell(str(shown.folder)),
+        Cell("no run yet" if shown.phase == "absent" else shown.phase),
+        Cell(f"{shown.share:.0%}", 100 * shown.share),
+        Cell(words, left) if words else EMPTY,
+        EMPTY if loss is None else Cell(f"{loss:.4g}", loss),
+        *(EMPTY if share is None else Cell.per_cent(share) for share in shares),
+        EMPTY if rate is None else Cell(format_rate(rate), rate),
+        Cell(", ".join(verdicts) or health_words(shown).partition(":")[0]),
+    )
+
+
+def _notices(shown: Snapshot, prefix: str = "") -> Iterator[Notice]:
     """Yields the verdicts on a run, the gravest first, and what it is doing."""
     phase = shown.describe_phase()
     if shown.settings is None:
@@ -151,8 +181,10 @@ def _notices(shown: Snapshot, prefix: str) -> Iterator[Notice]:
         yield Notice(kind, f"{prefix}finished", shown.closing[0] if shown.closing else "")
     elif words := health_words(shown):
         yield Notice("info", f"{prefix}{words}")
-    if shown.phase in ("silent", "stopped"):
-        heading, _, evidence = phase.partition(", " if shown.phase == "stopped" else ": ")
+    if shown.phase == "stopped":
+        yield Notice("warning", f"{prefix}stopped", f"No process writes it; {shown.steps:,} steps are done.")
+    if shown.phase == "silent":
+        heading, _, evidence = phase.partition(": ")
         yield Notice("warning", prefix + heading, evidence)
     if shown.problem:
         yield Notice("warning", f"{prefix}a file of the run cannot be read", shown.problem)

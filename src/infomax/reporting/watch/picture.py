@@ -207,7 +207,10 @@ def _courses(shown: Snapshot, look: Look) -> list[Line]:
     ]
     courses = [(name, points, words) for name, key, words in kinds if (points := course(shown, key))]
     texts = [words(_finite(points) or [(0, float("nan"))]) for _, points, words in courses]
-    room = look.columns - len(INDENT) - NAME_COLUMNS - 1 - max(map(disp_len, texts), default=0)
+    free = look.columns - len(INDENT) - NAME_COLUMNS - 1
+    if free - max(map(disp_len, texts), default=0) < LEAST_SPARK_COLUMNS:
+        texts = [text.partition(" (")[0] for text in texts]  # without what they stand beside
+    room = free - max(map(disp_len, texts), default=0)
     columns = max(LEAST_SPARK_COLUMNS, min(MOST_SPARK_COLUMNS, room))
     last = max(1, shown.steps)
     lines = []

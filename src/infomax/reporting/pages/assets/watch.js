@@ -2,8 +2,8 @@
 
 /**
  * Keeps a page up to date that a server on this machine makes: asks every few seconds for its parts, and replaces those
- * that have changed. Nothing is asked while the page is hidden. A part that the reader is in waits until he has left it;
- * what he has opened or hidden in it stays so.
+ * that have changed. Nothing is asked while the page is hidden. A chart whose values are being looked at waits until that
+ * ends; what the reader has opened, hidden, sorted or focused stays so.
  */
 infomaxPage.each("main[data-refresh]", (main) => {
   const MOST_SECONDS = 30;
@@ -20,24 +20,43 @@ infomaxPage.each("main[data-refresh]", (main) => {
   let timer = 0;
 
   function isHeld(part) {
-    return part.contains(document.activeElement) || (part.matches(":hover") && part.querySelector("[data-chart]"));
+    if (!part.querySelector("[data-chart]")) return false;
+    return part.matches(":hover") || part.querySelector("[data-plot]:focus-visible") !== null;
+  }
+
+  /** Returns what the reader has done in a part, as a function that does it again in the part's new content. */
+  function remember(part) {
+    const find = (selector) => [...part.querySelectorAll(selector)];
+    const focusable = "button, summary, a, input, [data-plot]";
+    const opened = find("details").map((details) => details.open);
+    const isHidden = (button) => button.getAttribute("aria-pressed") === "false";
+    const hidden = find("[data-legend] button").map(isHidden);
+    const order = find("th").map((head) => head.getAttribute("aria-sort"));
+    const focused = find(focusable).indexOf(document.activeElement);
+    return () => {
+      find("details").forEach((details, i) => {
+        details.open = opened[i] || false;
+      });
+      find("[data-legend] button").forEach((button, i) => {
+        if (hidden[i]) button.click();
+      });
+      find("th").forEach((head, i) => {
+        for (let press = 0; order[i] && press < 2 && head.getAttribute("aria-sort") !== order[i]; press++) {
+          head.querySelector("button").click();
+        }
+      });
+      if (focused >= 0 && find(focusable)[focused]) find(focusable)[focused].focus({ preventScroll: true });
+    };
   }
 
   function replace(part, version, content) {
-    const opened = [...part.querySelectorAll("details")].map((details) => details.open);
-    const isHidden = (button) => button.getAttribute("aria-pressed") === "false";
-    const hidden = [...part.querySelectorAll("[data-legend] button")].map(isHidden);
+    const repeat = remember(part);
     const template = document.createElement("template");
     template.innerHTML = content;
     part.replaceChildren(template.content);
     part.dataset.version = version;
     infomaxPage.startIn(part);
-    part.querySelectorAll("details").forEach((details, i) => {
-      details.open = opened[i] || false;
-    });
-    part.querySelectorAll("[data-legend] button").forEach((button, i) => {
-      if (hidden[i]) button.click();
-    });
+    repeat();
   }
 
   /** Gives a section the parts that the server has named, in their order. */
