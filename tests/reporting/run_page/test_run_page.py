@@ -1,5 +1,6 @@
 """The page of runs that were trained, with the images that they were trained on."""
 
+import io
 import json
 import re
 from shutil import copytree, rmtree
@@ -14,6 +15,7 @@ import infomax
 from infomax.data.preview import draw_images
 from infomax.models.pretrained import open_encoder
 from infomax.reporting.options import ReportOptions
+from infomax.reporting.pages.atlas import fit_tile
 from infomax.reporting.pages.blocks import Notice, Paragraph, SideBySide
 from infomax.reporting.pages.charts import LineChart
 from infomax.reporting.pages.gallery import Gallery, RankedRows
@@ -389,9 +391,17 @@ def test_the_map_shows_all_images_with_their_classes_prototypes_and_clusters(run
 def test_maps_of_several_runs_share_the_room_of_the_page(runs, monkeypatch):
     monkeypatch.setattr(maps, "POINTS_OF_SEVERAL", 20)
     monkeypatch.setattr(maps, "MOST_PICTURES", 30)
-    first, second, third = maps.section(content_of(*runs.values())).blocks
+    content = content_of(*runs.values())
+    first, second, third = maps.section(content).blocks
     assert {len(block.names) for block in (first, second, third)} == {20}
     assert first.atlas.count == 10
     assert (first.points.atlas_index >= 0).sum() == 10
     assert "20 of them are on the map, drawn with seed 0" in first.caption
+    sheet = np.asarray(Image.open(io.BytesIO(first.atlas.sheets[0])).convert("RGB"), float)
+    shown = content.encoders[0].images
+    for row in np.flatnonzero(first.points.atlas_index >= 0):  # each image has its own tile
+        top, left = (maps.TILE * x for x in divmod(int(first.points.atlas_index[row]), first.atlas.columns))
+        tile = fit_tile(shown.images.open(shown.names.index(first.names[row])), maps.TILE)
+        difference = np.abs(sheet[top : top + maps.TILE, left : left + maps.TILE] - np.asarray(tile, float))
+        assert difference.mean() < 20  # a JPEG's; tiles of other images differ by 40 and more
     assert first.names == second.names
