@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import infomax
+from html_pages import EXPLOITS, CheckedPage
 from infomax.data.preview import draw_images
 from infomax.models.pretrained import open_encoder
 from infomax.reporting.options import ReportOptions
@@ -83,7 +84,9 @@ def content_of(*places, **options):
 def written(tmp_path, *places, **options) -> str:
     out = tmp_path / "page.html"
     infomax.report(*places, out=out, no_cache=True, overwrite=True, **options)
-    return out.read_text()
+    html = out.read_text()
+    CheckedPage(html)
+    return html
 
 
 def headings(html):
@@ -288,6 +291,18 @@ def test_names_of_files_cannot_act_in_the_page(tmp_path, unlabelled):
     html = written(tmp_path, unlabelled)
     assert "<img src=x" not in html
     assert "&lt;img src=x onerror=alert(" in html
+
+
+def test_names_of_classes_and_runs_cannot_act_in_the_page(tmp_path, runs):
+    names = [name for name in EXPLOITS if name.isprintable() and name.isascii()]
+    pixels = np.random.default_rng(0).integers(0, 256, (4 * len(names), 12, 12, 3), np.uint8)
+    labels = np.array(names * 4)
+    np.savez(tmp_path / "classes.npz", train_images=pixels, train_labels=labels, test_images=pixels, test_labels=labels)
+    folder = copytree(runs["carl"].path, tmp_path / "<img src=x onerror=alert(1)>")
+    html = written(tmp_path, folder, runs["mveb"], data=tmp_path / "classes.npz")
+    assert not [name for name in names if "<" in name and name in html]
+    assert "&lt;img src=x onerror=alert(1)&gt;: " in html  # the run's name
+    assert "alert(1)&lt;/script&gt;" in html  # that of a class
 
 
 def test_a_run_without_labels_has_all_that_needs_none(tmp_path, unlabelled):
