@@ -112,7 +112,8 @@ def test_a_large_group_is_a_notice_at_the_top():
     assert page.sections[0].heading == "Before anything is deleted"
     (notice,) = page.sections[0].blocks
     assert notice.kind == "warning"
-    assert notice.heading == "Group 1 holds 14 of 14 images"
+    assert notice.heading == "A group is suspiciously large"
+    assert notice.evidence.startswith("Group 1 holds 14 of 14 images, with cosines to the kept one down to ")
     assert notice.advice.startswith("Before anything is deleted, raise --above")
     pair = listing_page(list_duplicates(duplicates(table, above=0.999), table, 0.999), PICTURES)
     assert pair.sections[0].heading == "Group 1: 2 images"

@@ -228,11 +228,10 @@ def large_group_warning(group: DuplicateGroup, number: int, count: int) -> Listi
     if size < max(LARGE_GROUP, LARGE_SHARE * count):
         return None
     least = min(member.cosine for member in group.others)
-    holds = f"group {number} holds {size:,} of {count:,} images"
     return ListingWarning(
-        f"{holds[0].upper()}{holds[1:]}",
-        f"{holds}, with cosines to the kept one down to {least:.3f}. Chains join images that are not alike themselves, "
-        "and a weak encoder takes different images for alike",
+        "A group is suspiciously large",
+        f"group {number} holds {size:,} of {count:,} images, with cosines to the kept one down to {least:.3f}. Chains "
+        "join images that are not alike themselves, and a weak encoder takes different images for alike",
         "Before anything is deleted, raise --above or use a better encoder, and look at the images",
     )
 

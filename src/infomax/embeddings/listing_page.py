@@ -68,7 +68,8 @@ def listing_page(
         )
     sections = [*first, *gallery_sections(blocks, f"{len(blocks):,} groups"), *last]
     if listing.warning is not None:
-        notice = Notice("warning", listing.warning.heading, listing.warning.evidence, listing.warning.advice)
+        evidence = listing.warning.evidence[:1].upper() + listing.warning.evidence[1:]
+        notice = Notice("warning", listing.warning.heading, evidence, listing.warning.advice)
         sections.insert(0, Section("Before anything is deleted", blocks=(notice,)))
     if listing.cells:
         table = listing.table(MAX_TABLE_ROWS, f"; {formats} lists all")
