@@ -41,6 +41,7 @@ def test_a_table_gives_scripts_the_numbers_behind_its_cells():
     assert "<p>more</p>" in html
     assert '<p class="caption">Note</p>' in html
     assert html_of(TableBlock(make_table(["a"], []))).count("<tr>") == 1
+    assert "<tr>\n<td></td>\n<th " in html_of(TableBlock(make_table(["", "b"], [])))
 
 
 def test_notices_say_their_kind_by_words_and_shapes():

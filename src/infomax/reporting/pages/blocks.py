@@ -203,7 +203,8 @@ def table_lines(table: Table, label: str, *, sortable: bool = False) -> Iterator
     ]
     yield f'<div class="scroll" data-scroll role="group" {label}>'
     yield f"<table{' data-sortable' if sortable else ''}>\n<thead>\n<tr>"
-    yield from (f'<th scope="col"{kind}>{safe(name)}</th>' for name, kind in zip(table.columns, kinds, strict=True))
+    for name, kind in zip(table.columns, kinds, strict=True):
+        yield f'<th scope="col"{kind}>{safe(name)}</th>' if name else f"<td{kind}></td>"
     yield "</tr>\n</thead>\n<tbody>"
     for row, numbers in zip(table.rows, values, strict=True):
         cells = []
