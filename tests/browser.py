@@ -61,7 +61,8 @@ class OpenedPage:
 @contextmanager
 def start_chromium() -> Generator[Any]:
     """Starts the system's Chromium without a window, and ends it; skips the test where it or Playwright is missing."""
-    api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: uv sync --group test --group browser")
+    reason = "Playwright is not installed: uv sync --group test --group browser"
+    api = pytest.importorskip("playwright.sync_api", reason=reason)
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip("Chromium is not installed, as by apt-get install chromium")
