@@ -92,8 +92,15 @@ def test_an_unfinished_run_says_how_far_it_is(tmp_path):
 
 
 def test_several_runs_are_named_in_their_verdicts(tmp_path):
-    runs = [make_run(tmp_path / name, [{"step": 20, "loss": 1.0}]) for name in "ab"]
+    runs = [make_run(tmp_path / name, [{"step": 0, "epoch": 0, **HEALTHY}]) for name in "ab"]
     assert [x.heading.partition(":")[0] for x in notices(verdict.section(content_of(*runs)))] == ["a", "b"]
+
+
+def test_finished_runs_whose_health_was_not_measured_are_named_together(tmp_path):
+    finished = [make_run(tmp_path / name, [{"step": 100, "loss": 1.0}]) for name in "ab"]
+    rows = [{"step": s, "epoch": s // 10, **HEALTHY} for s in (0, 50, 99)]
+    headings = [x.heading for x in notices(verdict.section(content_of(*finished, make_run(tmp_path / "c", rows))))]
+    assert headings == ["c: no sign that anything went wrong", "a, b: the health of these trainings was not measured"]
 
 
 def gain_row(untrained, pixels):
@@ -115,6 +122,16 @@ def test_gains_at_the_end_of_a_training_are_told_with_their_interval(tmp_path):
         ["untrained encoder", measured, "80.0", "60.0", "+20.0", "+15.0 to +25.0", "clearly better"],
         ["raw pixels", measured, "80.0", "79.0", "+1.0", "-2.0 to +4.0", "not clearly better"],
     ]
+
+
+def test_gains_of_several_runs_stand_in_one_table(tmp_path):
+    row = gain_row((0.2, 0.15, 0.25), (0.01, -0.02, 0.04))
+    section = gains.section(content_of(*(make_run(tmp_path / name, [row]) for name in "ab")))
+    (table,) = [block.table for block in section.blocks if isinstance(block, TableBlock)]
+    assert [[cell.text for cell in line[:2]] for line in table.rows] == [
+        [name, reference] for name in "ab" for reference in ("untrained encoder", "raw pixels")
+    ]
+    assert [x.heading[:2] for x in notices(section)] == ["a:", "b:"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Section on whether an encoder is better than raw pixels, an untrained encoder and the one that it started from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from infomax.data.splits import why_not_labelled
 from infomax.evaluation.intervals import MATCHED, Difference
@@ -25,28 +25,36 @@ def section(content: Content) -> Section | None:
     """Returns the section; None if there is no run folder."""
     if not content.runs:
         return None
-    blocks: list[Block] = []
+    first: list[Block] = []
+    tables: list[tuple[ShownRun, list[Line]]] = []
+    kinds: dict[str, None] = {}
     for shown in content.runs:
-        blocks += _blocks_of(shown, content)
+        lines = []
+        for line, kind in (*lines_of_results(shown), *lines_of_metrics(shown)):
+            lines.append(line)
+            kinds[kind] = None
+        prefix = content.prefix(shown)
+        first.append(_summary(lines, shown, prefix) if lines else _nothing_known(shown, prefix, content))
+        tables.append((shown, lines))
+    blocks = (*first, *_table(tables, [f"difference: {kind}" for kind in kinds]))
     text = (
         "A score says something about the training only if it beats what needs no training. Differences are of the "
         "same test images, in percentage points; an interval on one side of 0 is a clear difference."
     )
-    return Section("Is it better than pixels, and than an untrained encoder?", text, tuple(blocks))
+    return Section("Is it better than pixels, and than an untrained encoder?", text, blocks)
 
 
-def _blocks_of(shown: ShownRun, content: Content) -> list[Block]:
-    """Returns what is known of one run."""
-    lines, kinds = [], {}
-    for line, kind in (*lines_of_results(shown), *lines_of_metrics(shown)):
-        lines.append(line)
-        kinds[kind] = None
-    prefix = content.prefix(shown)
-    if not lines:
-        return [_nothing_known(shown, prefix, content)]
-    title = headed(prefix, "the encoder beside its references, scores in %")
-    table = make_table(COLUMNS, lines, title=title, notes=[f"difference: {kind}" for kind in kinds])
-    return [_summary(lines, shown, prefix), TableBlock(table)]
+def _table(of_runs: Sequence[tuple[ShownRun, list[Line]]], notes: Sequence[str]) -> Iterator[TableBlock]:
+    """Yields the table of all runs, which names the run in each line if there are several; none if it is empty."""
+    if len(of_runs) == 1:
+        columns, lines = COLUMNS, of_runs[0][1]
+    else:
+        columns = ("run", *COLUMNS)
+        lines = [[shown.name, *line] for shown, of_run in of_runs for line in of_run]
+    if lines:
+        yield TableBlock(
+            make_table(columns, lines, title="The encoder beside its references, scores in %", notes=notes)
+        )
 
 
 def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:

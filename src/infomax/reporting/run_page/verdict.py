@@ -14,7 +14,14 @@ def section(content: Content) -> Section | None:
     """Returns the section; None if there is no run folder."""
     if not content.runs:
         return None
-    notices = tuple(notice for shown in content.runs for notice in notices_of(shown, content.prefix(shown)))
+    unmeasured = [shown for shown in content.runs if says_nothing(shown)]
+    if len(unmeasured) == 1:
+        unmeasured = []
+    others = [shown for shown in content.runs if shown not in unmeasured]
+    notices = tuple(notice for shown in others for notice in notices_of(shown, content.prefix(shown)))
+    if unmeasured:
+        names = ", ".join(shown.name for shown in unmeasured)
+        notices += (Notice("info", f"{names}: the health of these trainings was not measured"),)
     text = (
         "Of each training what its own measurements say. No verdict does not mean that an encoder is good: it means "
         "that no sign of collapse, divergence or a wrong setting was seen. What it is worth is said below."
@@ -50,6 +57,11 @@ def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
     if shown.progress:
         evidence = f"It is in {shown.progress}. All that follows is of the encoder after {shown.trained_steps:,} steps."
         yield Notice("info", headed(prefix, "unfinished"), evidence)
+
+
+def says_nothing(shown: ShownRun) -> bool:
+    """Returns whether a run is at its end and its metrics say nothing of its health, as before it was measured."""
+    return shown.standing is None and not shown.progress and not shown.run.collapsed and not gain_line(shown)
 
 
 def _watched(verdict: Verdict) -> tuple[str, str]:
