@@ -75,6 +75,8 @@ def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
     if by_verdict.keys() <= {HIGHER, BETTER}:
         if HIGHER not in by_verdict:
             return Notice("good", heading)
+        if prefix:  # the table of several runs says why there are no intervals
+            return Notice("info", heading)
         evidence = "Which images were right was not kept, so it is not known how far chance would move the difference."
         return Notice("info", heading, evidence, _evaluate(shown))
     kind = "failed" if by_verdict.keys() & {"clearly worse", NOT_HIGHER} else "warning"

@@ -39,13 +39,13 @@ def _blocks_of(encoder: ShownEncoder, content: Content) -> list[Block]:
     fullest, emptiest = order[:SHOWN], order[max(SHOWN, len(order) - SHOWN) :]
     for place, group in enumerate([*fullest, *emptiest]):
         name = "the fullest" if place == 0 else "the emptiest" if group == order[-1] else ""
-        blocks.append(_gallery(encoder, groups, group, name))
+        blocks.append(_gallery(encoder, groups, group, name, prefix))
     if between := len(order) - len(fullest) - len(emptiest):
         blocks.append(Paragraph(f"{prefix}{counted(between, groups.kind)} of sizes between these are left out."))
     return blocks
 
 
-def _gallery(encoder: ShownEncoder, groups: Groups, group: int, name: str) -> TitledGallery:
+def _gallery(encoder: ShownEncoder, groups: Groups, group: int, name: str, prefix: str) -> TitledGallery:
     """Returns the images in the middle of a group, with its size and its most frequent class."""
     members, total = groups.members(group), len(encoder.images)
     heading = f"{groups.kind} {group + 1}{f', {name}' if name else ''}"
@@ -55,7 +55,7 @@ def _gallery(encoder: ShownEncoder, groups: Groups, group: int, name: str) -> Ti
         most = max(sorted(set(labels)), key=labels.count)
         words += f"; {100 * labels.count(most) / len(labels):.0f} % of them are {most}"
     thumbnails = tuple(encoder.images.thumbnail(i, side=encoder.side) for i in members[:MEMBERS])
-    return TitledGallery(headed("", heading), words, Gallery(thumbnails))
+    return TitledGallery(headed(prefix, heading), words, Gallery(thumbnails))
 
 
 def describe_use(groups: Groups) -> str:
