@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from command import CODE, PATIENCE, run_command
+from command import CODE, PATIENCE, run_command, start_command
 from infomax.reporting.watch.follow import RunLines
 from infomax.reporting.watch.runs import WatchedRun
 from infomax.runtime.locks import FolderLock
@@ -272,3 +272,14 @@ def test_a_training_is_watched_from_before_its_beginning_to_its_end(tmp_path, te
         assert f"runs/a: {line}" in log_text
     last = in_terminal.written.rpartition(HIDE)[2]
     assert " ".join(last.split()).count(closing[0]) == 1
+
+
+@pytest.mark.process
+def test_it_ends_when_nobody_reads_it_any_more(tmp_path):
+    """As after ``| head -1``, also if there is nothing to print."""
+    add_rows(make_run(tmp_path / "a"), rows_until(40))
+    shown = start_command(tmp_path, "watch", "a")
+    assert shown.stdout.readline() == "a: mveb/digits with epochs=20, digits\n"
+    shown.stdout.close()
+    assert shown.wait(PATIENCE) == 0
+    assert shown.stderr.read() == ""

@@ -2,6 +2,7 @@
 
 import math
 import os
+import select
 import shutil
 import sys
 import time
@@ -102,9 +103,20 @@ def _follow_in_lines(runs: WatchedRuns, *, every: float) -> None:
         for shown in snapshots:
             for line in lines.new_lines(shown, time.monotonic()):
                 show(line)
-        if runs.are_finished(snapshots):
+        if runs.are_finished(snapshots) or not _wait_while_read(min(every, SECONDS_BETWEEN_READINGS)):
             return
-        time.sleep(min(every, SECONDS_BETWEEN_READINGS))
+
+
+def _wait_while_read(seconds: float) -> bool:
+    """Waits; returns at once that nobody reads the standard output any more, as after ``| head``, if it is so."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError, AttributeError):  # a stream of Python alone
+        time.sleep(seconds)
+        return True
+    poll = select.poll()
+    poll.register(output, 0)  # errors and ends are always told
+    return not poll.poll(1000 * seconds)
 
 
 class RunLines:
