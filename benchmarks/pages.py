@@ -100,7 +100,6 @@ def made_pictures(count: int) -> Iterator[Image.Image]:
 def write_page(n: int, file: Path) -> Row:
     """Writes the page of so many images, and returns the seconds of its parts; for a process of its own."""
     features, cluster, names = made_embeddings(n)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     times, processor = [time.perf_counter()], time.process_time()
     layout = map_layout(features)
     times.append(time.perf_counter())
@@ -128,7 +127,6 @@ def write_page(n: int, file: Path) -> Row:
         "page_seconds": page_seconds,
         "bytes": file.stat().st_size,
         "pictures": atlas.count,
-        "memory_before": 1024 * before,
         "layout_memory": 1024 * memory,
         "memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "kept_neighbours": kept_neighbours(features, layout.points),

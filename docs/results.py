@@ -459,8 +459,8 @@ def map_file_table() -> str:
         "pictures, s",
         "page, s",
         "page, MB",
-        "memory of the layout, MB",
-        "of all, MB",
+        "memory, layout, MB",
+        "memory, MB",
         "kept, %",
     ]
     return pages(
@@ -472,7 +472,7 @@ def map_file_table() -> str:
             f"{row['atlas_seconds']:.1f}",
             f"{row['page_seconds']:.1f}",
             f"{row['bytes'] / 1e6:.1f}",
-            *(f"{(row[name] - row['memory_before']) / 1e6:,.0f}" for name in ("layout_memory", "memory")),
+            *(f"{row[name] / 1e6:,.0f}" for name in ("layout_memory", "memory")),
             f"{100 * row['kept_neighbours']:.0f}",
         ],
     )

@@ -488,7 +488,7 @@
       clearTimeout(this.resting);
       if (now - this.movedAt > 150) return 1;
       if (frame > 50 && frame < 1000) this.share = Math.max(0.05, 0.6 * this.share);
-      else if (frame < 25) this.share = Math.min(1, 1.1 * this.share);
+      else if (frame < 40) this.share = Math.min(1, 1.06 * this.share);
       if (this.share < 1) this.resting = setTimeout(() => this.draw(), 200);
       return this.share;
     }
