@@ -6,9 +6,9 @@ python benchmarks/pages.py --parts browser   some parts; docs/results/pages.json
 
 file      Seconds and peak memory of the layout of made embeddings, and of the page with 4,000 pictures; each size is a
           process of its own. The embeddings are 128 numbers in 50 clusters, of which some are near each other.
-browser   First paint, hovering and panning in headless Chromium, by Playwright (uv sync --group browser), on pages of as
-          many images whose places are made, too. It draws by
-          WebGL in software, as there is no GPU: a laptop is faster.
+browser   First paint, hovering and panning in headless Chromium, by Playwright (uv sync --group browser), on pages
+          of as many images whose places are made, too. It draws by WebGL in software, as there is no GPU: a laptop is
+          faster.
 projector TensorBoard's log of the same embeddings and names, which its projector reads; pictures are left out, because
           its one sheet for them ends at 8,192 pixels. Nothing of it is laid out yet: its page does that.
 """

@@ -580,10 +580,11 @@
       const from = this.pictureOf(point);
       canvas.hidden = from < 0;
       if (from < 0) return from;
-      canvas.width = canvas.height = side * this.ratio;
-      const context = canvas.getContext("2d");
+      const pixels = Math.round(side * this.ratio), context = canvas.getContext("2d");
+      if (canvas.width !== pixels) canvas.width = canvas.height = pixels;  // which takes longer than to draw in it
+      context.clearRect(0, 0, pixels, pixels);
       context.imageSmoothingQuality = "high";
-      this.drawTile(context, from, 0, 0, canvas.width);
+      this.drawTile(context, from, 0, 0, pixels);
       return from;
     }
 
