@@ -593,7 +593,8 @@
     }
 
     wordsOf(point, from) {
-      const words = this.categoriesOf(point).map(([layer, category]) => `${layer}: ${category}`);
+      const words = this.categoriesOf(point).map(([layer, category]) =>
+        category.startsWith(`${layer} `) ? category : `${layer}: ${category}`);
       if (from >= 0 && from !== point) words.push(`picture of the nearest image that has one, ${this.names.of(from)}`);
       return words;
     }
