@@ -95,15 +95,16 @@ def test_cluster_of_images_without_labels_prints_and_keeps_lists(infomax, traine
     assert "cluster-lists, unlabelled.npy: ours\n" in infomax("report", "a")[1]
 
 
-def test_a_run_on_images_without_labels_ends_with_the_words_that_list_its_clusters(infomax, trained):
+def test_a_run_on_images_without_labels_ends_with_the_command_that_shows_them(infomax, trained):
     np.save(trained / "flat.npy", np.random.default_rng(0).integers(0, 255, (16, 8, 8), np.uint8))
     words = ("--data", "flat.npy", "--method", "mveb", "--epochs", "1", "--batch-size", "8", "--out", "flat")
     code, out, _ = infomax("pretrain", *words, "--set", "method.hidden=16")
     assert code == 0
-    (command,) = re.findall(r"flat is done; infomax (.*) lists which images belong together", out)
+    (command,) = re.findall(r"flat is done; infomax (.*) shows its groups of images", out)
     code, out, err = infomax(*command.split())
     assert code == 0, err
-    assert "3 clusters of trained encoder" in out
+    assert "written to report.html" in out
+    assert "Groups of images" in (trained / "report.html").read_text()
 
 
 def test_the_clusters_of_a_method_are_its_own(trained):

@@ -104,15 +104,21 @@ def _print_rows(request: "EvaluationRequest", rows: list[ResultRow]) -> None:
     from infomax.reporting.results import LONGER_TRAINING, lists_table, results_table
 
     cure, run, data = LONGER_TRAINING, request.run, request.location.data
-    if run is not None and data is not None and data != run.location.data:
-        command = f"infomax pretrain --data {shlex.quote(data)}"
-        cure = f"it was trained on {run.location.data}, and {command} trains one on these"
-    elif run is not None:
+    if run is not None:
         cure = f"infomax pretrain --out {shlex.quote(str(run.path))} --resume --epochs N trains it longer"
+        if data is not None and not _overlap(data, run.location.data):
+            command = f"infomax pretrain --data {shlex.quote(data)}"
+            cure += f"; it was trained on {run.location.data}, and {command} trains one on these"
     show(results_table(request.protocol.title, rows, limits=list(request.limits.values()), cure=cure).text())
     for row in rows:
         if (table := lists_table(row)) is not None:
             show(f"\n{table.text()}")
+
+
+def _overlap(data: str, other: str) -> bool:
+    """Returns whether two names of images are of the same folder, or of one within the other."""
+    path, trained_path = Path(data).resolve(), Path(other).resolve()
+    return path.is_relative_to(trained_path) or trained_path.is_relative_to(path)
 
 
 def _print_training(request: "EvaluationRequest", rows: list[ResultRow]) -> None:

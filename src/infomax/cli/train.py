@@ -72,7 +72,7 @@ def _what_is_next(run: "Run") -> str:
         return f"infomax evaluate knn {run.path} says how good the encoder is"
     if run.location.data.startswith(("hf-stream:", "wds:")):  # streams, whose images cannot be counted off
         return f"infomax evaluate knn {run.path} --data LABELLED says how good the encoder is"
-    return f"infomax evaluate cluster {run.path} lists which images belong together"
+    return f"infomax report {run.path} --out report.html shows its groups of images, and which it finds alike"
 
 
 def plan(options: PlanOptions) -> None:

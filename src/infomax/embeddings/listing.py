@@ -213,6 +213,8 @@ def _duplicates_text(groups: Sequence[DuplicateGroup], count: int, above: float)
         f"{others + len(groups):,} of {count:,} images have {compared}. They are in {number}; one "
         f"of each is marked to keep, {others:,} are not.",
         "A group is a chain of such pairs, so the cosine to the image to keep can be lower.",
+        "Only features are compared, and a weak encoder takes different images for alike: look at the images before "
+        "you delete any. A higher --above lists fewer.",
     )
 
 

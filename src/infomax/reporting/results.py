@@ -41,7 +41,8 @@ def results_table(
         head += f": {counts} images of {first.data}" if counts else f" of {first.data}"
         head += f" in {first.classes} classes" if first.classes else ""
         head += "".join(f", those of {file}" for file in limits)
-    notes = [line for line in (describe_lack_of_gain(rows, cure), describe_many_clusters(rows)) if line is not None]
+    lines = (describe_lack_of_gain(rows, cure), describe_many_clusters(rows), describe_silhouette(rows))
+    notes = [line for line in lines if line is not None]
     names = [row.title for row in rows]
     differences = differences_over_baselines(rows, names, names, names[0])
     head += "; scores in %" if has_shares(rows) else ""
@@ -71,6 +72,20 @@ def describe_lack_of_gain(rows: Sequence[ResultRow], cure: str = LONGER_TRAINING
     steps = trained[0].trained_steps
     after = "" if steps is None else f" after {counted(steps, 'step')}"
     return f"the trained encoder is no better than {' and '.join(reached)}{after}; {cure}"
+
+
+def describe_silhouette(rows: Sequence[ResultRow]) -> str | None:
+    """Returns a line on what a silhouette does not tell; None if none of the rows has one.
+
+    Args:
+        rows: The rows of one evaluation.
+    """
+    if all(row.metric != "silhouette" for row in rows):
+        return None
+    return (
+        "a silhouette says how far apart clusters are, not how good the encoder is; ten labelled images of each class "
+        "would tell that: infomax evaluate few-shot"
+    )
 
 
 def describe_many_clusters(rows: Sequence[ResultRow]) -> str | None:

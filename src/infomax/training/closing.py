@@ -7,12 +7,32 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from infomax.analysis.verdicts import verdicts_of
+from infomax.data.splits import counted
 from infomax.evaluation.intervals import MATCHED, Difference
+from infomax.recipes.registry import get_experiment
+from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run
 from infomax.runs.training_verdicts import standing_verdicts
 
 COMPARED = {"initial": "the initial encoder", "untrained": "the untrained encoder", "pixels": "the raw pixels"}
 """What a run's encoder is compared with at the end, by the words that begin its keys in the metrics."""
+
+
+FEW_STEPS = 100  # fewer than any recipe of ours has, and within the first warm-ups
+
+
+def usual_steps(recipe: Recipe, images: int) -> int:
+    """Returns the number of steps that a recipe has for so many images if nobody changes its epochs."""
+    steps_per_epoch = recipe.steps(images) // recipe.epochs
+    return steps_per_epoch * get_experiment(recipe.name, recipe.method.name).recipe(images=images).epochs
+
+
+def describe_few_steps(run: Run) -> str:
+    """Returns a line on a finished run of so few steps that they trained almost nothing; empty if it has more."""
+    steps, usual = run.trained_steps, usual_steps(run.recipe, run.config["images"])
+    if not run.finished or steps >= min(FEW_STEPS, usual):
+        return ""
+    return f"{counted(steps, 'step')} of training change an encoder little: without --epochs there are {usual:,}"
 
 
 def gain_keys(reference: str) -> tuple[str, str, str]:
@@ -27,7 +47,8 @@ CLOSING_KEYS = ("knn_test_images", "pixels_knn_top1", *(key for reference in COM
 def closing_lines(run: Run) -> list[str]:
     """Returns the lines that a run ends with; none if its metrics say nothing of it.
 
-    The first one is on the gain by k-NN, or else on the spread of the embeddings; then come the verdicts that stand.
+    The first one is on the gain by k-NN, or else on the spread of the embeddings; then one says if there were few
+    steps, and then come the verdicts that stand.
     Of an encoder that has collapsed, whose scores mean nothing, there are the verdicts alone.
 
     Args:
@@ -40,7 +61,7 @@ def closing_lines(run: Run) -> list[str]:
     line = "" if run.collapsed else describe_gains(rows, run.trained_steps)
     if not line and not run.collapsed and (line := describe_spread(rows)) and verdicts == () and not verdicts_of(run):
         line += ": no sign of collapse"  # nor one that was seen at the end for too short a time to be said
-    lines = [line] if line else []
+    lines = [x for x in (line, describe_few_steps(run)) if x]
     for verdict in verdicts or ():
         advice = f"; {verdict.advice}" if verdict.advice else ""
         lines.append(f"{verdict.name}, {verdict.state} since step {verdict.step}: {verdict.evidence}{advice}")

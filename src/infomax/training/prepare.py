@@ -40,6 +40,7 @@ from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import note, show
 from infomax.runtime.threads import available_cores, describe_busy_machine, describe_quota
+from infomax.training.closing import FEW_STEPS, usual_steps
 from infomax.training.image_size import (
     describe_larger_sizes,
     describe_smaller_size,
@@ -54,7 +55,6 @@ from infomax.training.opening import OpenedImages, check_numbers, open_images, r
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 SMALLEST_BATCH = 8  # images; with fewer, the user says what is to be compared with what
-FEW_STEPS = 100  # fewer than any recipe of ours has, and within the first warm-ups
 
 
 @dataclass(frozen=True)
@@ -396,12 +396,11 @@ def _why_so_many_epochs(recipe: Recipe, images: int, options: PretrainOptions) -
 
     It returns None if a paper chose them, or the user chose enough.
     """
-    experiment, steps = get_experiment(recipe.name, recipe.method.name), recipe.steps(images)
     if chosen_epochs(options.changes()) is not None:
-        usual = steps // recipe.epochs * experiment.recipe(images=images).epochs
-        few = steps < min(FEW_STEPS, usual)
+        usual = usual_steps(recipe, images)
+        few = recipe.steps(images) < min(FEW_STEPS, usual)
         return f"so few steps train almost nothing; without --epochs there are {usual:,}" if few else None
-    images_seen = experiment.images_seen
+    images_seen = get_experiment(recipe.name, recipe.method.name).images_seen
     if images_seen is None:
         return None
     images_seen = recipe.steps(images) * recipe.batch_size  # less than the recipe's, as an epoch has whole batches

@@ -100,7 +100,7 @@ def test_finished_runs_whose_health_was_not_measured_are_named_together(tmp_path
     finished = [make_run(tmp_path / name, [{"step": 100, "loss": 1.0}]) for name in "ab"]
     rows = [{"step": s, "epoch": s // 10, **HEALTHY} for s in (0, 50, 99)]
     headings = [x.heading for x in notices(verdict.section(content_of(*finished, make_run(tmp_path / "c", rows))))]
-    assert headings == ["c: no sign that anything went wrong", "a, b: the health of these trainings was not measured"]
+    assert headings == ["c: no sign of collapse or divergence", "a, b: the health of these trainings was not measured"]
 
 
 def gain_row(untrained, pixels):
@@ -145,6 +145,29 @@ def test_gains_of_several_runs_stand_in_one_table(tmp_path):
 def test_a_gain_is_good_only_over_all_references(tmp_path, untrained, pixels, kind):
     section = gains.section(content_of(make_run(tmp_path / "a", [gain_row(untrained, pixels)])))
     assert notices(section)[0].kind == kind
+
+
+def test_of_several_measurements_of_a_reference_the_gravest_is_the_headline(tmp_path):
+    row = gain_row((0.2, 0.15, 0.25), (-0.01, -0.04, 0.02))
+    run = make_run(tmp_path / "a", [row])
+    on_more_images = np.arange(400) < 100
+    append_result(run.path / "results.jsonl", knn_row("trained encoder", on_more_images, trained_steps=100))
+    append_result(run.path / "results.jsonl", knn_row("raw pixels", np.arange(400) < 200))
+    notice = notices(gains.section(content_of(run)))[0]
+    assert notice.heading == "Clearly worse than the raw pixels; clearly better than the untrained encoder"
+    assert notice.kind == "failed"
+
+
+def test_a_run_that_gained_nothing_or_had_few_steps_has_no_green_notice(tmp_path):
+    rows = [{"step": s, "epoch": s // 10, **HEALTHY} for s in (0, 50, 99)]
+    gained = make_run(tmp_path / "a", [*rows, gain_row((0.2, 0.15, 0.25), (0.2, 0.1, 0.3))])
+    assert [x.kind for x in notices(verdict.section(content_of(gained)))] == ["good"]
+    not_gained = make_run(tmp_path / "b", [*rows, gain_row((0.2, 0.15, 0.25), (0.01, -0.02, 0.04))])
+    assert [x.kind for x in notices(verdict.section(content_of(not_gained)))] == ["info"]
+    short = make_run(tmp_path / "c", [{"step": s, "epoch": 0, **HEALTHY} for s in (0, 5, 9)], epochs=1)
+    few, other = notices(verdict.section(content_of(short)))
+    assert (few.kind, few.heading, other.kind) == ("warning", "Almost nothing was trained", "info")
+    assert few.evidence.startswith("10 steps of training change an encoder little: without --epochs there are ")
 
 
 def knn_row(name, right, *, kept=True, **fields):

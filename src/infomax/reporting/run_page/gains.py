@@ -18,6 +18,7 @@ from infomax.training.closing import COMPARED, gain_keys
 
 COLUMNS = ("compared with", "measured by", "encoder", "reference", "difference", "95 % interval", "verdict")
 BETTER, HIGHER, NOT_HIGHER = "clearly better", "higher", "not higher"
+GRAVEST_FIRST = ("clearly worse", NOT_HIGHER, "not clearly better", HIGHER, BETTER)
 Line = list[Cell | str]
 
 
@@ -59,15 +60,15 @@ def _table(of_runs: Sequence[tuple[ShownRun, list[Line]]], notes: Sequence[str])
 
 def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
     """Returns in one sentence whether the encoder is clearly better than all that it was compared with."""
-    verdicts: dict[str, str] = {}
-    for line in lines:  # of several measurements of one reference, the first one is of most images
+    of_reference: dict[str, set[str]] = {}
+    for line in lines:
         verdict = line[-1].text if isinstance(line[-1], Cell) else line[-1]
-        verdicts[str(line[0])] = verdicts.get(str(line[0])) or verdict
+        of_reference.setdefault(str(line[0]), set()).add(verdict)
     by_verdict: dict[str, list[str]] = {}
-    for name, verdict in verdicts.items():
-        by_verdict.setdefault(verdict, []).append(f"the {name}")
-    order = ("clearly worse", NOT_HIGHER, "not clearly better", HIGHER, BETTER)
-    said = [f"{verdict} than {' and '.join(by_verdict[verdict])}" for verdict in order if verdict in by_verdict]
+    for name, verdicts in of_reference.items():  # of several measurements the gravest counts
+        if (gravest := next((verdict for verdict in GRAVEST_FIRST if verdict in verdicts), None)) is not None:
+            by_verdict.setdefault(gravest, []).append(f"the {name}")
+    said = [f"{verdict} than {' and '.join(names)}" for verdict in GRAVEST_FIRST if (names := by_verdict.get(verdict))]
     heading = headed(prefix, "; ".join(said))
     if not said:
         heading = headed(prefix, "not known: there are scores, but nothing to compare them with")

@@ -7,7 +7,10 @@ from infomax.reporting.pages.blocks import Notice
 from infomax.reporting.pages.page import Section
 from infomax.reporting.run_page.content import Content, headed, public
 from infomax.reporting.run_page.shown_runs import ShownRun
-from infomax.training.closing import describe_gains, describe_spread
+from infomax.training.closing import describe_few_steps, describe_gains, describe_spread
+
+NO_GAIN = ("not clearly better", "clearly worse")
+"""Words of a closing line that forbid a green notice."""
 
 
 def section(content: Content) -> Section | None:
@@ -51,7 +54,11 @@ def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
         advice = "" if not shown.progress else "infomax pretrain --resume goes on with it, and measures its health"
         yield Notice("info", headed(prefix, "the health of this training was not measured"), headed("", line), advice)
     elif not verdicts and not shown.run.collapsed:
-        yield Notice("good", headed(prefix, "no sign that anything went wrong"), headed("", line))
+        few, is_no_gain = describe_few_steps(shown.run), any(words in line for words in NO_GAIN)
+        if few:
+            yield Notice("warning", headed(prefix, "almost nothing was trained"), few)
+        kind = "info" if few or is_no_gain else "good"
+        yield Notice(kind, headed(prefix, "no sign of collapse or divergence"), headed("", line))
     elif line:
         yield Notice("info", headed(prefix, "what was measured at the end"), headed("", line))
     if shown.progress:
