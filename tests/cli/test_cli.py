@@ -202,9 +202,10 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     rows = Run(tmp_path / "runs/a").read_rows("results.jsonl")
     assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
     np.savez("others.npz", images=np.zeros((40, 8, 8, 3), np.uint8), labels=np.arange(40) % 2)
-    for data, cure in (("others.npz", "it was trained on digits, and infomax pretrain --data others.npz trains one"),):
-        out = infomax("evaluate", "knn", "runs/a", "--data", data)[1]
-        assert f"no better than the untrained encoder and the raw pixels after 11 steps; {cure} on these" in out
+    out = infomax("evaluate", "knn", "runs/a", "--data", "others.npz")[1]
+    longer = "infomax pretrain --out runs/a --resume --epochs N trains it longer"
+    another = "it was trained on digits, and infomax pretrain --data others.npz trains one on these"
+    assert f"no better than the untrained encoder and the raw pixels after 11 steps; {longer}; {another}\n" in out
     code, _, err = infomax(*DIGITS, "--out", "runs/a", *small)
     assert code == 2
     assert "--overwrite" in err
@@ -410,7 +411,7 @@ def test_a_demo_that_is_interrupted_says_how_to_go_on(infomax, tmp_path, monkeyp
     interrupt_after(monkeypatch, 3)
     code, _, err = infomax("demo", "--out", "d")
     assert "infomax: the demo in d goes on; methods that are done are not trained again" in err
-    assert "infomax: mira, method 1 of 4, of which the time left is shown" in err
+    assert "infomax: mira, method 1 of 4; the time left is that of this method" in err
     assert "going on from step 2 of" in err
     assert err.splitlines()[-1] == "infomax: interrupted at step 3 of 880; infomax demo --out d goes on from there"
     assert choose_folder(Path("d")) == Path("d")

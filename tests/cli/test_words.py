@@ -9,6 +9,7 @@ import pytest
 
 from command import run_command
 from infomax import cli
+from infomax.cli.evaluate import images_overlap
 from infomax.cli.words import SYNONYMS_OF_COMMANDS, check_words
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.runtime.near_names import SYNONYMS, nearest, nearest_option, nearest_path
@@ -256,3 +257,11 @@ def test_ctrl_c_while_the_command_is_imported_is_one_line(tmp_path):
     code = f"{hooked}sys.meta_path.insert(0, Hook())\nfrom infomax.__main__ import main\nmain()"
     done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "\ninfomax: interrupted\n")
+
+
+def test_images_of_a_folder_within_that_of_the_training_are_not_other_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert images_overlap("photos", "photos/train")
+    assert images_overlap(str(tmp_path / "photos/train"), "photos")
+    assert not images_overlap("photos2", "photos")
+    assert not images_overlap("digits", "cifar10")

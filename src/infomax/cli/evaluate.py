@@ -106,7 +106,7 @@ def _print_rows(request: "EvaluationRequest", rows: list[ResultRow]) -> None:
     cure, run, data = LONGER_TRAINING, request.run, request.location.data
     if run is not None:
         cure = f"infomax pretrain --out {shlex.quote(str(run.path))} --resume --epochs N trains it longer"
-        if data is not None and not _overlap(data, run.location.data):
+        if data is not None and not images_overlap(data, run.location.data):
             command = f"infomax pretrain --data {shlex.quote(data)}"
             cure += f"; it was trained on {run.location.data}, and {command} trains one on these"
     show(results_table(request.protocol.title, rows, limits=list(request.limits.values()), cure=cure).text())
@@ -115,7 +115,7 @@ def _print_rows(request: "EvaluationRequest", rows: list[ResultRow]) -> None:
             show(f"\n{table.text()}")
 
 
-def _overlap(data: str, other: str) -> bool:
+def images_overlap(data: str, other: str) -> bool:
     """Returns whether two names of images are of the same folder, or of one within the other."""
     path, trained_path = Path(data).resolve(), Path(other).resolve()
     return path.is_relative_to(trained_path) or trained_path.is_relative_to(path)

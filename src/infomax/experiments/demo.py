@@ -67,7 +67,7 @@ def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> 
         for number, method in enumerate(METHODS, start=1):
             if not (rows := _finished_rows(folder / method)):
                 if not quiet:
-                    note(f"{method}, method {number} of {len(METHODS)}, of which the time left is shown")
+                    note(f"{method}, method {number} of {len(METHODS)}; the time left is that of this method")
                 rows = _carry_out(folder / method, baselines, epochs, quiet)
             if not baselines:  # the encoder's seed is the same in all runs, so the baselines of one serve them all
                 baselines = rows[:-1]

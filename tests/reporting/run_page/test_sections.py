@@ -68,7 +68,7 @@ def test_a_collapse_comes_first_with_its_evidence_and_advice(tmp_path):
 def test_a_training_without_a_verdict_is_not_called_good(tmp_path):
     rows = [{"step": s, "epoch": s // 10, **HEALTHY, "embedding_effective_rank": 9.0} for s in (0, 50, 99)]
     (notice,) = notices(verdict.section(content_of(make_run(tmp_path / "a", rows))))
-    assert notice.heading == "No sign that anything went wrong"
+    assert notice.heading == "No sign of collapse or divergence"
     assert notice.evidence == "Embeddings: effective rank from 9.0 to 9.0, mean cosine from 0.10 to 0.10"
 
 
