@@ -552,8 +552,8 @@ class TrainingLoop:
         if self.unreadable and len(self.unreadable) > share * len(self.images):
             raise ValueError(
                 f"{len(self.unreadable)} of {len(self.images)} images cannot be read so far, and --skip-unreadable "
-                f"{share:g} is the share that may be left out; {self.run.path}/unreadable.jsonl names them, and --resume "
-                "with a larger share goes on without them. The last: "
+                f"{share:g} is the share that may be left out; {self.run.path}/unreadable.jsonl names them, and "
+                "--resume with a larger share goes on without them. The last: "
                 f"{next(reversed(batch.unreadable.values()), 'see there')}"
             )
 
