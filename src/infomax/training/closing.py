@@ -61,7 +61,7 @@ def closing_lines(run: Run) -> list[str]:
     line = "" if run.collapsed else describe_gains(rows, run.trained_steps)
     if not line and not run.collapsed and (line := describe_spread(rows)) and verdicts == () and not verdicts_of(run):
         line += ": no sign of collapse"  # nor one that was seen at the end for too short a time to be said
-    lines = [x for x in (line, describe_few_steps(run)) if x]
+    lines = [] if run.collapsed else [x for x in (line, describe_few_steps(run)) if x]
     for verdict in verdicts or ():
         advice = f"; {verdict.advice}" if verdict.advice else ""
         lines.append(f"{verdict.name}, {verdict.state} since step {verdict.step}: {verdict.evidence}{advice}")
