@@ -218,6 +218,7 @@ ELSEWHERE = "docs/guide/use-the-encoder-elsewhere.md"
 
 
 @pytest.mark.process
+@pytest.mark.slow
 def test_each_export_of_the_guide_is_written_and_opened_as_the_guide_says(users_folder, monkeypatch, capsys):
     """The page's commands run as they stand, and then its Python, without a network."""
     settings = {"backbone": "resnet18", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}

@@ -97,7 +97,9 @@ COMMANDS = {
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("script", COMMANDS)
+@pytest.mark.parametrize(
+    "script", [pytest.param(x, marks=[] if i == 0 else pytest.mark.slow) for i, x in enumerate(COMMANDS)]
+)
 def test_the_command_on_top_of_a_script_prints_nothing_else(script):
     environment = {**os.environ, "PYTHONPATH": str(Path(infomax.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONSAFEPATH", None)  # a command may have set it in this process; the scripts import a neighbour

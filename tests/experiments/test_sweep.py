@@ -205,7 +205,9 @@ def test_a_sweep_trains_judges_tells_and_does_nothing_twice(tmp_path, monkeypatc
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(
+    ("kind", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 0, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_sweep_goes_on(tmp_path, kind, code):
     out = tmp_path / "out"
     words = [*SHORT[:-2], "--out", str(out)]

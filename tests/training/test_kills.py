@@ -79,7 +79,9 @@ def state_of(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("kills", ONCE_OR_OFTEN)
-@pytest.mark.parametrize("words", [("--micro-batch-size", "64"), ("--devices", "2")])
+@pytest.mark.parametrize(
+    "words", [("--micro-batch-size", "64"), pytest.param(("--devices", "2"), marks=pytest.mark.slow)]
+)
 def test_a_killed_training_ends_with_the_same_bits(tmp_path, words, kills):
     for name in ("straight", "killed"):
         (tmp_path / name).mkdir()
