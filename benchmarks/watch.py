@@ -49,11 +49,10 @@ def write_run(rows: int, folder: Path) -> Path:
     recipe = get_recipe("mveb", "digits")
     data = {"data": "digits", "images": 20 * rows * recipe.batch_size, "fingerprint": "0"}
     run = create_run_folder(folder, recipe, data=data, launch={}, overwrite=False)
-    made = (
-        {"step": 10 * i, "epoch": 0, **{key: 1.0 / (1 + (i + j) % 97) for j, key in enumerate(KEYS)}}
-        for i in range(rows)
-    )
-    (run.path / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in made))
+    with open(run.path / "metrics.jsonl", "w") as file:
+        for i in range(rows):
+            values = {key: 1.0 / (1 + (i + j) % 97) for j, key in enumerate(KEYS)}
+            file.write(f"{json.dumps({'step': 10 * i, 'epoch': 0, **values})}\n")
     return run.path
 
 
@@ -135,7 +134,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spt-python", metavar="PYTHON")
     options = parser.parse_args()
-    result: dict[str, Any] = {**provenance(), "load": os.getloadavg()[0], "turns": TURNS, "rows": []}
+    result: dict[str, Any] = {**provenance(), "command": "python benchmarks/watch.py --spt-python PYTHON"}
+    result |= {"load": os.getloadavg()[0], "turns": TURNS, "rows": []}
     if options.spt_python is not None:
         code = "import importlib.metadata as m; print(m.version('stable-pretraining'))"
         result["spt"] = subprocess.check_output([options.spt_python, "-c", code], text=True).strip()

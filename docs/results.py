@@ -10,6 +10,7 @@ python benchmarks/export.py                         docs/results/export.json
 python benchmarks/health.py                         docs/results/health.json
 python benchmarks/embeddings.py                     docs/results/embeddings.json
 python benchmarks/pages.py                          docs/results/pages.json
+python benchmarks/watch.py                          docs/results/watch.json
 python benchmarks/backbones.py                      docs/results/backbones.json
 python benchmarks/views.py                          docs/results/views.json
 python benchmarks/from_disk.py                      docs/results/from_disk.json
@@ -504,6 +505,29 @@ def map_browser_table() -> str:
 
 def map_projector_table() -> str:
     return pages("projector", ["s", "MB"], lambda row: [f"{row['seconds']:.1f}", f"{row['bytes'] / 1e6:,.1f}"])
+
+
+def watch_table() -> str:
+    file = KEPT / "watch.json"
+    if not file.exists():
+        return NOT_MEASURED
+    kept = json.loads(file.read_text())
+    names = {"infomax": "infomax watch --serve", "spt": f"spt web {kept.get('spt', '')}".rstrip()}
+    rows = [
+        [
+            f"{row['rows']:,}",
+            names[row["viewer"]],
+            f"{row['first_answer']:.1f}",
+            f"{row['first_paint']:.2f}",
+            f"{row['bytes'] / 1e3:,.0f}",
+            f"{row['memory'] / 1e6:,.0f}",
+        ]
+        for row in kept["rows"]
+    ]
+    return (
+        f"{markdown(['rows', 'viewer', 'first answer, s', 'first paint, s', 'kB', 'memory, MB'], rows)}\n\nMedians of "
+        f"{counted(kept['turns'], 'turn')}, one viewer after the other. Measured by `{kept['command']}` on {where(kept)}."
+    )
 
 
 def embeddings(part: str) -> dict[str, Any] | None:
@@ -1118,6 +1142,7 @@ TABLES = {
     "map-file": (MEASUREMENTS / "pages.md", map_file_table),
     "map-browser": (MEASUREMENTS / "pages.md", map_browser_table),
     "map-projector": (MEASUREMENTS / "pages.md", map_projector_table),
+    "watch": (MEASUREMENTS / "pages.md", watch_table),
     "like-this-one": (MEASUREMENTS / "embeddings.md", page_table),
     "backbones": (MEASUREMENTS / "backbones.md", backbones_table),
     "views": (MEASUREMENTS / "views.md", views_table),
