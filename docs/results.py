@@ -526,7 +526,8 @@ def watch_table() -> str:
     ]
     return (
         f"{markdown(['rows', 'viewer', 'first answer, s', 'first paint, s', 'kB', 'memory, MB'], rows)}\n\nMedians of "
-        f"{counted(kept['turns'], 'turn')}, one viewer after the other. Measured by `{kept['command']}` on {where(kept)}."
+        f"{counted(kept['turns'], 'turn')}, one viewer after the other. Measured by `{kept['command']}` on "
+        f"{where(kept)}."
     )
 
 
