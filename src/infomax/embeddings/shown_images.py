@@ -14,7 +14,7 @@ from infomax.data.images import FileImages, Images, Subset
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import all_images
 from infomax.embeddings.feature_file import FeatureTable, is_feature_file
-from infomax.reporting.pages.gallery import SIDE, Thumbnail, make_thumbnail
+from infomax.reporting.pages.gallery import SIDE, Thumbnail, make_thumbnail, thumbnail_divisor
 from infomax.runtime.stages import stages_shown
 
 MAX_QUERIES = 60
@@ -137,7 +137,7 @@ class ImageRows:
         """Returns an image, a large JPEG smaller than it is; None if it cannot be decoded."""
         images, index = self.find(row)
         try:
-            return images.open(index, _smallest_divisor)
+            return images.open(index, thumbnail_divisor)
         except ValueError:
             return None
 
@@ -175,8 +175,3 @@ def open_query_images(table: FeatureTable, query: str) -> tuple[dict[str, Images
         return all_images(DataLocation(**options).open())
     except ValueError as error:
         raise ValueError(str(error).replace("--data", "--query")) from error
-
-
-def _smallest_divisor(width: int, height: int) -> int:
-    """Returns by what the sides of a JPEG may be divided so that a thumbnail still has fewer pixels."""
-    return max(divisor for divisor in (1, 2, 4, 8) if divisor == 1 or max(width, height) // divisor >= 2 * SIDE)

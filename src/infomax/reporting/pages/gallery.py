@@ -92,10 +92,21 @@ def _item(thumbnail: Thumbnail) -> str:
     return f'<li class="{kind}" data-thumbnail>{image}{" ".join(words)}</li>'
 
 
-def make_thumbnail(image: Image.Image) -> bytes:
-    """Returns an image as a small JPEG, whose longer side has at most :data:`SIDE` pixels."""
+def make_thumbnail(image: Image.Image, *, side: int = SIDE, quality: int = QUALITY) -> bytes:
+    """Returns an image as a small JPEG.
+
+    Args:
+        image: The image.
+        side: What its longer side has at most, in pixels.
+        quality: Quality of the JPEG.
+    """
     small = image.convert("RGB")
-    small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
     content = BytesIO()
-    small.save(content, "JPEG", quality=QUALITY)
+    small.save(content, "JPEG", quality=quality)
     return content.getvalue()
+
+
+def thumbnail_divisor(width: int, height: int, *, side: int = SIDE) -> int:
+    """Returns by what the sides of a JPEG may be divided so that a thumbnail still has fewer pixels."""
+    return max(divisor for divisor in (1, 2, 4, 8) if divisor == 1 or max(width, height) // divisor >= 2 * side)

@@ -38,7 +38,7 @@ class Ids:
 
 
 class Block(Protocol):
-    """What a section of a page is made of, as a table or a chart."""
+    """A protocol of a part of a section, as a table or a chart."""
 
     @property
     def assets(self) -> tuple[str, ...]:

@@ -28,8 +28,8 @@ def section(content: Content) -> Section | None:
     keys, notes = differing, []
     if "recipe" in differing:  # whose own settings follow from its name
         changed = {change.partition("=")[0] for shown in runs for change in shown.config.get("changes", ())}
-        told = {*by_run[0].keys() - flat_settings(runs[0].recipe).keys(), *MAIN, *changed}
-        keys = [key for key in differing if key in told]
+        shown_keys = {*by_run[0].keys() - flat_settings(runs[0].recipe).keys(), *MAIN, *changed}
+        keys = [key for key in differing if key in shown_keys]
         if len(keys) < len(differing):
             notes.append(
                 f"{len(differing) - len(keys)} further settings of these recipes differ; the recipes stand below"

@@ -68,9 +68,11 @@ def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
     for name, verdicts in of_reference.items():  # of several measurements the gravest counts
         if (gravest := next((verdict for verdict in GRAVEST_FIRST if verdict in verdicts), None)) is not None:
             by_verdict.setdefault(gravest, []).append(f"the {name}")
-    said = [f"{verdict} than {' and '.join(names)}" for verdict in GRAVEST_FIRST if (names := by_verdict.get(verdict))]
-    heading = headed(prefix, "; ".join(said))
-    if not said:
+    phrases = [
+        f"{verdict} than {' and '.join(names)}" for verdict in GRAVEST_FIRST if (names := by_verdict.get(verdict))
+    ]
+    heading = headed(prefix, "; ".join(phrases))
+    if not phrases:
         heading = headed(prefix, "not known: there are scores, but nothing to compare them with")
         return Notice("info", heading, "", _evaluate(shown))
     if by_verdict.keys() <= {HIGHER, BETTER}:

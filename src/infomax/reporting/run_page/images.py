@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import Source, describe_splits, preview_images, shown_name
 from infomax.data.streams import Stream
-from infomax.reporting.pages.gallery import Thumbnail
+from infomax.reporting.pages.gallery import Thumbnail, make_thumbnail, thumbnail_divisor
 from infomax.reporting.run_page.decisions import Decisions
 from infomax.runs.public_words import public_data_name, without_folders
 from infomax.runs.run_folder import Run
@@ -59,7 +59,7 @@ class ShownImages:
     def open(self, index: int) -> Image.Image:
         """Decodes an image, large JPEGs at a part of their size; a grey square stands for what cannot be read."""
         try:
-            return self.images.open(index, smallest_divisor)
+            return self.images.open(index, partial(thumbnail_divisor, side=THUMBNAIL_SIDE))
         except ValueError:
             return Image.new("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), UNREADABLE)
 
@@ -82,18 +82,10 @@ def encode(image: Image.Image, side: int) -> bytes:
     An image of few pixels, as a digit of 8, is enlarged by a whole factor: each pixel is a square that nobody takes for
     sharp, and JPEG does not mix the colours of neighbours.
     """
-    small = image.convert("RGB")
-    if (factor := LEAST_SIDE // max(small.size)) > 1:
-        small = small.resize((factor * small.width, factor * small.height), Image.Resampling.NEAREST)
-    small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-    content = BytesIO()
-    small.save(content, "JPEG", quality=QUALITY)
-    return content.getvalue()
-
-
-def smallest_divisor(width: int, height: int) -> int:
-    """Returns by what the sides of a JPEG may be divided so that a thumbnail still has fewer pixels."""
-    return max(x for x in (1, 2, 4, 8) if x == 1 or max(width, height) // x >= 2 * THUMBNAIL_SIDE)
+    rgb = image.convert("RGB")
+    if (factor := LEAST_SIDE // max(rgb.size)) > 1:
+        rgb = rgb.resize((factor * rgb.width, factor * rgb.height), Image.Resampling.NEAREST)
+    return make_thumbnail(rgb, side=side, quality=QUALITY)
 
 
 def locate(run: Run, data: str | None) -> DataLocation:

@@ -65,11 +65,11 @@ def _blocks_of(encoder: ShownEncoder, content: Content) -> list[Block]:
 def find_neighbours(features: torch.Tensor, queries: list[int]) -> list[list[tuple[int, float]]]:
     """Returns the nearest other images of each query, with their cosines, from the highest to the lowest."""
     cosines, rows = nearest(features, features[queries], NEIGHBOURS + 1)
-    found = []
+    neighbours = []
     for query, values, numbers in zip(queries, cosines.tolist(), rows.tolist(), strict=True):
         pairs = [(row, cosine) for row, cosine in zip(numbers, values, strict=True) if row != query]
-        found.append(pairs[:NEIGHBOURS])
-    return found
+        neighbours.append(pairs[:NEIGHBOURS])
+    return neighbours
 
 
 def _neighbour(encoder: ShownEncoder, query: int, row: int, cosine: float) -> Thumbnail:

@@ -83,9 +83,9 @@ def one_line(shown: Snapshot) -> Line:
     """Returns a run in one line, whose most important values come first."""
     style: Style = ""
     texts = [_state_word(shown)]
-    if said := [verdict for verdict in shown.verdicts if verdict.state != "watching"]:
-        style = "failed" if said[0].state == "failed" else "warning"
-        texts.append(", ".join(f"{verdict.name} ({verdict.state})" for verdict in said))
+    if standing := [verdict for verdict in shown.verdicts if verdict.state != "watching"]:
+        style = "failed" if standing[0].state == "failed" else "warning"
+        texts.append(", ".join(f"{verdict.name} ({verdict.state})" for verdict in standing))
     if shown.rows:
         texts += [f"{shown.share:.0%}", *_values(shown), *position_words(shown)[:1]]
         if shown.phase == "running" and (left := _time_left(shown)):
