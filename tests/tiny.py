@@ -9,6 +9,7 @@ from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mveb import MvebSettings
+from infomax.recipes.simclr import SimClrSettings
 
 TINY = {
     "mira": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=0.9),
@@ -18,6 +19,7 @@ TINY = {
     "carl": CarlSettings(hidden=16, dimension=8, prototypes=12, kl_epochs=2),
     "mveb": MvebSettings(hidden=16, dimension=8, momentum=0.9),
     "mveb-shared": MvebSettings(hidden=16, dimension=8, momentum=None),
+    "simclr": SimClrSettings(hidden=16, dimension=8),
 }
 
 

@@ -12,6 +12,7 @@ from infomax import cli
 from infomax.cli.evaluate import images_overlap
 from infomax.cli.words import SYNONYMS_OF_COMMANDS, check_words
 from infomax.evaluation.protocols import PROTOCOLS
+from infomax.recipes.registry import METHODS
 from infomax.runtime.near_names import SYNONYMS, nearest, nearest_option, nearest_path
 from infomax.runtime.options import parse_option
 
@@ -68,14 +69,12 @@ def infomax(monkeypatch, capsys):
          "options"),
         (("evaluate", "knn", "a", "--neighbors", "5"), "--neighbors: did you mean --k? infomax evaluate knn --help "
          "lists the options"),
-        ((*OUT, "--method", "simclr"), "--method simclr: simclr is not one of infomax's methods, which are mira, "
-         "corinfomax, carl, mveb"),
-        ((*OUT, "--method", "barlow_twins"), "--method barlow_twins: barlow_twins is not one of infomax's methods, "
-         "which are mira, corinfomax, carl, mveb"),
-        ((*OUT, "--method", "MIRA"), "--method must be one of mira, corinfomax, carl, mveb, but is 'MIRA'; did you "
-         "mean mira?"),
-        (("pretrain", "--recipe", "simclr/cifar10", "--out", "x"), "there is no recipe simclr/cifar10: simclr is not "
-         "one of infomax's methods, which are mira, corinfomax, carl, mveb"),
+        ((*OUT, "--method", "ibot"), "--method ibot: ibot is not one of infomax's methods, which are "
+         + ", ".join(METHODS)),
+        ((*OUT, "--method", "MIRA"), f"--method must be one of {', '.join(METHODS)}, but is 'MIRA'; did you mean "
+         "mira?"),
+        (("pretrain", "--recipe", "ibot/cifar10", "--out", "x"), "there is no recipe ibot/cifar10: ibot is not one of "
+         "infomax's methods, which are " + ", ".join(METHODS)),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(infomax, tmp_path, monkeypatch, words, line):

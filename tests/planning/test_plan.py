@@ -27,7 +27,7 @@ from infomax.planning.plan import plan
 from infomax.planning.step_cost import FACTORISATION_FLOPS, count_step_cost
 from infomax.planning.step_time import time_steps
 from infomax.recipes.customise import customise
-from infomax.recipes.registry import METHODS, experiments, get_recipe
+from infomax.recipes.registry import experiments, get_recipe, methods_with_papers
 from infomax.recipes.schema import Recipe
 from infomax.reporting.plan_text import misfit_text, plan_text
 from infomax.runtime.collectives import TrafficCounter, simulated_ranks, world_size
@@ -137,13 +137,13 @@ def real_peak_bytes(recipe: Recipe) -> int:
     ("batch", "micro_batch", "precision"),
     [(64, None, "32"), (128, 32, "32"), (64, None, "bf16"), (64, None, "16"), (64, None, "64")],
 )
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_memory_is_that_of_a_real_step(method, batch, micro_batch, precision):
     recipe = small_recipe(method, batch, micro_batch, precision)
     assert count_step_cost(recipe).memory.peak == pytest.approx(real_peak_bytes(recipe), rel=0.1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_activations_are_what_autograd_keeps(method):
     recipe = small_recipe(method, 64)
     engine, saved_bytes = Engine(recipe, steps_per_epoch=10, device=CPU), {}
@@ -211,7 +211,7 @@ def received_bytes(method: str, micro_batch: int | None) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("micro_batch", [None, 8])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_two_ranks_send_what_is_counted(method, micro_batch):
     real, _ = on_ranks(2, received_bytes, method, micro_batch)
     counted = count_step_cost(digits_recipe(method, micro_batch), ranks=2).communication
@@ -471,7 +471,7 @@ def test_files_that_fit_into_memory_are_decoded_in_the_first_epoch_alone(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("micro_batch", [None, 256])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_a_plan_for_the_gpu_of_this_machine(few_real_steps, method, micro_batch):
     """The memory is that of the allocator, with workspaces; here no next batch is prefetched."""
     options = {"images": 9999, "method": method, "recipe": "small", "batch_size": 1024, "device": "cuda"}

@@ -10,10 +10,10 @@ from infomax.recipes.adapting import (
     with_adapting_defaults,
 )
 from infomax.recipes.customise import customise
-from infomax.recipes.registry import METHODS, get_experiment, get_recipe
+from infomax.recipes.registry import get_experiment, get_recipe, methods_with_papers
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_only_the_rate_and_the_frozen_stages_change(method):
     recipe = get_recipe(method, "small")
     adapted = with_adapting_defaults(recipe)

@@ -8,7 +8,7 @@ from command import run_command
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages
 from infomax.methods.base import Method
-from infomax.recipes.registry import METHODS
+from infomax.recipes.registry import methods_with_papers
 from infomax.runs.run_folder import Run
 from infomax.training.collapse import COLLAPSED, describe_collapse
 from infomax.training.pretrain import pretrain
@@ -49,7 +49,7 @@ def test_one_image_is_no_collapse():
     assert describe_collapse(tiny_encoder(), images, SMALL, device=CPU) is None
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_no_healthy_run_is_said_to_have_collapsed(tmp_path, method, capsys):
     run = pretrain(data="digits", out=tmp_path / "run", method=method, epochs=1, image_size=16, quiet=True)
     assert not run.collapsed

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from infomax.recipes.registry import METHODS
+from infomax.recipes.registry import methods_with_papers
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
 from infomax.training.pretrain import pretrain
@@ -50,7 +50,7 @@ def state(run: Run) -> dict:
 
 
 @pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_an_extension_is_exact_under_interruption_also_a_second_one(tmp_path, images, monkeypatch, method):
     straight, stopped = (go(tmp_path / name, images, method) for name in ("straight", "stopped"))
     for epochs, step in ((5, 9), (7, 17)):

@@ -16,7 +16,7 @@ from infomax.models.encoders import build_encoder, fingerprint, initial_encoder,
 from infomax.models.pretrained import open_encoder
 from infomax.planning.plan import plan
 from infomax.recipes.building import build_method
-from infomax.recipes.registry import METHODS
+from infomax.recipes.registry import methods_with_papers
 from infomax.runs.run_folder import Run
 from infomax.runtime.options import pick
 from infomax.training import loop
@@ -76,7 +76,7 @@ def test_without_a_size_views_have_that_of_the_weights_and_the_cost_is_said(toy,
     assert "--image-size 64 takes about" in lines
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_training_changes_the_weights_and_keeps_the_initial_ones(toy, tmp_path, files, method):
     given = open_encoder(files["ViT"])
     run = prepared(tmp_path / "run", toy, method, init=files["ViT"], epochs=1, learning_rate=1e-4)

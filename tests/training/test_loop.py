@@ -28,7 +28,7 @@ from infomax.data.images import FileImages
 from infomax.data.sources.location import open_source
 from infomax.data.splits import labelled_splits
 from infomax.methods.base import Views
-from infomax.recipes.registry import METHODS
+from infomax.recipes.registry import methods_with_papers
 from infomax.runs.run_folder import Run
 from infomax.runs.trained_method import load_trained_method
 from infomax.runtime import checkpoints
@@ -124,7 +124,7 @@ def newest_step(out) -> str:
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    "method", [pytest.param(x, marks=() if x in KILLED_IN_CI else pytest.mark.slow) for x in METHODS]
+    "method", [pytest.param(x, marks=() if x in KILLED_IN_CI else pytest.mark.slow) for x in methods_with_papers()]
 )
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits(arrays, folder, tmp_path, method):
     """SIGKILL at least five times for each method, 20 in all: within steps, checkpoints, scores and start-up."""
@@ -183,7 +183,7 @@ def prepared(out, data, method, **changes) -> Run:
 
 @pytest.mark.process
 @pytest.mark.parametrize("worlds", [(2, 1), (2, 4)])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 @pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
 def test_a_run_goes_on_with_other_numbers_of_ranks(arrays, tmp_path, method, worlds):
     """Mid-epoch, with the same global batches: as one rank up to rounding, and to the bit if done again."""
@@ -582,7 +582,7 @@ def poisoned(monkeypatch, at):
     monkeypatch.setattr(Engine, "views", poisoned_views)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_steps_that_are_no_numbers_are_skipped_up_to_a_limit(arrays, tmp_path, monkeypatch, method, capsys):
     poisoned(monkeypatch, {2, 7})
     run = go(tmp_path / "run", arrays, method, skip_nonfinite=2)
@@ -594,7 +594,7 @@ def test_steps_that_are_no_numbers_are_skipped_up_to_a_limit(arrays, tmp_path, m
 
 
 @pytest.mark.parametrize("micro_batch_size", [None, 4])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_a_failed_step_is_kept_and_replayed(arrays, tmp_path, monkeypatch, capsys, method, micro_batch_size):
     with pytest.raises(FloatingPointError, match=r"infomax replay (\S+)") as failure:
         go(tmp_path / "run", arrays, method, learning_rate=1e30, micro_batch_size=micro_batch_size)

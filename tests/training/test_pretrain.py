@@ -19,7 +19,7 @@ from infomax.evaluation.run import evaluate
 from infomax.methods.base import Progress
 from infomax.recipes.building import build_method, build_optimizer, learning_rate
 from infomax.recipes.customise import customise, customise_experiment
-from infomax.recipes.registry import METHODS, get_experiment, get_recipe
+from infomax.recipes.registry import get_experiment, get_recipe, methods_with_papers
 from infomax.recipes.schema import OptimizerSettings
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints, threads
@@ -46,7 +46,7 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return checkpoints.load(checkpoints.newest_readable(run.path / "checkpoints"))["method"]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_a_run_leaves_everything_that_the_folder_should_have(toy, tmp_path, method):
     run = go(tmp_path / "run", toy, method)
     names = {path.name for path in run.path.iterdir()}
@@ -140,7 +140,7 @@ def test_a_damaged_image_leaves_no_folder_behind(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_a_loss_that_is_not_a_number_stops_the_run(toy, tmp_path, method):
     with pytest.raises(
         FloatingPointError, match=r"the (loss|gradient).* at step \d+.*infomax replay .*--learning-rate"
@@ -275,7 +275,7 @@ def test_config_is_plain_json(toy, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods_with_papers())
 def test_every_method_trains_on_a_gpu(toy, tmp_path, method, precision):
     run = go(tmp_path / "run", toy, method, device="cuda", precision=precision, recipe="small")
     assert all(np.isfinite(row["loss"]) for row in run.read_rows("metrics.jsonl") if "loss" in row)

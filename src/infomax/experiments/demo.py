@@ -16,7 +16,7 @@ from infomax.evaluation.representations import Features, compare_features
 from infomax.evaluation.scores import top_k
 from infomax.experiments.sweep_results import training_seconds
 from infomax.recipes.customise import customise
-from infomax.recipes.registry import METHODS, get_recipe
+from infomax.recipes.registry import get_recipe, methods_with_papers
 from infomax.reporting.tables import Cell, Table, make_table
 from infomax.runs.run_folder import Run, recipe_differences
 from infomax.runtime.doors import resumed_by
@@ -25,6 +25,8 @@ from infomax.runtime.locks import FolderLock
 from infomax.runtime.text import note
 from infomax.training.pretrain import pretrain
 
+DEMO_METHODS = tuple(methods_with_papers())
+"""Methods of the demo, in its order."""
 LABELS = (1, 5)
 """Labels a class of the few-shot scores."""
 DRAWS = 20
@@ -64,10 +66,10 @@ def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> 
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder), resumed_by(f"infomax demo --out {folder}"):
         baselines: list[dict[str, Any]] = []
-        for number, method in enumerate(METHODS, start=1):
+        for number, method in enumerate(DEMO_METHODS, start=1):
             if not (rows := _finished_rows(folder / method)):
                 if not quiet:
-                    note(f"{method}, method {number} of {len(METHODS)}; the time left is that of this method")
+                    note(f"{method}, method {number} of {len(DEMO_METHODS)}; the time left is that of this method")
                 rows = _carry_out(folder / method, baselines, epochs, quiet)
             if not baselines:  # the encoder's seed is the same in all runs, so the baselines of one serve them all
                 baselines = rows[:-1]
@@ -96,7 +98,7 @@ def _finished_rows(folder: Path) -> list[dict[str, Any]]:
 
 def is_begun(folder: Path) -> bool:
     """Returns whether a folder holds a run of a demo."""
-    return any((folder / method / "config.json").is_file() for method in METHODS)
+    return any((folder / method / "config.json").is_file() for method in DEMO_METHODS)
 
 
 def _is_interrupted(folder: Path) -> bool:
@@ -104,7 +106,7 @@ def _is_interrupted(folder: Path) -> bool:
     with suppress(ValueError):
         check_folder(folder)
         FolderLock(folder).release()
-        return is_begun(folder) and not all(_finished_rows(folder / method) for method in METHODS)
+        return is_begun(folder) and not all(_finished_rows(folder / method) for method in DEMO_METHODS)
     return False
 
 
@@ -124,7 +126,7 @@ def check_folder(folder: Path, epochs: int | None = None) -> None:
     if not folder.is_dir():
         raise ValueError(f"--out {folder} exists and is no folder; {cure}")
     files = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    if others := sorted({*files} - {*METHODS}):
+    if others := sorted({*files} - {*DEMO_METHODS}):
         raise ValueError(f"--out {folder} exists and holds {others[0]}, which is of no demo; {cure}")
     for method in files:
         if not (folder / method / "config.json").is_file():

@@ -29,8 +29,9 @@ Where the needs of a new method go
 ----------------------------------
 
 * A teacher, with a constant or a scheduled EMA momentum: :meth:`Method.after_step`, which knows the progress, calls
-  :meth:`infomax.nn.blocks.Teacher.ema_update`. Today a cosine raises the momentum to 1; a constant momentum would be a
-  setting of ``Teacher``, and the contract stays as it is.
+  :meth:`infomax.nn.blocks.Teacher.ema_update`. A cosine raises the momentum to 1; ``end`` of ``Teacher`` keeps it
+  constant. A paper that moves the teacher before its forward pass does the same from the second step on, and at the
+  first one the teacher is a copy.
 * A predictor: a further module of the method that :meth:`Method.online` applies after the projector. If the loss needs
   projections too, they may follow the predictions in the same list: the engine requires one row an image of each
   tensor, not one tensor a view.
@@ -114,6 +115,21 @@ def other_global_crops(view: int, global_crop_count: int) -> list[int]:
     return [crop for crop in range(global_crop_count) if crop != view]
 
 
+def crop_pairs(view_count: int, global_crop_count: int) -> list[tuple[int, int]]:
+    """Returns the pairs of views that a symmetric loss compares: each two of which the first is a global crop.
+
+    Args:
+        view_count: The number of views, the global crops first.
+        global_crop_count: The number of global crops.
+
+    Example:
+        >>> from infomax.methods.base import crop_pairs
+        >>> crop_pairs(3, 2)
+        [(0, 1), (0, 2), (1, 2)]
+    """
+    return [(first, second) for first in range(global_crop_count) for second in range(first + 1, view_count)]
+
+
 class Method(nn.Module, ABC):
     """An abstract module that holds everything that is trained, and computes the loss.
 
@@ -132,6 +148,9 @@ class Method(nn.Module, ABC):
     """Whether views of one size pass the networks together and share the statistics of BatchNorm."""
     global_crop_count = 2
     """The number of global crops, which come first among the views."""
+    seed = 0
+    """The recipe's seed, from which a method draws what must be equal on all ranks, as random directions; the step
+    comes from :meth:`schedule_values`."""
 
     @abstractmethod
     def online(self, views: Views) -> list[Tensor]:

@@ -1,7 +1,10 @@
 """Provides blocks that methods share by composition: projector, L2 normalisation, prototypes, EMA teacher."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,14 +25,26 @@ class Chain(nn.Sequential):
         return x
 
 
-def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = True) -> Chain:
-    """Builds a multilayer perceptron: linear layers with ReLU between them, and nothing after the last one.
+ReLU = partial(nn.ReLU, inplace=True)
+
+
+def mlp(
+    *widths: int,
+    norm: bool,
+    hidden_bias: bool = True,
+    output_bias: bool = True,
+    output_norm: Literal["none", "affine", "plain"] = "none",
+    activation: Callable[[], nn.Module] = ReLU,
+) -> Chain:
+    """Builds a multilayer perceptron: linear layers with an activation between them, and none after the last one.
 
     Args:
         widths: The widths of the input, of each hidden layer, and of the output; at least two numbers.
-        norm: Whether each hidden layer has BatchNorm before its ReLU.
+        norm: Whether each hidden layer has BatchNorm before its activation.
         hidden_bias: Whether the hidden layers have a bias.
         output_bias: Whether the last layer has a bias.
+        output_norm: The BatchNorm behind the last layer: ``affine`` has a trained scale and shift, ``plain`` has none.
+        activation: Makes the activation of each hidden layer; ReLU, if not said otherwise.
 
     Returns:
         A module that maps tensors [B, first width] to tensors [B, last width].
@@ -43,8 +58,10 @@ def mlp(*widths: int, norm: bool, hidden_bias: bool = True, output_bias: bool = 
     for width_in, width_out in pairwise(widths[:-1]):
         layers.append(nn.Linear(width_in, width_out, bias=hidden_bias))
         layers += [nn.BatchNorm1d(width_out)] if norm else []
-        layers.append(nn.ReLU(inplace=True))
-    return Chain(*layers, nn.Linear(widths[-2], widths[-1], bias=output_bias))
+        layers.append(activation())
+    layers.append(nn.Linear(widths[-2], widths[-1], bias=output_bias))
+    layers += [] if output_norm == "none" else [nn.BatchNorm1d(widths[-1], affine=output_norm == "affine")]
+    return Chain(*layers)
 
 
 @full_precision
@@ -92,16 +109,18 @@ class Teacher(nn.Module):
 
     Args:
         student: The module to copy; the copy has no gradients.
-        momentum: The EMA momentum at the start of a run, in [0, 1); a cosine raises it to 1.
+        momentum: The EMA momentum at the start of a run, in [0, 1).
+        end: The EMA momentum at its end, in [0, 1], to which a cosine leads; that of the start keeps it constant.
 
     Raises:
-        ValueError: If ``momentum`` is not in [0, 1).
+        ValueError: If a momentum is out of range.
     """
 
-    def __init__(self, student: nn.Module, momentum: float):
+    def __init__(self, student: nn.Module, momentum: float, end: float = 1.0):
         super().__init__()
         check_number("momentum", momentum, low=0, high=1, open_high=False)
-        self.momentum = momentum
+        check_number("end", end, low=0, high=1, open_high=False)
+        self.momentum, self.end = momentum, end
         self.module = copy.deepcopy(student).requires_grad_(False)
 
     @torch.no_grad()
@@ -110,7 +129,8 @@ class Teacher(nn.Module):
 
         Args:
             student: The module that the teacher was copied from.
-            progress: The share of the run that is done, in [0, 1]; a cosine takes m from ``momentum`` at 0 to 1 at 1.
+            progress: The share of the run that is done, in [0, 1]; a cosine takes m from ``momentum`` at 0 to ``end``
+                at 1.
 
         Example:
             >>> import torch
@@ -123,7 +143,7 @@ class Teacher(nn.Module):
             >>> teacher.module.weight.data
             tensor([[0.1000, 0.1000]])
         """
-        momentum = cosine(self.momentum, 1.0, progress)
+        momentum = cosine(self.momentum, self.end, progress)
         # One kernel over all parameters, at a quarter of the time of a loop with temporaries.
         averages, parameters = list(self.module.parameters()), list(student.parameters())
         torch._foreach_lerp_(averages, parameters, 1 - momentum)  # pyrefly: ignore[no-matching-overload]

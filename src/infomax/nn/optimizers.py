@@ -1,6 +1,6 @@
 """Provides optimisers, and divides parameters into the groups that they take."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from types import FunctionType
 from typing import Any
@@ -111,17 +111,79 @@ class Lars(Optimizer):
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
         averages = [self.state[p]["momentum_buffer"] for p in params]
-        updates: Any = [p.grad for p in params]
+        gradients: Any = [p.grad for p in params]
         torch._foreach_mul_(averages, group["momentum"])
-        if params[0].ndim > 1:
-            updates = torch._foreach_add(updates, params, alpha=group["weight_decay"])
-            norms, update_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (params, updates))
-            ratios = group["trust"] * norms / update_norms
-            ratios = torch.where((norms > 0) & (update_norms > 0), ratios, 1.0)
+        if self._scales(params[0], group):
+            updates = [*torch._foreach_add(gradients, params, alpha=group["weight_decay"])]
+            ratios = self._ratios(params, gradients, updates, group)
             torch._foreach_addcmul_(averages, updates, ratios.unbind())
         else:
-            torch._foreach_add_(averages, updates)
+            torch._foreach_add_(averages, gradients)
         torch._foreach_add_(params, averages, alpha=-group["lr"])
+
+    def _scales(self, parameter: Tensor, group: dict[str, Any]) -> bool:
+        return parameter.ndim > 1
+
+    def _ratios(
+        self, params: list[Tensor], gradients: list[Tensor], updates: list[Tensor], group: dict[str, Any]
+    ) -> Tensor:
+        """Returns the factor of each update."""
+        norms, update_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (params, updates))
+        ratios = group["trust"] * norms / update_norms
+        return torch.where((norms > 0) & (update_norms > 0), ratios, 1.0)
+
+
+class Larc(Lars):
+    """An optimiser that scales SGD's steps by norms as apex's LARC and solo-learn's LARS do.
+
+    It differs from :class:`Lars` in the norm of the update ``u = g + weight_decay p``, which is scaled by
+    ``trust |p| / (|g| + weight_decay |p| + 1e-8)``, or by 1 if |p| or |g| is zero (docs/decisions.md, larc). With
+    ``clip`` the scale is divided by the learning rate and is at most 1, so that no step is longer than SGD's.
+
+    Args:
+        params: The parameters or parameter groups to train.
+        lr: The learning rate.
+        momentum: The momentum, in [0, 1); it has no dampening.
+        weight_decay: The weight decay of parameters with two dimensions or more; of all, with ``scale_vectors``.
+        trust: The trust coefficient. solo-learn has 0.02.
+        clip: Whether no step is longer than SGD's.
+        scale_vectors: Whether parameters with one dimension, which are biases and those of normalisation layers, are
+            scaled too, as LARC does; otherwise they take plain steps.
+
+    Example:
+        >>> import torch
+        >>> from infomax.nn.optimizers import Larc
+        >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))  # norm 5
+        >>> weight.grad = torch.tensor([[0.5, 0.0]])
+        >>> Larc([weight], lr=0.1, trust=0.1, clip=True).step()  # 0.1 * 5 / 0.5 / 0.1 is 10, which is above 1
+        >>> weight.data
+        tensor([[2.9500, 4.0000]])
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+        clip: bool = False,
+        scale_vectors: bool = False,
+    ):
+        super().__init__(params, lr, momentum, weight_decay, trust)
+        self.clip, self.scale_vectors = clip, scale_vectors
+
+    def _scales(self, parameter: Tensor, group: dict[str, Any]) -> bool:
+        return self.scale_vectors or parameter.ndim > 1
+
+    def _ratios(
+        self, params: list[Tensor], gradients: list[Tensor], updates: list[Tensor], group: dict[str, Any]
+    ) -> Tensor:
+        norms, gradient_norms = (torch.stack(torch._foreach_norm(tensors)) for tensors in (params, gradients))
+        ratios = group["trust"] * norms / (gradient_norms + group["weight_decay"] * norms + 1e-8)
+        if self.clip:
+            ratios = (ratios / group["lr"]).clamp_max(1) if group["lr"] else torch.ones_like(ratios)
+        return torch.where((norms > 0) & (gradient_norms > 0), ratios, 1.0)
 
 
 def parameter_groups(
@@ -157,6 +219,26 @@ def parameter_groups(
     return groups if rate_factors is None else [part for group in groups for part in _by_factor(group, rate_factors)]
 
 
+def with_constant_rate(
+    groups: Iterable[dict[str, Any]], parameters: Collection[Tensor], rate: float
+) -> list[dict[str, Any]]:
+    """Returns groups of parameters in which some parameters have a learning rate that no schedule changes.
+
+    Args:
+        groups: The groups of :func:`parameter_groups`.
+        parameters: The parameters that keep their rate.
+        rate: Their learning rate.
+    """
+    constant = {id(parameter) for parameter in parameters}
+    divided = []
+    for group in groups:
+        scheduled = [p for p in group["params"] if id(p) not in constant]
+        divided += [{**group, "params": scheduled}] if scheduled else []
+        if kept := [p for p in group["params"] if id(p) in constant]:
+            divided.append({**group, "params": kept, "constant_rate": rate})
+    return divided
+
+
 def _by_factor(group: dict[str, Any], rate_factors: Mapping[Tensor, float]) -> list[dict[str, Any]]:
     """Divides a group of parameters by the factors of their learning rates."""
     parameters_of: dict[float, list[Tensor]] = {}
@@ -168,9 +250,11 @@ def _by_factor(group: dict[str, Any], rate_factors: Mapping[Tensor, float]) -> l
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """Sets the learning rate of each group of an optimiser: ``rate`` times the group's ``rate_factor``, if it has one.
 
+    A group with a ``constant_rate`` has that instead.
+
     Args:
         optimizer: The optimiser, over groups of :func:`parameter_groups`.
         rate: The learning rate of parameters whose factor is 1.
     """
     for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("rate_factor", 1.0)
+        group["lr"] = group.get("constant_rate", rate * group.get("rate_factor", 1.0))

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from infomax.methods.base import Method, Progress
 from infomax.models.backbone_names import library_of
 from infomax.models.encoders import build_encoder
 from infomax.models.stages import backbone_stages, freeze_stages, rate_factors
 from infomax.models.state_dicts import load_all_weights
-from infomax.nn.optimizers import Lars, parameter_groups, without_compiler
+from infomax.nn.optimizers import Larc, Lars, parameter_groups, with_constant_rate, without_compiler
 from infomax.nn.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
 from infomax.recipes.schema import OptimizerSettings, Recipe
 
@@ -39,6 +39,7 @@ def build_method(recipe: Recipe, initial: Mapping[str, Tensor] | None = None) ->
         torch.default_generator.manual_seed(recipe.seed + 1)  # not the numbers that the encoder was drawn with
         method = recipe.method.build(encoder)
     method.joint_forward, method.global_crop_count = recipe.joint_forward, len(recipe.views.global_crops)
+    method.seed = recipe.seed
     return method.double() if recipe.precision == "64" else method
 
 
@@ -126,18 +127,33 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
         fused: Whether Adam updates all parameters by one kernel, which is for GPUs. SGD and LARS take a few kernels
             there: a fused SGD needs a momentum of each parameter from its first step on, but frozen ones have none.
     """
-    factors = None
+    factors: dict[Tensor, float] | None = None
     if (settings.backbone_rate, settings.layer_decay) != (1, 1):
         rates = {"backbone_rate": settings.backbone_rate, "layer_decay": settings.layer_decay}
         factors = rate_factors(method.encoder, **rates)
+    if settings.vector_rate != 1:
+        vectors = {p: settings.vector_rate for p in method.parameters() if p.ndim <= 1}
+        factors = {p: (factors or {}).get(p, 1.0) * vectors.get(p, 1.0) for p in method.parameters()}
     groups = parameter_groups(method, settings.weight_decay, decay_all=settings.decay_all, rate_factors=factors)
     rate, momentum = settings.learning_rate, settings.momentum
+    if settings.constant_predictor:
+        groups = with_constant_rate(groups, [*_predictor(method).parameters()], rate)
     if settings.name == "lars":
-        return without_compiler(Lars)(groups, lr=rate, momentum=momentum)
+        return without_compiler(Lars)(groups, lr=rate, momentum=momentum, trust=settings.trust)
+    if settings.name == "larc":
+        scaling = {"trust": settings.trust, "clip": settings.clip_steps, "scale_vectors": settings.decay_all}
+        return without_compiler(Larc)(groups, lr=rate, momentum=momentum, **scaling)
     if settings.name == "sgd":
         return without_compiler(torch.optim.SGD)(groups, lr=rate, momentum=momentum)
     optimizer_class = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
     return without_compiler(optimizer_class)(groups, lr=rate, fused=fused)
+
+
+def _predictor(method: Method) -> nn.Module:
+    predictor = getattr(method, "predictor", None)
+    if not isinstance(predictor, nn.Module):
+        raise ValueError("optimizer.constant_predictor needs a method that has a predictor")
+    return predictor
 
 
 def describe_trained(recipe: Recipe) -> str | None:

@@ -15,7 +15,7 @@ LINEAR = ("linear", "online-linear")
 
 @dataclass(frozen=True)
 class Cells:
-    """A frozen dataclass that selects numbers of a published table, in the rows of the recipe's own method."""
+    """A frozen dataclass that selects numbers of a published table, in the rows of one method."""
 
     table: str
     """Id of the table, as ``mira-1``."""
@@ -23,6 +23,8 @@ class Cells:
     """Names of the columns; none stands for all of them."""
     conditions: dict[str, Any]
     """Conditions that a row must have."""
+    row: str | None = None
+    """The method's name in the table, as ``MoCo v3``; None if it is that of the recipe's own method."""
 
     def positions(self, method: str) -> tuple[tuple[Row, Column], ...]:
         """Returns the rows and columns of all selected cells, also of those whose number nobody can read.
@@ -36,7 +38,8 @@ class Cells:
         return tuple(
             (row, column)
             for row in published.rows
-            if row.method.lower() == method and vars(row.conditions).items() >= self.conditions.items()
+            if row.method.lower() == (self.row or method).lower()
+            and vars(row.conditions).items() >= self.conditions.items()
             for column in published.columns
             if not self.columns or column.name in self.columns
         )
@@ -51,7 +54,7 @@ class Cells:
         return tuple(number for number in table(self.table).numbers() if (number.row, number.column) in selected)
 
 
-def reported_in(table: str, *columns: str, **conditions: Any) -> Cells:
+def reported_in(table: str, *columns: str, row: str | None = None, **conditions: Any) -> Cells:
     """Returns the cells in which a paper prints the result of a recipe.
 
     ``reported_in("mira-1", "100", multi_crop=False)`` selects the column ``100`` of MIRA's Table 1, in the rows of
@@ -60,9 +63,10 @@ def reported_in(table: str, *columns: str, **conditions: Any) -> Cells:
     Args:
         table: Id of the table.
         columns: Names of columns; none stands for all of them.
+        row: The method's name in the table, as ``MoCo v3``; None if the recipe's method has the same name.
         conditions: Conditions that a row must have.
     """
-    return Cells(table, columns, conditions)
+    return Cells(table, columns, conditions, row)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from infomax.recipes import carl, corinfomax, mira, mveb
+from infomax.recipes import carl, corinfomax, mira, mveb, simclr
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import Recipe, from_json
@@ -24,6 +24,8 @@ METHODS = registry(
         corinfomax.METHOD,
         carl.METHOD,
         mveb.METHOD,
+        # The baselines, which have no paper among the four, in the order of their names.
+        simclr.METHOD,
     ],
     ENTRY_POINTS,
 )
@@ -67,6 +69,11 @@ def default_recipe_name(method: str, *, data: str, side: int, gpu: bool) -> str:
 def methods_with_papers() -> list[str]:
     """Returns the names of the methods whose papers' tables are known."""
     return [name for name, spec in METHODS.items() if spec.paper]
+
+
+def baselines() -> list[str]:
+    """Returns the names of the methods that the four papers compare theirs with."""
+    return [name for name, spec in METHODS.items() if not spec.paper]
 
 
 def experiments() -> dict[str, Experiment]:

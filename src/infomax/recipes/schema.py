@@ -106,11 +106,16 @@ class EncoderSettings:
 class OptimizerSettings:
     """A frozen dataclass that holds the optimizer and the schedule of its learning rate."""
 
-    name: Literal["sgd", "lars", "adam", "adamw"]
+    name: Literal["sgd", "lars", "larc", "adam", "adamw"]
+    """``larc`` scales steps by norms as apex's LARC and solo-learn's LARS do, which differ from ``lars``."""
     learning_rate: float
     """Peak learning rate at this recipe's batch size: nothing rescales it."""
     momentum: float = 0.9
-    """Momentum of SGD and LARS."""
+    """Momentum of SGD, LARS and LARC."""
+    trust: float = 0.001
+    """Trust coefficient of LARS and LARC."""
+    clip_steps: bool = False
+    """Whether no step of LARC is longer than SGD's."""
     weight_decay: float = 0.0
     """Weight decay, added to the gradient as an L2 penalty; that of AdamW is decoupled from the gradient."""
     decay_all: bool = False
@@ -129,10 +134,18 @@ class OptimizerSettings:
     layer_decay: float = 1.0
     """Further factor of the learning rate from each stage of the encoder to the one before it; the last stage has it
     once. Of a vision transformer each block is a stage."""
+    vector_rate: float = 1.0
+    """Factor of the learning rate of biases and normalisation layers."""
+    constant_predictor: bool = False
+    """Whether the predictor of a method that has one keeps the peak learning rate over the whole run."""
 
     def __post_init__(self) -> None:
         _at_least("learning_rate", self.learning_rate, 0, strictly=True)
         _at_least("backbone_rate", self.backbone_rate, 0, strictly=True)
+        _at_least("trust", self.trust, 0, strictly=True)
+        _at_least("vector_rate", self.vector_rate, 0, strictly=True)
+        if self.clip_steps and self.name != "larc":
+            raise ValueError(f"clip_steps is for larc, but optimizer.name is {self.name}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay must be in (0, 1], but is {self.layer_decay}")
         for name in ("weight_decay", "warmup_epochs", "warmup_start", "end"):

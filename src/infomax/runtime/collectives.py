@@ -260,3 +260,33 @@ def gather(x: Tensor, counts: list[int] | None = None) -> tuple[Tensor, slice]:
     parts = _all_gather(padded)
     start = sum(counts[: rank()])
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)]), slice(start, start + len(x))
+
+
+class _Gather(torch.autograd.Function):
+    """Gathers rows; the backward pass sums the ranks' gradients, because each rank's loss uses the same rows."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> tuple[Tensor, slice]:
+        rows, ctx.mine = gather(x)
+        return rows, ctx.mine
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Any) -> Tensor:  # pyrefly: ignore[bad-override]
+        gradient = gradients[0].clone(memory_format=torch.contiguous_format)
+        _all_reduce(gradient)
+        return gradient[ctx.mine]
+
+
+def gather_with_gradient(x: Tensor) -> tuple[Tensor, slice]:
+    """Gathers the rows of every rank as :func:`gather` does, with gradient.
+
+    A loss of the gathered rows must be the same on every rank, as the losses of the global batch are.
+
+    Args:
+        x: This rank's rows; ranks may hold different numbers of them.
+
+    Returns:
+        The rows of the global batch in rank order, and the slice of it that holds this rank's rows.
+    """
+    return (x, slice(0, len(x))) if world_size() == 1 else _Gather.apply(x)  # pyrefly: ignore[bad-return]

@@ -1,0 +1,88 @@
+"""Provides a queue of the embeddings of earlier batches, which several methods compare with."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from infomax.functional import check_rows
+from infomax.nn.blocks import l2_normalize
+from infomax.runtime.checks import check_count
+from infomax.runtime.collectives import gather
+
+
+@torch.no_grad()
+def enqueue(
+    queue: Float[Tensor, "k d"], keys: Float[Tensor, "n d"], *, position: int
+) -> tuple[Float[Tensor, "k d"], int]:
+    """Replaces the oldest rows of a queue by keys: row ``(position + i) mod K`` becomes key i.
+
+    Of more keys than the queue has rows, the last ones stay. A batch that passes the end of the queue goes on at its
+    start; lightly's memory bank cuts such a batch (docs/decisions.md, queues).
+
+    Args:
+        queue: The queue, [K, D]; it is not changed.
+        keys: The keys of the global batch in rank order, [n, D]; they are stored as they are.
+        position: The row that the first key replaces.
+
+    Returns:
+        The new queue, [K, D], and the position for the next keys.
+
+    Raises:
+        ValueError: If a matrix is not finite, their widths differ, or the position is no row of the queue.
+
+    Example:
+        >>> import torch
+        >>> from infomax.nn.queue import enqueue
+        >>> queue, position = enqueue(torch.zeros(3, 1), torch.tensor([[1.0], [2.0]]), position=2)
+        >>> queue.flatten(), position
+        (tensor([2., 0., 1.]), 1)
+    """
+    check_rows("queue", queue)
+    check_rows("keys", keys)
+    if queue.shape[1] != keys.shape[1]:
+        raise ValueError(f"keys must have the queue's width, {queue.shape[1]}, but have {keys.shape[1]}")
+    check_count("position", position, low=0)
+    if position >= len(queue):
+        raise ValueError(f"position must be below the queue's {len(queue)} rows, but is {position}")
+    return _replaced(queue, keys, position), (position + len(keys)) % len(queue)
+
+
+def _replaced(queue: Tensor, keys: Tensor, position: int | Tensor) -> Tensor:
+    kept = keys[-len(queue) :]  # the last ones, of more keys than rows
+    rows = (position + torch.arange(len(keys) - len(kept), len(keys), device=queue.device)) % len(queue)
+    return queue.index_copy(0, rows, kept.to(queue.dtype))
+
+
+class Queue(nn.Module):
+    """The embeddings of the last images, in buffers that are saved with the method and are equal on all ranks.
+
+    It starts with random rows of unit norm, as MoCo's does.
+
+    Args:
+        size: The number of rows, K.
+        dimension: The width of an embedding, D.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+
+    rows: Tensor
+    position: Tensor
+
+    def __init__(self, size: int, dimension: int):
+        super().__init__()
+        check_count("size", size, low=1)
+        check_count("dimension", dimension, low=1)
+        self.register_buffer("rows", l2_normalize(torch.randn(size, dimension)))
+        self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def enqueue(self, keys: Tensor) -> None:
+        """Replaces the oldest rows by those of the global batch.
+
+        Args:
+            keys: This rank's rows, [n, D].
+        """
+        keys, _ = gather(keys)
+        self.rows.copy_(_replaced(self.rows, keys, self.position))
+        self.position.copy_((self.position + len(keys)) % len(self.rows))

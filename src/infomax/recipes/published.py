@@ -1,0 +1,90 @@
+"""Builds recipes of the settings that others published of the baselines: solo-learn's for small images, and ImageNet's.
+
+The four papers took most of their numbers of others from solo-learn (MIRA Table 7, CorInfoMax Table 10), or from the
+baseline's own paper (MIRA Tables 1 and 2, MVEB Table 1).
+"""
+
+from infomax.data.augmentation.views import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    CIFAR100_MEAN,
+    CIFAR100_STD,
+    Preprocessing,
+    View,
+    ViewSet,
+)
+from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
+
+STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "cifar100": (CIFAR100_MEAN, CIFAR100_STD)}
+
+
+def solo_cifar(
+    method: MethodSettings,
+    optimizer: OptimizerSettings,
+    views: tuple[View, View],
+    *,
+    data: str = "cifar10",
+    epochs: int = 1000,
+    batch_size: int = 256,
+) -> Recipe:
+    """Returns a recipe of solo-learn for CIFAR: ResNet-18 whose stem has a padding of 2, batch 256, 1000 epochs.
+
+    Args:
+        method: Settings of the method.
+        optimizer: Settings of the optimiser.
+        views: The two global crops, of 32 pixels.
+        data: ``cifar10`` or ``cifar100``, which decides the mean and the standard deviation.
+        epochs: Passes over the images.
+        batch_size: Images of a step.
+    """
+    mean, std = STATISTICS[data]
+    return Recipe(
+        method=method,
+        encoder=EncoderSettings(backbone="resnet18", stem="cifar", stem_padding=2),
+        views=ViewSet(global_crops=views, mean=mean, std=std),
+        preprocessing=Preprocessing(resize=32, size=32, mean=mean, std=std),
+        optimizer=optimizer,
+        batch_size=batch_size,
+        epochs=epochs,
+    )
+
+
+def solo_lars(learning_rate: float, weight_decay: float) -> OptimizerSettings:
+    """Returns solo-learn's LARS: its trust coefficient is 0.02, no step is longer than SGD's, 10 epochs of warm-up."""
+    return OptimizerSettings(
+        name="larc",
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        trust=0.02,
+        clip_steps=True,
+        warmup_epochs=10,
+    )
+
+
+def imagenet(
+    method: MethodSettings,
+    optimizer: OptimizerSettings,
+    views: ViewSet,
+    *,
+    batch_size: int,
+    epochs: int,
+) -> Recipe:
+    """Returns a recipe for ImageNet at 224 pixels with a ResNet-50 in bfloat16.
+
+    Args:
+        method: Settings of the method.
+        optimizer: Settings of the optimiser.
+        views: The views.
+        batch_size: Images of a step.
+        epochs: Passes over the images.
+    """
+    return Recipe(
+        method=method,
+        encoder=EncoderSettings(backbone="resnet50", stem="imagenet"),
+        views=views,
+        preprocessing=Preprocessing(resize=256, size=224),
+        optimizer=optimizer,
+        batch_size=batch_size,
+        epochs=epochs,
+        precision="bf16",
+    )

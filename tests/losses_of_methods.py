@@ -1,0 +1,79 @@
+"""Loss functions of all methods with inputs for them: a line here gives a loss the tests of test_losses.py.
+
+They hold what all loss functions have in common, whatever their equations: one value on any number of ranks, gradients
+of one process, no gradient where the method holds an argument constant, errors, precision, and edge cases.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from infomax.methods import simclr
+
+ROWS = 12
+
+
+@dataclass(frozen=True)
+class LossCase:
+    """A frozen dataclass that holds a loss function and inputs of random numbers for it."""
+
+    function: Callable[..., Tensor]
+    """It takes the tensors of ``trained`` and ``held`` by name, and ``whole``, and returns a scalar."""
+    trained: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """The shape of one row of each argument that gradients flow to; its rows are images."""
+    held: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """The same of the arguments that are held constant."""
+    lists: dict[str, int] = field(default_factory=dict)
+    """The arguments that are lists of tensors, with the number of tensors."""
+    whole: dict[str, Any] = field(default_factory=dict)
+    """Arguments that are equal on all ranks: tensors, which are held constant, and numbers."""
+    unit: tuple[str, ...] = ()
+    """Names of arguments whose rows must have unit norm."""
+    fewest_rows: int = 1
+    """The number of images below which the loss is an error."""
+    equal_rows: bool = True
+    """Whether the loss is finite if all rows are equal."""
+
+    def make(self, rows: int = ROWS, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+        """Returns random arguments for a number of images; ``whole`` is not among them."""
+        generator = torch.Generator().manual_seed(seed)
+        arguments: dict[str, Any] = {}
+        for name, shape in {**self.trained, **self.held}.items():
+            tensors = [
+                torch.randn(rows, *shape, generator=generator, dtype=torch.float64)
+                for _ in range(self.lists.get(name, 1))
+            ]
+            tensors = [(normalize(x, dim=1) if name in self.unit else x).to(dtype) for x in tensors]
+            arguments[name] = tensors if name in self.lists else tensors[0]
+        return arguments
+
+    def call(self, arguments: dict[str, Any], dtype: torch.dtype = torch.float64) -> Tensor:
+        """Computes the loss of arguments that :meth:`make` returned, or of some of their rows."""
+        whole = {
+            name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+            for name, value in self.whole.items()
+        }
+        return self.function(**arguments, **whole)
+
+
+def each(arguments: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Returns arguments of which each tensor is changed by a function."""
+    return {
+        name: [change(x) for x in value] if isinstance(value, list) else change(value)
+        for name, value in arguments.items()
+    }
+
+
+def flat(arguments: dict[str, Any]) -> list[tuple[str, Tensor]]:
+    """Returns all tensors among arguments with the arguments' names."""
+    return [(name, x) for name, value in arguments.items() for x in (value if isinstance(value, list) else [value])]
+
+
+LOSSES: dict[str, LossCase] = {
+    "simclr": LossCase(simclr.nt_xent_loss, trained={"z1": (8,), "z2": (8,)}, whole={"temperature": 0.2}),
+    "infonce": LossCase(simclr.info_nce_loss, trained={"anchor": (8,), "positive": (8,)}, whole={"temperature": 0.2}),
+}

@@ -1,0 +1,80 @@
+"""Tests the recipes of baselines against settings and results that were typed again from their papers and code."""
+
+import re
+
+import pytest
+
+from infomax.papers.published import table
+from infomax.recipes.registry import baselines, experiments
+from infomax.recipes.schema import flat_settings
+
+BASELINES = {
+    name: e
+    for name, e in experiments().items()
+    if e.method in baselines() and not e.description.startswith("Our own recipe")
+}
+
+
+def settings(optimizer, rate, decay, warmup, batch, epochs, **others):
+    """Returns settings by their keys; a dot in a key of ``others`` is written as two underscores."""
+    shared = {"name": optimizer, "learning_rate": rate, "weight_decay": decay, "warmup_epochs": warmup}
+    return (
+        {f"optimizer.{name}": value for name, value in shared.items()}
+        | {"batch_size": batch, "epochs": epochs}
+        | {key.replace("__", "."): value for key, value in others.items()}
+    )
+
+
+SOLO = {
+    "encoder__backbone": "resnet18",
+    "encoder__stem_padding": 2,
+    "optimizer__trust": 0.02,
+    "optimizer__clip_steps": True,
+}
+SIMCLR_SOLO = {"method__hidden": 2048, "method__dimension": 256, "method__temperature": 0.2, **SOLO}
+EXPECTED = {
+    "simclr/cifar10": (90.74, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
+    "simclr/cifar100": (65.78, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
+    "simclr/cifar10_200": (85.76, settings("adam", 3e-4, 0, 0, 256, 200, method__hidden=512, method__temperature=0.5)),
+    "simclr/imagenet": (69.3, settings("lars", 4.8, 1e-6, 10, 4096, 1000, method__hidden=2048, method__dimension=128)),
+}
+"""The linear top-1 accuracy that is printed, and settings, of each recipe."""
+
+
+def test_every_recipe_of_a_baseline_has_an_expectation():
+    assert sorted(EXPECTED) == sorted(BASELINES)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_settings_are_the_published_ones(name):
+    ours, (_, papers) = flat_settings(BASELINES[name].recipe()), EXPECTED[name]
+    assert {key: ours[key] for key in papers} == pytest.approx(papers)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_results_are_those_of_the_recipe(name):
+    """The main number is the one that was typed here, and each number has the recipe's conditions."""
+    experiment, recipe = BASELINES[name], BASELINES[name].recipe()
+    main = experiment.main_number
+    assert (main.value if main else None) == EXPECTED[name][0]
+    crops = [view.size for view in recipe.views.local_crops]
+    actual = {"backbone": recipe.encoder.backbone.replace("vit_small", "vit-s"), "epochs": recipe.epochs}
+    actual |= {"batch_size": recipe.batch_size, "multi_crop": bool(crops), "schedule_epochs": recipe.epochs}
+    actual |= {
+        "crops": "+".join([f"{len(recipe.views.global_crops)}x224", *([f"{len(crops)}x{crops[0]}"] if crops else [])])
+    }
+    for number in experiment.numbers():
+        printed = {key: value for key, value in vars(number.conditions).items() if value is not None}
+        printed = {key: printed[key] for key in printed if key in actual}
+        assert printed == {key: actual[key] for key in printed}, (number.table.id, number.column.name, number.value)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_docstring_says_what_the_decorator_says(name):
+    experiment = BASELINES[name]
+    description, main = experiment.description, experiment.main_number
+    assert re.findall(r"([\d.]+) % linear top-1", description) == ([f"{main.value:g}"] if main else [])
+    assert re.findall(r"Cost: ([\d.]+) EFLOP\.", description) == [f"{experiment.exaflops:g}"]
+    for cells in experiment.cells:
+        paper, number = cells.table.partition("-")[0], table(cells.table).number.partition(",")[0]
+        assert number in description or paper not in description.lower(), cells.table
