@@ -220,6 +220,22 @@ class _Scatter(torch.autograd.Function):
         return gradient, gradient.sum(0).neg()
 
 
+def centre_distance(views: list[Float[Tensor, "b d"]], full: int) -> Float[Tensor, ""]:
+    """Computes the mean squared distance of each view's embedding from the mean of the image's full views.
+
+    It is the mean over views, images of the global batch, and dimensions: the prediction term of LeJEPA and VISReg.
+
+    Args:
+        views: The embeddings of each view, [B, D], the full views first; gradients flow to them, through the mean too.
+        full: The number of full views.
+
+    Returns:
+        The distance, a scalar.
+    """
+    centre = torch.stack(views[:full]).mean(0)
+    return global_mean(torch.stack([(z - centre).square().mean(1) for z in views]).mean(0))
+
+
 def scatter(x: Float[Tensor, "n d"], centre: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
     """Computes the scatter matrix ``sum_i (x_i - centre)(x_i - centre)'`` of this rank's rows.
 

@@ -46,6 +46,8 @@ Where the needs of a new method go
   rates. A scheduled weight decay would stand beside ``learning_rate`` there.
 * One view, or any other number of them: :attr:`Method.global_crop_count` and the lists in :class:`Views`. A recipe's
   set of views may have one global crop; only ``--views NAME:G+L`` asks for two.
+* Random numbers of the loss, as directions or an order of images: they must be equal on all ranks, and
+  :mod:`infomax.nn.draws` makes them from :attr:`Method.seed` and the step, a schedule value.
 * Masks: what is drawn from torch's generator in :meth:`Method.online` is drawn alike when a microbatch passes again,
   because the engine seeds that generator for each step and microbatch. Masks that the teacher must see too would be a
   field of :class:`Views`.
