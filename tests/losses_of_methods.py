@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from infomax.methods import simclr
+from infomax.methods import simclr, spectral
 
 ROWS = 12
 
@@ -76,4 +76,5 @@ def flat(arguments: dict[str, Any]) -> list[tuple[str, Tensor]]:
 LOSSES: dict[str, LossCase] = {
     "simclr": LossCase(simclr.nt_xent_loss, trained={"z1": (8,), "z2": (8,)}, whole={"temperature": 0.2}),
     "infonce": LossCase(simclr.info_nce_loss, trained={"anchor": (8,), "positive": (8,)}, whole={"temperature": 0.2}),
+    "spectral": LossCase(spectral.spectral_loss, trained={"z1": (8,), "z2": (8,)}, whole={"mu": 8.0}, fewest_rows=2),
 }

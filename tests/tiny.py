@@ -10,6 +10,7 @@ from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mveb import MvebSettings
 from infomax.recipes.simclr import SimClrSettings
+from infomax.recipes.spectral import SpectralSettings
 
 TINY = {
     "mira": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=0.9),
@@ -20,6 +21,7 @@ TINY = {
     "mveb": MvebSettings(hidden=16, dimension=8, momentum=0.9),
     "mveb-shared": MvebSettings(hidden=16, dimension=8, momentum=None),
     "simclr": SimClrSettings(hidden=16, dimension=8),
+    "spectral": SpectralSettings(hidden=16, dimension=8, mu=2.0),
 }
 
 

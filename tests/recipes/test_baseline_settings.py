@@ -32,11 +32,28 @@ SOLO = {
     "optimizer__clip_steps": True,
 }
 SIMCLR_SOLO = {"method__hidden": 2048, "method__dimension": 256, "method__temperature": 0.2, **SOLO}
+SPECTRAL_CIFAR = {
+    "encoder__backbone": "resnet18",
+    "encoder__stem_padding": 1,
+    "optimizer__decay_all": True,
+    "method__hidden": 2048,
+    "method__hidden_layers": 1,
+    "method__dimension": 1000,
+    "method__mu": 1,
+    "views__global_crops__1__saturation": 0.4,
+    "views__global_crops__1__blur": 0,
+}
 EXPECTED = {
     "simclr/cifar10": (90.74, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar100": (65.78, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar10_200": (85.76, settings("adam", 3e-4, 0, 0, 256, 200, method__hidden=512, method__temperature=0.5)),
     "simclr/imagenet": (69.3, settings("lars", 4.8, 1e-6, 10, 4096, 1000, method__hidden=2048, method__dimension=128)),
+    "spectral/cifar10": (92.07, settings("sgd", 0.06, 5e-4, 10, 512, 800, **SPECTRAL_CIFAR)),
+    "spectral/cifar100": (66.18, settings("sgd", 0.06, 5e-4, 10, 512, 800, **SPECTRAL_CIFAR)),
+    "spectral/imagenet": (
+        66.97,
+        settings("sgd", 0.075, 1e-4, 0, 384, 100, method__hidden=8192, method__dimension=8192, method__mu=10),
+    ),
 }
 """The linear top-1 accuracy that is printed, and settings, of each recipe."""
 
