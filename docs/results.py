@@ -2,6 +2,7 @@
 
 python docs/results.py demo runs/demo [runs/avx2]  after `infomax demo`, and one without AVX-512: docs/results/demo.json
 python docs/results.py photographs runs/c10-*       after pretraining and `evaluate knn`: docs/results/photographs.json
+python docs/results.py more-photographs runs/c10-*  adds other seeds, without seconds: from a busy machine
 python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs/results/reproduction.json
 python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
@@ -75,6 +76,7 @@ def demo(folder: Path, without_avx512: Path | None = None) -> dict[str, Any]:
 
 
 def photographs(runs: list[Path]) -> dict[str, Any]:
+    """Returns a row for each run, with its scores and its seconds."""
     rows = []
     for run in runs:
         config, scores = json.loads((run / "config.json").read_text()), lines(run / "results.jsonl")
@@ -93,9 +95,21 @@ def photographs(runs: list[Path]) -> dict[str, Any]:
                 "labelled_images": scores[0]["labelled_images"],
                 "test_images": scores[0]["test_images"],
                 "knn_top1": top1,
+                **{name: config[name] for name in ("started", "commit")},
             }
         )
     return {**origin(runs[0]), "rows": rows}
+
+
+def more_photographs(runs: list[Path]) -> dict[str, Any]:
+    """Returns the rows that are kept and those of further runs, without seconds: other programs ran beside them."""
+    kept = json.loads((KEPT / "photographs.json").read_text())
+    added = [
+        {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
+        for row in photographs(runs)["rows"]
+    ]
+    commands = {row["command"] for row in added}
+    return {**kept, "rows": [*(row for row in kept["rows"] if row["command"] not in commands), *added]}
 
 
 def reproduction(file: Path) -> dict[str, Any]:
@@ -177,12 +191,17 @@ def photographs_table() -> str:
     for data, method in dict.fromkeys((row["data"], row["method"]) for row in kept["rows"]):
         runs = [row for row in kept["rows"] if (row["data"], row["method"]) == (data, method)]
         trained, untrained, pixels = ([100 * run["knn_top1"][name] for run in runs] for name in names)
-        seconds = f"{median(run['seconds'] for run in runs):.0f}"
+        seconds = f"{median(run['seconds'] for run in runs if 'seconds' in run):.0f}"
         sizes = [str(runs[0]["pixels"]), str(runs[0]["epochs"]), seconds]
         scores = [f"{mean(x):.1f}" + (f" ± {stdev(x):.1f}" if len(x) > 1 else "") for x in (trained, untrained)]
         rows.append([f"{data}, {method}", *sizes, *scores, f"{mean(pixels):.1f}"])
     seeds = len({row["seed"] for row in kept["rows"]})
-    over = f"Mean and standard deviation over {seeds} seeds; seconds are the median" if seeds > 1 else "One seed"
+    timed = len({row["seed"] for row in kept["rows"] if "seconds" in row})
+    over = "One seed"
+    if seeds > 1:
+        over = f"Mean and standard deviation over {seeds} seeds; seconds are " + (
+            "the median" if timed == seeds else "of the first, as other programs ran beside the others"
+        )
     others = "\n\nand likewise with the other seeds." if seeds > 1 else ""
     commands = "\n".join(dict.fromkeys(row["command"] for row in kept["rows"] if row["seed"] == 0))
     return (
@@ -1187,8 +1206,9 @@ def main(task: str, *folders: str) -> None:
             file.write_text(with_tables(file))
     else:
         make = {"demo": demo, "reproduction": reproduction}.get(task)
-        kept = make(*map(Path, folders)) if make else photographs([Path(folder) for folder in folders])
-        (KEPT / f"{task}.json").write_text(json.dumps(kept, indent=1) + "\n")
+        of_runs = more_photographs if task.startswith("more-") else photographs
+        kept = make(*map(Path, folders)) if make else of_runs([Path(folder) for folder in folders])
+        (KEPT / f"{task.removeprefix('more-')}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":
