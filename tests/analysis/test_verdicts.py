@@ -104,6 +104,19 @@ def test_uniform_assignment_is_named_with_a_loss_that_is_that_of_guessing():
     assert said(course(CLUSTERS, logged_changes={"loss": 0.9 * math.log(K)}, **UNIFORM), "mira") == []
 
 
+@pytest.mark.parametrize(("growth", "names"), [(1.3, []), (1.1, ["uniform assignment"]), (0.9, ["uniform assignment"])])
+def test_uniform_assignment_is_not_said_while_assignments_tell_ever_more(growth, names):
+    """Healthy MIRA with wide embeddings was uniform until 9 % of its steps, and its information grew all the time."""
+    rows = [health(0, **BEFORE, **CLUSTERS)]
+    for number, step in enumerate(range(10, 201, 10)):
+        information = min(1e-4 * growth**number, 0.005 * math.log(K))
+        rows += [
+            logged(step, loss=math.log(K)),
+            health(step, **CLUSTERS | {"assignment_mutual_information": information}),
+        ]
+    assert [name for name, _, step in said(rows, "mira") if step < 120] == names
+
+
 def test_a_loss_far_above_the_steps_before_is_divergence():
     calm = [logged(step, loss=1 + 0.01 * (step % 3)) for step in range(20, 220, 20)]
     jump = [logged(step, loss=3.0 + step / 1000) for step in range(220, 320, 20)]

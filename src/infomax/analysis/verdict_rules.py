@@ -44,6 +44,7 @@ LEAST_PROTOTYPES = 10  # with fewer, an entropy of half its largest value can be
 LEAST_INFORMATION = 0.01  # share of ln K; healthy MIRA is at .004 at step 30 and then leaves
 GUESSING = 0.998  # share of ln K: a loss at least so large is that of assigning all images alike
 UNIFORM_STEP, UNIFORM_SHARE = 60, 0.08  # step and share of the run before which healthy MIRA and CARL are uniform too
+LEAVING = 1.4  # factor by which mutual information grows over three measurements while a run leaves uniformity
 UNIFORM_FAILED_SHARE = 0.25  # of the run, after which no healthy run was still uniform
 DECIDED = 0.1  # mutual information, share of ln K, below which the largest assignment of an image says little
 DEAD = 0.2  # share of prototypes in use
@@ -168,6 +169,12 @@ def is_no_longer_recovering(rows: Sequence[Row]) -> bool:
     """Returns whether embeddings do not spread any more: healthy runs pass through a point and leave it."""
     spreads = [1 - row["embedding_mean_cosine"] for row in rows]
     return spreads[-1] <= RECOVERING * spreads[0]
+
+
+def leaves_no_uniformity(rows: Sequence[Row]) -> bool:
+    """Returns whether assignments tell no more of the image than before: a run that learns late tells ever more."""
+    information = [row["assignment_mutual_information"] for row in rows]
+    return information[-1] <= LEAVING * information[0]
 
 
 def judge_dimensional_collapse(row: Row, history: History) -> Level:
@@ -591,6 +598,7 @@ RULES = (
         judge=judge_uniform_assignment,
         evidence=uniform_assignment_evidence,
         advice=leave_uniformity,
+        settled=leaves_no_uniformity,
         first_step=UNIFORM_STEP,
         first_share=UNIFORM_SHARE,
         explained_by=(*SYMPTOMS_OF, "cluster collapse"),
