@@ -1,15 +1,20 @@
-"""Writes docs/reference/options.md from the options classes: python docs/reference.py"""
+"""Writes docs/reference/options.md and methods.md from options classes and methods: python docs/reference.py"""
 
+import inspect
 from dataclasses import MISSING
 from pathlib import Path
+from types import ModuleType
 
 from infomax.cli import COMMANDS
 from infomax.cli.evaluate import option_classes
 from infomax.cli.options_file import FileOptions
 from infomax.evaluation.protocols import PROTOCOLS
+from infomax.recipes.building import build_without_memory
+from infomax.recipes.registry import METHODS, baselines, methods_with_papers
 from infomax.runtime.options import OptionField, option_fields
 
 PAGE = Path(__file__).parent / "reference" / "options.md"
+METHODS_PAGE = PAGE.with_name("methods.md")
 INTRODUCTION = """# Options
 
 Each option of the commands, with its default and the commands that take it, as `infomax COMMAND --help` shows them. In
@@ -18,6 +23,14 @@ Python the names are the same with underscores: `--batch-size 64` is `batch_size
 
 | option | default | | commands |
 |---|---|---|---|
+"""
+
+METHODS_INTRODUCTION = """# Methods
+
+What each method is, its functions for a loop of your own, and its recipes. The functions check their arguments, compute
+the loss of the global batch under torch.distributed, and ignore autocast; `help(function)` prints shapes, units and an
+example. Where code and paper of a method differ, [decisions](../decisions.md) say what was taken.
+`python docs/reference.py` writes this page from the methods.
 """
 
 
@@ -68,5 +81,49 @@ def options_page() -> str:
     return INTRODUCTION + "".join(f"| {line} |\n" for line in escaped)
 
 
+def module_of(method: str) -> ModuleType:
+    """Returns the module that holds a method."""
+    recipe = next(iter(METHODS[method].recipes.values())).recipe()
+    module = inspect.getmodule(type(build_without_memory(recipe)))
+    assert module is not None
+    return module
+
+
+def public_functions(module: ModuleType) -> list[tuple[str, str]]:
+    """Returns the public functions and loss modules of a module, each with the first sentence of its docstring."""
+    found = []
+    for name, value in vars(module).items():
+        own = getattr(value, "__module__", None) == module.__name__
+        documented = (inspect.getdoc(value) or "").partition("\n\n")
+        if not own or name.startswith("_") or "Example:" not in documented[2]:
+            continue
+        sentence = " ".join(documented[0].split())
+        found.append((name, sentence))
+    return found
+
+
+def method_section(methods: list[str]) -> str:
+    """Returns what the page says of the methods of one module."""
+    module = module_of(methods[0])
+    text = (module.__doc__ or "").strip()
+    counts = [f"`infomax recipes '{name}/*'` lists its {len(METHODS[name].recipes)} recipes." for name in methods]
+    rows = [(name, sentence.replace("|", "\\|")) for name, sentence in public_functions(module)]
+    functions = "".join(f"| `{name}` | {sentence} |\n" for name, sentence in rows)
+    table = f"From `{module.__name__}`:\n\n| function | |\n|---|---|\n{functions}\n" if functions else ""
+    return f"### {', '.join(f'`{name}`' for name in methods)}\n\n{text}\n\n{table}{' '.join(counts)}\n"
+
+
+def methods_page() -> str:
+    """Returns the text of docs/reference/methods.md."""
+    parts = [METHODS_INTRODUCTION]
+    for title, names in (("The methods of the four papers", methods_with_papers()), ("Baselines", baselines())):
+        of_module: dict[str, list[str]] = {}
+        for name in names:
+            of_module.setdefault(module_of(name).__name__, []).append(name)
+        parts += [f"## {title}\n", *(method_section(group) for group in of_module.values())]
+    return "\n".join(parts)
+
+
 if __name__ == "__main__":
     PAGE.write_text(options_page())
+    METHODS_PAGE.write_text(methods_page())
