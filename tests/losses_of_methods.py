@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from infomax.methods import simclr, spectral
+from infomax.methods import mvib, simclr, spectral
 
 ROWS = 12
 
@@ -73,7 +73,10 @@ def flat(arguments: dict[str, Any]) -> list[tuple[str, Tensor]]:
     return [(name, x) for name, value in arguments.items() for x in (value if isinstance(value, list) else [value])]
 
 
+GAUSSIANS: dict[str, tuple[int, ...]] = dict.fromkeys(("mean1", "log_variance1", "mean2", "log_variance2"), (8,))
 LOSSES: dict[str, LossCase] = {
+    "gaussian-kl": LossCase(mvib.gaussian_kl, trained=GAUSSIANS),
+    "mvib": LossCase(mvib.mvib_loss, trained={**GAUSSIANS, "noise1": (8,), "noise2": (8,)}, whole={"weight": 0.1}),
     "simclr": LossCase(simclr.nt_xent_loss, trained={"z1": (8,), "z2": (8,)}, whole={"temperature": 0.2}),
     "infonce": LossCase(simclr.info_nce_loss, trained={"anchor": (8,), "positive": (8,)}, whole={"temperature": 0.2}),
     "spectral": LossCase(spectral.spectral_loss, trained={"z1": (8,), "z2": (8,)}, whole={"mu": 8.0}, fewest_rows=2),

@@ -9,6 +9,7 @@ from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mveb import MvebSettings
+from infomax.recipes.mvib import MvibSettings
 from infomax.recipes.simclr import SimClrSettings
 from infomax.recipes.spectral import SpectralSettings
 
@@ -20,6 +21,8 @@ TINY = {
     "carl": CarlSettings(hidden=16, dimension=8, prototypes=12, kl_epochs=2),
     "mveb": MvebSettings(hidden=16, dimension=8, momentum=0.9),
     "mveb-shared": MvebSettings(hidden=16, dimension=8, momentum=None),
+    "mvib": MvibSettings(hidden=16, dimension=8),
+    "mvib-fixed": MvibSettings(hidden=16, dimension=8, deviation=0.1, projector_norm=False),
     "simclr": SimClrSettings(hidden=16, dimension=8),
     "spectral": SpectralSettings(hidden=16, dimension=8, mu=2.0),
 }

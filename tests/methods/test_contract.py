@@ -19,6 +19,7 @@ LATER = 4  # in the second epoch, when MIRA's prototypes are no longer frozen
 def train(method: Method, steps: range, optimizer: torch.optim.Optimizer) -> None:
     for step in steps:
         views = tiny_views(seed=step)
+        torch.manual_seed(step)  # as the engine does, for what a network draws
         optimizer.zero_grad()
         method(views, progress(step)).total.backward()
         method.after_backward(progress(step))

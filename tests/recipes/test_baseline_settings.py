@@ -44,6 +44,25 @@ SPECTRAL_CIFAR = {
     "views__global_crops__1__blur": 0,
 }
 EXPECTED = {
+    "mvib/cifar10": (
+        86.2,
+        settings(
+            "adam",
+            3e-4,
+            0,
+            0,
+            256,
+            200,
+            method__hidden=512,
+            method__dimension=128,
+            method__temperature=0.5,
+            method__deviation=0.1,
+            method__projector_norm=False,
+            method__weight=1e-5 / 512,
+            optimizer__end=3e-4,
+            encoder__backbone="resnet18",
+        ),
+    ),
     "simclr/cifar10": (90.74, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar100": (65.78, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar10_200": (85.76, settings("adam", 3e-4, 0, 0, 256, 200, method__hidden=512, method__temperature=0.5)),

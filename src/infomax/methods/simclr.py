@@ -50,11 +50,12 @@ def nt_xent_loss(z1: Float[Tensor, "b d"], z2: Float[Tensor, "b d"], *, temperat
     check_rows("z1", z1)
     check_rows("z2", z2, like=z1)
     check_number("temperature", temperature, low=0, open_low=True)
-    return _nt_xent(z1, z2, temperature)
+    return nt_xent(z1, z2, temperature)
 
 
 @full_precision
-def _nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
+    """Computes :func:`nt_xent_loss` without its checks."""
     u1, u2 = l2_normalize(z1), l2_normalize(z2)
     everything, mine = gather_with_gradient(torch.cat([u1, u2], dim=1))
     all1, all2 = everything.chunk(2, dim=1)
@@ -148,5 +149,5 @@ class SimClr(Method):
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
     ) -> Loss:
         pairs = crop_pairs(len(online), self.global_crop_count)
-        losses = [_nt_xent(online[first], online[second], self.temperature) for first, second in pairs]
+        losses = [nt_xent(online[first], online[second], self.temperature) for first, second in pairs]
         return Loss(torch.stack(losses).mean(), {})
