@@ -18,6 +18,7 @@ python benchmarks/from_disk.py                      docs/results/from_disk.json
 python benchmarks/adapting.py                       docs/results/adapting.json
 python benchmarks/verdicts.py                       docs/results/verdicts.json
 python benchmarks/threads.py                        docs/results/threads.json
+python benchmarks/tuning.py                         docs/results/tuning.json
 python benchmarks/choosing.py                       docs/results/choosing.json, and the summary that choose reads
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
                                                     speed.py
@@ -234,6 +235,25 @@ def cpu_recipes_table() -> str:
         f"a loop around the training engine, one thread, on a core of {kept['machine']['cpu']}, {kept['started']}, "
         f"commit {kept['commit']}."
     )
+
+
+def tuning_table() -> str:
+    file = KEPT / "tuning.json"
+    if not file.exists():
+        return NOT_MEASURED
+    kept, *rows = lines(file)
+    parts = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        cells = []
+        for method in dict.fromkeys(row["method"] for row in rows if row["data"] == data):
+            trials = [row for row in rows if (row["data"], row["method"]) == (data, method)]
+            best = max(trials, key=lambda row: row["knn_top1"])
+            scores = [f"{100 * x:.1f}" for x in (best["knn_top1"], median(t["knn_top1"] for t in trials))]
+            words = [best["optimizer"], f"{best['rate']:g}", f"{best['own']:g}"]
+            cells.append([method, *words, *scores, str(len(trials))])
+        header = [data, "optimiser", "rate", "own setting times", "best k-NN, %", "median", "trials"]
+        parts.append(markdown(header, cells))
+    return "\n\n".join(parts) + f"\n\nMeasured on {where(kept)}, one core for a trial, by `{kept['command']}`."
 
 
 def engine() -> dict[str, Any]:
@@ -1171,6 +1191,7 @@ TABLES = {
     "opening": (MEASUREMENTS / "views.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
+    "tuning": (MEASUREMENTS / "tuning.md", tuning_table),
     "cpu-recipes": (MEASUREMENTS / "photographs.md", cpu_recipes_table),
     "reproduction": (MEASUREMENTS / "reproduction.md", reproduction_table),
     "collectives": (MEASUREMENTS / "engine.md", collectives_table),

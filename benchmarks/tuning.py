@@ -1,0 +1,171 @@
+"""Searches the settings of the recipes for a CPU, in the same way for each method, so that none is neglected.
+
+python benchmarks/tuning.py                            the embedded digits: an hour on two cores for all methods
+python benchmarks/tuning.py --labelled cifar10.npz     10,000 photographs: hours
+python benchmarks/tuning.py --methods simclr byol      some methods alone
+python benchmarks/tuning.py --toy                      a minute, to see that it works
+
+Each method has eight trials on each data set: three rates of SGD and three of AdamW, then half and twice the number that
+weighs its loss, or its temperature, with the best of those. All have the batch, the encoder and the views of the recipe,
+and see a fifth of the digits recipe's images, or 60,000 photographs. A trial's score is k-NN on images that are in no
+comparison: a quarter of the digits' training images, and photographs after the first 10,000.
+
+Each trial is a line in docs/results/tuning.json as soon as it is known. What is there is not computed again. The
+settings that scored best are written into the recipes ``digits`` and ``small`` by hand; ``python docs/results.py
+tables`` writes the page.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import study_runs
+
+OUT = Path(__file__).parents[1] / "docs" / "results" / "tuning.json"
+OPTIMISERS = (("sgd", 0.03), ("sgd", 0.1), ("sgd", 0.3), ("adamw", 0.0007), ("adamw", 0.002), ("adamw", 0.006))
+FACTORS = (0.5, 2.0)
+OWN = {
+    "mira": ("teacher_temperature",),
+    "corinfomax": ("attraction",),
+    "carl": ("kl_start", "kl_end"),
+    "mveb": ("entropy_weight",),
+    "barlow": ("off_diagonal",),
+    "byol": ("momentum",),
+    "dino": ("teacher_temperature",),
+    "emp_ssl": ("invariance",),
+    "lejepa": ("weight",),
+    "mmcr": ("weight",),
+    "ressl": ("teacher_temperature",),
+    "self_classifier": ("column_temperature",),
+    "spectral": ("mu",),
+    "twist": ("diversity",),
+    "unigrad": ("weight",),
+    "vicreg": ("invariance",),
+    "visreg": ("weight",),
+}
+"""The settings that are halved and doubled; ``temperature`` of methods that are not here and have one. Of a momentum, its
+distance from 1 is."""
+DIGITS_EPOCHS, IMAGES_SEEN, PHOTOGRAPHS, HELD_OUT = 16, 60_000, 10_000, 2500
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A frozen dataclass that says which settings are tried."""
+
+    data: str
+    method: str
+    optimizer: str
+    rate: float
+    own: float = 1.0
+    """Factor of the method's own setting."""
+
+
+def own_settings(recipe: Any, factor: float) -> list[str]:
+    """Returns a method's own settings with a factor, as ``--set`` takes them; none if it has none."""
+    settings = []
+    for name in OWN.get(recipe.method.name, ("temperature",)):
+        if (value := getattr(recipe.method, name, None)) is not None:
+            changed = 1 - factor * (1 - value) if name == "momentum" else factor * value
+            settings.append(f"method.{name}={changed:.6g}")
+    return settings
+
+
+def best(rows: list[dict[str, Any]], data: str, method: str) -> dict[str, Any]:
+    """Returns the row of a method's best trial."""
+    return max((row for row in rows if (row["data"], row["method"]) == (data, method)), key=lambda row: row["knn_top1"])
+
+
+def run_trial(trial: Trial, work: Path, images: int, toy: bool) -> dict[str, Any]:
+    """Trains and scores one trial. It is called in a process of its own."""
+    import infomax
+    from infomax.recipes.customise import customise_experiment
+    from infomax.recipes.registry import get_experiment
+
+    name = "digits" if trial.data == "digits" else "small"
+    recipe = customise_experiment(get_experiment(name, trial.method), images=images)
+    overrides = [f"optimizer.name={trial.optimizer}", f"optimizer.learning_rate={trial.rate:g}"]
+    if trial.own != 1:
+        overrides += own_settings(recipe, trial.own)
+    epochs = DIGITS_EPOCHS if trial.data == "digits" else max(1, IMAGES_SEEN // images)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=work) as folder:
+        options: dict[str, Any] = {"data": work / f"{trial.data}.npz", "method": trial.method, "recipe": name}
+        options |= {"epochs": 1 if toy else epochs, "workers": 0, "log": ["none"], "device": "cpu", "quiet": True}
+        try:
+            run = infomax.pretrain(**options, overrides=overrides, out=Path(folder) / "run")
+            seconds = time.perf_counter() - start
+            (score,) = infomax.evaluate("knn", run, no_baselines=True, no_cache=True, workers=0, out=os.devnull)
+        except FloatingPointError as error:  # a rate that is too high is a result too
+            return {**asdict(trial), "knn_top1": 0.0, "failed": str(error).partition(". ")[0]}
+    return {**asdict(trial), "epochs": epochs, "knn_top1": score.top1, "seconds": round(seconds, 1)}
+
+
+def write_images(labelled: Path | None, work: Path) -> str:
+    """Writes the images to train on and those that are held out, and returns the data set's name."""
+    if labelled is None:
+        from infomax.data.sources.arrays import open_digits
+
+        source = open_digits()
+        pixels, labels = np.asarray(source.pretraining.pixels), np.asarray(source.train.labels)  # pyrefly: ignore
+        name, half = "digits", len(pixels) * 3 // 4
+    else:
+        with np.load(labelled) as arrays:
+            rows = slice(PHOTOGRAPHS, 2 * PHOTOGRAPHS + HELD_OUT)
+            pixels, labels = arrays["train_x"][rows], arrays["train_label"][rows]
+        name, half = labelled.stem, PHOTOGRAPHS
+    parts = {"train_x": pixels[:half], "train_y": labels[:half], "test_x": pixels[half:], "test_y": labels[half:]}
+    np.savez(work / f"{name}.npz", **parts)
+    return name
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--labelled", type=Path, help="an .npz file with train_x, train_label, as of CIFAR-10")
+    parser.add_argument("--methods", nargs="+", help="default: all")
+    study_runs.add_run_options(parser)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--toy", action="store_true")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as temporary:
+        study(args, Path(temporary), Path(temporary) / "results.json" if args.toy else args.out)
+
+
+def study(args: argparse.Namespace, work: Path, out: Path) -> None:
+    """Makes all trials that are not there yet: first the optimisers of all methods, then their own settings."""
+    from infomax.recipes.registry import METHODS, get_recipe
+    from infomax.runs.provenance import provenance
+    from infomax.runtime.json_lines import append_json_line
+
+    if not out.exists():
+        append_json_line(out, {**provenance(), "command": "python benchmarks/tuning.py"})
+    results, data = study_runs.Results(out), write_images(args.labelled, work)
+    with np.load(work / f"{data}.npz") as arrays:
+        images = len(arrays["train_x"])
+    methods = (args.methods or [*METHODS])[: 2 if args.toy else None]
+    optimisers = OPTIMISERS[: 2 if args.toy else None]
+    shared = (work, images, args.toy)
+    first = [Trial(data, method, *optimiser) for optimiser in optimisers for method in methods]
+    study_runs.run_jobs(
+        run_trial, [trial for trial in first if not results.has(asdict(trial))], shared, results.add, args
+    )
+    if not all(results.has(asdict(trial)) for trial in first):
+        return  # the time is over
+    name, second = "digits" if data == "digits" else "small", []
+    for factor in FACTORS:
+        for method in methods:
+            if own_settings(get_recipe(method, name), factor):
+                row = best([row for row in results.rows[1:] if row["own"] == 1], data, method)
+                second.append(Trial(data, method, row["optimizer"], row["rate"], factor))
+    study_runs.run_jobs(
+        run_trial, [trial for trial in second if not results.has(asdict(trial))], shared, results.add, args
+    )
+
+
+if __name__ == "__main__":
+    main()
