@@ -5,10 +5,10 @@ python benchmarks/tuning.py --labelled cifar10.npz     10,000 photographs: hours
 python benchmarks/tuning.py --methods simclr byol      some methods alone
 python benchmarks/tuning.py --toy                      a minute, to see that it works
 
-Each method has eight trials on each data set: three rates of SGD and three of AdamW, then half and twice the number that
-weighs its loss, or its temperature, with the best of those. All have the batch, the encoder and the views of the recipe,
-and see a fifth of the digits recipe's images, or 60,000 photographs. A trial's score is k-NN on images that are in no
-comparison: a quarter of the digits' training images, and photographs after the first 10,000.
+Each method has eight trials on each data set: three rates of SGD and three of AdamW, then half and twice the number
+that weighs its loss, or its temperature, with the best of those. All have the batch, the encoder and the views of the
+recipe, and see a fifth of the digits recipe's images, or 60,000 photographs. A trial's score is k-NN on images that are
+in no comparison: a quarter of the digits' training images, and photographs after the first 10,000.
 
 Each trial is a line in docs/results/tuning.json as soon as it is known. What is there is not computed again. The
 settings that scored best are written into the recipes ``digits`` and ``small`` by hand; ``python docs/results.py
@@ -48,8 +48,8 @@ OWN = {
     "vicreg": ("invariance",),
     "visreg": ("weight",),
 }
-"""The settings that are halved and doubled; ``temperature`` of methods that are not here and have one. Of a momentum, its
-distance from 1 is."""
+"""The settings that are halved and doubled; ``temperature`` of methods that are not here and have one. Of a momentum,
+its distance from 1 is."""
 DIGITS_EPOCHS, IMAGES_SEEN, PHOTOGRAPHS, HELD_OUT = 16, 60_000, 10_000, 2500
 
 
