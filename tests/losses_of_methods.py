@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from infomax.methods import mvib, simclr, spectral
+from infomax.methods import byol, mvib, simclr, simsiam, spectral
 
 ROWS = 12
 
@@ -75,9 +75,11 @@ def flat(arguments: dict[str, Any]) -> list[tuple[str, Tensor]]:
 
 GAUSSIANS: dict[str, tuple[int, ...]] = dict.fromkeys(("mean1", "log_variance1", "mean2", "log_variance2"), (8,))
 LOSSES: dict[str, LossCase] = {
+    "byol": LossCase(byol.regression_loss, trained={"prediction": (8,)}, held={"target": (8,)}),
     "gaussian-kl": LossCase(mvib.gaussian_kl, trained=GAUSSIANS),
     "mvib": LossCase(mvib.mvib_loss, trained={**GAUSSIANS, "noise1": (8,), "noise2": (8,)}, whole={"weight": 0.1}),
     "simclr": LossCase(simclr.nt_xent_loss, trained={"z1": (8,), "z2": (8,)}, whole={"temperature": 0.2}),
     "infonce": LossCase(simclr.info_nce_loss, trained={"anchor": (8,), "positive": (8,)}, whole={"temperature": 0.2}),
+    "simsiam": LossCase(simsiam.negative_cosine, trained={"prediction": (8,)}, held={"target": (8,)}),
     "spectral": LossCase(spectral.spectral_loss, trained={"z1": (8,), "z2": (8,)}, whole={"mu": 8.0}, fewest_rows=2),
 }

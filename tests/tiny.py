@@ -5,12 +5,14 @@ from torch import nn
 
 from infomax.methods.base import Method, Progress, Views
 from infomax.models.encoders import Encoder
+from infomax.recipes.byol import ByolSettings
 from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mveb import MvebSettings
 from infomax.recipes.mvib import MvibSettings
 from infomax.recipes.simclr import SimClrSettings
+from infomax.recipes.simsiam import SimSiamSettings
 from infomax.recipes.spectral import SpectralSettings
 
 TINY = {
@@ -21,9 +23,11 @@ TINY = {
     "carl": CarlSettings(hidden=16, dimension=8, prototypes=12, kl_epochs=2),
     "mveb": MvebSettings(hidden=16, dimension=8, momentum=0.9),
     "mveb-shared": MvebSettings(hidden=16, dimension=8, momentum=None),
+    "byol": ByolSettings(hidden=16, dimension=8, predictor_hidden=16, momentum=0.9),
     "mvib": MvibSettings(hidden=16, dimension=8),
     "mvib-fixed": MvibSettings(hidden=16, dimension=8, deviation=0.1, projector_norm=False),
     "simclr": SimClrSettings(hidden=16, dimension=8),
+    "simsiam": SimSiamSettings(hidden=16, dimension=8, predictor_hidden=8),
     "spectral": SpectralSettings(hidden=16, dimension=8, mu=2.0),
 }
 

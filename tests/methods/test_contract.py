@@ -144,7 +144,7 @@ def test_any_number_of_views_trains_the_online_branch(name, global_crops, local_
         assert view.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["mira", "mveb"])
+@pytest.mark.parametrize("name", ["mira", "mveb", "byol"])
 def test_teacher_follows_by_moving_average_of_parameters_but_not_of_buffers(name):
     method = tiny_method(name)
     teacher = method.teacher
@@ -164,7 +164,7 @@ def test_teacher_follows_by_moving_average_of_parameters_but_not_of_buffers(name
     assert not torch.equal(means[0], means[1])
 
 
-@pytest.mark.parametrize("name", ["mira", "mveb"])
+@pytest.mark.parametrize("name", ["mira", "mveb", "byol"])
 def test_teacher_does_not_move_at_the_end_of_the_run(name):
     method = tiny_method(name)
     teacher = method.teacher

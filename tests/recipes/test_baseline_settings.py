@@ -31,6 +31,13 @@ SOLO = {
     "optimizer__trust": 0.02,
     "optimizer__clip_steps": True,
 }
+BYOL_SOLO = {
+    "method__hidden": 4096,
+    "method__dimension": 256,
+    "method__predictor_hidden": 4096,
+    "method__momentum": 0.99,
+    **SOLO,
+}
 SIMCLR_SOLO = {"method__hidden": 2048, "method__dimension": 256, "method__temperature": 0.2, **SOLO}
 SPECTRAL_CIFAR = {
     "encoder__backbone": "resnet18",
@@ -42,6 +49,20 @@ SPECTRAL_CIFAR = {
     "method__mu": 1,
     "views__global_crops__1__saturation": 0.4,
     "views__global_crops__1__blur": 0,
+}
+SIMSIAM = {
+    "method__hidden": 2048,
+    "method__dimension": 2048,
+    "method__predictor_hidden": 512,
+    "optimizer__constant_predictor": True,
+    "optimizer__decay_all": True,
+}
+SIMSIAM_SOLO = {**SIMSIAM, "encoder__backbone": "resnet18", "encoder__stem_padding": 2}
+SIMSIAM_IMAGENET = {
+    **SIMSIAM,
+    "optimizer__per_epoch": True,
+    "views__global_crops__0__saturation": 0.4,
+    "views__global_crops__1__blur": 0.5,
 }
 EXPECTED = {
     "mvib/cifar10": (
@@ -63,6 +84,14 @@ EXPECTED = {
             encoder__backbone="resnet18",
         ),
     ),
+    "byol/cifar10": (92.58, settings("larc", 1.0, 1e-5, 10, 256, 1000, **BYOL_SOLO)),
+    "byol/cifar100": (70.46, settings("larc", 1.0, 1e-5, 10, 256, 1000, **BYOL_SOLO)),
+    "byol/imagenet100": (
+        80.32,
+        settings("larc", 0.5, 1e-5, 10, 256, 400, method__predictor_hidden=8192, method__momentum=0.99),
+    ),
+    "byol/imagenet": (74.3, settings("lars", 3.2, 1.5e-6, 10, 4096, 1000, method__momentum=0.996)),
+    "byol/imagenet_100": (66.5, settings("lars", 7.2, 1e-6, 10, 4096, 100, method__momentum=0.99)),
     "simclr/cifar10": (90.74, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar100": (65.78, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar10_200": (85.76, settings("adam", 3e-4, 0, 0, 256, 200, method__hidden=512, method__temperature=0.5)),
@@ -73,6 +102,18 @@ EXPECTED = {
         66.97,
         settings("sgd", 0.075, 1e-4, 0, 384, 100, method__hidden=8192, method__dimension=8192, method__mu=10),
     ),
+    "simsiam/cifar10": (90.51, settings("sgd", 0.5, 1e-5, 10, 256, 1000, **SIMSIAM_SOLO)),
+    "simsiam/cifar100": (66.04, settings("sgd", 0.5, 1e-5, 10, 256, 1000, **SIMSIAM_SOLO)),
+    "simsiam/imagenet100": (78.72, settings("sgd", 0.5, 1e-5, 10, 256, 400, **SIMSIAM)),
+    "simsiam/imagenet": (71.3, settings("sgd", 0.05, 1e-4, 0, 256, 800, **SIMSIAM_IMAGENET)),
+    "simsiam/imagenet_400": (70.8, settings("sgd", 0.05, 1e-4, 0, 256, 400, **SIMSIAM_IMAGENET)),
+    "simsiam/imagenet_200": (70.0, settings("sgd", 0.05, 1e-4, 0, 256, 200, **SIMSIAM_IMAGENET)),
+    "simsiam/imagenet_100": (68.1, settings("sgd", 0.05, 1e-4, 0, 256, 100, **SIMSIAM_IMAGENET)),
+    "simsiam/imagenet_100_batch_128": (67.3, settings("sgd", 0.025, 1e-4, 0, 128, 100, **SIMSIAM_IMAGENET)),
+    "simsiam/imagenet_100_batch_512": (68.1, settings("sgd", 0.1, 1e-4, 0, 512, 100, **SIMSIAM_IMAGENET)),
+    "simsiam/imagenet_100_batch_1024": (68.0, settings("sgd", 0.2, 1e-4, 10, 1024, 100, **SIMSIAM)),
+    "simsiam/imagenet_100_batch_2048": (67.9, settings("sgd", 0.4, 1e-4, 10, 2048, 100, **SIMSIAM)),
+    "simsiam/imagenet_100_batch_4096": (64.0, settings("sgd", 0.8, 1e-4, 10, 4096, 100, **SIMSIAM)),
 }
 """The linear top-1 accuracy that is printed, and settings, of each recipe."""
 
@@ -85,6 +126,27 @@ def test_every_recipe_of_a_baseline_has_an_expectation():
 def test_settings_are_the_published_ones(name):
     ours, (_, papers) = flat_settings(BASELINES[name].recipe()), EXPECTED[name]
     assert {key: ours[key] for key in papers} == pytest.approx(papers)
+
+
+SOLO_VIEWS = {
+    "byol/cifar10": (0.08, 0.4, 0.2, (0, 0), (0, 0.2)),
+    "byol/cifar100": (0.08, 0.4, 0.2, (0, 0), (0, 0.2)),
+    "byol/imagenet100": (0.08, 0.4, 0.2, (1, 0.1), (0, 0.2)),
+    "simsiam/cifar10": (0.08, 0.4, 0.4, (0, 0), (0, 0)),
+    "simsiam/cifar100": (0.08, 0.4, 0.4, (0, 0), (0, 0)),
+    "simsiam/imagenet100": (0.08, 0.4, 0.4, (0.5, 0.5), (0, 0)),
+}
+"""The least area, brightness, saturation, and the blur and the solarisation of both views in solo-learn's scripts."""
+
+
+@pytest.mark.parametrize("name", SOLO_VIEWS)
+def test_views_are_those_of_the_scripts_of_solo_learn(name):
+    scale, brightness, saturation, blur, solarize = SOLO_VIEWS[name]
+    crops = BASELINES[name].recipe().views.global_crops
+    for view in crops:
+        assert (view.scale, view.brightness, view.saturation) == ((scale, 1.0), brightness, saturation)
+        assert (view.contrast, view.hue, view.grayscale, view.bicubic) == (view.brightness, brightness / 4, 0.2, True)
+    assert (tuple(v.blur for v in crops), tuple(v.solarize for v in crops)) == (blur, solarize)
 
 
 @pytest.mark.parametrize("name", EXPECTED)

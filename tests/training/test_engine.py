@@ -36,6 +36,7 @@ VARIANTS = {
     "mveb-shared": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=none"),
     "mveb-chunk": ("mveb", "method.hidden=16", "method.dimension=8", "method.score_scope=chunk:4"),
     "mveb-multi-crop": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
+    "simsiam": ("simsiam", "method.hidden=16", "method.dimension=8", "optimizer.constant_predictor=false"),
     "joint": ("carl", "method.hidden=16", "method.prototypes=10", "joint_forward=true"),
     "frozen": (
         *("mira", "method.hidden=16", "method.prototypes=10", "method.momentum=0.9", "encoder.freeze=2"),

@@ -195,7 +195,8 @@ class CountedStep:
             leaf.requires_grad_()
         with simulated_ranks(self.loss_traffic), self.counting("loss"):
             self.method.loss(leaves, targets, Progress(step=0, total_steps=1, epoch=0)).total.backward()
-        gradients = [leaf.grad[: self.micro_batch_size] for leaf in leaves if leaf.grad is not None]
+        # The loss may hold an output constant.
+        gradients = [None if leaf.grad is None else leaf.grad[: self.micro_batch_size] for leaf in leaves]
         self.backward(online, gradients)
         if in_microbatches:
             online = self.forward()[0]
@@ -229,10 +230,11 @@ class CountedStep:
             with self.counting("target"):
                 return online, self.method.target(views)
 
-    def backward(self, online: list[Tensor], gradients: list[Tensor]) -> None:
-        """Propagates the gradients of a microbatch's outputs to the weights."""
+    def backward(self, online: list[Tensor], gradients: list[Tensor | None]) -> None:
+        """Propagates the gradients of a microbatch's outputs to the weights; an output that has none is left out."""
+        pairs = [(x, gradient) for x, gradient in zip(online, gradients, strict=True) if gradient is not None]
         with simulated_ranks(self.norm_traffic), self.counting("backward"):
-            torch.autograd.backward(online, gradients)
+            torch.autograd.backward([x for x, _ in pairs], [gradient for _, gradient in pairs])
 
     @contextmanager
     def counting(self, stage: str) -> Iterator[None]:
@@ -307,7 +309,8 @@ class CountedStep:
 def _optimizer_bytes_per_byte(settings: OptimizerSettings) -> float:
     """Returns the bytes of the optimiser's state per byte of parameters, measured by one step on a small layer."""
     layer: Any = nn.Linear(256, 256)
-    optimizer = build_optimizer(layer, replace(settings, backbone_rate=1, layer_decay=1))  # it has no stages
+    # The layer has neither stages nor a predictor.
+    optimizer = build_optimizer(layer, replace(settings, backbone_rate=1, layer_decay=1, constant_predictor=False))
     layer(torch.zeros(1, 256)).sum().backward()
     optimizer.step()
     state_bytes = sum(x.nbytes for state in optimizer.state.values() for x in state.values() if isinstance(x, Tensor))

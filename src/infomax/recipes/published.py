@@ -4,6 +4,8 @@ The four papers took most of their numbers of others from solo-learn (MIRA Table
 baseline's own paper (MIRA Tables 1 and 2, MVEB Table 1).
 """
 
+from dataclasses import replace
+
 from infomax.data.augmentation.views import (
     CIFAR10_MEAN,
     CIFAR10_STD,
@@ -12,6 +14,7 @@ from infomax.data.augmentation.views import (
     Preprocessing,
     View,
     ViewSet,
+    byol,
 )
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
@@ -46,6 +49,34 @@ def solo_cifar(
         optimizer=optimizer,
         batch_size=batch_size,
         epochs=epochs,
+    )
+
+
+def solo_asymmetric() -> tuple[View, View]:
+    """Returns solo-learn's asymmetric pair of views for CIFAR: BYOL's without blur."""
+    first, second = byol(32)
+    return replace(first, blur=0.0), replace(second, blur=0.0)
+
+
+def solo_imagenet100(
+    method: MethodSettings, optimizer: OptimizerSettings, views: tuple[View, View], *, batch_size: int = 256
+) -> Recipe:
+    """Returns a recipe of solo-learn for ImageNet-100 at 224 pixels: ResNet-18, batch 256, 400 epochs.
+
+    Args:
+        method: Settings of the method.
+        optimizer: Settings of the optimiser.
+        views: The two global crops, of 224 pixels.
+        batch_size: Images of a step.
+    """
+    return Recipe(
+        method=method,
+        encoder=EncoderSettings(backbone="resnet18", stem="imagenet"),
+        views=ViewSet(global_crops=views),
+        preprocessing=Preprocessing(resize=256, size=224),
+        optimizer=optimizer,
+        batch_size=batch_size,
+        epochs=400,
     )
 
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from infomax.recipes import carl, corinfomax, mira, mveb, mvib, simclr, spectral
+from infomax.recipes import byol, carl, corinfomax, mira, mveb, mvib, simclr, simsiam, spectral
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import Recipe, from_json
@@ -25,8 +25,10 @@ METHODS = registry(
         carl.METHOD,
         mveb.METHOD,
         # The baselines, which have no paper among the four, in the order of their names.
+        byol.METHOD,
         mvib.METHOD,
         simclr.METHOD,
+        simsiam.METHOD,
         spectral.METHOD,
     ],
     ENTRY_POINTS,

@@ -329,7 +329,9 @@ class Engine:
         target = [torch.cat(view) for view in zip(*targets, strict=True)]
         del views, outputs, targets  # pyrefly: ignore[unbound-name]
         loss = self._loss(leaves, target)
-        gradients = list(zip(*(leaf.grad.split(sizes) for leaf in leaves), strict=True))  # pyrefly: ignore
+        # An output that the loss holds constant, as a target of the trained networks' own, has no gradient.
+        full = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
+        gradients = list(zip(*(gradient.split(sizes) for gradient in full), strict=True))
         _backward_from(with_graph, gradients[-1])
         del with_graph
         for number, batch in enumerate(microbatches[:-1]):
