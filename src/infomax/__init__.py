@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from infomax.embeddings.search import search as search
     from infomax.evaluation.run import evaluate as evaluate
     from infomax.experiments.choose import choose as choose
+    from infomax.experiments.compare_runner import compare as compare
     from infomax.experiments.sweep_runner import sweep as sweep
     from infomax.exporting.export import export as export
     from infomax.models.encoders import Encoder as Encoder
@@ -40,6 +41,7 @@ __all__ = [
     "classify_run",
     "classify_test",
     "clusters",
+    "compare",
     "duplicates",
     "embed",
     "evaluate",
@@ -63,6 +65,7 @@ _HOME = {
     "classify_run": ("classifying.run", "classify_run"),
     "classify_test": ("classifying.measure", "classify_test"),
     "clusters": ("embeddings.clusters", "clusters"),
+    "compare": ("experiments.compare_runner", "compare"),
     "duplicates": ("embeddings.duplicates", "duplicates"),
     "embed": ("embeddings.embed", "embed"),
     "evaluate": ("evaluation.run", "evaluate"),

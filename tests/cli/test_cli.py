@@ -15,7 +15,7 @@ from command import PATIENCE, run_command, start_command, wait_for
 from infomax import cli
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.experiments.demo import choose_folder, demo, is_begun
-from infomax.recipes.registry import METHODS
+from infomax.recipes.registry import METHODS, baselines, methods_with_papers
 from infomax.runs.run_folder import Run
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import option_fields
@@ -136,8 +136,11 @@ def test_help_explains_every_option(infomax):
         (("evaluate", "transfer", ANY, "--data-dir", "."), "none of the 11 data sets is there"),
         (("evaluate", "transfer", ANY, "--data", "dtd,cifar10", "--data-dir", "."), "found no dtd"),
         (("recipes", "mira/cifar1"), "did you mean cifar10"),
-        (("recipes", "mira"), "there is no recipe 'mira'; infomax recipes --paper mira lists them"),
-        (("recipes", "--paper", "byol"), "--paper must be one of mira, corinfomax, carl, mveb"),
+        (("recipes", "mirra"), "there is no recipe 'mirra'; infomax recipes lists them"),
+        (("pretrain", "--recipe", "mira", "--out", "x"), "there is no recipe 'mira'; infomax recipes mira lists them"),
+        (("recipes", "--paper", "mae"), "--paper must be one of mira, corinfomax, carl, mveb"),
+        (("recipes", "--paper", "simclr"), "simclr is a baseline: infomax recipes simclr lists its recipes"),
+        (("recipes", "--method", "simclrr"), "--method must be one of mira, corinfomax, carl, mveb, "),
         (("recipes", "--data", "stl"), "did you mean stl10"),
         (("recipes", "--paper", "mira", "--data", "stl10"), "no recipe is all of that"),
         (("recipes", "--hours", "0"), "--hours must be a number in (0, inf)"),
@@ -180,7 +183,17 @@ def test_recipes_are_listed_and_printed_in_full(infomax):
     ]
     _, out, _ = infomax("recipes", "cifar10")
     of_this_name = [method for method, spec in METHODS.items() if "cifar10" in spec.recipes]
-    assert len(out.splitlines()) == len(of_this_name) + 7
+    assert len(out.splitlines()) == len(of_this_name) + 8  # a line is above the baselines
+    names = [line.split()[0] for line in out.splitlines()[2:-5]]
+    split = names.index("baselines:")
+    assert [name.partition("/")[0] for name in names[:split]] == methods_with_papers()
+    assert {name.partition("/")[0] for name in names[split + 1 :]} <= {*baselines()}
+    for words in (("simclr",), ("--method", "simclr"), ("SimCLR",)):
+        names = [line.split()[0] for line in infomax("recipes", *words)[1].splitlines()[2:-5]]
+        assert names == [f"simclr/{name}" for name in METHODS["simclr"].recipes]
+    for words in (("baselines",), ("--method", "baselines")):
+        names = [line.split()[0] for line in infomax("recipes", *words)[1].splitlines()[2:-5]]
+        assert {name.partition("/")[0] for name in names} == {*baselines()}
     _, out, _ = infomax("recipes", "mira/cifar10", "--set", "method.prototypes=500")
     assert re.search(r"method\.prototypes +500   \(changed from 3000\)", out)
     assert "MIRA, Table 7: CIFAR-10 Top-1 93.02" in out
@@ -450,7 +463,7 @@ def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch)
     with pytest.raises(SystemExit):
         cli.main()
     after = "report,choose,embed,search,duplicates,clusters,classify,export,replay,options"
-    assert f"{{demo,pretrain,watch,recipes,sweep,plan,views,evaluate,{after}}}" in capsys.readouterr().out
+    assert f"{{demo,pretrain,watch,recipes,sweep,compare,plan,views,evaluate,{after}}}" in capsys.readouterr().out
 
 
 @pytest.mark.process

@@ -13,7 +13,7 @@ from PIL import Image
 
 import infomax
 from infomax import cli
-from infomax.experiments.options import SweepOptions
+from infomax.experiments.options import CompareOptions, SweepOptions
 from infomax.exporting.options import ExportOptions
 from infomax.planning.options import PlanOptions
 from infomax.runtime.doors import command_door, in_callers_words, python_door
@@ -25,6 +25,7 @@ DOORS = {
     "plan": (infomax.plan, PlanOptions),
     "views": (infomax.views, ViewsOptions),
     "sweep": (infomax.sweep, SweepOptions),
+    "compare": (infomax.compare, CompareOptions),
     "export": (infomax.export, ExportOptions),
 }
 PYTHON_ALONE = {"pretrain": ("on_step",)}
@@ -184,7 +185,7 @@ def test_unknown_arguments_in_python_name_the_one_that_is_near(call, message):
 
 
 def test_public_functions_keep_their_names_and_can_be_pickled():
-    for name in ("pretrain", "plan", "views", "sweep", "evaluate", "embed", "export", "load", "report"):
+    for name in ("pretrain", "plan", "views", "sweep", "compare", "evaluate", "embed", "export", "load", "report"):
         function = getattr(infomax, name)
         assert pickle.loads(pickle.dumps(function)) is function is getattr(infomax, name)
         assert repr(function).startswith(f"<function {name} ")

@@ -98,6 +98,7 @@ FIRST_LINES = {
     "demo": ("demo", "--out", "demo"),
     "replay": ("replay", "run"),
     "sweep": ("sweep", "mira/digits", "--out", "sweep"),
+    "compare": ("compare", "--data", "photos"),
     "report": ("report", "run"),
     "report --out": ("report", "run", "--out", "report.html"),
     "watch": ("watch", "run", "--once"),

@@ -19,7 +19,7 @@ from infomax.runtime.options import parse_option
 NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
 AFTER_EVALUATE = "report, choose, embed, search, duplicates, clusters, classify, export, replay, options"
-ALL = f"demo, pretrain, watch, recipes, sweep, plan, views, evaluate, {AFTER_EVALUATE}"
+ALL = f"demo, pretrain, watch, recipes, sweep, compare, plan, views, evaluate, {AFTER_EVALUATE}"
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def infomax(monkeypatch, capsys):
         ((*OUT, "--foo", "3"), "--foo is no option of infomax pretrain; infomax pretrain --help lists them"),
         ((*OUT, "--k", "3"), "--k is no option of infomax pretrain, but of evaluate, search, clusters; "
          "infomax pretrain --help lists them"),
-        (("recipes", "--workers", "3"), "--workers is no option of infomax recipes, but of pretrain, sweep, plan, "
-         "evaluate, report, choose, embed, classify; infomax recipes --help lists them"),
+        (("recipes", "--workers", "3"), "--workers is no option of infomax recipes, but of pretrain, sweep, compare, "
+         "plan, evaluate, report, choose, embed, classify; infomax recipes --help lists them"),
         ((*OUT, "--epochs"), "--epochs wants one value, but is followed by none"),
         ((*OUT, "--epochs", "three"), "--epochs must be a whole number, but is 'three'"),
         ((*OUT, "--epochs", "3", "4"), "'4' follows no option; infomax pretrain --help lists the options"),

@@ -186,7 +186,7 @@ def test_unknown_names_are_refused():
         get_recipe("mved", "small")
     with pytest.raises(
         ValueError,
-        match="no recipe .* for carl; infomax recipes --paper carl lists them; did you mean cifar10",
+        match="no recipe .* for carl; infomax recipes carl lists them; did you mean cifar10",
     ):
         get_recipe("carl", "cifar11")
 

@@ -213,6 +213,33 @@ def test_a_row_from_before_the_run_was_changed_or_extended_stands_in_no_column_t
         assert our_line(extended, table) == ("", {})
 
 
+def test_a_baselines_line_stands_below_the_row_of_its_method(folders):
+    simclr = make_run(folders(), registry.get_recipe("simclr", "cifar10"), data="cifar10")
+    keep(simclr, LinearRow, data="cifar10", probe="corinfomax", top1=0.5, top5=0.6)
+    short = make_run(folders(), customise(registry.get_recipe("simclr", "cifar10"), epochs=3), data="cifar10")
+    keep(short, LinearRow, data="cifar10", probe="mira", top1=0.4, top5=0.6)
+    other = make_run(folders(), registry.get_recipe("mira", "cifar10"), data="cifar10")
+    keep(other, LinearRow, data="cifar10", probe="corinfomax", top1=0.3, top5=0.6)
+    (shown,) = report(other.path, simclr.path, short.path, table="corinfomax-10").published
+    words = [line[0].text for line in shown.rows]
+    place = words.index("SimCLR")
+    assert words[place + 1].startswith(f"ours: {simclr.path.name}, simclr/cifar10")
+    assert words[place + 2].startswith(f"ours: {short.path.name}, simclr/cifar10, ")
+    assert ", epochs=3, " in words[place + 2]
+    assert words[place + 2].endswith("mira")  # the probe
+    assert words[place + 3] == "SimSiam"
+    assert words[-1].startswith(f"ours: {other.path.name}, mira/cifar10")  # the table has no row of MIRA
+    cells = {column.name: cell.text for column, cell in zip(shown_columns(), shown.rows[place + 1][1:], strict=True)}
+    assert (cells["CIFAR-10 Top-1"], cells["CIFAR-100 Top-1"]) == ("50.0", "")
+    elsewhere = make_run(folders(), registry.get_recipe("simclr", "cifar10"), data="digits")
+    keep(elsewhere, LinearRow, data="cifar10", probe="corinfomax", top1=0.5, top5=0.6)
+    assert our_line(elsewhere, "corinfomax-10") == ("", {})  # its columns are of encoders trained on the same data
+
+
+def shown_columns():
+    return published.table("corinfomax-10").columns
+
+
 def test_the_line_says_what_no_condition_tells(folders):
     recipe = customise(
         registry.get_recipe("mira", "cifar10"),

@@ -9,9 +9,11 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import reduce
 from importlib.metadata import version
 from operator import or_
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -27,7 +29,7 @@ from infomax.runtime.doors import command_door
 from infomax.runtime.failures import CollapseError, MachineError
 from infomax.runtime.options import OptionField, option_fields
 from infomax.runtime.ranks import is_first_rank
-from infomax.runtime.signals import PARENT_VARIABLE, end_with_parent, repeat_lost_interrupts
+from infomax.runtime.signals import ERROR_FILE_VARIABLE, PARENT_VARIABLE, end_with_parent, repeat_lost_interrupts
 from infomax.runtime.stages import stages_shown
 from infomax.runtime.text import end_begun_line, escape_lines, note, show
 from infomax.runtime.threads import set_thread_variables
@@ -38,6 +40,7 @@ BEFORE_EVALUATE = (
     watch.WATCH,
     experiments.RECIPES,
     experiments.SWEEP,
+    experiments.COMPARE,
     train.PLAN,
     train.VIEWS,
 )
@@ -169,5 +172,9 @@ def _fail(message: str, *, code: int) -> None:
     """Prints one line to standard error and ends the process."""
     if message.startswith("Caught "):  # a worker's error carries its traceback, whose last line is the message
         message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
-    note(" ".join(message.split()))
+    line = " ".join(message.split())
+    note(line)
+    if file := os.environ.get(ERROR_FILE_VARIABLE):  # of the process that has started this one
+        with suppress(OSError):
+            Path(file).write_text(line, errors="surrogateescape")
     sys.exit(code)

@@ -1,9 +1,9 @@
-"""Defines the commands about recipes and several runs: recipes, sweep and demo."""
+"""Defines the commands about recipes and several runs: recipes, sweep, compare and demo."""
 
 from pathlib import Path
 
 from infomax.cli.command import Command
-from infomax.experiments.options import ChooseFileOptions, DemoOptions, SweepOptions
+from infomax.experiments.options import ChooseFileOptions, CompareOptions, DemoOptions, SweepOptions
 from infomax.reporting.options import RecipeListOptions
 from infomax.runtime.failures import MachineError
 from infomax.runtime.stages import importing_torch
@@ -54,6 +54,28 @@ def sweep(options: SweepOptions) -> None:
         raise MachineError("; ".join(failures))
 
 
+def compare(options: CompareOptions) -> None:
+    """Carries out ``infomax compare``; what was measured before an interruption is shown."""
+    from infomax.experiments.compare import choose_methods, parse_budget
+
+    choose_methods(options.methods), parse_budget(options.budget, options.epochs)  # mistakes before torch is imported
+    with importing_torch():
+        from infomax.experiments.compare_runner import PAGE, RESULTS, CompareWork
+
+    work = CompareWork(options)
+    try:
+        work.carry_out()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("; the same command goes on") from None
+    finally:
+        result = work.result()
+        if any(run.trained for run in result.swept.runs):
+            show(result)
+            show(f"{options.out} has {RESULTS} with all runs, and the page {PAGE}")
+    if work.failures:
+        raise MachineError("; ".join(f"{name}: {failure}" for name, failure in work.failures.items()))
+
+
 def demo(options: DemoOptions) -> None:
     """Carries out ``infomax demo``."""
     with importing_torch():
@@ -97,7 +119,7 @@ def choose(options: ChooseFileOptions) -> None:
         show(f"written to {options.out}")
 
 
-DEMO, RECIPES, SWEEP, CHOOSE = (
+DEMO, RECIPES, SWEEP, COMPARE, CHOOSE = (
     Command(
         "demo",
         DemoOptions,
@@ -115,6 +137,12 @@ DEMO, RECIPES, SWEEP, CHOOSE = (
         SweepOptions,
         "Train and evaluate several recipes or values, with several seeds, and compare them with what a paper prints.",
         sweep,
+    ),
+    Command(
+        "compare",
+        CompareOptions,
+        "Train several methods on your images with equal budgets, and say which is best and how sure that is.",
+        compare,
     ),
     Command(
         "choose",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from infomax.data.splits import LabelledImages
 from infomax.evaluation.intervals import (
@@ -19,6 +19,7 @@ from infomax.evaluation.intervals import (
     Difference,
     compare_means_per_class,
     compare_repeated,
+    compare_seeds_and_images,
     compare_shares,
     mean_per_class,
 )
@@ -170,6 +171,46 @@ def compare_rows(row: ResultRow, other: ResultRow) -> Difference | str:
         return compare_shares(first, second)
     labels = _unpack_labels(row.hits, row.test_images)
     return NOT_KEPT if labels is None else compare_means_per_class(first, second, labels)
+
+
+def compare_over_seeds(pairs: Sequence[tuple[ResultRow, ResultRow]]) -> Difference | str:
+    """Compares the main scores of rows on the same images, a pair for each seed of the training.
+
+    Of several seeds, the interval is over the seeds and over the images; of one, over the images alone.
+
+    Args:
+        pairs: For each seed the row that is compared, with its hits, and the one that it is compared with.
+
+    Returns:
+        How much better the first ones are on average; or a text that says why they cannot be compared.
+    """
+    if len(pairs) == 1:
+        return compare_rows(*pairs[0])
+    if reason := next((reason for pair in pairs if (reason := why_not_paired(*pair))), ""):
+        return reason
+    if len({(row.hits or {}).get("images") for pair in pairs for row in pair}) > 1:
+        return OTHER_IMAGES
+    gains = []
+    for row, other in pairs:
+        first, second = _checked_right(row), _checked_right(other)
+        if first is None or second is None or (weights := _image_weights(row)) is None:
+            return NOT_KEPT
+        gains.append(weights * (first.astype(float) - second))
+    if len(gains[0]) < 2:
+        return "one test image alone"
+    return compare_seeds_and_images(np.stack(gains))
+
+
+def _image_weights(row: ResultRow) -> Float[np.ndarray, " n"] | None:
+    """Returns how much each image counts in a row's score, 1 on average; None if its labels are damaged."""
+    if row.metric == "top1":
+        return np.ones(row.test_images)
+    assert row.hits is not None
+    labels = _unpack_labels(row.hits, row.test_images)
+    if labels is None:
+        return None
+    counts = np.bincount(labels)
+    return row.test_images / ((counts > 0).sum() * counts[labels])
 
 
 def _checked_right(row: ResultRow) -> Bool[np.ndarray, " n"] | None:

@@ -1,4 +1,4 @@
-"""Options of sweeps and the demo, shared by the command and Python."""
+"""Options of sweeps, comparisons and the demo, shared by the command and Python."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,8 @@ from infomax.data.options import DataOptions
 from infomax.evaluation.options import ComputeOptions
 from infomax.runtime.options import Shown
 from infomax.training.options import ExecutionOptions, KeptEncoderOptions, MachineOptions, RecipeChangeOptions
+
+DEFAULT_COMPARE_FOLDER = Path("runs/compare")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,35 @@ class SweepOptions(KeptEncoderOptions, ExecutionOptions, MachineOptions, RecipeC
     """Evaluation of each run, in the words of infomax evaluate, as 'linear --probe mira'."""
     commands: bool = False
     """Only list the commands that are left, one line for each run, instead of carrying them out; for a cluster."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(ExecutionOptions, MachineOptions, RecipeChangeOptions, DataOptions):
+    """A frozen dataclass that holds all options of ``infomax compare`` and :func:`infomax.compare`."""
+
+    methods: Annotated[
+        tuple[str, ...],
+        Shown(metavar="NAME,NAME", repeatable=True, default="papers, and a few strong baselines"),
+    ] = ()
+    """Methods to compare, with commas between; papers are those of the four papers, baselines all others, and all both.
+    """
+    budget: Annotated[str | None, Shown(metavar="30m|20epochs", default="10m")] = None
+    """What each run has: training time, as 90s, 30m or 2h, or passes over the images, as 20epochs. The schedule of each
+    run ends with it."""
+    seeds: Annotated[int, Shown(metavar="N")] = 3
+    """Number of runs of each method, with the seeds from 0 up, which are the same for all methods."""
+    recipe: Annotated[str | None, Shown(metavar="NAME", default="one that suits the images and the machine")] = None
+    """Recipe of each method to start from, without the method's name, as small."""
+    epochs: Annotated[int | None, Shown(metavar="N", default="as the budget says")] = None
+    """Passes over the images of each run: the same as --budget Nepochs."""
+    evaluate: Annotated[
+        tuple[str, ...],
+        Shown(metavar="WORDS", repeatable=True, default="linear, and knn; without labels none"),
+    ] = ()
+    """Evaluation of each run, in the words of infomax evaluate, as 'linear --probe mira'. Methods are ranked by the
+    first."""
+    out: Annotated[Path, Shown(metavar="DIR")] = DEFAULT_COMPARE_FOLDER
+    """Folder for all runs, compare.json and the page compare.html. The same command goes on if it was stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -230,19 +230,19 @@ def define_sweep(options: SweepOptions) -> Sweep:
             f"{'; '.join(_group_reasons(table, not_measured))}; say with --evaluate how to evaluate the runs"
         )
     counts: dict[DataLocation, int] = {}
-    initial = _open_initial(options)
+    initial = initial_encoder(options)
     networks: set[str] = set()
     for seed, variant in product(range(options.seeds), variants):  # all variants of a seed before the next seed
         evaluations = named or _default_evaluations(variant, table, options)
         wanted = _wanted_epochs(variant, table, options)
-        run = _define_run(options, variant, seed, evaluations, wanted, counts, initial)
-        network = _describe_network(run)
+        run = define_run(options, variant, seed, evaluations, wanted, counts, initial)
+        network = describe_network(run)
         runs.append(replace(run, measures_baselines=seed == 0 and network not in networks))
         networks.add(network)
     if len({run.specification.hash for run in runs}) < len(runs):
         raise ValueError(f"--vary gives a value twice: {' '.join(options.vary)}")
     for run in runs:
-        _check_same_run(run)
+        check_same_run(run)
     used = tuple(dict.fromkeys(evaluation for run in runs for evaluation in run.evaluations))
     lines = [] if table is None or named else _group_reasons(table, not_measured)
     lines += [line for run in runs if (line := run.missed)]
@@ -356,7 +356,7 @@ def _combine(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:
     return list(product(*axes))
 
 
-def _define_run(
+def define_run(
     options: SweepOptions,
     variant: Variant,
     seed: int,
@@ -407,7 +407,7 @@ def _define_run(
     return SweepRun(variant, specification, train, (*on_the_way, *evaluations), missed)
 
 
-def _describe_network(run: SweepRun) -> str:
+def describe_network(run: SweepRun) -> str:
     """Returns a text that is equal for runs with the same baselines: the network, its preprocessing and the images.
 
     Decisions: sweep-baselines.
@@ -425,7 +425,7 @@ def _missed_epochs(folder: Path, epochs: Sequence[int]) -> tuple[int, ...]:
     return tuple(epoch for epoch in epochs if run.has_missed(epoch))
 
 
-def _open_initial(options: SweepOptions) -> "Encoder | None":
+def initial_encoder(options: SweepOptions) -> "Encoder | None":
     """Opens the encoder that all runs start from; None for random weights. Torch is imported for the former alone."""
     if options.init is None:
         return None
@@ -466,7 +466,7 @@ def _count_images(train: PretrainOptions, counts: dict[DataLocation, int]) -> in
     return counts[location]
 
 
-def _check_same_run(run: SweepRun) -> None:
+def check_same_run(run: SweepRun) -> None:
     """Checks that a run in the folder was trained as this sweep trains it; raises ValueError if not."""
     if not (run.folder / "config.json").is_file():
         return

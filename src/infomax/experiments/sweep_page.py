@@ -40,14 +40,14 @@ def sweep_page(result: SweepResult) -> Page:
     if result.changes:
         text.append(f"All runs have {' '.join(result.changes)}.")
     sections = [
-        *_problem_sections(result),
+        *problem_sections(result),
         *_baseline_sections(result),
         Section("Scores", "", (TableBlock(scores_table(result)), *_charts(result))),
     ]
     if tables := result.difference_tables():
         words = "A line is compared with another on the same images or seeds; with 0 in its interval, it stays open."
         sections.append(Section("Differences", words, tuple(map(TableBlock, tables))))
-    sections += [Section("Runs", "", (TableBlock(_runs_table(result)),)), _command_section(result)]
+    sections += [Section("Runs", "", (TableBlock(runs_table(result)),)), command_section(result)]
     return Page(result.title or _title(result), tuple(text), tuple(sections), FOOTER)
 
 
@@ -77,7 +77,7 @@ def _list_differences(differences: Sequence[LineDifference]) -> str:
     return "; ".join(words[:MAX_DIFFERENCES]) + (f"; and {more} more, below" if more > 0 else "") + "; points"
 
 
-def _problem_sections(result: SweepResult) -> list[Section]:
+def problem_sections(result: SweepResult) -> list[Section]:
     """Returns the section with what failed, and with what is wrong with trainings; none if nothing is."""
     failed = [Notice("failed", line) for line in result.failures]
     verdicts = list(_verdict_notices(result))
@@ -175,7 +175,7 @@ def _positions(cells: list[SweepCell]) -> tuple[float, ...]:
     return tuple(cell.position or 0.0 for cell in cells)
 
 
-def _runs_table(result: SweepResult) -> Table:
+def runs_table(result: SweepResult) -> Table:
     """Makes the table of all runs: how far each is, and what is said of its training."""
     rows = []
     for run in result.runs:
@@ -192,7 +192,7 @@ def _runs_table(result: SweepResult) -> Table:
     return make_table(["run", "seed", "training", "evaluations done", "minutes", "verdicts"], rows)
 
 
-def _command_section(result: SweepResult) -> Section:
+def command_section(result: SweepResult) -> Section:
     """Returns the section with the command that trains each run, and with those that are left."""
     trainings = "\n".join(shlex.join(["infomax", *run.training_argv]) for run in result.runs)
     evaluations = [evaluation.words for evaluation in result.evaluations]

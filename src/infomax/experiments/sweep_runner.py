@@ -6,7 +6,10 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,10 +25,12 @@ from infomax.runs.run_folder import Run
 from infomax.runtime.files import write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import pick
-from infomax.runtime.signals import PARENT_VARIABLE
+from infomax.runtime.signals import ERROR_FILE_VARIABLE, PARENT_VARIABLE
 from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import show
 from infomax.runtime.threads import user_environment
+
+POLL = 0.1  # seconds between two looks at a command that is to be stopped
 
 
 def sweep(
@@ -168,18 +173,43 @@ def run_sweep(sweep: Sweep) -> list[str]:
             refuses its options.
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. The run that was interrupted is saved.
     """
-    _check_lists(sweep)
-    _check_settings(sweep)
+    check_runs(sweep)
     sweep.out.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
     with FolderLock(sweep.out):
         try:
-            for number, run in enumerate(sweep.runs, start=1):
-                if failure := _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}"):
-                    failures.append(failure)
+            for run, failure in carry_out_runs(sweep):
+                if failure:
+                    failures.append(f"{run.folder.name}: {failure}")
         finally:
             write_results(sweep, failures)
     return failures
+
+
+def check_runs(sweep: Sweep) -> None:
+    """Checks that all runs are possible, as far as that is known before they begin.
+
+    Raises:
+        ValueError: if a method refuses its settings, or a list of images is missing that an evaluation wants.
+    """
+    _check_lists(sweep)
+    _check_settings(sweep)
+
+
+def carry_out_runs(sweep: Sweep, *, refused_runs_fail: bool = False) -> Iterator[tuple[SweepRun, str]]:
+    """Trains and evaluates what is left of each run, and yields it with what failed; empty if nothing did.
+
+    Args:
+        sweep: The sweep, whose folder this process has locked.
+        refused_runs_fail: Whether a training that refuses its options is a failure like others, after which the other
+            runs go on.
+
+    Raises:
+        ValueError: if a run refuses its options, unless that is a failure.
+        KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. The run that was interrupted is saved.
+    """
+    for number, run in enumerate(sweep.runs, start=1):
+        yield run, _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}", refused_runs_fail)
 
 
 def _check_lists(sweep: Sweep) -> None:
@@ -206,7 +236,7 @@ def _check_settings(sweep: Sweep) -> None:
         build_without_memory(run.specification.recipe)
 
 
-def _carry_out(run: SweepRun, title: str) -> str:
+def _carry_out(run: SweepRun, title: str, refused_runs_fail: bool) -> str:
     """Trains and evaluates one run, and returns what failed; empty if nothing did.
 
     A data set that an encoder is transferred to may be missing: the others are evaluated all the same.
@@ -216,27 +246,45 @@ def _carry_out(run: SweepRun, title: str) -> str:
         training = argv[0] == "pretrain"
         task = "training" if training else " ".join(argv[:2])
         show(f"{title}, {task}", file=sys.stderr)
-        exit_code, received_signal = _run_command(argv)
-        if received_signal == signal.SIGINT or exit_code == 130:
+        ended = run_command(argv)
+        if ended.received_signal == signal.SIGINT or ended.exit_code == 130:
             raise KeyboardInterrupt
-        if received_signal:
+        if ended.received_signal:
             sys.exit(0)  # SIGTERM ends a run with exit code 0 too
-        if exit_code == 2 and "--data" in argv and not training:
+        if ended.exit_code == 2 and "--data" in argv and not training:
             missing.append(argv[argv.index("--data") + 1])
             continue
-        if exit_code == 2:
+        if ended.exit_code == 2 and not refused_runs_fail:
             raise ValueError(f"the command that was refused is: {shlex.join(['infomax', *argv])}")
-        if exit_code != 0 or not run.trained:
-            ending = f"ended with exit code {exit_code}" if exit_code else "was stopped"
-            return f"{run.folder.name}: {task} {ending}"
-    return f"{run.folder.name}: could not be evaluated on {', '.join(missing)}" if missing else ""
+        if ended.exit_code != 0 or not run.trained:
+            return f"{task} {ended.words}"
+    return f"could not be evaluated on {', '.join(missing)}" if missing else ""
 
 
-def _run_command(argv: Sequence[str]) -> tuple[int, int]:
+@dataclass(frozen=True)
+class EndedCommand:
+    """A frozen dataclass that says how a command ended."""
+
+    exit_code: int
+    received_signal: int
+    """The signal that this process received meanwhile and passed on; 0 if none."""
+    error: str
+    """The line that the command printed about its failure; empty if there is none."""
+
+    @property
+    def words(self) -> str:
+        """Returns how it ended, as ``ended with exit code 1: the loss is NaN``."""
+        ending = f"ended with exit code {self.exit_code}" if self.exit_code else "was stopped"
+        return f"{ending}: {self.error}" if self.error else ending
+
+
+def run_command(argv: Sequence[str], *, until: Callable[[], bool] | None = None) -> EndedCommand:
     """Runs a command in a process of its own, and passes signals on to it.
 
-    Returns:
-        Its exit code, and the signal that this process received meanwhile; 0 if none.
+    Args:
+        argv: The words after ``infomax``.
+        until: Is called a few times a second; as soon as it returns True, the command is stopped by SIGTERM, and is
+            heard by nobody: its progress is not shown.
     """
     received = 0
 
@@ -245,18 +293,30 @@ def _run_command(argv: Sequence[str]) -> tuple[int, int]:
         received = received or number
         process.send_signal(number)
 
-    with subprocess.Popen(
-        [sys.executable, "-P", "-m", "infomax", *argv],  # -P: no module of the current folder hides another
-        stdout=subprocess.DEVNULL,
-        env={**user_environment(), PARENT_VARIABLE: str(os.getpid())},  # it ends if this process is killed
-        process_group=0,  # else Ctrl-C would reach it twice, which stops it without saving
-    ) as process:
-        handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            return process.wait(), received
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
+    with tempfile.NamedTemporaryFile(prefix="infomax-error-") as error_file:
+        with subprocess.Popen(
+            [sys.executable, "-P", "-m", "infomax", *argv],  # -P: no module of the current folder hides another
+            stdout=subprocess.DEVNULL,
+            stderr=None if until is None else subprocess.DEVNULL,
+            env={
+                **user_environment(),
+                PARENT_VARIABLE: str(os.getpid()),  # it ends if this process is killed
+                ERROR_FILE_VARIABLE: error_file.name,
+            },
+            process_group=0,  # else Ctrl-C would reach it twice, which stops it without saving
+        ) as process:
+            handlers = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                while until is not None and process.poll() is None and not received:
+                    if until():
+                        process.terminate()
+                        break
+                    time.sleep(POLL)
+                exit_code = process.wait()
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        return EndedCommand(exit_code, received, Path(error_file.name).read_text(errors="replace"))
 
 
 def write_results(sweep: Sweep, failures: Sequence[str] = ()) -> None:

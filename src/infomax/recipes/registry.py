@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from infomax.recipes import byol, carl, corinfomax, deepcluster, mira, mveb, mvib, simclr, simsiam, spectral
+from infomax.recipes import byol, carl, corinfomax, mira, mveb, mvib, simclr, simsiam, spectral
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import Recipe, from_json
@@ -25,7 +25,6 @@ METHODS = registry(
         carl.METHOD,
         mveb.METHOD,
         # The baselines, which have no paper among the four, in the order of their names.
-        deepcluster.METHOD,
         byol.METHOD,
         mvib.METHOD,
         simclr.METHOD,
@@ -81,6 +80,17 @@ def baselines() -> list[str]:
     return [name for name, spec in METHODS.items() if not spec.paper]
 
 
+def method_groups() -> dict[str, list[str]]:
+    """Returns the words that stand for several methods, each with their names."""
+    return {"papers": methods_with_papers(), "baselines": baselines(), "all": [*methods_with_papers(), *baselines()]}
+
+
+def named_methods() -> str:
+    """Returns the names of all methods for ``--help``, the baselines apart from the four papers' methods."""
+    of_papers, others = "|".join(methods_with_papers()), "|".join(baselines())
+    return f"{of_papers}, or a baseline: {others}" if others else of_papers
+
+
 def experiments() -> dict[str, Experiment]:
     """Returns all recipes of all methods by their full names, as ``mira/cifar10``."""
     return {experiment.name: experiment for spec in METHODS.values() for experiment in spec.recipes.values()}
@@ -109,14 +119,14 @@ def get_experiment(name: str, method: str | None = None) -> Experiment:
             names = [*experiments(), *(key for spec in METHODS.values() for key in spec.recipes)]
             near = nearest(name, names)
             hint = f"; did you mean {near}?" if near else ""
-            of_method = f" --paper {name}" if name in METHODS else ""
+            of_method = f" {name}" if name in METHODS else ""
             raise ValueError(f"there is no recipe {name!r}; infomax recipes{of_method} lists them{hint}")
         owner = DEFAULT_METHOD if DEFAULT_METHOD in owners else owners[0]
     owner = choose_method(owner or method or DEFAULT_METHOD)
     recipes = METHODS[owner].recipes
     if bare not in recipes:
         hint = f"; did you mean {near}?" if (near := nearest(bare, recipes)) else ""
-        raise ValueError(f"there is no recipe {bare!r} for {owner}; infomax recipes --paper {owner} lists them{hint}")
+        raise ValueError(f"there is no recipe {bare!r} for {owner}; infomax recipes {owner} lists them{hint}")
     return recipes[bare]
 
 

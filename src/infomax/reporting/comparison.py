@@ -15,6 +15,7 @@ from infomax.evaluation.results import read_results, with_hits
 from infomax.papers import published
 from infomax.papers.published import Column, Conditions
 from infomax.recipes.conditions import condition_of, method_of, recipe_conditions, settings_of_paper
+from infomax.recipes.registry import experiments
 from infomax.reporting.departures import departures
 from infomax.reporting.differences import BASELINES, differences_over_baselines, differences_over_run
 from infomax.reporting.results import describe_verdicts, has_shares, rows_table
@@ -371,12 +372,15 @@ def _name_in_table(result: Result, group: Sequence[Result]) -> str:
 def _published_table(paper: published.Table, results: Sequence[Result], *, with_reasons: bool) -> Table:
     """Returns a published table, and a line for each encoder with a result that it has a column for.
 
+    The line stands below the row whose numbers the encoder's recipe is for, as SimCLR's, or else below all rows.
+
     Args:
         paper: The published table.
         results: All results.
         with_reasons: Whether notes say why an encoder has no line.
     """
     lines: list[list[Cell | str]] = []
+    below: list[list[list[Cell | str]]] = [[] for _ in (*paper.rows, None)]
     notes = []
     for row in paper.rows:
         mark = ""
@@ -390,11 +394,32 @@ def _published_table(paper: published.Table, results: Sequence[Result], *, with_
     for name in dict.fromkeys(result.name for result in results if result.name not in BASELINES):
         results_of_encoder = [result for result in reversed(results) if result.name == name]
         if line := _our_line(paper, name, results_of_encoder):
-            lines.append(line)
+            row = _row_of_recipe(paper, results_of_encoder)
+            below[len(paper.rows) if row is None else paper.rows.index(row)].append(line)
         elif with_reasons:
             notes.append(f"no line of {name}: {_why_no_line(paper, results_of_encoder)}")
     title = f"{paper.paper}, {paper.number}: {paper.title}\n{paper.setting}"
-    return make_table(["", *(column.name for column in paper.columns)], lines, title=title, notes=notes)
+    in_order = [line for i, row in enumerate(lines) for line in (row, *below[i])] + below[-1]
+    return make_table(["", *(column.name for column in paper.columns)], in_order, title=title, notes=notes)
+
+
+def _row_of_recipe(paper: published.Table, results: Sequence[Result]) -> published.Row | None:
+    """Returns the row of a published table whose numbers the recipe of an encoder is for.
+
+    Args:
+        paper: The published table.
+        results: The encoder's results, one of which fits a column.
+
+    Returns:
+        The row; None if the recipe is for none, or nothing is known of the training.
+    """
+    known = experiments()
+    for result in results:
+        experiment = known.get(result.training.recipe) if result.training is not None else None
+        for row, column in experiment.positions(paper.id) if experiment is not None else ():
+            if result.fits(paper, column):
+                return row
+    return None
 
 
 def _why_no_line(paper: published.Table, results: Sequence[Result]) -> str:

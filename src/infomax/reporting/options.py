@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from infomax.evaluation.options import ComputeOptions
-from infomax.recipes.registry import methods_with_papers
+from infomax.recipes.registry import methods_with_papers, named_methods
 from infomax.runtime.checks import check_count
 from infomax.runtime.options import Shown, option_fields
 
@@ -15,9 +15,12 @@ class RecipeListOptions:
     """A frozen dataclass that holds all options of ``infomax recipes``."""
 
     names: Annotated[tuple[str, ...], Shown(metavar="[NAME ...]", positional=True)] = ()
-    """Recipes, or patterns of their names, as 'mveb/imagenet*'."""
+    """Recipes, or patterns of their names, as 'mveb/imagenet*'; or methods, as simclr, or baselines for all of these.
+    """
     paper: Annotated[str | None, Shown(metavar="|".join(methods_with_papers()), default="all")] = None
     """List the recipes of this paper."""
+    method: Annotated[str | None, Shown(metavar=f"{named_methods()}|baselines", default="all")] = None
+    """List the recipes of this method."""
     data: Annotated[str | None, Shown(metavar="NAME", default="all")] = None
     """List the recipes for this data set."""
     hours: Annotated[float | None, Shown(metavar="X", default="all")] = None

@@ -28,12 +28,15 @@ def find_recipes(options: RecipeListOptions) -> list[Experiment]:
     if options.names:
         named: dict[str, Experiment] = {}
         for name in options.names:
-            matching = [e for e in experiments if fnmatchcase(e.name, name) or fnmatchcase(e.name.split("/")[1], name)]
-            named |= {e.name: e for e in matching or [registry.get_experiment(name)]}
+            matching = _named(name, experiments) or [registry.get_experiment(name)]
+            named |= {e.name: e for e in matching}
         experiments = list(named.values())
     if options.paper is not None:
-        paper = choose("--paper", options.paper.lower(), registry.methods_with_papers())
-        experiments = [e for e in experiments if e.method == paper]
+        experiments = [e for e in experiments if e.method == _choose_paper(options.paper.lower())]
+    if options.method is not None:
+        groups = registry.method_groups()
+        name = choose("--method", options.method.lower(), [*registry.METHODS, *groups])
+        experiments = [e for e in experiments if e.method in groups.get(name, [name])]
     if options.data is not None:
         choose("--data", options.data, sorted({e.data for e in everything.values() if e.data}))
         experiments = [e for e in experiments if e.data == options.data]
@@ -47,8 +50,26 @@ def find_recipes(options: RecipeListOptions) -> list[Experiment]:
     return experiments
 
 
+def _named(name: str, experiments: Sequence[Experiment]) -> list[Experiment]:
+    """Returns the recipes that a name stands for: a method's, a group's, or those that fit it as a pattern."""
+    groups = {**registry.method_groups(), **{method: [method] for method in registry.METHODS}}
+    if methods := groups.get(name.lower()):
+        return [e for e in experiments if e.method in methods]
+    return [e for e in experiments if fnmatchcase(e.name, name) or fnmatchcase(e.name.split("/")[1], name)]
+
+
+def _choose_paper(name: str) -> str:
+    """Returns the name of a paper's method; raises ValueError if there is no such paper."""
+    if name in registry.baselines():
+        papers = ", ".join(registry.methods_with_papers())
+        raise ValueError(f"--paper is one of {papers}; {name} is a baseline: infomax recipes {name} lists its recipes")
+    return choose("--paper", name, registry.methods_with_papers())
+
+
 def recipe_table(experiments: Sequence[Experiment], *, gpu: str) -> Table:
     """Makes a table with a line for each recipe: what it is, what the paper reports, and what it costs.
+
+    Baselines stand below the four papers' methods, under a line of their own.
 
     Args:
         experiments: The recipes.
@@ -62,7 +83,11 @@ def recipe_table(experiments: Sequence[Experiment], *, gpu: str) -> Table:
         "Whether a run fits its memory says infomax plan.",
         "?: hard to read in the paper. infomax recipes NAME prints one in full.",
     )
-    return make_table(header, [_recipe_row(experiment, gpu) for experiment in experiments], notes=notes)
+    baselines = registry.baselines()
+    of_papers = [_recipe_row(e, gpu) for e in experiments if e.method not in baselines]
+    of_baselines = [_recipe_row(e, gpu) for e in experiments if e.method in baselines]
+    heading = [["baselines:", *[""] * (len(header) - 1)]] if of_papers and of_baselines else []
+    return make_table(header, [*of_papers, *heading, *of_baselines], notes=notes)
 
 
 def _recipe_row(experiment: Experiment, gpu: str) -> list[str]:

@@ -19,6 +19,7 @@ ORPHAN_POLL = 0.5  # seconds between two looks at whether the parent process liv
 REPEAT_AFTER = 0.05  # seconds after which a lost interrupt is raised again
 ORPHAN_GRACE = 7.0  # seconds that an orphan has to save itself
 PARENT_VARIABLE = "INFOMAX_PARENT"  # number of the process that a command is to end with
+ERROR_FILE_VARIABLE = "INFOMAX_ERROR_FILE"  # file into which a command writes the line about its failure, too
 NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C"}  # what users call a signal, if not by its own name
 
 

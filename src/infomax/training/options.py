@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from infomax.data.options import DataOptions
-from infomax.recipes.registry import DEFAULT_METHOD, METHODS
+from infomax.recipes.registry import DEFAULT_METHOD, named_methods
 from infomax.runtime.options import Shown, option_names
 from infomax.training.loggers import NONE, TOOLS
 
@@ -20,7 +20,7 @@ RECIPES_OWN = "the recipe's"
 class RecipeNameOptions:
     """A frozen dataclass that says which recipe a training starts from."""
 
-    method: Annotated[str | None, Shown(metavar="|".join(METHODS), default=f"the recipe's, or {DEFAULT_METHOD}")] = None
+    method: Annotated[str | None, Shown(metavar=named_methods(), default=f"the recipe's, or {DEFAULT_METHOD}")] = None
     """Method to train with."""
     recipe: Annotated[str | None, Shown(metavar="NAME", default="one that suits the images and the machine")] = None
     """Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as

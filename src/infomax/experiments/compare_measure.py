@@ -1,0 +1,50 @@
+"""Measures the runs of a comparison without labels, by the measure that the study trusts most over all methods."""
+
+from infomax.data.splits import preview_images
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.representations import represent
+from infomax.experiments.choose import Trust, read_study, study_of
+from infomax.experiments.compare import Contest
+from infomax.experiments.label_free import MEASURES, sample_images
+from infomax.experiments.sweep import SweepRun
+from infomax.runtime.options import option_names, pick
+from infomax.training.options import MachineOptions
+
+IMAGES = 1000  # that are measured, as infomax choose does
+ALL = "all"  # what the study calls its runs of all methods together
+
+
+def trusted_measure() -> Trust:
+    """Returns the measure of features with the highest lower end of its correlation's interval, over all methods."""
+    of_features = [trust for name, trust in study_of(ALL).items() if MEASURES[name].compute is not None]
+    return max(of_features, key=lambda trust: trust.interval[0])
+
+
+def trust_words() -> str:
+    """Returns a line on the measure, and on how far an order of methods by it is to be trusted: it is not."""
+    trust = trusted_measure()
+    low, high = trust.interval
+    methods = [g["method"] for g in read_study()["groups"] if not g["with_collapsed"] and g["method"] != ALL]
+    reversed_in = [name for name in methods if (of := study_of(name).get(trust.measure)) and of.interval[1] < 0]
+    words = (
+        f"{MEASURES[trust.measure].label}, {MEASURES[trust.measure].direction}: in the study its order agreed with "
+        f"that of k-NN by a Spearman correlation of {trust.spearman:.2f} ({low:.2f} to {high:.2f}) over {trust.runs} "
+        f"runs of {len(methods)} methods together on {trust.data}"
+    )
+    if reversed_in:
+        words += f", and was the reverse among the runs of {', '.join(reversed_in)}"
+    return f"{words}; so few methods say nothing of how it ranks methods"
+
+
+def measure_run(run: SweepRun, contest: Contest) -> float:
+    """Returns the measure of a run that is trained, on images that it was trained on.
+
+    Raises:
+        ValueError: if an image cannot be read, or features are NaN or infinite.
+    """
+    measure = MEASURES[trusted_measure().measure]
+    assert measure.compute is not None
+    machine = {name: getattr(contest.options, name) for name in option_names(MachineOptions)}
+    representation = represent(run.folder, pick(EvaluationOptions, {**machine, "devices": 1, "quiet": True}))
+    images = sample_images(preview_images(contest.source), IMAGES)
+    return measure.compute(representation.features(images, str(run.folder)))
