@@ -166,8 +166,8 @@ def losses(quick: bool, steps: list[Row], compiled: bool = False) -> Iterator[Ro
             recipe = recipe_of(name, 512, quick)
             method, now = build_method(recipe).to(DEVICE), Progress(step=0, total_steps=100, epoch=0)
             online, target = (
-                [l2_normalize(torch.randn(recipe.batch_size, *shape, device=DEVICE)) for shape in branch]
-                for branch in count_step_cost(recipe).output_shapes
+                [l2_normalize(torch.randn(recipe.batch_size, *output.shape, device=DEVICE)) for output in branch]
+                for branch in count_step_cost(recipe).outputs
             )
             leaves, objective, numbers = (
                 [x.requires_grad_() for x in online],

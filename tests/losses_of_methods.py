@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from infomax.methods import byol, mvib, simclr, simsiam, spectral
+from infomax.methods import byol, deepcluster, mvib, simclr, simsiam, spectral
 
 ROWS = 12
 
@@ -31,6 +31,8 @@ class LossCase:
     """The arguments that are lists of tensors, with the number of tensors."""
     whole: dict[str, Any] = field(default_factory=dict)
     """Arguments that are equal on all ranks: tensors, which are held constant, and numbers."""
+    integers: dict[str, int] = field(default_factory=dict)
+    """The arguments with a whole number for each image, as its cluster, and the number of their values."""
     unit: tuple[str, ...] = ()
     """Names of arguments whose rows must have unit norm."""
     fewest_rows: int = 1
@@ -49,6 +51,8 @@ class LossCase:
             ]
             tensors = [(normalize(x, dim=1) if name in self.unit else x).to(dtype) for x in tensors]
             arguments[name] = tensors if name in self.lists else tensors[0]
+        for name, count in self.integers.items():
+            arguments[name] = torch.randint(count, (rows,), generator=generator)
         return arguments
 
     def call(self, arguments: dict[str, Any], dtype: torch.dtype = torch.float64) -> Tensor:
@@ -68,6 +72,11 @@ def each(arguments: dict[str, Any], change: Callable[[Tensor], Tensor]) -> dict[
     }
 
 
+def leaf(x: Tensor) -> Tensor:
+    """Returns a copy that gradients flow to, of a tensor that they can flow to."""
+    return x.clone().requires_grad_(x.is_floating_point())
+
+
 def flat(arguments: dict[str, Any]) -> list[tuple[str, Tensor]]:
     """Returns all tensors among arguments with the arguments' names."""
     return [(name, x) for name, value in arguments.items() for x in (value if isinstance(value, list) else [value])]
@@ -75,6 +84,13 @@ def flat(arguments: dict[str, Any]) -> list[tuple[str, Tensor]]:
 
 GAUSSIANS: dict[str, tuple[int, ...]] = dict.fromkeys(("mean1", "log_variance1", "mean2", "log_variance2"), (8,))
 LOSSES: dict[str, LossCase] = {
+    "deepcluster": LossCase(
+        deepcluster.cluster_loss,
+        trained={"scores": (5,)},
+        lists={"scores": 3},
+        integers={"assignment": 5},
+        whole={"temperature": 0.2},
+    ),
     "byol": LossCase(byol.regression_loss, trained={"prediction": (8,)}, held={"target": (8,)}),
     "gaussian-kl": LossCase(mvib.gaussian_kl, trained=GAUSSIANS),
     "mvib": LossCase(mvib.mvib_loss, trained={**GAUSSIANS, "noise1": (8,), "noise2": (8,)}, whole={"weight": 0.1}),

@@ -8,6 +8,7 @@ from infomax.models.encoders import Encoder
 from infomax.recipes.byol import ByolSettings
 from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
+from infomax.recipes.deepcluster import DeepClusterSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mveb import MvebSettings
 from infomax.recipes.mvib import MvibSettings
@@ -15,6 +16,7 @@ from infomax.recipes.simclr import SimClrSettings
 from infomax.recipes.simsiam import SimSiamSettings
 from infomax.recipes.spectral import SpectralSettings
 
+IMAGES = 12
 TINY = {
     "mira": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=0.9),
     "mira-no-teacher": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=None),
@@ -23,6 +25,7 @@ TINY = {
     "carl": CarlSettings(hidden=16, dimension=8, prototypes=12, kl_epochs=2),
     "mveb": MvebSettings(hidden=16, dimension=8, momentum=0.9),
     "mveb-shared": MvebSettings(hidden=16, dimension=8, momentum=None),
+    "deepcluster": DeepClusterSettings(hidden=16, dimension=8, heads=3, prototypes=4),
     "byol": ByolSettings(hidden=16, dimension=8, predictor_hidden=16, momentum=0.9),
     "mvib": MvibSettings(hidden=16, dimension=8),
     "mvib-fixed": MvibSettings(hidden=16, dimension=8, deviation=0.1, projector_norm=False),
@@ -38,19 +41,33 @@ def tiny_encoder(norm: bool = True) -> Encoder:
 
 
 def tiny_method(name: str, dtype: torch.dtype = torch.float64) -> Method:
+    """Returns a method at the beginning of its first epoch."""
     torch.manual_seed(1)
-    return TINY[name].build(tiny_encoder()).to(dtype)
+    method = TINY[name].build(tiny_encoder())
+    method.prepare(IMAGES)
+    begin_epoch(method.to(dtype), tiny_views(dtype=dtype))
+    return method
+
+
+def begin_epoch(method: Method, views: Views, step: int = 0) -> None:
+    """Lets a method that remembers images see those of an epoch, which are one batch; the networks stay as they are."""
+    buffers = {name: x.clone() for name, x in method.named_buffers() if "running" in name or "tracked" in name}
+    if method.remembers_images:
+        with torch.no_grad():
+            method.before_epoch(progress(step), lambda network: [(views.positions, network(views))])
+        method.load_state_dict(buffers, strict=False)
 
 
 def tiny_views(
-    batch: int = 12, local_crops: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0, global_crops: int = 2
+    batch: int = IMAGES, local_crops: int = 0, dtype: torch.dtype = torch.float64, seed: int = 0, global_crops: int = 2
 ) -> Views:
     generator = torch.Generator().manual_seed(seed)
 
     def view(side: int) -> torch.Tensor:
         return torch.randn(batch, 3, side, side, generator=generator, dtype=dtype)
 
-    return Views(global_crops=[view(8) for _ in range(global_crops)], local_crops=[view(6) for _ in range(local_crops)])
+    crops = [view(8) for _ in range(global_crops)], [view(6) for _ in range(local_crops)]
+    return Views(*crops, positions=torch.arange(batch))
 
 
 def progress(step: int, steps_per_epoch: int = 3, epochs: int = 4) -> Progress:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from infomax.methods import carl, corinfomax, mira, mveb
 from infomax.methods.base import Method, Views
-from tiny import TINY, progress, tiny_method, tiny_views
+from tiny import TINY, begin_epoch, progress, tiny_method, tiny_views
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
 LATER = 4  # in the second epoch, when MIRA's prototypes are no longer frozen
@@ -19,11 +19,15 @@ LATER = 4  # in the second epoch, when MIRA's prototypes are no longer frozen
 def train(method: Method, steps: range, optimizer: torch.optim.Optimizer) -> None:
     for step in steps:
         views = tiny_views(seed=step)
+        if step % 3 == 0:
+            begin_epoch(method, views, step)
         torch.manual_seed(step)  # as the engine does, for what a network draws
         optimizer.zero_grad()
-        method(views, progress(step)).total.backward()
+        online, target = method.online(views), method.target(views)
+        method.loss(online, target, progress(step)).total.backward()
         method.after_backward(progress(step))
         optimizer.step()
+        method.remember([x.detach() for x in online], target)
         method.after_step(progress(step + 1))
 
 
@@ -288,5 +292,5 @@ def test_corinfomax_projects_to_the_unit_sphere():
     torch.testing.assert_close(method(views, progress(0)).total, expected)
 
 
-def test_views_are_global_crops_and_local_crops():
-    assert Views._fields == ("global_crops", "local_crops")
+def test_views_are_global_crops_and_local_crops_with_the_positions_of_the_images():
+    assert Views._fields == ("global_crops", "local_crops", "positions")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from losses_of_methods import LOSSES, ROWS, LossCase, each, flat
+from losses_of_methods import LOSSES, ROWS, LossCase, each, flat, leaf
 from ranks import on_ranks
 
 PARTS = ([5, 7], [2, 4, 1, 5])
@@ -11,7 +11,7 @@ PARTS = ([5, 7], [2, 4, 1, 5])
 
 
 def value_and_gradients(case: LossCase, arguments: dict) -> tuple[float, list[list]]:
-    leaves = each(arguments, lambda x: x.clone().requires_grad_())
+    leaves = each(arguments, leaf)
     loss = case.call(leaves)
     loss.backward()
     gradients = [x.grad if x.grad is not None else torch.zeros_like(x) for _, x in flat(leaves)]
@@ -48,7 +48,7 @@ def test_value_and_gradients_on_ranks_are_those_of_one_process(name, rank_result
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_flow_to_the_trained_arguments_alone(name):
     case = LOSSES[name]
-    leaves = each(case.make(), lambda x: x.clone().requires_grad_())
+    leaves = each(case.make(), leaf)
     case.call(leaves).backward()
     for argument, x in flat(leaves):
         has_gradient = x.grad is not None and bool((x.grad != 0).any())
@@ -61,7 +61,7 @@ def test_gradients_are_those_of_finite_differences(name):
     arguments = case.make(rows=max(4, case.fewest_rows))
     direction = case.make(rows=max(4, case.fewest_rows), seed=1)
     trained = [key for key in arguments if key in case.trained]
-    leaves = each(arguments, lambda x: x.clone().requires_grad_())
+    leaves = each(arguments, leaf)
     case.call(leaves).backward()
     pairs = zip(flat({k: leaves[k] for k in trained}), flat({k: direction[k] for k in trained}), strict=True)
     slope = sum((x.grad * d).sum() for (_, x), (_, d) in pairs)
@@ -133,7 +133,7 @@ def test_few_rows_and_equal_rows_are_valid_where_the_equations_are(name):
     if case.fewest_rows > 1:
         with pytest.raises(ValueError, match=r"at least|rows"):
             case.call(case.make(rows=case.fewest_rows - 1))
-    leaves = each(case.make(), lambda x: x[:1].repeat(ROWS, *[1] * (x.ndim - 1)).requires_grad_())
+    leaves = each(case.make(), lambda x: leaf(x[:1].repeat(ROWS, *[1] * (x.ndim - 1))))
     loss = case.call(leaves)
     if case.equal_rows:
         loss.backward()

@@ -31,6 +31,8 @@ SOLO = {
     "optimizer__trust": 0.02,
     "optimizer__clip_steps": True,
 }
+DEEPCLUSTER_SOLO = {"method__dimension": 128, "method__heads": 3, "method__prototypes": 3000, **SOLO}
+DEEPCLUSTER = {"optimizer__warmup_start": 0.3, "optimizer__end": 0.0048, "method__heads": 3, "method__prototypes": 3000}
 BYOL_SOLO = {
     "method__hidden": 4096,
     "method__dimension": 256,
@@ -65,6 +67,10 @@ SIMSIAM_IMAGENET = {
     "views__global_crops__1__blur": 0.5,
 }
 EXPECTED = {
+    "deepcluster/cifar10": (88.85, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
+    "deepcluster/cifar100": (63.61, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
+    "deepcluster/imagenet_400": (70.2, settings("larc", 4.8, 1e-6, 10, 4096, 400, **DEEPCLUSTER)),
+    "deepcluster/imagenet_multicrop_800": (75.2, settings("larc", 4.8, 1e-6, 10, 4096, 800, **DEEPCLUSTER)),
     "mvib/cifar10": (
         86.2,
         settings(

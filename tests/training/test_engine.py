@@ -1,6 +1,7 @@
 """A step on many ranks and in many microbatches equals that of one process with the whole batch, in float64."""
 
 import copy
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -32,6 +33,8 @@ VARIANTS = {
     "corinfomax": ("corinfomax", "method.hidden=16", "method.dimension=4"),
     "corinfomax-norm": ("corinfomax", "method.hidden=16", "method.dimension=4", "method.projector_norm=true"),
     "carl": ("carl", "method.hidden=16", "method.prototypes=10"),
+    "deepcluster": ("deepcluster", "method.hidden=16", "method.dimension=8", "method.prototypes=10"),
+    "deepcluster-multi-crop": ("deepcluster", "method.hidden=16", "method.dimension=8", "method.prototypes=10"),
     "mveb": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
     "mveb-shared": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=none"),
     "mveb-chunk": ("mveb", "method.hidden=16", "method.dimension=8", "method.score_scope=chunk:4"),
@@ -65,18 +68,25 @@ def images() -> ArrayImages:
     return ArrayImages(pixels.astype(np.uint8), None, [])
 
 
-def microbatches_of(engine, step):
+def microbatches_of(engine, step, steps=1):
     plan = engine.recipe
     arguments = {"rank": rank(), "world_size": world_size(), "micro_batch_size": plan.micro_batch_size}
-    steps = range(step, step + 1)
+    steps = range(step, step + steps)
     return list(
         training_batches(images(), plan.views, batch_size=plan.batch_size, seed=plan.seed, steps=steps, **arguments)
     )
 
 
-def build_engine(plan, *, compiled=False) -> Engine:
+def build_engine(plan, *, compiled=False, device="cpu") -> Engine:
     steps_per_epoch = LENGTH // plan.batch_size
-    return Engine(plan, steps_per_epoch=steps_per_epoch, device=torch.device("cpu"), compiled=compiled)
+    settings = {"device": torch.device(device), "compiled": compiled, "images": LENGTH}
+    return Engine(plan, steps_per_epoch=steps_per_epoch, **settings)
+
+
+def begin_epoch_if_due(engine):
+    first, steps = engine.steps_done, engine.steps_per_epoch
+    if first % steps == 0:
+        engine.begin_epoch(lambda: nullcontext(iter(microbatches_of(engine, first, steps))))
 
 
 def run(plan, start=None, stop=STEPS, *, compiled=False):
@@ -86,6 +96,7 @@ def run(plan, start=None, stop=STEPS, *, compiled=False):
         engine.load(start)
     history = []
     while engine.steps_done < stop:
+        begin_epoch_if_due(engine)
         step = train_step(engine, microbatches_of(engine, engine.steps_done))
         terms = (float(term) for term in step.loss.terms.values())
         history.append((float(step.loss.total.detach()), step.gradient_norm, *terms))
@@ -111,10 +122,13 @@ def assert_close(got, want):
 
 PLANS = {
     **{name: recipe(name) for name in VARIANTS},
-    **{f"{name}-uneven": recipe(name, batch_size=13) for name in ("mira", "corinfomax", "carl", "mveb", "mveb-chunk")},
+    **{
+        f"{name}-uneven": recipe(name, batch_size=13)
+        for name in ("mira", "corinfomax", "carl", "deepcluster", "mveb", "mveb-chunk")
+    },
     **{
         f"{name}-microbatches": recipe(name, batch_size=48, micro_batch_size=6)
-        for name in ("mira", "corinfomax-norm", "carl", "mveb")
+        for name in ("mira", "corinfomax-norm", "carl", "deepcluster", "mveb")
     },
 }
 
@@ -129,14 +143,28 @@ def alone():
 def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(variant):
     """In the official code, the teacher moves at the start of a step, before its own forward pass."""
     plan = recipe(variant, overrides=[x for x in VARIANTS[variant][1:] if "clip" not in x], seed=3)
-    method = build_method(plan).to(memory_format=torch.channels_last)
+    method = build_method(plan, images=LENGTH).to(memory_format=torch.channels_last)
     optimizer, total = build_optimizer(method, plan.optimizer), 2 * (LENGTH // plan.batch_size)
-    for step in range(6):
-        now = Progress(step=step, total_steps=total, epoch=step // (LENGTH // plan.batch_size))
+
+    def views_of(step):
         (batch,) = training_batches(images(), plan.views, batch_size=12, seed=3, steps=range(step, step + 1))
-        arguments = {"seed": 3, "epoch": now.epoch, "index": batch.index, "dtype": torch.float64}
+        arguments = {"seed": 3, "epoch": step // 8, "index": batch.index, "dtype": torch.float64}
         made_views = make_views(batch.images, plan.views, **arguments)
-        views = Views(made_views[:2], made_views[2:])
+        return Views(made_views[:2], made_views[2:], torch.from_numpy(batch.index))
+
+    def embed(network):
+        """Passes the first epoch through a copy of the network, whose running statistics are then thrown away."""
+        before = copy.deepcopy(method.state_dict())
+        for views in map(views_of, range(8)):
+            yield views.positions, network(views)
+        method.load_state_dict(
+            {name: x for name, x in before.items() if "running" in name or "tracked" in name}, strict=False
+        )
+
+    with torch.no_grad():
+        method.before_epoch(Progress(step=0, total_steps=total, epoch=0), embed)
+    for step in range(6):
+        now, views = Progress(step=step, total_steps=total, epoch=0), views_of(step)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(plan.optimizer, now, epochs=2) * group.get("rate_factor", 1)
         optimizer.zero_grad()
@@ -147,10 +175,12 @@ def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(varian
             with torch.no_grad():
                 for mine, theirs in zip(teacher.module.parameters(), student, strict=True):
                     mine.mul_(momentum).add_(theirs, alpha=1 - momentum)
-        method.loss(online, method.target(views), now).total.backward()
+        target = method.target(views)
+        method.loss(online, target, now).total.backward()
         if plan.method.name == "mira" and now.epoch == 0:
             method.prototypes.weight.grad = None
         optimizer.step()
+        method.remember([x.detach() for x in online], target)
     _, _, state = run(plan, stop=6)
     averaged = ("teacher.module",)  # has moved once more by now, towards the next step
     for name, tensor in method.state_dict().items():
@@ -184,9 +214,7 @@ def test_many_ranks_equal_one(alone, together, name):
 
 def groups_in_one_graph(plan, state):
     """Computes the expected gradient of a step in microbatches: all in one graph, one loss, one backward pass."""
-    engine = Engine(
-        replace(plan, micro_batch_size=None), steps_per_epoch=LENGTH // plan.batch_size, device=torch.device("cpu")
-    )
+    engine = build_engine(replace(plan, micro_batch_size=None))
     engine.load(state)
     (full_batch,) = microbatches_of(engine, engine.steps_done)
     online, target = [], []
@@ -434,12 +462,14 @@ def test_views_are_made_without_autocast(precision, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of a compiler that warns of itself
-@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "deepcluster-multi-crop", "mveb"])
 def test_compiled_steps_are_the_same_but_for_rounding(variant):
     """The real compiler takes a minute each; the batch is taken whole, and in microbatches."""
     for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
         (want, *_), *_ = run(plan, stop=1)[0]
-        engine = Engine(plan, steps_per_epoch=4, device=torch.device("cpu"), compiled=True)
+        engine = build_engine(plan, compiled=True)
+        with torch.compiler.set_stance("force_eager"):
+            begin_epoch_if_due(engine)
         expected = run(plan, stop=1)[1]
         loss = train_step(engine, microbatches_of(engine, 0)).loss
         assert float(loss.total.detach()) == pytest.approx(want, rel=1e-9)
@@ -495,7 +525,8 @@ def test_a_gpu_computes_what_the_cpu_does(variant, precision):
     tolerance = {"64": 1e-8, "32": 1e-3, "bf16": 0.05, "16": 0.05}[precision]
     for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
         (want, *_), *_ = run(plan, stop=1)[0]
-        engine = Engine(replace(plan, precision=precision), steps_per_epoch=4, device=torch.device("cuda"))
+        engine = build_engine(replace(plan, precision=precision), device="cuda")
+        begin_epoch_if_due(engine)
         step = train_step(engine, microbatches_of(engine, 0))
         assert float(step.loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
         assert np.isfinite(step.gradient_norm) or precision == "16"  # the scaler may have to find its scale first
@@ -505,13 +536,15 @@ def test_a_gpu_computes_what_the_cpu_does(variant, precision):
 @needs_gpu
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("precision", ["64", "32", "bf16", "16"])
-@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "mveb"])
+@pytest.mark.parametrize("variant", ["mira-multi-crop", "corinfomax", "carl", "deepcluster-multi-crop", "mveb"])
 def test_a_gpu_computes_what_the_cpu_does_when_compiled_too(variant, precision):
     tolerance = {"64": 1e-8, "32": 1e-3, "bf16": 0.05, "16": 0.05}[precision]
     for plan in (recipe(variant), recipe(variant, micro_batch_size=4)):
         (want, *_), *_ = run(plan, stop=1)[0]
         plan = replace(plan, precision=precision)
-        engine = Engine(plan, steps_per_epoch=4, device=torch.device("cuda"), compiled=True)
+        engine = build_engine(plan, compiled=True, device="cuda")
+        with torch.compiler.set_stance("force_eager"):
+            begin_epoch_if_due(engine)
         loss = train_step(engine, microbatches_of(engine, 0)).loss
         assert float(loss.total.detach()) == pytest.approx(want, rel=tolerance, abs=tolerance)
         train_step(engine, microbatches_of(engine, 1))
@@ -519,14 +552,15 @@ def test_a_gpu_computes_what_the_cpu_does_when_compiled_too(variant, precision):
 
 @pytest.mark.gpu
 @needs_gpu
-@pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "mveb"])
+@pytest.mark.parametrize("variant", ["mira", "corinfomax", "carl", "deepcluster", "mveb"])
 def test_deterministic_mode_gives_the_same_bits_twice_on_a_gpu(variant, tmp_path, monkeypatch):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
         states = []
         for _ in range(2):
-            engine = Engine(recipe(variant, precision="bf16"), steps_per_epoch=4, device=torch.device("cuda"))
+            engine = build_engine(recipe(variant, precision="bf16"), device="cuda")
+            begin_epoch_if_due(engine)
             for step in range(3):
                 train_step(engine, microbatches_of(engine, step))
             states.append(engine.state()["method"])
@@ -563,7 +597,8 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_step_waits_for_the_device_once(variant):
     """The one wait, to see whether loss and gradient are finite, does not pass through the mode that is watched."""
-    engine = Engine(recipe(variant), steps_per_epoch=LENGTH // 12, device=torch.device("cpu"))
+    engine = build_engine(recipe(variant))
+    begin_epoch_if_due(engine)
     train_step(engine, microbatches_of(engine, 0))  # the optimiser makes its state in the first one
     microbatches = microbatches_of(engine, 1)
     with Waits() as waits:
@@ -576,6 +611,7 @@ def test_a_step_that_is_observed_waits_no_more_often(variant):
     """Prototypes are counted in each step, and outputs are kept in some; only the measurement itself then waits."""
     engine = build_engine(recipe(variant))
     health = Health(engine.method, batch_size=12, steps_per_epoch=10**3, total_steps=10**4, done=0)
+    begin_epoch_if_due(engine)
     train_step(engine, microbatches_of(engine, 0), observer=health.observer(0))
     for step, kept in ((1, True), (3, False)):
         observer, microbatches = health.observer(step if kept else -1), microbatches_of(engine, step)

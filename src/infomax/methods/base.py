@@ -17,10 +17,14 @@ How one training step goes
    back through step 2. The collectives in it make every rank compute the same loss.
 6. ``method.after_backward(progress)`` may change gradients. The engine clips them afterwards.
 7. The optimiser takes its step.
-8. ``method.after_step(next_progress)`` updates the EMA teacher.
+8. If the method remembers images, ``method.remember(online, target)`` stores what this step showed of them.
+9. ``method.after_step(next_progress)`` updates the EMA teacher.
 
 Until step 7 nothing has changed but buffers, and the engine puts these back if the loss or the gradient is NaN or
-infinite. Evaluation, during a run and after it, uses :attr:`Method.eval_encoder` and, if there are prototypes,
+infinite. Before the first step of each epoch, a method that remembers images may group all of them anew, in
+``method.before_epoch(progress, embed)``.
+
+Evaluation, during a run and after it, uses :attr:`Method.eval_encoder` and, if there are prototypes,
 :meth:`Method.cluster_logits`. The health of a run is measured at some steps from what step 2 computes anyway: the
 outputs of :attr:`Method.encoder` and :attr:`Method.projector`, :meth:`Method.assignment_probabilities` if there are
 prototypes, and :meth:`Method.own_measures`.
@@ -51,9 +55,13 @@ Where the needs of a new method go
 * Masks: what is drawn from torch's generator in :meth:`Method.online` is drawn alike when a microbatch passes again,
   because the engine seeds that generator for each step and microbatch. Masks that the teacher must see too would be a
   field of :class:`Views`.
-* Cluster assignments that are recomputed each epoch: no hook serves this today. The assignments would be a buffer; the
-  training loop would call a new hook before each epoch with the features of the training set, and :class:`Views` would
-  carry the positions of its images in that set.
+* What is kept of each training image, as its embedding or its cluster: :attr:`Method.remembers_images` is True, and
+  :meth:`Method.prepare` makes a :class:`infomax.nn.memory.Memory` once the number of images is known. Its buffers are
+  saved with the method, but as they may be large, the engine copies them at no step: they change in
+  :meth:`Method.remember`, after a step has succeeded, and in :meth:`Method.before_epoch`. :attr:`Views.positions` says
+  which images a batch has; what the loss needs of them, as their clusters, :meth:`Method.target` looks up.
+* Cluster assignments that are recomputed each epoch: :meth:`Method.before_epoch`, from embeddings that the memory
+  keeps, or that ``embed`` computes in a forward pass over the epoch's images.
 """
 
 from abc import ABC, abstractmethod
@@ -78,6 +86,17 @@ class Views(NamedTuple):
 
     global_crops: list[Tensor]
     local_crops: list[Tensor]
+    positions: Tensor | None = None
+    """The position of each image in the data set, int64 [B]; None unless the method remembers images."""
+
+
+Embed = Callable[[Callable[[Views], list[Tensor]]], Iterable[tuple[Tensor, list[Tensor]]]]
+"""A function that passes the images of the coming epoch through networks, without gradient, as in training.
+
+It takes a function of this rank's views, which returns tensors [b, ...]. For one batch after another it yields the
+positions in the data set of the images of all ranks, and their tensors. Each image comes at most once; those that are
+left over at the end of the epoch do not come. Buffers of the networks, as running statistics, are put back.
+"""
 
 
 @dataclass(frozen=True)
@@ -150,9 +169,35 @@ class Method(nn.Module, ABC):
     """Whether views of one size pass the networks together and share the statistics of BatchNorm."""
     global_crop_count = 2
     """The number of global crops, which come first among the views."""
+    remembers_images = False
+    """Whether the method keeps something of each training image. :attr:`Views.positions` are then set, and
+    :meth:`prepare`, :meth:`before_epoch` and :meth:`remember` are called. Images that can only be read one after
+    another, which have no positions, are then refused."""
     seed = 0
     """The recipe's seed, from which a method draws what must be equal on all ranks, as random directions; the step
     comes from :meth:`schedule_values`."""
+
+    def prepare(self, images: int) -> None:
+        """Makes the buffers whose size is the number of training images, before the weights are loaded.
+
+        Args:
+            images: The number of images in the data set.
+
+        Raises:
+            ValueError: If the method's settings do not fit so few images.
+        """
+
+    def before_epoch(self, progress: Progress, embed: Embed) -> None:
+        """Computes what stays the same during an epoch, as clusters of all images; every rank calls it.
+
+        It changes buffers of a :class:`infomax.nn.memory.Memory` alone. A run that is resumed at the beginning of an
+        epoch calls it again, which must have the same result.
+
+        Args:
+            progress: The progress at the epoch's first step.
+            embed: Computes outputs of networks for the epoch's images; see :data:`Embed`. It may be called more than
+                once, or never: it takes as long as the forward passes of an epoch.
+        """
 
     @abstractmethod
     def online(self, views: Views) -> list[Tensor]:
@@ -167,7 +212,8 @@ class Method(nn.Module, ABC):
         """Returns the outputs of the EMA teacher that the loss needs, without gradient.
 
         Returns:
-            One tensor [B, ...] a global crop; an empty list if the method has no teacher.
+            One tensor [B, ...] a global crop; an empty list if the method has no teacher. A method that remembers
+            images may return what is known of them: tensors with one row an image, of any type.
         """
         return []
 
@@ -243,6 +289,14 @@ class Method(nn.Module, ABC):
 
         Args:
             progress: The progress that the loss was computed with.
+        """
+
+    def remember(self, online: list[Tensor], target: list[Tensor]) -> None:
+        """Stores what a step showed of its images, after the optimiser's step; every rank calls it.
+
+        Args:
+            online: The tensors of :meth:`online` that the loss was computed from, detached.
+            target: The tensors of :meth:`target`, likewise.
         """
 
     def after_step(self, progress: Progress) -> None:

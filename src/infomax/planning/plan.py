@@ -27,7 +27,7 @@ from infomax.runtime.text import show
 from infomax.runtime.threads import threads_within_quota
 from infomax.training.image_size import typical_side
 from infomax.training.initial import open_initial
-from infomax.training.prepare import check_batch, choose_recipe
+from infomax.training.prepare import check_batch, check_positions, choose_recipe
 
 # Shares of the memory that tensors may take. MIRA's runs took 1.3 times the memory that is counted here (Table 8),
 # because the driver, cuDNN's workspaces and the allocator's reserve are not tensors.
@@ -210,14 +210,16 @@ def make_plan(options: PlanOptions) -> Plan:
     likely_side = side or options.image_size or 224  # an unknown size is taken to be that of the views
     gpu, initial = device == "cuda", open_initial(options.init)
     recipe = choose_recipe(options, data=data, images=images, side=likely_side, gpu=gpu, initial=initial)
-    check_view_sizes(recipe, build_without_memory(recipe))
+    method = build_without_memory(recipe, images)
+    if source is not None:
+        check_positions(method, recipe, source)
+    check_view_sizes(recipe, method)
     check_batch(recipe, images=images, data=data, world_size=options.devices)
     with Stage("counting what a step takes", slow_only=True):
-        cost = count_step_cost(recipe, ranks=options.devices, device=device)
-    steps = recipe.steps(images)
+        cost = count_step_cost(recipe, ranks=options.devices, device=device, images=images)
     this_machine = None
     if not options.gpu:
-        this_machine = _on_this_machine(recipe, steps, options, device_of(device, 0), source)
+        this_machine = _on_this_machine(recipe, images, options, device_of(device, 0), source)
     named = bool(options.gpu)
     return Plan(
         recipe=recipe,
@@ -228,7 +230,7 @@ def make_plan(options: PlanOptions) -> Plan:
         devices=options.devices,
         cost=cost,
         this_machine=this_machine,
-        gpus=tuple(_on_gpu(name, recipe, steps, options.devices, named=named) for name in options.gpu or GPUS),
+        gpus=tuple(_on_gpu(name, recipe, images, options.devices, named=named) for name in options.gpu or GPUS),
         utilizations=_similar_runs(recipe),
     )
 
@@ -265,11 +267,11 @@ def _open(location: DataLocation, download: bool) -> Source | None:
 
 
 def _on_this_machine(
-    recipe: Recipe, steps: int, options: PlanOptions, device: torch.device, source: Source | None
+    recipe: Recipe, images: int, options: PlanOptions, device: torch.device, source: Source | None
 ) -> Machine:
     """Measures the run on this machine: on its CPU, or on GPUs of the kind of its first one."""
-    devices = options.devices
-    cost = count_step_cost(recipe, ranks=devices, device=device.type)
+    devices, steps = options.devices, recipe.steps(images)
+    cost = count_step_cost(recipe, ranks=devices, device=device.type, images=images)
     if device.type == "cuda":
         name, memory, ranks = torch.cuda.get_device_name(device), _gpu_memory(device), 1
         usable = int(GPU_SHARE * memory)
@@ -277,29 +279,30 @@ def _on_this_machine(
         name, memory, ranks = "this CPU", machine_memory(), devices
         usable = int(CPU_SHARE * memory) // ranks
     if cost.memory.peak > usable:
-        micro_batch_size = _largest_micro_batch(recipe, devices, device.type, usable)
+        micro_batch_size = _largest_micro_batch(recipe, images, devices, device.type, usable)
         return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
     with Stage("measuring steps on this machine", at_once=True):
-        timing = time_steps(recipe, cost, device=device, source=source, workers=options.workers)
+        timing = time_steps(recipe, cost, device=device, source=source, workers=options.workers, images=images)
     # A step was measured with all cores of the CPU, so ranks that share it take their times one after the other.
     seconds = steps * timing.seconds_per_step * ranks + timing.scoring_seconds
     return Machine(name, memory, usable, fits=True, seconds=(seconds, seconds), timing=timing)
 
 
-def _on_gpu(name: str, recipe: Recipe, steps: int, devices: int, *, named: bool) -> Machine:
+def _on_gpu(name: str, recipe: Recipe, images: int, devices: int, *, named: bool) -> Machine:
     """Computes the run's time on a kind of GPU.
 
     Args:
         name: Name of the GPU.
         recipe: The recipe with all changes.
-        steps: Steps of the run.
+        images: Number of images in the data set.
         devices: Number of GPUs.
         named: Whether the user named this GPU. Only then a micro-batch size that fits is searched for.
     """
-    cost, gpu = count_step_cost(recipe, ranks=devices, device="cuda"), GPUS[name]
+    cost, gpu = count_step_cost(recipe, ranks=devices, device="cuda", images=images), GPUS[name]
+    steps = recipe.steps(images)
     memory, usable = gpu.gigabytes * 10**9, int(GPU_SHARE * gpu.gigabytes * 10**9)
     if cost.memory.peak > usable:
-        micro_batch_size = _largest_micro_batch(recipe, devices, "cuda", usable) if named else None
+        micro_batch_size = _largest_micro_batch(recipe, images, devices, "cuda", usable) if named else None
         return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
     if recipe.precision == "bf16" and not gpu.has_bf16:
         return Machine(name, memory, usable, fits=False, missing_precision="bf16")
@@ -332,15 +335,14 @@ def _similar_runs(recipe: Recipe) -> tuple[Utilization, ...]:
     return papers_utilizations(small_images=has_small_images(recipe))
 
 
-def _largest_micro_batch(recipe: Recipe, devices: int, device: str, memory: int) -> int | None:
+def _largest_micro_batch(recipe: Recipe, images: int, devices: int, device: str, memory: int) -> int | None:
     """Returns the largest ``micro_batch_size`` whose step takes at most ``memory`` bytes; None if none does."""
-    images = recipe.batch_size // devices
-    sizes = [size for size in range(2, images + 1) if recipe.batch_size % (devices * size) == 0]
+    share = recipe.batch_size // devices
+    sizes = [size for size in range(2, share + 1) if recipe.batch_size % (devices * size) == 0]
 
     def too_large(size: int) -> bool:
-        return (
-            count_step_cost(replace(recipe, micro_batch_size=size), ranks=devices, device=device).memory.peak > memory
-        )
+        divided = replace(recipe, micro_batch_size=size)
+        return count_step_cost(divided, ranks=devices, device=device, images=images).memory.peak > memory
 
     return sizes[fitting - 1] if (fitting := bisect_left(sizes, True, key=too_large)) else None
 

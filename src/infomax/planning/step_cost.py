@@ -22,11 +22,18 @@ from torch.utils.flop_counter import flop_registry, shape_wrapper
 
 from infomax.methods.base import Progress, Views
 from infomax.nn.batch_norm import RunningStatistics, batch_norms, synchronise_batch_norm, trained_batch_norms
+from infomax.nn.memory import buffers_within_steps
 from infomax.recipes.building import AUTOCAST, build_optimizer, build_without_memory
 from infomax.recipes.schema import OptimizerSettings, Recipe
 from infomax.runtime.collectives import TrafficCounter, average_in_place, simulated_ranks
 
-Shapes = tuple[tuple[int, ...], ...]
+
+class Output(NamedTuple):
+    """A named tuple that holds the shape of an output of a branch, without the batch dimension."""
+
+    shape: tuple[int, ...]
+    is_integer: bool
+    """Whether it holds whole numbers, as the clusters of images."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +104,8 @@ class StepCost:
     """FLOPs of the evaluated encoder, for one image of the preprocessing's size."""
     memory: Memory
     communication: CommunicationBytes
-    output_shapes: tuple[Shapes, ...]
-    """Shapes of the loss's inputs without the batch dimension: of the online branch, and of the target branch. Each has
-    one shape per view."""
+    outputs: tuple[tuple[Output, ...], ...]
+    """The loss's inputs: those of the online branch, and those of the target branch. Each has one per view."""
 
     def network_flops(self, images: int, micro_batch_size: int) -> float:
         """Returns the FLOPs of the networks for a step of another size.
@@ -120,7 +126,7 @@ class StepCost:
         return self.network_flops(self.images, self.micro_batch_size) + self.loss_flops
 
 
-def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> StepCost:
+def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu", images: int | None = None) -> StepCost:
     """Counts the cost of a recipe's step for each rank.
 
     Args:
@@ -128,21 +134,25 @@ def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu") -> S
         ranks: Number of ranks that share the batch.
         device: ``cpu`` or ``cuda``. The two synchronise BatchNorm in different ways, and a GPU holds the next batch
             already.
+        images: Number of training images, for a method that remembers them; None counts no memory of any.
     """
     synchronised = ranks > 1 and recipe.micro_batch_size is None
-    return _count_step_costs(recipe, ranks, device if synchronised else None)[device]
+    return _count_step_costs(recipe, ranks, device if synchronised else None, images)[device]
 
 
 @cache
-def _count_step_costs(recipe: Recipe, ranks: int, synchronised_on: str | None) -> dict[str, StepCost]:
+def _count_step_costs(
+    recipe: Recipe, ranks: int, synchronised_on: str | None, images: int | None
+) -> dict[str, StepCost]:
     """Returns the cost of a step on a CPU and on a GPU, by counting one step.
 
     Args:
         recipe: The recipe.
         ranks: Number of ranks that share the batch.
         synchronised_on: The device whose way of synchronising BatchNorm is counted; None if it is not synchronised.
+        images: As there.
     """
-    method: Any = build_without_memory(recipe).to(memory_format=torch.channels_last)
+    method: Any = build_without_memory(recipe, images).to(memory_format=torch.channels_last)
     if synchronised_on == "cpu":
         method = synchronise_batch_norm(method, torch.device("cpu"))
     fake_tensors, counted = ShapeOnlyTensors(allow_non_fake_inputs=True), CountedOperations()
@@ -172,7 +182,7 @@ class CountedStep:
         self.weight_bytes, self.activation_bytes = counted.live_bytes, 0
         self.norm_traffic, self.loss_traffic = TrafficCounter(ranks), TrafficCounter(ranks)
         self.work_by_stage: dict[str, Work] = {}
-        self.output_shapes: tuple[Shapes, ...] = ()
+        self.outputs: tuple[tuple[Output, ...], ...] = ()
 
     def run(self) -> None:
         """Runs the step up to the optimiser, which :meth:`cost` accounts for."""
@@ -180,11 +190,13 @@ class CountedStep:
         crops = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
         # These are not read. They are in memory during a real step, so they must be alive here.
         pixels = [torch.empty(self.images, view.size, view.size, 3, dtype=torch.uint8) for view in crops]
-        buffers = [buffer.clone() for buffer in self.method.buffers()]
+        buffers = [buffer.clone() for buffer in buffers_within_steps(self.method)]
         statistics = RunningStatistics(norms) if in_microbatches else None
         online, target = self.forward()
         self.activation_bytes = self.counted.live_bytes - self.weight_bytes
-        self.output_shapes = tuple(tuple(tuple(x.shape[1:]) for x in branch) for branch in (online, target))
+        self.outputs = tuple(
+            tuple(Output(tuple(x.shape[1:]), not x.is_floating_point()) for x in branch) for branch in (online, target)
+        )
         leaves, targets = [x.detach() for x in online], target
         if in_microbatches:  # the outputs of each microbatch exist until they have been joined
             separate = [x.new_empty(self.images, *x.shape[1:]) for x in (*online, *target)]
@@ -195,6 +207,10 @@ class CountedStep:
             leaf.requires_grad_()
         with simulated_ranks(self.loss_traffic), self.counting("loss"):
             self.method.loss(leaves, targets, Progress(step=0, total_steps=1, epoch=0)).total.backward()
+        if self.method.remembers_images:
+            with simulated_ranks(self.loss_traffic):
+                self.method.remember([leaf.detach() for leaf in leaves], targets)
+        gradients = [leaf.grad[: self.micro_batch_size] for leaf in leaves if leaf.grad is not None]
         # The loss may hold an output constant.
         gradients = [None if leaf.grad is None else leaf.grad[: self.micro_batch_size] for leaf in leaves]
         self.backward(online, gradients)
@@ -222,7 +238,8 @@ class CountedStep:
         """Returns the outputs of the online and of the target branch for a microbatch."""
         crops, global_crop_count = self.empty_views(), len(self.recipe.views.global_crops)
         autocast_dtype = AUTOCAST.get(self.recipe.precision)
-        views = Views(crops[:global_crop_count], crops[global_crop_count:])
+        positions = torch.zeros(self.micro_batch_size, dtype=torch.int64) if self.method.remembers_images else None
+        views = Views(crops[:global_crop_count], crops[global_crop_count:], positions)
         autocast = torch.autocast("cpu", autocast_dtype) if autocast_dtype else nullcontext()
         with simulated_ranks(self.norm_traffic), autocast:
             with self.counting("online"):
@@ -302,7 +319,7 @@ class CountedStep:
                 norms=self.norm_traffic.sent_bytes,
                 loss=self.loss_traffic.sent_bytes,
             ),
-            output_shapes=self.output_shapes,
+            outputs=self.outputs,
         )
 
 

@@ -17,7 +17,7 @@ from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import Source
 from infomax.nn.blocks import l2_normalize
-from infomax.planning.step_cost import Shapes, StepCost
+from infomax.planning.step_cost import Output, StepCost
 from infomax.recipes.schema import Recipe
 from infomax.runtime.determinism import deterministic_mode
 from infomax.training.engine import Engine
@@ -67,7 +67,13 @@ class Timing:
 
 
 def time_steps(
-    recipe: Recipe, cost: StepCost, *, device: torch.device, source: Source | None = None, workers: int | None = None
+    recipe: Recipe,
+    cost: StepCost,
+    *,
+    device: torch.device,
+    source: Source | None = None,
+    workers: int | None = None,
+    images: int | None = None,
 ) -> Timing:
     """Measures steps of a recipe.
 
@@ -77,20 +83,30 @@ def time_steps(
         device: Device to measure on.
         source: The images. None measures with random images of the recipe's size and without reading files.
         workers: Number of processes that decode image files.
+        images: Number of training images, for a method that remembers them; None takes the source's, or one batch.
     """
+    if images is None:
+        images = recipe.batch_size if source is None else len(source.pretraining)
     separate_random_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with separate_random_numbers, deterministic_mode(False), warnings.catch_warnings(action="ignore"):
-        return _StepTimer(recipe, cost, device, source, workers).timing()
+        return _StepTimer(recipe, cost, device, source, workers, images).timing()
 
 
 class _StepTimer:
     """Measures steps of an engine; :func:`time_steps` explains the arguments."""
 
     def __init__(
-        self, recipe: Recipe, cost: StepCost, device: torch.device, source: Source | None, workers: int | None
+        self,
+        recipe: Recipe,
+        cost: StepCost,
+        device: torch.device,
+        source: Source | None,
+        workers: int | None,
+        images: int,
     ):
         self.recipe, self.cost, self.device, self.source, self.workers = recipe, cost, device, source, workers
-        self.engine = Engine(recipe, steps_per_epoch=10**6, device=device)  # so many that the first epoch does not end
+        # There are so many steps that the first epoch does not end.
+        self.engine = Engine(recipe, steps_per_epoch=10**6, device=device, images=images)
         self.online = None
         self.last_trial = 0, 0.0  # images and seconds of the last step that was tried
         if source is not None:
@@ -237,10 +253,12 @@ class _StepTimer:
     def run_loss(self, images: int) -> None:
         """Computes the loss and its gradient for random outputs of ``images`` images."""
 
-        def random_outputs(shapes: Shapes) -> list[Tensor]:
-            return [l2_normalize(torch.randn(images, *shape, device=self.device)) for shape in shapes]
+        def random_output(output: Output) -> Tensor:
+            if output.is_integer:
+                return torch.zeros(images, *output.shape, dtype=torch.int64, device=self.device)
+            return l2_normalize(torch.randn(images, *output.shape, device=self.device))
 
-        online, target = map(random_outputs, self.cost.output_shapes)
+        online, target = ([random_output(output) for output in branch] for branch in self.cost.outputs)
         leaves = [x.requires_grad_() for x in online]
         self.engine.method.loss(leaves, target, self.engine.progress(0)).total.backward()
 

@@ -20,16 +20,18 @@ CHANNELS, FLOAT_BYTES, GIGABYTE, MILLION = 3, 4, 1e9, 1e6
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
-def build_method(recipe: Recipe, initial: Mapping[str, Tensor] | None = None) -> Method:
+def build_method(recipe: Recipe, initial: Mapping[str, Tensor] | None = None, *, images: int | None = None) -> Method:
     """Builds the method of a recipe before its training; the recipe's seed decides the weights.
 
     Args:
         recipe: The recipe.
         initial: Weights of the encoder by name, from which the training starts; a teacher starts as their copy. None
             leaves them random, as for a method whose weights are loaded afterwards.
+        images: Number of training images, for a method that remembers them; None makes no room for any.
 
     Raises:
-        ValueError: if the initial weights do not fit the encoder; the message names them.
+        ValueError: if the initial weights do not fit the encoder, the message names them; or if the method's settings
+            do not fit so few images.
     """
     encoder = build_encoder(**recipe.encoder.architecture(), seed=recipe.seed)
     if initial is not None:
@@ -40,18 +42,24 @@ def build_method(recipe: Recipe, initial: Mapping[str, Tensor] | None = None) ->
         method = recipe.method.build(encoder)
     method.joint_forward, method.global_crop_count = recipe.joint_forward, len(recipe.views.global_crops)
     method.seed = recipe.seed
+    if images is not None and method.remembers_images:
+        method.prepare(images)
     return method.double() if recipe.precision == "64" else method
 
 
-def build_without_memory(recipe: Recipe) -> Method:
+def build_without_memory(recipe: Recipe, images: int | None = None) -> Method:
     """Builds the method of a recipe without its numbers, to try its settings and to know its sizes.
+
+    Args:
+        recipe: The recipe.
+        images: Number of training images, as for :func:`build_method`.
 
     Raises:
         ValueError: if the method does not accept its settings, or has more numbers than any machine counts.
     """
     with torch.device("meta"), warnings.catch_warnings(action="ignore"):  # the run itself will warn
         try:
-            return build_method(recipe)
+            return build_method(recipe, images=images)
         except (RuntimeError, OverflowError, TypeError, MemoryError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(f"{recipe.method.name} cannot be built with these settings: {reason}") from error

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from infomax.recipes import byol, carl, corinfomax, mira, mveb, mvib, simclr, simsiam, spectral
+from infomax.recipes import byol, carl, corinfomax, deepcluster, mira, mveb, mvib, simclr, simsiam, spectral
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import Recipe, from_json
@@ -25,6 +25,7 @@ METHODS = registry(
         carl.METHOD,
         mveb.METHOD,
         # The baselines, which have no paper among the four, in the order of their names.
+        deepcluster.METHOD,
         byol.METHOD,
         mvib.METHOD,
         simclr.METHOD,

@@ -15,6 +15,6 @@ def load_trained_method(run: Run) -> Method | None:
     file = checkpoints.newest_readable(run.path / "checkpoints")
     if file is None:
         return None
-    method = build_method(run.recipe)
+    method = build_method(run.recipe, images=run.config["images"])
     method.load_state_dict(checkpoints.load(file)["method"])
     return method.eval()

@@ -9,8 +9,9 @@ The engine knows neither the data loader nor the online evaluation. Whoever owns
 step; see :meth:`Engine.step` and :func:`infomax.training.loop.train_step`.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from inspect import signature
 from math import isfinite, nan
 from typing import Any
@@ -29,10 +30,11 @@ from infomax.models.backbone_names import library_of
 from infomax.models.encoders import Encoder
 from infomax.nn.batch_norm import RunningStatistics, synchronise_batch_norm, trained_batch_norms
 from infomax.nn.blocks import Chain, Prototypes, copy_tensors
+from infomax.nn.memory import buffers_within_steps
 from infomax.nn.optimizers import set_learning_rate
 from infomax.recipes.building import AUTOCAST, build_method, build_optimizer, learning_rate, shorten_warmup
 from infomax.recipes.schema import Recipe
-from infomax.runtime.collectives import average_in_place, rank, world_size
+from infomax.runtime.collectives import average_in_place, gather, rank, world_size
 from infomax.training.output_observer import OutputObserver
 
 MAX_GRAPHS = 64  # that torch.compile may make of modules; three for each size of views are usual
@@ -132,6 +134,7 @@ class Engine:
         stages: Epochs of each schedule of a run that was extended, one schedule after another; together they are the
             recipe's epochs. None for a run with one schedule.
         initial: Weights of the encoder to start from; None leaves them random, or to be loaded.
+        images: Number of training images, for a method that remembers them; None takes those of whole batches.
     """
 
     def __init__(
@@ -143,7 +146,9 @@ class Engine:
         compiled: bool = False,
         stages: Sequence[int] | None = None,
         initial: Mapping[str, Tensor] | None = None,
+        images: int | None = None,
     ):
+        self.images = images or steps_per_epoch * recipe.batch_size
         self.recipe, self.device = recipe, device
         self.stages = tuple(stages or (recipe.epochs,))
         self.steps_per_epoch, self.total_steps = steps_per_epoch, recipe.epochs * steps_per_epoch
@@ -152,12 +157,13 @@ class Engine:
         """The learning rate of the last step, without the factors of groups of parameters."""
         self.weights_consistent = True
         """Whether all weights belong to one step; False while the optimiser is changing them, and if that fails."""
-        method: Any = build_method(recipe, initial).to(device)
+        method: Any = build_method(recipe, initial, images=self.images).to(device)
         method = method.to(memory_format=torch.channels_last)  # twice as fast on a CPU
         if world_size() > 1 and recipe.micro_batch_size is None:
             method = synchronise_batch_norm(method, device)
         self.method: Method = method
         self.compiled = compiled
+        self._outputs: tuple[list[Tensor], list[Tensor]] = [], []
         self.compute_loss: Callable[..., Loss] = self.method.compute_loss
         self.fused_views: Callable[..., Tensor] | None = None
         if compiled:
@@ -255,9 +261,36 @@ class Engine:
             self.weights_consistent = False
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.method.remembers_images:
+            self.method.remember(*self._outputs)
+            self._outputs = [], []
         self.method.after_step(self._progress_in_stage(self.steps_done + 1, self._stage_of(self.steps_done)))
         self.steps_done += 1
         self.weights_consistent = True
+
+    @torch.no_grad()
+    def begin_epoch(self, read_epoch: Callable[[], AbstractContextManager[Iterator[Batch]]]) -> None:
+        """Lets a method that remembers images compute what stays the same during the coming epoch.
+
+        Args:
+            read_epoch: Opens this rank's microbatches of the epoch; the steps read them again.
+        """
+        if self.method.remembers_images:
+            self.method.before_epoch(self.progress(self.steps_done), partial(self._embed, read_epoch))
+
+    def _embed(
+        self,
+        read_epoch: Callable[[], AbstractContextManager[Iterator[Batch]]],
+        network: Callable[[Views], list[Tensor]],
+    ) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Passes the images of an epoch through networks; see :data:`infomax.methods.base.Embed`."""
+        with self._buffers_put_back(), read_epoch() as batches:
+            for number, batch in enumerate(batches):
+                views = self.views(batch)
+                assert views.positions is not None
+                with self._forward_mode(number % 2**10):
+                    outputs = network(views)
+                yield gather(views.positions)[0], [gather(x)[0] for x in outputs]
 
     def skip(self) -> None:
         """Leaves out the step that has just failed: schedules and data go on, weights stay."""
@@ -355,6 +388,8 @@ class Engine:
             message = f"the loss could not be computed at step {self.steps_done + 1}"
             raise NonFiniteError(f"{message} ({error})") from error
         self.scaler.scale(loss.total).backward()
+        if self.method.remembers_images:
+            self._outputs = [x.detach() for x in online], target
         return loss
 
     @torch.no_grad()
@@ -362,7 +397,10 @@ class Engine:
         """Returns the views of a batch on the device; they are the same each time."""
         views = self.make_views(batch) if batch.views is None else batch.views
         count = len(self.recipe.views.global_crops)
-        return Views(global_crops=views[:count], local_crops=views[count:])
+        positions = None
+        if self.method.remembers_images:
+            positions = to_device(torch.from_numpy(np.array(batch.index)), self.device)
+        return Views(views[:count], views[count:], positions)
 
     @torch.no_grad()
     def make_views(self, batch: Batch) -> list[Tensor]:
@@ -414,14 +452,27 @@ class Engine:
 
     @contextmanager
     def _buffers_restored_on_failure(self) -> Generator[None]:
-        buffers = list(self.method.buffers())
-        copies = [torch.empty_like(x) for x in buffers]
-        copy_tensors(source=buffers, destination=copies)
+        restore = self._copy_buffers()
         try:
             yield
         except BaseException:
-            copy_tensors(source=copies, destination=buffers)
+            restore()
             raise
+
+    @contextmanager
+    def _buffers_put_back(self) -> Generator[None]:
+        restore = self._copy_buffers()
+        try:
+            yield
+        finally:
+            restore()
+
+    def _copy_buffers(self) -> Callable[[], None]:
+        """Copies the buffers that a step may change, and returns the function that puts the copies back."""
+        buffers = buffers_within_steps(self.method)
+        copies = [torch.empty_like(x) for x in buffers]
+        copy_tensors(source=buffers, destination=copies)
+        return partial(copy_tensors, source=copies, destination=buffers)
 
     def _clip_gradient(self) -> Tensor:
         """Limits the gradient to the recipe's norm, if it has one; returns the norm before that."""

@@ -200,7 +200,13 @@ class TrainingLoop:
         initial = read_initial_weights(run) if newest is None and recipe.encoder.init is not None else None
         compiled = launch.compile
         self.engine = Engine(
-            recipe, steps_per_epoch=steps, device=device, compiled=compiled, stages=run.stages, initial=initial
+            recipe,
+            steps_per_epoch=steps,
+            device=device,
+            compiled=compiled,
+            stages=run.stages,
+            initial=initial,
+            images=len(self.images),
         )
         width = self.engine.method.eval_encoder.width
         self.online = online_evaluation(source, recipe, width=width, device=device, workers=launch.workers)
@@ -259,6 +265,7 @@ class TrainingLoop:
                     until_first_step.enter_context(Stage(task, at_once=True))
                 self.keep_encoder(again=False)
                 for microbatches in self.batches(prefetcher):
+                    self.begin_epoch()
                     interruption.at_once = False
                     self.train_or_skip(microbatches, prefetcher)
                     until_first_step.close()
@@ -333,12 +340,25 @@ class TrainingLoop:
         recipe, engine, keep_bytes = self.recipe, self.engine, self._bytes_to_keep()
         if self.online is not None:
             keep_bytes -= self.online.keep_images(keep_bytes // 4)
-        batches = training_batches(
+        batches = self._microbatches(range(engine.steps_done, engine.total_steps), keep_bytes)
+        # The views of microbatches are made twice, when each is due: kept, they would take the memory that microbatches
+        # are to spare.
+        return BatchPrefetcher(batches, self.device, None if recipe.micro_batch_size else engine.make_views)
+
+    def _microbatches(self, steps: range, keep_bytes: int = 0) -> Iterator[Batch]:
+        """Yields this rank's microbatches of some steps.
+
+        Args:
+            steps: The steps, counted from the beginning of the run.
+            keep_bytes: Memory that decoded images may take.
+        """
+        recipe = self.recipe
+        return training_batches(
             self.images,
             recipe.views,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
-            steps=range(engine.steps_done, engine.total_steps),
+            steps=steps,
             micro_batch_size=recipe.micro_batch_size,
             rank=rank(),
             world_size=world_size(),
@@ -347,9 +367,6 @@ class TrainingLoop:
             keep_bytes=keep_bytes,
             say=self.say,
         )
-        # The views of microbatches are made twice, when each is due: kept, they would take the memory that microbatches
-        # are to spare.
-        return BatchPrefetcher(batches, self.device, None if recipe.micro_batch_size else engine.make_views)
 
     def _bytes_to_keep(self) -> int:
         """Returns the memory that decoded images may take of this rank; says so if it was asked for in vain."""
@@ -374,6 +391,17 @@ class TrainingLoop:
                 self.note_unreadable(batch)
             yield microbatches
             del microbatches
+
+    def begin_epoch(self) -> None:
+        """Lets a method that remembers images prepare itself for an epoch, if the next step is the first one of it."""
+        engine = self.engine
+        if engine.steps_done % engine.steps_per_epoch or not engine.method.remembers_images:
+            return
+        steps = range(engine.steps_done, engine.steps_done + engine.steps_per_epoch)
+        # Nothing is compiled for passes without gradient.
+        with torch.compiler.set_stance("force_eager") if self.launch.compile else nullcontext():
+            engine.begin_epoch(lambda: closing(BatchPrefetcher(self._microbatches(steps), self.device)))
+        self._begin_interval()
 
     def train_or_skip(self, microbatches: list[Batch], prefetcher: BatchPrefetcher) -> None:
         """Makes one step and reports it; a step with an infinite or NaN loss is skipped, if that is allowed."""

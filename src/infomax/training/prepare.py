@@ -19,6 +19,8 @@ from infomax.data.splits import (
     preview_images,
     why_not_labelled,
 )
+from infomax.data.streams import Stream
+from infomax.methods.base import Method
 from infomax.models.encoders import Encoder
 from infomax.recipes.adapting import describe_adapting
 from infomax.recipes.building import build_without_memory, check_memory, check_view_sizes, describe_trained
@@ -347,9 +349,23 @@ def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> N
         )
 
 
+def check_positions(method: Method, recipe: Recipe, source: Source) -> None:
+    """Checks that the images have positions, if the method remembers something of each of them.
+
+    Raises:
+        ValueError: if they are a stream.
+    """
+    if method.remembers_images and isinstance(source.pretraining, Stream):
+        raise ValueError(
+            f"--method {recipe.method.name} keeps the embeddings or clusters of all images by their positions, but "
+            f"--data {source.name} is read as a stream, which has none; copy the images into a folder"
+        )
+
+
 def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, launch: LaunchOptions) -> None:
     """Checks what the method, these images and this machine can do; raises ValueError if they cannot do it."""
-    method = build_without_memory(recipe)
+    method = build_without_memory(recipe, len(source.pretraining))
+    check_positions(method, recipe, source)
     check_view_sizes(recipe, method)
     check_batch(recipe, images=len(source.pretraining), data=source.name, world_size=launch.world_size)
     at_once = recipe.micro_batch_size or recipe.batch_size // launch.world_size

@@ -64,6 +64,7 @@ def capture(run: Run, engine: Engine, microbatches: Sequence[Batch], reason: str
             "step": engine.steps_done + 1,
             "steps_per_epoch": engine.steps_per_epoch,
             "stages": list(engine.stages),
+            "images": engine.images,
             "command": f"infomax replay {folder}",
             "recipe": to_json(engine.recipe),
         }
@@ -78,6 +79,7 @@ class FailureReport(TypedDict):
     ranks: int
     steps_per_epoch: int
     stages: NotRequired[list[int]]
+    images: NotRequired[int]
     recipe: dict[str, Any]
 
 
@@ -127,8 +129,13 @@ def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult
         raise ValueError(f"{folder} is not a folder that a failed step was kept in: {error}") from error
     if missing := [file.name for file in files if not file.exists()]:
         raise ValueError(f"{folder} is not complete: it has no {', '.join(missing)}")
-    computes_on, stages = torch.device(choose_device(device)), report.get("stages")
-    engine = Engine(recipe, steps_per_epoch=steps_per_epoch, device=computes_on, stages=stages)
+    engine = Engine(
+        recipe,
+        steps_per_epoch=steps_per_epoch,
+        device=torch.device(choose_device(device)),
+        stages=report.get("stages"),
+        images=report.get("images"),
+    )
     engine.load(checkpoints.load(folder / "state.ckpt"))
     stored = [batch for file in files for batch in checkpoints.load(file)["microbatches"]]
     microbatches = [Batch(batch["images"], batch["epoch"], batch["index"].numpy(), {}) for batch in stored]
