@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from infomax.methods import byol, deepcluster, mvib, simclr, simsiam, spectral
+from infomax.methods import barlow, byol, deepcluster, mvib, simclr, simsiam, spectral, vicreg
 
 ROWS = 12
 
@@ -91,6 +91,7 @@ LOSSES: dict[str, LossCase] = {
         integers={"assignment": 5},
         whole={"temperature": 0.2},
     ),
+    "barlow": LossCase(barlow.redundancy_loss, trained={"z1": (8,), "z2": (8,)}, fewest_rows=2),
     "byol": LossCase(byol.regression_loss, trained={"prediction": (8,)}, held={"target": (8,)}),
     "gaussian-kl": LossCase(mvib.gaussian_kl, trained=GAUSSIANS),
     "mvib": LossCase(mvib.mvib_loss, trained={**GAUSSIANS, "noise1": (8,), "noise2": (8,)}, whole={"weight": 0.1}),
@@ -98,4 +99,5 @@ LOSSES: dict[str, LossCase] = {
     "infonce": LossCase(simclr.info_nce_loss, trained={"anchor": (8,), "positive": (8,)}, whole={"temperature": 0.2}),
     "simsiam": LossCase(simsiam.negative_cosine, trained={"prediction": (8,)}, held={"target": (8,)}),
     "spectral": LossCase(spectral.spectral_loss, trained={"z1": (8,), "z2": (8,)}, whole={"mu": 8.0}, fewest_rows=2),
+    "vicreg": LossCase(vicreg.vicreg_loss, trained={"z1": (8,), "z2": (8,)}, fewest_rows=2),
 }

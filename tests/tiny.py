@@ -5,6 +5,7 @@ from torch import nn
 
 from infomax.methods.base import Method, Progress, Views
 from infomax.models.encoders import Encoder
+from infomax.recipes.barlow import BarlowSettings
 from infomax.recipes.byol import ByolSettings
 from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
@@ -15,6 +16,7 @@ from infomax.recipes.mvib import MvibSettings
 from infomax.recipes.simclr import SimClrSettings
 from infomax.recipes.simsiam import SimSiamSettings
 from infomax.recipes.spectral import SpectralSettings
+from infomax.recipes.vicreg import VicRegSettings
 
 IMAGES = 12
 TINY = {
@@ -25,6 +27,7 @@ TINY = {
     "carl": CarlSettings(hidden=16, dimension=8, prototypes=12, kl_epochs=2),
     "mveb": MvebSettings(hidden=16, dimension=8, momentum=0.9),
     "mveb-shared": MvebSettings(hidden=16, dimension=8, momentum=None),
+    "barlow": BarlowSettings(hidden=16, dimension=8, off_diagonal=0.1),
     "deepcluster": DeepClusterSettings(hidden=16, dimension=8, heads=3, prototypes=4),
     "byol": ByolSettings(hidden=16, dimension=8, predictor_hidden=16, momentum=0.9),
     "mvib": MvibSettings(hidden=16, dimension=8),
@@ -32,6 +35,7 @@ TINY = {
     "simclr": SimClrSettings(hidden=16, dimension=8),
     "simsiam": SimSiamSettings(hidden=16, dimension=8, predictor_hidden=8),
     "spectral": SpectralSettings(hidden=16, dimension=8, mu=2.0),
+    "vicreg": VicRegSettings(hidden=16, dimension=8),
 }
 
 

@@ -249,6 +249,19 @@ def scatter(x: Float[Tensor, "n d"], centre: Float[Tensor, " d"]) -> Float[Tenso
     return _Scatter.apply(x, centre)  # pyrefly: ignore[bad-return]
 
 
+def off_diagonal_squares(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
+    """Computes the sum of the squares of all elements that are not on the diagonal.
+
+    Args:
+        matrix: A square matrix, [D, D]; gradients flow to it.
+
+    Returns:
+        The sum, a scalar. It is never computed as a difference of sums, which would lose digits if it is small.
+    """
+    diagonal = torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
+    return matrix.masked_fill(diagonal, 0).square().sum()
+
+
 def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
     """Computes the covariance of the global batch, normalised by its number of rows."""
     return global_quotient(scatter(x, global_mean(x)), len(x))  # centred first: E[xx'] - mm' would cancel

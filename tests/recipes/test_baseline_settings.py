@@ -33,6 +33,9 @@ SOLO = {
 }
 DEEPCLUSTER_SOLO = {"method__dimension": 128, "method__heads": 3, "method__prototypes": 3000, **SOLO}
 DEEPCLUSTER = {"optimizer__warmup_start": 0.3, "optimizer__end": 0.0048, "method__heads": 3, "method__prototypes": 3000}
+BARLOW_SOLO = {"method__hidden": 2048, "method__dimension": 2048, "method__loss_scale": 0.1, **SOLO}
+VICREG = {"method__invariance": 25, "method__variance": 25, "method__covariance": 1}
+VICREG_SOLO = {**VICREG, "method__variance": 50, "optimizer__trust": 0.02}
 BYOL_SOLO = {
     "method__hidden": 4096,
     "method__dimension": 256,
@@ -71,6 +74,28 @@ EXPECTED = {
     "deepcluster/cifar100": (63.61, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
     "deepcluster/imagenet_400": (70.2, settings("larc", 4.8, 1e-6, 10, 4096, 400, **DEEPCLUSTER)),
     "deepcluster/imagenet_multicrop_800": (75.2, settings("larc", 4.8, 1e-6, 10, 4096, 800, **DEEPCLUSTER)),
+    "barlow/cifar10": (92.1, settings("larc", 0.3, 1e-4, 10, 256, 1000, **BARLOW_SOLO, method__off_diagonal=0.0051)),
+    "barlow/cifar100": (70.9, settings("larc", 0.3, 1e-4, 10, 256, 1000, **BARLOW_SOLO, method__off_diagonal=0.0051)),
+    "barlow/imagenet100": (
+        80.38,
+        settings("larc", 0.3, 1e-4, 10, 256, 400, method__loss_scale=0.1, optimizer__trust=0.02),
+    ),
+    "barlow/imagenet": (
+        73.2,
+        settings("lars", 1.6, 1e-6, 10, 2048, 1000, method__dimension=8192, optimizer__vector_rate=0.0048 / 0.2),
+    ),
+    "vicreg/cifar10": (
+        92.07,
+        settings("larc", 0.3, 1e-4, 10, 256, 1000, **{**SOLO, **VICREG_SOLO}, method__hidden=2048),
+    ),
+    "vicreg/cifar100": (
+        68.54,
+        settings("larc", 0.3, 1e-4, 10, 256, 1000, **{**SOLO, **VICREG_SOLO}, method__dimension=2048),
+    ),
+    "vicreg/imagenet100": (79.4, settings("larc", 0.3, 1e-4, 10, 256, 400, **VICREG_SOLO)),
+    "vicreg/imagenet": (73.2, settings("lars", 1.6, 1e-6, 10, 2048, 1000, **VICREG, method__hidden=8192)),
+    "vicreg/imagenet_100": (68.6, settings("lars", 1.6, 1e-6, 10, 2048, 100, **VICREG, method__dimension=8192)),
+    "vicreg/imagenet_100_batch_512": (68.2, settings("lars", 0.6, 1e-6, 10, 512, 100, optimizer__end=0.0006)),
     "mvib/cifar10": (
         86.2,
         settings(
@@ -135,6 +160,12 @@ def test_settings_are_the_published_ones(name):
 
 
 SOLO_VIEWS = {
+    "barlow/cifar10": (0.08, 0.4, 0.2, (0, 0), (0, 0.2)),
+    "barlow/cifar100": (0.08, 0.4, 0.2, (0, 0), (0, 0.2)),
+    "barlow/imagenet100": (0.08, 0.4, 0.2, (1, 0.1), (0, 0.2)),
+    "vicreg/cifar10": (0.2, 0.4, 0.2, (0, 0), (0.1, 0.1)),
+    "vicreg/cifar100": (0.2, 0.4, 0.2, (0, 0), (0.1, 0.1)),
+    "vicreg/imagenet100": (0.2, 0.4, 0.2, (0.5, 0.5), (0.1, 0.1)),
     "byol/cifar10": (0.08, 0.4, 0.2, (0, 0), (0, 0.2)),
     "byol/cifar100": (0.08, 0.4, 0.2, (0, 0), (0, 0.2)),
     "byol/imagenet100": (0.08, 0.4, 0.2, (1, 0.1), (0, 0.2)),

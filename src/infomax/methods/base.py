@@ -151,6 +151,21 @@ def crop_pairs(view_count: int, global_crop_count: int) -> list[tuple[int, int]]
     return [(first, second) for first in range(global_crop_count) for second in range(first + 1, view_count)]
 
 
+def crossed_pairs(view_count: int, global_crop_count: int) -> list[tuple[int, int]]:
+    """Returns the positions of each prediction and each target that come from different crops.
+
+    Args:
+        view_count: The number of predictions, one a crop, the global crops first.
+        global_crop_count: The number of targets, one a global crop.
+
+    Example:
+        >>> from infomax.methods.base import crossed_pairs
+        >>> crossed_pairs(3, 2)
+        [(0, 1), (1, 0), (2, 0), (2, 1)]
+    """
+    return [(view, crop) for view in range(view_count) for crop in other_global_crops(view, global_crop_count)]
+
+
 class Method(nn.Module, ABC):
     """An abstract module that holds everything that is trained, and computes the loss.
 

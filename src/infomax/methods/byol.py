@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from infomax.functional import check_rows, full_precision
-from infomax.methods.base import Loss, Method, Progress, Views, other_global_crops
+from infomax.methods.base import Loss, Method, Progress, Views, crossed_pairs
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import Teacher, l2_normalize, mlp
 from infomax.runtime.checks import check_count
@@ -56,28 +56,14 @@ def mean_cosine(
     Args:
         predictions: Matrices [B, D]; gradients flow to them. A row of zeros has the cosine 0.
         targets: Matrices [B, D], which are held constant.
-        pairs: The positions of a prediction and of a target that are compared, as :func:`crossed_pairs` lists them.
+        pairs: The positions of a prediction and of a target that are compared, as those of
+            :func:`infomax.methods.base.crossed_pairs`.
 
     Returns:
         The mean over all pairs and rows, a scalar.
     """
     p, t = [l2_normalize(x) for x in predictions], [l2_normalize(x.detach()) for x in targets]
     return torch.stack(global_means([(p[i] * t[j]).sum(1) for i, j in pairs])).mean()
-
-
-def crossed_pairs(view_count: int, global_crop_count: int) -> list[tuple[int, int]]:
-    """Returns the positions of each prediction and each target that come from different crops.
-
-    Args:
-        view_count: The number of predictions, one a crop, the global crops first.
-        global_crop_count: The number of targets, one a global crop.
-
-    Example:
-        >>> from infomax.methods.byol import crossed_pairs
-        >>> crossed_pairs(3, 2)
-        [(0, 1), (1, 0), (2, 0), (2, 1)]
-    """
-    return [(view, crop) for view in range(view_count) for crop in other_global_crops(view, global_crop_count)]
 
 
 class Byol(Method):

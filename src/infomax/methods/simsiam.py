@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infomax.functional import check_rows
-from infomax.methods.base import Loss, Method, Views
-from infomax.methods.byol import crossed_pairs, mean_cosine
+from infomax.methods.base import Loss, Method, Views, crossed_pairs
+from infomax.methods.byol import mean_cosine
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import mlp
 from infomax.runtime.checks import check_count

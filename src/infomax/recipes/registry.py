@@ -4,7 +4,20 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from infomax.recipes import byol, carl, corinfomax, deepcluster, mira, mveb, mvib, simclr, simsiam, spectral
+from infomax.recipes import (
+    barlow,
+    byol,
+    carl,
+    corinfomax,
+    deepcluster,
+    mira,
+    mveb,
+    mvib,
+    simclr,
+    simsiam,
+    spectral,
+    vicreg,
+)
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import Recipe, from_json
@@ -25,12 +38,14 @@ METHODS = registry(
         carl.METHOD,
         mveb.METHOD,
         # The baselines, which have no paper among the four, in the order of their names.
+        barlow.METHOD,
         deepcluster.METHOD,
         byol.METHOD,
         mvib.METHOD,
         simclr.METHOD,
         simsiam.METHOD,
         spectral.METHOD,
+        vicreg.METHOD,
     ],
     ENTRY_POINTS,
 )

@@ -191,15 +191,18 @@ def global_count(x: Tensor) -> int:
     return int(global_sum(torch.tensor(len(x), device=x.device)))
 
 
-def global_quotient(total: Tensor, count: int) -> Tensor:
+def global_quotient(total: Tensor, count: int, *, correction: int = 0) -> Tensor:
     """Divides the sum of ``total`` over ranks by the sum of ``count`` over ranks, with one collective.
 
-    The result is differentiable in ``total``, which has the same shape on all ranks.
+    Args:
+        total: This rank's summand, of the same shape on all ranks; gradients flow to it.
+        count: This rank's share of the divisor.
+        correction: The number that is subtracted from the divisor, as 1 for an unbiased variance.
     """
     if world_size() == 1:
-        return total / count
+        return total / (count - correction)
     sums = global_sum(torch.cat([total.flatten(), total.new_tensor([count])]))
-    return (sums[:-1] / sums[-1].detach()).view_as(total)
+    return (sums[:-1] / (sums[-1].detach() - correction)).view_as(total)
 
 
 def global_mean(x: Tensor) -> Tensor:
