@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from infomax.methods import barlow, byol, deepcluster, mvib, simclr, simsiam, spectral, vicreg
+from infomax.methods import barlow, byol, deepcluster, mvib, simclr, simsiam, spectral, swav, vicreg
 
 ROWS = 12
 
@@ -39,6 +39,8 @@ class LossCase:
     """The number of images below which the loss is an error."""
     equal_rows: bool = True
     """Whether the loss is finite if all rows are equal."""
+    holds_parts: bool = False
+    """Whether it holds constant what it computes of a trained argument, so that its gradient is not its slope."""
 
     def make(self, rows: int = ROWS, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
         """Returns random arguments for a number of images; ``whole`` is not among them."""
@@ -100,4 +102,12 @@ LOSSES: dict[str, LossCase] = {
     "simsiam": LossCase(simsiam.negative_cosine, trained={"prediction": (8,)}, held={"target": (8,)}),
     "spectral": LossCase(spectral.spectral_loss, trained={"z1": (8,), "z2": (8,)}, whole={"mu": 8.0}, fewest_rows=2),
     "vicreg": LossCase(vicreg.vicreg_loss, trained={"z1": (8,), "z2": (8,)}, fewest_rows=2),
+    "swav": LossCase(swav.swapped_loss, trained={"scores": (5,)}, lists={"scores": 3}, holds_parts=True),
+    "swav-queue": LossCase(
+        swav.swapped_loss,
+        trained={"scores": (5,)},
+        lists={"scores": 3},
+        holds_parts=True,
+        whole={"queued": list(torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(2)).double())},
+    ),
 }

@@ -16,6 +16,7 @@ from infomax.recipes.mvib import MvibSettings
 from infomax.recipes.simclr import SimClrSettings
 from infomax.recipes.simsiam import SimSiamSettings
 from infomax.recipes.spectral import SpectralSettings
+from infomax.recipes.swav import SwavSettings
 from infomax.recipes.vicreg import VicRegSettings
 
 IMAGES = 12
@@ -36,6 +37,10 @@ TINY = {
     "simsiam": SimSiamSettings(hidden=16, dimension=8, predictor_hidden=8),
     "spectral": SpectralSettings(hidden=16, dimension=8, mu=2.0),
     "vicreg": VicRegSettings(hidden=16, dimension=8),
+    "swav": SwavSettings(hidden=16, dimension=8, prototypes=12, freeze_prototypes_steps=3),
+    "swav-queue": SwavSettings(
+        hidden=16, dimension=8, prototypes=12, queue=20, queue_from_epoch=1, freeze_prototypes_steps=3
+    ),
 }
 
 

@@ -1,7 +1,8 @@
 """Provides mathematics that methods share: input checks, full precision, cross-entropy, information measures."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from math import e, log, pi
 from typing import Any, ParamSpec, TypeVar
 
@@ -33,7 +34,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         flat = [item for x in (*args, *kwargs.values()) for item in (x if isinstance(x, (list, tuple)) else [x])]
         device = next((x.device.type for x in flat if isinstance(x, Tensor)), "cpu")
-        with torch.autocast(device, enabled=False):
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):
             return function(*map(widen, args), **{name: widen(x) for name, x in kwargs.items()})  # type: ignore
 
     return wrapper
@@ -110,7 +111,7 @@ def soft_cross_entropy(
 ) -> Float[Tensor, " b"]:
     """Computes ``-sum_j target_j log softmax(logits / temperature)_j`` of each row, in nats.
 
-    It checks nothing. MIRA's loss, Eq. 8, is made of it.
+    It checks nothing. :func:`swapped_cross_entropy` is made of it.
 
     Args:
         logits: The logits of each sample, [B, K]; gradients flow to them.
@@ -129,6 +130,86 @@ def soft_cross_entropy(
         tensor([0.1269, 1.1269])
     """
     return _SoftCrossEntropy.apply(logits, target, temperature)  # pyrefly: ignore[bad-return]
+
+
+@full_precision
+def swapped_cross_entropy(
+    logits: Sequence[Float[Tensor, "b k"]], targets: Sequence[Float[Tensor, "b k"]], temperature: float
+) -> Float[Tensor, ""]:
+    """Computes the mean cross-entropy with which each crop predicts the targets of the other crops, in nats.
+
+    ``1/M sum_m 1/(V-1) sum_{c != m} CE(targets[m], softmax(logits[c] / temperature))``, over the global batch. It
+    checks nothing. The losses of MIRA, SwAV and DINO are this, with different targets.
+
+    Args:
+        logits: The logits of V >= 2 crops, each [B, K]; gradients flow to them.
+        targets: The targets of the first M crops, each [B, K]; held constant.
+        temperature: The temperature of the softmax, above 0.
+
+    Returns:
+        The loss, a scalar.
+
+    Example:
+        >>> import torch
+        >>> from infomax.functional import swapped_cross_entropy
+        >>> logits = [torch.tensor([[0.2, 0.0]]), torch.tensor([[0.0, 0.2]])]
+        >>> targets = [torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])]
+        >>> swapped_cross_entropy(logits, targets, temperature=0.1)  # each predicts the other: log(1 + exp(-2))
+        tensor(0.1269)
+    """
+    # Cross-entropy is linear in its target, so a crop that predicts several targets needs one softmax, not several.
+    losses = []
+    for crop, crop_logits in enumerate(logits):
+        others = [target for position, target in enumerate(targets) if position != crop]
+        if others:
+            losses.append(soft_cross_entropy(crop_logits, reduce(torch.add, others), temperature))
+    return global_mean(torch.stack(losses).sum(0)) / (len(targets) * (len(logits) - 1))
+
+
+def log_sum_of_rows(x: Float[Tensor, "... b k"]) -> Float[Tensor, "... k"]:
+    """Computes the logarithm of the sum over rows of ``exp(x)``."""
+    return x.logsumexp(-2)
+
+
+def balance_columns(
+    scaled: Float[Tensor, "... b k"],
+    log_factors: Float[Tensor, "... k"] | None,
+    *,
+    power: float = 1.0,
+    log_sum: Callable[[Tensor], Tensor] = log_sum_of_rows,
+) -> Float[Tensor, "... k"]:
+    """Computes one iteration of Sinkhorn-Knopp in the log domain, which scales the columns of ``exp(scaled)`` anew.
+
+    The rows are normalised, each to the same sum, and then the columns. What the factors describe are the assignments
+    ``softmax(scaled + log_factors)`` of each row. MIRA's iteration takes a power of each step.
+
+    Source: Cuturi, "Sinkhorn Distances", 2013; Caron et al. (SwAV), 2020.
+
+    Args:
+        scaled: The logits over epsilon, [..., B, K].
+        log_factors: The logarithms of the columns' factors of the iteration before, [..., K]; None before the first
+            one, in which the rows stay as they are.
+        power: The power of a column's sum, of which the new factor is the inverse: 1 of Sinkhorn-Knopp.
+        log_sum: Computes the logarithm of the sum over rows, up to a constant, as over the rows of all ranks.
+
+    Returns:
+        The logarithms of the new factors, [..., K], up to a constant.
+
+    Example:
+        >>> import torch
+        >>> from infomax.functional import balance_columns
+        >>> scaled = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+        >>> factors = balance_columns(scaled, None)
+        >>> for _ in range(20):
+        ...     factors = balance_columns(scaled, factors)
+        >>> (scaled + factors).softmax(1)  # both columns have the sum 1
+        tensor([[0.6225, 0.3775],
+                [0.3775, 0.6225]])
+    """
+    if log_factors is None:
+        return log_sum(scaled) * -power
+    row_sums = (scaled + log_factors.unsqueeze(-2)).logsumexp(-1, keepdim=True)
+    return log_sum(scaled - row_sums) * -power
 
 
 class _LogDet(torch.autograd.Function):

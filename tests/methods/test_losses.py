@@ -58,6 +58,8 @@ def test_gradients_flow_to_the_trained_arguments_alone(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_are_those_of_finite_differences(name):
     case = LOSSES[name]
+    if case.holds_parts:
+        pytest.skip("its gradient is not its slope")
     arguments = case.make(rows=max(4, case.fewest_rows))
     direction = case.make(rows=max(4, case.fewest_rows), seed=1)
     trained = [key for key in arguments if key in case.trained]

@@ -69,6 +69,40 @@ SIMSIAM_IMAGENET = {
     "views__global_crops__0__saturation": 0.4,
     "views__global_crops__1__blur": 0.5,
 }
+SWAV = {
+    "optimizer__end": 0.0048,
+    "optimizer__warmup_start": 0.3,
+    "optimizer__trust": 0.001,
+    "optimizer__clip_steps": False,
+    "optimizer__decay_all": True,
+    "method__hidden": 2048,
+    "method__dimension": 128,
+    "method__prototypes": 3000,
+    "method__freeze_prototypes_steps": 313,
+    "method__temperature": 0.1,
+    "method__epsilon": 0.05,
+    "method__iterations": 3,
+    "method__queue": 0,
+}
+SWAV_MULTICROP = SWAV | {
+    "views__global_crops__1__saturation": 0.8,
+    "views__local_crops__5__blur": 0.5,
+}
+SWAV_SOLO = {
+    "method__hidden": 2048,
+    "method__dimension": 128,
+    "method__prototypes": 3000,
+    "method__queue": 3840,
+    "method__queue_from_epoch": 50,
+    "views__global_crops__1__brightness": 0.8,
+    "optimizer__end": 0.0006,
+    **SOLO,
+}
+SWAV_CIFAR = SWAV_SOLO | {
+    "method__freeze_prototypes_steps": 390,
+    "views__global_crops__0__blur": 0,
+    "optimizer__decay_all": True,
+}
 EXPECTED = {
     "deepcluster/cifar10": (88.85, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
     "deepcluster/cifar100": (63.61, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
@@ -145,8 +179,30 @@ EXPECTED = {
     "simsiam/imagenet_100_batch_1024": (68.0, settings("sgd", 0.2, 1e-4, 10, 1024, 100, **SIMSIAM)),
     "simsiam/imagenet_100_batch_2048": (67.9, settings("sgd", 0.4, 1e-4, 10, 2048, 100, **SIMSIAM)),
     "simsiam/imagenet_100_batch_4096": (64.0, settings("sgd", 0.8, 1e-4, 10, 4096, 100, **SIMSIAM)),
+    "swav/cifar10": (89.17, settings("larc", 0.6, 1e-6, 10, 256, 1000, **SWAV_CIFAR)),
+    "swav/cifar100": (64.88, settings("larc", 0.6, 1e-6, 10, 256, 1000, **SWAV_CIFAR)),
+    "swav/imagenet100": (
+        74.28,
+        settings(
+            "larc", 0.6, 1e-6, 10, 256, 400, **(SWAV_SOLO | {"encoder__stem_padding": 1}), optimizer__decay_all=False
+        ),
+    ),
+    "swav/imagenet_400": (
+        None,
+        settings("larc", 4.8, 1e-6, 10, 4096, 400, **SWAV, views__global_crops__1__saturation=0.8),
+    ),
+    "swav/imagenet_multicrop_100": (72.1, settings("larc", 4.8, 1e-6, 10, 4096, 100, **SWAV_MULTICROP)),
+    "swav/imagenet_multicrop_200": (73.9, settings("larc", 4.8, 1e-6, 10, 4096, 200, **SWAV_MULTICROP)),
+    "swav/imagenet_multicrop_400": (74.6, settings("larc", 4.8, 1e-6, 10, 4096, 400, **SWAV_MULTICROP)),
+    "swav/imagenet_multicrop_800": (75.3, settings("larc", 4.8, 1e-6, 10, 4096, 800, **SWAV_MULTICROP)),
 }
 """The linear top-1 accuracy that is printed, and settings, of each recipe."""
+AREAS = {
+    "swav/cifar10": [(0.08, 1)] * 2,
+    "swav/imagenet_400": [(0.08, 1)] * 2,
+    "swav/imagenet_multicrop_400": [(0.14, 1)] * 2 + [(0.05, 0.14)] * 6,
+}
+"""The shares of the image's area that the crops of some recipes take."""
 
 
 def test_every_recipe_of_a_baseline_has_an_expectation():
@@ -184,6 +240,12 @@ def test_views_are_those_of_the_scripts_of_solo_learn(name):
         assert (view.scale, view.brightness, view.saturation) == ((scale, 1.0), brightness, saturation)
         assert (view.contrast, view.hue, view.grayscale, view.bicubic) == (view.brightness, brightness / 4, 0.2, True)
     assert (tuple(v.blur for v in crops), tuple(v.solarize for v in crops)) == (blur, solarize)
+
+
+@pytest.mark.parametrize("name", AREAS)
+def test_crops_have_the_published_areas(name):
+    views = BASELINES[name].recipe().views
+    assert [view.scale for view in (*views.global_crops, *views.local_crops)] == AREAS[name]
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from infomax.analysis.rows import gather_rows
+from infomax.functional import balance_columns
 from infomax.runtime.checks import check_count, check_number
 
 LARGEST_EXPONENT = 1e300
@@ -167,11 +168,10 @@ def _potentials(scaled: Float64[Tensor, "b k"], power: float, *, rows_first: boo
             u^(-beta/(1-beta)), and 1 of Sinkhorn-Knopp.
         rows_first: Whether the rows are normalised before the first iteration, as from u = 1, or only after it.
     """
-    row_logs = scaled.logsumexp(1, keepdim=True) if rows_first else 0.0
+    potential = scaled.new_zeros(scaled.shape[1]) if rows_first else None
     while True:
-        potential = (scaled - row_logs).logsumexp(0) * -power
+        potential = balance_columns(scaled, potential, power=power)
         yield potential
-        row_logs = (scaled + potential).logsumexp(1, keepdim=True)
 
 
 def _squared_errors(

@@ -7,7 +7,6 @@ information about the image as possible. The student predicts the labels of one 
 
 import warnings
 from collections.abc import Iterable, Sequence
-from functools import reduce
 from math import ceil, isfinite, log, sqrt
 from typing import Any
 
@@ -15,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infomax.functional import check_rows, full_precision, row_blocks, soft_cross_entropy
-from infomax.methods.base import Loss, Method, Progress, Views, other_global_crops
+from infomax.functional import check_rows, full_precision, row_blocks, swapped_cross_entropy
+from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import Prototypes, Teacher, mlp
 from infomax.nn.schedules import cosine
@@ -259,17 +258,7 @@ def swapped_prediction_loss(
             )
     for crop, logits in enumerate(student_logits):
         check_rows(f"student_logits[{crop}]", logits, like=targets[0])
-    return _swapped_prediction_loss(student_logits, targets, temperature)
-
-
-@full_precision
-def _swapped_prediction_loss(student_logits: Sequence[Tensor], targets: Sequence[Tensor], temperature: float) -> Tensor:
-    # Cross-entropy is linear in its target, so a crop that predicts several targets needs one softmax, not several.
-    losses = []
-    for crop, logits in enumerate(student_logits):
-        target = reduce(torch.add, [targets[other] for other in other_global_crops(crop, len(targets))])
-        losses.append(soft_cross_entropy(logits, target, temperature))
-    return global_mean(torch.stack(losses).sum(0)) / (len(targets) * (len(student_logits) - 1))
+    return swapped_cross_entropy(student_logits, targets, temperature)
 
 
 class Mira(Method):
@@ -368,7 +357,7 @@ class Mira(Method):
         linear_form = COSINE_RANGE / (self.teacher_temperature * (1 - self._largest_beta)) <= LINEAR_RANGE
         teacher_logits = target or online[: self.global_crop_count]
         targets = _fixed_points(teacher_logits, scale, beta, plain_iterations, chebyshev_weights, linear_form)
-        loss = _swapped_prediction_loss(online, targets, self.student_temperature)
+        loss = swapped_cross_entropy(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
 
     def after_backward(self, progress: Progress) -> None:

@@ -15,6 +15,7 @@ from infomax.data.augmentation.views import (
     View,
     ViewSet,
     byol,
+    simclr,
 )
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
@@ -56,6 +57,12 @@ def solo_asymmetric() -> tuple[View, View]:
     """Returns solo-learn's asymmetric pair of views for CIFAR: BYOL's without blur."""
     first, second = byol(32)
     return replace(first, blur=0.0), replace(second, blur=0.0)
+
+
+def solo_strong() -> tuple[View, View]:
+    """Returns solo-learn's pair of views for CIFAR with strong colours: SimCLR's for ImageNet without blur."""
+    view = replace(simclr(224)[0], size=32, blur=0.0)
+    return view, view
 
 
 def solo_imagenet100(

@@ -16,6 +16,7 @@ from infomax.recipes import (
     simclr,
     simsiam,
     spectral,
+    swav,
     vicreg,
 )
 from infomax.recipes.experiment import Experiment
@@ -46,6 +47,7 @@ METHODS = registry(
         simsiam.METHOD,
         spectral.METHOD,
         vicreg.METHOD,
+        swav.METHOD,
     ],
     ENTRY_POINTS,
 )

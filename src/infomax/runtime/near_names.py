@@ -62,6 +62,7 @@ OTHER_METHODS = re.compile(
     "nnclr|pirl|relic|ressl|simclr-?v2|simmim|smog|supcon|swav|tico|vicregl?|w-?mse"
     "cpc|deepcluster|densecl|dino(-?v[23])?|i?bot|i-?jepa|infonce|mae|mim|moco(-?v[23])?|mmcr|msn|"
     "nnclr|pirl|relic|ressl|simclr-?v2|simmim|smog|supcon|swav|tico|vicregl|w-?mse"
+    "nnclr|pirl|relic|ressl|simclr-?v2|simmim|smog|supcon|tico|vicregl?|w-?mse"
 )
 """Methods of others, which infomax does not have."""
 

@@ -187,6 +187,17 @@ def dino(
     return global_crops, (local,) * crops
 
 
+def swav(size: int) -> tuple[tuple[View, View], tuple[View, ...]]:
+    """Returns SwAV's multi-crop: SimCLR's strong colours in all crops, linear interpolation, and 6 local crops.
+
+    Args:
+        size: Side of a global crop in pixels. A local crop has 96 pixels for 224, in proportion for other sizes.
+    """
+    global_crop = replace(simclr(224)[0], size=size, scale=(0.14, 1.0), bicubic=False)
+    local_crop = replace(global_crop, size=max(1, round(size * 96 / 224)), scale=(0.05, 0.14))
+    return (global_crop, global_crop), (local_crop,) * 6
+
+
 VIEW_SETS = {
     "byol": lambda size: (byol(size), ()),
     "simclr": lambda size: (simclr(size), ()),
@@ -194,6 +205,7 @@ VIEW_SETS = {
     "mira-cifar": lambda size: (mira_cifar(size), ()),
     "dino": lambda size: dino(size, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14)),
     "dino-wide": lambda size: dino(size, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4)),
+    "swav": swav,
 }
 """The sets of views by name: functions from the side of a global crop in pixels to the global and the local crops.
 
