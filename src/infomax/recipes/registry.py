@@ -40,8 +40,8 @@ METHODS = registry(
         mveb.METHOD,
         # The baselines, which have no paper among the four, in the order of their names.
         barlow.METHOD,
-        deepcluster.METHOD,
         byol.METHOD,
+        deepcluster.METHOD,
         mvib.METHOD,
         simclr.METHOD,
         simsiam.METHOD,

@@ -56,11 +56,7 @@ SYNONYMS = {
 """Other names of options that are usual in the field, by the option without its dashes."""
 
 OTHER_METHODS = re.compile(
-    "barlow-?twins|byol|cpc|densecl|dino(-?v[23])?|i?bot|i-?jepa|infonce|mae|mim|moco(-?v[23])?|mmcr|msn|"
-    "nnclr|pirl|relic|ressl|simclr-?v2|simmim|simsiam|smog|supcon|swav|tico|vicregl?|w-?mse"
-    "barlow-?twins|cpc|deepcluster|densecl|dino(-?v[23])?|i?bot|i-?jepa|infonce|mae|mim|moco(-?v[23])?|mmcr|msn|"
-    "nnclr|pirl|relic|ressl|simclr-?v2|simmim|smog|supcon|swav|tico|vicregl?|w-?mse"
-    "cpc|deepcluster|densecl|dino(-?v[23])?|i?bot|i-?jepa|infonce|mae|mim|moco(-?v[23])?|mmcr|msn|"
+    "cpc|densecl|dino(-?v[23])?|i?bot|i-?jepa|infonce|mae|mim|moco(-?v[23])?|mmcr|msn|"
     "nnclr|pirl|relic|ressl|simclr-?v2|simmim|smog|supcon|swav|tico|vicregl|w-?mse"
     "nnclr|pirl|relic|ressl|simclr-?v2|simmim|smog|supcon|tico|vicregl?|w-?mse"
 )
