@@ -12,7 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from infomax.methods import barlow, byol, deepcluster, mvib, simclr, simsiam, spectral, swav, vicreg
+from infomax.methods import (
+    barlow,
+    byol,
+    deepcluster,
+    emp_ssl,
+    mmcr,
+    mvib,
+    simclr,
+    simsiam,
+    spectral,
+    swav,
+    vicreg,
+    visreg,
+)
 
 ROWS = 12
 
@@ -85,6 +98,8 @@ def flat(arguments: dict[str, Any]) -> list[tuple[str, Tensor]]:
 
 
 GAUSSIANS: dict[str, tuple[int, ...]] = dict.fromkeys(("mean1", "log_variance1", "mean2", "log_variance2"), (8,))
+DIRECTIONS = normalize(torch.randn(6, 20, generator=torch.Generator().manual_seed(9), dtype=torch.float64), dim=0)
+"""Random directions, one a column, for embeddings of width 6."""
 LOSSES: dict[str, LossCase] = {
     "deepcluster": LossCase(
         deepcluster.cluster_loss,
@@ -95,6 +110,10 @@ LOSSES: dict[str, LossCase] = {
     ),
     "barlow": LossCase(barlow.redundancy_loss, trained={"z1": (8,), "z2": (8,)}, fewest_rows=2),
     "byol": LossCase(byol.regression_loss, trained={"prediction": (8,)}, held={"target": (8,)}),
+    "coding-rate": LossCase(emp_ssl.total_coding_rate, trained={"z": (8,)}),
+    "emp_ssl": LossCase(emp_ssl.emp_ssl_loss, trained={"views": (8,)}, lists={"views": 3}, whole={"invariance": 2.0}),
+    "mmcr": LossCase(mmcr.mmcr_loss, trained={"views": (8,)}, lists={"views": 3}),
+    "mmcr-local": LossCase(mmcr.mmcr_loss, trained={"views": (8,)}, lists={"views": 3}, whole={"weight": 0.3}),
     "gaussian-kl": LossCase(mvib.gaussian_kl, trained=GAUSSIANS),
     "mvib": LossCase(mvib.mvib_loss, trained={**GAUSSIANS, "noise1": (8,), "noise2": (8,)}, whole={"weight": 0.1}),
     "simclr": LossCase(simclr.nt_xent_loss, trained={"z1": (8,), "z2": (8,)}, whole={"temperature": 0.2}),
@@ -110,4 +129,5 @@ LOSSES: dict[str, LossCase] = {
         holds_parts=True,
         whole={"queued": list(torch.randn(2, 7, 5, generator=torch.Generator().manual_seed(2)).double())},
     ),
+    "visreg": LossCase(visreg.regulariser, trained={"z": (6,)}, whole={"directions": DIRECTIONS}, holds_parts=True),
 }

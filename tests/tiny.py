@@ -10,7 +10,9 @@ from infomax.recipes.byol import ByolSettings
 from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.deepcluster import DeepClusterSettings
+from infomax.recipes.emp_ssl import EmpSslSettings
 from infomax.recipes.mira import MiraSettings
+from infomax.recipes.mmcr import MmcrSettings
 from infomax.recipes.mveb import MvebSettings
 from infomax.recipes.mvib import MvibSettings
 from infomax.recipes.simclr import SimClrSettings
@@ -18,6 +20,7 @@ from infomax.recipes.simsiam import SimSiamSettings
 from infomax.recipes.spectral import SpectralSettings
 from infomax.recipes.swav import SwavSettings
 from infomax.recipes.vicreg import VicRegSettings
+from infomax.recipes.visreg import VisRegSettings
 
 IMAGES = 12
 TINY = {
@@ -31,6 +34,9 @@ TINY = {
     "barlow": BarlowSettings(hidden=16, dimension=8, off_diagonal=0.1),
     "byol": ByolSettings(hidden=16, dimension=8, predictor_hidden=16, momentum=0.9),
     "deepcluster": DeepClusterSettings(hidden=16, dimension=8, heads=3, prototypes=4),
+    "emp_ssl": EmpSslSettings(hidden=16, dimension=8),
+    "mmcr": MmcrSettings(hidden=16, dimension=8),
+    "mmcr-local": MmcrSettings(hidden=16, dimension=8, weight=0.1),
     "mvib": MvibSettings(hidden=16, dimension=8),
     "mvib-fixed": MvibSettings(hidden=16, dimension=8, deviation=0.1, projector_norm=False),
     "simclr": SimClrSettings(hidden=16, dimension=8),
@@ -41,6 +47,7 @@ TINY = {
     "swav-queue": SwavSettings(
         hidden=16, dimension=8, prototypes=12, queue=20, queue_from_epoch=1, freeze_prototypes_steps=3
     ),
+    "visreg": VisRegSettings(hidden=16, dimension=8, slices=20),
 }
 
 

@@ -68,6 +68,30 @@ def check_rows(name: str, x: Any, *, min_rows: int = 1, like: Tensor | None = No
     return low, high
 
 
+def check_views(name: str, views: Any, *, full: int = 1) -> list[Tensor]:
+    """Checks that ``views`` holds finite floating-point matrices of one shape, one a view, with one row a sample.
+
+    Args:
+        name: The name of the argument, for the message.
+        views: The value to check: a list or tuple of matrices, or a tensor [V, B, D].
+        full: The smallest number of views.
+
+    Returns:
+        The matrices.
+
+    Raises:
+        ValueError: If ``views`` is something else. The message names the argument, its value and what would be right.
+    """
+    if not isinstance(views, (list, tuple, Tensor)) or (isinstance(views, Tensor) and views.ndim != 3):
+        actual = f"a tensor {[*views.shape]}" if isinstance(views, Tensor) else type(views).__name__
+        raise ValueError(f"{name} must be a list of matrices, one a view, but is {actual}")
+    if len(views) < full:
+        raise ValueError(f"{name} must hold at least {full} matrices, but has {len(views)}")
+    for view, z in enumerate(views):
+        check_rows(f"{name}[{view}]", z, like=views[0])
+    return list(views)
+
+
 def row_blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yields corresponding blocks of rows of all ``matrices``.
 

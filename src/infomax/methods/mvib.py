@@ -5,7 +5,7 @@ A view's representation is a Gaussian. Samples of both views' Gaussians are to s
 it, and the Gaussians are to be alike: what one of them says beyond the other is of one view alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import log
 
 import torch
@@ -130,9 +130,11 @@ def _sample(mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
     return mean + (log_variance / 2).exp() * noise
 
 
-def _divergence(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
+def _divergence(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     """Computes the mean of both directions' divergences for each image; a Gaussian is its mean and log-variance."""
-    return (_kl_rows(*first, *second) + _kl_rows(*second, *first)) / 2
+    (mean1, log_variance1), (mean2, log_variance2) = first, second
+    forward = _kl_rows(mean1, log_variance1, mean2, log_variance2)
+    return (forward + _kl_rows(mean2, log_variance2, mean1, log_variance1)) / 2
 
 
 class Mvib(Method):

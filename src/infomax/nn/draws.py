@@ -12,6 +12,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from infomax.functional import check_rows
+
 Integers = TypeVar("Integers", int, Tensor)
 WORD = 2**32 - 1
 MULTIPLIER = 0x45D9F3B  # below 2^31: its product with a word of 32 bits fits an integer of 64
@@ -47,6 +49,26 @@ def draw_directions(
     radius, angle = (-2 * uniform[:half].log()).sqrt(), 2 * pi * uniform[half:]
     normal = torch.cat([radius * angle.cos(), radius * angle.sin()])  # the Box-Muller transform
     return F.normalize(normal[: dimension * count].view(dimension, count), dim=0).to(like.dtype)
+
+
+def check_directions(name: str, directions: Tensor, z: Tensor) -> None:
+    """Checks that ``directions`` holds directions of unit norm, one a column, for the embeddings ``z``.
+
+    Args:
+        name: The name of the argument, for the message.
+        directions: The value to check.
+        z: Embeddings, [B, D], that were checked before.
+
+    Raises:
+        ValueError: If ``directions`` is something else. The message says what would be right.
+    """
+    check_rows(name, directions)
+    if len(directions) != z.shape[1]:
+        raise ValueError(
+            f"{name} must have a row for each of the embeddings' {z.shape[1]} columns, but have {len(directions)}"
+        )
+    if (deviation := float((directions.detach().float().norm(dim=0) - 1).abs().max())) > 1e-2:
+        raise ValueError(f"{name} must have columns of unit norm, but one is off by {deviation:.3g}")
 
 
 @torch.no_grad()

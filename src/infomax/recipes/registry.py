@@ -10,7 +10,9 @@ from infomax.recipes import (
     carl,
     corinfomax,
     deepcluster,
+    emp_ssl,
     mira,
+    mmcr,
     mveb,
     mvib,
     simclr,
@@ -18,6 +20,7 @@ from infomax.recipes import (
     spectral,
     swav,
     vicreg,
+    visreg,
 )
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
@@ -42,12 +45,15 @@ METHODS = registry(
         barlow.METHOD,
         byol.METHOD,
         deepcluster.METHOD,
+        emp_ssl.METHOD,
+        mmcr.METHOD,
         mvib.METHOD,
         simclr.METHOD,
         simsiam.METHOD,
         spectral.METHOD,
         vicreg.METHOD,
         swav.METHOD,
+        visreg.METHOD,
     ],
     ENTRY_POINTS,
 )
