@@ -19,6 +19,7 @@ from infomax.embeddings.feature_file import read_features
 from infomax.embeddings.usual_cosine import usual_cosine
 from infomax.features.extraction import extract_features
 from infomax.models.encoders import load_encoder
+from infomax.runtime.extras import how_to_install
 from infomax.runtime.json_lines import read_json_lines
 
 CLASSES = {"cat": 6, "dog": 5}
@@ -190,7 +191,7 @@ def test_faiss_finds_the_same_images(infomax, place, features, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)  # as if it were not installed
     code, _, err = infomax("search", "f.parquet", "--query", "images/cat", "--engine", "faiss")
     assert code == 2
-    assert "--engine faiss needs the package faiss-cpu: pip install infomax[faiss]" in err.splitlines()[-1]
+    assert f"--engine faiss needs the package faiss-cpu: {how_to_install('faiss')}; " in err.splitlines()[-1]
 
 
 def test_duplicates_keep_the_image_with_the_most_pixels(infomax, place, features):

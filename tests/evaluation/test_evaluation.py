@@ -1,5 +1,6 @@
 """k-NN and the linear classifier against independent computations, and the references beside them."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,11 @@ from infomax.data.splits import LabelledImages, Source
 from infomax.embeddings.embed import embed
 from infomax.evaluation.clusters import compare, default_clusters
 from infomax.evaluation.few_shot import few_shot_scores
+from infomax.evaluation.intervals import half_interval
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import FEW_PENALTY, linear_scores
 from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.protocols.few_shot import check_labels
 from infomax.evaluation.representations import Features, compare_features
 from infomax.evaluation.results import read_results
 from infomax.evaluation.run import evaluate
@@ -81,15 +84,46 @@ def test_a_slow_few_shot_classification_names_what_it_classifies_by(monkeypatch,
     assert "few-shot, raw pixels: 20 draws of 2 labels a class" in capsys.readouterr().err
 
 
-def test_the_interval_of_few_labels_is_students(monkeypatch):
-    accuracies = iter([0.2, 0.3, 0.4, 0.5, 0.1, 0.1, 0.1, 0.1])
-    monkeypatch.setattr("infomax.evaluation.few_shot.top_k", lambda *_: next(accuracies))
+def test_the_interval_of_few_labels_is_students_over_draws_and_over_images():
+    right = np.random.default_rng(0).random((4, 50)) < np.linspace(0.1, 0.9, 50)
+    draws, images = (ttest_1samp(right.mean(axis), 0).confidence_interval() for axis in (1, 0))
+    halves = [(x.high - x.low) / 2 for x in (draws, images)]
+    assert half_interval(right.mean(1), right.mean(0)) == pytest.approx(math.hypot(*halves))
+
+
+def test_the_interval_of_few_labels_covers_the_accuracy_with_other_draws_and_images():
+    """Draws and images both shift what is right: an interval over one of them alone covers it less often."""
+    rng, covered, draws_alone = np.random.default_rng(1), [], []
+    for _ in range(300):
+        of_draws, of_images = rng.normal(0, 0.2, (10, 1)), rng.normal(0, 1, (1, 40))
+        right = rng.normal(0, 1, (10, 40)) < of_draws + of_images
+        half = half_interval(right.mean(1), right.mean(0))
+        covered.append(abs(right.mean() - 0.5) <= half)
+        draws_alone.append(abs(right.mean() - 0.5) <= half_interval(right.mean(1), np.ones(1)))
+    assert np.mean(covered) >= 0.93
+    assert np.mean(draws_alone) < 0.8
+
+
+def test_equal_draws_of_all_labels_have_the_interval_of_the_images():
     x, labels = clusters(40)
-    rows = few_shot_scores(Features("", x, labels, x, labels, 5), 2, draws=4)
-    expected = ttest_1samp([0.2, 0.4, 0.1, 0.1], 0).confidence_interval()
-    row = next(rows)
-    assert row["interval"] == pytest.approx([expected.low, expected.high])
-    assert row["top1"] == pytest.approx(0.2)
+    test, true = clusters(30, seed=3)
+    row = next(
+        few_shot_scores(
+            Features("", x + torch.randn_like(x), labels, test + torch.randn_like(test), true, 5), 40, draws=3
+        )
+    )
+    low, high = row["interval"]
+    assert high - low > 0.1
+
+
+def test_more_labels_than_a_class_has_are_said_and_more_than_any_has_are_refused():
+    assert check_labels([5, 20, 8], (1, 5)) == []
+    (line,) = check_labels([5, 20, 8], (1, 10))
+    assert line == "--labels 10: 2 of 3 classes have fewer labelled images, at least 5, and give all of them"
+    with pytest.raises(
+        ValueError, match="--labels 30 is more than there are: the largest class has 20 labelled images"
+    ):
+        check_labels([5, 20, 8], (1, 30))
 
 
 def test_clusters_are_compared_with_classes_by_three_measures():

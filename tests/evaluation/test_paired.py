@@ -12,12 +12,13 @@ import torch
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, select_images
 from infomax.data.splits import LabelledImages, Source
-from infomax.evaluation.intervals import DRAWN, MATCHED, RESAMPLED, Difference, compare_shares
+from infomax.evaluation.intervals import DRAWN, MATCHED, RESAMPLED, Difference, compare_shares, half_interval
 from infomax.evaluation.paired import (
     NOT_KEPT,
     OTHER_IMAGES,
     compare_rows,
     hash_images,
+    pack_draws,
     pack_hits,
     unpack_right,
 )
@@ -106,21 +107,24 @@ def test_means_over_classes_are_compared_by_the_bootstrap_and_draws_two_by_two()
     assert found.value == pytest.approx(first.score - second.score)
     assert found.kind == RESAMPLED
     values = {**common, "metric": "top1", "representation": "a", "test_images": 50, "classifier": "knn", "draws": 3}
+    right = np.random.default_rng(0).random((2, 3, 50)) < np.array([0.6, 0.4])[:, None, None]
     few = [
         FewShotRow(
             **values,
             seed=0,
             labels_per_class=1,
             top1=float(np.mean(draws)),
-            hits={"images": "x", "draws": tuple(draws)},
+            hits={"images": "x", **pack_draws(draws)},
         )
-        for draws in ([0.5, 0.6, 0.7], [0.4, 0.5, 0.65])
+        for draws in right
     ]
     found = compare_rows(*few)
     assert isinstance(found, Difference)
-    assert (found.kind, round(found.value, 6)) == (DRAWN, round(0.25 / 3, 6))
-    hits = {"images": "x", "draws": (0.4, 0.5)}
-    assert compare_rows(few[0], replace(few[1], hits=hits)) == NOT_KEPT
+    assert (found.kind, found.value) == (DRAWN, pytest.approx(right[0].mean() - right[1].mean()))
+    gains = right[0].astype(float) - right[1]
+    assert found.high - found.value == pytest.approx(half_interval(gains.mean(1), gains.mean(0)))
+    for hits in (pack_draws(right[1][:2]), {"draws": pack_draws(right[1])["draws"]}, pack_draws(right[1][:, :49])):
+        assert compare_rows(few[0], replace(few[1], hits={"images": "x", **hits})) == NOT_KEPT
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 359])

@@ -21,6 +21,7 @@ from infomax.exporting.export_format import LoadingCode
 from infomax.exporting.reference_images import reference_images
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.runtime import new_folders
+from infomax.runtime.extras import how_to_install
 from infomax.runtime.failures import MachineError
 
 
@@ -79,7 +80,7 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(folder, monkey
     monkeypatch.setattr(export_format, "find_spec", lambda name: None if name.startswith("onnx") else find_spec(name))
     code, _, err = run_command(monkeypatch, capsys, "export", "run", "--format", "onnx", "--out", "a.onnx")
     assert code == 2
-    assert err == "infomax: --format onnx needs onnx, onnxscript, onnxruntime: pip install 'infomax[onnx]'\n"
+    assert err == f"infomax: --format onnx needs onnx, onnxscript, onnxruntime: {how_to_install('onnx')}\n"
 
 
 def test_what_is_there_is_replaced_only_if_asked_and_only_if_it_is_an_export(tmp_path):

@@ -9,9 +9,10 @@ import torch
 from command import run_command
 from infomax.evaluation.intervals import compare_shares
 from infomax.evaluation.run import evaluate
+from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
 from infomax.runs.run_folder import Run, create_run_folder
-from infomax.training.closing import closing_lines, describe_gains, describe_spread
+from infomax.training.closing import closing_lines, describe_gains, describe_spread, trains_little
 
 TINY = ["--image-size", "8", "--batch-size", "16", "--device", "cpu", "--workers", "0", "--log", "none"]
 
@@ -29,7 +30,9 @@ def test_a_run_with_labels_ends_with_what_it_gained_over_its_references(tmp_path
     code, out, err = run_command(monkeypatch, capsys, *words, "--out", str(tmp_path / "a"))
     assert code == 0, err
     first, few, last = out.splitlines()
-    assert re.fullmatch(r"\d+ steps of training change an encoder little: without --epochs there are [\d,]+", few)
+    assert re.fullmatch(
+        r"\d+ steps of 16 images change an encoder little: without --epochs there are [\d,]+ steps", few
+    )
     number = r"[+-]\d+\.\d"
     gain = rf"{number} \({number} to {number}\) over {{}}: (not clearly better|clearly better|clearly worse)"
     pattern = (
@@ -82,9 +85,9 @@ def test_a_run_without_labels_says_nothing_of_k_nn(tmp_path, monkeypatch, capsys
     assert code == 0, err
     assert "k-NN" not in out
     first, few, last = out.splitlines()
-    assert few.startswith("10 steps of training change an encoder little: without --epochs there are ")
+    assert few.startswith("10 steps of 16 images change an encoder little: without --epochs there are ")
     assert re.fullmatch(
-        r"embeddings: effective rank from [\d.]+ to [\d.]+, mean cosine from -?[\d.]+ to -?[\d.]+: no sign of collapse",
+        r"embeddings: effective rank from [\d.]+ to [\d.]+, mean cosine from .* to .*: too early to judge, .*",
         first,
     )
     assert f"infomax report {tmp_path / 'a'} --out report.html" in last
@@ -110,7 +113,20 @@ def test_a_sign_that_is_too_short_for_a_verdict_is_not_called_none(tmp_path):
         run.append_row("metrics.jsonl", {"step": step, "epoch": 0, **row})
     assert closing_lines(run) == ["embeddings: mean cosine from 0.30 to 1.00"]
     run.append_row("metrics.jsonl", {"step": 11, "epoch": 0, **row, "embedding_mean_cosine": 0.4})
-    assert closing_lines(run) == ["embeddings: mean cosine from 0.30 to 0.40: no sign of collapse"]
+    spread = "embeddings: mean cosine from 0.30 to 0.40: "
+    assert closing_lines(run) == [f"{spread}too early to judge, as verdicts are said from step 30 on"]
+    (tmp_path / "run" / "encoder.json").write_text('{"steps": 30}')
+    assert closing_lines(run)[0] == f"{spread}no sign of collapse, which does not say that it has learned"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "batch_size", "little"),
+    [(1, 128, True), (9, 128, True), (10, 128, False), (3, 8, True), (5, 8, False)],
+)
+def test_a_training_is_little_by_its_steps_or_by_the_images_it_shows(epochs, batch_size, little):
+    """The recipe shows each of 1,438 images 80 times; a smaller batch makes more steps and shows no more images."""
+    recipe = customise(get_recipe("mveb", "digits"), epochs=epochs, batch_size=batch_size)
+    assert trains_little(recipe, 1438, recipe.steps(1438)) == little
 
 
 def test_scoring_references_leaves_the_random_state_and_the_encoder_alone(tmp_path, monkeypatch, capsys):

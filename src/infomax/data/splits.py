@@ -228,7 +228,7 @@ def describe_splits(source: Source, *, to_train: bool, notes_alone: bool = False
         splits = labelled_splits(source)
         count = len(splits[1].index) if splits is not None else len(source.test or ())
         is_labelled = source.test is not None and source.test.labels is not None
-        reason = "" if is_labelled else ", for there is no labelled test split"
+        reason = "" if is_labelled else "; there is no labelled test split. Photos of another kind may score lower"
         lines.append(f"tests on {origin}: {counted(count)}{reason}")
     if source.val is not None and source.val.labels is not None:
         lines.append(f"has {_sized(source.val_split, 'val', source.val)}, for protocols that choose settings")

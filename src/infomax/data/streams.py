@@ -20,6 +20,7 @@ from PIL import Image
 from infomax.data.decoding import Decoding, DivisorChooser, decode, decode_pixels
 from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.images import Images
+from infomax.runtime.extras import how_to_install
 
 PREVIEW = 20  # images at the beginning of a stream that can be opened by their index
 SHUFFLE_BUFFER = 1000  # images that are held in memory, and among which the next one is drawn
@@ -200,7 +201,7 @@ def import_optional(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise ValueError(f"needs the package {name.split('.')[0]}; pip install 'infomax[streams]'") from error
+        raise ValueError(f"needs the package {name.split('.')[0]}: {how_to_install('streams')}") from error
 
 
 def split_image_count(name: str) -> tuple[str, int | None]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from infomax.data.augmentation.views import Preprocessing
+from infomax.runtime.extras import how_to_install
 from infomax.runtime.files import open_atomic, write_atomic
 from infomax.runtime.json_values import parse_json, parse_value
 from infomax.runtime.near_names import missing_path
@@ -292,6 +293,4 @@ def import_pyarrow(file: Path | None = None, *, instead: str = ".npz") -> Any:
         return import_module("pyarrow")
     except ImportError as error:
         where = "Parquet" if file is None else str(file)
-        raise ValueError(
-            f"{where} needs the package pyarrow: pip install infomax[parquet]; or use {instead}"
-        ) from error
+        raise ValueError(f"{where} needs the package pyarrow: {how_to_install('parquet')}; or use {instead}") from error

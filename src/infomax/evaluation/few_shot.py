@@ -1,16 +1,17 @@
 """Few-shot classification: accuracy with a few labels of each class, averaged over draws of the labelled images."""
 
 from collections.abc import Iterator
-from math import sqrt
 from typing import Any
 
+import numpy as np
 import torch
-from scipy.special import stdtrit  # what scipy.stats calls, which takes seconds to import
 
+from infomax.evaluation.intervals import half_interval
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import linear_scores
+from infomax.evaluation.paired import pack_draws
 from infomax.evaluation.representations import Features
-from infomax.evaluation.scores import top_k
+from infomax.evaluation.scores import hits
 from infomax.runtime.stages import Stage
 
 
@@ -19,9 +20,9 @@ def few_shot_scores(
 ) -> Iterator[dict[str, Any]]:
     """Yields the accuracy of k-NN, then that of a linear classifier, with a few labelled images of each class.
 
-    The accuracy is the mean top-1 accuracy over random choices of the labelled images, with the mean's 95 % interval
-    by Student's t. The choices depend on ``seed`` and the labels alone, so that representations are compared on the
-    same ones.
+    The accuracy is the mean top-1 accuracy over random choices of the labelled images, with the 95 % interval of
+    :func:`infomax.evaluation.intervals.half_interval` over these choices and the test images. The choices depend on
+    ``seed`` and the labels alone, so that representations are compared on the same ones.
 
     Args:
         features: Features and labels.
@@ -31,7 +32,7 @@ def few_shot_scores(
         device: Device to compute on.
     """
     generator = torch.Generator().manual_seed(seed)
-    accuracies: dict[str, list[float]] = {"knn": [], "linear": []}
+    right: dict[str, list[np.ndarray]] = {"knn": [], "linear": []}
     test = features.test.to(device).float()
     task = f"few-shot, {features.name}: {draws} draws of {per_class} label{'s' * (per_class != 1)} a class"
     with Stage(task, slow_only=True):
@@ -42,20 +43,19 @@ def few_shot_scores(
             chosen = order[by_class[torch.arange(len(order)) - first < per_class]]
             bank, labels = features.train[chosen].to(device).float(), features.train_labels[chosen].to(device)
             scores = knn_scores(bank, labels, test, classes=features.classes)
-            accuracies["knn"].append(top_k(scores.cpu(), features.test_labels))
+            right["knn"].append(hits(scores.cpu(), features.test_labels).numpy())
             scores, _ = linear_scores(bank, labels, test, classes=features.classes)
-            accuracies["linear"].append(top_k(scores.cpu(), features.test_labels))
-    for classifier, drawn in accuracies.items():
-        values = torch.tensor(drawn, dtype=torch.float64)
-        mean, half = float(values.mean()), 0.0
-        if draws > 1:
-            half = float(values.std() / sqrt(draws) * stdtrit(draws - 1, 0.975))
+            right["linear"].append(hits(scores.cpu(), features.test_labels).numpy())
+    for classifier, drawn in right.items():
+        of_draws = np.stack(drawn).astype(bool)
+        mean = float(of_draws.mean())
+        half = half_interval(of_draws.mean(1), of_draws.mean(0))
         yield {
             "classifier": classifier,
             "labels_per_class": per_class,
             "labelled_images": len(chosen),  # pyrefly: ignore[unbound-name]
             "metric": "top1",
             "top1": mean,
-            "interval": (mean - half, mean + half),
-            "hits": {"draws": tuple(drawn)},
+            "interval": (max(0.0, mean - half), min(1.0, mean + half)),
+            "hits": pack_draws(of_draws),
         }

@@ -15,7 +15,7 @@ RESAMPLES = 1000
 NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)
 MATCHED = "points on the same test images (95 % interval of matched pairs, Newcombe 1998)"
 RESAMPLED = "points on the same test images (95 % interval by paired bootstrap)"
-DRAWN = "points with the same draws of labels (Student's 95 % interval over the draws)"
+DRAWN = "points with the same draws of labels on the same test images (95 % interval over both)"
 SEEDED = "points, mean over the seeds (Student's 95 % interval over the seeds)"
 
 SEEDED_IMAGES = "points, mean over the seeds (95 % interval over seeds and test images)"
@@ -153,15 +153,59 @@ def compare_means_per_class(
     return Difference(mean_per_class(gain, labels), low, high, RESAMPLED)
 
 
+def half_interval(first: Float[np.ndarray, " m"], second: Float[np.ndarray, " n"]) -> float:
+    """Computes half the 95 % interval of a mean over a table, whose rows and columns both would be others next time.
+
+    Rows are draws of the labelled images, or seeds of the training; columns are test images. Both vary independently, so
+    the half is the root of the sum of the squares of Student's halves over both (MOVER). What varies with row and column
+    together is in both, so that the interval is rather too wide (docs/decisions.md, few-shot-interval).
+
+    G. Y. Zou and A. Donner, Construction of confidence limits about effect measures: a general approach, Statistics in
+    Medicine 27 (2008), 1693-1702.
+
+    Args:
+        first: The means of the rows; of one alone nothing is known.
+        second: The means of the columns, likewise.
+    """
+    from scipy.special import stdtrit  # what scipy.stats calls, which takes seconds to import
+
+    squares = 0.0
+    for means in (first, second):
+        if len(means) > 1:
+            squares += float(stdtrit(len(means) - 1, 0.975)) ** 2 * float(means.var(ddof=1)) / len(means)
+    return sqrt(squares)
+
+
+def compare_drawn(
+    first: tuple[Float[np.ndarray, " d"], Float[np.ndarray, " n"]],
+    second: tuple[Float[np.ndarray, " d"], Float[np.ndarray, " n"]],
+) -> Difference:
+    """Compares the mean accuracies of two results with the same draws of labels on the same test images.
+
+    Args:
+        first: The accuracy with each draw, and the share of the draws in which each image is right, of the result that
+            is compared.
+        second: Those of the one that it is compared with.
+
+    Raises:
+        ValueError: if the results have other numbers of draws or of images, or fewer than two draws.
+    """
+    if any(len(a) != len(b) for a, b in zip(first, second, strict=True)) or len(first[0]) < 2:
+        raise ValueError("results over draws are compared if they have the same draws, at least two, and images")
+    draws, images = (a - b for a, b in zip(first, second, strict=True))
+    value, half = float(draws.mean()), half_interval(draws, images)
+    return Difference(value, value - half, value + half, DRAWN)
+
+
 def compare_repeated(first: Sequence[float], second: Sequence[float], kind: str) -> Difference:
-    """Compares the means of scores that belong together two by two, as those with one draw or one seed.
+    """Compares the means of scores that belong together two by two, as those with one seed.
 
     The interval is Student's, of the mean difference.
 
     Args:
         first: The scores that are compared, at least two.
         second: Those that they are compared with.
-        kind: DRAWN or SEEDED.
+        kind: SEEDED.
 
     Raises:
         ValueError: if there are fewer than two pairs.
@@ -178,12 +222,7 @@ def compare_repeated(first: Sequence[float], second: Sequence[float], kind: str)
 def compare_seeds_and_images(gains: Float[np.ndarray, "seeds n"]) -> Difference:
     """Averages paired differences, with an interval that covers other seeds and other test images.
 
-    Its half width is that of Student's interval over the seeds and that of Student's interval over the images, as the
-    legs of a right triangle (MOVER, Zou and Donner 2008). What varies with seed and image together is in both, so that
-    the interval is rather too wide than too narrow.
-
-    G. Y. Zou and A. Donner, Construction of confidence limits about effect measures: a general approach, Statistics in
-    Medicine 27 (2008), 1693-1702.
+    The interval is that of :func:`half_interval`, over the seeds and the test images.
 
     Args:
         gains: For each seed and test image how much better the first result is: 1, 0 or -1 for an accuracy, or that
@@ -199,12 +238,7 @@ def compare_seeds_and_images(gains: Float[np.ndarray, "seeds n"]) -> Difference:
         >>> str(compare_seeds_and_images(gains))
         '+10.7 (+4.0 to +17.3): clearly better'
     """
-    from scipy.special import stdtrit
-
     if min(gains.shape) < 2:
         raise ValueError(f"an interval over seeds and images takes at least 2 of both, not {gains.shape}")
-    value, squares = float(gains.mean()), 0.0
-    for means in (gains.mean(axis=1), gains.mean(axis=0)):
-        squares += (float(stdtrit(len(means) - 1, 0.975)) * means.std(ddof=1)) ** 2 / len(means)
-    half = sqrt(squares)
+    value, half = float(gains.mean()), half_interval(gains.mean(axis=1), gains.mean(axis=0))
     return Difference(value, value - half, value + half, SEEDED_IMAGES)

@@ -15,10 +15,9 @@ from jaxtyping import Bool, Float, Int
 
 from infomax.data.splits import LabelledImages
 from infomax.evaluation.intervals import (
-    DRAWN,
     Difference,
+    compare_drawn,
     compare_means_per_class,
-    compare_repeated,
     compare_seeds_and_images,
     compare_shares,
     mean_per_class,
@@ -71,6 +70,16 @@ def pack_hits(right: Bool[np.ndarray, " n"], *, labels: Int[np.ndarray, " n"] | 
     return hits
 
 
+def pack_draws(right: Bool[np.ndarray, "d n"]) -> Hits:
+    """Returns what a row keeps of several draws of the labelled images.
+
+    Args:
+        right: Whether each test image is right, with each draw.
+    """
+    counts = zlib.compress(right.sum(0).astype("<u2").tobytes())
+    return Hits(draws=tuple(right.mean(1).tolist()), counts=_encode(counts))
+
+
 def _encode(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
@@ -93,13 +102,19 @@ def unpack_right(hits: Hits, count: int) -> Bool[np.ndarray, " n"] | None:
 
 def _unpack_labels(hits: Hits, count: int) -> Int[np.ndarray, " n"] | None:
     """Returns the class of each image; None if the text is damaged or holds another number of images."""
+    labels = _unpack_numbers(hits.get("labels", ""), "<u4", count)
+    return None if labels is None or labels.max(initial=0) >= 1 << 24 else labels
+
+
+def _unpack_numbers(text: str, dtype: str, count: int) -> Int[np.ndarray, " n"] | None:
+    """Returns the numbers of a text; None if it is damaged or holds another number of them."""
+    size = np.dtype(dtype).itemsize * count
     try:
-        packed = base64.b64decode(hits.get("labels", ""), validate=True)
-        content = zlib.decompressobj().decompress(packed, 4 * count + 1)  # no more memory than the labels take
+        packed = base64.b64decode(text, validate=True)
+        content = zlib.decompressobj().decompress(packed, size + 1)  # no more memory than the numbers take
     except (ValueError, zlib.error):
         return None
-    labels = np.frombuffer(content, "<u4") if len(content) == 4 * count else None
-    return None if labels is None or labels.max(initial=0) >= 1 << 24 else labels.astype(np.int64)
+    return np.frombuffer(content, dtype).astype(np.int64) if len(content) == size else None
 
 
 def shown_conditions(row: ResultRow) -> tuple[str, ...]:
@@ -159,11 +174,13 @@ def compare_rows(row: ResultRow, other: ResultRow) -> Difference | str:
         return reason
     assert row.hits is not None
     assert other.hits is not None
-    draws, others = row.hits.get("draws"), other.hits.get("draws")
-    if draws and others:
-        if len(draws) != len(others) or len(draws) < 2:
-            return NOT_KEPT
-        return compare_repeated(draws, others, DRAWN)
+    if row.hits.get("draws") or other.hits.get("draws"):
+        draws, others = _checked_draws(row), _checked_draws(other)
+        return (
+            NOT_KEPT
+            if draws is None or others is None or len(draws[0]) != len(others[0])
+            else compare_drawn(draws, others)
+        )
     first, second = (_checked_right(x) for x in (row, other))
     if first is None or second is None:
         return NOT_KEPT
@@ -211,6 +228,19 @@ def _image_weights(row: ResultRow) -> Float[np.ndarray, " n"] | None:
         return None
     counts = np.bincount(labels)
     return row.test_images / ((counts > 0).sum() * counts[labels])
+
+
+def _checked_draws(row: ResultRow) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " n"]] | None:
+    """Returns the accuracy with each draw, and the share of the draws in which each image was right; None if that is
+    damaged, does not give the row's own score, or there is one draw alone."""
+    assert row.hits is not None
+    draws = np.array(row.hits.get("draws", ()), float)
+    counts = _unpack_numbers(row.hits.get("counts", ""), "<u2", row.test_images)
+    if counts is None or len(draws) < 2 or not len(counts):
+        return None
+    images = counts / len(draws)
+    is_own = abs(draws.mean() - row.score) < 1e-6 and abs(images.mean() - row.score) < 1e-6
+    return (draws, images) if is_own else None
 
 
 def _checked_right(row: ResultRow) -> Bool[np.ndarray, " n"] | None:

@@ -60,6 +60,8 @@ class Hits(TypedDict, total=False):
     """Class of each image, 4 bytes each, compressed and in base64, if the metric is a mean over classes."""
     draws: tuple[float, ...]
     """The accuracy with each draw of the labelled images, if there are several."""
+    counts: str
+    """The number of draws in which each image was right, 2 bytes each, compressed and in base64."""
 
 
 @dataclass(frozen=True)

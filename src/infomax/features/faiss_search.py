@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from infomax.runtime.extras import how_to_install
+
 BLOCK = 65536
 """Rows that are made float32 and of length 1 at a time; faiss keeps a float32 copy of all."""
 
@@ -21,7 +23,7 @@ def import_faiss() -> Any:
         return import_module("faiss")
     except ImportError as error:
         raise ValueError(
-            "--engine faiss needs the package faiss-cpu: pip install infomax[faiss]; --engine exact needs none"
+            f"--engine faiss needs the package faiss-cpu: {how_to_install('faiss')}; --engine exact needs none"
         ) from error
 
 

@@ -203,7 +203,8 @@ class Mvib(Method):
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
     ) -> Loss:
         projections = [z[:, : self.dimension] for z in online]
-        gaussians = [z[:, self.dimension :].chunk(2, dim=1) for z in online]
+        width = (online[0].shape[1] - self.dimension) // 2
+        gaussians = [(z[:, self.dimension : -width], z[:, -width:]) for z in online]
         pairs = crop_pairs(len(online), self.global_crop_count)
         contrast = torch.stack([nt_xent(projections[i], projections[j], self.temperature) for i, j in pairs]).mean()
         divergence = torch.stack(global_means([_divergence(gaussians[i], gaussians[j]) for i, j in pairs])).mean()

@@ -6,6 +6,7 @@ They are made of ``metrics.jsonl`` alone, so that they are the same when a finis
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from infomax.analysis.verdict_rules import FIRST_STEP
 from infomax.analysis.verdicts import verdicts_of
 from infomax.data.splits import counted
 from infomax.evaluation.intervals import MATCHED, Difference
@@ -19,6 +20,7 @@ COMPARED = {"initial": "the initial encoder", "untrained": "the untrained encode
 
 
 FEW_STEPS = 100  # fewer than any recipe of ours has, and within the first warm-ups
+FEW_IMAGES, FEW_SHARE = 30_000, 0.05  # seen in all, and of those that the recipe shows: 4 epochs of the digits
 
 
 def usual_steps(recipe: Recipe, images: int) -> int:
@@ -27,12 +29,28 @@ def usual_steps(recipe: Recipe, images: int) -> int:
     return steps_per_epoch * get_experiment(recipe.name, recipe.method.name).recipe(images=images).epochs
 
 
+def trains_little(recipe: Recipe, images: int, steps: int) -> bool:
+    """Returns whether so many steps of a recipe train almost nothing: they are few, or show few images in all.
+
+    Args:
+        recipe: The recipe, whose batch the user may have changed.
+        images: Number of images in the data set.
+        steps: Number of steps.
+    """
+    usual = usual_steps(recipe, images)
+    few_images = min(FEW_IMAGES, FEW_SHARE * usual * recipe.batch_size)
+    return steps < min(FEW_STEPS, usual) or steps * recipe.batch_size < few_images
+
+
 def describe_few_steps(run: Run) -> str:
     """Returns a line on a finished run of so few steps that they trained almost nothing; empty if it has more."""
-    steps, usual = run.trained_steps, usual_steps(run.recipe, run.config["images"])
-    if not run.finished or steps >= min(FEW_STEPS, usual):
+    steps, images = run.trained_steps, run.config["images"]
+    if not run.finished or not trains_little(run.recipe, images, steps):
         return ""
-    return f"{counted(steps, 'step')} of training change an encoder little: without --epochs there are {usual:,}"
+    return (
+        f"{counted(steps, 'step')} of {counted(run.recipe.batch_size)} change an encoder little: without --epochs "
+        f"there are {usual_steps(run.recipe, images):,} steps"
+    )
 
 
 def gain_keys(reference: str) -> tuple[str, str, str]:
@@ -60,12 +78,19 @@ def closing_lines(run: Run) -> list[str]:
     rows, verdicts = run.read_rows("metrics.jsonl"), standing_verdicts(run)
     line = "" if run.collapsed else describe_gains(rows, run.trained_steps)
     if not line and not run.collapsed and (line := describe_spread(rows)) and verdicts == () and not verdicts_of(run):
-        line += ": no sign of collapse"  # nor one that was seen at the end for too short a time to be said
+        line += f": {describe_no_verdict(run)}"  # nor one that was seen at the end for too short a time to be said
     lines = [] if run.collapsed else [x for x in (line, describe_few_steps(run)) if x]
     for verdict in verdicts or ():
         advice = f"; {verdict.advice}" if verdict.advice else ""
         lines.append(f"{verdict.name}, {verdict.state} since step {verdict.step}: {verdict.evidence}{advice}")
     return lines
+
+
+def describe_no_verdict(run: Run) -> str:
+    """Returns what it means that nothing was said of a training: no sign of collapse, or too early to tell."""
+    if run.trained_steps < FIRST_STEP:
+        return f"too early to judge, as verdicts are said from step {FIRST_STEP} on"
+    return "no sign of collapse, which does not say that it has learned"
 
 
 def describe_gains(rows: Sequence[Mapping[str, Any]], step: int) -> str:

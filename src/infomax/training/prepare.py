@@ -42,7 +42,7 @@ from infomax.runtime.ranks import rank_from_environment
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import note, show
 from infomax.runtime.threads import available_cores, describe_busy_machine, describe_quota
-from infomax.training.closing import FEW_STEPS, usual_steps
+from infomax.training.closing import trains_little, usual_steps
 from infomax.training.image_size import (
     describe_larger_sizes,
     describe_smaller_size,
@@ -413,8 +413,7 @@ def _why_so_many_epochs(recipe: Recipe, images: int, options: PretrainOptions) -
     It returns None if a paper chose them, or the user chose enough.
     """
     if chosen_epochs(options.changes()) is not None:
-        usual = usual_steps(recipe, images)
-        few = recipe.steps(images) < min(FEW_STEPS, usual)
+        usual, few = usual_steps(recipe, images), trains_little(recipe, images, recipe.steps(images))
         return f"so few steps train almost nothing; without --epochs there are {usual:,}" if few else None
     images_seen = get_experiment(recipe.name, recipe.method.name).images_seen
     if images_seen is None:

@@ -26,6 +26,11 @@ HEALTHY = {"health_rows": 64, "embedding_mean_cosine": 0.1, "embedding_collapse_
 COLLAPSED = {"health_rows": 64, "embedding_mean_cosine": 0.999, "embedding_collapse_level": 0.97}
 
 
+@pytest.fixture(autouse=True)
+def few_images_are_enough(monkeypatch):
+    monkeypatch.setattr("infomax.training.closing.FEW_IMAGES", 0)
+
+
 def make_run(folder, rows, *, method="mveb", trained=None, data="digits", **changes):
     """Makes a run folder whose recipe has 10 steps in each of 10 epochs unless changes say otherwise."""
     recipe = customise(get_recipe(method, "small"), **{"epochs": 10, "batch_size": 64, **changes})
@@ -167,7 +172,7 @@ def test_a_run_that_gained_nothing_or_had_few_steps_has_no_green_notice(tmp_path
     short = make_run(tmp_path / "c", [{"step": s, "epoch": 0, **HEALTHY} for s in (0, 5, 9)], epochs=1)
     few, other = notices(verdict.section(content_of(short)))
     assert (few.kind, few.heading, other.kind) == ("warning", "Almost nothing was trained", "info")
-    assert few.evidence.startswith("10 steps of training change an encoder little: without --epochs there are ")
+    assert few.evidence.startswith("10 steps of 64 images change an encoder little: without --epochs there are ")
 
 
 def knn_row(name, right, *, kept=True, **fields):

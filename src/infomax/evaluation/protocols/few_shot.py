@@ -9,6 +9,7 @@ from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
 from infomax.evaluation.result_row import Condition, ResultRow, Score
 from infomax.runtime.checks import check_count
 from infomax.runtime.options import Shown
+from infomax.runtime.text import note
 
 if TYPE_CHECKING:
     from infomax.data.splits import Source
@@ -55,13 +56,43 @@ def run(
     from infomax.evaluation.representations import evaluate_representations
 
     device = evaluation.torch_device
+    lines_said: set[str] = set()
 
     def classify(features: "Features") -> Iterable[dict[str, Any]]:
+        for line in check_labels(features.train_labels.bincount().tolist(), options.labels):
+            if line not in lines_said:  # once, and not for each representation
+                lines_said.add(line)
+                note(line)
         for count in options.labels:
             for scores in few_shot_scores(features, count, draws=options.draws, seed=options.seed, device=device):
                 yield {**scores, "draws": options.draws, "seed": options.seed}
 
     return evaluate_representations(FewShotRow, classify, encoder, source, evaluation)
+
+
+def check_labels(class_sizes: list[int], labels: tuple[int, ...]) -> list[str]:
+    """Checks that there are classes with so many labelled images, and returns lines on those that have fewer.
+
+    Args:
+        class_sizes: Number of labelled images of each class.
+        labels: Labelled images of each class that are asked for.
+
+    Raises:
+        ValueError: if no class has as many.
+    """
+    lines = []
+    for count in labels:
+        if count > max(class_sizes):
+            raise ValueError(
+                f"--labels {count} is more than there are: the largest class has {max(class_sizes)} labelled images"
+            )
+        smaller = [size for size in class_sizes if 0 < size < count]
+        if smaller:
+            lines.append(
+                f"--labels {count}: {len(smaller)} of {len(class_sizes)} classes have fewer "
+                f"labelled images, at least {min(smaller)}, and give all of them"
+            )
+    return lines
 
 
 PROTOCOL = Protocol(

@@ -8,6 +8,7 @@ from infomax.exporting.export_format import Format, LoadingCode, quoted
 from infomax.exporting.formats.timm import misfit as timm_misfit
 from infomax.exporting.formats.timm import write as write_timm_folder
 from infomax.exporting.head import classes_of
+from infomax.runtime.extras import how_to_install
 
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
@@ -115,7 +116,7 @@ HUGGING_FACE = Format(
     library="transformers",
     description="a folder for transformers.AutoModel",
     packages=("transformers", "timm"),
-    install="pip install 'infomax[huggingface]'",
+    install=how_to_install("huggingface"),
     misfit=misfit,
     write=write,
     code=code,

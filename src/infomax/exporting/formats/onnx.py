@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from infomax.exporting.export_format import Format, LoadingCode, prepare_by_pillow, quoted
 from infomax.exporting.head import output_name
 from infomax.exporting.program import description, export_program
+from infomax.runtime.extras import how_to_install
 
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
@@ -64,7 +65,7 @@ ONNX = Format(
     description="one file for onnxruntime and other runtimes of ONNX",
     suffix=".onnx",
     packages=("onnx", "onnxscript", "onnxruntime"),
-    install="pip install 'infomax[onnx]'",
+    install=how_to_install("onnx"),
     takes_normalise=True,
     misfit=misfit,
     write=write,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from infomax.analysis.verdict_rules import FIRST_STEP
 from infomax.analysis.verdicts import Verdict
 from infomax.reporting.pages.blocks import Notice
 from infomax.reporting.pages.page import Section
@@ -57,8 +58,11 @@ def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
         few, is_no_gain = describe_few_steps(shown.run), any(words in line for words in NO_GAIN)
         if few:
             yield Notice("warning", headed(prefix, "almost nothing was trained"), few)
-        kind = "info" if few or is_no_gain else "good"
-        yield Notice(kind, headed(prefix, "no sign of collapse or divergence"), headed("", line))
+        gained = bool(describe_gains(shown.rows, shown.trained_steps)) and not is_no_gain
+        kind = "good" if gained and not few else "info"
+        early = shown.trained_steps < FIRST_STEP
+        heading = "too early to judge its health" if early else "no sign of collapse or divergence"
+        yield Notice(kind, headed(prefix, heading), headed("", line))
     elif line:
         yield Notice("info", headed(prefix, "what was measured at the end"), headed("", line))
     if shown.progress:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from infomax.runtime.extras import how_to_install
 from infomax.training.loggers.tool import PROJECT, Session, State, Tool, flat, numbers
 
 DATABASE = "mlflow.db"
@@ -125,5 +126,5 @@ MLFLOW = Tool(
     name="mlflow",
     start=MlflowLogger,
     packages=("mlflow", "sqlalchemy", "alembic"),
-    install="pip install 'infomax[mlflow]'",
+    install=how_to_install("mlflow"),
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+from infomax.runtime.extras import how_to_install
 from infomax.training.loggers.tool import PROJECT, Session, State, Tool, numbers
 
 LEVELS = {"finished": "info", "stopped": "warn", "failed": "error"}
@@ -62,4 +63,4 @@ def _silence(trackio: Any) -> None:
         module.print = lambda *words, **options: None
 
 
-TRACKIO = Tool(name="trackio", start=TrackioLogger, packages=("trackio",), install="pip install 'infomax[trackio]'")
+TRACKIO = Tool(name="trackio", start=TrackioLogger, packages=("trackio",), install=how_to_install("trackio"))

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from infomax.runtime.extras import how_to_install
 from infomax.training.loggers.tool import PROJECT, Session, State, Tool, numbers
 
 BLOCK_BYTES, HEADER_BYTES = 32768, 7
@@ -105,4 +106,4 @@ def _log_records(content: bytes) -> Iterator[bytes]:
             record = b""
 
 
-WANDB = Tool(name="wandb", start=WandbLogger, packages=("wandb",), install="pip install 'infomax[wandb]'")
+WANDB = Tool(name="wandb", start=WandbLogger, packages=("wandb",), install=how_to_install("wandb"))

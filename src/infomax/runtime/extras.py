@@ -1,0 +1,26 @@
+"""Says how an optional part of infomax is installed."""
+
+import json
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+
+
+def how_to_install(extra: str) -> str:
+    """Returns the words that install an extra, as ``pip install 'infomax[parquet]'``; those of a clone within one.
+
+    Args:
+        extra: Name of the extra in ``pyproject.toml``.
+    """
+    if _is_clone():
+        return f"in the clone, uv run --extra {extra} infomax ..., or pip install -e '.[{extra}]'"
+    return f"pip install 'infomax[{extra}]'"
+
+
+@cache
+def _is_clone() -> bool:
+    """Returns whether infomax is installed from a folder, which no package index replaces."""
+    try:
+        origin = distribution("infomax").read_text("direct_url.json")
+    except PackageNotFoundError:  # the source alone is on the path
+        return True
+    return origin is not None and "dir_info" in json.loads(origin)
