@@ -18,7 +18,10 @@ from infomax.methods import (
     deepcluster,
     emp_ssl,
     mmcr,
+    moco,
     mvib,
+    nnclr,
+    ressl,
     simclr,
     simsiam,
     spectral,
@@ -28,6 +31,8 @@ from infomax.methods import (
 )
 
 ROWS = 12
+QUEUE = normalize(torch.randn(20, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64), dim=1)
+"""A queue of embeddings, for rows of 8 numbers."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,20 @@ LOSSES: dict[str, LossCase] = {
     "mmcr": LossCase(mmcr.mmcr_loss, trained={"views": (8,)}, lists={"views": 3}),
     "mmcr-local": LossCase(mmcr.mmcr_loss, trained={"views": (8,)}, lists={"views": 3}, whole={"weight": 0.3}),
     "gaussian-kl": LossCase(mvib.gaussian_kl, trained=GAUSSIANS),
+    "moco": LossCase(
+        moco.queue_loss, trained={"query": (8,)}, held={"key": (8,)}, whole={"queue": QUEUE, "temperature": 0.2}
+    ),
+    "mocov3": LossCase(moco.batch_loss, trained={"query": (8,)}, held={"key": (8,)}, whole={"temperature": 0.2}),
     "mvib": LossCase(mvib.mvib_loss, trained={**GAUSSIANS, "noise1": (8,), "noise2": (8,)}, whole={"weight": 0.1}),
+    "nnclr": LossCase(
+        nnclr.nnclr_loss, trained={"prediction": (8,)}, held={"neighbour": (8,)}, whole={"temperature": 0.2}
+    ),
+    "ressl": LossCase(
+        ressl.relation_loss,
+        trained={"query": (8,)},
+        held={"key": (8,)},
+        whole={"queue": QUEUE, "student_temperature": 0.2, "teacher_temperature": 0.1},
+    ),
     "simclr": LossCase(simclr.nt_xent_loss, trained={"z1": (8,), "z2": (8,)}, whole={"temperature": 0.2}),
     "infonce": LossCase(simclr.info_nce_loss, trained={"anchor": (8,), "positive": (8,)}, whole={"temperature": 0.2}),
     "simsiam": LossCase(simsiam.negative_cosine, trained={"prediction": (8,)}, held={"target": (8,)}),

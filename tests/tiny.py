@@ -13,8 +13,12 @@ from infomax.recipes.deepcluster import DeepClusterSettings
 from infomax.recipes.emp_ssl import EmpSslSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mmcr import MmcrSettings
+from infomax.recipes.moco import MocoSettings
+from infomax.recipes.mocov3 import MocoV3Settings
 from infomax.recipes.mveb import MvebSettings
 from infomax.recipes.mvib import MvibSettings
+from infomax.recipes.nnclr import NnclrSettings
+from infomax.recipes.ressl import ReSslSettings
 from infomax.recipes.simclr import SimClrSettings
 from infomax.recipes.simsiam import SimSiamSettings
 from infomax.recipes.spectral import SpectralSettings
@@ -37,8 +41,15 @@ TINY = {
     "emp_ssl": EmpSslSettings(hidden=16, dimension=8),
     "mmcr": MmcrSettings(hidden=16, dimension=8),
     "mmcr-local": MmcrSettings(hidden=16, dimension=8, weight=0.1),
+    "moco": MocoSettings(hidden=16, dimension=8, queue_size=32, momentum=0.9),
+    "moco-symmetric": MocoSettings(
+        hidden=16, dimension=8, queue_size=32, momentum=0.9, symmetric=True, projector_norm=True
+    ),
+    "mocov3": MocoV3Settings(hidden=16, dimension=8, momentum=0.9),
     "mvib": MvibSettings(hidden=16, dimension=8),
     "mvib-fixed": MvibSettings(hidden=16, dimension=8, deviation=0.1, projector_norm=False),
+    "nnclr": NnclrSettings(hidden=16, dimension=8, predictor_hidden=16, queue_size=32),
+    "ressl": ReSslSettings(hidden=16, dimension=8, projector_norm=False, queue_size=32, momentum=0.9),
     "simclr": SimClrSettings(hidden=16, dimension=8),
     "simsiam": SimSiamSettings(hidden=16, dimension=8, predictor_hidden=8),
     "spectral": SpectralSettings(hidden=16, dimension=8, mu=2.0),

@@ -189,7 +189,8 @@ def test_no_other_file_lists_the_methods():
     source = Path(library.__file__).parent
     allowed = {"recipes/registry.py", "papers/published.py", "evaluation/probes.py", "evaluation/finetune.py"}
     names = "|".join(METHODS)
+    views = r"Set of views: .*|from infomax\.data\.augmentation\.views import .*"  # which have names of methods
     for file in source.rglob("*.py"):
         if file.relative_to(source).as_posix() not in allowed:
-            lists = re.search(rf"\b({names})\b\W{{1,6}}\b(?!\1\b)({names})\b", file.read_text())
+            lists = re.search(rf"\b({names})\b\W{{1,6}}\b(?!\1\b)({names})\b", re.sub(views, "", file.read_text()))
             assert lists is None, f"{file}: {lists}"

@@ -3,9 +3,9 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from infomax.functional import check_rows
-from infomax.nn.blocks import l2_normalize
 from infomax.runtime.checks import check_count
 from infomax.runtime.collectives import gather
 
@@ -32,25 +32,41 @@ def enqueue(
 
     Example:
         >>> import torch
-        >>> from infomax.nn.queue import enqueue
+        >>> from infomax.methods.moco import enqueue
         >>> queue, position = enqueue(torch.zeros(3, 1), torch.tensor([[1.0], [2.0]]), position=2)
         >>> queue.flatten(), position
         (tensor([2., 0., 1.]), 1)
     """
-    check_rows("queue", queue)
     check_rows("keys", keys)
-    if queue.shape[1] != keys.shape[1]:
-        raise ValueError(f"keys must have the queue's width, {queue.shape[1]}, but have {keys.shape[1]}")
+    check_queue(queue, keys)
     check_count("position", position, low=0)
     if position >= len(queue):
         raise ValueError(f"position must be below the queue's {len(queue)} rows, but is {position}")
-    return _replaced(queue, keys, position), (position + len(keys)) % len(queue)
+    updated = queue.clone()
+    _replace(updated, keys, position)
+    return updated, (position + len(keys)) % len(queue)
 
 
-def _replaced(queue: Tensor, keys: Tensor, position: int | Tensor) -> Tensor:
+def check_queue(queue: Tensor, rows: Tensor) -> None:
+    """Checks that a queue is a finite matrix whose rows are as wide as others.
+
+    Args:
+        queue: The queue, [K, D].
+        rows: What is compared with it or put into it, [B, D].
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    check_rows("queue", queue)
+    if queue.shape[1] != rows.shape[1]:
+        raise ValueError(f"queue must be as wide as what it is for, {rows.shape[1]}, but has {queue.shape[1]} columns")
+
+
+def _replace(queue: Tensor, keys: Tensor, position: int | Tensor) -> None:
+    """Writes keys into a queue, in place."""
     kept = keys[-len(queue) :]  # the last ones, of more keys than rows
     rows = (position + torch.arange(len(keys) - len(kept), len(keys), device=queue.device)) % len(queue)
-    return queue.index_copy(0, rows, kept.to(queue.dtype))
+    queue.index_copy_(0, rows, kept.to(queue.dtype))
 
 
 class Queue(nn.Module):
@@ -73,8 +89,12 @@ class Queue(nn.Module):
         super().__init__()
         check_count("size", size, low=1)
         check_count("dimension", dimension, low=1)
-        self.register_buffer("rows", l2_normalize(torch.randn(size, dimension)))
+        self.register_buffer("rows", F.normalize(torch.randn(size, dimension)))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))
+
+    def before_step(self) -> Tensor:
+        """Returns a copy of the rows, whose graph outlives that this step's keys replace some of them."""
+        return self.rows.clone()
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:
@@ -84,5 +104,5 @@ class Queue(nn.Module):
             keys: This rank's rows, [n, D].
         """
         keys, _ = gather(keys)
-        self.rows.copy_(_replaced(self.rows, keys, self.position))
+        _replace(self.rows, keys, self.position)
         self.position.copy_((self.position + len(keys)) % len(self.rows))

@@ -87,6 +87,24 @@ def solo_imagenet100(
     )
 
 
+def solo_symmetric(size: int, blur: float) -> tuple[View, View]:
+    """Returns solo-learn's pair of like views for MoCo v2, whose crops are wider than those of its paper.
+
+    Args:
+        size: Side of a view in pixels.
+        blur: Probability of a Gaussian blur.
+    """
+    view = View(size=size, saturation=0.4, blur=blur)
+    return view, view
+
+
+def solo_sgd(learning_rate: float, weight_decay: float) -> OptimizerSettings:
+    """Returns solo-learn's SGD: biases and BatchNorm have weight decay too, 10 epochs of warm-up."""
+    return OptimizerSettings(
+        name="sgd", learning_rate=learning_rate, weight_decay=weight_decay, decay_all=True, warmup_epochs=10
+    )
+
+
 def solo_lars(learning_rate: float, weight_decay: float) -> OptimizerSettings:
     """Returns solo-learn's LARS: its trust coefficient is 0.02, no step is longer than SGD's, 10 epochs of warm-up."""
     return OptimizerSettings(

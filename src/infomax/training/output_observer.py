@@ -91,7 +91,8 @@ class OutputObserver:
     def __init__(self, kept: Int[np.ndarray, " n"] | None, counter: PrototypeCounter | None = None):
         self.kept, self.counter = kept, counter
         self.embeddings: list[list[Tensor]] = []
-        """For each of the first two global crops, the projector's outputs [n, D] of each microbatch."""
+        """For each of the first two global crops that are embedded, the projector's outputs [n, D] of each
+        microbatch."""
         self.features: list[Tensor] = []
         """The encoder's outputs [n, width] for the first global crop, of each microbatch."""
         self.probabilities: list[Tensor] = []
@@ -121,7 +122,9 @@ class OutputObserver:
         ):
             yield
         size, rows = self._end - self._begin, self._rows_here(self.kept)
-        crops = min(COMPARED_CROPS, len(views.global_crops))
+        # A method may embed the first of two global crops alone, if the other one is for its teacher.
+        embedded = sum(map(len, embeddings)) // size
+        crops = max(1, min(COMPARED_CROPS, len(views.global_crops), embedded))
         self.embeddings = self.embeddings or [[] for _ in range(crops)]
         for crop, kept in enumerate(self.embeddings):
             kept.append(_rows_of_view(embeddings, crop * size, rows))

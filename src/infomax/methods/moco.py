@@ -1,0 +1,261 @@
+"""MoCo v2: "Improved Baselines with Momentum Contrastive Learning", Chen, Fan, Girshick, He, arXiv 2003.04297; and
+MoCo v3: "An Empirical Study of Training Self-Supervised Vision Transformers", Chen, Xie, He, arXiv 2104.02057.
+
+A query is to be more like the key of its own image, of an EMA teacher, than like the keys of other images. These come
+from earlier batches, in a queue (v2, whose equation is Eq. 1 of MoCo, arXiv 1911.05722), or from the same batch (v3).
+"""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from infomax.functional import check_rows, full_precision
+from infomax.methods.base import Loss, Method, Progress, Views
+from infomax.methods.byol import crossed_pairs
+from infomax.methods.simclr import info_nce
+from infomax.models.encoders import Encoder
+from infomax.nn.blocks import Teacher, l2_normalize, mlp
+from infomax.nn.queue import Queue, check_queue, enqueue
+from infomax.runtime.checks import check_count, check_number
+from infomax.runtime.collectives import global_mean
+
+__all__ = ["Moco", "MocoV3", "batch_loss", "enqueue", "queue_loss"]
+
+
+def queue_loss(
+    query: Float[Tensor, "b d"], key: Float[Tensor, "b d"], queue: Float[Tensor, "k d"], *, temperature: float = 0.2
+) -> Float[Tensor, ""]:
+    """Computes MoCo's loss: the mean cross-entropy of finding each query's key among it and a queue, in nats.
+
+    ``-1/B sum_i log[exp(q_i k_i / t) / (exp(q_i k_i / t) + sum_n exp(q_i queue_n / t))]`` over the global batch (Eq. 1
+    of MoCo's paper). Keys of other images of the batch are not compared with.
+
+    Args:
+        query: Embeddings of one view, [B, D]; they are L2-normalised here. Gradients flow to them.
+        key: The teacher's embeddings of the other view of the same images, [B, D]; they are L2-normalised here, and
+            held constant.
+        queue: Keys of earlier batches, [K, D], of unit norm and the same on every rank; they are held constant.
+        temperature: The temperature t, above 0.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If an argument is not a finite floating-point matrix, their shapes differ, or ``temperature`` is not
+            above 0.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.moco import queue_loss
+        >>> z, queue = torch.eye(4)[:2], torch.eye(4)[2:]
+        >>> round(queue_loss(z, z, queue, temperature=1.0).item(), 4)  # log(e + 2) - 1
+        0.5514
+    """
+    check_rows("query", query)
+    check_rows("key", key, like=query)
+    check_queue(queue, query)
+    check_number("temperature", temperature, low=0, open_low=True)
+    return _queue_loss(query, key, queue, temperature)
+
+
+@full_precision
+def _queue_loss(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    q, k = l2_normalize(query), l2_normalize(key.detach())
+    positive = (q * k).sum(1, keepdim=True)
+    logits = torch.cat([positive, q @ queue.detach().T], dim=1) / temperature
+    return global_mean(logits.logsumexp(1) - logits[:, 0])
+
+
+def batch_loss(
+    query: Float[Tensor, "b d"], key: Float[Tensor, "b d"], *, temperature: float = 1.0
+) -> Float[Tensor, ""]:
+    """Computes MoCo v3's loss: 2t times the mean cross-entropy of finding each query's key among those of the batch.
+
+    It is ``2t`` times :func:`infomax.methods.simclr.info_nce_loss`, with keys that are held constant (Algorithm 1 of
+    MoCo v3's paper). The factor makes the gradient depend less on the temperature t.
+
+    Args:
+        query: Predictions from one view, [B, D]; they are L2-normalised here. Gradients flow to them.
+        key: The teacher's embeddings of the other view of the same images, [B, D]; they are L2-normalised here, and
+            held constant.
+        temperature: The temperature t, above 0.
+
+    Returns:
+        The loss, a scalar.
+
+    Raises:
+        ValueError: If an argument is not a finite floating-point matrix, their shapes differ, or ``temperature`` is not
+            above 0.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.moco import batch_loss
+        >>> z = torch.eye(4)
+        >>> round(batch_loss(z, z).item(), 4)  # 2 (log(e + 3) - 1)
+        1.4873
+    """
+    check_rows("query", query)
+    check_rows("key", key, like=query)
+    check_number("temperature", temperature, low=0, open_low=True)
+    return _batch_loss(query, key, temperature)
+
+
+def _batch_loss(query: Tensor, key: Tensor, temperature: float) -> Tensor:
+    return 2 * temperature * info_nce(query, key.detach(), temperature)
+
+
+class Moco(Method):
+    """A method that trains MoCo v2's encoder and projector, with keys of an EMA teacher and a queue.
+
+    Of two views, the first one queries the second one's key; if ``symmetric``, each queries the other's. Of more views,
+    each queries the keys of all global crops but itself. The loss is the mean over these pairs of :func:`queue_loss`,
+    all with the queue before the step. The keys then join the queue (docs/decisions.md, moco-symmetric).
+
+    Args:
+        encoder: The encoder to train; it maps images to features.
+        hidden: The width of the projector's hidden layer.
+        dimension: The width of the projector's output.
+        projector_norm: Whether the projector's hidden layer has BatchNorm, which the paper's has not.
+        temperature: The temperature of the loss; see :func:`queue_loss`.
+        queue_size: The number of keys in the queue.
+        momentum: The EMA momentum of the teacher at the start of the run.
+        momentum_end: Its EMA momentum at the end, to which a cosine leads.
+        symmetric: Whether each of two views is query and key.
+
+    Raises:
+        ValueError: If a width or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        hidden: int,
+        dimension: int,
+        projector_norm: bool,
+        temperature: float,
+        queue_size: int,
+        momentum: float,
+        momentum_end: float,
+        symmetric: bool,
+    ):
+        super().__init__()
+        for name, width in (("hidden", hidden), ("dimension", dimension), ("queue_size", queue_size)):
+            check_count(name, width, low=1)
+        check_number("temperature", temperature, low=0, open_low=True)
+        self.temperature, self.symmetric = temperature, symmetric
+        self.encoder = encoder
+        self.projector = mlp(encoder.width, hidden, dimension, norm=projector_norm)
+        self.teacher = Teacher(self._student, momentum, momentum_end)
+        self.queue = Queue(queue_size, dimension)
+
+    @property
+    def _student(self) -> nn.Sequential:
+        return nn.Sequential(self.encoder, self.projector)
+
+    @property
+    def eval_encoder(self) -> Encoder:
+        return self.encoder
+
+    def _one_way(self, view_count: int) -> bool:
+        """Returns whether the first view alone queries, and the second one alone is a key."""
+        return not self.symmetric and view_count <= 2
+
+    def online(self, views: Views) -> list[Tensor]:
+        queries = [*views.global_crops, *views.local_crops]
+        return self.forward_each(self._student, queries[:1] if self._one_way(len(queries)) else queries)
+
+    @torch.no_grad()
+    def target(self, views: Views) -> list[Tensor]:
+        keys, view_count = views.global_crops, len(views.global_crops) + len(views.local_crops)
+        return self.forward_each(self.teacher, keys[1:] if self._one_way(view_count) else keys)
+
+    def compute_loss(
+        self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
+    ) -> Loss:
+        one_way = self._one_way(len(online))
+        keys = [l2_normalize(key) for key in (target[-1:] if one_way else target)]
+        pairs = [(0, 0)] if one_way else crossed_pairs(len(online), len(keys))
+        queue = self.queue.before_step()
+        losses = [_queue_loss(online[query], keys[key], queue, self.temperature) for query, key in pairs]
+        if self.training and torch.is_grad_enabled():
+            for key in keys:
+                self.queue.enqueue(key)
+        return Loss(torch.stack(losses).mean(), {})
+
+    def after_step(self, progress: Progress) -> None:
+        self.teacher.ema_update(self._student, progress.fraction)
+
+
+class MocoV3(Method):
+    """A method that trains MoCo v3's encoder, projector and predictor, with keys of an EMA teacher.
+
+    Each view's prediction queries the keys of all global crops but itself. The loss is twice the mean over these pairs
+    of :func:`batch_loss`: of two views, the sum of both directions.
+
+    Args:
+        encoder: The encoder to train; it maps images to features.
+        hidden: The width of the hidden layers of projector and predictor.
+        dimension: The width of their outputs.
+        projector_layers: The number of linear layers of the projector: 2 for a ResNet, 3 for a vision transformer.
+        predictor_norm: Whether the predictor ends with BatchNorm, as for a vision transformer.
+        temperature: The temperature of the loss; see :func:`batch_loss`.
+        momentum: The EMA momentum of the teacher at the start of the run; a cosine raises it to 1.
+
+    Raises:
+        ValueError: If a width or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        hidden: int,
+        dimension: int,
+        projector_layers: int,
+        predictor_norm: bool,
+        temperature: float,
+        momentum: float,
+    ):
+        super().__init__()
+        for name, width in (("hidden", hidden), ("dimension", dimension), ("projector_layers", projector_layers)):
+            check_count(name, width, low=1)
+        check_number("temperature", temperature, low=0, open_low=True)
+        self.temperature = temperature
+        self.encoder = encoder
+        bias_free = {"norm": True, "hidden_bias": False, "output_bias": False}
+        inner = [hidden] * (projector_layers - 1)
+        self.projector = mlp(encoder.width, *inner, dimension, output_norm="plain", **bias_free)
+        output_norm = "plain" if predictor_norm else "none"
+        self.predictor = mlp(dimension, hidden, dimension, output_norm=output_norm, **bias_free)
+        self.teacher = Teacher(self._student, momentum)
+
+    @property
+    def _student(self) -> nn.Sequential:
+        return nn.Sequential(self.encoder, self.projector)
+
+    @property
+    def eval_encoder(self) -> Encoder:
+        return self.encoder
+
+    def _predict(self, images: Tensor) -> Tensor:
+        return self.predictor(self.projector(self.encoder(images)))
+
+    def online(self, views: Views) -> list[Tensor]:
+        return self.forward_each(self._predict, [*views.global_crops, *views.local_crops])
+
+    @torch.no_grad()
+    def target(self, views: Views) -> list[Tensor]:
+        return self.forward_each(self.teacher, views.global_crops)
+
+    def compute_loss(
+        self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
+    ) -> Loss:
+        pairs = crossed_pairs(len(online), len(target))
+        losses = [_batch_loss(online[query], target[key], self.temperature) for query, key in pairs]
+        return Loss(2 * torch.stack(losses).mean(), {})
+
+    def after_step(self, progress: Progress) -> None:
+        self.teacher.ema_update(self._student, progress.fraction)

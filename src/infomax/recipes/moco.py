@@ -1,0 +1,126 @@
+"""Holds the settings and recipes of MoCo v2; a recipe's docstring has the fields that :class:`Experiment` lists."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from infomax.data.augmentation.views import ViewSet
+from infomax.data.augmentation.views import moco as moco_views
+from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.experiment import Experiments, reported_in
+from infomax.recipes.method_spec import MethodSpec
+from infomax.recipes.published import imagenet as imagenet_recipe
+from infomax.recipes.published import solo_cifar, solo_imagenet100, solo_sgd, solo_symmetric
+from infomax.recipes.schema import MethodSettings, OptimizerSettings, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class MocoSettings(MethodSettings):
+    """A frozen dataclass that holds the settings of MoCo v2."""
+
+    name = "moco"
+
+    hidden: int = 2048
+    """Width of the projector's hidden layer."""
+    dimension: int = 128
+    """Width of the projector's output."""
+    projector_norm: bool = False
+    """Whether the projector's hidden layer has BatchNorm, which the paper's has not."""
+    temperature: float = 0.2
+    """Temperature of the loss."""
+    queue_size: int = 65536
+    """Number of keys of earlier batches that a query is compared with."""
+    momentum: float = 0.999
+    """Momentum of the EMA teacher at the start."""
+    momentum_end: float = 0.999
+    """Momentum of the EMA teacher at the end, to which a cosine leads."""
+    symmetric: bool = False
+    """Whether each of two views queries the other, instead of the first one alone."""
+
+    def build(self, encoder):
+        from infomax.methods.moco import Moco
+
+        return Moco(encoder, **vars(self))
+
+
+RECIPES = Experiments("moco")
+
+
+@RECIPES.add("digits", None)
+def digits() -> Recipe:
+    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes."""
+    settings = _small(hidden=256, dimension=64, queue_size=1024)
+    return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
+
+
+@RECIPES.add(None, None, images_seen=IMAGES_SEEN)
+def small(epochs: int) -> Recipe:
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
+    return small_recipe(_small(hidden=512, dimension=128, queue_size=4096), SMALL_OPTIMIZER, epochs=epochs)
+
+
+@RECIPES.add(
+    "cifar10",
+    0.566,
+    reported_in("corinfomax-10", "CIFAR-10 Top-1", "CIFAR-10 Top-5", row="MoCo v2+"),
+    reported_in("corinfomax-1", "CIFAR-10", row="MoCo v2"),
+)
+def cifar10() -> Recipe:
+    """solo-learn's run, in CorInfoMax's Table 10 and Table 1, CIFAR-10. Paper: 92.94 % linear top-1. Cost: 0.566
+    EFLOP. Decisions: solo-cifar, solo-views, moco-symmetric."""
+    return solo_cifar(_solo(queue_size=32768), solo_sgd(0.3, 1e-4), solo_symmetric(32, blur=0.0), data="cifar10")
+
+
+@RECIPES.add(
+    "cifar100",
+    0.566,
+    reported_in("corinfomax-10", "CIFAR-100 Top-1", "CIFAR-100 Top-5", row="MoCo v2+"),
+    reported_in("corinfomax-1", "CIFAR-100", row="MoCo v2"),
+)
+def cifar100() -> Recipe:
+    """solo-learn's run, in CorInfoMax's Table 10 and Table 1, CIFAR-100. Paper: 69.89 % linear top-1. Cost: 0.566
+    EFLOP. Decisions: solo-cifar, solo-views, moco-symmetric."""
+    return solo_cifar(_solo(queue_size=32768), solo_sgd(0.3, 1e-4), solo_symmetric(32, blur=0.0), data="cifar100")
+
+
+@RECIPES.add(
+    "imagenet100",
+    1.45,
+    reported_in("corinfomax-10", "ImageNet-100 Top-1", "ImageNet-100 Top-5", row="MoCo v2+"),
+    reported_in("corinfomax-1", "IN-100 ResNet-18", row="MoCo v2"),
+)
+def imagenet100() -> Recipe:
+    """solo-learn's run, in CorInfoMax's Table 10 and Table 1, ImageNet-100. Paper: 79.28 % linear top-1. Cost: 1.45
+    EFLOP. Decisions: solo-views, moco-symmetric."""
+    return solo_imagenet100(_solo(queue_size=65536), solo_sgd(0.3, 1e-4), solo_symmetric(224, blur=0.5))
+
+
+@RECIPES.add("imagenet", 8.33)
+def imagenet_200() -> Recipe:
+    """The paper's run of 200 epochs, for which it prints 67.5 %. Cost: 8.33 EFLOP. Decisions: moco-imagenet."""
+    return _imagenet(200)
+
+
+@RECIPES.add("imagenet", 33.3, reported_in("mveb-1", row="MoCo v2"))
+def imagenet_800() -> Recipe:
+    """The paper's run of 800 epochs, in MVEB's Table 1. Paper: 71.1 % linear top-1. Cost: 33.3 EFLOP. Decisions:
+    moco-imagenet."""
+    return _imagenet(800)
+
+
+def _small(**widths: Any) -> MocoSettings:
+    """Returns the settings of our own recipes, of short runs (docs/decisions.md, moco-small)."""
+    return MocoSettings(**widths, projector_norm=True, momentum=0.9, momentum_end=0.99, symmetric=True)
+
+
+def _solo(queue_size: int) -> MocoSettings:
+    """Returns the settings of solo-learn's MoCo v2+."""
+    return MocoSettings(dimension=256, queue_size=queue_size, momentum=0.99, momentum_end=0.999, symmetric=True)
+
+
+def _imagenet(epochs: int) -> Recipe:
+    """Returns the recipe of the official code."""
+    sgd = OptimizerSettings(name="sgd", learning_rate=0.03, weight_decay=1e-4, decay_all=True, per_epoch=True)
+    return imagenet_recipe(MocoSettings(), sgd, ViewSet(global_crops=moco_views(224)), batch_size=256, epochs=epochs)
+
+
+METHOD = MethodSpec(settings=MocoSettings, recipes=RECIPES, default_for_large_images="imagenet_200")
