@@ -156,9 +156,9 @@ def compare_means_per_class(
 def half_interval(first: Float[np.ndarray, " m"], second: Float[np.ndarray, " n"]) -> float:
     """Computes half the 95 % interval of a mean over a table, whose rows and columns both would be others next time.
 
-    Rows are draws of the labelled images, or seeds of the training; columns are test images. Both vary independently, so
-    the half is the root of the sum of the squares of Student's halves over both (MOVER). What varies with row and column
-    together is in both, so that the interval is rather too wide (docs/decisions.md, few-shot-interval).
+    Rows are draws of the labelled images, or seeds of the training; columns are test images. Both vary independently,
+    so the half is the root of the sum of the squares of Student's halves over both (MOVER). What varies with row and
+    column together is in both, so that the interval is rather too wide (docs/decisions.md, few-shot-interval).
 
     G. Y. Zou and A. Donner, Construction of confidence limits about effect measures: a general approach, Statistics in
     Medicine 27 (2008), 1693-1702.
