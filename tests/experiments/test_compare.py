@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command import run_command
+from command import PATIENCE, run_command, start_command
 from html_pages import CheckedPage
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.intervals import SEEDED_IMAGES, compare_seeds_and_images, compare_shares
@@ -17,7 +17,7 @@ from infomax.evaluation.paired import compare_over_seeds, pack_hits
 from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
 from infomax.evaluation.results import append_result, hash_hits
 from infomax.evaluation.run import evaluation_hash
-from infomax.experiments import compare_runner
+from infomax.experiments import compare_runner, sweep_runner
 from infomax.experiments.compare import Budget, Contest, choose_methods, describe_plan, open_contest, parse_budget
 from infomax.experiments.compare_page import comparison_page
 from infomax.experiments.compare_results import Comparison
@@ -428,3 +428,47 @@ def test_the_command_prints_the_table_and_mistakes_in_one_line(tmp_path, monkeyp
         assert (code, out) == (2, "")
         assert message in err
         assert err.strip().count("\n") <= 2
+
+
+@pytest.mark.process
+def test_how_a_command_ended_has_its_own_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = sweep_runner.run_command(["pretrain", "--data", "digits", "--batch-size", "0", "--out", "o"])
+    assert (ended.exit_code, ended.received_signal) == (2, 0)
+    assert ended.words == f"ended with exit code 2: {ended.error}"
+    assert ended.error.startswith("--batch-size")
+    looks = []
+    ended = sweep_runner.run_command(["pretrain", "--data", "digits", "--out", "o"], until=lambda: not looks.append(0))
+    assert ended.exit_code == -signal.SIGTERM
+    assert len(looks) == 1
+
+
+@pytest.mark.process
+def test_methods_are_trained_measured_and_nothing_is_done_twice(tmp_path):
+    out = tmp_path / "out"
+    words = ["compare", "--data", "digits", "--methods", "mveb,simclr", "--budget", "1epochs", "--seeds", "1"]
+    words += ["--evaluate", "knn", "--log", "none", "--out", str(out)]
+    asked = {"methods": "mveb,simclr", "budget": "1epochs", "seeds": 1, "log": "none"}
+    plan = {"options": open_contest(options(out, **asked)).identity, "images_per_second": {"simclr": 99.0}}
+    out.mkdir()
+    (out / "compare.json").write_text(json.dumps({"plan": plan}))  # the speed of one method is known
+    process = start_command(tmp_path, *words)
+    printed, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert err.count("measuring the speed of") == err.count("measuring the speed of mveb, 1 of 1") == 1
+    assert "2 methods x 1 seed x 1 epoch: about" in err
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["mveb-digits-seed0", "simclr-digits-seed0"]
+    kept = json.loads((out / "compare.json").read_text())
+    assert kept["plan"]["images_per_second"]["mveb"] > 0
+    assert {method["method"] for method in kept["methods"]} == {"mveb", "simclr"}
+    assert all(len(method["scores"]["knn, top-1"]) == 1 for method in kept["methods"])
+    rows = (out / "mveb-digits-seed0" / "results.jsonl").read_text()
+    assert "untrained encoder" in rows
+    assert kept["recommendation"]["text"] in printed
+    again = start_command(tmp_path, *words)
+    assert again.communicate(timeout=PATIENCE)[0] == printed
+    assert (out / "mveb-digits-seed0" / "results.jsonl").read_text() == rows
+    report_of = start_command(tmp_path, "report", *map(str, sorted(out.iterdir())))
+    tables, err = report_of.communicate(timeout=PATIENCE)
+    assert report_of.returncode == 0, err
+    assert "simclr-digits-seed0" in tables

@@ -20,7 +20,7 @@ from infomax.reporting.departures import departures
 from infomax.reporting.differences import BASELINES, differences_over_baselines, differences_over_run
 from infomax.reporting.results import describe_verdicts, has_shares, rows_table
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
-from infomax.runs.run_folder import Run
+from infomax.runs.run_folder import BESIDE_RUNS, Run
 from infomax.runtime.near_names import missing_path
 from infomax.runtime.text import note
 
@@ -137,7 +137,7 @@ def report(*results: str | PathLike[str], table: str | None = None) -> Report:
     if not results:
         raise ValueError("a run folder or a file of results is wanted; --table list names the published tables")
     tables = [published.table(table)] if table is not None else published.tables()
-    places = list({Path(place).resolve(): Path(place) for place in results}.values())  # each once
+    places = distinct_places(results)
     names, read = shortest_names(places), []
     for place, name in zip(places, names, strict=True):
         rows = _read_results(place, name)
@@ -156,6 +156,16 @@ def report(*results: str | PathLike[str], table: str | None = None) -> Report:
     origins = dict.fromkeys(_origin(result) for result in read if result.row.recipe)
     origins |= dict.fromkeys(_verdict_lines(read))
     return Report(tuple(_our_tables(read)), tuple(origins), tuple(beside))
+
+
+def distinct_places(results: Sequence[str | PathLike[str]]) -> list[Path]:
+    """Returns run folders and files of results, each once.
+
+    What a sweep or a comparison writes beside its runs is left out, so that ``infomax report runs/compare/*`` is of the
+    runs, unless nothing else is named.
+    """
+    places = list({Path(place).resolve(): Path(place) for place in results}.values())
+    return [place for place in places if place.name not in BESIDE_RUNS] or places
 
 
 def _origin(result: Result) -> str:

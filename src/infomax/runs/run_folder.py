@@ -50,6 +50,8 @@ class RunConfig(TypedDict):
 
 KEPT_ENCODERS = "epochs"
 """Folder in a run folder that holds a folder for each encoder that was kept on the way, by its epoch."""
+BESIDE_RUNS = ("sweep.json", "sweep.png", "sweep.html", "compare.json", "compare.html")
+"""Files that a sweep or a comparison writes beside its run folders; they hold no rows of results."""
 ROWS: dict[str, dict[str, Any]] = {
     "metrics.jsonl": {"step": int, "": bool | int | float | str | None},  # here NaN and infinity are numbers too
     "unreadable.jsonl": {"image": str},

@@ -10,7 +10,7 @@ from typing import Any
 
 from infomax.analysis.verdicts import Verdict, verdicts_of
 from infomax.recipes.schema import Recipe
-from infomax.reporting.comparison import shortest_names
+from infomax.reporting.comparison import distinct_places, shortest_names
 from infomax.runs.run_folder import Run
 from infomax.runs.training_verdicts import standing_verdicts
 from infomax.runtime.near_names import missing_path
@@ -134,7 +134,7 @@ def open_places(results: Sequence[str | PathLike[str]]) -> Places:
     """
     if not results:
         raise ValueError("a run folder or a file of results is wanted; --table list names the published tables")
-    places = list({Path(place).resolve(): Path(place) for place in results}.values())  # each once
+    places = distinct_places(results)
     runs: list[ShownRun] = []
     for place, name in zip(places, shortest_names(places), strict=True):
         if place.is_dir():
