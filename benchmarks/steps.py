@@ -30,7 +30,7 @@ from infomax.models.encoders import build_encoder
 from infomax.nn.optimizers import Lars, parameter_groups
 from infomax.recipes.building import AUTOCAST, build_method
 from infomax.recipes.customise import customise
-from infomax.recipes.registry import METHODS, get_recipe
+from infomax.recipes.registry import get_recipe
 from infomax.recipes.schema import Recipe
 from infomax.training.engine import Engine
 from infomax.training.loop import train_step
@@ -220,7 +220,7 @@ def flops(recipe: Recipe) -> int:
 def steps(quick: bool) -> Iterator[Row]:
     """Times all loops in one run, in turn; the bare loop only on a CPU, for which it is written."""
     speed = rates(3)["float32"]
-    for method in METHODS:
+    for method in KIN:
         recipe, watches = recipe_of(method, 32 if quick else None), {"infomax": Watch(), "lightly": Watch()}
         loops = {"infomax": ours(recipe, watches["infomax"]), "lightly": lightly(recipe, watches["lightly"])}
         loops["unwatched"] = ours(recipe)
@@ -252,7 +252,7 @@ def steps(quick: bool) -> Iterator[Row]:
 def peaks(quick: bool) -> Iterator[Row]:
     """Yields the peak bytes of a step of ours and of lightly's loop, each in a process of its own."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # bytes; a larger tensor that is freed leaves at once
-    for method in METHODS:
+    for method in KIN:
         peak_bytes = {}
         for name in ("infomax", "lightly"):
             with mp.get_context("spawn").Pool(1) as fresh:

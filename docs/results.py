@@ -11,6 +11,7 @@ python benchmarks/export.py                         docs/results/export.json
 python benchmarks/health.py                         docs/results/health.json
 python benchmarks/embeddings.py                     docs/results/embeddings.json
 python benchmarks/pages.py                          docs/results/pages.json
+LT/bin/python benchmarks/baselines.py               docs/results/baselines.json
 python benchmarks/watch.py                          docs/results/watch.json
 python benchmarks/backbones.py                      docs/results/backbones.json
 python benchmarks/views.py                          docs/results/views.json
@@ -254,6 +255,49 @@ def tuning_table() -> str:
         header = [data, "optimiser", "rate", "own setting times", "best k-NN, %", "median", "trials"]
         parts.append(markdown(header, cells))
     return "\n\n".join(parts) + f"\n\nMeasured on {where(kept)}, one core for a trial, by `{kept['command']}`."
+
+
+def baselines() -> dict[str, Any]:
+    """Returns what is kept of benchmarks/baselines.py; nothing if it was not measured yet."""
+    file = KEPT / "baselines.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def baselines_measured(kept: dict[str, Any]) -> str:
+    threads = f"{kept['threads']} thread{'s' if kept['threads'] > 1 else ''}"
+    return f"lightly {kept['lightly']}; measured by `{kept['command']}` on {where(kept)}, {threads}."
+
+
+def baselines_equal_table() -> str:
+    kept = baselines()
+    if "equal" not in kept:
+        return NOT_MEASURED
+    rows = [
+        [row["name"], f"{row['value']:.6g}", f"{row['value_difference']:.0e}", f"{row['gradient_difference']:.0e}"]
+        for row in kept["equal"]
+    ]
+    table = markdown(["loss, float64", "value", "difference from lightly's", "of the gradient"], rows)
+    return f"{table}\n\nRelative differences, of the gradient's largest element; {baselines_measured(kept)}"
+
+
+def baselines_losses_table() -> str:
+    kept = baselines()
+    if "losses" not in kept:
+        return NOT_MEASURED
+    rows = [[row["name"], f"{row['batch']:,} x {row['width']:,}", *faster(row)] for row in kept["losses"]]
+    header = ["value and gradient", "of", "infomax, ms", "lightly, ms", "times faster", "quartiles"]
+    repeats = kept["losses"][0]["repeats"]
+    return f"{markdown(header, rows)}\n\nMedians of {repeats} turns; {baselines_measured(kept)}"
+
+
+def baselines_steps_table() -> str:
+    kept = baselines()
+    if "steps" not in kept:
+        return NOT_MEASURED
+    rows = [[row["name"], str(row["batch"]), *faster(row)] for row in kept["steps"]]
+    header = ["step of", "images", "infomax, ms", "lightly, ms", "times faster", "quartiles"]
+    repeats = kept["steps"][0]["repeats"]
+    return f"{markdown(header, rows)}\n\nMedians of {repeats} turns; {baselines_measured(kept)}"
 
 
 def engine() -> dict[str, Any]:
@@ -1192,6 +1236,9 @@ TABLES = {
     "demo": (DOCS.parent / "README.md", demo_table),
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
     "tuning": (MEASUREMENTS / "tuning.md", tuning_table),
+    "baselines-equal": (MEASUREMENTS / "baselines.md", baselines_equal_table),
+    "baselines-losses": (MEASUREMENTS / "baselines.md", baselines_losses_table),
+    "baselines-steps": (MEASUREMENTS / "baselines.md", baselines_steps_table),
     "cpu-recipes": (MEASUREMENTS / "photographs.md", cpu_recipes_table),
     "reproduction": (MEASUREMENTS / "reproduction.md", reproduction_table),
     "collectives": (MEASUREMENTS / "engine.md", collectives_table),
