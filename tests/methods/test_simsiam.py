@@ -1,5 +1,7 @@
 """SimSiam's loss against Eqs. 1 and 3 of its paper, row by row, and the method against the public function."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ import torch
 from infomax.methods.byol import regression_loss
 from infomax.methods.simsiam import negative_cosine
 from infomax.nn.optimizers import set_learning_rate
+from infomax.planning.step_cost import count_step_cost
 from infomax.recipes.building import build_optimizer
+from infomax.recipes.registry import get_recipe
 from infomax.recipes.schema import OptimizerSettings
 from losses_of_methods import LOSSES
 from tiny import progress, tiny_method, tiny_views
@@ -83,3 +87,11 @@ def test_views_that_pass_together_give_outputs_in_the_same_order(joint):
     predictions, projections = outputs(method, views)
     for actual, expected in zip(method.online(views), [*predictions, *projections[:2]], strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+def test_a_step_can_be_counted_although_the_targets_have_no_gradient():
+    """In microbatches all but the last one pass the networks once more."""
+    recipe = get_recipe("simsiam", "digits")
+    at_once, in_four = (count_step_cost(replace(recipe, micro_batch_size=size)) for size in (None, 32))
+    assert at_once.loss_flops == in_four.loss_flops
+    assert 1.1 < in_four.flops / at_once.flops < 1.4
