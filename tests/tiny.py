@@ -10,6 +10,7 @@ from infomax.recipes.byol import ByolSettings
 from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.deepcluster import DeepClusterSettings
+from infomax.recipes.dino import DinoSettings
 from infomax.recipes.emp_ssl import EmpSslSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mmcr import MmcrSettings
@@ -19,10 +20,12 @@ from infomax.recipes.mveb import MvebSettings
 from infomax.recipes.mvib import MvibSettings
 from infomax.recipes.nnclr import NnclrSettings
 from infomax.recipes.ressl import ReSslSettings
+from infomax.recipes.self_classifier import SelfClassifierSettings
 from infomax.recipes.simclr import SimClrSettings
 from infomax.recipes.simsiam import SimSiamSettings
 from infomax.recipes.spectral import SpectralSettings
 from infomax.recipes.swav import SwavSettings
+from infomax.recipes.twist import TwistSettings
 from infomax.recipes.vicreg import VicRegSettings
 from infomax.recipes.visreg import VisRegSettings
 
@@ -46,13 +49,16 @@ TINY = {
         hidden=16, dimension=8, queue_size=32, momentum=0.9, symmetric=True, projector_norm=True
     ),
     "mocov3": MocoV3Settings(hidden=16, dimension=8, momentum=0.9),
+    "dino": DinoSettings(hidden=16, dimension=8, prototypes=12, momentum=0.9, temperature_epochs=3),
     "mvib": MvibSettings(hidden=16, dimension=8),
     "mvib-fixed": MvibSettings(hidden=16, dimension=8, deviation=0.1, projector_norm=False),
     "nnclr": NnclrSettings(hidden=16, dimension=8, predictor_hidden=16, queue_size=32),
     "ressl": ReSslSettings(hidden=16, dimension=8, projector_norm=False, queue_size=32, momentum=0.9),
+    "self_classifier": SelfClassifierSettings(hidden=16, dimension=8, classes=(6, 12)),
     "simclr": SimClrSettings(hidden=16, dimension=8),
     "simsiam": SimSiamSettings(hidden=16, dimension=8, predictor_hidden=8),
     "spectral": SpectralSettings(hidden=16, dimension=8, mu=2.0),
+    "twist": TwistSettings(hidden=16, classes=12),
     "vicreg": VicRegSettings(hidden=16, dimension=8),
     "swav": SwavSettings(hidden=16, dimension=8, prototypes=12, freeze_prototypes_steps=3),
     "swav-queue": SwavSettings(

@@ -162,7 +162,71 @@ RESSL = {
     "views__global_crops__0__blur": 0.5,
     "views__global_crops__1__grayscale": 0,
 }
+DINO_SOLO = {
+    "method__hidden": 2048,
+    "method__dimension": 256,
+    "method__prototypes": 4096,
+    "method__momentum": 0.9995,
+    "method__projector_norm": False,
+    "optimizer__decay_all": False,
+    **SOLO,
+}
+TWIST = {"method__hidden": 4096, "method__classes": 32768, "views__global_crops__0__blur": 1}
+TWIST_MULTICROP = {"method__hidden": 4096, "method__classes": 4096, "views__local_crops__11__blur": 0.5}
 EXPECTED = {
+    "twist/imagenet_100": (70.4, settings("lars", 4, 1.5e-6, 10, 2048, 100, **TWIST)),
+    "twist/imagenet_200": (70.9, settings("lars", 4, 1.5e-6, 10, 2048, 200, **TWIST)),
+    "twist/imagenet_400": (71.8, settings("lars", 4, 1.5e-6, 10, 2048, 400, **TWIST)),
+    "twist/imagenet_800": (72.6, settings("lars", 4, 1.5e-6, 10, 2048, 800, **TWIST)),
+    "twist/imagenet_multicrop_100": (72.9, settings("lars", 4, 1.5e-6, 10, 2048, 100, **TWIST_MULTICROP)),
+    "twist/imagenet_multicrop_200": (73.7, settings("lars", 4, 1.5e-6, 10, 2048, 200, **TWIST_MULTICROP)),
+    "twist/imagenet_multicrop_400": (74.4, settings("lars", 4, 1.5e-6, 10, 2048, 400, **TWIST_MULTICROP)),
+    "twist/imagenet_multicrop_800": (74.1, settings("lars", 4, 1.5e-6, 10, 2048, 800, **TWIST_MULTICROP)),
+    "self_classifier/imagenet_multicrop_800": (
+        74.1,
+        settings(
+            "larc",
+            3.2,
+            1e-6,
+            10,
+            4096,
+            800,
+            optimizer__warmup_start=0.2,
+            optimizer__end=0.0032,
+            optimizer__decay_all=True,
+            optimizer__trust=0.001,
+            method__hidden=4096,
+            method__dimension=128,
+            method__row_temperature=0.1,
+            method__column_temperature=0.05,
+        ),
+    ),
+    "dino/cifar10": (89.52, settings("larc", 0.3, 1e-6, 10, 256, 1000, **DINO_SOLO)),
+    "dino/cifar100": (66.76, settings("larc", 0.3, 1e-6, 10, 256, 1000, **DINO_SOLO)),
+    "dino/imagenet100": (
+        74.92,
+        settings("larc", 0.3, 1e-6, 10, 256, 400, **(DINO_SOLO | {"encoder__stem_padding": 1})),
+    ),
+    "dino/imagenet_multicrop_800": (
+        75.3,
+        settings(
+            "sgd",
+            0.06,
+            1e-4,
+            10,
+            512,
+            800,
+            optimizer__clip_norm=3,
+            optimizer__end=1e-6,
+            method__prototypes=65536,
+            method__momentum=0.996,
+            method__temperature_start=0.04,
+            method__temperature_end=0.04,
+            method__student_temperature=0.1,
+            method__centre_momentum=0.9,
+            method__freeze_prototypes_epochs=1,
+        ),
+    ),
     "deepcluster/cifar10": (88.85, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
     "deepcluster/cifar100": (63.61, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
     "deepcluster/imagenet_400": (70.2, settings("larc", 4.8, 1e-6, 10, 4096, 400, **DEEPCLUSTER)),
@@ -277,6 +341,10 @@ EXPECTED = {
 }
 """The linear top-1 accuracy that is printed, and settings, of each recipe."""
 AREAS = {
+    "self_classifier/imagenet_multicrop_800": [(0.4, 1)] * 2 + [(0.05, 0.4)] * 6,
+    "twist/imagenet_multicrop_800": [(0.4, 1)] * 2 + [(0.05, 0.4)] * 12,
+    "twist/imagenet_800": [(0.08, 1)] * 2,
+    "dino/imagenet_multicrop_800": [(0.14, 1)] * 2 + [(0.05, 0.14)] * 8,
     "swav/cifar10": [(0.08, 1)] * 2,
     "swav/imagenet_400": [(0.08, 1)] * 2,
     "swav/imagenet_multicrop_400": [(0.14, 1)] * 2 + [(0.05, 0.14)] * 6,
