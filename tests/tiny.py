@@ -12,6 +12,7 @@ from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.deepcluster import DeepClusterSettings
 from infomax.recipes.dino import DinoSettings
 from infomax.recipes.emp_ssl import EmpSslSettings
+from infomax.recipes.lejepa import LeJepaSettings
 from infomax.recipes.mira import MiraSettings
 from infomax.recipes.mmcr import MmcrSettings
 from infomax.recipes.moco import MocoSettings
@@ -50,6 +51,7 @@ TINY = {
     ),
     "mocov3": MocoV3Settings(hidden=16, dimension=8, momentum=0.9),
     "dino": DinoSettings(hidden=16, dimension=8, prototypes=12, momentum=0.9, temperature_epochs=3),
+    "lejepa": LeJepaSettings(hidden=16, dimension=8, slices=20),
     "mvib": MvibSettings(hidden=16, dimension=8),
     "mvib-fixed": MvibSettings(hidden=16, dimension=8, deviation=0.1, projector_norm=False),
     "nnclr": NnclrSettings(hidden=16, dimension=8, predictor_hidden=16, queue_size=32),
