@@ -30,6 +30,7 @@ from infomax.methods import (
     spectral,
     swav,
     twist,
+    unigrad,
     vicreg,
     visreg,
 )
@@ -157,6 +158,12 @@ LOSSES: dict[str, LossCase] = {
         trained={"views": (6,)},
         lists={"views": 3},
         whole={"directions": DIRECTIONS, "full": 2, "weight": 0.3},
+    ),
+    "unigrad": LossCase(
+        unigrad.unigrad_loss,
+        trained={"z1": (6,), "z2": (6,)},
+        held={"target1": (6,), "target2": (6,)},
+        whole={"correlation": DIRECTIONS @ DIRECTIONS.T / 20, "weight": 10.0},
     ),
     "simclr": LossCase(simclr.nt_xent_loss, trained={"z1": (8,), "z2": (8,)}, whole={"temperature": 0.2}),
     "infonce": LossCase(simclr.info_nce_loss, trained={"anchor": (8,), "positive": (8,)}, whole={"temperature": 0.2}),

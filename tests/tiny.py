@@ -27,6 +27,7 @@ from infomax.recipes.simsiam import SimSiamSettings
 from infomax.recipes.spectral import SpectralSettings
 from infomax.recipes.swav import SwavSettings
 from infomax.recipes.twist import TwistSettings
+from infomax.recipes.unigrad import UniGradSettings
 from infomax.recipes.vicreg import VicRegSettings
 from infomax.recipes.visreg import VisRegSettings
 
@@ -66,6 +67,7 @@ TINY = {
     "swav-queue": SwavSettings(
         hidden=16, dimension=8, prototypes=12, queue=20, queue_from_epoch=1, freeze_prototypes_steps=3
     ),
+    "unigrad": UniGradSettings(hidden=16, dimension=8, correlation_momentum=0.9, momentum=0.9),
     "visreg": VisRegSettings(hidden=16, dimension=8, slices=20),
 }
 

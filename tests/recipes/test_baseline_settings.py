@@ -353,6 +353,20 @@ EXPECTED = {
     "swav/imagenet_multicrop_200": (73.9, settings("larc", 4.8, 1e-6, 10, 4096, 200, **SWAV_MULTICROP)),
     "swav/imagenet_multicrop_400": (74.6, settings("larc", 4.8, 1e-6, 10, 4096, 400, **SWAV_MULTICROP)),
     "swav/imagenet_multicrop_800": (75.3, settings("larc", 4.8, 1e-6, 10, 4096, 800, **SWAV_MULTICROP)),
+    "unigrad/imagenet": (
+        None,
+        settings(
+            *("sgd", 0.2, 1e-4, 5, 1024, 100),
+            method__hidden=2048,
+            method__dimension=2048,
+            method__weight=100,
+            method__correlation_momentum=0.99,
+            method__momentum=0.996,
+            optimizer__end=2e-4,
+            optimizer__decay_all=True,
+            views__global_crops__1__saturation=0.4,
+        ),
+    ),
 }
 """The linear top-1 accuracy that is printed, and settings, of each recipe."""
 AREAS = {

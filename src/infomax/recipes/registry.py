@@ -27,6 +27,7 @@ from infomax.recipes import (
     spectral,
     swav,
     twist,
+    unigrad,
     vicreg,
     visreg,
 )
@@ -68,6 +69,7 @@ METHODS = registry(
         spectral.METHOD,
         swav.METHOD,
         twist.METHOD,
+        unigrad.METHOD,
         vicreg.METHOD,
         visreg.METHOD,
     ],
