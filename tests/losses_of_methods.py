@@ -33,6 +33,7 @@ from infomax.methods import (
     unigrad,
     vicreg,
     visreg,
+    wmse,
 )
 
 ROWS = 12
@@ -164,6 +165,9 @@ LOSSES: dict[str, LossCase] = {
         trained={"z1": (6,), "z2": (6,)},
         held={"target1": (6,), "target2": (6,)},
         whole={"correlation": DIRECTIONS @ DIRECTIONS.T / 20, "weight": 10.0},
+    ),
+    "wmse": LossCase(
+        wmse.wmse_loss, trained={"z1": (2,), "z2": (2,)}, whole={"size": 4}, fewest_rows=2, equal_rows=False
     ),
     "simclr": LossCase(simclr.nt_xent_loss, trained={"z1": (8,), "z2": (8,)}, whole={"temperature": 0.2}),
     "infonce": LossCase(simclr.info_nce_loss, trained={"anchor": (8,), "positive": (8,)}, whole={"temperature": 0.2}),

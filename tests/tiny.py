@@ -30,6 +30,7 @@ from infomax.recipes.twist import TwistSettings
 from infomax.recipes.unigrad import UniGradSettings
 from infomax.recipes.vicreg import VicRegSettings
 from infomax.recipes.visreg import VisRegSettings
+from infomax.recipes.wmse import WmseSettings
 
 IMAGES = 12
 TINY = {
@@ -69,6 +70,7 @@ TINY = {
     ),
     "unigrad": UniGradSettings(hidden=16, dimension=8, correlation_momentum=0.9, momentum=0.9),
     "visreg": VisRegSettings(hidden=16, dimension=8, slices=20),
+    "wmse": WmseSettings(hidden=16, dimension=4, size=6),
 }
 
 

@@ -173,6 +173,14 @@ DINO_SOLO = {
 }
 TWIST = {"method__hidden": 4096, "method__classes": 32768, "views__global_crops__0__blur": 1}
 TWIST_MULTICROP = {"method__hidden": 4096, "method__classes": 4096, "views__local_crops__11__blur": 0.5}
+WMSE = {
+    "method__hidden": 1024,
+    "method__dimension": 64,
+    "method__size": 128,
+    "encoder__stem_padding": 2,
+    "views__global_crops__1__brightness": 0.8,
+    "views__global_crops__1__solarize": 0,
+}
 EXPECTED = {
     "twist/imagenet_100": (70.4, settings("lars", 4, 1.5e-6, 10, 2048, 100, **TWIST)),
     "twist/imagenet_200": (70.9, settings("lars", 4, 1.5e-6, 10, 2048, 200, **TWIST)),
@@ -367,6 +375,8 @@ EXPECTED = {
             views__global_crops__1__saturation=0.4,
         ),
     ),
+    "wmse/cifar10": (88.67, settings("adam", 2e-3, 1e-6, 10, 256, 1000, **WMSE)),
+    "wmse/cifar100": (61.33, settings("adam", 2e-3, 1e-6, 10, 256, 1000, **WMSE)),
 }
 """The linear top-1 accuracy that is printed, and settings, of each recipe."""
 AREAS = {

@@ -30,6 +30,7 @@ from infomax.recipes import (
     unigrad,
     vicreg,
     visreg,
+    wmse,
 )
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
@@ -72,6 +73,7 @@ METHODS = registry(
         unigrad.METHOD,
         vicreg.METHOD,
         visreg.METHOD,
+        wmse.METHOD,
     ],
     ENTRY_POINTS,
 )
