@@ -243,12 +243,15 @@ def test_warm_up_must_end_before_the_run():
 
 @pytest.mark.parametrize("method", METHODS)
 def test_our_own_recipe_for_photographs_sees_a_number_of_images(method):
-    """713 images of which each is seen 20 times would be 40 steps."""
+    """713 images of which each is seen 20 times would be 40 steps. More than two crops of an image are so many more
+    views, and fewer images are seen."""
     experiment = get_experiment("small", method)
-    for images, epochs in ((713, round(IMAGES_SEEN / 713)), (50_000, IMAGES_SEEN // 50_000), (2_000_000, 1)):
+    seen = IMAGES_SEEN * 2 // len(experiment.recipe().views.global_crops)
+    assert experiment.images_seen == seen
+    for images, epochs in ((713, round(seen / 713)), (50_000, seen // 50_000), (2_000_000, 1)):
         assert experiment.recipe(images=images).epochs == epochs
         assert customise_experiment(experiment, images=images).epochs == epochs
-    assert experiment.recipe().epochs == IMAGES_SEEN // 50_000
+    assert experiment.recipe().epochs == seen // 50_000
     for changes in ({"epochs": 7}, {"overrides": ("epochs=7",)}, {"epochs": 7, "overrides": ("seed=1",)}):
         recipe = customise_experiment(experiment, images=713, **changes)
         assert recipe.epochs == 7
