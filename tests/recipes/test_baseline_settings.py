@@ -43,7 +43,17 @@ BYOL_SOLO = {
     "method__momentum": 0.99,
     **SOLO,
 }
-SIMCLR_SOLO = {"method__hidden": 2048, "method__dimension": 256, "method__temperature": 0.2, **SOLO}
+SIMCLR_SOLO = {
+    "method__hidden": 2048,
+    "method__dimension": 256,
+    "method__temperature": 0.2,
+    "views__global_crops__1__scale": (0.08, 1),
+    "views__global_crops__1__brightness": 0.8,
+    "views__global_crops__1__blur": 0,
+    "views__global_crops__1__solarize": 0,
+    "encoder__zero_init_residual": False,
+    **SOLO,
+}
 SPECTRAL_CIFAR = {
     "encoder__backbone": "resnet18",
     "encoder__stem_padding": 1,

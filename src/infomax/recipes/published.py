@@ -30,6 +30,7 @@ def solo_cifar(
     data: str = "cifar10",
     epochs: int = 1000,
     batch_size: int = 256,
+    zero_init_residual: bool = False,
 ) -> Recipe:
     """Returns a recipe of solo-learn for CIFAR: ResNet-18 whose stem has a padding of 2, batch 256, 1000 epochs.
 
@@ -40,11 +41,13 @@ def solo_cifar(
         data: ``cifar10`` or ``cifar100``, which decides the mean and the standard deviation.
         epochs: Passes over the images.
         batch_size: Images of a step.
+        zero_init_residual: Whether residual branches start at zero, as in SimSiam's script alone.
     """
     mean, std = STATISTICS[data]
+    encoder = EncoderSettings(backbone="resnet18", stem="cifar", stem_padding=2, zero_init_residual=zero_init_residual)
     return Recipe(
         method=method,
-        encoder=EncoderSettings(backbone="resnet18", stem="cifar", stem_padding=2),
+        encoder=encoder,
         views=ViewSet(global_crops=views, mean=mean, std=std),
         preprocessing=Preprocessing(resize=32, size=32, mean=mean, std=std),
         optimizer=optimizer,

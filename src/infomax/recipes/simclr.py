@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from infomax.data.augmentation.views import ViewSet, mira_cifar, simclr
+from infomax.data.augmentation.views import ViewSet, simclr
 from infomax.recipes import mveb
 from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import imagenet as imagenet_recipe
-from infomax.recipes.published import solo_cifar, solo_lars
+from infomax.recipes.published import solo_cifar, solo_lars, solo_strong
 from infomax.recipes.schema import MethodSettings, OptimizerSettings, Recipe
 
 
@@ -92,7 +92,7 @@ def imagenet() -> Recipe:
 def _cifar(data: str) -> Recipe:
     """Returns the recipe of solo-learn for a CIFAR data set."""
     settings = SimClrSettings(hidden=2048, dimension=256, output_norm=False, temperature=0.2)
-    return solo_cifar(settings, solo_lars(0.4, 1e-4), mira_cifar(32), data=data)
+    return solo_cifar(settings, solo_lars(0.4, 1e-4), solo_strong(), data=data)
 
 
 METHOD = MethodSpec(settings=SimClrSettings, recipes=RECIPES, default_for_large_images="imagenet")

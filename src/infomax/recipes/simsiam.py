@@ -164,7 +164,7 @@ def _solo_sgd() -> OptimizerSettings:
 
 def _cifar(data: str) -> Recipe:
     """Returns the recipe of solo-learn for a CIFAR data set."""
-    return solo_cifar(SimSiamSettings(), _solo_sgd(), simclr(32), data=data)
+    return solo_cifar(SimSiamSettings(), _solo_sgd(), simclr(32), data=data, zero_init_residual=True)
 
 
 def _imagenet(epochs: int, *, batch_size: int = 256) -> Recipe:
