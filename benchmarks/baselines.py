@@ -83,7 +83,7 @@ def queue_pair(tensors: list[Tensor]) -> Tensor:
     """Computes lightly's NT-Xent with a memory bank that holds the queue."""
     query, key, queue = tensors
     criterion = peer.NTXentLoss(temperature=0.2, memory_bank_size=(len(queue), queue.shape[1]))
-    criterion.memory_bank.bank = queue.detach().T.contiguous()
+    criterion.memory_bank.bank = queue.detach().clone()
     criterion.memory_bank.bank_ptr = torch.zeros(1, dtype=torch.long)
     return criterion(query, key)
 
@@ -97,6 +97,16 @@ def dino_pair(tensors: list[Tensor]) -> Tensor:
 def our_dino(tensors: list[Tensor]) -> Tensor:
     centre = torch.zeros(tensors[0].shape[1], dtype=tensors[0].dtype)
     return infomax_loss("dino", "dino_loss")(tensors[2:], tensors[:2], centre)
+
+
+def our_mmcr(tensors: list[Tensor]) -> Tensor:
+    return infomax_loss("mmcr", "mmcr_loss")(tensors, weight=0.005)
+
+
+def lightly_mmcr(tensors: list[Tensor]) -> Tensor:
+    """Computes lightly's MMCR of rows of length 1, which ours makes itself."""
+    online, momentum = (normalize(x, dim=1)[:, None] for x in tensors)
+    return peer.MMCRLoss(lmda=0.005)(online, momentum)
 
 
 def our_wmse(tensors: list[Tensor]) -> Tensor:
@@ -148,6 +158,7 @@ LOSSES: dict[str, LossPair] = {
     ),
     "DINO": LossPair("dino", lambda: our_dino, dino_pair, 4096, tensors=4, held=(0, 1)),
     "LeJEPA": LossPair("lejepa", lambda: our_lejepa, lightly_lejepa, 256, tensors=4, same=False),
+    "MMCR": LossPair("mmcr", lambda: our_mmcr, lightly_mmcr, 512),
     "MoCo": LossPair("moco", function_of("moco", "queue_loss"), queue_pair, 128, held=(1, 2), tensors=3),
     "SimCLR": LossPair(
         "simclr", function_of("simclr", "nt_xent_loss"), lambda z: peer.NTXentLoss(temperature=0.1)(*z), 128

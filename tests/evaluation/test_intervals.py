@@ -13,6 +13,7 @@ from infomax.evaluation.intervals import (
     Difference,
     compare_means_per_class,
     compare_repeated,
+    compare_seeds_and_images,
     compare_shares,
     mean_per_class,
 )
@@ -177,3 +178,22 @@ def test_other_numbers_of_images_are_refused():
         compare_shares(np.ones(2, bool), np.ones(3, bool))
     with pytest.raises(ValueError, match="at least one, but are 0 and 0"):
         compare_shares(np.ones(0, bool), np.ones(0, bool))
+
+
+@pytest.mark.parametrize(("of_seeds", "of_images"), [(0.3, 0.0), (0.0, 1.0), (0.1, 1.0)])
+def test_an_interval_over_seeds_and_images_covers_what_varies_with_either(of_seeds, of_images):
+    rng, covered, trials = np.random.default_rng(0), 0, 300
+    for _ in range(trials):
+        seeds, images = of_seeds * rng.standard_normal((3, 1)), of_images * rng.standard_normal(100)
+        found = compare_seeds_and_images(seeds + images + 0.1 * rng.standard_normal((3, 100)))
+        covered += found.low <= 0 <= found.high
+    assert covered / trials >= 0.93
+
+
+def test_an_interval_over_seeds_and_images_wants_two_of_both():
+    for shape in ((1, 5), (5, 1)):
+        with pytest.raises(ValueError, match="at least 2 of both"):
+            compare_seeds_and_images(np.zeros(shape))
+    found = compare_seeds_and_images(np.eye(3))
+    turned = found.reversed()
+    assert (turned.value, turned.low, turned.high) == (-found.value, -found.high, -found.low)

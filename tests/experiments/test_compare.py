@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from command import PATIENCE, run_command, start_command
+from command import PATIENCE, run_command, start_command, wait_for
 from html_pages import CheckedPage
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.intervals import SEEDED_IMAGES, compare_seeds_and_images, compare_shares
@@ -472,3 +472,27 @@ def test_methods_are_trained_measured_and_nothing_is_done_twice(tmp_path):
     tables, err = report_of.communicate(timeout=PATIENCE)
     assert report_of.returncode == 0, err
     assert "simclr-digits-seed0" in tables
+
+
+@pytest.mark.process
+def test_an_interrupted_comparison_says_how_to_go_on_and_goes_on(tmp_path):
+    out = tmp_path / "out"
+    asked: dict[str, Any] = {"methods": "mveb,simclr", "budget": "9epochs", "seeds": 1, "log": "none"}
+    begin(out, **asked)
+    words = ["compare", "--data", "digits", "--methods", "mveb,simclr", "--budget", "9epochs", "--seeds", "1"]
+    words += ["--evaluate", "knn", "--log", "none", "--out", str(out)]
+    process = start_command(tmp_path, *words)
+    wait_for(lambda: any('"loss"' in x.read_text() for x in out.glob("mveb-digits-seed0/metrics.jsonl")), process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, err
+    assert err.endswith("infomax: interrupted; the same command goes on\n")
+    assert "Traceback" not in err
+    assert list(out.glob("mveb-digits-seed0/checkpoints/*"))
+    assert not (out / "simclr-digits-seed0").exists()
+    again = start_command(tmp_path, *words)
+    printed, err = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, err
+    assert "going on from step" in err
+    assert "measuring the speed" not in err
+    assert "simclr" in printed
