@@ -27,7 +27,7 @@ def trust_words() -> str:
     methods = [g["method"] for g in read_study()["groups"] if not g["with_collapsed"] and g["method"] != ALL]
     reversed_in = [name for name in methods if (of := study_of(name).get(trust.measure)) and of.interval[1] < 0]
     words = (
-        f"{MEASURES[trust.measure].label}, {MEASURES[trust.measure].direction}: in the study its order agreed with "
+        f"{MEASURES[trust.measure].label}: in the study its order ({MEASURES[trust.measure].direction}) agreed with "
         f"that of k-NN by a Spearman correlation of {trust.spearman:.2f} ({low:.2f} to {high:.2f}) over {trust.runs} "
         f"runs of {len(methods)} methods together on {trust.data}"
     )

@@ -114,8 +114,10 @@ class Comparison:
 
     @cached_property
     def methods(self) -> tuple[MethodResult, ...]:
-        """The methods, the best first; those without a score last."""
+        """The methods, the best first and those without a score last; without labels in their usual order."""
         results = [self._method(entrant.method) for entrant in self.contest.entrants]
+        if self.contest.why_no_labels:
+            return tuple(results)
         return tuple(sorted(results, key=lambda x: (x.score is None, -(x.score or 0.0))))
 
     def _method(self, name: str) -> MethodResult:
