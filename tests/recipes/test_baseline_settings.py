@@ -31,7 +31,7 @@ SOLO = {
     "optimizer__trust": 0.02,
     "optimizer__clip_steps": True,
 }
-DEEPCLUSTER_SOLO = {"method__dimension": 128, "method__heads": 3, "method__prototypes": 3000, **SOLO}
+DEEPCLUSTER_SOLO = {"method__heads": 3, "method__prototypes": 3000, "optimizer__end": 0.0006, **SOLO}
 DEEPCLUSTER = {"optimizer__warmup_start": 0.3, "optimizer__end": 0.0048, "method__heads": 3, "method__prototypes": 3000}
 BARLOW_SOLO = {"method__hidden": 2048, "method__dimension": 2048, "method__loss_scale": 0.1, **SOLO}
 VICREG = {"method__invariance": 25, "method__variance": 25, "method__covariance": 1}
@@ -247,6 +247,7 @@ EXPECTED = {
     ),
     "deepcluster/cifar10": (88.85, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
     "deepcluster/cifar100": (63.61, settings("larc", 0.6, 1e-6, 10, 256, 1000, **DEEPCLUSTER_SOLO)),
+    "deepcluster/imagenet100": (75.36, settings("larc", 0.6, 1e-6, 10, 256, 400, method__heads=3, optimizer__end=6e-4)),
     "deepcluster/imagenet_400": (70.2, settings("larc", 4.8, 1e-6, 10, 4096, 400, **DEEPCLUSTER)),
     "deepcluster/imagenet_multicrop_800": (75.2, settings("larc", 4.8, 1e-6, 10, 4096, 800, **DEEPCLUSTER)),
     "barlow/cifar10": (92.1, settings("larc", 0.3, 1e-4, 10, 256, 1000, **BARLOW_SOLO, method__off_diagonal=0.0051)),
@@ -390,6 +391,9 @@ EXPECTED = {
 }
 """The linear top-1 accuracy that is printed, and settings, of each recipe."""
 AREAS = {
+    "deepcluster/cifar10": [(0.08, 1)] * 2,
+    "deepcluster/imagenet_400": [(0.08, 1)] * 2,
+    "deepcluster/imagenet_multicrop_800": [(0.14, 1)] * 2 + [(0.05, 0.14)] * 6,
     "self_classifier/imagenet_multicrop_800": [(0.4, 1)] * 2 + [(0.05, 0.4)] * 6,
     "twist/imagenet_multicrop_800": [(0.4, 1)] * 2 + [(0.05, 0.4)] * 12,
     "twist/imagenet_800": [(0.08, 1)] * 2,

@@ -150,7 +150,7 @@ def _count_step_costs(
         recipe: The recipe.
         ranks: Number of ranks that share the batch.
         synchronised_on: The device whose way of synchronising BatchNorm is counted; None if it is not synchronised.
-        images: As there.
+        images: As for :func:`count_step_cost`.
     """
     method: Any = build_without_memory(recipe, images).to(memory_format=torch.channels_last)
     if synchronised_on == "cpu":
@@ -210,7 +210,6 @@ class CountedStep:
         if self.method.remembers_images:
             with simulated_ranks(self.loss_traffic):
                 self.method.remember([leaf.detach() for leaf in leaves], targets)
-        gradients = [leaf.grad[: self.micro_batch_size] for leaf in leaves if leaf.grad is not None]
         # The loss may hold an output constant.
         gradients = [None if leaf.grad is None else leaf.grad[: self.micro_batch_size] for leaf in leaves]
         self.backward(online, gradients)

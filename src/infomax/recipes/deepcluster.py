@@ -3,12 +3,12 @@ lists."""
 
 from dataclasses import dataclass, replace
 
-from infomax.data.augmentation.views import ViewSet, mira_cifar, simclr
+from infomax.data.augmentation.views import ViewSet, simclr, swav
 from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import imagenet as imagenet_recipe
-from infomax.recipes.published import solo_cifar, solo_lars
+from infomax.recipes.published import solo_cifar, solo_imagenet100, solo_lars, solo_strong
 from infomax.recipes.schema import MethodSettings, OptimizerSettings, Recipe
 
 
@@ -61,7 +61,7 @@ def small(epochs: int) -> Recipe:
 )
 def cifar10() -> Recipe:
     """solo-learn's run, in MIRA's Table 7 and CorInfoMax's Table 10, CIFAR-10. Paper: 88.85 % linear top-1. Cost: 0.422
-    EFLOP. Decisions: solo-cifar, deepcluster-memory."""
+    EFLOP. Decisions: solo-cifar, solo-views, deepcluster-memory, deepcluster-solo."""
     return _cifar("cifar10")
 
 
@@ -73,15 +73,25 @@ def cifar10() -> Recipe:
 )
 def cifar100() -> Recipe:
     """solo-learn's run, in MIRA's Table 7 and CorInfoMax's Table 10, CIFAR-100. Paper: 63.61 % linear top-1. Cost:
-    0.422 EFLOP. Decisions: solo-cifar, deepcluster-memory."""
+    0.422 EFLOP. Decisions: solo-cifar, solo-views, deepcluster-memory, deepcluster-solo."""
     return _cifar("cifar100")
+
+
+@RECIPES.add(
+    "imagenet100", 1.08, reported_in("mira-7", "ImageNet-100 Top-1", "ImageNet-100 Top-5", row="DeepCluster v2")
+)
+def imagenet100() -> Recipe:
+    """solo-learn's run, in MIRA's Table 7, ImageNet-100. Paper: 75.36 % linear top-1. Cost: 1.08 EFLOP. Decisions:
+    solo-imagenet100, solo-views, deepcluster-memory, deepcluster-solo."""
+    return solo_imagenet100(DeepClusterSettings(), _solo_larc(), simclr(224))
 
 
 @RECIPES.add("imagenet", 24.9, reported_in("mira-1", "400", row="DeepCluster v2", multi_crop=False))
 def imagenet_400() -> Recipe:
     """The official run of 400 epochs with two crops, in MIRA's Table 1. Paper: 70.2 % linear top-1. Cost: 24.9 EFLOP.
     Decisions: deepcluster-memory, deepcluster-imagenet."""
-    return _imagenet(ViewSet(global_crops=simclr(224)), epochs=400)
+    view = replace(swav(224)[0][0], scale=(0.08, 1.0))
+    return _imagenet(ViewSet(global_crops=(view, view)), epochs=400)
 
 
 @RECIPES.add(
@@ -93,14 +103,17 @@ def imagenet_400() -> Recipe:
 def imagenet_multicrop_800() -> Recipe:
     """The official run of 800 epochs with multi-crop, in MIRA's Table 1 and Table 2. Paper: 75.2 % linear top-1. Cost:
     77.3 EFLOP. Decisions: deepcluster-memory, deepcluster-imagenet."""
-    view, _ = simclr(224)
-    views = replace(view, scale=(0.14, 1.0)), replace(view, size=96, scale=(0.05, 0.14))
-    return _imagenet(ViewSet(global_crops=views[:1] * 2, local_crops=views[1:] * 6), epochs=800)
+    global_crops, local_crops = swav(224)
+    return _imagenet(ViewSet(global_crops=global_crops, local_crops=local_crops), epochs=800)
 
 
 def _cifar(data: str) -> Recipe:
     """Returns the recipe of solo-learn for a CIFAR data set."""
-    return solo_cifar(DeepClusterSettings(), solo_lars(0.6, 1e-6), mira_cifar(32), data=data)
+    return solo_cifar(DeepClusterSettings(), replace(_solo_larc(), decay_all=True), solo_strong(), data=data)
+
+
+def _solo_larc() -> OptimizerSettings:
+    return replace(solo_lars(0.6, 1e-6), end=0.0006)
 
 
 def _imagenet(views: ViewSet, *, epochs: int) -> Recipe:
