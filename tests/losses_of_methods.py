@@ -23,6 +23,7 @@ from infomax.methods import (
     moco,
     mvib,
     nnclr,
+    pcl,
     ressl,
     self_classifier,
     simclr,
@@ -140,6 +141,12 @@ LOSSES: dict[str, LossCase] = {
     "mvib": LossCase(mvib.mvib_loss, trained={**GAUSSIANS, "noise1": (8,), "noise2": (8,)}, whole={"weight": 0.1}),
     "nnclr": LossCase(
         nnclr.nnclr_loss, trained={"prediction": (8,)}, held={"neighbour": (8,)}, whole={"temperature": 0.2}
+    ),
+    "pcl": LossCase(
+        pcl.prototype_loss,
+        trained={"z": (8,)},
+        integers={"assignment": 5},
+        whole={"centroids": QUEUE[:5], "concentration": torch.tensor([0.1, 0.2, 0.2, 0.3, 0.4])},
     ),
     "ressl": LossCase(
         ressl.relation_loss,

@@ -20,6 +20,7 @@ from infomax.recipes.mocov3 import MocoV3Settings
 from infomax.recipes.mveb import MvebSettings
 from infomax.recipes.mvib import MvibSettings
 from infomax.recipes.nnclr import NnclrSettings
+from infomax.recipes.pcl import PclSettings
 from infomax.recipes.ressl import ReSslSettings
 from infomax.recipes.self_classifier import SelfClassifierSettings
 from infomax.recipes.simclr import SimClrSettings
@@ -57,6 +58,7 @@ TINY = {
     "mvib": MvibSettings(hidden=16, dimension=8),
     "mvib-fixed": MvibSettings(hidden=16, dimension=8, deviation=0.1, projector_norm=False),
     "nnclr": NnclrSettings(hidden=16, dimension=8, predictor_hidden=16, queue_size=32),
+    "pcl": PclSettings(hidden=16, dimension=8, queue_size=40, clusters=(3, 4), warmup_epochs=0, iterations=3),
     "ressl": ReSslSettings(hidden=16, dimension=8, projector_norm=False, queue_size=32, momentum=0.9),
     "self_classifier": SelfClassifierSettings(hidden=16, dimension=8, classes=(6, 12)),
     "simclr": SimClrSettings(hidden=16, dimension=8),

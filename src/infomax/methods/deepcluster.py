@@ -96,29 +96,31 @@ def cluster_loss(
     check_number("temperature", temperature, low=0, open_low=True)
     for crop, matrix in enumerate(scores):
         check_rows(f"scores[{crop}]", matrix, like=scores[0])
-    check_assignment(assignment, scores[0])
-    return _cluster_loss(scores, assignment, temperature)
+    check_assignment(assignment, *scores[0].shape)
+    return classification_loss(scores, assignment, temperature)
 
 
-def check_assignment(assignment: Tensor, scores: Tensor) -> None:
-    """Checks that an assignment holds a cluster for each row of scores.
+def check_assignment(assignment: Tensor, images: int, clusters: int) -> None:
+    """Checks that an assignment holds a cluster for each image; a negative number says that there is none.
 
     Args:
         assignment: The value to check.
-        scores: A matrix with a column for each cluster.
+        images: The number of images.
+        clusters: The number of clusters.
 
     Raises:
         ValueError: If it does not.
     """
-    if not isinstance(assignment, Tensor) or assignment.dtype != torch.int64 or assignment.shape != scores.shape[:1]:
+    if not isinstance(assignment, Tensor) or assignment.dtype != torch.int64 or [*assignment.shape] != [images]:
         actual = f"{assignment.dtype} {list(assignment.shape)}" if isinstance(assignment, Tensor) else type(assignment)
-        raise ValueError(f"assignment must be int64 [{len(scores)}], one number an image, but is {actual}")
-    if (largest := int(assignment.max())) >= scores.shape[1]:
-        raise ValueError(f"assignment must be below the number of clusters, {scores.shape[1]}, but has {largest}")
+        raise ValueError(f"assignment must be int64 [{images}], one number an image, but is {actual}")
+    if (largest := int(assignment.max())) >= clusters:
+        raise ValueError(f"assignment must be below the number of clusters, {clusters}, but has {largest}")
 
 
 @full_precision
-def _cluster_loss(scores: Sequence[Tensor], assignment: Tensor, temperature: float) -> Tensor:
+def classification_loss(scores: Sequence[Tensor], assignment: Tensor, temperature: float) -> Tensor:
+    """Computes :func:`cluster_loss` without its checks."""
     has_cluster = assignment >= 0
     cluster = assignment.clamp_min(0).unsqueeze(1)
     losses = []
@@ -234,7 +236,7 @@ class DeepCluster(Method):
     ) -> Loss:
         losses = []
         for head, assignment in enumerate(target[0].unbind(1)):
-            losses.append(_cluster_loss([self._scores(z, head) for z in online], assignment, self.temperature))
+            losses.append(classification_loss([self._scores(z, head) for z in online], assignment, self.temperature))
         return Loss(torch.stack(losses).mean(), {})
 
     def remember(self, online: list[Tensor], target: list[Tensor]) -> None:

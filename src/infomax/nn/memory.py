@@ -84,6 +84,10 @@ class Clusters(Memory):
         self.register_buffer("centroids", torch.zeros(count, dimension))
         self.register_buffer("assignment", torch.full((images,), UNVISITED))
 
+    def clear(self) -> None:
+        """Forgets which images belong to which cluster."""
+        self.assignment.fill_(UNVISITED)
+
     @torch.no_grad()
     def replace(self, centroids: Tensor, positions: Tensor, assignment: Tensor) -> None:
         """Replaces the clustering.
@@ -94,7 +98,7 @@ class Clusters(Memory):
             assignment: Their clusters, [n].
         """
         self.centroids.copy_(centroids)
-        self.assignment.fill_(UNVISITED)
+        self.clear()
         self.assignment.index_copy_(0, positions, assignment)
 
 
