@@ -47,14 +47,15 @@ RECIPES = Experiments("moco")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes."""
+    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes, moco-small."""
     settings = _small(hidden=256, dimension=64, queue_size=1024)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
+    moco-small."""
     return small_recipe(_small(hidden=512, dimension=128, queue_size=4096), SMALL_OPTIMIZER, epochs=epochs)
 
 
