@@ -5,6 +5,7 @@ The embeddings of each view are whitened over the batch, which keeps them from c
 are then drawn together. The batch is cut at random into parts, each of which is whitened by itself.
 """
 
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -196,10 +197,12 @@ class Wmse(Method):
         views = _gathered(online)
         _, count, dimension = views.shape
         smallest = count % self.size or self.size
+        # A compiled loss cannot warn.
         if smallest <= dimension and not self.epsilon and not torch.compiler.is_compiling():
-            raise ValueError(
+            warnings.warn(
                 f"{smallest} images cannot be whitened in {dimension} dimensions; choose a batch of a multiple of "
-                f"{self.size}, the method's size, or set method.epsilon above 0"
+                f"{self.size}, the method's size, or set method.epsilon above 0",
+                stacklevel=2,
             )
         order = draw_order(count, seed=self.seed, step=step, device=views.device)
         pairs = crop_pairs(len(online), self.global_crop_count)
