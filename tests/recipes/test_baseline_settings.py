@@ -43,6 +43,7 @@ BYOL_SOLO = {
     "method__momentum": 0.99,
     **SOLO,
 }
+SIMCLR_200 = {"method__hidden": 512, "method__hidden_norm": False, "method__temperature": 0.5}
 SIMCLR_SOLO = {
     "method__hidden": 2048,
     "method__dimension": 256,
@@ -338,7 +339,7 @@ EXPECTED = {
     ),
     "simclr/cifar10": (90.74, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar100": (65.78, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
-    "simclr/cifar10_200": (85.76, settings("adam", 3e-4, 0, 0, 256, 200, method__hidden=512, method__temperature=0.5)),
+    "simclr/cifar10_200": (85.76, settings("adam", 3e-4, 0, 0, 256, 200, **SIMCLR_200)),
     "simclr/imagenet": (69.3, settings("lars", 4.8, 1e-6, 10, 4096, 1000, method__hidden=2048, method__dimension=128)),
     "spectral/cifar10": (92.07, settings("sgd", 0.06, 5e-4, 10, 512, 800, **SPECTRAL_CIFAR)),
     "spectral/cifar100": (66.18, settings("sgd", 0.06, 5e-4, 10, 512, 800, **SPECTRAL_CIFAR)),

@@ -118,6 +118,7 @@ class SimClr(Method):
         encoder: The encoder to train; it maps images to features.
         hidden: The width of the projector's hidden layer.
         dimension: The width of the projector's output.
+        hidden_norm: Whether the projector's hidden layer has BatchNorm.
         output_norm: Whether the projector ends with BatchNorm, as in Google's code.
         temperature: The temperature of the loss; see :func:`nt_xent_loss`.
 
@@ -125,7 +126,9 @@ class SimClr(Method):
         ValueError: If a width or a number is out of range.
     """
 
-    def __init__(self, encoder: Encoder, *, hidden: int, dimension: int, output_norm: bool, temperature: float):
+    def __init__(
+        self, encoder: Encoder, *, hidden: int, dimension: int, hidden_norm: bool, output_norm: bool, temperature: float
+    ):
         super().__init__()
         for name, width in (("hidden", hidden), ("dimension", dimension)):
             check_count(name, width, low=1)
@@ -133,7 +136,9 @@ class SimClr(Method):
         self.temperature = temperature
         self.encoder = encoder
         norm = "affine" if output_norm else "none"
-        self.projector = mlp(encoder.width, hidden, dimension, norm=True, output_norm=norm, output_bias=not output_norm)
+        self.projector = mlp(
+            encoder.width, hidden, dimension, norm=hidden_norm, output_norm=norm, output_bias=not output_norm
+        )
 
     @property
     def eval_encoder(self) -> Encoder:

@@ -22,6 +22,8 @@ class SimClrSettings(MethodSettings):
     """Width of the projector's hidden layer."""
     dimension: int = 128
     """Width of the projector's output."""
+    hidden_norm: bool = True
+    """Whether the projector's hidden layer has BatchNorm."""
     output_norm: bool = True
     """Whether the projector ends with BatchNorm."""
     temperature: float = 0.1
@@ -76,7 +78,7 @@ def cifar100() -> Recipe:
 def cifar10_200() -> Recipe:
     """MVEB's Sec. 7.6, CIFAR-10, from Haoqing Wang's code. Paper: 85.76 % linear top-1. Cost: 0.0665 EFLOP. Decisions:
     mveb-cifar."""
-    settings = SimClrSettings(hidden=512, output_norm=False, temperature=0.5)
+    settings = SimClrSettings(hidden=512, hidden_norm=False, output_norm=False, temperature=0.5)
     return replace(mveb.cifar10(), method=settings)
 
 
