@@ -172,7 +172,7 @@ LOSSES: dict[str, LossPair] = {
     ),
     "SwAV": LossPair("swav", listed("swav", "swapped_loss"), swav_pair, 3000, tensors=4),
     "VICReg": LossPair("vicreg", function_of("vicreg", "vicreg_loss"), lambda z: peer.VICRegLoss()(*z), 2048),
-    "W-MSE": LossPair("wmse", lambda: our_wmse, lightly_wmse, 64),
+    "W-MSE": LossPair("wmse", lambda: our_wmse, lightly_wmse, 32),
 }
 
 

@@ -133,7 +133,7 @@ def method_groups() -> dict[str, list[str]]:
 
 def named_methods() -> str:
     """Returns the names of all methods for ``--help``, the baselines apart from the four papers' methods."""
-    of_papers, others = "|".join(methods_with_papers()), "|".join(baselines())
+    of_papers, others = "|".join(methods_with_papers()), ", ".join(baselines())
     return f"{of_papers}, or a baseline: {others}" if others else of_papers
 
 

@@ -19,7 +19,7 @@ class RecipeListOptions:
     """
     paper: Annotated[str | None, Shown(metavar="|".join(methods_with_papers()), default="all")] = None
     """List the recipes of this paper."""
-    method: Annotated[str | None, Shown(metavar=f"{named_methods()}|baselines", default="all")] = None
+    method: Annotated[str | None, Shown(metavar=f"{named_methods()}, baselines for all", default="all")] = None
     """List the recipes of this method."""
     data: Annotated[str | None, Shown(metavar="NAME", default="all")] = None
     """List the recipes for this data set."""
