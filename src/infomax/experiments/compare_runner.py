@@ -143,7 +143,7 @@ def compare(
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. What was trained is saved.
 
     Example:
-        >>> result = infomax.compare(data="digits", methods=["mveb", "simclr"], budget="20epochs")  # doctest: +SKIP
+        >>> result = infomax.compare(data="digits", methods=["all"], budget="20epochs")  # doctest: +SKIP
         >>> result.recommendation.methods  # doctest: +SKIP
     """
     work = CompareWork(pick(CompareOptions, locals()))
