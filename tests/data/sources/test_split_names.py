@@ -123,8 +123,8 @@ def test_lines_say_what_is_trained_on_and_tested_on():
     source = assemble_source("x", {"": TRAIN})
     assert describe_splits(source, to_train=False) == [
         "x: has labels of 10 images in 2 classes: cat, dog",
-        "x: tests on every fifth image of each class: 2 images; there is no labelled test split. Photos of another kind "
-        "may score lower",
+        "x: tests on every fifth image of each class: 2 images; there is no labelled test split. Photos of another "
+        "kind may score lower",
     ]
     source = assemble_source("x", {"train": TRAIN, "unlabelled": found([], reason="has no class folders")})
     assert describe_splits(source, to_train=True)[:2] == [
