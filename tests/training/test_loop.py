@@ -551,7 +551,7 @@ def with_little_memory(out, data, result):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 150_000_000, resource.RLIM_INFINITY))
     try:
-        go(out, data, image_size=160, batch_size=48)
+        go(out, data, image_size=384, batch_size=48)  # far more than a process keeps free of earlier tests
     except MachineError as error:
         result.write_text(str(error))
 
