@@ -91,15 +91,15 @@ def module_of(method: str) -> ModuleType:
 
 def public_functions(module: ModuleType) -> list[tuple[str, str]]:
     """Returns the public functions and loss modules of a module, each with the first sentence of its docstring."""
-    found = []
+    functions = []
     for name, value in vars(module).items():
         own = getattr(value, "__module__", None) == module.__name__
         documented = (inspect.getdoc(value) or "").partition("\n\n")
         if not own or name.startswith("_") or "Example:" not in documented[2]:
             continue
         sentence = " ".join(documented[0].split())
-        found.append((name, sentence))
-    return found
+        functions.append((name, sentence))
+    return functions
 
 
 def method_section(methods: list[str]) -> str:

@@ -237,8 +237,8 @@ class Comparison:
 
     def _interval_kinds(self) -> list[str]:
         cells = [cell for result in self.methods for cell in result.cells[:1]]
-        found = [self.difference(cell) for cell in cells]
-        return list(dict.fromkeys(x.kind for x in found if isinstance(x, Difference)))
+        differences = [self.difference(cell) for cell in cells]
+        return list(dict.fromkeys(x.kind for x in differences if isinstance(x, Difference)))
 
     def time_notes(self) -> Iterator[str]:
         """Yields a line for each method whose runs took another time than the budget."""

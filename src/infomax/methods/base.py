@@ -89,6 +89,11 @@ class Views(NamedTuple):
     positions: Tensor | None = None
     """The position of each image in the data set, int64 [B]; None unless the method remembers images."""
 
+    @property
+    def crops(self) -> list[Tensor]:
+        """Returns all views, the global crops first."""
+        return [*self.global_crops, *self.local_crops]
+
 
 Embed = Callable[[Callable[[Views], list[Tensor]]], Iterable[tuple[Tensor, list[Tensor]]]]
 """A function that passes the images of the coming epoch through networks, without gradient, as in training.
@@ -261,9 +266,9 @@ class Method(nn.Module, ABC):
         return self.loss(self.online(views), self.target(views), progress)
 
     @property
-    @abstractmethod
     def eval_encoder(self) -> Encoder:
         """Returns the encoder to keep and to evaluate: the trained one, or the EMA teacher's if the paper does so."""
+        return self.encoder
 
     def cluster_logits(self, features: Tensor) -> Tensor | None:
         """Computes the logit of each prototype for each feature.
@@ -320,6 +325,10 @@ class Method(nn.Module, ABC):
         Args:
             progress: The progress that the next step will have.
         """
+
+    def project(self, images: Tensor) -> Tensor:
+        """Computes the projector's outputs [b, D] for images [b, 3, side, side]."""
+        return self.projector(self.encoder(images))
 
     def forward_each(self, network: Callable[[Tensor], Tensor], views: list[Tensor]) -> list[Tensor]:
         """Applies ``network`` to each view, or to all neighbouring views of one size together if ``joint_forward``.

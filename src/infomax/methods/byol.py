@@ -97,15 +97,11 @@ class Byol(Method):
     def _projecting(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projector)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def _predict(self, images: Tensor) -> Tensor:
-        return self.predictor(self.projector(self.encoder(images)))
+        return self.predictor(self.project(images))
 
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._predict, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self._predict, views.crops)
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:

@@ -238,10 +238,6 @@ class Carl(Method):
         self.projector = mlp(encoder.width, hidden, dimension, norm=True)
         self.assigner = nn.Linear(dimension, prototypes, bias=False)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def cluster_logits(self, features: Tensor) -> Tensor:
         return self.assigner(self.projector(features))
 
@@ -249,11 +245,8 @@ class Carl(Method):
     def _logits(self, embeddings: Tensor) -> Tensor:
         return self.assigner(embeddings)
 
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
-
     def online(self, views: Views) -> list[Tensor]:
-        embeddings = self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        embeddings = self.forward_each(self.project, views.crops)
         return [self._logits(z) for z in embeddings]
 
     @full_precision

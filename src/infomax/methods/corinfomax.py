@@ -269,18 +269,11 @@ class CorInfoMax(Method):
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=projector_norm, output_bias=False)
         self.criterion = CorInfoMaxLoss(dimension, attraction=attraction, forgetting=forgetting, epsilon=epsilon)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
-
     def own_measures(self, embeddings: Tensor) -> dict[str, float]:
         return {"ldmi": float(self.criterion.mutual_information())}
 
     def online(self, views: Views) -> list[Tensor]:
-        embeddings = self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        embeddings = self.forward_each(self.project, views.crops)
         return [l2_normalize(z) for z in embeddings]
 
     def compute_loss(

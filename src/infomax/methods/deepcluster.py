@@ -188,10 +188,6 @@ class DeepCluster(Method):
             )
         self._make_memory(images)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     @full_precision
     def _scores(self, embeddings: Tensor, head: int) -> Tensor:
         return embeddings @ self.clusterings[head].centroids.T
@@ -200,7 +196,7 @@ class DeepCluster(Method):
         return self._scores(l2_normalize(self.projector(features)), 0)
 
     def _embed(self, views: list[Tensor]) -> list[Tensor]:
-        return self.forward_each(lambda images: l2_normalize(self.projector(self.encoder(images))), views)
+        return self.forward_each(lambda images: l2_normalize(self.project(images)), views)
 
     def before_epoch(self, progress: Progress, embed: Embed) -> None:
         """Fills the memory before the first epoch, and groups its rows anew before each one."""
@@ -219,7 +215,7 @@ class DeepCluster(Method):
             clusters.replace(centroids, visited, gather(assignment)[0])
 
     def online(self, views: Views) -> list[Tensor]:
-        return self._embed([*views.global_crops, *views.local_crops])
+        return self._embed(views.crops)
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:

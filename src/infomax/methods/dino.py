@@ -235,7 +235,7 @@ class Dino(Method):
         return self.teacher.module[2](self.teacher.module[1](features))  # pyrefly: ignore
 
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._student, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self._student, views.crops)
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:

@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from infomax.functional import centre_distance, check_rows, full_precision, row_blocks
+from infomax.functional import centre_distance, check_rows, check_views, full_precision, row_blocks
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import mlp
-from infomax.nn.draws import draw_directions
+from infomax.nn.draws import check_directions, draw_directions
 from infomax.runtime.checks import check_count, check_number
 from infomax.runtime.collectives import global_sum
 
@@ -138,19 +138,9 @@ def sigreg_loss(
         (1.608, 0.804)
     """
     check_rows("z", z)
-    _check_directions(directions, z)
+    check_directions("directions", directions, z)
     _check_integral(limit, knots)
     return _sigreg_losses([z], directions, limit, knots)[0]
-
-
-def _check_directions(directions: Tensor, z: Tensor) -> None:
-    check_rows("directions", directions)
-    if len(directions) != z.shape[1]:
-        raise ValueError(
-            f"directions must have a row for each of the embeddings' {z.shape[1]} columns, but have {len(directions)}"
-        )
-    if (deviation := float((directions.detach().float().norm(dim=0) - 1).abs().max())) > 1e-2:
-        raise ValueError(f"directions must have columns of unit norm, but one is off by {deviation:.3g}")
 
 
 @full_precision
@@ -197,17 +187,12 @@ def lejepa_loss(
         >>> round(lejepa_loss(views, torch.eye(1), weight=0.0).item(), 4)
         1.0
     """
-    if isinstance(views, Tensor) and views.ndim < 3:  # one matrix alone, whose rows would be taken for matrices
-        raise ValueError(f"views must be a list of matrices, one a view, but is a tensor {[*views.shape]}")
     check_count("full", full, low=1)
-    if len(views) < full:
-        raise ValueError(f"views must hold the {full} full views, but has {len(views)}")
-    for view, z in enumerate(views):
-        check_rows(f"views[{view}]", z, like=views[0])
-    _check_directions(directions, views[0])
+    matrices = check_views("views", views, full=full)
+    check_directions("directions", directions, matrices[0])
     check_number("weight", weight, low=0, high=1, open_high=False)
     _check_integral(limit, knots)
-    distance, sigreg = _terms(list(views), directions, full, limit, knots)
+    distance, sigreg = _terms(matrices, directions, full, limit, knots)
     return (1 - weight) * distance + weight * sigreg
 
 
@@ -260,15 +245,8 @@ class LeJepa(Method):
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=True, hidden_bias=False)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
-
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self.project, views.crops)
 
     def schedule_values(self, progress: Progress) -> tuple[float, ...]:
         """Returns the step, from which the directions are drawn."""

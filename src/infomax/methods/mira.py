@@ -325,7 +325,7 @@ class Mira(Method):
         return self.prototypes(projector(features))
 
     def online(self, views: Views) -> list[Tensor]:
-        embeddings = self.forward_each(self._student, [*views.global_crops, *views.local_crops])
+        embeddings = self.forward_each(self._student, views.crops)
         return [self.prototypes(z) for z in embeddings]
 
     @torch.no_grad()

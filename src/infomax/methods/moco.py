@@ -155,21 +155,17 @@ class Moco(Method):
     def _student(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projector)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def _one_way(self, view_count: int) -> bool:
         """Returns whether the first view alone queries, and the second one alone is a key."""
         return not self.symmetric and view_count <= 2
 
     def online(self, views: Views) -> list[Tensor]:
-        queries = [*views.global_crops, *views.local_crops]
+        queries = views.crops
         return self.forward_each(self._student, queries[:1] if self._one_way(len(queries)) else queries)
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        keys, view_count = views.global_crops, len(views.global_crops) + len(views.local_crops)
+        keys, view_count = views.global_crops, len(views.crops)
         return self.forward_each(self.teacher, keys[1:] if self._one_way(view_count) else keys)
 
     def compute_loss(
@@ -236,15 +232,11 @@ class MocoV3(Method):
     def _student(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projector)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def _predict(self, images: Tensor) -> Tensor:
-        return self.predictor(self.projector(self.encoder(images)))
+        return self.predictor(self.project(images))
 
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._predict, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self._predict, views.crops)
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:

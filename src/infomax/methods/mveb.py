@@ -320,12 +320,8 @@ class Mveb(Method):
     def _online(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projector)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def online(self, views: Views) -> list[Tensor]:
-        embeddings = self.forward_each(self._online, [*views.global_crops, *views.local_crops])
+        embeddings = self.forward_each(self._online, views.crops)
         return [l2_normalize(z) for z in embeddings]
 
     @torch.no_grad()

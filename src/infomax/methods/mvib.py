@@ -181,10 +181,6 @@ class Mvib(Method):
         self.log_variance = nn.Linear(encoder.width, encoder.width) if deviation is None else None
         self.projector = mlp(encoder.width, hidden, dimension, norm=projector_norm)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def _embed(self, images: Tensor) -> Tensor:
         """Computes the projected sample, the mean and the log-variance of each image, side by side."""
         mean = self.encoder(images)
@@ -197,7 +193,7 @@ class Mvib(Method):
         return torch.cat([self.projector(sample), mean, log_variance], dim=1)
 
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self._embed, views.crops)
 
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]

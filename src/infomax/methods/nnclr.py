@@ -128,17 +128,13 @@ class Nnclr(Method):
         self.predictor = mlp(dimension, predictor_hidden, dimension, norm=True)
         self.queue = Queue(queue_size, dimension)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def _predict(self, images: Tensor) -> Tensor:
-        z = self.projector(self.encoder(images))
+        z = self.project(images)
         return torch.stack([self.predictor(z), z], dim=1)
 
     def online(self, views: Views) -> list[Tensor]:
         """Returns the predictions from each view beside its embeddings, [B, 2, D] a view."""
-        return self.forward_each(self._predict, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self._predict, views.crops)
 
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]

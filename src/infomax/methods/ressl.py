@@ -128,17 +128,13 @@ class ReSsl(Method):
     def _student(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projector)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def online(self, views: Views) -> list[Tensor]:
-        queries = [*views.global_crops, *views.local_crops]
+        queries = views.crops
         return self.forward_each(self._student, queries if len(queries) > 2 else queries[:1])
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        keys, view_count = views.global_crops, len(views.global_crops) + len(views.local_crops)
+        keys, view_count = views.global_crops, len(views.crops)
         return self.forward_each(self.teacher, keys if view_count > 2 else keys[1:])
 
     def compute_loss(

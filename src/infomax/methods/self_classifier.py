@@ -128,12 +128,8 @@ class SelfClassifier(Method):
         self.projector = mlp(encoder.width, hidden, dimension, norm=True, activation=nn.LeakyReLU)
         self.classifiers = nn.ModuleList(Prototypes(dimension, count) for count in classes)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def _classify(self, images: Tensor) -> Tensor:
-        z = self.projector(self.encoder(images))
+        z = self.project(images)
         return torch.cat([classifier(z) for classifier in self.classifiers], dim=1)
 
     def cluster_logits(self, features: Tensor) -> Tensor:
@@ -142,7 +138,7 @@ class SelfClassifier(Method):
 
     def online(self, views: Views) -> list[Tensor]:
         """Returns the logits of all classifiers side by side, one tensor a view."""
-        return self.forward_each(self._classify, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self._classify, views.crops)
 
     @full_precision
     def assignment_probabilities(self, online: list[Tensor]) -> list[Tensor]:

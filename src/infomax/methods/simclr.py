@@ -140,15 +140,8 @@ class SimClr(Method):
             encoder.width, hidden, dimension, norm=hidden_norm, output_norm=norm, output_bias=not output_norm
         )
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
-
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self.project, views.crops)
 
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]

@@ -77,18 +77,14 @@ class SimSiam(Method):
         )
         self.predictor = mlp(dimension, predictor_hidden, dimension, norm=True, hidden_bias=False)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def _predict(self, images: Tensor) -> Tensor:
         """Computes the predictions and the projections of images, side by side."""
-        projections = self.projector(self.encoder(images))
+        projections = self.project(images)
         return torch.cat([self.predictor(projections), projections], dim=1)
 
     def online(self, views: Views) -> list[Tensor]:
         """Returns the predictions of all views, and after them the projections of the global crops, held constant."""
-        both = self.forward_each(self._predict, [*views.global_crops, *views.local_crops])
+        both = self.forward_each(self._predict, views.crops)
         predictions, projections = zip(*(x.chunk(2, dim=1) for x in both), strict=True)
         return [*predictions, *(z.detach() for z in projections[: len(views.global_crops)])]
 

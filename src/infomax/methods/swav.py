@@ -246,12 +246,8 @@ class Swav(Method):
     def _normalize_prototypes(self) -> None:
         self.prototypes.weight.copy_(l2_normalize(self.prototypes.weight))
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def _embed(self, images: Tensor) -> Tensor:
-        return l2_normalize(self.projector(self.encoder(images)))
+        return l2_normalize(self.project(images))
 
     @full_precision  # as bfloat16 has steps of 0.004 near 1, which epsilon would magnify
     def _score(self, embeddings: Tensor) -> Tensor:
@@ -265,7 +261,7 @@ class Swav(Method):
 
         The queue takes them. As an output of their own they would have no gradient.
         """
-        embeddings = self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        embeddings = self.forward_each(self._embed, views.crops)
         queued = len(views.global_crops) if self.queues else 0
         with_embedding = [torch.cat([self._score(z), z], dim=1) for z in embeddings[:queued]]
         return with_embedding + [self._score(z) for z in embeddings[queued:]]

@@ -121,18 +121,11 @@ class Twist(Method):
         widths = (encoder.width, hidden, hidden, classes)
         self.projector = mlp(*widths, norm=True, output_norm="plain", hidden_bias=False, output_bias=False)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
-
     def cluster_logits(self, features: Tensor) -> Tensor:
         return self.projector(features)
 
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self.project, views.crops)
 
     @full_precision
     def assignment_probabilities(self, online: list[Tensor]) -> list[Tensor]:

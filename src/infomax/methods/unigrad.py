@@ -175,12 +175,8 @@ class UniGrad(Method):
     def _online(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projector)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._online, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self._online, views.crops)
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:

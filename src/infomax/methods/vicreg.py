@@ -115,15 +115,8 @@ class VicReg(Method):
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=True, output_bias=False)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
-
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self.project, views.crops)
 
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]

@@ -149,15 +149,8 @@ class VisReg(Method):
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=True, activation=nn.GELU)
 
-    @property
-    def eval_encoder(self) -> Encoder:
-        return self.encoder
-
-    def _embed(self, images: Tensor) -> Tensor:
-        return self.projector(self.encoder(images))
-
     def online(self, views: Views) -> list[Tensor]:
-        return self.forward_each(self._embed, [*views.global_crops, *views.local_crops])
+        return self.forward_each(self.project, views.crops)
 
     def schedule_values(self, progress: Progress) -> tuple[float, ...]:
         """Returns the step, from which the directions are drawn."""

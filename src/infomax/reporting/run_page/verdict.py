@@ -55,10 +55,10 @@ def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
         advice = "" if not shown.progress else "infomax pretrain --resume goes on with it, and measures its health"
         yield Notice("info", headed(prefix, "the health of this training was not measured"), headed("", line), advice)
     elif not verdicts and not shown.run.collapsed:
-        few, is_no_gain = describe_few_steps(shown.run), any(words in line for words in NO_GAIN)
+        few, gains = describe_few_steps(shown.run), describe_gains(shown.rows, shown.trained_steps)
         if few:
             yield Notice("warning", headed(prefix, "almost nothing was trained"), few)
-        gained = bool(describe_gains(shown.rows, shown.trained_steps)) and not is_no_gain
+        gained = gains and not any(words in gains for words in NO_GAIN)
         kind = "good" if gained and not few else "info"
         early = shown.trained_steps < FIRST_STEP
         heading = "too early to judge its health" if early else "no sign of collapse or divergence"
