@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, UInt8, UInt16
 from PIL import Image
 
 from infomax.data.decoding import Decoding, DivisorChooser, OpenedImage, convert, decode, decode_pixels, load_opened
 from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.fingerprints import LARGE, hash_files
+from infomax.data.number_files import file_kind, read_numbers
+from infomax.data.numbers import RGB_KIND, NumberKind, Numbers, to_bytes, to_gray, to_pixels
+from infomax.data.pixel_format import RGB, PixelFormat
+from infomax.data.shown_pixels import shown_image
 
 MAX_TRIES = 20  # images that are tried until one can be decoded
 
@@ -76,9 +80,29 @@ class Images(ABC):
         """Returns the same images, decoded as the user decided; images that are not decoded stay as they are."""
         return self
 
+    def kind(self, index: int) -> NumberKind:
+        """Returns what the numbers of an image are; of a file, the header alone is read.
+
+        Raises:
+            ValueError: naming the image, if its header cannot be read.
+        """
+        return RGB_KIND
+
+    def read(self, index: int) -> Numbers:
+        """Returns the numbers of an image as its file or array holds them; those of 8-bit files are RGB.
+
+        Raises:
+            ValueError: naming the image, if it cannot be decoded.
+        """
+        return Numbers(self.open_pixels(index), RGB_KIND)
+
+    def in_format(self, pixel_format: PixelFormat) -> "Images":
+        """Returns the same images, whose pixels are those of a format; images are 8-bit RGB unless this is called."""
+        return self if pixel_format.is_rgb else FormattedImages(self, pixel_format)
+
     @abstractmethod
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
-        """Decodes an image: in RGB, turned as its EXIF orientation says, transparent pixels on white.
+        """Decodes an image to be looked at: in RGB, turned as its EXIF orientation says, transparent pixels on white.
 
         Args:
             index: Index of the image.
@@ -91,8 +115,10 @@ class Images(ABC):
 
     def open_pixels(
         self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
-    ) -> UInt8[np.ndarray, "h w 3"]:
-        """Decodes an image to the pixels of the image that :meth:`open` returns; most JPEGs in less time.
+    ) -> UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]:
+        """Decodes an image to the pixels that an encoder is given; most JPEGs in less time than :meth:`open` takes.
+
+        Without :meth:`in_format`, they are those of the image that :meth:`open` returns.
 
         Args:
             index: Index of the image.
@@ -109,27 +135,125 @@ class Images(ABC):
 class ArrayImages(Images):
     """Images of one size as one array, in memory or mapped from a file."""
 
-    pixels: UInt8[np.ndarray, "n h w 3"]
+    pixels: np.ndarray
+    """The numbers [n, h, w, channels]: bytes of RGB, or others, of which :meth:`batch` makes pixels of the format."""
     labels: np.ndarray | None
     classes: list[str]
+    pixel_format: PixelFormat = RGB
+    """The format of the pixels that are made of the numbers."""
+    rows: Int[np.ndarray, " n"] | None = None
+    """Which of ``pixels`` are the images, for those of a mapped file that are not all used; None for all."""
+    no_data: float | None = None
+    """The number that stands for no measurement, if that is known."""
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.pixels if self.rows is None else self.rows)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Returns the height and width of the images."""
+        return self.pixels.shape[1], self.pixels.shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Returns how many bytes the pixels of all images take."""
+        return len(self) * int(np.prod(self.pixels.shape[1:])) * (2 if self.pixel_format.is_deep else 1)
 
     def name(self, index: int) -> str:
         return str(index)
 
     def fingerprint(self) -> str:
-        if self.pixels.nbytes < LARGE:
-            return hashlib.sha256(self.pixels.tobytes()).hexdigest()[:12]
-        sample = self.pixels[np.linspace(0, len(self) - 1, 1000).astype(int)]
-        return hashlib.sha256(f"{self.pixels.shape}".encode() + sample.tobytes()).hexdigest()[:12]
+        if len(self) * self.pixels[:1].nbytes < LARGE:
+            return hashlib.sha256(self._numbers(np.arange(len(self))).tobytes()).hexdigest()[:12]
+        sample = self._numbers(np.linspace(0, len(self) - 1, 1000).astype(int))
+        shape = (len(self), *self.pixels.shape[1:])
+        return hashlib.sha256(f"{shape}".encode() + sample.tobytes()).hexdigest()[:12]
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
-        return hashlib.sha256(f"{self.pixels.shape}".encode() + self.pixels[index].tobytes()).hexdigest()
+        shape = (len(self), *self.pixels.shape[1:])
+        return hashlib.sha256(f"{shape}".encode() + self._numbers(index).tobytes()).hexdigest()
+
+    def _numbers(self, index: Int[np.ndarray, " n"]) -> np.ndarray:
+        return self.pixels[index if self.rows is None else self.rows[index]]
+
+    def batch(self, index: Int[np.ndarray, " b"]) -> UInt8[np.ndarray, "b h w c"] | UInt16[np.ndarray, "b h w c"]:
+        """Returns the pixels of several images.
+
+        Raises:
+            ValueError: if their numbers cannot be pixels of this format.
+        """
+        return pixels_of(self._numbers(index), self.pixel_format)
+
+    def join(self, other: "ArrayImages", labels: np.ndarray | None) -> "ArrayImages | None":
+        """Returns these images and others as one array; None if the two are not of one size, type and format.
+
+        Args:
+            other: The others, which come after these.
+            labels: The labels of all.
+        """
+        mine, theirs = ((x.pixels.shape[1:], x.pixels.dtype, x.pixel_format, x.no_data) for x in (self, other))
+        if mine != theirs:
+            return None
+        both = np.concatenate([x._numbers(np.arange(len(x))) for x in (self, other)])
+        return replace(self, pixels=both, labels=labels, rows=None)
+
+    def kind(self, index: int) -> NumberKind:
+        return kind_of_array(self.pixels.dtype, self.pixels.shape[3], self.no_data)
+
+    def read(self, index: int) -> Numbers:
+        return Numbers(self._numbers(np.array([index]))[0], self.kind(index))
+
+    def in_format(self, pixel_format: PixelFormat) -> "ArrayImages":
+        return replace(self, pixel_format=pixel_format)
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
-        return Image.fromarray(np.ascontiguousarray(self.pixels[index]))
+        return shown_image(self.open_pixels(index), self.pixel_format)
+
+    def open_pixels(
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
+    ) -> UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]:
+        try:
+            return self.batch(np.array([index]))[0]
+        except ValueError as error:
+            raise ValueError(f"image {self.name(index)}: {error}") from error
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Returns whether an array, or the one that it is a view of, is mapped from a file."""
+    base: object = array
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap):
+            return True
+        base = base.base
+    return False
+
+
+def kind_of_array(dtype: np.dtype, channels: int, no_data: float | None = None) -> NumberKind:
+    """Returns what the numbers of an array are; those of 8 and 16 bits without a sign have a black and a white."""
+    is_unsigned = dtype in (np.uint8, np.uint16)
+    low, high = (0.0, float(np.iinfo(dtype).max)) if is_unsigned else (None, None)
+    return NumberKind(channels, dtype, low, high, no_data)
+
+
+def pixels_of(
+    numbers: np.ndarray, pixel_format: PixelFormat
+) -> UInt8[np.ndarray, "... c"] | UInt16[np.ndarray, "... c"]:
+    """Makes pixels of numbers as :func:`infomax.data.numbers.to_pixels` does; bytes of RGB become gray, if asked.
+
+    Args:
+        numbers: Numbers [..., channels].
+        pixel_format: The format. If it has one channel of bytes, bytes of RGB become gray. If it is RGB, numbers of 16
+            bits without a sign that have one channel or three become bytes, by the range of 16 bits.
+
+    Raises:
+        ValueError: if the numbers cannot be pixels of this format.
+    """
+    channels = numbers.shape[-1]
+    if numbers.dtype == np.uint8 and channels == 3 and pixel_format.channels == 1 and not pixel_format.is_deep:
+        return to_gray(numbers)
+    if pixel_format.is_rgb and numbers.dtype == np.uint16 and channels in (1, 3):
+        return np.broadcast_to(to_bytes(numbers), (*numbers.shape[:-1], 3))
+    return to_pixels(numbers, pixel_format)
 
 
 class PackedNames(Sequence[str]):
@@ -237,6 +361,14 @@ class FileImages(Images):
         path = self.root / self.files[index]
         return decode_pixels(path, str(path), choose_divisor, self.decoding, buffer)
 
+    def kind(self, index: int) -> NumberKind:
+        path = self.root / self.files[index]
+        return file_kind(path, str(path), self.decoding)
+
+    def read(self, index: int) -> Numbers:
+        path = self.root / self.files[index]
+        return read_numbers(path, str(path), self.decoding)
+
     def decoded_by(self, decoding: Decoding) -> "FileImages":
         return replace(self, decoding=decoding)
 
@@ -333,6 +465,12 @@ class Subset(Images):
     def decoded_by(self, decoding: Decoding) -> "Subset":
         return replace(self, base=self.base.decoded_by(decoding))
 
+    def kind(self, index: int) -> NumberKind:
+        return self.base.kind(int(self.index[index]))
+
+    def read(self, index: int) -> Numbers:
+        return self.base.read(int(self.index[index]))
+
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         return self.base.open(int(self.index[index]), choose_divisor)
 
@@ -340,6 +478,66 @@ class Subset(Images):
         self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         return self.base.open_pixels(int(self.index[index]), choose_divisor, buffer)
+
+
+class FormattedImages(Images):
+    """Images of any source whose pixels are those of a format.
+
+    Args:
+        base: The images.
+        pixel_format: The format.
+    """
+
+    def __init__(self, base: Images, pixel_format: PixelFormat):
+        self.base, self.pixel_format = base, pixel_format
+        self.labels, self.classes = base.labels, base.classes
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def name(self, index: int) -> str:
+        return self.base.name(index)
+
+    def key(self, index: int) -> int:
+        return self.base.key(index)
+
+    def fingerprint(self) -> str:
+        return self.base.fingerprint()
+
+    def hashes(self) -> tuple[str, str | None]:
+        return self.base.hashes()
+
+    def state(self, index: Int[np.ndarray, " n"]) -> str:
+        return self.base.state(index)
+
+    def decoded_by(self, decoding: Decoding) -> "FormattedImages":
+        return FormattedImages(self.base.decoded_by(decoding), self.pixel_format)
+
+    def kind(self, index: int) -> NumberKind:
+        return self.base.kind(index)
+
+    def read(self, index: int) -> Numbers:
+        return self.base.read(index)
+
+    def in_format(self, pixel_format: PixelFormat) -> Images:
+        return self.base.in_format(pixel_format)
+
+    def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
+        return shown_image(self.open_pixels(index), self.pixel_format)
+
+    def open_pixels(
+        self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
+    ) -> UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]:
+        if (
+            self.pixel_format.channels == 1 and not self.pixel_format.is_deep
+        ):  # RGB is decoded in less time, and then made gray
+            return to_gray(self.base.open_pixels(index, choose_divisor, buffer))
+        try:
+            return pixels_of(self.base.read(index).values, self.pixel_format)
+        except ValueError as error:
+            message = str(error)
+            name = self.name(index)
+            raise ValueError(message if name in message else f"{name}: {message}") from error
 
 
 def select_images(
@@ -354,8 +552,13 @@ def select_images(
         classes: Names of the classes.
     """
     selected_labels = None if labels is None else labels[index]
+    if isinstance(images, FormattedImages):
+        return FormattedImages(select_images(images.base, index, labels, classes), images.pixel_format)
     if isinstance(images, ArrayImages):
-        return ArrayImages(images.pixels[index], selected_labels, classes)
+        rows = index if images.rows is None else images.rows[index]
+        if is_mapped(images.pixels):  # they stay on disk
+            return replace(images, labels=selected_labels, classes=classes, rows=rows)
+        return replace(images, pixels=images.pixels[rows], labels=selected_labels, classes=classes, rows=None)
     return Subset(images, index, selected_labels, classes)
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 from infomax.data.decoding import Decoding, DivisorChooser, decode, decode_pixels
 from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.images import Images
+from infomax.data.number_files import file_kind, read_numbers
+from infomax.data.numbers import NumberKind, Numbers
 from infomax.runtime.extras import how_to_install
 
 PREVIEW = 20  # images at the beginning of a stream that can be opened by their index
@@ -74,6 +76,14 @@ class EncodedImages(Images):
     ) -> UInt8[np.ndarray, "h w 3"]:
         sample = self.samples[index]
         return decode_pixels(BytesIO(sample.content), sample.name, choose_divisor, self.decoding, buffer)
+
+    def kind(self, index: int) -> NumberKind:
+        sample = self.samples[index]
+        return file_kind(BytesIO(sample.content), sample.name, self.decoding)
+
+    def read(self, index: int) -> Numbers:
+        sample = self.samples[index]
+        return read_numbers(BytesIO(sample.content), sample.name, self.decoding)
 
     def decoded_by(self, decoding: Decoding) -> "EncodedImages":
         return replace(self, decoding=decoding)

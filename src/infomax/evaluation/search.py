@@ -190,7 +190,9 @@ def together(first: LabelledImages, second: LabelledImages) -> LabelledImages:
     all_labels = None
     if a.labels is not None and b.labels is not None:
         all_labels = np.concatenate([a.labels, b.labels])
-    images: Images = JoinedImages([a, b], all_labels, a.classes)
-    if isinstance(a, ArrayImages) and isinstance(b, ArrayImages) and a.pixels.shape[1:] == b.pixels.shape[1:]:
-        images = ArrayImages(np.concatenate([a.pixels, b.pixels]), all_labels, a.classes)
+    images: Images | None = None
+    if isinstance(a, ArrayImages) and isinstance(b, ArrayImages):
+        images = a.join(b, all_labels)
+    if images is None:
+        images = JoinedImages([a, b], all_labels, a.classes)
     return LabelledImages(images, np.concatenate([first.index, second.index + len(a)]), labels)

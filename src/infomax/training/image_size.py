@@ -29,7 +29,7 @@ def typical_side(images: Images) -> int:
         ValueError: if no image can be read.
     """
     if isinstance(images, ArrayImages):
-        return min(images.pixels.shape[1:3])
+        return min(images.size)
     sides: list[int] = []
     for index in dict.fromkeys(np.linspace(0, len(images) - 1, min(SAMPLE, len(images))).astype(int).tolist()):
         full_size: list[int] = []

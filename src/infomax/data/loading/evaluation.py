@@ -31,7 +31,7 @@ class _EvaluationImages(Dataset):
     def __getitems__(self, positions: list[int]) -> Tensor:
         index = self.index[positions]
         if isinstance(self.images, ArrayImages):
-            return torch.from_numpy(self.images.pixels[index])
+            return torch.from_numpy(self.images.batch(index))
         return torch.from_numpy(np.stack([_resize_and_crop(self._open(int(i)), self.preprocessing) for i in index]))
 
     def _open(self, index: int) -> Image.Image:

@@ -201,13 +201,13 @@ def training_batches(
 
 def _from_arrays(images: ArrayImages, schedule: BatchSchedule, device: torch.device) -> Iterator[Batch]:
     resident = None
-    if device.type == "cuda" and images.pixels.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-        resident = torch.from_numpy(np.array(images.pixels)).to(device)
+    if device.type == "cuda" and images.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
+        resident = torch.from_numpy(images.batch(np.arange(len(images)))).to(device)
     for epoch, index in schedule:
         if resident is not None:
             pixels = resident[to_device(torch.from_numpy(index), device)]
         else:
-            pixels = to_device(torch.from_numpy(images.pixels[index]), device)
+            pixels = to_device(torch.from_numpy(images.batch(index)), device)
         yield Batch(pixels, epoch, index, {})
 
 

@@ -20,6 +20,8 @@ from infomax.data.decoding import Decoding, DivisorChooser, decode, decode_pixel
 from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.fingerprints import LARGE, SAMPLED_BYTES, SAMPLED_CONTENTS, hash_files
 from infomax.data.images import Images, PackedNames
+from infomax.data.number_files import file_kind, read_numbers
+from infomax.data.numbers import NumberKind, Numbers
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.label_values import LabelValues, read_labels
 from infomax.data.sources.split_names import IMAGE_COLUMNS, LABEL_COLUMNS, choose_column, choose_splits, role_of
@@ -97,6 +99,12 @@ class TableImages(Images):
         for row in index:
             digest.update(hashlib.sha256(_content(self.table[int(row)][self.column])).digest())
         return digest.hexdigest()
+
+    def kind(self, index: int) -> NumberKind:
+        return file_kind(BytesIO(_content(self.table[index][self.column])), f"image {index}", self.decoding)
+
+    def read(self, index: int) -> Numbers:
+        return read_numbers(BytesIO(_content(self.table[index][self.column])), f"image {index}", self.decoding)
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         content = BytesIO(_content(self.table[index][self.column]))

@@ -12,6 +12,7 @@ from PIL import Image
 from infomax.data.decoding import Decoding, DivisorChooser
 from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.images import Images
+from infomax.data.numbers import NumberKind, Numbers
 
 
 @dataclass(eq=False)
@@ -59,6 +60,14 @@ class JoinedImages(Images):
 
     def decoded_by(self, decoding: Decoding) -> "JoinedImages":
         return replace(self, parts=[part.decoded_by(decoding) for part in self.parts])
+
+    def kind(self, index: int) -> NumberKind:
+        part, inner = self._find(index)
+        return self.parts[part].kind(inner)
+
+    def read(self, index: int) -> Numbers:
+        part, inner = self._find(index)
+        return self.parts[part].read(inner)
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         part, inner = self._find(index)
