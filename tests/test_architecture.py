@@ -16,6 +16,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 PACKAGES = [
     "__main__",
     "cli",
+    "diagnosis",
     "experiments",
     "exporting",
     "classifying",

@@ -92,9 +92,10 @@ def test_pages_that_the_code_names_exist():
 
 
 def code(page):
-    """Returns what a page shows as code: fenced blocks, and lines that are indented by four spaces."""
-    fenced = re.findall(r"^```.*\n((?:.*\n)*?)```", page.read_text(), re.M)
-    indented = re.findall(r"^    (.*\n)", page.read_text(), re.M)
+    """Returns what a page shows as code: fenced blocks, but for what appears, and lines indented by four spaces."""
+    text = re.sub(r"^```text\n(?:.*\n)*?```", "", page.read_text(), flags=re.M)
+    fenced = re.findall(r"^```.*\n((?:.*\n)*?)```", text, re.M)
+    indented = re.findall(r"^    (.*\n)", text, re.M)
     return "".join([*fenced, *indented])
 
 

@@ -4,6 +4,7 @@ The names below load what they need when they are first used, because torch take
 losses are in :mod:`infomax.methods` and need torch alone.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,11 @@ def __getattr__(name: str) -> Any:
         return import_module(f"infomax.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'infomax' has no attribute {name!r}")
+    if sys.platform == "win32":
+        from infomax.runtime.systems import ON_WINDOWS_TOO, WINDOWS
+
+        if name not in ON_WINDOWS_TOO:
+            raise ImportError(f"infomax.{name}: {WINDOWS}")
     module, attribute = _HOME[name]
     public = getattr(import_module(f"infomax.{module}"), attribute)
     if not isinstance(public, type):

@@ -9,6 +9,11 @@ import sys
 
 def main() -> None:
     """Runs the command; see :func:`infomax.cli.main` for its exit codes."""
+    if sys.platform == "win32":
+        from infomax.runtime.systems import WINDOWS
+
+        os.write(2, f"infomax: {WINDOWS}\n".encode())
+        sys.exit(1)
     try:
         from infomax.cli import main as run_command
 

@@ -106,6 +106,7 @@ FIRST_LINES = {
     "export": ("export", "run", "--format", "safetensors", "--out", "a.safetensors"),
     "classify fit": ("classify", "fit", "run", "--data", "photos", "--out", "first"),
     "recipes": ("recipes",),
+    "doctor": ("doctor",),
 }
 
 

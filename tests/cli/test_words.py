@@ -18,7 +18,7 @@ from infomax.runtime.options import parse_option
 
 NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
-AFTER_EVALUATE = "report, choose, embed, search, duplicates, clusters, classify, export, replay, options"
+AFTER_EVALUATE = "report, choose, embed, search, duplicates, clusters, classify, export, replay, options, doctor"
 ALL = f"demo, pretrain, watch, recipes, sweep, compare, plan, views, evaluate, {AFTER_EVALUATE}"
 
 

@@ -21,9 +21,9 @@ from infomax.runtime import extras
 )
 def test_a_clone_is_told_from_a_package_of_an_index(monkeypatch, origin, words):
     monkeypatch.setattr(extras, "distribution", lambda name: SimpleNamespace(read_text=lambda file: origin))
-    extras._is_clone.cache_clear()
+    extras.is_clone.cache_clear()
     assert extras.how_to_install("onnx") == words
-    extras._is_clone.cache_clear()
+    extras.is_clone.cache_clear()
 
 
 def test_every_extra_that_is_advised_exists():

@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from infomax.cli import classify, embeddings, evaluate, experiments, export, train, watch
+from infomax.cli import classify, doctor, embeddings, evaluate, experiments, export, train, watch
 from infomax.cli.command import Command
 from infomax.cli.options_file import FileOptions, insert_options_file
 from infomax.cli.words import check_words, lengthen_options
@@ -55,6 +55,7 @@ AFTER_EVALUATE = (
     export.EXPORT,
     train.REPLAY,
     train.OPTIONS,
+    doctor.DOCTOR,
 )
 COMMANDS = {command.name: command for command in (*BEFORE_EVALUATE, *AFTER_EVALUATE)}
 """All commands by name, in the order of ``--help``, but ``evaluate``, which has a command for each protocol. Those of a

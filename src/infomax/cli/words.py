@@ -28,6 +28,7 @@ SYNONYMS_OF_COMMANDS = {
     "search": "query retrieve similar neighbours neighbors nearest",
     "duplicates": "dedup dedupe deduplicate near-duplicates",
     "clusters": "cluster kmeans group",
+    "doctor": "info env environment diagnose diagnostics check system sysinfo version versions",
     "classify": "classifier classification label predict recognise recognize",
 }
 """Other names of commands that are usual in the field."""

@@ -16,7 +16,7 @@ def provenance() -> dict[str, Any]:
     return {
         "command": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "commit": _commit(),
+        "commit": commit_of_source(),
         "machine": {"system": platform.platform(), "cpu": _cpu(), "cores": os.cpu_count()},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
     }
@@ -29,7 +29,7 @@ def _cpu() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def _commit() -> str | None:
+def commit_of_source() -> str | None:
     """Returns the git commit of the checkout that this code runs from, or None if it does not run from one.
 
     The commit ends in ``-dirty`` if files were changed since.

@@ -63,6 +63,12 @@ def check_count(argument: str, value: Any, *, low: int) -> None:
         raise ValueError(f"{argument} must be a whole number of at least {low}, but is {value!r}")
 
 
+WHY_NOT_MPS = (
+    "Apple's GPU has no float64, in which several losses and measures are computed, and nothing here was ever run on "
+    "one; --device cpu computes on the same Mac"
+)
+
+
 def choose_device(device: str) -> str:
     """Returns the kind of device to compute on, ``cpu`` or ``cuda``.
 
@@ -70,10 +76,12 @@ def choose_device(device: str) -> str:
         device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
 
     Raises:
-        ValueError: if it is none of these, or ``cuda`` without a GPU.
+        ValueError: if it is none of these, as ``mps``, or ``cuda`` without a GPU.
     """
     import torch
 
+    if device == "mps":
+        raise ValueError(f"--device mps: {WHY_NOT_MPS}")
     choose("--device", device, ("auto", "cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no CUDA device here; use cpu or auto")

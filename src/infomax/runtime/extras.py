@@ -1,8 +1,20 @@
-"""Says how an optional part of infomax is installed."""
+"""Says what each optional part of infomax is for, and how it is installed."""
 
 import json
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
+
+EXTRAS = {
+    "faiss": "infomax search --engine faiss",
+    "huggingface": "encoders hf:NAME, and export --format huggingface",
+    "mlflow": "--log mlflow",
+    "onnx": "export --format onnx",
+    "parquet": "features in .parquet files, as infomax embed writes them",
+    "streams": "data hf:NAME, hf-stream:NAME, and wds:SHARDS at an address",
+    "trackio": "--log trackio",
+    "wandb": "--log wandb",
+}
+"""What each extra of ``pyproject.toml`` gives."""
 
 
 def how_to_install(extra: str) -> str:
@@ -11,13 +23,13 @@ def how_to_install(extra: str) -> str:
     Args:
         extra: Name of the extra in ``pyproject.toml``.
     """
-    if _is_clone():
+    if is_clone():
         return f"in the clone, uv run --extra {extra} infomax ..., or pip install -e '.[{extra}]'"
     return f"pip install 'infomax[{extra}]'"
 
 
 @cache
-def _is_clone() -> bool:
+def is_clone() -> bool:
     """Returns whether infomax is installed from a folder, which no package index replaces."""
     try:
         origin = distribution("infomax").read_text("direct_url.json")

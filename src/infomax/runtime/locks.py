@@ -6,7 +6,6 @@ system has none, a file with the number, the machine and the starting time of th
 """
 
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -22,6 +21,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from infomax.runtime.text import note
+
+if sys.platform != "win32":  # where the losses can be imported, but nothing is written: runtime/systems.py
+    import fcntl
 
 LOCK_FILE = ".lock"
 WRITER, FIRST_RANK = 0, 1  # bytes of the lock file: for the process that was started, and for the first of its ranks
