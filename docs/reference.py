@@ -1,6 +1,7 @@
-"""Writes docs/reference/options.md and methods.md from options classes and methods: python docs/reference.py"""
+"""Writes the pages options, methods and figures of docs/reference from the code: python docs/reference.py"""
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from types import ModuleType
@@ -9,12 +10,16 @@ from infomax.cli import COMMANDS
 from infomax.cli.evaluate import option_classes
 from infomax.cli.options_file import FileOptions
 from infomax.evaluation.protocols import PROTOCOLS
+from infomax.figures.about import MINUTES_NOTE, minutes_words, needs_words, setting_rows
+from infomax.figures.catalogue import FIGURES
+from infomax.figures.figure import Figure
 from infomax.recipes.building import build_without_memory
 from infomax.recipes.registry import METHODS, baselines, methods_with_papers
 from infomax.runtime.options import OptionField, option_fields
 
 PAGE = Path(__file__).parent / "reference" / "options.md"
 METHODS_PAGE = PAGE.with_name("methods.md")
+FIGURES_PAGE = PAGE.with_name("figures.md")
 INTRODUCTION = """# Options
 
 Each option of the commands, with its default and the commands that take it, as `infomax COMMAND --help` shows them. In
@@ -31,6 +36,14 @@ What each method is, its functions for a loop of your own, and its recipes. The 
 the loss of the global batch under torch.distributed, and ignore autocast; `help(function)` prints shapes, units and an
 example. Where code and paper of a method differ, [decisions](../decisions.md) say what was taken.
 `python docs/reference.py` writes this page from the methods.
+"""
+
+FIGURES_INTRODUCTION = """# Figures
+
+Each figure of `infomax figure`: what it shows, the runs that it takes, its settings and the columns of its CSV, as
+`infomax figure NAME --about` prints them. [The guide](../guide/figures.md) shows what comes out.
+`python docs/reference.py` writes this page from the figures.
+
 """
 
 
@@ -124,6 +137,32 @@ def methods_page() -> str:
     return "\n".join(parts)
 
 
+def figures_page() -> str:
+    """Returns the text of docs/reference/figures.md."""
+    rows = [(f"[`{x.name}`](#{x.name})", x.title, x.paper_words, minutes_words(x)) for x in FIGURES.values()]
+    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    head = f"{FIGURES_INTRODUCTION}| figure | shows | of | min |\n|---|---|---|---:|\n{table}\n{MINUTES_NOTE}\n"
+    return "\n".join([head, *map(figure_section, FIGURES.values())])
+
+
+def figure_section(figure: Figure) -> str:
+    """Returns what the page says of one figure."""
+    parts = [f"## {figure.name}", f"{figure.title} ({figure.paper_words}). {figure.text}"]
+    commands = "\n".join(figure.needs.commands)
+    parts.append(f"Takes {needs_words(figure)}" + (f", as of:\n\n```bash\n{commands}\n```" if commands else "."))
+    if settings := setting_rows(figure):
+        parts.append("| setting | default | |\n|---|---|---|\n" + _lines(settings, code=1))
+    parts.append("| column | |\n|---|---|\n" + _lines([*figure.columns.items()], code=1))
+    return "\n\n".join(parts) + "\n"
+
+
+def _lines(rows: Sequence[Sequence[str]], *, code: int) -> str:
+    """Returns the rows of a table, the first ``code`` cells of each as code."""
+    cells = [[f"`{cell}`" if i < code else cell.replace("|", "\\|") for i, cell in enumerate(row)] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
 if __name__ == "__main__":
     PAGE.write_text(options_page())
     METHODS_PAGE.write_text(methods_page())
+    FIGURES_PAGE.write_text(figures_page())

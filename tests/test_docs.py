@@ -51,6 +51,10 @@ def test_the_page_of_methods_is_that_of_the_methods():
     assert reference.METHODS_PAGE.read_text() == reference.methods_page(), "run: python docs/reference.py"
 
 
+def test_the_page_of_figures_is_that_of_the_figures():
+    assert reference.FIGURES_PAGE.read_text() == reference.figures_page(), "run: python docs/reference.py"
+
+
 def test_the_demo_clearly_beats_its_references_where_labels_are_few():
     """A claim of the README, on the numbers that stand there."""
     rows = {row["name"]: row for row in results.json.loads((results.KEPT / "demo.json").read_text())["rows"]}

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from infomax.experiments.compare_runner import compare as compare
     from infomax.experiments.sweep_runner import sweep as sweep
     from infomax.exporting.export import export as export
+    from infomax.figures.make import figure as figure
     from infomax.models.encoders import Encoder as Encoder
     from infomax.models.encoders import load_encoder as load
     from infomax.planning.plan import plan as plan
@@ -47,6 +48,7 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "figure",
     "load",
     "load_classifier",
     "plan",
@@ -71,6 +73,7 @@ _HOME = {
     "embed": ("embeddings.embed", "embed"),
     "evaluate": ("evaluation.run", "evaluate"),
     "export": ("exporting.export", "export"),
+    "figure": ("figures.make", "figure"),
     "load": ("models.encoders", "load_encoder"),
     "load_classifier": ("classifying.classifier", "load_classifier"),
     "plan": ("planning.plan", "plan"),

@@ -107,6 +107,7 @@ FIRST_LINES = {
     "classify fit": ("classify", "fit", "run", "--data", "photos", "--out", "first"),
     "recipes": ("recipes",),
     "doctor": ("doctor",),
+    "figure": ("figure",),
 }
 
 
@@ -126,6 +127,8 @@ def test_a_line_of_any_command_is_printed_before_torch_is_imported(folder, comma
 TRAINS = {"torch", "numba", "torch.utils.tensorboard"}
 IMPORTS = {
     "recipes": (("recipes",), set()),
+    "figure": (("figure",), set()),
+    "figure --about": (("figure", "spectrum", "--about"), set()),
     "report": (("report", "run"), set()),
     "report --out": (
         ("report", "run", "--out", "report.html"),

@@ -18,7 +18,9 @@ from infomax.runtime.options import parse_option
 
 NO_SUCH_RUN = "no such folder or file; did you mean runs/first?"
 OUT = ("pretrain", "--data", "digits", "--out", "x")
-AFTER_EVALUATE = "report, choose, embed, search, duplicates, clusters, classify, export, replay, options, doctor"
+AFTER_EVALUATE = (
+    "report, choose, figure, embed, search, duplicates, clusters, classify, export, replay, options, doctor"
+)
 ALL = f"demo, pretrain, watch, recipes, sweep, compare, plan, views, evaluate, {AFTER_EVALUATE}"
 
 
@@ -51,7 +53,7 @@ def infomax(monkeypatch, capsys):
         ((*OUT, "--k", "3"), "--k is no option of infomax pretrain, but of evaluate, search, clusters; "
          "infomax pretrain --help lists them"),
         (("recipes", "--workers", "3"), "--workers is no option of infomax recipes, but of pretrain, sweep, compare, "
-         "plan, evaluate, report, choose, embed, classify; infomax recipes --help lists them"),
+         "plan, evaluate, report, choose, figure, embed, classify; infomax recipes --help lists them"),
         ((*OUT, "--epochs"), "--epochs wants one value, but is followed by none"),
         ((*OUT, "--epochs", "three"), "--epochs must be a whole number, but is 'three'"),
         ((*OUT, "--epochs", "3", "4"), "'4' follows no option; infomax pretrain --help lists the options"),

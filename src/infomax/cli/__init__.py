@@ -19,7 +19,7 @@ from typing import Any
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, OmitSubcommandPrefixes
 
-from infomax.cli import classify, doctor, embeddings, evaluate, experiments, export, train, watch
+from infomax.cli import classify, doctor, embeddings, evaluate, experiments, export, figures, train, watch
 from infomax.cli.command import Command
 from infomax.cli.options_file import FileOptions, insert_options_file
 from infomax.cli.words import check_words, lengthen_options
@@ -47,6 +47,7 @@ BEFORE_EVALUATE = (
 AFTER_EVALUATE = (
     evaluate.REPORT,
     experiments.CHOOSE,
+    figures.FIGURE,
     embeddings.EMBED,
     embeddings.SEARCH,
     embeddings.DUPLICATES,

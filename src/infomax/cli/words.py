@@ -19,6 +19,7 @@ SYNONYMS_OF_COMMANDS = {
     "recipes": "list configs models methods",
     "report": "results table summary",
     "choose": "rank select pick best",
+    "figure": "figures fig plot draw chart",
     "sweep": "grid search hyper tune multirun",
     "compare": "comparison versus vs contest tournament bakeoff",
     "demo": "example quickstart tutorial",
