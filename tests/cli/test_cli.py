@@ -462,7 +462,7 @@ def test_help_lists_the_commands_in_the_order_of_a_newcomer(capsys, monkeypatch)
     monkeypatch.setattr("sys.argv", ["infomax", "--help"])
     with pytest.raises(SystemExit):
         cli.main()
-    after = "report,choose,figure,embed,search,duplicates,clusters,classify,export,replay,options"
+    after = "report,choose,figure,embed,search,duplicates,clusters,classify,export,replay,options,doctor"
     assert f"{{demo,pretrain,watch,recipes,sweep,compare,plan,views,evaluate,{after}}}" in capsys.readouterr().out
 
 
