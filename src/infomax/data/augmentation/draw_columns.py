@@ -9,8 +9,13 @@
 #   SIGMA     standard deviation of the blur
 #   FACTORS   strength of brightness, contrast, saturation and hue
 #   ORDER     the four parts of the colour jitter are done in the order that sorts these numbers
+# Those from COLUMNS on are drawn only if a view needs them:
+#   CHANNELS  from here on, three for each channel: the strengths of its brightness and contrast, if the channels are
+#             not red, green and blue; and whether it is dropped
 ATTEMPTS = 10
 TOP, LEFT, FLIP, JITTER, GRAYSCALE, BLUR, SIGMA, SOLARIZE = range(2 * ATTEMPTS, 2 * ATTEMPTS + 8)
 FACTORS = slice(SOLARIZE + 1, SOLARIZE + 5)
 ORDER = slice(SOLARIZE + 5, SOLARIZE + 9)
 COLUMNS = ORDER.stop
+CHANNELS = COLUMNS + 6
+COLUMNS_OF_A_CHANNEL = 3

@@ -16,7 +16,9 @@ from jaxtyping import Bool, Float64, Int
 
 from infomax.data.augmentation.draw_columns import (
     BLUR,
+    CHANNELS,
     COLUMNS,
+    COLUMNS_OF_A_CHANNEL,
     FACTORS,
     FLIP,
     GRAYSCALE,
@@ -30,7 +32,9 @@ from infomax.data.augmentation.views import View
 __all__ = ["FLIP", "ColourChoices", "choose_colours", "crop_boxes", "draw_uniform"]
 
 
-def draw_uniform(seed: int, epoch: int, index: Int[np.ndarray, " b"], view: int) -> Float64[np.ndarray, "b columns"]:
+def draw_uniform(
+    seed: int, epoch: int, index: Int[np.ndarray, " b"], view: int, columns: int = COLUMNS
+) -> Float64[np.ndarray, "b columns"]:
     """Draws the uniform random numbers in [0, 1) that decide one view of each image.
 
     Args:
@@ -38,10 +42,12 @@ def draw_uniform(seed: int, epoch: int, index: Int[np.ndarray, " b"], view: int)
         epoch: Epoch, from 0.
         index: Key of each image; see :meth:`infomax.data.images.Images.key`.
         view: Number of the view, from 0; global crops come before local ones.
+        columns: How many numbers are drawn for each image; see :func:`needed_columns`. The first ones are the same,
+            however many are drawn.
     """
     from infomax.data.augmentation.draw_kernels import fill_uniform
 
-    out = np.empty((len(index), COLUMNS))
+    out = np.empty((len(index), columns))
     fill_uniform(np.uint64(seed), np.uint64(epoch), np.asarray(index).astype(np.uint64), np.uint64(view), out)
     return out
 
@@ -75,16 +81,25 @@ def crop_boxes(
     return out
 
 
+def needed_columns(channels: int) -> int:
+    """Returns how many random numbers decide a view of an image.
+
+    Args:
+        channels: Number of channels of the images.
+    """
+    return COLUMNS if channels == 3 else CHANNELS + COLUMNS_OF_A_CHANNEL * channels
+
+
 @dataclass(frozen=True)
 class ColourChoices:
     """A frozen dataclass that says what is done to the colours of each of ``b`` crops."""
 
-    jitter: Bool[np.ndarray, "b 4 4"]
-    """True at [image, turn, part] if at this turn, from 0 to 3, this part of the colour jitter is done. The parts are
-    brightness, contrast, saturation and hue."""
-    factors: Float64[np.ndarray, "b 4"]
+    jitter: Bool[np.ndarray, "b parts parts"]
+    """True at [image, turn, part] if at this turn this part of the colour jitter is done. The parts are brightness,
+    contrast, saturation and hue; the first two alone if the channels are not red, green and blue."""
+    factors: Float64[np.ndarray, "b 4"] | Float64[np.ndarray, "b 2 c"]
     """Strength of each part of the colour jitter: a factor for brightness, contrast and saturation, 1 for no change; a
-    shift in turns for hue, 0 for no change."""
+    shift in turns for hue, 0 for no change. If the channels are not red, green and blue, a factor of each channel."""
     grayscale: Bool[np.ndarray, " b"]
     """True if the crop becomes gray."""
     blur: Bool[np.ndarray, " b"]
@@ -97,34 +112,49 @@ class ColourChoices:
     """Pixels to each side over which a blur extends: four times the largest standard deviation of these views."""
 
 
-def choose_colours(random: Sequence[Float64[np.ndarray, "b columns"]], views: Sequence[View]) -> ColourChoices:
+def choose_colours(
+    random: Sequence[Float64[np.ndarray, "b columns"]], views: Sequence[View], channels: int = 3
+) -> ColourChoices:
     """Decides what each view does to the colours of each image.
 
     Args:
         random: For each view the random numbers of :func:`draw_uniform`, a row for each image.
         views: The settings of the views.
+        channels: Number of channels of the images. Three are red, green and blue; of others, nothing mixes channels.
 
     Returns:
         The choices, first for all images of the first view, then of the second, and so on.
     """
-    by_view = [_choose_colours(x, view) for x, view in zip(random, views, strict=True)]
+    by_view = [_choose_colours(x, view, channels) for x, view in zip(random, views, strict=True)]
     joined: list[Any] = [np.concatenate(arrays) for arrays in zip(*by_view, strict=True)]
     return ColourChoices(*joined, reach=max(ceil(4 * view.blur_sigma[1]) for view in views))
 
 
-def _choose_colours(random: Float64[np.ndarray, "b columns"], view: View) -> tuple:
+def _choose_colours(random: Float64[np.ndarray, "b columns"], view: View, channels: int) -> tuple:
     """Returns the fields of :class:`ColourChoices`, without ``reach``, for one view."""
-    strength = np.array([view.brightness, view.contrast, view.saturation, view.hue])
-    neutral = np.array([1.0, 1.0, 1.0, 0.0])
+    is_rgb = channels == 3
+    parts = 4 if is_rgb else 2
+    strength = np.array([view.brightness, view.contrast, view.saturation, view.hue])[:parts]
+    neutral = np.array([1.0, 1.0, 1.0, 0.0])[:parts]
     low = -np.minimum(strength, 1)  # factors stay positive
-    order = random[:, ORDER].argsort(1)
-    jitter = (random[:, JITTER] < view.jitter)[:, None, None] & (order[:, :, None] == np.arange(4)) & (strength > 0)
+    order = random[:, ORDER][:, :parts].argsort(1)
+    jitter = (random[:, JITTER] < view.jitter)[:, None, None] & (order[:, :, None] == np.arange(parts)) & (strength > 0)
+    if is_rgb:
+        factors = neutral + low + (strength - low) * random[:, FACTORS]
+    else:
+        uniform = _of_channels(random, channels)[:, :, :parts].transpose(0, 2, 1)
+        factors = np.ascontiguousarray((neutral + low)[:, None] + (strength - low)[:, None] * uniform)
     low_sigma, high_sigma = view.blur_sigma
     return (
         jitter,
-        neutral + low + (strength - low) * random[:, FACTORS],
-        random[:, GRAYSCALE] < view.grayscale,
+        factors,
+        (random[:, GRAYSCALE] < view.grayscale) & is_rgb,
         random[:, BLUR] < view.blur,
         low_sigma + (high_sigma - low_sigma) * random[:, SIGMA],
         random[:, SOLARIZE] < view.solarize,
     )
+
+
+def _of_channels(random: Float64[np.ndarray, "b columns"], channels: int) -> Float64[np.ndarray, "b c 3"]:
+    """Returns the random numbers of each channel."""
+    return random[:, CHANNELS : CHANNELS + COLUMNS_OF_A_CHANNEL * channels].reshape(len(random), channels, -1)

@@ -104,23 +104,29 @@ def _weighted_sum(lines, start, step, left, right, weights, count, out):
 
 
 @compiled
-def _spare_length(boxes, size):
-    """Returns how many numbers of working memory :func:`_resize_box` needs for any of these boxes."""
+def spare_length(boxes, size, channels):
+    """Returns how many numbers of working memory :func:`resize_box` needs for any of these boxes."""
     width = 0.0
     for i in range(len(boxes)):
         width = max(width, boxes[i, 3])
-    return 2 * (size + TILE) * (3 * (int(width) + 2) + TILE)
+    return 2 * (size + TILE) * (channels * (int(width) + 2) + TILE)
 
 
 @compiled
-def _byte_lines_length(size):
-    """Returns how many numbers of working memory hold a crop as bytes, twice."""
-    return (size + TILE) * (3 * size + TILE) // 2 + 1
+def _whole_lines_length(size, channels, itemsize):
+    """Returns how many numbers of working memory hold a crop as whole numbers of ``itemsize`` bytes, twice."""
+    return itemsize * (size + TILE) * (channels * size + TILE) // 2 + 1
+
+
+@compiled
+def largest_value(image):
+    """Returns the whole number that stands for 1: 255 in an image of uint8, 65535 in one of uint16."""
+    return np.float32(255.0) if image.itemsize == 1 else np.float32(65535.0)
 
 
 @compiled
 def _resize_rows(image, box, size, bicubic, spare):
-    """Resizes a box of an image of bytes [h, w, 3] along y.
+    """Resizes a box of an image [h, w, c] along y.
 
     Args:
         image: The image.
@@ -130,20 +136,20 @@ def _resize_rows(image, box, size, bicubic, spare):
         spare: Working memory: to fetch it from the system for each image would take as long as the resizing.
 
     Returns:
-        The result as a matrix [3 * columns + channel, row], of the image's columns that the box touches.
+        The result as a matrix [c * columns + channel, row], of the image's columns that the box touches.
     """
     top, left, height, width = box
-    h, w = image.shape[0], image.shape[1]
+    h, w, channels = image.shape
     low, high = int(np.floor(left)), min(int(np.ceil(left + width)), w)
-    span = 3 * (high - low)
+    span = channels * (high - low)
     full, across = (size + TILE - 1) // TILE * TILE, (span + TILE - 1) // TILE * TILE
     lines = spare[: full * across].reshape(full, across)
     turned = spare[full * across : 2 * full * across].reshape(across, full)
     weights, first = np.empty((size, _max_weights(height, size, bicubic)), np.float32), np.empty(size, np.int64)
     count = _weights(top, height, h, size, bicubic, first, weights)
-    rows = image.reshape(h, 3 * w)
+    rows = image.reshape(h, channels * w)
     for y in range(size):
-        _weighted_sum(rows, first[y], 1, 3 * low, 3 * high, weights[y], count, lines[y])
+        _weighted_sum(rows, first[y], 1, channels * low, channels * high, weights[y], count, lines[y])
     for y in range(0, full, TILE):
         for x in range(0, across, TILE):
             for i in range(TILE):
@@ -153,8 +159,8 @@ def _resize_rows(image, box, size, bicubic, spare):
 
 
 @compiled
-def _resize_box(image, box, size, bicubic, mirrored, spare, out):
-    """Resizes a box of an image of bytes [h, w, 3] into ``out`` [channel, x, y], with values in [0, 1].
+def resize_box(image, box, size, bicubic, mirrored, spare, out):
+    """Resizes a box of an image [h, w, c] of whole numbers into ``out`` [channel, x, y], with values in [0, 1].
 
     The other arguments are those of :func:`_resize_rows`.
     """
@@ -162,45 +168,47 @@ def _resize_box(image, box, size, bicubic, mirrored, spare, out):
     left, width = box[1], box[3]
     weights, first = np.empty((size, _max_weights(width, size, bicubic)), np.float32), np.empty(size, np.int64)
     count = _weights(left, width, image.shape[1], size, bicubic, first, weights)
+    channels, largest = image.shape[2], largest_value(image)
     for x in range(size):
-        target, start = size - 1 - x if mirrored else x, 3 * (first[x] - int(np.floor(left)))
-        for c in range(3):
+        target, start = size - 1 - x if mirrored else x, channels * (first[x] - int(np.floor(left)))
+        for c in range(channels):
             column = out[c, target]
-            _weighted_sum(turned, start + c, 3, 0, size, weights[x], count, column)
+            _weighted_sum(turned, start + c, channels, 0, size, weights[x], count, column)
             for y in range(size):
-                column[y] = min(max(column[y], np.float32(0.0)), np.float32(255.0)) / np.float32(255.0)
+                column[y] = min(max(column[y], np.float32(0.0)), largest) / largest
 
 
 @compiled
-def _resize_box_to_bytes(image, box, size, bicubic, mirrored, spare, out):
-    """Resizes a box of an image of bytes [h, w, 3] into ``out``, bytes [y, x, channel].
+def _resize_box_to_whole(image, box, size, bicubic, mirrored, spare, out):
+    """Resizes a box of an image [h, w, c] into ``out`` [y, x, channel], whole numbers of the image's type.
 
-    The other arguments are those of :func:`_resize_rows`. Each column becomes bytes while it is in the CPU's cache.
+    The other arguments are those of :func:`_resize_rows`. Each column is rounded while it is in the CPU's cache.
     """
-    full, across = (size + TILE - 1) // TILE * TILE, (3 * size + TILE - 1) // TILE * TILE
-    length = _byte_lines_length(size)
-    memory, column, spare = spare[:length].view(np.uint8), spare[length : length + size], spare[length + size :]
+    channels, largest = image.shape[2], largest_value(image)
+    full, across = (size + TILE - 1) // TILE * TILE, (channels * size + TILE - 1) // TILE * TILE
+    length = _whole_lines_length(size, channels, image.itemsize)
+    memory, column, spare = spare[:length].view(out.dtype), spare[length : length + size], spare[length + size :]
     lines = memory[: across * full].reshape(across, full)
-    turned_bytes = memory[across * full : 2 * across * full].reshape(full, across)
+    turned_lines = memory[across * full : 2 * across * full].reshape(full, across)
     turned = _resize_rows(image, box, size, bicubic, spare)
     left, width = box[1], box[3]
     weights, first = np.empty((size, _max_weights(width, size, bicubic)), np.float32), np.empty(size, np.int64)
     count = _weights(left, width, image.shape[1], size, bicubic, first, weights)
     for x in range(size):
-        target, start = size - 1 - x if mirrored else x, 3 * (first[x] - int(np.floor(left)))
-        for c in range(3):
-            _weighted_sum(turned, start + c, 3, 0, size, weights[x], count, column)
-            line = lines[3 * target + c]
+        target, start = size - 1 - x if mirrored else x, channels * (first[x] - int(np.floor(left)))
+        for c in range(channels):
+            _weighted_sum(turned, start + c, channels, 0, size, weights[x], count, column)
+            line = lines[channels * target + c]
             for y in range(size):
-                line[y] = np.uint8(min(max(column[y], np.float32(0.0)), np.float32(255.0)) + np.float32(0.5))
+                line[y] = min(max(column[y], np.float32(0.0)), largest) + np.float32(0.5)
     for y in range(0, full, TILE):
         for x in range(0, across, TILE):
             for i in range(TILE):
                 for k in range(TILE):
-                    turned_bytes[y + i, x + k] = lines[x + k, y + i]
-    rows = out.reshape(size, 3 * size)
+                    turned_lines[y + i, x + k] = lines[x + k, y + i]
+    rows = out.reshape(size, channels * size)
     for y in range(size):
-        rows[y] = turned_bytes[y, : 3 * size]
+        rows[y] = turned_lines[y, : channels * size]
 
 
 @compiled
@@ -209,7 +217,8 @@ def _gray(r, g, b):
 
 
 @compiled
-def _clamped(x):
+def clamped(x):
+    """Returns the number of [0, 1] that is nearest to ``x``."""
     return min(max(x, np.float32(0.0)), np.float32(1.0))
 
 
@@ -219,24 +228,24 @@ def _jitter(part, factor, r, g, b):
     n, f, zero, one = len(r), np.float32(factor), np.float32(0.0), np.float32(1.0)
     if part == 0:  # brightness
         for i in range(n):
-            r[i] = _clamped(r[i] * f)
-            g[i] = _clamped(g[i] * f)
-            b[i] = _clamped(b[i] * f)
+            r[i] = clamped(r[i] * f)
+            g[i] = clamped(g[i] * f)
+            b[i] = clamped(b[i] * f)
     elif part == 1:  # contrast: towards the mean gray
         total = zero
         for i in range(n):
             total += _gray(r[i], g[i], b[i])
         shift = (one - f) * (total / np.float32(n))
         for i in range(n):
-            r[i] = _clamped(r[i] * f + shift)
-            g[i] = _clamped(g[i] * f + shift)
-            b[i] = _clamped(b[i] * f + shift)
+            r[i] = clamped(r[i] * f + shift)
+            g[i] = clamped(g[i] * f + shift)
+            b[i] = clamped(b[i] * f + shift)
     elif part == 2:  # saturation: towards each pixel's gray
         for i in range(n):
             shift = (one - f) * _gray(r[i], g[i], b[i])
-            r[i] = _clamped(r[i] * f + shift)
-            g[i] = _clamped(g[i] * f + shift)
-            b[i] = _clamped(b[i] * f + shift)
+            r[i] = clamped(r[i] * f + shift)
+            g[i] = clamped(g[i] * f + shift)
+            b[i] = clamped(b[i] * f + shift)
     else:  # hue
         for i in range(n):
             high, low = max(max(r[i], g[i]), b[i]), min(min(r[i], g[i]), b[i])
@@ -250,13 +259,13 @@ def _jitter(part, factor, r, g, b):
             k0, k1, k2 = hue + np.float32(5 / 6), hue + np.float32(3 / 6), hue + np.float32(1 / 6)
             k0, k1, k2 = k0 - np.floor(k0), k1 - np.floor(k1), k2 - np.floor(k2)
             six, two = np.float32(6.0), np.float32(2.0)
-            r[i] = high - chroma * _clamped(two - abs(six * k0 - two))
-            g[i] = high - chroma * _clamped(two - abs(six * k1 - two))
-            b[i] = high - chroma * _clamped(two - abs(six * k2 - two))
+            r[i] = high - chroma * clamped(two - abs(six * k0 - two))
+            g[i] = high - chroma * clamped(two - abs(six * k1 - two))
+            b[i] = high - chroma * clamped(two - abs(six * k2 - two))
 
 
 @compiled
-def _blur(plane, sigma, reach, spare):
+def blur_plane(plane, sigma, reach, spare):
     """Blurs a plane by a Gaussian, in place.
 
     Each line becomes a weighted sum of its neighbouring lines; then the plane is transposed, and this is done again.
@@ -284,6 +293,13 @@ def _blur(plane, sigma, reach, spare):
 
 
 @compiled
+def invert_bright(values):
+    """Solarises values in [0, 1], in place."""
+    for i in range(len(values)):
+        values[i] = np.float32(1.0) - values[i] if values[i] >= np.float32(128 / 255) else values[i]
+
+
+@compiled
 def _distort(planes, jitter, factors, grayscale, blur, sigma, reach, solarize, spare):
     """Applies colour jitter, grayscale, blur and solarisation to one image in [0, 1], [3, x, y], in place."""
     n = planes.shape[1] * planes.shape[2]
@@ -300,53 +316,69 @@ def _distort(planes, jitter, factors, grayscale, blur, sigma, reach, solarize, s
             b[i] = gray
     if blur:
         for c in range(3):
-            _blur(planes[c], sigma, reach, spare)
+            blur_plane(planes[c], sigma, reach, spare)
     if solarize:
-        flat = planes.reshape(3 * n)
-        for i in range(3 * n):
-            flat[i] = np.float32(1.0) - flat[i] if flat[i] >= np.float32(128 / 255) else flat[i]
+        invert_bright(planes.reshape(3 * n))
+
+
+@compiled
+def crops_memory_length(boxes, out):
+    """Returns how many numbers of working memory :func:`cut_crops` needs for these boxes and this result."""
+    size, channels = out.shape[1], out.shape[3]
+    return _whole_lines_length(size, channels, out.itemsize) + size + spare_length(boxes, size, channels)
 
 
 @compiled
 def crops_spare_length(boxes, size):
-    """Returns how many numbers of working memory :func:`cut_crops` needs for these boxes."""
-    return _byte_lines_length(size) + size + _spare_length(boxes, size)
+    """Returns what :func:`crops_memory_length` returns for images of bytes in red, green and blue."""
+    return _whole_lines_length(size, 3, 1) + size + spare_length(boxes, size, 3)
 
 
 @compiled
 def cut_crops(memory, offsets, heights, widths, boxes, bicubic, mirrored, spare, out):
-    """Resizes a box of each of ``b`` images that lie in one memory into ``out``, bytes [b, size, size, 3].
+    """Resizes a box of each of ``b`` images that lie in one memory into ``out`` [b, size, size, c].
 
-    The bytes [h, w, 3] of an image begin at its offset. Each of ``boxes`` is top, left, height and width in pixels,
-    which need not be whole. ``spare`` is working memory of float32; see :func:`crops_spare_length`.
+    Args:
+        memory: Values of uint8 or uint16, of which the type of ``out`` is. An image [h, w, c] begins at its offset.
+        offsets: Number of values before each image [b].
+        heights: Height of each image [b].
+        widths: Width of each image [b].
+        boxes: Top, left, height and width of each box in pixels, which need not be whole [b, 4].
+        bicubic: Whether to interpolate cubically instead of linearly.
+        mirrored: Whether each crop is mirrored [b].
+        spare: Working memory of float32; see :func:`crops_memory_length`.
+        out: Where the crops are written. Its last side says how many channels the images have.
     """
-    size = out.shape[1]
+    size, channels = out.shape[1], out.shape[3]
     for i in range(len(out)):
         h, w = heights[i], widths[i]
-        image = memory[offsets[i] : offsets[i] + 3 * h * w].reshape(h, w, 3)
-        _resize_box_to_bytes(image, boxes[i], size, bicubic, mirrored[i], spare, out[i])
+        image = memory[offsets[i] : offsets[i] + channels * h * w].reshape(h, w, channels)
+        _resize_box_to_whole(image, boxes[i], size, bicubic, mirrored[i], spare, out[i])
 
 
 @compiled
 def make_views(
     images, boxes, mirrored, bicubic, jitter, factors, grayscale, blur, sigma, reach, solarize, mean, std, out
 ):
-    """Makes a view of each image of bytes [b, h, w, 3], and writes it into ``out`` [b, size, size, 3].
+    """Makes a view of each image [b, h, w, 3], and writes it into ``out`` [b, size, size, 3].
+
+    Images are of uint8 or uint16. Those of other channels than red, green and blue are made by
+    :func:`infomax.data.augmentation.channel_kernels.make_channel_views`.
 
     The parameters are those of :class:`~infomax.data.augmentation.draws.ColourChoices`. Without boxes, the images are
     crops of the right size.
     """
     size = out.shape[1]
     planes, spare = np.empty((3, size, size), np.float32), np.empty((size, size), np.float32)
-    wide_spare = np.empty(_spare_length(boxes, size), np.float32)
+    wide_spare = np.empty(spare_length(boxes, size, 3), np.float32)
     for i in range(len(out)):
         if len(boxes):
-            _resize_box(images[i], boxes[i], size, bicubic, mirrored[i], wide_spare, planes)
+            resize_box(images[i], boxes[i], size, bicubic, mirrored[i], wide_spare, planes)
         else:  # as [channel, y, x]: the operations on colours are the same for lines as for columns
             for y in range(size):
                 for x in range(size):
                     for c in range(3):
-                        planes[c, y, x] = np.float32(images[i, y, x, c]) / np.float32(255.0)
+                        planes[c, y, x] = np.float32(images[i, y, x, c]) / largest_value(images)
         _distort(planes, jitter[i], factors[i], grayscale[i], blur[i], sigma[i], reach, solarize[i], spare)
         for c in range(3):
             shift, scale = np.float32(mean[c]), np.float32(1.0 / std[c])

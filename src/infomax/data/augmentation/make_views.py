@@ -8,16 +8,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int, UInt8
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from infomax.data.augmentation.draws import FLIP, ColourChoices, choose_colours, crop_boxes, draw_uniform
+from infomax.data.augmentation.draws import (
+    FLIP,
+    ColourChoices,
+    choose_colours,
+    crop_boxes,
+    draw_uniform,
+    needed_columns,
+)
 from infomax.data.augmentation.operations import (
     JITTER,
+    JITTER_BY_CHANNEL,
     STAGES,
+    Pixels,
     blur,
     grayscale,
     resize_boxes,
@@ -33,13 +43,13 @@ MAX_ASPECT_RATIO = 10  # of an image that is evaluated; of a longer one the cent
 
 
 def crop(
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b c h w"],
     boxes: Int[np.ndarray, "b 4"],
     size: int | tuple[int, int],
     *,
     bicubic: bool,
     flip: np.ndarray | None = None,
-) -> Float[Tensor, "b 3 size size"]:
+) -> Float[Tensor, "b c size size"]:
     """Cuts a box out of each image and resizes it.
 
     Args:
@@ -61,16 +71,17 @@ def _mirrored(boxes: Int[np.ndarray, "b 4"], flip: np.ndarray | None) -> Float64
     return signed
 
 
-def distort(images: Float[Tensor, "b 3 s s"], choices: ColourChoices) -> Float[Tensor, "b 3 s s"]:
+def distort(images: Float[Tensor, "b c s s"], choices: ColourChoices) -> Float[Tensor, "b c s s"]:
     """Applies colour jitter, grayscale, blur and solarisation to images in [0, 1], in place.
 
     Each operation works only on the images that it was chosen for. The choices are known on the CPU, so nothing is read
     back from the device; all indices and all parameters reach it in one copy each.
     """
+    parts = JITTER if choices.factors.ndim == 2 else JITTER_BY_CHANNEL
     operations: list[tuple[Callable[..., Tensor], np.ndarray, np.ndarray]] = [
-        (JITTER[part], choices.jitter[:, turn, part], choices.factors[:, part])
-        for turn in range(4)
-        for part in range(4)
+        (parts[part], choices.jitter[:, turn, part], choices.factors[:, part])
+        for turn in range(len(parts))
+        for part in range(len(parts))
     ]
     operations += [
         (grayscale, choices.grayscale, choices.sigma),
@@ -81,13 +92,15 @@ def distort(images: Float[Tensor, "b 3 s s"], choices: ColourChoices) -> Float[T
     if not due:
         return images
     all_rows = _upload(np.concatenate([rows for _, rows, _ in due]), images, torch.int64)
-    all_values = _upload(np.concatenate([values[rows] for _, rows, values in due]), images)
-    counts = [len(rows) for _, rows, _ in due]
-    for (operation, _, _), rows, values in zip(due, all_rows.split(counts), all_values.split(counts), strict=True):
+    all_values = _upload(np.concatenate([values[rows].ravel() for _, rows, values in due]), images)
+    row_counts, value_counts = [len(rows) for _, rows, _ in due], [values[rows].size for _, rows, values in due]
+    split = all_rows.split(row_counts), all_values.split(value_counts)
+    for (operation, _, _), rows, values in zip(due, *split, strict=True):
+        values = values.view(len(rows), -1, 1, 1)  # one of each image, or of each of its channels
         if len(rows) == len(images):
-            images = operation(images, values.view(-1, 1, 1, 1))
+            images = operation(images, values)
         else:
-            images[rows] = operation(images[rows], values.view(-1, 1, 1, 1))
+            images[rows] = operation(images[rows], values)
     return images
 
 
@@ -97,11 +110,11 @@ def _upload(values: np.ndarray, like: Tensor, dtype: torch.dtype | None = None) 
 
 
 def normalize(
-    images: Float[Tensor, "b 3 h w"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Tensor, "b 3 h w"]:
+    images: Float[Tensor, "b c h w"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Tensor, "b c h w"]:
     """Subtracts the mean of each channel and divides by its standard deviation."""
     scale = 1 / np.array(std)
-    shift_and_scale = _upload(np.stack([-np.array(mean) * scale, scale]), images).view(2, 3, 1, 1)
+    shift_and_scale = _upload(np.stack([-np.array(mean) * scale, scale]), images).view(2, -1, 1, 1)
     return torch.addcmul(shift_and_scale[0], images, shift_and_scale[1])
 
 
@@ -114,12 +127,12 @@ def make_views(
     index: Int[np.ndarray, " b"],
     dtype: torch.dtype = torch.float32,
     fused_views: Callable[..., Tensor] | None = None,
-) -> list[Float[Tensor, "b 3 s s"]]:
+) -> list[Float[Tensor, "b c s s"]]:
     """Makes all views of a batch: normalised, channels last, on the device of ``images``, global crops first.
 
     Args:
-        images: Bytes [B, H, W, 3]; or a list with, for each view, its crops [B, size, size, 3], cut and flipped by
-            workers.
+        images: Images [B, H, W, C] of uint8 or uint16; or a list with, for each view, its crops [B, size, size, C], cut
+            and flipped by workers.
         views: The views to make, and the mean and standard deviation to normalise by.
         seed: Seed of the run.
         epoch: Epoch, from 0.
@@ -128,9 +141,14 @@ def make_views(
             operations for a GPU are used on a CPU too.
         fused_views: The compiled form of :func:`~infomax.data.augmentation.operations.make_views_fused`, used instead
             of the operations for a GPU. None applies each operation only to the images that it was chosen for.
+
+    Raises:
+        ValueError: if the images have not as many channels as the views' mean.
     """
-    all_views = (*views.global_crops, *views.local_crops)
-    random = [draw_uniform(seed, epoch, index, number) for number in range(len(all_views))]
+    all_views, channels = (*views.global_crops, *views.local_crops), len(views.mean)
+    check_channels(images if isinstance(images, Tensor) else images[0], channels)
+    columns = needed_columns(channels)
+    random = [draw_uniform(seed, epoch, index, number, columns) for number in range(len(all_views))]
     results: list[Tensor] = []
     working_dtype = torch.float64 if dtype == torch.float64 else torch.float32
 
@@ -140,8 +158,8 @@ def make_views(
     # Consecutive views of one size are made together: fewer and larger operations.
     for (size, bicubic), numbers in groupby(range(len(all_views)), key=form):
         group = list(numbers)
-        choices = choose_colours([random[i] for i in group], [all_views[i] for i in group])
-        source = torch.cat([images if isinstance(images, Tensor) else images[i] for i in group])
+        choices = choose_colours([random[i] for i in group], [all_views[i] for i in group], channels)
+        source = _joined([images if isinstance(images, Tensor) else images[i] for i in group])
         boxes, flip = np.empty((0, 4), np.int64), np.empty(0, bool)  # empty if workers have cut and flipped the crops
         if isinstance(images, Tensor):
             height, width = source.shape[1:3]
@@ -169,9 +187,24 @@ def make_views(
     return results
 
 
+def check_channels(images: Tensor, channels: int) -> None:
+    """Raises a ValueError unless the last side of ``images`` is the number of channels that they are normalised by."""
+    if images.shape[3] != channels:
+        raise ValueError(
+            f"images of {images.shape[3]} channels cannot be normalised by mean and std of {channels} channels"
+        )
+
+
+def _joined(images: list[Tensor]) -> Tensor:
+    """Joins batches of images; those of uint16 as int16, because few operations of a GPU know uint16."""
+    if images[0].dtype != torch.uint16:
+        return torch.cat(images)
+    return torch.cat([x.view(torch.int16) for x in images]).view(torch.uint16)
+
+
 def _parameter_table(
     boxes: np.ndarray, flip: np.ndarray, choices: ColourChoices, views: ViewSet
-) -> Float64[np.ndarray, "b 34"]:
+) -> Float64[np.ndarray, "b columns"]:
     """Returns all parameters of all images as one table, so that one copy takes them to the device.
 
     The columns are those that :func:`~infomax.data.augmentation.operations.make_views_fused` documents.
@@ -181,34 +214,42 @@ def _parameter_table(
     shift_and_scale = np.concatenate([-np.array(views.mean) * scale, scale])
     signed_boxes = _mirrored(boxes, flip) if len(boxes) else np.zeros((count, 4))
     stages = np.stack([choices.grayscale, choices.blur, choices.sigma, choices.solarize], axis=1)
-    jitter = choices.jitter.reshape(count, 16)
-    return np.concatenate([signed_boxes, jitter, choices.factors, stages, np.tile(shift_and_scale, (count, 1))], axis=1)
+    jitter, factors = choices.jitter.reshape(count, -1), choices.factors.reshape(count, -1)
+    return np.concatenate([signed_boxes, jitter, factors, stages, np.tile(shift_and_scale, (count, 1))], axis=1)
 
 
 def _make_on_cpu(
-    source: UInt8[Tensor, "b h w 3"],
+    source: Pixels,
     boxes: np.ndarray,
     flip: np.ndarray,
     choices: ColourChoices,
     views: ViewSet,
     size: int,
     bicubic: bool,
-) -> Float[Tensor, "b 3 size size"]:
+) -> Float[Tensor, "b c size size"]:
     """Makes views of one size by the kernels, in threads that each take a range of the images."""
-    from infomax.data.augmentation import kernels
-
-    images, out = source.numpy(), np.empty((len(source), size, size, 3), np.float32)
+    channels = len(views.mean)
+    images, out = source.numpy(), np.empty((len(source), size, size, channels), np.float32)
     c, mean, std = choices, np.array(views.mean), np.array(views.std)
+    kernel = views_kernel(channels)
 
     def make(start: int, stop: int) -> None:
         rows = slice(start, stop)
         crops = images[rows], boxes[rows].astype(np.float64), flip[rows], bicubic
-        jitter_and_gray = c.jitter[rows], c.factors[rows], c.grayscale[rows]
+        jitter_and_gray = c.jitter[rows], c.factors[rows], *([c.grayscale[rows]] if channels == 3 else [])
         blur_and_solarize = c.blur[rows], c.sigma[rows], c.reach, c.solarize[rows]
-        kernels.make_views(*crops, *jitter_and_gray, *blur_and_solarize, mean, std, out[rows])
+        kernel(*crops, *jitter_and_gray, *blur_and_solarize, mean, std, out[rows])
 
     run_in_threads(make, len(source), min(torch.get_num_threads(), -(-len(source) * size * size // PIXELS_PER_THREAD)))
     return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def views_kernel(channels: int) -> Any:
+    """Returns the compiled function that makes views of images of so many channels on a CPU."""
+    from infomax.data.augmentation.channel_kernels import make_channel_views
+    from infomax.data.augmentation.kernels import make_views as make_rgb_views
+
+    return make_rgb_views if channels == 3 else make_channel_views
 
 
 def run_in_threads(function: Callable[[int, int], None], count: int, threads: int) -> None:
@@ -258,8 +299,13 @@ def centre_offset(side: int, size: int) -> int:
     return round((side - size) / 2)
 
 
-def preprocess(images: UInt8[Tensor, "b h w 3"], preprocessing: Preprocessing) -> Float[Tensor, "b 3 size size"]:
-    """Resizes images, crops their centres and normalises them, as an encoder sees them in evaluation."""
+def preprocess(images: Pixels, preprocessing: Preprocessing) -> Float[Tensor, "b c size size"]:
+    """Resizes images, crops their centres and normalises them, as an encoder sees them in evaluation.
+
+    Raises:
+        ValueError: if the images have not as many channels as the mean.
+    """
+    check_channels(images, len(preprocessing.mean))
     top, left, height, width = cap_aspect_ratio(*images.shape[1:3])
     images = images[:, top : top + height, left : left + width]
     size, resize = preprocessing.size, preprocessing.resize

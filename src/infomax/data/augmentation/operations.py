@@ -4,12 +4,13 @@ from collections.abc import Callable, Set
 from functools import partial
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import GRAY
 
+Pixels = UInt8[Tensor, "b h w c"] | UInt16[Tensor, "b h w c"]  # 0 stands for 0, and the largest number for 1
 BLOCK = 32  # pixels of a line that are blurred together, by one product with a small matrix
 
 
@@ -20,10 +21,14 @@ def to_device(x: Tensor, device: torch.device) -> Tensor:
     return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 
-def to_float(images: UInt8[Tensor, "b h w 3"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "b 3 h w"]:
-    """Converts bytes to numbers in [0, 1], with the channels before the rows."""
-    x = torch.empty(len(images), 3, *images.shape[1:3], dtype=dtype, device=images.device)
-    return x.copy_(images.permute(0, 3, 1, 2)).div_(255)
+def to_float(images: Pixels, dtype: torch.dtype = torch.float32) -> Float[Tensor, "b c h w"]:
+    """Converts uint8 or uint16 to numbers in [0, 1], with the channels before the rows."""
+    x = torch.empty(len(images), images.shape[3], *images.shape[1:3], dtype=dtype, device=images.device)
+    if images.dtype == torch.uint8:
+        return x.copy_(images.permute(0, 3, 1, 2)).div_(255)
+    # Few operations of a GPU know uint16. As int16, numbers from 2^15 on are too small by 2^16.
+    x.copy_(images.view(torch.int16).permute(0, 3, 1, 2))
+    return torch.where(x < 0, x + 2**16, x).div_(2**16 - 1)
 
 
 def _resampling(start: Tensor, length: Tensor, source: int, size: int, bicubic: bool) -> Float[Tensor, "b size source"]:
@@ -59,8 +64,8 @@ def _resampling(start: Tensor, length: Tensor, source: int, size: int, bicubic: 
 
 
 def resize_boxes(
-    images: Float[Tensor, "b 3 h w"], boxes: Float[Tensor, "b 4"], rows: int, columns: int, bicubic: bool
-) -> Float[Tensor, "b 3 rows columns"]:
+    images: Float[Tensor, "b c h w"], boxes: Float[Tensor, "b 4"], rows: int, columns: int, bicubic: bool
+) -> Float[Tensor, "b c rows columns"]:
     """Resizes a box of each image, given as top, left, height and width; mirrors it if the width is negative."""
     top, left, height, width = boxes.unbind(1)
     vertical = _resampling(top, height, images.shape[2], rows, bicubic)
@@ -82,6 +87,10 @@ def _brightness(x: Tensor, factor: Tensor) -> Tensor:
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
     return torch.lerp(_gray(x.mean((2, 3), keepdim=True)), x, factor).clamp_(0, 1)
+
+
+def _contrast_by_channel(x: Tensor, factor: Tensor) -> Tensor:
+    return torch.lerp(x.mean((2, 3), keepdim=True), x, factor).clamp_(0, 1)
 
 
 def _saturation(x: Tensor, factor: Tensor) -> Tensor:
@@ -109,6 +118,7 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 JITTER = (_brightness, _contrast, _saturation, _hue)
+JITTER_BY_CHANNEL = (_brightness, _contrast_by_channel)
 STAGES = ("jitter", "grayscale", "blur", "solarize")  # named as the fields of View that hold their probabilities
 
 
@@ -128,7 +138,7 @@ def blur(x: Tensor, sigma: Tensor, *, reach: int) -> Tensor:
     Pixels beyond an edge have the value of the edge, as in PIL.
 
     Args:
-        x: Square images [b, 3, s, s].
+        x: Square images [b, c, s, s].
         sigma: Standard deviation for each image, in pixels [b, 1, 1, 1].
         reach: Pixels to each side; those further away have no weight.
     """
@@ -147,52 +157,57 @@ def _blur_lines(x: Tensor, matrix: Tensor, reach: int) -> Tensor:
     size, block = x.shape[-1], matrix.shape[2]
     blocks = -(-size // block)
     padded = F.pad(x, (reach, reach + blocks * block - size, 0, 0), mode="replicate")
-    windows = padded.unfold(3, block + 2 * reach, block)  # [b, 3, lines, blocks, block + 2 reach]
+    windows = padded.unfold(3, block + 2 * reach, block)  # [b, c, lines, blocks, block + 2 reach]
     blurred = windows.flatten(1, 3) @ matrix
     return blurred.view(*x.shape[:3], blocks * block)[..., :size]
 
 
 def make_views_fused(
-    source: UInt8[Tensor, "b h w 3"],
-    table: Float[Tensor, "b 34"],
+    source: Pixels,
+    table: Float[Tensor, "b columns"],
     *,
     size: int | None,
     bicubic: bool,
     stages: Set[str],
     reach: int,
     dtype: torch.dtype,
-) -> Float[Tensor, "b 3 s s"]:
-    """Makes views from bytes: applies each operation to all images, and keeps its result for those it was chosen for.
+) -> Float[Tensor, "b c s s"]:
+    """Makes views: applies each operation to all images, and keeps its result for those that it was chosen for.
 
     Every batch goes through the same operations, so a compiler can fuse them into few passes over memory. Without a
     compiler this is many times the work of applying each operation only to the images that it was chosen for.
 
     Args:
         source: Images, or crops of ``size`` pixels that workers have cut.
-        table: The parameters of each image. Columns 0 to 3 are its box, as in :func:`resize_boxes`; 4 to 19 say for
-            each turn and each part of the colour jitter whether it is done; 20 to 23 are the strengths of the parts; 24
-            to 27 are whether it becomes gray, whether it is blurred, the standard deviation of the blur, and whether it
-            is solarised; 28 to 33 are what is added to each channel and what it is multiplied by, to normalise it.
+        table: The parameters of each image. The first 4 columns are its box, as in :func:`resize_boxes`. The next 16
+            say for each turn and each part of the colour jitter whether it is done, and 4 are the strengths of the
+            parts; if the channels are not red, green and blue, 4 say it for two parts, whose strengths in each channel
+            are the next 2 c. Then come 4: whether it becomes gray, whether it is blurred, the standard deviation of the
+            blur, and whether it is solarised; and 2 c: what is added to each channel and what it is multiplied by, to
+            normalise it.
         size: Side of the views in pixels; None if ``source`` holds crops.
         bicubic: Whether to interpolate bicubically instead of bilinearly.
         stages: Those of ``STAGES`` that these views can have, whatever was chosen for this batch.
         reach: Pixels to each side over which a blur extends.
         dtype: Type of the result; the computation is in the type of ``table``.
     """
-    boxes, jitter, factors, single, normal = table.split([4, 16, 4, 4, 6], dim=1)
+    channels = source.shape[3]
+    parts, of_part = (JITTER, 1) if channels == 3 else (JITTER_BY_CHANNEL, channels)
+    count = len(parts)
+    boxes, jitter, factors, single, normal = table.split([4, count**2, count * of_part, 4, 2 * channels], dim=1)
     gray, blurred, sigma, solarized = single.view(-1, 4, 1, 1, 1).unbind(1)
     x = to_float(source, table.dtype)
     if size is not None:
         x = resize_boxes(x, boxes, size, size, bicubic)
     operations: list[tuple[Callable[..., Tensor], Tensor, Tensor]] = []
     if "jitter" in stages:
-        strengths = factors.view(-1, 4, 1, 1, 1).unbind(1)
-        for turn in jitter.view(-1, 4, 4, 1, 1, 1).unbind(1):
-            operations += zip(JITTER, turn.unbind(1), strengths, strict=True)
-    operations += [(grayscale, gray, sigma)] if "grayscale" in stages else []
+        strengths = factors.view(-1, count, of_part, 1, 1).unbind(1)
+        for turn in jitter.view(-1, count, count, 1, 1, 1).unbind(1):
+            operations += zip(parts, turn.unbind(1), strengths, strict=True)
+    operations += [(grayscale, gray, sigma)] if "grayscale" in stages and channels == 3 else []
     operations += [(partial(blur, reach=reach), blurred, sigma)] if "blur" in stages else []
     operations += [(solarize, solarized, sigma)] if "solarize" in stages else []
     for operation, is_due, value in operations:
         x = torch.where(is_due > 0, operation(x, value), x)
-    shift, scale = normal.view(-1, 2, 3, 1, 1).unbind(1)
+    shift, scale = normal.view(-1, 2, channels, 1, 1).unbind(1)
     return torch.addcmul(shift, x, scale).to(dtype, memory_format=torch.channels_last)

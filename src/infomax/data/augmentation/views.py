@@ -73,24 +73,54 @@ class ViewSet:
     Which views a loss compares is up to the method; see :class:`infomax.methods.base.Views`.
 
     Raises:
-        ValueError: if the global crops differ in size, or a standard deviation is not positive.
+        ValueError: if the global crops differ in size, a standard deviation is not positive, or there are not as many
+            means as standard deviations.
     """
 
     global_crops: tuple[View, ...]
     """Settings of the global crops, which all have one size."""
     local_crops: tuple[View, ...] = ()
     """Settings of the local crops, which are usually smaller."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
+    mean: tuple[float, ...] = IMAGENET_MEAN
     """Mean of each channel, for images in [0, 1]; it is subtracted."""
-    std: tuple[float, float, float] = IMAGENET_STD
+    std: tuple[float, ...] = IMAGENET_STD
     """Standard deviation of each channel, for images in [0, 1]; the result is divided by it."""
 
     def __post_init__(self) -> None:
-        _check_std(self.std)
+        _check_channels(self.mean, self.std)
         if len({view.size for view in self.global_crops}) != 1:
             raise ValueError(
                 f"views.global_crops must be of one size, but is {[view.size for view in self.global_crops]}"
             )
+
+
+COLOUR_OPERATIONS = ("saturation", "hue", "grayscale")
+"""The settings of :class:`View` that need red, green and blue."""
+
+
+def colour_operations_switched_off(views: ViewSet) -> tuple[str, ...]:
+    """Returns the settings of colour operations that the views ask for and that do nothing to their channels.
+
+    Three channels are red, green and blue. If there are more or fewer, as one number for each in ``views.mean`` says,
+    nothing mixes them: saturation, hue and grayscale are not done, and each channel has a brightness and a contrast of
+    its own.
+
+    Args:
+        views: The settings of the views.
+
+    >>> colour_operations_switched_off(ViewSet(global_crops=byol(32), mean=(0.5,), std=(0.2,)))
+    ('saturation', 'hue', 'grayscale')
+    >>> colour_operations_switched_off(ViewSet(global_crops=byol(32)))
+    ()
+    """
+    if len(views.mean) == 3:
+        return ()
+    all_views = (*views.global_crops, *views.local_crops)
+
+    def is_asked_for(name: str) -> bool:
+        return any(getattr(view, name) > 0 and (name == "grayscale" or view.jitter > 0) for view in all_views)
+
+    return tuple(name for name in COLOUR_OPERATIONS if is_asked_for(name))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,29 +128,32 @@ class Preprocessing:
     """The preprocessing of an image for an encoder that is evaluated: resize, crop the centre, normalise.
 
     Raises:
-        ValueError: if the crop is larger than the resized image, or a standard deviation is not positive.
+        ValueError: if the crop is larger than the resized image, a standard deviation is not positive, or there are not
+            as many means as standard deviations.
     """
 
     resize: int
     """Length of the shorter side, in pixels, before the crop."""
     size: int
     """Side of the crop, in pixels."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
+    mean: tuple[float, ...] = IMAGENET_MEAN
     """Mean of each channel, for images in [0, 1]; it is subtracted."""
-    std: tuple[float, float, float] = IMAGENET_STD
+    std: tuple[float, ...] = IMAGENET_STD
     """Standard deviation of each channel, for images in [0, 1]; the result is divided by it."""
     bicubic: bool = True
     """Whether to interpolate bicubically instead of bilinearly; both with antialiasing."""
 
     def __post_init__(self) -> None:
-        _check_std(self.std)
+        _check_channels(self.mean, self.std)
         if not 1 <= self.size <= self.resize:
             raise ValueError(f"preprocessing.size must be from 1 to resize, {self.resize}, but is {self.size}")
         if self.resize > MAX_SIDE:
             raise ValueError(f"preprocessing.resize must be at most {MAX_SIDE} pixels, but is {self.resize}")
 
 
-def _check_std(std: tuple[float, float, float]) -> None:
+def _check_channels(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    if not len(mean) == len(std) > 0:
+        raise ValueError(f"mean and std must have a number for each channel, but have {len(mean)} and {len(std)}")
     if not min(std) > 0:
         raise ValueError(f"std must be above 0 in every channel, but is {std}")
 
