@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from infomax.data import fast_jpegs
-from infomax.data.decoding import FORMATS, TURNS, Decoding, _turn, decode, decode_pixels, parse_value_range
+from infomax.data.decoding import FORMATS, TURNS, Decoding, decode, decode_pixels, parse_value_range, turn
 from infomax.data.images import FileImages, Subset
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES
 
@@ -505,7 +505,7 @@ def test_pixels_are_turned_as_the_image_is(orientation):
     entries[0x0112] = orientation
     check_pixels(encoded(image, "JPEG", exif=entries), 2)
     turned = image.transpose(TURNS[orientation]) if orientation in TURNS else image
-    np.testing.assert_array_equal(_turn(np.asarray(image), orientation), np.asarray(turned))
+    np.testing.assert_array_equal(turn(np.asarray(image), orientation), np.asarray(turned))
 
 
 def test_the_fast_decoder_is_used_if_it_is_there_and_gives_these_bytes():

@@ -94,6 +94,10 @@ class RefusedImageError(ValueError):
     """An image that could be decoded and is not: its error says what is wrong, or which option allows it."""
 
 
+class ChannelPagesError(RefusedImageError):
+    """A TIFF file whose pages are channels of one image, which are not RGB."""
+
+
 class _Jpeg(JpegImageFile):
     """A JPEG file whose EXIF is not interpreted by Pillow, and whose missing last bytes can be made up.
 
@@ -192,7 +196,7 @@ def _decode_or_mend(
     try:
         with (
             open_regular(file) if not isinstance(file, BytesIO) else nullcontext(file) as stream,
-            _pillow_settings(decoding),
+            pillow_settings(decoding),
         ):
             try:
                 return decode_stream(stream, b"")
@@ -211,8 +215,8 @@ def _decode_or_mend(
 def is_image_file(path: str | Path) -> bool:
     """Returns whether a file begins as one of the formats that are read; its pixels are not decoded."""
     try:
-        with open_regular(path) as stream, _pillow_settings(Decoding()):
-            _identify(stream)
+        with open_regular(path) as stream, pillow_settings(Decoding()):
+            identify(stream)
     except Exception:  # a damaged header makes Pillow raise errors of many kinds
         return False
     return True
@@ -236,7 +240,7 @@ def open_regular(path: str | Path) -> IO[bytes]:
 
 
 @contextmanager
-def _pillow_settings(decoding: Decoding) -> Iterator[None]:
+def pillow_settings(decoding: Decoding) -> Iterator[None]:
     """Silences Pillow's warnings, as of metadata that it cannot read, and raises its limit if the user's is higher.
 
     Both belong to the whole process. The filters of warnings are therefore set by the main thread alone, in which
@@ -369,16 +373,16 @@ def _stream_pixels(
     """Decodes an image to its pixels, upright; the arguments are those of :func:`_decode_stream`, and a buffer."""
     image = _open(stream, choose_divisor, decoding, continuation)
     if isinstance(image, _Jpeg) and image.mode in MODES and not continuation:
-        orientation = _orientation(image.info)
+        orientation = exif_orientation(image.info)
         stream.seek(0)
         pixels = decode_fast(stream.read(), *image.size, buffer)
         if pixels is not None:
-            return _turn(pixels, orientation)
+            return turn(pixels, orientation)
         image = _open(stream, choose_divisor, decoding, continuation)
     return np.asarray(_upright(_load_opened(image), decoding))
 
 
-def _turn(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
+def turn(pixels: UInt8[np.ndarray, "h w 3"], orientation: int) -> UInt8[np.ndarray, "h w 3"]:
     """Turns and mirrors pixels as an orientation of EXIF says."""
     if orientation not in TURNS:
         return pixels
@@ -399,31 +403,62 @@ def _open(
     stream: IO[bytes], choose_divisor: DivisorChooser | None, decoding: Decoding, continuation: bytes
 ) -> ImageFile:
     """Returns an image whose pixels have not been read; the arguments are those of :func:`_decode_stream`."""
-    image = _identify(stream)
+    image = identify(stream)
     pixels = image.size[0] * image.size[1]
     if isinstance(image, TiffImageFile):  # a tile may be larger than the image
         pixels = max(pixels, _positive(image, 322) * _positive(image, 323))
-    if pixels > decoding.max_megapixels * 1e6:
-        raise RefusedImageError(
-            f"it has {image.size[0]} x {image.size[1]} pixels, {pixels / 1e6:.4g} megapixels; --max-megapixels "
-            f"{decoding.max_megapixels:g} is the limit"
-        )
+    check_size(*image.size, decoding, pixels=pixels)
+    if isinstance(image, _Tiff) and channel_pages(image) > 1:
+        raise ChannelPagesError(f"its {channel_pages(image)} pages are the channels of one image")
     if isinstance(image, _Jpeg):
         image.continuation = continuation
         if choose_divisor is not None:
             width, height = image.size
-            is_on_its_side = _orientation(image.info) in TRANSPOSED
+            is_on_its_side = exif_orientation(image.info) in TRANSPOSED
             divisor = choose_divisor(height, width) if is_on_its_side else choose_divisor(width, height)
             if divisor > 1:
                 image.draft(None, (width // divisor, height // divisor))
     return image
 
 
+def check_size(width: int, height: int, decoding: Decoding, *, pixels: int = 0) -> None:
+    """Raises RefusedImageError if an image has more pixels than the user allows.
+
+    Args:
+        width, height: Its size.
+        decoding: What the user decided.
+        pixels: How many pixels are decoded, if they are more.
+    """
+    pixels = max(pixels, width * height)
+    if pixels > decoding.max_megapixels * 1e6:
+        raise RefusedImageError(
+            f"it has {width} x {height} pixels, {pixels / 1e6:.4g} megapixels; --max-megapixels "
+            f"{decoding.max_megapixels:g} is the limit"
+        )
+
+
+def channel_pages(image: TiffImageFile) -> int:
+    """Returns how many pages of a TIFF file are channels of one image, as the file says; 0 if it says nothing.
+
+    ImageJ, OME and tifffile write it into the description of the first page.
+
+    Args:
+        image: The first page, whose pixels have not been read.
+    """
+    description = image.tag_v2.get(270)
+    if not isinstance(description, str) or image.tag_v2.get(277, 1) != 1:
+        return 0
+    patterns = (r"ImageJ=.*?\bchannels=(\d+)", r".*?<OME\b.*?\bSizeC=\"(\d+)\"", r'\{"shape": \[(\d+), \d+, \d+\]')
+    counts = (match for pattern in patterns if (match := re.match(pattern, description, re.DOTALL)))
+    return next((int(match[1][:9]) for match in counts), 0)
+
+
 def _load_opened(image: ImageFile) -> OpenedImage:
     """Decodes an image that has been opened, in its own mode."""
     black, white, scale = _number_range(image)
     image.load()
-    orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image.info)  # it comes with the pixels in PNG
+    is_turned = isinstance(image, TiffImageFile)
+    orientation = 1 if is_turned else exif_orientation(image.info)  # it comes with the pixels in PNG
     return OpenedImage(image, orientation, black, white, scale)
 
 
@@ -440,7 +475,7 @@ def load_opened(image: Image.Image, name: str) -> OpenedImage:
         ValueError: naming the image, if its pixels cannot be loaded, as after its file was closed.
     """
     try:
-        with _pillow_settings(Decoding()):
+        with pillow_settings(Decoding()):
             black, white, scale = 0.0, 65535.0 if image.mode.startswith("I;16") else None, 1.0
             if isinstance(image, ImageFile):
                 black, white, scale = _number_range(image)
@@ -449,7 +484,7 @@ def load_opened(image: Image.Image, name: str) -> OpenedImage:
         raise
     except Exception as error:  # a damaged file makes Pillow raise errors of many kinds
         raise ValueError(f"{name} cannot be read: {error}") from error
-    orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image.info)
+    orientation = 1 if isinstance(image, TiffImageFile) else exif_orientation(image.info)
     return OpenedImage(image, orientation, black, white, scale)
 
 
@@ -470,7 +505,7 @@ def convert(opened: OpenedImage, name: str, decoding: Decoding) -> Image.Image:
         raise ValueError(f"{name} cannot be read: {error}") from error
 
 
-def _identify(stream: IO[bytes]) -> ImageFile:
+def identify(stream: IO[bytes]) -> ImageFile:
     """Returns an image whose header has been read, and whose pixels have not.
 
     It does what ``Image.open`` does, without its warning and error for large images, whose limits are one for the whole
@@ -585,7 +620,7 @@ def _scale_numbers(loaded: OpenedImage, value_range: tuple[float, float] | None)
     return Image.fromarray(pixels).convert("RGB")
 
 
-def _orientation(info: dict[Any, Any]) -> int:
+def exif_orientation(info: dict[Any, Any]) -> int:
     """Returns the orientation, from 1 to 8, that an image's EXIF or, if it has none there, its XMP data hold.
 
     Only this entry is read, so that errors in others do no harm. It is 1, upright, if there is none.
@@ -597,7 +632,7 @@ def _orientation(info: dict[Any, Any]) -> int:
     if exif is None and isinstance(text := info.get("Raw profile type exif"), str):
         with suppress(ValueError):
             exif = bytes.fromhex("".join(text.split("\n")[3:]))
-    if isinstance(exif, bytes) and (orientation := _exif_orientation(exif)) is not None:
+    if isinstance(exif, bytes) and (orientation := _orientation_in(exif)) is not None:
         return orientation
     xmp = info.get("XML:com.adobe.xmp") or info.get("xmp")
     xmp = xmp.encode(errors="replace") if isinstance(xmp, str) else xmp
@@ -605,7 +640,7 @@ def _orientation(info: dict[Any, Any]) -> int:
     return int(match[2]) if match else 1
 
 
-def _exif_orientation(exif: bytes) -> int | None:
+def _orientation_in(exif: bytes) -> int | None:
     """Returns the orientation in EXIF data, or None if it cannot be found."""
     while exif.startswith(b"Exif\0\0"):
         exif = exif[6:]

@@ -17,7 +17,8 @@ from PIL import Image
 from infomax.data.decoding import Decoding, DivisorChooser, OpenedImage, convert, decode, decode_pixels, load_opened
 from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.fingerprints import LARGE, hash_files
-from infomax.data.number_files import file_kind, read_numbers
+from infomax.data.number_files import file_kind, read_numbers, read_rgb
+from infomax.data.number_files.pillow import kind_of_opened, numbers_of_opened
 from infomax.data.numbers import RGB_KIND, NumberKind, Numbers, to_bytes, to_gray, to_pixels
 from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.shown_pixels import shown_image
@@ -353,13 +354,26 @@ class FileImages(Images):
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         path = self.root / self.files[index]
-        return decode(path, str(path), choose_divisor, self.decoding)
+        try:
+            return decode(path, str(path), choose_divisor, self.decoding)
+        except ValueError as error:
+            return Image.fromarray(self._pixels_without_pillow(path, error))
 
     def open_pixels(
         self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
     ) -> UInt8[np.ndarray, "h w 3"]:
         path = self.root / self.files[index]
-        return decode_pixels(path, str(path), choose_divisor, self.decoding, buffer)
+        try:
+            return decode_pixels(path, str(path), choose_divisor, self.decoding, buffer)
+        except ValueError as error:
+            return self._pixels_without_pillow(path, error)
+
+    def _pixels_without_pillow(self, path: Path, error: ValueError) -> UInt8[np.ndarray, "h w 3"]:
+        """Returns the pixels of an image that Pillow could not decode; raises its error if no other format is met."""
+        pixels = read_rgb(path, str(path), self.decoding)
+        if pixels is None:
+            raise error
+        return pixels
 
     def kind(self, index: int) -> NumberKind:
         path = self.root / self.files[index]
@@ -428,6 +442,13 @@ class PillowImages(Images):
 
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
         return convert(self._opened[index], f"image {index}", self.decoding)
+
+    def kind(self, index: int) -> NumberKind:
+        return kind_of_opened(self._opened[index])
+
+    def read(self, index: int) -> Numbers:
+        opened, kind = self._opened[index], self.kind(index)
+        return Numbers(self.open_pixels(index) if kind == RGB_KIND else numbers_of_opened(opened, kind), kind)
 
     def decoded_by(self, decoding: Decoding) -> "PillowImages":
         changed = copy(self)
