@@ -8,7 +8,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from infomax.data.images import ArrayImages
+from infomax.data.images import ArrayImages, is_mapped, kind_of_array
+from infomax.data.numbers import RGB_KIND
+from infomax.data.sources.array_layouts import find_layout
+from infomax.data.sources.given import open_given
 from infomax.data.sources.location import open_source
 from infomax.data.splits import describe_splits, labelled_splits, why_not_labelled
 
@@ -164,10 +167,12 @@ def test_a_pickle_of_labels_is_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("images", "cure"),
     [
-        (IMAGES.transpose(0, 3, 1, 2), r"transpose\(0, 2, 3, 1\)"),
-        (IMAGES / 255, r"\(255 \* x\)\.round"),
-        (IMAGES.astype(np.uint16), r"x // 257"),
-        (IMAGES[..., [0, 1, 2, 0]], r"\[\.\.\., :3\]"),
+        (IMAGES.astype(np.int64), r"is int64 .*\.astype\('int32'\)"),
+        (IMAGES > 7, r"is bool .*\.astype\('uint8'\) \* 255"),
+        (IMAGES.astype(">f8"), r"\.astype\('float32'\) puts its bytes in order"),
+        (IMAGES[0, ..., 0], r"one image in gray, which \[None\]"),
+        (np.zeros((4, 2, 8, 8, 3), np.uint8), r"must be numbers .* but is uint8 \[4, 2, 8, 8, 3\]$"),
+        (np.zeros((4, 6, 5, 4), np.uint8), r"nothing tells whether its channels stand last \(4\) or .* \(6\)"),
         (IMAGES[0], r"one image in colour, which \[None\]"),
     ],
 )
@@ -177,6 +182,65 @@ def test_arrays_that_are_not_read_say_how_they_would_be(open_arrays, tmp_path, i
     np.save(tmp_path / "x.npy", images)
     with pytest.raises(ValueError, match=cure):
         open_source(str(tmp_path / "x.npy"))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "uint32", "float16", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_numbers_of_any_type_are_read_with_channels_first_or_last_or_none(open_arrays, tmp_path, dtype, channels):
+    images = np.arange(4 * 12 * 10 * channels).reshape(4, 12, 10, channels).astype(dtype)
+    is_rgb = dtype == "uint8" and channels in (1, 3)
+    expected = np.broadcast_to(images, (4, 12, 10, 3)) if is_rgb else images
+    ways = [images, images.transpose(0, 3, 1, 2), *([images[..., 0]] if channels == 1 else [])]
+    for number, array in enumerate(ways):
+        np.save(tmp_path / "x.npy", array)
+        for source in (open_arrays(images=array), open_source(str(tmp_path / "x.npy")), open_given(array)):
+            assert source.train.kind(0) == (RGB_KIND if is_rgb else kind_of_array(np.dtype(dtype), channels))
+            for index in range(4):
+                np.testing.assert_array_equal(source.train.read(index).values, expected[index])
+            notes = [
+                note for note in source.notes if f"{channels} channels of 12 x 10 pixels, the channels first" in note
+            ]
+            assert len(notes) == (number == 1 and channels != 1) or channels == 1
+
+
+def test_a_mapped_array_stays_on_disk_with_its_channels_first(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((4, 5, 12, 10), np.uint16))
+    pixels = open_source(str(tmp_path / "x.npy")).train.pixels
+    assert is_mapped(pixels)
+    assert pixels.shape == (4, 12, 10, 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((9, 28, 28, 1), "NHWC"),
+        ((9, 1, 28, 28), "NCHW"),
+        ((9, 3, 4, 5), "NCHW"),
+        ((9, 4, 5, 3), "NHWC"),
+        ((9, 3, 9, 3), "NHWC"),
+        ((9, 13, 64, 64), "NCHW"),
+        ((9, 64, 80, 13), "NHWC"),
+        ((9, 120, 300, 200), None),
+        ((9, 9, 9, 200), None),
+        ((9, 9, 11, 200), None),
+        ((9, 8, 8, 8), None),
+    ],
+)
+def test_channels_are_found_where_there_is_no_doubt(shape, layout):
+    if layout is None:
+        with pytest.raises(ValueError, match=f"the array is uint16 .*stand last .{shape[3]}. or .* .{shape[1]}."):
+            find_layout("the array", shape, np.dtype("uint16"))
+    else:
+        assert find_layout("the array", shape, np.dtype("uint16")) == layout
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((64, 48, 4), "uint8"), ((64, 48, 5), "float32"), ((64, 48, 3), "int16")])
+def test_one_image_is_told_from_images_of_one_channel(shape, dtype):
+    with pytest.raises(
+        ValueError, match=r"like one image in colour, which \[None\] .*; if .* of one channel, \[..., None\]"
+    ):
+        find_layout("the array", shape, np.dtype(dtype))
+    assert find_layout("the array", (*shape, 1), np.dtype(dtype)) == "NHWC"
 
 
 def npy(shape, descr="|u1", body=b"1234"):

@@ -175,7 +175,7 @@ def test_an_image_without_a_suffix_is_one_by_its_first_bytes(photos):
         (7, "but is of type int"),
         ({"a": 1}, "but is of type dict"),
         (torch.zeros(2, 3, 8, 8), "item 0 is of type Tensor"),
-        (np.zeros((2, 8, 8, 3)), r"data: the array must be bytes \(uint8\) .*255 \* x"),
+        (np.zeros((2, 8, 8, 3), np.int64), r"data: the array must be numbers \(uint8, .*but is int64 .*astype"),
         (np.zeros((8, 8, 3), np.uint8), r"it looks like one image in colour, which \[None\] makes an array of"),
     ],
 )

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 
 from infomax.data.images import ArrayImages
+from infomax.data.sources.array_layouts import find_layout, layout_notes, to_images
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.label_values import LabelValues, read_labels
 from infomax.data.sources.npy_headers import ArrayHeader, read_array, read_header, read_headers
@@ -63,17 +64,20 @@ def open_npy(data: str, path: Path) -> Source:
 
     Args:
         data: The source's name.
-        path: The file, with bytes [n, height, width] or [n, height, width, 1 or 3].
+        path: The file, with numbers as :func:`~infomax.data.sources.array_layouts.find_layout` takes them.
 
     Raises:
         ValueError: if it is no such array.
     """
     with path.open("rb") as file:
         header = read_header(file, "the array", path.stat().st_size)
-    check_image_array("the array", header)
-    pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    images = ArrayImages(with_three_channels(pixels), None, [])
-    return Source(data, images, no_labels_reason="an .npy file holds images alone; an .npz file can hold labels too")
+    layout = find_layout("the array", header.shape, header.dtype)
+    numbers = np.load(path, mmap_mode="r", allow_pickle=False)
+    images = ArrayImages(to_images(numbers, layout), None, [])
+    notes = tuple(layout_notes("the array", header.shape, layout))
+    return Source(
+        data, images, notes=notes, no_labels_reason="an .npy file holds images alone; an .npz file can hold labels too"
+    )
 
 
 def open_npz(data: str, path: Path) -> Source:
@@ -81,8 +85,8 @@ def open_npz(data: str, path: Path) -> Source:
 
     Args:
         data: The source's name.
-        path: The file. Its images are bytes [n, height, width] or [n, height, width, 1 or 3]. Whole numbers and strings
-            are labels, one for each image; other labels are none.
+        path: The file. Its images are numbers as :func:`~infomax.data.sources.array_layouts.find_layout` takes them.
+            Whole numbers and strings are labels, one for each image; other labels are none.
 
     Raises:
         ValueError: if it has no array of images to train on, or one that is not as described.
@@ -91,13 +95,16 @@ def open_npz(data: str, path: Path) -> Source:
         with zipfile.ZipFile(path) as file:
             headers = read_headers(file)
             chosen, notes = _choose_arrays(headers)
+            layouts = {}
             for key, _ in chosen.values():
-                check_image_array(f"array {shown_name(key)}", headers[key])
+                title, header = f"array {shown_name(key)}", headers[key]
+                layouts[key] = find_layout(title, header.shape, header.dtype)
+                notes += layout_notes(title, header.shape, layouts[key])
             splits = {}
             for name, (key, label_key) in chosen.items():
-                pixels = with_three_channels(read_array(file, key))
-                labels = _labels_of(file, label_key, headers, len(pixels))
-                splits[name] = FoundSplit(ArrayImages(pixels, labels.labels, labels.classes), labels.no_labels_reason)
+                numbers = to_images(read_array(file, key), layouts[key])
+                labels = _labels_of(file, label_key, headers, len(numbers))
+                splits[name] = FoundSplit(ArrayImages(numbers, labels.labels, labels.classes), labels.no_labels_reason)
                 notes += labels.notes
     except (OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(f"not a readable .npz of plain arrays: {error}") from error
@@ -190,28 +197,3 @@ def _choose_label_key(
         notes.append(f"array {shown_name(likely[0])} is taken for the labels, the only one that can be")
         return likely[0]
     return f"has no array of labels; found {listed([key for key in headers if key != image_key]) or 'no other'}"
-
-
-def check_image_array(title: str, header: ArrayHeader) -> None:
-    """Raises ValueError if an array cannot be images, saying how to make it so."""
-    shape, hint = header.shape, ""
-    if header.like_images:
-        return
-    if header.dtype == np.uint8 and len(shape) == 4 and shape[1] in (1, 3):
-        hint = "; transpose(0, 2, 3, 1) puts the channels last"
-    elif header.dtype == np.uint8 and len(shape) == 4 and shape[3] == 4:
-        hint = "; [..., :3] leaves out the fourth channel"
-    elif header.dtype == np.uint8 and header.like_one_image:
-        hint = "; it looks like one image in colour, which [None] makes an array of"
-    elif header.dtype.kind == "f":
-        hint = "; (255 * x).round().astype('uint8') makes bytes of x from 0 to 1"
-    elif header.dtype == np.uint16:
-        hint = "; (x // 257).astype('uint8') makes bytes of x from 0 to 65535"
-    raise ValueError(f"{title} must be bytes (uint8) [n, height, width, 1 or 3], but is {header}{hint}")
-
-
-def with_three_channels(pixels: np.ndarray) -> UInt8[np.ndarray, "n h w 3"]:
-    """Returns bytes [n, h, w] or [n, h, w, 1 or 3] with three channels; nothing is copied."""
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]
-    return np.broadcast_to(pixels, (*pixels.shape[:3], 3)) if pixels.shape[3] == 1 else pixels

@@ -8,24 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from PIL import Image
 
 from infomax.data.decoding import is_image_file
 from infomax.data.images import ArrayImages, GivenFiles, Images, PackedNames, PillowImages
-from infomax.data.sources.arrays import check_image_array, with_three_channels
+from infomax.data.sources.array_layouts import find_layout, layout_notes, to_images
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.folders import open_folders
 from infomax.data.sources.label_values import read_labels
-from infomax.data.sources.npy_headers import ArrayHeader
 from infomax.data.sources.split_names import role_of, splits_by_role
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES, suffix_of
 from infomax.data.splits import Source, counted, listed, shown_name
 
-GivenImages = Image.Image | UInt8[np.ndarray, "n h w 3"] | Iterable[str | PathLike[str] | Image.Image]
-"""Images that are given themselves: a PIL image, an array of bytes, or paths of files or PIL images one by one."""
+GivenImages = Image.Image | np.ndarray | Iterable[str | PathLike[str] | Image.Image]
+"""Images that are given themselves: a PIL image, an array of numbers, or paths of files or PIL images one by one."""
 HINT = "targets=[...] gives the class of each"
-WANTED = "paths of image files, PIL images, or an array of bytes [n, height, width, 3]"
+WANTED = "paths of image files, PIL images, or an array [n, height, width, channels]"
 
 
 def open_given(data: Any, targets: Any = None, *, in_order: bool = False) -> Source:
@@ -45,9 +44,10 @@ def open_given(data: Any, targets: Any = None, *, in_order: bool = False) -> Sou
         if isinstance(data, Image.Image):
             return _with_targets("a PIL image", PillowImages([data], None, []), targets)
         if isinstance(data, np.ndarray) and data.dtype.kind not in "OUS":
-            check_image_array("the array", ArrayHeader(data.shape, data.dtype))
-            images = ArrayImages(with_three_channels(data), None, [])
-            return _with_targets(f"an array of {counted(len(data))}", images, targets)
+            layout = find_layout("the array", data.shape, data.dtype)
+            images = ArrayImages(to_images(data, layout), None, [])
+            source = _with_targets(f"an array of {counted(len(data))}", images, targets)
+            return replace(source, notes=(*source.notes, *layout_notes("the array", data.shape, layout)))
         if isinstance(data, bytes | Mapping) or not isinstance(data, Iterable):
             raise ValueError(f"must be {WANTED}, but is of type {type(data).__name__}")
         return _open_each(list(data), targets, in_order)

@@ -9,6 +9,7 @@ from typing import IO
 
 import numpy as np
 
+from infomax.data.sources.array_layouts import LAYOUTS, find_layout
 from infomax.data.splits import shown_name
 from infomax.runtime.memory import machine_memory
 
@@ -28,15 +29,12 @@ class ArrayHeader:
 
     @property
     def like_images(self) -> bool:
-        """Whether it can be images: bytes [n, height, width] or [n, height, width, 1 or 3]."""
-        is_filled = self.dtype == np.uint8 and 0 not in self.shape
-        has_channels = len(self.shape) == 4 and self.shape[3] in (1, 3)
-        return is_filled and (has_channels or (len(self.shape) == 3 and not self.like_one_image))
-
-    @property
-    def like_one_image(self) -> bool:
-        """Whether it looks like one image in colour, [height, width, 3 or 4]."""
-        return len(self.shape) == 3 and (self.shape[2] == 3 or (self.shape[2] == 4 and self.shape[1] > 8))
+        """Whether it can be images, in one order of its axes or another."""
+        try:
+            find_layout("", self.shape, self.dtype, LAYOUTS[0])
+        except ValueError:
+            return False
+        return True
 
 
 def read_headers(file: zipfile.ZipFile) -> dict[str, ArrayHeader]:
