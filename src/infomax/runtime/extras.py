@@ -5,12 +5,14 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 
 EXTRAS = {
+    "dicom": "images in DICOM files",
     "faiss": "infomax search --engine faiss",
     "huggingface": "encoders hf:NAME, and export --format huggingface",
     "mlflow": "--log mlflow",
     "onnx": "export --format onnx",
     "parquet": "features in .parquet files, as infomax embed writes them",
     "streams": "data hf:NAME, hf-stream:NAME, and wds:SHARDS at an address",
+    "tiff": "TIFF files of several channels that are compressed, as by LZW or ZSTD",
     "trackio": "--log trackio",
     "wandb": "--log wandb",
 }
