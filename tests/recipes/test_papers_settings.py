@@ -60,8 +60,9 @@ WEAK, EVEN, STRONG = (0.4, 0.4, 0.2, 0.1), (0.4, 0.4, 0.4, 0.1), (0.8, 0.8, 0.8,
 def view(size, scale, strengths, blur, solarize, cubic):
     colour = dict(zip(("brightness", "contrast", "saturation", "hue"), strengths, strict=True))
     shape = {"size": size, "scale": scale, "ratio": (3 / 4, 4 / 3), "bicubic": cubic, "flip": 0.5}
+    off = {"rotate90": 0.0, "noise": 0.0, "noise_std": (0.01, 0.05), "drop_channels": 0.0}
     noise = {"grayscale": 0.2, "blur": blur, "blur_sigma": (0.1, 2.0), "solarize": solarize}
-    return shape | colour | noise | {"jitter": 0.8}
+    return shape | colour | noise | off | {"jitter": 0.8}
 
 
 def views(size, low, strengths, blur, solarize, colours, resize, *, cubic=True, local=None):

@@ -203,6 +203,23 @@ def test_a_name_may_say_the_method_or_not():
         get_experiment("mira/small", "carl")
 
 
+def test_a_setting_of_all_views_is_set_by_one_key():
+    recipe = customise(get_recipe("mira", "small"), views="dino:2+3")
+    changes = ["views.rotate90=true", "views.noise_std=0.1,0.2", "views.local_crops.1.rotate90=false"]
+    views = customise(recipe, overrides=changes).views
+    assert [view.rotate90 for view in (*views.global_crops, *views.local_crops)] == [1.0, 1.0, 1.0, 0.0, 1.0]
+    assert {view.noise_std for view in (*views.global_crops, *views.local_crops)} == {(0.1, 0.2)}
+    for change, message in (
+        ("views.rotate90=2", "--set views.rotate90 must be a probability in"),
+        ("views.rotate90=often", "--set views.rotate90 must be a finite number, but is 'often'"),
+        ("views.size=64", "--set views.size: the setting must be one of global_crops.*rotate90"),
+        ("views.noise_std=0.1", "--set views.noise_std must be 2 values"),
+        ("views.mean=true,0,0", "--set views.mean"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            customise(recipe, overrides=[change])
+
+
 def test_any_number_of_global_and_local_crops_is_possible():
     views = customise(get_recipe("carl", "small"), views="byol:3+2", image_size=56).views
     assert [view.solarize for view in views.global_crops] == [0.0, 0.2, 0.0]

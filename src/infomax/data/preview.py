@@ -379,6 +379,9 @@ def _describe(view: View) -> str:
         ("grayscale", view.grayscale, ""),
         ("blur", view.blur, f" ({view.blur_sigma[0]:g} to {view.blur_sigma[1]:g} px)"),
         ("solarise", view.solarize, ""),
+        ("noise", view.noise, f" ({view.noise_std[0]:g} to {view.noise_std[1]:g})"),
+        ("drop each channel", view.drop_channels, ""),
+        ("quarter turns", view.rotate90, ""),
     ):
         if probability > 0:
             words.append(f"{name} {probability:.0%}{details}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from infomax.data.augmentation.views import Preprocessing, view_set
+from infomax.data.augmentation.views import PROBABILITIES, Preprocessing, View, ViewSet, view_set
 from infomax.models.backbone_names import check_backbone, library_of
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.registry import recipe_from_json
@@ -18,6 +18,8 @@ from infomax.runtime.near_names import nearest_option
 
 LONGEST_KEY = 100  # characters, in a message
 SMALLEST_SIZE = 8  # pixels
+# ``views.NAME`` sets these for all views; their sizes differ, and --image-size keeps their proportion.
+SETTINGS_OF_ALL_VIEWS = [field.name for field in dataclasses.fields(View) if field.name != "size"]
 
 
 def customise_experiment(experiment: Experiment, *, images: int | None, **changes: Any) -> Recipe:
@@ -88,7 +90,8 @@ def customise(
         backbone_rate: Factor of the encoder's learning rate.
         seed: Seed of the weights, the order of the images and the views.
         precision: Precision of the networks: ``64``, ``32``, ``bf16`` or ``16``.
-        overrides: Further changes as ``key=value``, with dots in the key, as ``method.beta=0.5``.
+        overrides: Further changes as ``key=value``, with dots in the key, as ``method.beta=0.5``. ``views.NAME`` sets
+            all views.
 
     Raises:
         ValueError: if there is no such setting, or its value is not possible.
@@ -201,6 +204,15 @@ def _assign(node: Any, plain: Any, path: list[str], text: str, option: str) -> N
     if not dataclasses.is_dataclass(node) or isinstance(node, type):
         raise ValueError(f"{option}: {head!r} is below a single value")
     names = [field.name for field in dataclasses.fields(node)]
+    if isinstance(node, ViewSet):
+        if head in SETTINGS_OF_ALL_VIEWS:
+            for name in ("global_crops", "local_crops"):
+                for view, plain_view in zip(getattr(node, name), plain[name], strict=True):
+                    _assign(view, plain_view, path, text, option)
+            return
+        names += SETTINGS_OF_ALL_VIEWS
+    if isinstance(node, View) and head in PROBABILITIES:
+        text = {"true": "1", "false": "0"}.get(text.lower(), text)
     if isinstance(node, Recipe):
         names.remove("name")
         if head not in (*names, "name") and (key := _key_of(node, head)) is not None:

@@ -10,6 +10,11 @@
 #   FACTORS   strength of brightness, contrast, saturation and hue
 #   ORDER     the four parts of the colour jitter are done in the order that sorts these numbers
 # Those from COLUMNS on are drawn only if a view needs them:
+#   ROTATE, NOISE
+#             the operation is done if the number is below its probability
+#   TURNS     number of quarter turns
+#   NOISE_STD standard deviation of the noise
+#   NOISE_KEY the upper and the lower half of a key of 32 bits, from which the noise of each pixel is computed
 #   CHANNELS  from here on, three for each channel: the strengths of its brightness and contrast, if the channels are
 #             not red, green and blue; and whether it is dropped
 ATTEMPTS = 10
@@ -17,5 +22,7 @@ TOP, LEFT, FLIP, JITTER, GRAYSCALE, BLUR, SIGMA, SOLARIZE = range(2 * ATTEMPTS, 
 FACTORS = slice(SOLARIZE + 1, SOLARIZE + 5)
 ORDER = slice(SOLARIZE + 5, SOLARIZE + 9)
 COLUMNS = ORDER.stop
-CHANNELS = COLUMNS + 6
+ROTATE, TURNS, NOISE, NOISE_STD = range(COLUMNS, COLUMNS + 4)
+NOISE_KEY = slice(COLUMNS + 4, COLUMNS + 6)
+CHANNELS = NOISE_KEY.stop
 COLUMNS_OF_A_CHANNEL = 3

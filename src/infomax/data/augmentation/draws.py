@@ -23,9 +23,14 @@ from infomax.data.augmentation.draw_columns import (
     FLIP,
     GRAYSCALE,
     JITTER,
+    NOISE,
+    NOISE_KEY,
+    NOISE_STD,
     ORDER,
+    ROTATE,
     SIGMA,
     SOLARIZE,
+    TURNS,
 )
 from infomax.data.augmentation.views import View
 
@@ -81,13 +86,16 @@ def crop_boxes(
     return out
 
 
-def needed_columns(channels: int) -> int:
-    """Returns how many random numbers decide a view of an image.
+def needed_columns(channels: int, views: Sequence[View] = ()) -> int:
+    """Returns how many random numbers decide each of some views of an image.
 
     Args:
         channels: Number of channels of the images.
+        views: The settings of the views.
     """
-    return COLUMNS if channels == 3 else CHANNELS + COLUMNS_OF_A_CHANNEL * channels
+    if channels != 3 or any(view.drop_channels > 0 for view in views):
+        return CHANNELS + COLUMNS_OF_A_CHANNEL * channels
+    return CHANNELS if any(view.rotate90 > 0 or view.noise > 0 for view in views) else COLUMNS
 
 
 @dataclass(frozen=True)
@@ -158,3 +166,49 @@ def _choose_colours(random: Float64[np.ndarray, "b columns"], view: View, channe
 def _of_channels(random: Float64[np.ndarray, "b columns"], channels: int) -> Float64[np.ndarray, "b c 3"]:
     """Returns the random numbers of each channel."""
     return random[:, CHANNELS : CHANNELS + COLUMNS_OF_A_CHANNEL * channels].reshape(len(random), channels, -1)
+
+
+@dataclass(frozen=True)
+class LastChoices:
+    """A frozen dataclass that says what is done last to each of ``b`` normalised views."""
+
+    noise_std: Float64[np.ndarray, " b"]
+    """Standard deviation of the noise, for images in [0, 1]; 0 for none."""
+    noise_key: Int[np.ndarray, "b 2"]
+    """The upper and the lower 16 bits of the key from which the noise of each pixel is computed."""
+    dropped: Bool[np.ndarray, "b c"]
+    """True for each channel that is set to 0."""
+    turns: Int[np.ndarray, " b"]
+    """Number of quarter turns against the clock, from 0 to 3."""
+
+
+def choose_last(
+    random: Sequence[Float64[np.ndarray, "b columns"]], views: Sequence[View], channels: int
+) -> LastChoices | None:
+    """Decides which noise each view of each image gets, which channels it loses, and how it is turned.
+
+    Args:
+        random: For each view the random numbers of :func:`draw_uniform`, a row for each image.
+        views: The settings of the views.
+        channels: Number of channels of the images.
+
+    Returns:
+        The choices, in the order of those of :func:`choose_colours`; None if none of the views does any of this.
+    """
+    if not any(view.rotate90 > 0 or view.noise > 0 or view.drop_channels > 0 for view in views):
+        return None
+    by_view = [_choose_last(x, view, channels) for x, view in zip(random, views, strict=True)]
+    return LastChoices(*(np.concatenate(arrays) for arrays in zip(*by_view, strict=True)))
+
+
+def _choose_last(random: Float64[np.ndarray, "b columns"], view: View, channels: int) -> tuple:
+    """Returns the fields of :class:`LastChoices` for one view."""
+    low, high = view.noise_std
+    noise_std = np.where(random[:, NOISE] < view.noise, low + (high - low) * random[:, NOISE_STD], 0.0)
+    dropped = np.zeros((len(random), channels), bool)
+    if view.drop_channels > 0:
+        uniform = _of_channels(random, channels)[:, :, 2]
+        # The channel that is the last to be dropped as the probability rises is never dropped.
+        dropped = (uniform < view.drop_channels) & (np.arange(channels) != uniform.argmax(1)[:, None])
+    turns = np.where(random[:, ROTATE] < view.rotate90, (4 * random[:, TURNS]).astype(np.int64), 0)
+    return noise_std, (2**16 * random[:, NOISE_KEY]).astype(np.int64), dropped, turns

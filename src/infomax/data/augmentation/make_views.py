@@ -4,7 +4,7 @@ On a CPU, one image after another goes through all operations (``kernels.py``). 
 whole batch (``operations.py``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import groupby
@@ -18,11 +18,14 @@ from torch import Tensor
 from infomax.data.augmentation.draws import (
     FLIP,
     ColourChoices,
+    LastChoices,
     choose_colours,
+    choose_last,
     crop_boxes,
     draw_uniform,
     needed_columns,
 )
+from infomax.data.augmentation.last_operations import add_noise, normal_quantiles, turn_by_quarters
 from infomax.data.augmentation.operations import (
     JITTER,
     JITTER_BY_CHANNEL,
@@ -147,7 +150,7 @@ def make_views(
     """
     all_views, channels = (*views.global_crops, *views.local_crops), len(views.mean)
     check_channels(images if isinstance(images, Tensor) else images[0], channels)
-    columns = needed_columns(channels)
+    columns = needed_columns(channels, all_views)
     random = [draw_uniform(seed, epoch, index, number, columns) for number in range(len(all_views))]
     results: list[Tensor] = []
     working_dtype = torch.float64 if dtype == torch.float64 else torch.float32
@@ -158,7 +161,9 @@ def make_views(
     # Consecutive views of one size are made together: fewer and larger operations.
     for (size, bicubic), numbers in groupby(range(len(all_views)), key=form):
         group = list(numbers)
-        choices = choose_colours([random[i] for i in group], [all_views[i] for i in group], channels)
+        numbers_and_settings = [random[i] for i in group], [all_views[i] for i in group]
+        choices = choose_colours(*numbers_and_settings, channels)
+        last = choose_last(*numbers_and_settings, channels)
         source = _joined([images if isinstance(images, Tensor) else images[i] for i in group])
         boxes, flip = np.empty((0, 4), np.int64), np.empty(0, bool)  # empty if workers have cut and flipped the crops
         if isinstance(images, Tensor):
@@ -166,25 +171,57 @@ def make_views(
             boxes = np.concatenate([crop_boxes(random[i], height, width, all_views[i]) for i in group])
             flip = np.concatenate([random[i][:, FLIP] < all_views[i].flip for i in group])
         if source.device.type == "cpu" and dtype != torch.float64:
-            x = _make_on_cpu(source, boxes, flip, choices, views, size, bicubic).to(dtype)
+            x = _make_on_cpu(source, boxes, flip, choices, last, views, size, bicubic).to(dtype)
         elif fused_views is not None:
             like = torch.empty(0, dtype=working_dtype, device=source.device)
-            table = _upload(_parameter_table(boxes, flip, choices, views), like)
+            stages = {name for name in STAGES if any(getattr(all_views[i], name) for i in group)}
+            table = _upload(_parameter_table(boxes, flip, choices, last, views, stages), like)
             x = fused_views(
                 source,
                 table,
                 size=size if len(boxes) else None,
                 bicubic=bicubic,
-                stages={name for name in STAGES if any(getattr(all_views[i], name) for i in group)},
+                stages=stages,
                 reach=choices.reach,
                 dtype=dtype,
+                **({"quantiles": normal_quantiles(source.device, working_dtype)} if "noise" in stages else {}),
             )
         else:
             x = to_float(source, working_dtype)
             x = crop(x, boxes, size, bicubic=bicubic, flip=flip) if len(boxes) else x
-            x = normalize(distort(x, choices), views.mean, views.std).to(dtype, memory_format=torch.channels_last)
+            x = normalize(distort(x, choices), views.mean, views.std)
+            x = x if last is None else finish(x, last, views.std)
+            x = x.to(dtype, memory_format=torch.channels_last)
         results += x.split(len(index))
     return results
+
+
+def finish(images: Float[Tensor, "b c s s"], choices: LastChoices, std: Sequence[float]) -> Float[Tensor, "b c s s"]:
+    """Adds noise to normalised views, sets dropped channels to 0 and turns the views, in place.
+
+    Each operation works only on the views that it was chosen for, as in :func:`distort`.
+
+    Args:
+        images: The views.
+        choices: What is done to each of them.
+        std: Standard deviation of each channel, by which it was divided.
+    """
+    noisy = choices.noise_std.nonzero()[0]
+    if len(noisy):
+        rows, scale = _upload(noisy, images, torch.int64), _upload(1 / np.array(std), images).view(1, -1, 1, 1)
+        parameters = _upload(np.column_stack([choices.noise_std, choices.noise_key])[noisy], images)
+        deviation, key = parameters[:, 0].view(-1, 1, 1, 1), parameters[:, 1:]
+        quantiles = normal_quantiles(images.device, images.dtype)
+        images[rows] = add_noise(images[rows], deviation, scale, key, quantiles)
+    if choices.dropped.any():
+        dropped = _upload(choices.dropped, images, torch.bool)
+        images = images.masked_fill_(dropped[:, :, None, None], 0)
+    for quarters in (1, 2, 3):
+        turned = (choices.turns == quarters).nonzero()[0]
+        if len(turned):
+            rows = _upload(turned, images, torch.int64)
+            images[rows] = turn_by_quarters(images[rows], quarters)
+    return images
 
 
 def check_channels(images: Tensor, channels: int) -> None:
@@ -203,7 +240,12 @@ def _joined(images: list[Tensor]) -> Tensor:
 
 
 def _parameter_table(
-    boxes: np.ndarray, flip: np.ndarray, choices: ColourChoices, views: ViewSet
+    boxes: np.ndarray,
+    flip: np.ndarray,
+    choices: ColourChoices,
+    last: LastChoices | None,
+    views: ViewSet,
+    stages: Set[str],
 ) -> Float64[np.ndarray, "b columns"]:
     """Returns all parameters of all images as one table, so that one copy takes them to the device.
 
@@ -213,9 +255,15 @@ def _parameter_table(
     scale = 1 / np.array(views.std)
     shift_and_scale = np.concatenate([-np.array(views.mean) * scale, scale])
     signed_boxes = _mirrored(boxes, flip) if len(boxes) else np.zeros((count, 4))
-    stages = np.stack([choices.grayscale, choices.blur, choices.sigma, choices.solarize], axis=1)
+    single = np.stack([choices.grayscale, choices.blur, choices.sigma, choices.solarize], axis=1)
     jitter, factors = choices.jitter.reshape(count, -1), choices.factors.reshape(count, -1)
-    return np.concatenate([signed_boxes, jitter, factors, stages, np.tile(shift_and_scale, (count, 1))], axis=1)
+    normal = np.tile(shift_and_scale, (count, 1))
+    columns = [signed_boxes, jitter, factors, single, normal]
+    if last is not None:
+        normal[np.tile(last.dropped, 2)] = 0
+        if stages & {"noise", "rotate90"}:
+            columns.append(np.column_stack([last.noise_std, last.noise_key, last.turns]))
+    return np.concatenate(columns, axis=1)
 
 
 def _make_on_cpu(
@@ -223,6 +271,7 @@ def _make_on_cpu(
     boxes: np.ndarray,
     flip: np.ndarray,
     choices: ColourChoices,
+    last: LastChoices | None,
     views: ViewSet,
     size: int,
     bicubic: bool,
@@ -239,9 +288,19 @@ def _make_on_cpu(
         jitter_and_gray = c.jitter[rows], c.factors[rows], *([c.grayscale[rows]] if channels == 3 else [])
         blur_and_solarize = c.blur[rows], c.sigma[rows], c.reach, c.solarize[rows]
         kernel(*crops, *jitter_and_gray, *blur_and_solarize, mean, std, out[rows])
+        if last is not None:
+            _finish_on_cpu(out[rows], last, rows, std)
 
     run_in_threads(make, len(source), min(torch.get_num_threads(), -(-len(source) * size * size // PIXELS_PER_THREAD)))
     return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def _finish_on_cpu(out: np.ndarray, last: LastChoices, rows: slice, std: np.ndarray) -> None:
+    """Does what is done last to some views of a batch, by the kernel, in place."""
+    from infomax.data.augmentation.last_kernels import finish_views
+
+    quantiles = normal_quantiles(torch.device("cpu"), torch.float32).numpy()
+    finish_views(out, last.noise_std[rows], last.noise_key[rows], last.dropped[rows], last.turns[rows], std, quantiles)
 
 
 def views_kernel(channels: int) -> Any:

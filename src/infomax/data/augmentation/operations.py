@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 from torch.nn import functional as F
 
+from infomax.data.augmentation.last_operations import add_noise, turn_by_quarters
 from infomax.data.augmentation.views import GRAY
 
 Pixels = UInt8[Tensor, "b h w c"] | UInt16[Tensor, "b h w c"]  # 0 stands for 0, and the largest number for 1
@@ -119,7 +120,8 @@ def _hue(x: Tensor, turns: Tensor) -> Tensor:
 
 JITTER = (_brightness, _contrast, _saturation, _hue)
 JITTER_BY_CHANNEL = (_brightness, _contrast_by_channel)
-STAGES = ("jitter", "grayscale", "blur", "solarize")  # named as the fields of View that hold their probabilities
+# Named as the fields of View that hold their probabilities.
+STAGES = ("jitter", "grayscale", "blur", "solarize", "noise", "rotate90")
 
 
 def grayscale(x: Tensor, _: Tensor) -> Tensor:
@@ -171,6 +173,7 @@ def make_views_fused(
     stages: Set[str],
     reach: int,
     dtype: torch.dtype,
+    quantiles: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, "b c s s"]:
     """Makes views: applies each operation to all images, and keeps its result for those that it was chosen for.
 
@@ -184,17 +187,21 @@ def make_views_fused(
             parts; if the channels are not red, green and blue, 4 say it for two parts, whose strengths in each channel
             are the next 2 c. Then come 4: whether it becomes gray, whether it is blurred, the standard deviation of the
             blur, and whether it is solarised; and 2 c: what is added to each channel and what it is multiplied by, to
-            normalise it.
+            normalise it; both are 0 for a channel that is dropped. If these views can have noise or be turned, 4 more
+            are the standard deviation of the noise, 0 for none, the two halves of its key, and the quarter turns.
         size: Side of the views in pixels; None if ``source`` holds crops.
         bicubic: Whether to interpolate bicubically instead of bilinearly.
         stages: Those of ``STAGES`` that these views can have, whatever was chosen for this batch.
         reach: Pixels to each side over which a blur extends.
         dtype: Type of the result; the computation is in the type of ``table``.
+        quantiles: Those of :func:`~infomax.data.augmentation.last_operations.normal_quantiles`, if these views can have
+            noise.
     """
     channels = source.shape[3]
     parts, of_part = (JITTER, 1) if channels == 3 else (JITTER_BY_CHANNEL, channels)
     count = len(parts)
-    boxes, jitter, factors, single, normal = table.split([4, count**2, count * of_part, 4, 2 * channels], dim=1)
+    widths = [4, count**2, count * of_part, 4, 2 * channels]
+    boxes, jitter, factors, single, normal, last = table.split([*widths, table.shape[1] - sum(widths)], dim=1)
     gray, blurred, sigma, solarized = single.view(-1, 4, 1, 1, 1).unbind(1)
     x = to_float(source, table.dtype)
     if size is not None:
@@ -210,4 +217,13 @@ def make_views_fused(
     for operation, is_due, value in operations:
         x = torch.where(is_due > 0, operation(x, value), x)
     shift, scale = normal.view(-1, 2, channels, 1, 1).unbind(1)
-    return torch.addcmul(shift, x, scale).to(dtype, memory_format=torch.channels_last)
+    x = torch.addcmul(shift, x, scale)
+    if "noise" in stages:
+        assert quantiles is not None
+        std = last[:, 0].view(-1, 1, 1, 1)
+        x = torch.where(std > 0, add_noise(x, std, scale, last[:, 1:3], quantiles), x)
+    if "rotate90" in stages:
+        turns = last[:, 3].view(-1, 1, 1, 1)
+        for quarters in (1, 2):  # three are one and two
+            x = torch.where((turns == quarters) | (turns == 3), turn_by_quarters(x, quarters), x)
+    return x.to(dtype, memory_format=torch.channels_last)

@@ -10,13 +10,16 @@ CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 GRAY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in the luma
 MAX_SIDE = 16384  # pixels; one image of this side takes 3 GB
 STL10_MEAN, STL10_STD = (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)
+# The settings of a view that are probabilities.
+PROBABILITIES = ("flip", "jitter", "grayscale", "blur", "solarize", "rotate90", "noise", "drop_channels")
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
     """The settings of one random view.
 
-    An image is cropped and resized, flipped, jittered in colour, made gray, blurred and solarised, in this order.
+    An image is cropped and resized, flipped, jittered in colour, made gray, blurred and solarised; then it gets noise,
+    loses channels and is turned by quarters, in this order.
 
     Raises:
         ValueError: naming the setting, if it is out of its range.
@@ -50,17 +53,29 @@ class View:
     """Smallest and largest standard deviation of the blur, in pixels of the view."""
     solarize: float = 0.0
     """Probability of solarisation: values from 128 of 255 up are inverted."""
+    rotate90: float = 0.0
+    """Probability of a turn by 0, 90, 180 or 270 degrees, of which each is as likely."""
+    noise: float = 0.0
+    """Probability of Gaussian noise, independent in each pixel and channel; the sum is not clipped to [0, 1]."""
+    noise_std: tuple[float, float] = (0.01, 0.05)
+    """Smallest and largest standard deviation of the noise, for images in [0, 1]; it is drawn for each view."""
+    drop_channels: float = 0.0
+    """Probability with which each channel is set to its mean, which is 0 after the normalisation. If that would be all
+    channels of a view, one of them stays."""
 
     def __post_init__(self) -> None:
+        for name in PROBABILITIES:
+            if isinstance(value := getattr(self, name), bool):
+                object.__setattr__(self, name, float(value))  # True is always
         if not 1 <= self.size <= MAX_SIDE:
             raise ValueError(f"size must be from 1 to {MAX_SIDE} pixels, but is {self.size}")
-        for name in ("flip", "jitter", "grayscale", "blur", "solarize"):
+        for name in PROBABILITIES:
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be a probability in [0, 1], but is {value}")
         for name in ("brightness", "contrast", "saturation", "hue"):
             if not 0 <= (value := getattr(self, name)) <= (0.5 if name == "hue" else float("inf")):
                 raise ValueError(f"{name} must not be negative, nor hue above 0.5, but is {value}")
-        for name in ("scale", "ratio", "blur_sigma"):
+        for name in ("scale", "ratio", "blur_sigma", "noise_std"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be a rising pair of positive numbers, but is {(low, high)}")
