@@ -14,7 +14,17 @@ from typing import IO, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from infomax.data.decoding import Decoding, check_size, decode_pixels, identify, open_regular, pillow_settings
+from infomax.data.decoding import (
+    Decoding,
+    check_size,
+    decode_pixels,
+    identify,
+    is_image_file,
+    open_regular,
+    pillow_settings,
+)
+from infomax.data.number_files.dicom import DICOM
+from infomax.data.number_files.jpeg2000 import JPEG2000
 from infomax.data.number_files.netpbm import NETPBM
 from infomax.data.number_files.number_format import NumberFormat, OpenedNumbers
 from infomax.data.number_files.png import PNG
@@ -23,7 +33,7 @@ from infomax.data.numbers import RGB_KIND, NumberKind, Numbers
 from infomax.data.pixel_format import MAX_CHANNELS
 from infomax.runtime.memory import machine_memory
 
-FORMATS: tuple[NumberFormat, ...] = (TIFF, PNG, NETPBM)
+FORMATS: tuple[NumberFormat, ...] = (TIFF, PNG, DICOM, NETPBM, JPEG2000)
 """The formats that may hold other numbers than those of 8-bit RGB."""
 START = 144  # bytes by which a format is known
 JPEG = b"\xff\xd8\xff"
@@ -95,13 +105,13 @@ def read_rgb(file: Path | BytesIO, name: str, decoding: Decoding) -> UInt8[np.nd
 
 
 def begins_as_image(path: str | Path) -> bool:
-    """Returns whether a file begins as one of :data:`FORMATS`; no more of it is read."""
+    """Returns whether a file begins as one of the formats that are read; its pixels are not decoded."""
     try:
         with open_regular(path) as stream:
             start = stream.read(START)
     except (OSError, ValueError):
         return False
-    return any(number_format.accepts(start) for number_format in FORMATS)
+    return any(number_format.accepts(start) for number_format in FORMATS) or is_image_file(path)
 
 
 def _with_stream(
@@ -118,7 +128,8 @@ def _with_stream(
     except MemoryError:
         raise
     except Exception as error:  # a damaged file makes its reader raise errors of many kinds
-        raise ValueError(f"{name} cannot be read as an image: {error}") from error
+        message = " ".join(str(error).partition("\nTraceback")[0].split())  # pydicom's have several lines
+        raise ValueError(f"{name} cannot be read as an image: {message}") from error
 
 
 def _open(stream: IO[bytes], decoding: Decoding) -> OpenedNumbers | None:

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from infomax.data.decoding import is_image_file
 from infomax.data.images import ArrayImages, GivenFiles, Images, PackedNames, PillowImages
+from infomax.data.number_files import begins_as_image
 from infomax.data.sources.array_layouts import find_layout, layout_notes, to_images
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.folders import open_folders
@@ -169,7 +169,7 @@ def _check_files(given: Sequence[str], paths: Sequence[str]) -> None:
     if folders:
         raise ValueError(f"{listed(folders)} is a folder, and others are files; want either folders or image files")
     for name, path in zip(given, paths, strict=True):
-        if suffix_of(os.path.basename(path)) not in IMAGE_SUFFIXES and not is_image_file(path):
+        if suffix_of(os.path.basename(path)) not in IMAGE_SUFFIXES and not begins_as_image(path):
             raise ValueError(f"{shown_name(name)} is no image that can be read, as .jpg, .png and .tif are")
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, is_image_file, parse_value_range
+from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, parse_value_range
 from infomax.data.images import Images, select_images
+from infomax.data.number_files import begins_as_image
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
 from infomax.data.sources.assemble import check_labels
 from infomax.data.sources.folders import open_folder, open_folders
@@ -188,7 +189,7 @@ def _open(data: str, data_dir: Path, download: bool, *, as_given: str) -> Source
     if path.is_file():
         if path.suffix.lower() in OPENERS:
             return OPENERS[path.suffix.lower()](data, path)
-        if suffix_of(path.name) not in IMAGE_SUFFIXES and not is_image_file(path):
+        if suffix_of(path.name) not in IMAGE_SUFFIXES and not begins_as_image(path):
             hint = f"; for shards, say wds:{data}" if path.suffix == ".tar" else ""
             if ARCHIVE.search(path.name) and not hint:
                 raise ValueError("an archive must be unpacked first; then name its folder")

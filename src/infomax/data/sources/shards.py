@@ -21,7 +21,7 @@ from math import prod
 from typing import Any, BinaryIO
 
 from infomax.data.decoding import Decoding
-from infomax.data.sources.suffixes import IMAGE_SUFFIXES, is_litter
+from infomax.data.sources.suffixes import PILLOW_SUFFIXES, is_litter
 from infomax.data.splits import Source
 from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count
 
@@ -29,7 +29,7 @@ SCHEMES = ("http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "hf")
 """The kinds of addresses that are read, by fsspec; it knows others too, some of which open other files or programs."""
 USUAL_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SUFFIX_RANKS = {
-    suffix: rank for rank, suffix in enumerate((*USUAL_SUFFIXES, *sorted(IMAGE_SUFFIXES - {*USUAL_SUFFIXES})))
+    suffix: rank for rank, suffix in enumerate((*USUAL_SUFFIXES, *sorted(PILLOW_SUFFIXES - {*USUAL_SUFFIXES})))
 }
 """Suffixes of images, numbered; if a sample has several images, the one of the lowest number is trained on."""
 MAX_SHARDS = 1_000_000
@@ -293,7 +293,7 @@ def _has_plain_image(shard: str) -> bool:
     try:
         with tarfile.open(shard) as tar:
             visible = filter(_is_visible, _files(tar))
-            return any(_split_name(member.name, last_dot=False)[1] in IMAGE_SUFFIXES for member in visible)
+            return any(_split_name(member.name, last_dot=False)[1] in PILLOW_SUFFIXES for member in visible)
     except (*DAMAGED, OSError) as error:
         raise ValueError(_broken_off(shard, error)) from error
 
@@ -315,6 +315,6 @@ def _count_images(shards: Sequence[str], last_dot: bool) -> tuple[int, Counter[s
         left_out["hidden files"] += len(members) - len(parts)
         for _, sample in groupby(parts, lambda part: part[0]):
             suffixes = sorted((suffix for _, suffix in sample), key=_suffix_rank)
-            image_count += suffixes[0] in IMAGE_SUFFIXES
-            left_out.update(suffixes[1:] if suffixes[0] in IMAGE_SUFFIXES else suffixes)
+            image_count += suffixes[0] in PILLOW_SUFFIXES
+            left_out.update(suffixes[1:] if suffixes[0] in PILLOW_SUFFIXES else suffixes)
     return image_count, +left_out

@@ -1,4 +1,4 @@
-"""Tells image files from others by their names: suffixes of formats that Pillow reads, and litter of systems."""
+"""Tells image files from others by their names: suffixes of formats that are read, and litter of systems."""
 
 from PIL import Image, features
 
@@ -18,7 +18,8 @@ def readable_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in readable)
 
 
-IMAGE_SUFFIXES = readable_suffixes()
+PILLOW_SUFFIXES = readable_suffixes()
+IMAGE_SUFFIXES = PILLOW_SUFFIXES | {".dcm", ".dicom"}
 
 
 def suffix_of(name: str) -> str:
