@@ -126,13 +126,14 @@ def _scale_of(header: Any) -> _Scale:
             NumberKind(1, np.dtype(np.uint8), 0, BYTE_MAX), bits, False, 1, 0, BYTE_MAX if is_inverted else None, None
         )
     turn_at = sum(ends) if is_inverted else None
-    window = _window(header) or (ends if is_plain and not is_signed else (None, None))
+    window = _window(header) or (tuple(ends) if is_plain and not is_signed else ())
     padding = _padding(header)
     no_data = None if padding is None else padding[0] * slope + intercept
     if turn_at is not None:
-        window = tuple(None if end is None else turn_at - end for end in reversed(window))
+        window = tuple(turn_at - end for end in reversed(window))
         no_data = None if no_data is None else turn_at - no_data
-    kind = NumberKind(1, dtype, *window, no_data)
+    low, high = window or (None, None)
+    kind = NumberKind(1, dtype, low, high, no_data)
     return _Scale(kind, bits, is_signed, slope, intercept, turn_at, padding)
 
 
@@ -161,13 +162,13 @@ def _groups(header: Any) -> Iterator[Any]:
                 yield from (group.get(keyword) or [])[:1]
 
 
-def _window(header: Any) -> tuple[float, float] | None:
-    """Returns the numbers that the first window shows as black and white, by DICOM PS3.3 C.11.2.1.2."""
+def _window(header: Any) -> tuple[float, ...]:
+    """Returns the numbers that the first window shows as black and white, by DICOM PS3.3 C.11.2.1.2; () without one."""
     centre, width = _number(header, "WindowCenter", np.nan), _number(header, "WindowWidth", np.nan)
     if header.get("VOILUTFunction", "LINEAR") == "LINEAR":
         centre, width = centre - 0.5, width - 1
     low, high = centre - width / 2, centre + width / 2
-    return (low, high) if low < high else None
+    return (low, high) if low < high else ()
 
 
 def _padding(header: Any) -> tuple[float, float] | None:
@@ -181,7 +182,8 @@ def _read_stored(stream: IO[bytes]) -> np.ndarray:
     from pydicom.pixels import pixel_array
 
     stream.seek(0)
-    return pixel_array(stream)
+    source: Any = stream
+    return pixel_array(source)
 
 
 def _read_colour(stream: IO[bytes], header: Any) -> np.ndarray:
