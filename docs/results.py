@@ -31,11 +31,13 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
 from infomax.data.splits import counted
+from infomax.papers.published import find_numbers
 from infomax.reporting.tables import make_table
 
 DOCS = Path(__file__).parent
@@ -209,6 +211,62 @@ def photographs_table() -> str:
     return (
         f"{markdown(header, rows)}\n\n{over}. Measured on {where(kept)}, one core for a run, by\n\n```\n{commands}\n"
         f"```{others}"
+    )
+
+
+METHODS_PAGES = DOCS / "methods"
+MAIN_TABLES = (
+    "mira-1",
+    "mira-7",
+    "corinfomax-1",
+    "carl-1",
+    "mveb-1",
+    "mveb-2",
+)  # the others are ablations, or of others
+
+
+def published_rows(method: str) -> list[list[str]]:
+    """Returns the linear accuracies that the main tables of a method's own paper print for it, each once."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for number in find_numbers(method=LOSSES[method], metric="top1"):
+        if number.table.id not in MAIN_TABLES or number.table.paper != LOSSES[method]:
+            continue
+        conditions = number.conditions
+        trained = [
+            f"{conditions.epochs} epochs" if conditions.epochs else "",
+            f"batch {conditions.batch_size}" if conditions.batch_size else "",
+            {True: "multi-crop", False: "two crops", None: ""}[conditions.multi_crop],
+        ]
+        cells = [number.column.data, conditions.backbone or "", ", ".join(filter(None, trained))]
+        value = f"{number.value:g}" + (f" ± {number.deviation:g}" if number.deviation is not None else "")
+        note = " (uncertain copy)" if number.row.uncertain else ""
+        rows.setdefault((*cells, value), [*cells, f"{number.table.number}{note}", value])
+    return list(rows.values())
+
+
+def method_numbers_table(method: str) -> str:
+    """Returns what the paper prints for a method, and what we measured of it."""
+    header = ["data", "encoder", "trained for", "place", "linear top-1, %"]
+    published = markdown(header, published_rows(method))
+    demo_rows = json.loads((KEPT / "demo.json").read_text())["rows"]
+    (of_demo,) = (row for row in demo_rows if row["name"] == method)
+    raw = next(row for row in demo_rows if row["name"] == "raw pixels")
+    measured = [
+        [f"digits, {words}", "small", "the demo", protocol, f"{100 * of_demo[key]:.1f}", f"{100 * raw[key]:.1f}"]
+        for key, words, protocol in (("knn_1", "1 label a class", "k-NN"), ("linear_all", "all labels", "linear"))
+    ]
+    photographs_rows = json.loads((KEPT / "photographs.json").read_text())["rows"]
+    scores = [row["knn_top1"] for row in photographs_rows if row["method"] == method]
+    epochs = next(row["epochs"] for row in photographs_rows if row["method"] == method)
+    trained, pixels = ([100 * score[name] for score in scores] for name in ("trained encoder", "raw pixels"))
+    spread = f"{mean(trained):.1f}" + (f" ± {stdev(trained):.1f}, {len(trained)} seeds" if len(trained) > 1 else "")
+    measured.append(["CIFAR-10", "small", f"{epochs} epochs", "k-NN", spread, f"{mean(pixels):.1f}"])
+    header = ["data", "encoder", "trained for", "protocol", "top-1, %", "raw pixels"]
+    return (
+        "Published by the authors in their main tables, and not reproduced here yet; `infomax report --table list` "
+        f"names all tables, ablations too:\n\n{published}\n\nMeasured by us on a CPU, at a scale that says little of "
+        "the one above ([photographs](../measurements/photographs.md), [the demo](../../README.md#try-it)):\n\n"
+        f"{markdown(header, measured)}"
     )
 
 
@@ -1234,6 +1292,7 @@ TABLES = {
     "threads": (MEASUREMENTS / "threads.md", threads_table),
     "opening": (MEASUREMENTS / "views.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
+    **{f"{name}-numbers": (METHODS_PAGES / f"{name}.md", partial(method_numbers_table, name)) for name in LOSSES},
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
     "tuning": (MEASUREMENTS / "tuning.md", tuning_table),
     "baselines-equal": (MEASUREMENTS / "baselines.md", baselines_equal_table),

@@ -82,6 +82,15 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in headings(file), f"{target}#{anchor}"
 
 
+def test_pictures_are_small_and_shown_with_words():
+    shown = [(page, *found) for page in PAGES for found in re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", page.read_text())]
+    assert shown
+    files = {(page.parent / target).resolve() for page, _, target in shown}
+    assert all(len(words) > 20 for _, words, _ in shown)
+    assert all(file.stat().st_size < 150_000 for file in files)
+    assert files == set((ROOT / "docs" / "pictures").iterdir())
+
+
 def headings(page):
     """Returns the anchors that GitHub gives to the headings of a page."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
@@ -243,6 +252,43 @@ def test_each_export_of_the_guide_is_written_and_opened_as_the_guide_says(users_
     source = "\n".join(python_blocks(ELSEWHERE))
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.process
+def test_the_method_of_the_guide_passes_its_example_and_is_known_and_trained(tmp_path):
+    """Both files of the page make a package, which is installed as pip installs it."""
+    page = "docs/guide/write-a-method.md"
+    (tmp_path / "mymethod").mkdir()
+    for block in python_blocks(page):
+        (tmp_path / re.match(r"# (mymethod/\w+\.py)\n", block)[1]).write_text(block)
+    entry = re.search(r"^```toml\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)[1]
+    (names,) = tomllib.loads(entry)["project"]["entry-points"].values()
+    information = tmp_path / "mymethod-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: mymethod\nVersion: 1.0\n")
+    lines = "".join(f"{name} = {value}\n" for name, value in names.items())
+    (information / "entry_points.txt").write_text(f"[infomax.methods]\n{lines}")
+    places = os.pathsep.join([str(Path(infomax.__file__).parents[1]), str(tmp_path)])
+    script = (
+        "import doctest, sys, mymethod.spread as spread; from infomax.cli import main\n"
+        "failed, tried = doctest.testmod(spread)\n"
+        "assert (failed, tried) == (0, 1)\n"
+        "for words in ('recipes spread/digits --set method.weight=2', 'pretrain --data digits --method spread "
+        "--epochs 1 --batch-size 718 --out runs/spread', 'evaluate knn runs/spread --no-baselines'):\n"
+        "    sys.argv = ['infomax', *words.split()]\n"
+        "    main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": places},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(changed from 1" in done.stdout
+    assert "trained by spread/digits with" in done.stdout
 
 
 VIEWS = re.compile(r"^z1, z2 = .*$", re.M)
