@@ -88,7 +88,7 @@ def test_pictures_are_small_and_shown_with_words():
     files = {(page.parent / target).resolve() for page, _, target in shown}
     assert all(len(words) > 20 for _, words, _ in shown)
     assert all(file.stat().st_size < 150_000 for file in files)
-    assert files == set((ROOT / "docs" / "pictures").iterdir())
+    assert files >= set((ROOT / "docs" / "pictures").iterdir())  # none is left over
 
 
 def headings(page):
