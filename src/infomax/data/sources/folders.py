@@ -17,6 +17,7 @@ import numpy as np
 
 from infomax.data.images import FileImages, Images, PackedNames
 from infomax.data.sources.assemble import FoundSplit, assemble_source
+from infomax.data.sources.band_files import BandImages, Bands, group_bands, without_star
 from infomax.data.sources.joined import JoinedImages
 from infomax.data.sources.split_names import choose_splits, role_of, splits_by_role
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES, is_litter, suffix_of
@@ -213,7 +214,7 @@ class FoundFolder:
     """How many files are no images that can be read, by their suffix."""
 
 
-def open_folder(data: str, root: Path) -> Source:
+def open_folder(data: str, root: Path, bands: Bands | None = None) -> Source:
     """Opens a folder of images.
 
     If there is a sub-folder with the name of a training split, or all sub-folders with images have names of splits, the
@@ -223,21 +224,20 @@ def open_folder(data: str, root: Path) -> Source:
     Args:
         data: The source's name.
         root: The folder.
+        bands: The bands of an image, if each is a file of its own.
 
     Raises:
-        ValueError: if there are no images to train on, or two splits have the same role.
+        ValueError: if there are no images to train on, two splits have the same role, or a band is missing.
         OSError: if a folder cannot be read.
     """
-    folder = find_splits(root)
+    folder = find_splits(root, bands)
     return assemble_source(data, folder.splits, notes=[*folder.notes, *note_left_out(folder.left_out)], folders=(root,))
 
 
-def find_splits(root: Path) -> FoundFolder:
+def find_splits(root: Path, bands: Bands | None = None) -> FoundFolder:
     """Finds out whether the sub-folders of a folder are splits or classes, and lists the images.
 
-    Raises:
-        ValueError: if there are no images, or two splits have the same role.
-        OSError: if a folder cannot be read.
+    The arguments and errors are those of :func:`open_folder`.
     """
     base, notes = _enter_wrappers(root, "", ())
     subfolders, has_images = _look_into(root, base)
@@ -255,7 +255,7 @@ def find_splits(root: Path) -> FoundFolder:
     classes: list[str] = []
     # The training split is read first: its classes say where the classes of another split are.
     for name in sorted(roles.values(), key=lambda name: role_of(name) != "train") or [""]:
-        splits[name], index, split_notes = _read_split(root, _join(base, name), classes)
+        splits[name], index, split_notes = _read_split(root, _join(base, name), classes, bands)
         classes = classes or splits[name].images.classes
         left_out += index.left_out
         notes += split_notes
@@ -315,36 +315,62 @@ def _enter_wrappers(root: Path, folder: str, classes: Sequence[str]) -> tuple[st
     return inner, [] if inner == folder else [f"{listed([inner])} is taken for the folder of the images, the only one"]
 
 
-def _read_split(root: Path, folder: str, classes: Sequence[str]) -> tuple[FoundSplit, FolderIndex, list[str]]:
+def _read_split(
+    root: Path, folder: str, classes: Sequence[str], bands: Bands | None
+) -> tuple[FoundSplit, FolderIndex, list[str]]:
     """Lists the images of a split; its sub-folders are their classes.
 
     Args:
         root: The folder that paths are relative to.
         folder: The split's folder.
         classes: The classes to train on, as far as they are known.
+        bands: The bands of an image, if each is a file of its own.
 
     Returns:
         The split, the list of its files, and notes.
     """
     inner, notes = _enter_wrappers(root, folder, classes) if folder else ("", [])
-    index = index_folder(root, inner)
-    depth = len(inner.split("/")) if inner else 0
-    strays = index.folders[0][1] if index.folders[0][0] == inner else 0
+    index, names_of_bands = index_folder(root, inner), bands.names if bands else ()
+    if bands is not None:
+        index, band_notes = _group_index(index, bands)
+        notes += band_notes
+    inner_parts = [part for part in inner.split("/") if part and part not in names_of_bands]
+    depth = len(inner_parts)
+    strays = index.folders[0][1] if index.folders[0][0] == "/".join(inner_parts) else 0
     in_classes = FolderIndex(index.names, index.folders[1:] if strays else index.folders)
     labels, found_classes = in_classes.classes(depth) or (np.empty(0, int), [])
-    if empty := sorted({*_look_into(root, inner)[0]} - {*found_classes}) if found_classes else []:
+    if empty := sorted({*_look_into(root, inner)[0]} - {*found_classes, *names_of_bands}) if found_classes else []:
         notes.append(f"folders without images, which are no classes: {listed(empty)}")
     if not strays and len(labels):
-        return FoundSplit(FileImages(root, index.names, labels, found_classes)), index, notes
+        return FoundSplit(_images(root, index.names, labels, found_classes, bands)), index, notes
     examples = listed(index.names[: min(strays, 3)])
-    unlabelled = FileImages(root, index.names, None, [])
+    unlabelled = _images(root, index.names, None, [], bands)
     if not len(labels):
         return FoundSplit(unlabelled, f"has no class folders: its images lie in it, as {examples}"), index, notes
     if len(found_classes) < 2 or not strays <= max(FEW_STRAYS, len(labels) // 100) or strays >= len(labels):
         folders = f"its {len(found_classes)} folders" if len(found_classes) > 1 else f"its folder {found_classes[0]}"
         return FoundSplit(unlabelled, f"has {counted(strays)} beside {folders}, as {examples}"), index, notes
     notes.append(f"left out: {counted(strays, 'image file')} beside the class folders: {examples}")
-    return FoundSplit(FileImages(root, _without_first(index.names, strays), labels, found_classes)), index, notes
+    names = _without_first(index.names, strays)
+    return FoundSplit(_images(root, names, labels, found_classes, bands)), index, notes
+
+
+def _images(
+    root: Path, names: PackedNames, labels: np.ndarray | None, classes: list[str], bands: Bands | None
+) -> Images:
+    """Returns the images of some names; of bands, each image is several files."""
+    if bands is None:
+        return FileImages(root, names, labels, classes)
+    return BandImages(root, names, labels, classes, bands)
+
+
+def _group_index(index: FolderIndex, bands: Bands) -> tuple[FolderIndex, list[str]]:
+    """Returns a list of images whose bands are files of their own, and notes; a folder that names a band is none."""
+    paths, notes = group_bands(index.names, bands)
+    folder_of = {path: without_star(path.rpartition("/")[0]) for path in paths}
+    paths.sort(key=lambda path: (folder_of[path].split("/"), path))
+    counts = Counter(folder_of[path] for path in paths)
+    return FolderIndex(PackedNames.pack(paths), list(counts.items()), index.left_out), notes
 
 
 def _without_first(names: PackedNames, count: int) -> PackedNames:
@@ -368,7 +394,7 @@ class _JoinedFolders(JoinedImages):
         return f"{self.roots[part]}/{self.parts[part].name(inner)}"
 
 
-def open_folders(data: str, roots: Sequence[Path]) -> Source:
+def open_folders(data: str, roots: Sequence[Path], bands: Bands | None = None) -> Source:
     """Opens several folders as one; see :func:`open_folder`.
 
     Sub-folders of the same name are the same class. There are labels only if the images to train on of all folders have
@@ -377,14 +403,15 @@ def open_folders(data: str, roots: Sequence[Path]) -> Source:
     Args:
         data: The name of the joined source.
         roots: The folders.
+        bands: The bands of an image, if each is a file of its own.
 
     Raises:
-        ValueError: if one has no images to train on, or two splits of the same role.
+        ValueError: if one has no images to train on, two splits of the same role, or an image without a band.
         OSError: if a folder cannot be read.
     """
     notes, parts, left_out = [], [], Counter()
     for root in roots:
-        folder = find_splits(root)
+        folder = find_splits(root, bands)
         left_out += folder.left_out
         notes += [f"{root}: {note}" for note in folder.notes]
         parts.append((root, folder.splits, choose_splits(list(folder.splits), _labelled(folder.splits))))

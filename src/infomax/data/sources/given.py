@@ -15,6 +15,7 @@ from infomax.data.images import ArrayImages, GivenFiles, Images, PackedNames, Pi
 from infomax.data.number_files import begins_as_image
 from infomax.data.sources.array_layouts import find_layout, layout_notes, to_images
 from infomax.data.sources.assemble import FoundSplit, assemble_source
+from infomax.data.sources.band_files import STAR, BandImages, Bands, group_bands
 from infomax.data.sources.folders import open_folders
 from infomax.data.sources.label_values import read_labels
 from infomax.data.sources.split_names import role_of, splits_by_role
@@ -98,7 +99,14 @@ def _read_targets(targets: Any, count: int) -> tuple[Int[np.ndarray, " n"], list
     return column.labels, column.classes
 
 
-def open_files(data: str | None, given: Sequence[str], *, targets: Any = None, in_order: bool = False) -> Source:
+def open_files(
+    data: str | None,
+    given: Sequence[str],
+    *,
+    targets: Any = None,
+    in_order: bool = False,
+    bands: Bands | None = None,
+) -> Source:
     """Opens image files by their paths, as the folder that they have in common would be opened.
 
     The sub-folders of that folder are the classes, or the splits if all of them have names of splits. If a file lies
@@ -109,10 +117,14 @@ def open_files(data: str | None, given: Sequence[str], *, targets: Any = None, i
         given: Paths of the files, which stay the names of the images.
         targets: The class of each file; None takes those of the folders.
         in_order: As in :func:`open_given`.
+        bands: The bands of an image, if each is a file of its own. Then the images are in the order of their first
+            files, and have no targets.
 
     Raises:
         ValueError: if a path is not that of an image file.
     """
+    if bands is not None and targets is not None:
+        raise ValueError("targets are one for each file, and with bands an image is several files; put it into folders")
     paths = [os.path.abspath(os.path.expanduser(path)) for path in given]
     _check_files(given, paths)
     notes: list[str] = []
@@ -124,7 +136,11 @@ def open_files(data: str | None, given: Sequence[str], *, targets: Any = None, i
     root = _common_folder(paths)
     prefix = os.path.join(root, "")
     relative = [paths[number].removeprefix(prefix).replace(os.sep, "/") for number in kept]
-    files = _Files(root, relative, [given[int(number)] for number in kept])
+    kept_names = [given[int(number)] for number in kept]
+    if bands is not None:
+        relative, kept_names, band_notes = _group_given(relative, kept_names, bands)
+        notes += band_notes
+    files = _Files(root, relative, kept_names, bands)
     data = data or (given[0] if len(given) == 1 else f"{counted(len(relative), 'file')} in {_shown_folder(root)}")
     if in_order:
         return Source(data, files.images(range(len(relative))))
@@ -146,18 +162,37 @@ class _Files:
         root: The folder.
         relative: Their paths from there, with slashes.
         given: Their paths as the user wrote them.
+        bands: The bands of an image, if each is a file of its own.
     """
 
-    def __init__(self, root: str, relative: Sequence[str], given: Sequence[str]):
-        self.root, self.relative, self.given = root, relative, given
+    def __init__(self, root: str, relative: Sequence[str], given: Sequence[str], bands: Bands | None):
+        self.root, self.relative, self.given, self.bands = root, relative, given, bands
+
+    def folders(self) -> list[list[str]]:
+        """Returns the folders that each file lies in, without those that name a band."""
+        return [[part for part in name.split("/")[:-1] if part != STAR] for name in self.relative]
 
     def images(
         self, index: Iterable[int], labels: Int[np.ndarray, " n"] | None = None, classes: Sequence[str] = ()
-    ) -> GivenFiles:
+    ) -> Images:
         """Returns the files at ``index``, in this order."""
         numbers = list(index)
         names, given = (PackedNames.pack(names[i] for i in numbers) for names in (self.relative, self.given))
+        if self.bands is not None:
+            return BandImages(Path(self.root), names, labels, list(classes), self.bands, given=given)
         return GivenFiles(Path(self.root), names, labels, list(classes), given=given)
+
+
+def _group_given(relative: Sequence[str], given: Sequence[str], bands: Bands) -> tuple[list[str], list[str], list[str]]:
+    """Returns the paths of the images whose bands are files, how the user would write them, and notes."""
+    images, notes = group_bands(relative, bands)
+    as_given: dict[str, str] = {}
+    for path, name in zip(relative, given, strict=True):
+        split = bands.split(path)
+        if split is not None:
+            in_name = bands.split(name.replace(os.sep, "/"))
+            as_given.setdefault(split[0], in_name[0] if in_name else split[0])
+    return images, [as_given[path] for path in images], notes
 
 
 def _check_files(given: Sequence[str], paths: Sequence[str]) -> None:
@@ -189,7 +224,7 @@ def _shown_folder(root: str) -> str:
 
 def _split_by_folder(files: _Files) -> dict[str, FoundSplit]:
     """Returns the splits of some files by their names; one with an empty name if their folders are no splits."""
-    folders = [name.split("/")[:-1] for name in files.relative]
+    folders = files.folders()
     tops = sorted({parts[0] if parts else "" for parts in folders})
     if not all(role_of(top) for top in tops):
         return {"": _labelled_by_folder(files, range(len(folders)), 0)}
@@ -202,7 +237,8 @@ def _split_by_folder(files: _Files) -> dict[str, FoundSplit]:
 
 def _labelled_by_folder(files: _Files, index: Sequence[int], depth: int) -> FoundSplit:
     """Returns some files with the names of the folders at a depth, from 0, as their classes."""
-    folders = [files.relative[i].split("/")[:-1] for i in index]
+    all_folders = files.folders()
+    folders = [all_folders[i] for i in index]
     strays = [files.given[i] for i, parts in zip(index, folders, strict=True) if len(parts) <= depth]
     if not strays:
         classes, labels = np.unique([parts[depth] for parts in folders], return_inverse=True)

@@ -3,14 +3,15 @@
 import codecs
 import csv
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from infomax.data.images import FileImages, PackedNames
+from infomax.data.images import FileImages, Images, PackedNames
 from infomax.data.sources.assemble import FoundSplit, assemble_source
+from infomax.data.sources.band_files import BandImages, Bands, group_bands
 from infomax.data.splits import Source, counted, shown_name
 
 # Marks at the beginning of a file, by the encoding that they stand for; those of UTF-32 begin with those of UTF-16.
@@ -63,7 +64,7 @@ def read_lines(file: Path) -> list[Line]:
     return [Line(number, stripped) for number, line in enumerate(lines, 1) if (stripped := line.strip())]
 
 
-def open_list(data: str, file: Path, root: Path | None = None) -> Source:
+def open_list(data: str, file: Path, root: Path | None = None, bands: Bands | None = None) -> Source:
     """Opens a text file that names an image file on each line.
 
     The image's class may follow the path, after a tab, a comma or a blank. A first line with the names of the columns
@@ -73,6 +74,7 @@ def open_list(data: str, file: Path, root: Path | None = None) -> Source:
         data: The source's name.
         file: The text file.
         root: The folder that paths are relative to; None takes that of the text file.
+        bands: The bands of an image, if each is a file of its own; then an image has the class of its files.
 
     Raises:
         ValueError: if it names no image, or a path that is not a file, showing the line.
@@ -96,11 +98,18 @@ def open_list(data: str, file: Path, root: Path | None = None) -> Source:
     if repeated := len(rows) - len(class_of):
         example = Counter(row[0] for row in rows).most_common(1)[0][0]
         notes.append(f"left out: {counted(repeated, 'line')} with a file named before, as '{shown_name(example)}'")
+    if bands is not None:
+        _, band_notes = group_bands([*class_of], bands)
+        class_of, clash = _class_of_each_image(class_of, bands)
+        reason, notes = reason or clash, [*notes, *band_notes]
     classes, labels = [], None
     if not reason:
         classes, labels = np.unique(list(class_of.values()), return_inverse=True)
         classes = [str(name) for name in classes]
-    images = FileImages(folder, PackedNames.pack(class_of), labels, classes)
+    names = PackedNames.pack(class_of)
+    images: Images = FileImages(folder, names, labels, classes)
+    if bands is not None:
+        images = BandImages(folder, names, labels, classes, bands)
     return assemble_source(data, {"": FoundSplit(images, reason)}, notes=notes)
 
 
@@ -181,3 +190,14 @@ def _classes(lines: Sequence[Line], rows: Sequence[Sequence[str]]) -> tuple[dict
             reason = f"has no labels: {line} gives another class than a line before"
         class_of.setdefault(row[0], name)
     return class_of, reason if wants_classes else "has no labels: the lines name files alone, and no classes"
+
+
+def _class_of_each_image(class_of: Mapping[str, str], bands: Bands) -> tuple[dict[str, str], str]:
+    """Returns the class of each image whose bands are files, and why there are no labels if bands of one differ."""
+    of_image: dict[str, str] = {}
+    reason = ""
+    for path, name in class_of.items():
+        split = bands.split(path)
+        if split is not None and of_image.setdefault(split[0], name) != name:
+            reason = reason or f"has no labels: the bands of {shown_name(split[0])} are of different classes"
+    return of_image, reason
