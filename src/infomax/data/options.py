@@ -12,7 +12,7 @@ WAYS_TO_NAME_DATA = (
     "a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt or .csv "
     "of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS; --data digits is the embedded one"
 )
-LOCATION_PARTS = ("data", "data_dir", "classes", "subset", "value_range", "max_megapixels")
+LOCATION_PARTS = ("data", "data_dir", "bands", "layout", "classes", "subset", "value_range", "max_megapixels")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,12 @@ class DataOptions:
     """Folder that holds the data sets that are given by name."""
     download: bool = False
     """Fetch a named data set that is not there."""
+    bands: Annotated[str | None, Shown(metavar="WORD,...", default="one file is one image")] = None
+    """Words in names of files that name the bands, as B02,B03,B04, if each band is a file of its own: files whose paths
+    differ only in that word are one image, with these channels in this order."""
+    layout: Annotated[str | None, Shown(metavar="NHWC|NCHW", default="found by the sizes")] = None
+    """Order of the axes of arrays of images: NHWC if the channels are last, NCHW if they come before height and
+    width."""
     classes: Annotated[str | None, Shown(metavar="FILE", default="all")] = None
     """Text file with the classes to keep, one on each line."""
     subset: Annotated[str | None, Shown(metavar="FILE|1percent|10percent", default="all")] = None

@@ -29,6 +29,8 @@ def embed(
     *,
     device: str = "auto",
     workers: int | None = None,
+    bands: str | None = None,
+    layout: str | None = None,
     value_range: str | None = None,
     max_megapixels: float | None = None,
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
@@ -44,10 +46,13 @@ def embed(
 
     Args:
         encoder: A run folder, or anything else that :func:`infomax.models.pretrained.open_encoder` takes.
-        data: What ``--data`` takes; paths of image files; PIL images; an array of bytes [n, height, width, 3]; or an
-            opened source.
+        data: What ``--data`` takes; paths of image files; PIL images; an array of numbers [n, height, width, channels];
+            or an opened source.
         device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
+        bands: Words in names of files that name the bands of an image, as ``B02,B03,B04``, if each is a file of its
+            own.
+        layout: ``NHWC`` or ``NCHW``, the order of the axes of an array of images; None finds it.
         value_range: ``LOW,HIGH``, the numbers that become black and white in image files of one channel with more than
             8 bits. None takes what the run was trained with, and of another encoder the format's.
         max_megapixels: Largest number of pixels of an image file, in millions; None is 120.
@@ -68,10 +73,11 @@ def embed(
     else:
         value_range = value_range or trained_value_range(encoder)
         if isinstance(data, str | PathLike):
-            source = DataLocation(fspath(data), value_range=value_range, max_megapixels=max_megapixels).open()
+            decoded = {"value_range": value_range, "max_megapixels": max_megapixels}
+            source = DataLocation(fspath(data), bands=bands, layout=layout, **decoded).open()
         else:
             location = DataLocation("", value_range=value_range, max_megapixels=max_megapixels)
-            source = location.select(open_given(data, in_order=True))
+            source = location.select(open_given(data, in_order=True, bands=bands, layout=layout))
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
     splits, names = all_images(source)

@@ -42,6 +42,8 @@ def evaluate(
     targets: Sequence[int | str] | None = None,
     data_dir: str | PathLike[str] | None = None,
     download: bool = False,
+    bands: str | None = None,
+    layout: str | None = None,
     classes: str | PathLike[str] | None = None,
     subset: str | PathLike[str] | None = None,
     value_range: str | None = None,
@@ -70,6 +72,11 @@ def evaluate(
         data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
             ~/.cache/infomax/data.
         download: Fetch a named data set that is not there.
+        bands: Words in names of files that name the bands, as B02,B03,B04, if each band is a file of its own: files
+            whose paths differ only in that word are one image, with these channels in this order. Default: one file is
+            one image.
+        layout: Order of the axes of arrays of images: NHWC if the channels are last, NCHW if they come before height
+            and width. Default: found by the sizes.
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
             1percent or 10percent, for that share of the labelled images. Default: all.
@@ -105,11 +112,13 @@ def evaluate(
         ('trained encoder', 1, 0.9610027670860291)
     """
     chosen, chosen_options = choose_protocol(protocol, options)
-    named, source, given = _named_or_given(data, targets)
+    named, source, given = _named_or_given(data, targets, bands, layout)
     location = EvaluationData(
         data=named,
         data_dir=None if data_dir is None else fspath(data_dir),
         download=download,
+        bands=bands,
+        layout=layout,
         classes=None if classes is None else fspath(classes),
         subset=None if subset is None else fspath(subset),
         value_range=value_range,
@@ -139,7 +148,9 @@ def evaluate(
     return list(request.rows(opened))
 
 
-def _named_or_given(data: Any, targets: Any) -> tuple[str | None, Source | None, Source | None]:
+def _named_or_given(
+    data: Any, targets: Any, bands: str | None, layout: str | None
+) -> tuple[str | None, Source | None, Source | None]:
     """Returns the images that ``data`` of :func:`evaluate` names, or those that it holds.
 
     Returns:
@@ -155,7 +166,7 @@ def _named_or_given(data: Any, targets: Any) -> tuple[str | None, Source | None,
         return None if data is None else fspath(data), None, None
     if isinstance(data, Source):
         return None, data, None
-    return None, None, open_given(data, targets)
+    return None, None, open_given(data, targets, bands=bands, layout=layout)
 
 
 def choose_protocol(protocol: str | ProtocolOptions, options: dict[str, Any]) -> tuple[Protocol, ProtocolOptions]:

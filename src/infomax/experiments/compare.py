@@ -154,6 +154,7 @@ class Contest:
         location = vars(options.location(None).resolved())
         parts = {"data": location["data"], "classes": location["classes"], "subset": location["subset"]}
         parts |= {"value_range": location["value_range"], "budget": str(self.budget), "recipe": options.recipe}
+        parts |= {name: location[name] for name in ("bands", "layout") if location[name] is not None}
         return {name: list(x) if isinstance(x, tuple) else x for name, x in {**parts, **changes}.items()}
 
     def epochs(self, entrant: Entrant, speed: float | None) -> int:

@@ -22,6 +22,8 @@ def views(
     data: str | PathLike[str] | None = None,
     data_dir: str | PathLike[str] | None = None,
     download: bool = False,
+    bands: str | None = None,
+    layout: str | None = None,
     classes: str | PathLike[str] | None = None,
     subset: str | PathLike[str] | None = None,
     value_range: str | None = None,
@@ -44,6 +46,11 @@ def views(
         data_dir: Folder that holds the data sets that are given by name. Default: INFOMAX_DATA, or
             ~/.cache/infomax/data.
         download: Fetch a named data set that is not there.
+        bands: Words in names of files that name the bands, as B02,B03,B04, if each band is a file of its own: files
+            whose paths differ only in that word are one image, with these channels in this order. Default: one file is
+            one image.
+        layout: Order of the axes of arrays of images: NHWC if the channels are last, NCHW if they come before height
+            and width. Default: found by the sizes.
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
             1percent or 10percent, for that share of the labelled images. Default: all.

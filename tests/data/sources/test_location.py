@@ -5,7 +5,10 @@ import pytest
 from PIL import Image
 
 from dataset_layouts import imagenet as write_imagenet
+from deep_files import make_band_files
+from infomax.data.decoding import Decoding
 from infomax.data.images import ArrayImages
+from infomax.data.sources.given import open_given
 from infomax.data.sources.location import DataLocation, default_data_dir, open_source
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import labelled_splits
@@ -199,3 +202,51 @@ def test_no_share_is_drawn_without_labels(tmp_path):
     np.savez(tmp_path / "x.npz", images=np.zeros((20, 8, 8, 3), np.uint8))
     with pytest.raises(ValueError, match="--subset 1percent: --data .* cannot be drawn from: "):
         DataLocation(str(tmp_path / "x.npz"), subset="1percent").open()
+
+
+def test_bands_and_layout_are_parts_of_a_location(tmp_path):
+    make_band_files(tmp_path / "tiles", 6)
+    source = DataLocation(str(tmp_path / "tiles"), bands="B04,B02").open()
+    assert [source.train.kind(0).channels, source.train.kind(0).bands] == [2, ("B04", "B02")]
+    assert source.train.decoding == Decoding()
+    limited = DataLocation(str(tmp_path / "tiles"), bands="B04,B02", max_megapixels=0.0001).open().train
+    with pytest.raises(ValueError, match="00_B04.tif cannot be read as an image: it has 32 x 32 pixels, .*megapixels"):
+        limited.kind(0)
+    kept = write_lines(tmp_path / "kept.txt", "forest/00_*.tif", "03_*")
+    assert len(DataLocation(str(tmp_path / "tiles"), bands="B02", subset=kept).open().train) == 2
+    np.save(tmp_path / "x.npy", np.arange(4 * 9 * 9 * 20, dtype=np.uint16).reshape(4, 9, 9, 20))
+    with pytest.raises(ValueError, match=r"x.npy: the array is uint16 .*last \(20\) or .*\(9\): say --layout NHWC or"):
+        DataLocation(str(tmp_path / "x.npy")).open()
+    for layout, shape in (("NHWC", (9, 9, 20)), ("NCHW", (9, 20, 9))):
+        location = DataLocation(str(tmp_path / "x.npy"), layout=layout)
+        assert location.open().train.read(0).values.shape == shape
+        assert location.resolved().layout == layout
+        assert open_given(np.load(tmp_path / "x.npy"), layout=layout).train.read(0).values.shape == shape
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        (
+            DataLocation("digits", bands="B02"),
+            "--bands B02 is for folders, lists and files of images, not for --data digits",
+        ),
+        (DataLocation("x.npz", bands="B02"), "--bands B02 is for folders, .* not for --data x.npz"),
+        (DataLocation("wds:a.tar", bands="B02"), "--bands B02 is for folders"),
+        (DataLocation("tests", bands="B02,,B03"), "--bands B02,,B03: want the words in names of files"),
+        (DataLocation("x.npz", layout="CHW"), "--layout CHW: want NHWC or NCHW, the order of the axes of arrays"),
+        (DataLocation("tests", layout="NCHW"), "--layout NCHW is for arrays, .npz and .npy, not for --data tests"),
+    ],
+)
+def test_bands_and_layout_of_other_data_are_refused(location, message):
+    with pytest.raises(ValueError, match=message):
+        location.open()
+
+
+def test_bands_and_layout_of_other_images_that_are_given_are_refused():
+    with pytest.raises(ValueError, match="--layout NCHW is for an array of images, which data is not"):
+        open_given(["a.jpg"], layout="NCHW")
+    with pytest.raises(ValueError, match="--bands a,b is for paths of files, which data are not"):
+        open_given(np.zeros((4, 8, 8, 3), np.uint8), bands="a,b")
+    with pytest.raises(ValueError, match="data: must be paths of files if there are bands, not PIL images"):
+        open_given([Image.new("L", (4, 4))], bands="a,b")

@@ -55,7 +55,7 @@ def find_layout(title: str, shape: Sequence[int], dtype: np.dtype, layout: str |
     if chosen is None:
         raise ValueError(
             f"{title} {found}, of which nothing tells whether its channels stand last ({shape[3]}) or before height "
-            f"and width ({shape[1]}), so it is not read"
+            f"and width ({shape[1]}): say --layout NHWC or --layout NCHW"
         )
     channels = shape[3] if chosen == "NHWC" else shape[1]
     if channels > MAX_CHANNELS:

@@ -59,19 +59,20 @@ def _read_digits() -> Int[np.ndarray, "n 65"]:
     return np.column_stack([digits.data, digits.target]).astype(np.int64)
 
 
-def open_npy(data: str, path: Path) -> Source:
+def open_npy(data: str, path: Path, layout: str | None = None) -> Source:
     """Opens an .npy file: one array of images, which stays on disk and is mapped into memory.
 
     Args:
         data: The source's name.
         path: The file, with numbers as :func:`~infomax.data.sources.array_layouts.find_layout` takes them.
+        layout: The order of their axes, if the user says it.
 
     Raises:
         ValueError: if it is no such array.
     """
     with path.open("rb") as file:
         header = read_header(file, "the array", path.stat().st_size)
-    layout = find_layout("the array", header.shape, header.dtype)
+    layout = find_layout("the array", header.shape, header.dtype, layout)
     numbers = np.load(path, mmap_mode="r", allow_pickle=False)
     images = ArrayImages(to_images(numbers, layout), None, [])
     notes = tuple(layout_notes("the array", header.shape, layout))
@@ -80,13 +81,14 @@ def open_npy(data: str, path: Path) -> Source:
     )
 
 
-def open_npz(data: str, path: Path) -> Source:
+def open_npz(data: str, path: Path, layout: str | None = None) -> Source:
     """Opens an .npz file: arrays of images, and perhaps of labels, for one split or several.
 
     Args:
         data: The source's name.
         path: The file. Its images are numbers as :func:`~infomax.data.sources.array_layouts.find_layout` takes them.
             Whole numbers and strings are labels, one for each image; other labels are none.
+        layout: The order of the axes of the images, if the user says it.
 
     Raises:
         ValueError: if it has no array of images to train on, or one that is not as described.
@@ -98,7 +100,7 @@ def open_npz(data: str, path: Path) -> Source:
             layouts = {}
             for key, _ in chosen.values():
                 title, header = f"array {shown_name(key)}", headers[key]
-                layouts[key] = find_layout(title, header.shape, header.dtype)
+                layouts[key] = find_layout(title, header.shape, header.dtype, layout)
                 notes += layout_notes(title, header.shape, layouts[key])
             splits = {}
             for name, (key, label_key) in chosen.items():

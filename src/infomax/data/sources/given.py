@@ -28,7 +28,14 @@ HINT = "targets=[...] gives the class of each"
 WANTED = "paths of image files, PIL images, or an array [n, height, width, channels]"
 
 
-def open_given(data: Any, targets: Any = None, *, in_order: bool = False) -> Source:
+def open_given(
+    data: Any,
+    targets: Any = None,
+    *,
+    in_order: bool = False,
+    bands: str | None = None,
+    layout: str | None = None,
+) -> Source:
     """Opens images that are given themselves, not by the name of a folder, a file or a data set.
 
     Args:
@@ -37,27 +44,35 @@ def open_given(data: Any, targets: Any = None, *, in_order: bool = False) -> Sou
             folders that files lie in, as :func:`open_files` does.
         in_order: Whether all images form one split in the given order, also files that are given twice. There are no
             labels then.
+        bands: Words in names of files that name the bands of an image, if each is a file of its own; the images are
+            then in the order of their first files.
+        layout: ``NHWC`` or ``NCHW``, the order of the axes of an array; None finds it.
 
     Raises:
         ValueError: if there are no images, some are not what they are said to be, or there is not one target for each.
     """
+    is_array = isinstance(data, np.ndarray) and data.dtype.kind not in "OUS"
+    if layout is not None and not is_array:
+        raise ValueError(f"--layout {layout} is for an array of images, which data is not")
+    if bands is not None and (is_array or isinstance(data, Image.Image)):
+        raise ValueError(f"--bands {bands} is for paths of files, which data are not")
     try:
         if isinstance(data, Image.Image):
             return _with_targets("a PIL image", PillowImages([data], None, []), targets)
-        if isinstance(data, np.ndarray) and data.dtype.kind not in "OUS":
-            layout = find_layout("the array", data.shape, data.dtype)
+        if is_array:
+            layout = find_layout("the array", data.shape, data.dtype, layout)
             images = ArrayImages(to_images(data, layout), None, [])
             source = _with_targets(f"an array of {counted(len(data))}", images, targets)
             return replace(source, notes=(*source.notes, *layout_notes("the array", data.shape, layout)))
         if isinstance(data, bytes | Mapping) or not isinstance(data, Iterable):
             raise ValueError(f"must be {WANTED}, but is of type {type(data).__name__}")
-        return _open_each(list(data), targets, in_order)
+        return _open_each(list(data), targets, in_order, None if bands is None else Bands.parse(bands))
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith("targets") else f"data: {message}") from error
 
 
-def _open_each(items: list[Any], targets: Any, in_order: bool) -> Source:
+def _open_each(items: list[Any], targets: Any, in_order: bool, bands: Bands | None) -> Source:
     """Opens paths or PIL images, all of one kind; the arguments are those of :func:`open_given`."""
     if not items:
         raise ValueError(f"is empty, as the list of files that match a pattern is if none does; want {WANTED}")
@@ -66,13 +81,15 @@ def _open_each(items: list[Any], targets: Any, in_order: bool) -> Source:
         if not isinstance(item, kind):
             raise ValueError(f"must be {WANTED}, all of one kind, but item {number} is of type {type(item).__name__}")
     if kind is Image.Image:
+        if bands is not None:
+            raise ValueError("must be paths of files if there are bands, not PIL images")
         return _with_targets(counted(len(items), "PIL image"), PillowImages(items, None, []), targets)
     paths = [fspath(item) for item in items]
     if all(os.path.isdir(os.path.expanduser(path)) for path in paths):
         if targets is not None:
             raise ValueError("targets are for files, and these are folders, whose sub-folders are the classes")
-        return open_folders(",".join(paths), [Path(os.path.expanduser(path)) for path in paths])
-    source = open_files(None, paths, targets=targets, in_order=in_order)
+        return open_folders(",".join(paths), [Path(os.path.expanduser(path)) for path in paths], bands)
+    source = open_files(None, paths, targets=targets, in_order=in_order, bands=bands)
     if source.no_labels_reason:
         source = replace(source, no_labels_reason=f"{source.no_labels_reason}; {HINT}")
     return source

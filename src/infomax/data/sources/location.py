@@ -13,8 +13,10 @@ import numpy as np
 from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, parse_value_range
 from infomax.data.images import Images, select_images
 from infomax.data.number_files import begins_as_image
+from infomax.data.sources.array_layouts import LAYOUTS
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
 from infomax.data.sources.assemble import check_labels
+from infomax.data.sources.band_files import Bands
 from infomax.data.sources.folders import open_folder, open_folders
 from infomax.data.sources.given import open_files
 from infomax.data.sources.hugging_face import open_hugging_face
@@ -29,7 +31,8 @@ from infomax.runtime.near_names import nearest, nearest_path
 from infomax.runtime.stages import Stage
 
 PREFIXES = ("hf:", "hf-stream:", "wds:")
-OPENERS = {".npz": open_npz, ".npy": open_npy, ".txt": open_list, ".tsv": open_list, ".csv": open_list}
+ARRAYS = {".npz": open_npz, ".npy": open_npy}
+LISTS = (".txt", ".tsv", ".csv")
 ARCHIVE = re.compile(r"\.(zip|rar|7z|gz|tgz|bz2|xz|zst)$", re.IGNORECASE)
 # Operating-system errors that a wrong path or wrong permissions cause; any other is a failure of the machine.
 USER_ERRORS = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR)
@@ -50,6 +53,10 @@ class DataLocation:
     """Text file with the training images to keep, one on each line; None keeps all. A line is a path, a file name with
     or without its suffix, or a number in an array. ``1percent`` and ``10percent`` are that share of the labelled
     images: SimCLR's of ImageNet, else drawn class by class."""
+    bands: str | None = None
+    """Words in names of files that name the bands of an image, as ``B02,B03,B04``, if each is a file of its own."""
+    layout: str | None = None
+    """``NHWC`` or ``NCHW``, the order of the axes of arrays of images; None finds it."""
     value_range: str | None = None
     """``LOW,HIGH``: the numbers that become black and white in image files of one channel with more than 8 bits; None
     takes the format's, which not all formats have."""
@@ -68,6 +75,29 @@ class DataLocation:
         if not 0 < limit < inf:
             raise ValueError(f"--max-megapixels {limit:g}: want a number of millions above 0")
         return Decoding(value_range, limit)
+
+    def parsed_bands(self) -> Bands | None:
+        """Returns the bands of an image, if each is a file of its own.
+
+        Raises:
+            ValueError: naming the option, if it is no list of words, or the images are no files.
+        """
+        if self.bands is None:
+            return None
+        is_array = Path(self.data).suffix.lower() in ARRAYS and not os.path.isdir(os.path.expanduser(self.data))
+        if self.data in ("digits", *NAMED_DATASETS) or self.data.startswith(PREFIXES) or is_array:
+            raise ValueError(
+                f"--bands {self.bands} is for folders, lists and files of images, not for --data {self.data}"
+            )
+        return Bands.parse(self.bands)
+
+    def _check_layout(self) -> None:
+        if self.layout is None:
+            return
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"--layout {self.layout}: want {' or '.join(LAYOUTS)}, the order of the axes of arrays")
+        if self.data and Path(self.data).suffix.lower() not in ARRAYS:
+            raise ValueError(f"--layout {self.layout} is for arrays, .npz and .npy, not for --data {self.data}")
 
     def resolved(self) -> "DataLocation":
         """Returns the same location with absolute paths, so that it can be opened from any folder.
@@ -117,7 +147,7 @@ class DataLocation:
         if is_there and self.data not in NAMED_DATASETS and (self.data_dir is not None or download):
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
-        self.decoding()  # before anything is listed
+        self.decoding(), self.parsed_bands(), self._check_layout()  # before anything is listed
         with Stage(f"reading {self.data}") as stage:
             source = self._open(download)
             stage.detail = f"{len(source.pretraining):,} image{'' if len(source.pretraining) == 1 else 's'}"
@@ -128,7 +158,7 @@ class DataLocation:
         try:
             location = self.resolved()
             data_dir = Path(location.data_dir or default_data_dir())
-            source = _open(location.data, data_dir, download, as_given=self.data)
+            source = _open(location, data_dir, download, as_given=self.data)
         except ValueError as error:
             message = str(error)
             raise ValueError(message if message.startswith("--data") else f"--data {self.data}: {message}") from error
@@ -173,8 +203,9 @@ def open_source(data: str, *, data_dir: str | None = None, download: bool = Fals
     return DataLocation(data, data_dir).open(download=download)
 
 
-def _open(data: str, data_dir: Path, download: bool, *, as_given: str) -> Source:
+def _open(location: DataLocation, data_dir: Path, download: bool, *, as_given: str) -> Source:
     """Opens the images at a location whose paths are absolute; ``as_given`` is how the user wrote them."""
+    data, bands = location.data, location.parsed_bands()
     if data == "digits":
         return open_digits()
     if data in NAMED_DATASETS:
@@ -185,27 +216,29 @@ def _open(data: str, data_dir: Path, download: bool, *, as_given: str) -> Source
         return open_hugging_face(data, data.partition(":")[2], stream=data.startswith("hf-stream:"))
     path = Path(data)
     if path.is_dir():
-        return open_folder(data, path)
+        return open_folder(data, path, bands)
     if path.is_file():
-        if path.suffix.lower() in OPENERS:
-            return OPENERS[path.suffix.lower()](data, path)
+        if path.suffix.lower() in ARRAYS:
+            return ARRAYS[path.suffix.lower()](data, path, location.layout)
+        if path.suffix.lower() in LISTS:
+            return open_list(data, path, bands=bands)
         if suffix_of(path.name) not in IMAGE_SUFFIXES and not begins_as_image(path):
             hint = f"; for shards, say wds:{data}" if path.suffix == ".tar" else ""
             if ARCHIVE.search(path.name) and not hint:
                 raise ValueError("an archive must be unpacked first; then name its folder")
             raise ValueError(f"a file must be an image, an .npz or .npy of arrays, or a .txt or .csv of paths{hint}")
-        return open_files(data, [as_given])
+        return open_files(data, [as_given], bands=bands)
     paths = [Path(name) for name in data.split(",")]
     if len(paths) > 1:
         if all(path.is_file() for path in paths):
-            return open_files(data, as_given.split(","))
+            return open_files(data, as_given.split(","), bands=bands)
         if missing := [given for given, path in zip(as_given.split(","), paths, strict=True) if not path.exists()]:
             files = "" if any(path.is_dir() for path in paths) else " or file"
             near = nearest_path(missing[0])
             raise ValueError(f"no such folder{files}: {', '.join(missing)}{f'; did you mean {near}?' if near else ''}")
         if files := [str(path) for path in paths if not path.is_dir()]:
             raise ValueError(f"{', '.join(files)} is no folder, as others are; want folders, or image files alone")
-        return open_folders(data, paths)
+        return open_folders(data, paths, bands)
     near = nearest_path(as_given) or nearest(as_given, ("digits", *NAMED_DATASETS))
     hint = f"; did you mean {near}?" if near else ""
     raise ValueError(

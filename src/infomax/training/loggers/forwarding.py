@@ -21,7 +21,9 @@ MOST_ROWS = 10_000  # that wait for a tool
 LONGEST_REASON = 300  # characters
 PATIENCE: dict[State, float] = {"finished": 30.0, "failed": 30.0, "stopped": 5.0}
 """Seconds that the end of a run waits for its tools; after SIGTERM the process may soon be killed."""
-CONFIG_KEYS = ("recipe", "changes", "data", "classes", "subset", "value_range", "images", "commit", "versions")
+CONFIG_KEYS = (
+    "recipe", "changes", "data", "bands", "layout", "classes", "subset", "value_range", "images", "commit", "versions"
+)  # fmt: skip
 _kept_lock = threading.Lock()
 
 
