@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from infomax.evaluation.protocols.knn import KnnRow
 from infomax.evaluation.protocols.linear import LinearRow
 from infomax.evaluation.results import append_result
 from infomax.models.encoders import save_encoder
@@ -14,8 +15,8 @@ from infomax.runtime import checkpoints
 from watched_runs import add_rows, collapsed_rows, loss_row, rows_until
 
 
-def made_run(folder: Path, method: str, *overrides: str, seed: int = 0, top1: float | None = None, ill=False) -> Run:
-    """A finished run of one epoch with random weights; of ``top1`` it has a result, and ``ill`` is a collapse."""
+def made_run(folder: Path, method: str, *overrides: str, seed: int = 0, top1=None, knn=None, ill=False) -> Run:
+    """A finished run of one epoch with random weights; ``top1`` and ``knn`` are results of it, ``ill`` a collapse."""
     small = ("method.hidden=16", *overrides)
     recipe = replace(customise(get_recipe(method, "digits"), epochs=20, seed=seed, overrides=small), seed=seed)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -32,4 +33,7 @@ def made_run(folder: Path, method: str, *overrides: str, seed: int = 0, top1: fl
         counts = {"classes": 10, "labelled_images": 1438, "test_images": 359, "seconds": 0.1}
         row = LinearRow(**names, **counts, top1=top1, top5=1.0, penalty=1.0, evaluation="e", trained_steps=steps)
         append_result(folder / "results.jsonl", row)
+        if knn is not None:
+            row = KnnRow(**names, **counts, top1=knn, top5=1.0, k=20, temperature=0.07, trained_steps=steps)
+            append_result(folder / "results.jsonl", row)
     return run

@@ -82,6 +82,7 @@ ONLY_IN = {
         "evaluation/clusters.py",
         "evaluation/transfer.py",
         "features/map_layout.py",
+        "figures/catalogue/tsne.py",
     },
     "matplotlib": {
         "classifying/confusion.py",

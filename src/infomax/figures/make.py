@@ -231,7 +231,8 @@ def _draw(chosen: Figure, request: FigureRequest, rows: Sequence[Row], suffix: s
     if moving is None:
         chosen.draw(picture, rows)
     known = facts(chosen, request, rows)
-    words = f"{known['of']}, ours: seeds {known['seeds']}; n: {known['n']}; commit {known['commit']}"
+    of = f"{known['of']}, ours" if chosen.sources else "ours"
+    words = f"{of}: seeds {known['seeds']}; n: {known['n']}; commit {known['commit']}"
     lines = wrap(words, int(17 * chosen.size[0]))
     picture.supxlabel("\n".join(lines), fontsize=7, color="0.4", x=0.01, ha="left", parse_math=False)
     if moving is not None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infomax.data.images import Images
+from infomax.data.images import Images, select_images
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import Source, describe_splits, preview_images
 from infomax.data.streams import Stream
@@ -15,6 +15,8 @@ from infomax.runtime.checks import choose
 from infomax.runtime.text import note
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from infomax.methods.base import Method
 
 
@@ -99,6 +101,33 @@ def held_out_images(source: Source) -> tuple[Images, str]:
     if isinstance(images, Stream):
         return images.preview, f"first training images of {source.name}, which has no test split"
     return images, f"training images of {source.name}, which has no test split"
+
+
+def features_of(run: Run, source: Source, request: FigureRequest, most: int) -> "tuple[Tensor, Images, str]":
+    """Returns features of images that were not trained on, those images, and words for which they are.
+
+    Args:
+        run: The run.
+        source: Its images.
+        request: Device, workers and cache.
+        most: Number of images, at most, at equal distances.
+    """
+    import numpy as np
+
+    from infomax.evaluation.options import ComputeOptions, EvaluationOptions
+    from infomax.evaluation.representations import represent
+    from infomax.runtime.options import option_names, pick
+
+    images, words = held_out_images(source)
+    if source.test is None:
+        note(f"{run.path}: {words}: its {words.split(' of ')[0]} are shown")
+    if len(images) > most:
+        index = np.linspace(0, len(images) - 1, most).astype(int)
+        images = select_images(images, index, images.labels, images.classes)
+        words = f"{most:,} {words}"
+    shared = {key: getattr(request.options, key) for key in option_names(ComputeOptions)}
+    evaluation = pick(EvaluationOptions, {**shared, "quiet": True})
+    return represent(run.path, evaluation).features(images, str(run.path)).float(), images, words
 
 
 def open_method(run: Run) -> "Method":

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from infomax.data.splits import counted
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import read_results
 from infomax.figures.drawing import COLOURS, MARKERS, group_rows, value_axis
@@ -134,7 +135,12 @@ def collapse_of(run: Run) -> str | None:
 
 
 def points(
-    request: FigureRequest, varied: Varied, *, paper: str = "", methods: Mapping[str, str] | None = None
+    request: FigureRequest,
+    varied: Varied,
+    *,
+    paper: str = "",
+    methods: Mapping[str, str] | None = None,
+    protocols: Sequence[str] = PROTOCOLS,
 ) -> list[Row]:
     """Returns a row for each run with a result, and for each number that the paper prints.
 
@@ -143,8 +149,9 @@ def points(
         varied: The setting.
         paper: Id of the published table, as ``mveb-6``; empty if there is none.
         methods: Our names of the table's methods.
+        protocols: Protocols whose accuracy is taken: of the first that the most runs have results of.
     """
-    names, found = curve_names(request.runs, varied), scores(request.runs)
+    names, found = curve_names(request.runs, varied), scores(request.runs, protocols)
     rows = [
         {
             "origin": OURS,
@@ -159,19 +166,21 @@ def points(
         for run, row in found.items()
     ]
     rows.sort(key=lambda row: (row["curve"], row["value"], row["seed"]))
-    return [*rows, *(_published(paper, varied.keys[0], methods or {}) if paper else [])]
+    return [*rows, *(_published(paper, varied.keys[0], methods or {}, protocols) if paper and rows else [])]
 
 
-def _published(table: str, key: str, methods: Mapping[str, str]) -> list[Row]:
-    """Returns the numbers of a published table along a setting."""
+def _published(table: str, key: str, methods: Mapping[str, str], protocols: Sequence[str]) -> list[Row]:
+    """Returns the numbers of a published table along a setting, as far as they are of all labels."""
     condition = key.rpartition(".")[2]
+    numbers = [number for number in published.table(table).numbers() if number.row.method in methods]
+    several = len({number.conditions.epochs for number in numbers if number.row.method in numbers[0].row.method}) > 1
     rows = []
-    for number in published.table(table).numbers():
-        value = getattr(number.conditions, condition)
-        name = methods.get(number.row.method)
-        if value is None or name is None or number.column.metric != "top1":
+    for number in numbers:
+        value, column = getattr(number.conditions, condition), number.column
+        if value is None or column.protocol not in protocols or column.metric != "top1" or column.subset:
             continue
-        measured = f"{number.column.protocol} on {number.column.data}"
+        name = methods[number.row.method] + (f", {number.conditions.epochs} epochs" if several else "")
+        measured = f"{column.protocol} on {column.data}"
         rows.append({"origin": PAPER, "curve": name, "value": value, "accuracy": number.value, "measured": measured})
     return rows
 
@@ -180,7 +189,7 @@ def count(rows: Sequence[Row]) -> str:
     """Returns the number of runs in words."""
     runs = [row for row in rows if row["origin"] == OURS]
     seeds = {row["seed"] for row in runs}
-    return f"{len(runs)} runs, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}"
+    return f"{counted(len(runs), 'run')}, {counted(len(seeds), 'seed')}"
 
 
 def draw_points(axes: Any, rows: Sequence[Row], *, x: str, y: str = "accuracy") -> None:
@@ -208,3 +217,5 @@ def draw_points(axes: Any, rows: Sequence[Row], *, x: str, y: str = "accuracy") 
         )
     value_axis(axes, [row["value"] for row in drawn])
     axes.set_xlabel(x)
+    if y == "accuracy" and drawn:
+        axes.set_ylabel(f"top-1 accuracy, %\n{drawn[0]['measured']}", fontsize=9)

@@ -17,7 +17,7 @@ from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import Source
 from infomax.nn.blocks import l2_normalize
-from infomax.planning.step_cost import Output, StepCost
+from infomax.planning.step_cost import Output, StepCost, count_step_cost
 from infomax.recipes.schema import Recipe
 from infomax.runtime.determinism import deterministic_mode
 from infomax.training.engine import Engine
@@ -90,6 +90,21 @@ def time_steps(
     separate_random_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with separate_random_numbers, deterministic_mode(False), warnings.catch_warnings(action="ignore"):
         return _StepTimer(recipe, cost, device, source, workers, images).timing()
+
+
+def step_maker(
+    recipe: Recipe, device: torch.device
+) -> tuple[Callable[[], None], Callable[[Callable[[], object]], float]]:
+    """Returns a function that makes one training step of a recipe, and one that times a call.
+
+    The images are random and in memory; making their views on the device is a part of the step.
+
+    Args:
+        recipe: The recipe; all images of its batch pass at once.
+        device: Device to compute on.
+    """
+    timer = _StepTimer(recipe, count_step_cost(recipe, device=device.type), device, None, None, recipe.batch_size)
+    return timer.make_step(recipe.batch_size), timer.seconds_of
 
 
 class _StepTimer:

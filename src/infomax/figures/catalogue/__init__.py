@@ -4,7 +4,21 @@ To add one, write its file here and its line below; or, in another package, name
 ``infomax.figures``. Nothing else lists figures.
 """
 
-from infomax.figures.catalogue import mira_convergence, mveb_beta, spectrum
+from infomax.figures.catalogue import (
+    carl_prototypes,
+    carl_schedule,
+    forces,
+    ldmi,
+    logdet_cost,
+    mira_convergence,
+    mira_sweeps,
+    mveb_batch,
+    mveb_beta,
+    plane,
+    spectrum,
+    step_cost,
+    tsne,
+)
 from infomax.figures.figure import Figure
 from infomax.runtime.plugins import registry
 
@@ -16,8 +30,18 @@ FIGURES = registry(
     "figure",
     [
         mira_convergence.FIGURE,
+        mira_sweeps.FIGURE,
         spectrum.FIGURE,
+        ldmi.FIGURE,
+        tsne.FIGURE,
+        forces.FIGURE,
+        logdet_cost.FIGURE,
+        carl_schedule.FIGURE,
+        carl_prototypes.FIGURE,
         mveb_beta.FIGURE,
+        mveb_batch.FIGURE,
+        plane.FIGURE,
+        step_cost.FIGURE,
     ],
     ENTRY_POINTS,
 )

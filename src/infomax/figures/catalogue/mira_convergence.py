@@ -9,7 +9,7 @@ import numpy as np
 
 from infomax.figures.drawing import COLOURS, group_rows
 from infomax.figures.figure import Figure, FigureRequest, Needs, Part, Row
-from infomax.figures.opening import check_methods, labels_of, open_images, open_method, training_images
+from infomax.figures.opening import check_methods, labels_of
 from infomax.runs.run_folder import Run
 from infomax.runtime.checks import check_count, check_number
 
@@ -68,42 +68,12 @@ def parts(request: FigureRequest) -> list[Part]:
 
 
 def _open(run: Run, request: FigureRequest) -> Callable[[int], "Tensor"]:
-    """Returns a function that computes the logits of a batch of views of a run, as the targets are made of them.
+    """Returns a function that computes the logits of a batch of views of a run, as its targets are made of them."""
+    from infomax.figures.training_views import open_training_method, open_views, teacher_logits
 
-    The networks stay in training mode, in which a batch has its own statistics: those of the training itself.
-    """
-    from infomax.data.augmentation.make_views import make_views
-    from infomax.data.loading.training import training_batches
-    from infomax.data.loading.workers import load_kernels
-
-    settings, views, device = request.settings, run.recipe.views, request.device
-    images = training_images(open_images(run, request))
-    if len(images) < settings.batch_size:
-        raise ValueError(f"--set batch_size={settings.batch_size}: {run.path} has {len(images)} images to train on")
-    method: Any = open_method(run).train().to(device)
-    load_kernels(views, make=device.type == "cpu")
-
-    def compute(number: int) -> "Tensor":
-        options = {"seed": request.options.seed, "steps": range(number, number + 1), "device": device}
-        batches = training_batches(
-            images, views, batch_size=settings.batch_size, workers=request.options.workers, **options
-        )
-        (batch,) = list(batches)
-        crops = make_views(batch.images, views, seed=request.options.seed, epoch=batch.epoch, index=batch.index)
-        return _teacher_logits(method, crops[0])
-
-    return compute
-
-
-def _teacher_logits(method: Any, crop: "Tensor") -> "Tensor":
-    """Returns the logits [B, K] of one view, as they enter the assignment."""
-    import torch
-
-    from infomax.methods.base import Views
-
-    with torch.no_grad():
-        (logits,) = method.target(Views([crop], [])) or method.online(Views([crop], []))
-    return logits[:, : method.prototypes.weight.shape[0]].cpu()  # SwAV's queue has further columns
+    batches = open_views(run, request, request.settings.batch_size)
+    method = open_training_method(run, request)
+    return lambda number: teacher_logits(method, batches(number)[0])
 
 
 def _converge(model: str, batch: int, logits: Callable[[], Callable[[int], "Tensor"]], settings: Settings) -> list[Row]:

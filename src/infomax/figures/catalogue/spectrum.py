@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from infomax.figures.drawing import COLOURS, group_rows
 from infomax.figures.figure import Figure, FigureRequest, Needs, Part, Row
-from infomax.figures.opening import held_out_images, labels_of, open_images, open_method
+from infomax.figures.opening import features_of, labels_of, open_images, open_method
 from infomax.runs.run_folder import Run
 from infomax.runtime.checks import check_count
 from infomax.runtime.text import note
@@ -49,25 +49,9 @@ def _spectra(run: Run, name: str, request: FigureRequest) -> list[Row]:
     rows = []
     if isinstance(method, CorInfoMax):
         rows += _rows(name, OWN, 0, torch.linalg.eigvalsh(method.criterion.R1).flip(0).clamp_min(0))
-    features, words = features_of(run, request, request.settings.images)
+    features, _, words = features_of(run, open_images(run, request), request, request.settings.images)
     embeddings = l2_normalize(embeddings_of(method, features).double())
     return [*rows, *_rows(name, words, len(features), covariance_spectrum(embeddings))]
-
-
-def features_of(run: Run, request: FigureRequest, most: int) -> tuple["Tensor", str]:
-    """Returns features of a run's test images, at most ``most`` at equal distances, and words for which they are."""
-    from infomax.evaluation.options import ComputeOptions, EvaluationOptions
-    from infomax.evaluation.representations import represent
-    from infomax.experiments.label_free import sample_images
-    from infomax.runtime.options import option_names, pick
-
-    images, words = held_out_images(open_images(run, request))
-    if words.startswith(("training", "first")):
-        note(f"{run.path}: {words}")
-    images = sample_images(images, most)
-    shared = {key: getattr(request.options, key) for key in option_names(ComputeOptions)}
-    evaluation = pick(EvaluationOptions, {**shared, "quiet": True})
-    return represent(run.path, evaluation).features(images, str(run.path)).float(), words
 
 
 def embeddings_of(method: Any, features: "Tensor") -> "Tensor":
