@@ -104,3 +104,13 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, c
     work.finish("part", {"top1": 0.5})
     assert work.newest_state("part") is None
     assert work.resume_hint is None
+
+
+@pytest.mark.parametrize("name", ["{tmp}/run", "../run", "a/b"])
+def test_a_part_cannot_be_named_by_a_path_whose_folder_would_be_removed(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "run").mkdir()
+    work = ResumableWork.in_cache(Specification())
+    with pytest.raises(ValueError, match="must have the name of a folder, not"):
+        work.finish(name.format(tmp=tmp_path), {})
+    assert (tmp_path / "run").is_dir()

@@ -92,7 +92,13 @@ class ResumableWork:
         return None if row is None else parse_value(row, dict[str, Any], f"{file}: row")
 
     def finish(self, name: str, row: dict[str, Any]) -> None:
-        """Keeps the row of a part, and removes its checkpoints."""
+        """Keeps the row of a part, and removes its checkpoints.
+
+        Raises:
+            ValueError: if the name is no name of a folder, as a path: another folder would be removed.
+        """
+        if Path(name).name != name:
+            raise ValueError(f"a part of the work must have the name of a folder, not {name!r}")
         if self.folder is not None and rank() == 0:
             try:
                 append_json_line(self.folder / FINISHED, {"name": name, "row": row})

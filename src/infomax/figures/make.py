@@ -157,11 +157,12 @@ def _compute(chosen: Figure, request: FigureRequest, quiet: bool) -> list[Row]:
     rows, done = [], 0
     try:
         with ProgressBar(chosen.name, len(parts), unit="parts", quiet=quiet) as progress:
-            for part in parts:
-                kept = work.finished_row(part.name)
+            for number, part in enumerate(parts):
+                name = f"part-{number}"  # what is kept is a folder's name: no name of a run may be in it
+                kept = work.finished_row(name)
                 of_part = part.compute() if kept is None else kept["rows"]
                 if kept is None:
-                    work.finish(part.name, {"rows": of_part})
+                    work.finish(name, {"rows": of_part})
                 rows += of_part
                 done += 1
                 progress.show_values([part.name])

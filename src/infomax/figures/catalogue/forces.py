@@ -59,7 +59,7 @@ def parts(request: FigureRequest) -> list[Part]:
     """Returns the one part: the toy picture, or a run's batch."""
     if not request.runs:
         return [Part("toy", partial(_toy, request))]
-    return [Part(str(request.runs[0].path), partial(_of_run, request.runs[0], request))]
+    return [Part(request.runs[0].path.name, partial(_of_run, request.runs[0], request))]
 
 
 def _toy(request: FigureRequest) -> list[Row]:

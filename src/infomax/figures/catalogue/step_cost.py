@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from infomax.data.splits import counted
 from infomax.figures.catalogue.logdet_cost import recipe_of
-from infomax.figures.drawing import COLOURS
+from infomax.figures.drawing import COLOURS, group_rows
 from infomax.figures.figure import Figure, FigureRequest, Part, Row
 from infomax.recipes.customise import customise
 from infomax.runtime.checks import check_count
@@ -61,14 +61,17 @@ class Settings:
     """Width of the projectors' output."""
     prototypes: int = 300
     """Prototypes of MIRA and SwAV."""
+    rounds: int = 2
+    """Times that all methods are measured in turn, so that other work on the machine does not slow one alone."""
     steps: int = 5
-    """Steps that are measured."""
+    """Steps that are measured in each round."""
     warm_up: int = 2
     """Steps before them."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "hidden", "dimension", "prototypes"):
             check_count(f"--set {name}", getattr(self, name), low=2)
+        check_count("--set rounds", self.rounds, low=1)
         check_count("--set steps", self.steps, low=2)
         check_count("--set warm_up", self.warm_up, low=0)
 
@@ -93,11 +96,15 @@ def recipe_for(line: Line, settings: Settings) -> "Recipe":
 
 
 def parts(request: FigureRequest) -> list[Part]:
-    """Returns a part for each line."""
-    return [Part(f"{line.label} ({line.table})", partial(_measure, request, line)) for line in LINES]
+    """Returns a part for each line in each round."""
+    return [
+        Part(f"{line.label} ({line.table}), round {number}", partial(_measure, request, line, number))
+        for number in range(1, request.settings.rounds + 1)
+        for line in LINES
+    ]
 
 
-def _measure(request: FigureRequest, line: Line) -> list[Row]:
+def _measure(request: FigureRequest, line: Line, number: int) -> list[Row]:
     """Returns what steps of one line took; no row if they do not fit the memory, as a note says."""
     import torch
 
@@ -116,6 +123,7 @@ def _measure(request: FigureRequest, line: Line) -> list[Row]:
             "method": line.label,
             "recipe": f"{line.method}/{settings.recipe}",
             "batch": settings.batch_size,
+            "round": number,
             "seconds": median(measured.seconds),
             "seconds_low": low,
             "seconds_high": high,
@@ -130,26 +138,28 @@ def _measure(request: FigureRequest, line: Line) -> list[Row]:
 
 def count(rows: Sequence[Row]) -> str:
     """Returns the number of steps, images and threads in words."""
-    first = rows[0]
-    return f"median of {first['steps']} steps of {first['batch']} images, {counted(first['threads'], 'thread')}"
+    first, rounds = rows[0], max(row["round"] for row in rows)
+    steps, threads = f"{first['steps']} steps of {first['batch']} images", counted(first["threads"], "thread")
+    return f"{counted(rounds, 'round')} of {steps}, {threads}"
 
 
 def draw(figure: Any, rows: Sequence[Row]) -> None:
-    """Draws the time and the memory of a step as bars, a colour a table, with the paper's numbers as text."""
+    """Draws the median time of a step and its memory as bars, a colour a table, with a point for each round."""
     left, right = figure.subplots(1, 2, sharey=True)
     tables = list(dict.fromkeys(row["table"] for row in rows))
-    for place, row in enumerate(rows):
-        colour = COLOURS[tables.index(row["table"]) % len(COLOURS)]
-        error = [[row["seconds"] - row["seconds_low"]], [row["seconds_high"] - row["seconds"]]]
-        left.barh(place, row["seconds"], color=colour, xerr=error, capsize=2)
-        left.text(0, place + 0.62, f" paper: {row['paper']}", fontsize=6, color="0.35", va="center")
-        if row["peak_gb"] is not None:
-            right.barh(place, row["peak_gb"], color=colour)
-        right.plot(row["planned_gb"], place, "k|", markersize=12)
-    left.set_yticks(range(len(rows)), [f"{row['method']}\n({row['table']})" for row in rows], fontsize=7)
+    lines = group_rows(rows, "method", "table")
+    for place, of_line in enumerate(lines.values()):
+        first, colour = of_line[0], COLOURS[tables.index(of_line[0]["table"]) % len(COLOURS)]
+        left.barh(place, median(row["seconds"] for row in of_line), color=colour)
+        left.plot([row["seconds"] for row in of_line], [place] * len(of_line), "k.")
+        left.text(0, place, f"  paper: {first['paper']}", fontsize=6, color="white", va="center")
+        if (peaks := [row["peak_gb"] for row in of_line if row["peak_gb"] is not None]) != []:
+            right.barh(place, median(peaks), color=colour)
+        right.plot(first["planned_gb"], place, "k|", markersize=12)
+    left.set_yticks(range(len(lines)), [f"{method}\n({table})" for method, table in lines], fontsize=7)
     left.invert_yaxis()
-    left.set_xlabel("seconds a step")
-    right.set_xlabel("GB; the line is what infomax plan counts of tensors")
+    left.set_xlabel("seconds a step; a point is a round")
+    right.set_xlabel("GB; the line is what infomax plan counts of tensors", fontsize=9)
 
 
 FIGURE = Figure(
@@ -170,7 +180,8 @@ FIGURE = Figure(
         "method": "method of the line",
         "recipe": "recipe whose encoder, views and optimiser were taken",
         "batch": "images of a step",
-        "seconds": "time of a step, median",
+        "round": "round of the measurement, from 1",
+        "seconds": "time of a step, median of the round",
         "seconds_low": "first quartile of the times",
         "seconds_high": "third quartile",
         "peak_gb": "largest memory during the steps, in GB of 10^9 bytes; empty if the system does not say",
