@@ -175,6 +175,7 @@ def test_rows_of_two_protocols_have_two_names():
 
 def test_each_published_column_is_measured_by_at_most_one_protocol():
     measured = ("linear", "online-linear", "knn", "finetune", "transfer", "transfer-finetune")
+    measured += ("detection", "segmentation")
     for table in published.tables():
         for column in table.columns:
             options = [p.options_for(column) for p in PROTOCOLS.values() if p.options_for(column) is not None]

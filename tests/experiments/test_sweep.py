@@ -108,7 +108,6 @@ def test_names_patterns_and_values_are_combined(tmp_path):
             {},
             "no published table .*--table list names them.*infomax recipes lists them.*did you mean mira-14",
         ),
-        (["mira-13"], {}, "mira-13: AP bb, AP50 bb, AP75 bb .detection. cannot be measured: infomax has no detector"),
         (["mveb-text-6.2"], {}, "mveb-text-6.2: Top-1 .linear. cannot be measured: no recipe is trained for it"),
         (["mira/digits"], {"evaluation_seeds": 0}, "--evaluation-seeds must be a whole number of at least 1"),
         (["mira/imagenet_1000"], {}, "did you mean imagenet_100"),

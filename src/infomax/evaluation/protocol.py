@@ -15,6 +15,7 @@ from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.result_row import ResultRow
 
 if TYPE_CHECKING:
+    from infomax.data.sources.location import DataLocation
     from infomax.data.splits import Source
     from infomax.papers.published import Column
 
@@ -79,6 +80,9 @@ class Protocol:
     """Opens the encoder once for several data sets, of its name, the protocol's options and the
     :class:`EvaluationOptions`; ``run`` is then given what it returns in place of the name. None leaves that to ``run``,
     data set by data set."""
+    open_data: Callable[["DataLocation"], "Source"] | None = None
+    """Opens the images at a location, for a protocol whose data are no classes of images; None opens them as all other
+    commands do."""
     options_for: Callable[["Column"], ProtocolOptions | None] = _no_column
     """Returns the options that measure what a column of a published table does, on its data set and its share of the
     labels, which are chosen apart; None if this protocol does not measure it."""

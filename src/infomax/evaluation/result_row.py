@@ -182,6 +182,11 @@ class ResultRow:
         """
         return None
 
+    @property
+    def words_beside(self) -> str:
+        """The words before the name of the file that :meth:`write_beside` returns, which say what it holds."""
+        return "more of the result is kept in"
+
     def to_json(self) -> dict[str, Any]:
         """Returns the fields as plain values for a line of JSON; those that are None, and the hits, are left
         out."""

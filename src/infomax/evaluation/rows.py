@@ -91,6 +91,11 @@ class ClusterListsRow(ResultRow):
         """Returns the fields as plain values for a line of JSON, without the lists."""
         return {name: value for name, value in super().to_json().items() if name not in ("lists", "distances")}
 
+    @property
+    def words_beside(self) -> str:
+        """What the file holds that :meth:`write_beside` returns."""
+        return "the images of each cluster are listed in"
+
     def write_beside(self, results: Path) -> Path | None:
         """Writes the lists as a table of file, cluster from 1, and distance, and returns the table's path.
 

@@ -259,6 +259,8 @@ class EvaluationRequest:
         parts: dict[str, Any] = {**self.location.given_location(), "data": data}
         location = DataLocation(**parts)
         with _machine_failures_described():
+            if self.protocol.open_data is not None:
+                return OpenedData(self.protocol.open_data(location), location)
             return OpenedData(location.open(download=self.location.download), location)
 
     def rows(self, opened: Sequence[OpenedData], *, command: str | None = None) -> Iterator[ResultRow]:
@@ -302,7 +304,7 @@ class EvaluationRequest:
                 row = replace(row, **self._origin(row, data), command=command)
                 if self.out is not None and is_first_rank:
                     if (file := row.write_beside(self.out)) is not None:
-                        note(f"the images of each cluster are listed in {file}")
+                        note(f"{row.words_beside} {file}")
                     append_result(self.out, row)
                 yield row
 

@@ -20,8 +20,6 @@ from infomax.runtime.checks import choose
 from infomax.runtime.options import from_argv, to_argv
 
 NOT_MEASURED = {
-    "detection": "infomax has no detector; the paper fine-tunes Mask R-CNN on COCO",
-    "segmentation": "infomax has no detector; the paper fine-tunes Mask R-CNN on COCO",
     "speed": "it is the time of the authors' machine, which infomax plan estimates",
     "other": "it is memory of the authors' machine, which infomax plan estimates",
 }

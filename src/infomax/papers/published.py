@@ -13,6 +13,7 @@ protocol    ``linear``: a linear classifier on frozen features; ``online-linear`
             accuracy
 probe       the name of ``infomax evaluate linear --probe`` that trains a linear classifier as the paper did
 finetuning  the name of ``infomax evaluate finetune --setting`` that fine-tunes as the paper did
+detector    ``--arch`` and ``--schedule`` of ``infomax evaluate detect`` as in the paper, with a hyphen: ``c4-2x``
 data        the data set as the library names it; ``average``: the mean of the row's other numbers
 subset      the share of the training labels that is used, if it is not all; for ``knn`` the share that is searched
 values      as printed, accuracies in per cent; ``"-"`` if the paper has no number, or the copy that was read lost it
@@ -50,6 +51,7 @@ PER_CENT = (
 DESCRIPTIVE = ("million_parameters", "runs")
 """Conditions that describe a number and do not tell one training from another: the first one follows from the backbone,
 the second is about the printed number."""
+COLUMN_KEYS = ("subset", "probe", "finetuning", "detector", "evaluation_seeds")
 METRICS = (*PER_CENT, "seconds_per_epoch", "minutes_per_epoch", "hours", "gigabytes")
 
 
@@ -119,6 +121,9 @@ class Column:
     """Name of ``infomax evaluate linear --probe`` that trains as the paper did; empty if there is none."""
     finetuning: str = ""
     """Name of ``infomax evaluate finetune --setting`` that trains as the paper did; empty if there is none."""
+    detector: str = ""
+    """``--arch`` and ``--schedule`` of ``infomax evaluate detect`` as in the paper, as ``c4-2x``; empty if there are
+    none."""
     evaluation_seeds: int = 1
     """Number of seeds of the evaluation, of one encoder, that the printed number is the mean over."""
     conditions: Conditions
@@ -274,7 +279,7 @@ def _table(raw: dict[str, Any]) -> Table:
 
 def _column(*, name: str, protocol: str, data: str, metric: str, **others: Any) -> Column:
     measured: dict[str, Any] = {"protocol": protocol, "data": data, "metric": metric}
-    measured |= {key: others.pop(key) for key in ("subset", "probe", "finetuning", "evaluation_seeds") if key in others}
+    measured |= {key: others.pop(key) for key in COLUMN_KEYS if key in others}
     return Column(name=name, **measured, conditions=Conditions(**others))
 
 
