@@ -10,7 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, RLELossless
+from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from deep_files import make_dicoms, write_dicom
 from infomax.data.decoding import Decoding
@@ -73,7 +73,7 @@ def test_both_kinds_of_gray_look_alike(tmp_path):
 def test_hounsfield_units_and_padding(written):
     stored = np.array([[0, 1024], [4095, 2000]], np.uint16)
     numbers = read(written(stored, RescaleSlope=1, RescaleIntercept=-1024, PixelPaddingValue=0))
-    assert (numbers.kind.dtype, numbers.kind.low, numbers.kind.no_data) == (np.int16, None, -1024)
+    assert (numbers.kind.dtype, numbers.kind.low, numbers.kind.no_data) == (np.float32, None, -1024)
     assert numbers.values[..., 0].tolist() == [[-1024, 0], [3071, 976]]
     numbers = read(written(stored, RescaleSlope=0.5, RescaleIntercept=10))
     assert (numbers.kind.dtype, numbers.values[..., 0].tolist()) == (np.float32, [[10, 522], [2057.5, 1010]])
@@ -88,7 +88,7 @@ def test_hounsfield_units_and_padding(written):
 def test_bits_that_do_not_count_are_left_out(written):
     stored = np.array([[0x0FFF, 0x07FF]], np.int16)
     numbers = read(written(stored | np.int16(0x1000)))
-    assert (numbers.kind.dtype, numbers.values[..., 0].tolist()) == (np.int16, [[-1, 2047]])
+    assert (numbers.kind.dtype, numbers.values[..., 0].tolist()) == (np.float32, [[-1, 2047]])
     assert read(written(STORED | np.uint16(0xA000))).values[..., 0].tolist() == STORED.tolist()
 
 
@@ -140,6 +140,24 @@ def test_compressed_files_have_the_same_numbers(written, tmp_path, syntax):
     np.testing.assert_array_equal(read(tmp_path / "y.dcm").values[..., 0], STORED)
 
 
+def test_a_file_that_begins_as_a_tiff_is_dicom(written):
+    file = written()
+    file.write_bytes(b"II*\0" + file.read_bytes()[4:])
+    np.testing.assert_array_equal(read(file).values[..., 0], STORED)
+
+
+def test_big_endian_files_have_the_same_numbers(written):
+    for dtype, bits in ((np.uint16, 12), (np.uint32, 32)):
+        file = written(STORED.astype(dtype), BitsAllocated=max(16, bits), BitsStored=bits, HighBit=bits - 1)
+        dataset = pydicom.dcmread(file)
+        dataset.PixelData = STORED.astype(np.dtype(dtype).newbyteorder(">")).tobytes()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+        pydicom.dcmwrite(file, dataset, little_endian=False, implicit_vr=False, force_encoding=True)
+        numbers = read(file)
+        np.testing.assert_array_equal(numbers.values[..., 0], STORED)
+        assert numbers.kind.high == (4095 if bits == 12 else None)
+
+
 def test_floating_point_numbers(written):
     file = written()
     dataset = pydicom.dcmread(file)
@@ -172,9 +190,7 @@ def test_a_missing_decoder_and_a_missing_package_are_named(written, monkeypatch)
     dataset.PixelData = encapsulate([b"no code stream"])
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.80"
     dataset.save_as(file)
-    assert "compressed as JPEG-LS Lossless Image Compression, which needs the package gdcm: pip install" in refusal(
-        file
-    )
+    assert "compressed as JPEG-LS Lossless Image Compression, which the package gdcm (pip install" in refusal(file)
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.100"
     dataset.save_as(file)
     assert "transfer syntax, MPEG2 Main Profile / Main Level, is not read" in refusal(file)

@@ -33,8 +33,8 @@ from infomax.data.numbers import RGB_KIND, NumberKind, Numbers
 from infomax.data.pixel_format import MAX_CHANNELS
 from infomax.runtime.memory import machine_memory
 
-FORMATS: tuple[NumberFormat, ...] = (TIFF, PNG, DICOM, NETPBM, JPEG2000)
-"""The formats that may hold other numbers than those of 8-bit RGB."""
+FORMATS: tuple[NumberFormat, ...] = (DICOM, TIFF, PNG, NETPBM, JPEG2000)
+"""The formats that may hold other numbers than those of 8-bit RGB. A DICOM file may begin as a TIFF does."""
 START = 144  # bytes by which a format is known
 JPEG = b"\xff\xd8\xff"
 Result = TypeVar("Result")

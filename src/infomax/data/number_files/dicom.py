@@ -20,6 +20,8 @@ from infomax.runtime.extras import how_to_install
 
 DEFLATED = b"1.2.840.10008.1.2.1.99"  # a transfer syntax whose whole content is one stream of Deflate
 FLOATS = {32: np.float32, 64: np.float64}
+FLOAT32_BITS = 24  # of whole numbers that float32 holds exactly
+GDCM = "the package gdcm (pip install python-gdcm)"
 GRAY = ("MONOCHROME1", "MONOCHROME2")
 
 
@@ -67,9 +69,7 @@ def _check_decoder(syntax: Any) -> None:
     except NotImplementedError:
         raise RefusedImageError(f"its transfer syntax, {syntax.name}, is not read") from None
     if not is_available:
-        raise RefusedImageError(
-            f"it is compressed as {syntax.name}, which needs the package gdcm: pip install python-gdcm"
-        )
+        raise RefusedImageError(f"it is compressed as {syntax.name}, which {GDCM} decodes")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Scale:
 
     def apply(self, stored: np.ndarray) -> np.ndarray:
         """Returns the numbers that are meant, in the type of ``kind``."""
-        values = stored
+        values = stored = stored.astype(stored.dtype.newbyteorder("="), copy=False)
         if self.bits is not None:
             unused = 8 * stored.dtype.itemsize - self.bits
             container = np.dtype(f"{'i' if self.is_signed else 'u'}{stored.dtype.itemsize}")
@@ -120,13 +120,15 @@ def _scale_of(header: Any) -> _Scale:
     smallest, largest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if is_signed else (0, 2**bits - 1)
     ends = sorted((smallest * slope + intercept, largest * slope + intercept))
     is_plain = (slope, intercept) == (1, 0)
-    dtype = _type_of(ends, is_whole=float(slope).is_integer() and float(intercept).is_integer())
-    if is_plain and bits <= 8 and not is_signed:
+    is_unsigned = is_plain and not is_signed and bits <= 16
+    if is_unsigned and bits <= 8:
         return _Scale(
             NumberKind(1, np.dtype(np.uint8), 0, BYTE_MAX), bits, False, 1, 0, BYTE_MAX if is_inverted else None, None
         )
     turn_at = sum(ends) if is_inverted else None
-    window = _window(header) or (tuple(ends) if is_plain and not is_signed else ())
+    # One type for all others, as files of one data set differ in sign, slope and intercept.
+    dtype = np.dtype(np.uint16 if is_unsigned else np.float32 if bits <= FLOAT32_BITS else np.float64)
+    window = _window(header) or (tuple(ends) if is_unsigned else ())
     padding = _padding(header)
     no_data = None if padding is None else padding[0] * slope + intercept
     if turn_at is not None:
@@ -135,14 +137,6 @@ def _scale_of(header: Any) -> _Scale:
     low, high = window or (None, None)
     kind = NumberKind(1, dtype, low, high, no_data)
     return _Scale(kind, bits, is_signed, slope, intercept, turn_at, padding)
-
-
-def _type_of(ends: list[float], *, is_whole: bool) -> np.dtype:
-    """Returns the smallest type that holds the numbers of a range."""
-    for dtype in (np.uint16, np.int16, np.int32, np.uint32) if is_whole else ():
-        if np.iinfo(dtype).min <= ends[0] and ends[1] <= np.iinfo(dtype).max:
-            return np.dtype(dtype)
-    return np.dtype(np.float64 if is_whole else np.float32)
 
 
 def _number(header: Any, keyword: str, default: float) -> float:
@@ -183,7 +177,12 @@ def _read_stored(stream: IO[bytes]) -> np.ndarray:
 
     stream.seek(0)
     source: Any = stream
-    return pixel_array(source)
+    try:
+        return pixel_array(source)
+    except RuntimeError as error:  # the decoders that are there cannot decode this kind of it
+        raise ValueError(f"{error}; {GDCM} may") from error
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"its pixels are damaged, or their end is missing: {error}") from error
 
 
 def _read_colour(stream: IO[bytes], header: Any) -> np.ndarray:

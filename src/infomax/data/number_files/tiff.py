@@ -39,7 +39,8 @@ AXES = {
     "P": "positions (P)",
 }
 MAX_RATIO, ALLOWED = 1032, 2**28  # by which Deflate shrinks at most, and bytes that are no harm
-logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else its warnings go to the standard error
+for _name in ("tifffile", "PIL.TiffImagePlugin"):  # else their warnings go to the standard error
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 def open_tiff(stream: IO[bytes], decoding: Decoding) -> OpenedNumbers | None:
@@ -56,7 +57,7 @@ def open_tiff(stream: IO[bytes], decoding: Decoding) -> OpenedNumbers | None:
     if page.photometric not in NUMERIC:
         if first is not None:
             return None
-        raise RefusedImageError(f"its numbers are colours of the kind {_name(page.photometric)}, not channels")
+        raise RefusedImageError(f"its numbers are colours of the kind {_name_of(page.photometric)}, not channels")
     if series.dtype is None or series.dtype.name not in DTYPES:
         raise RefusedImageError(f"its numbers are {series.dtype}; want one of {', '.join(DTYPES)}")
     channels = _count_channels(series.axes, series.shape)
@@ -193,7 +194,7 @@ def on_white(values: np.ndarray, white: float) -> np.ndarray:
     return np.rint(values[..., :-1] * opacity + white * (1 - opacity)).astype(values.dtype)
 
 
-def _name(value: Any) -> str:
+def _name_of(value: Any) -> str:
     """Returns the name of a number that the TIFF specification names; of others the number."""
     return str(getattr(value, "name", value))
 
@@ -277,7 +278,7 @@ def _check_codec(page: Any, *, is_one: bool) -> bool:
     if is_one:
         return True
     raise RefusedImageError(
-        f"it is stored by {_name(page.compression)} with {page.bitspersample} bits, which needs the package "
+        f"it is stored by {_name_of(page.compression)} with {page.bitspersample} bits, which needs the package "
         f"imagecodecs: {how_to_install('tiff')}"
     )
 
