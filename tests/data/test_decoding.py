@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from infomax.data import fast_jpegs
-from infomax.data.decoding import FORMATS, TURNS, Decoding, decode, decode_pixels, parse_value_range, turn
+from infomax.data.decoding import FORMATS, TURNS, Decoding, ValueRange, decode, decode_pixels, parse_value_range, turn
 from infomax.data.images import FileImages, Subset
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES
 
@@ -126,11 +126,12 @@ def test_many_rows_are_scaled_as_few(monkeypatch):
     np.testing.assert_array_equal(decoded(encoded(numbers, "PNG")), whole)
 
 
-@pytest.mark.parametrize("text", ["", "1", "1,2,3", "a,b", "5,5", "9,1", "nan,1", "0,inf"])
+@pytest.mark.parametrize("text", ["", "1", "1,2,3", "a,b", "5,5", "9,1", "nan,1", "0,inf", "1%,101%", "1,99%"])
 def test_a_range_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="--value-range .*: want LOW,HIGH"):
         parse_value_range(text)
-    assert parse_value_range(" -1000, 3e3") == (-1000, 3000)
+    assert parse_value_range(" -1000, 3e3") == ValueRange(-1000, 3000)
+    assert parse_value_range("0.1%, 99.9%") == ValueRange(0.1, 99.9, is_percentile=True)
 
 
 def test_the_range_reaches_the_files_and_the_names_of_cached_features(tmp_path):

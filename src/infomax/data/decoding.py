@@ -75,19 +75,41 @@ class Decoding:
         return f"pixels 2, {self.value_range}".encode()
 
 
-def parse_value_range(text: str) -> tuple[float, float]:
-    """Returns the two numbers of ``LOW,HIGH``.
+@dataclass(frozen=True)
+class ValueRange:
+    """A frozen dataclass that holds the range of numbers that becomes black to white, or 0 to 1."""
+
+    low: float
+    high: float
+    is_percentile: bool = False
+    """Whether the two are percentiles of the data set's numbers, from 0 to 100."""
+
+    def __str__(self) -> str:
+        unit = "%" if self.is_percentile else ""
+        return f"{self.low:g}{unit},{self.high:g}{unit}"
+
+
+def parse_value_range(text: str) -> ValueRange:
+    """Returns the range that ``LOW,HIGH`` says; or ``LOW%,HIGH%``, which are percentiles of the data set.
 
     Raises:
-        ValueError: if there are not two finite numbers, the lower one first.
+        ValueError: if there are not two finite numbers, the lower one first, or percentiles are not from 0 to 100.
     """
+    parts = [part.strip() for part in text.split(",")]
+    is_percentile = all(part.endswith("%") for part in parts)
     try:
-        low, high = map(float, text.split(","))
+        low, high = (float(part.removesuffix("%") if is_percentile else part) for part in parts)
     except ValueError:
         low, high = 0.0, 0.0
-    if not (low < high and isfinite(low) and isfinite(high)):
-        raise ValueError(f"--value-range {text}: want LOW,HIGH, the numbers that become black and white, as 0,4095")
-    return low, high
+    is_possible = low < high and isfinite(low) and isfinite(high)
+    if is_percentile and not 0 <= low < high <= 100:
+        is_possible = False
+    if not is_possible:
+        raise ValueError(
+            f"--value-range {text}: want LOW,HIGH, the numbers that become black and white, as 0,4095; or percentiles "
+            "of the data set, as 0.1%,99.9%"
+        )
+    return ValueRange(low, high, is_percentile)
 
 
 class RefusedImageError(ValueError):

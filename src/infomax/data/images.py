@@ -165,16 +165,17 @@ class ArrayImages(Images):
 
     def fingerprint(self) -> str:
         if len(self) * self.pixels[:1].nbytes < LARGE:
-            return hashlib.sha256(self._numbers(np.arange(len(self))).tobytes()).hexdigest()[:12]
-        sample = self._numbers(np.linspace(0, len(self) - 1, 1000).astype(int))
+            return hashlib.sha256(self.numbers(np.arange(len(self))).tobytes()).hexdigest()[:12]
+        sample = self.numbers(np.linspace(0, len(self) - 1, 1000).astype(int))
         shape = (len(self), *self.pixels.shape[1:])
         return hashlib.sha256(f"{shape}".encode() + sample.tobytes()).hexdigest()[:12]
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         shape = (len(self), *self.pixels.shape[1:])
-        return hashlib.sha256(f"{shape}".encode() + self._numbers(index).tobytes()).hexdigest()
+        return hashlib.sha256(f"{shape}".encode() + self.numbers(index).tobytes()).hexdigest()
 
-    def _numbers(self, index: Int[np.ndarray, " n"]) -> np.ndarray:
+    def numbers(self, index: Int[np.ndarray, " n"]) -> np.ndarray:
+        """Returns the numbers of several images as the array holds them [n, h, w, channels]."""
         return self.pixels[index if self.rows is None else self.rows[index]]
 
     def batch(self, index: Int[np.ndarray, " b"]) -> UInt8[np.ndarray, "b h w c"] | UInt16[np.ndarray, "b h w c"]:
@@ -183,7 +184,7 @@ class ArrayImages(Images):
         Raises:
             ValueError: if their numbers cannot be pixels of this format.
         """
-        return pixels_of(self._numbers(index), self.pixel_format)
+        return pixels_of(self.numbers(index), self.pixel_format)
 
     def join(self, other: "ArrayImages", labels: np.ndarray | None) -> "ArrayImages | None":
         """Returns these images and others as one array; None if the two are not of one size, type and format.
@@ -195,14 +196,14 @@ class ArrayImages(Images):
         mine, theirs = ((x.pixels.shape[1:], x.pixels.dtype, x.pixel_format, x.no_data) for x in (self, other))
         if mine != theirs:
             return None
-        both = np.concatenate([x._numbers(np.arange(len(x))) for x in (self, other)])
+        both = np.concatenate([x.numbers(np.arange(len(x))) for x in (self, other)])
         return replace(self, pixels=both, labels=labels, rows=None)
 
     def kind(self, index: int) -> NumberKind:
         return kind_of_array(self.pixels.dtype, self.pixels.shape[3], self.no_data)
 
     def read(self, index: int) -> Numbers:
-        return Numbers(self._numbers(np.array([index]))[0], self.kind(index))
+        return Numbers(self.numbers(np.array([index]))[0], self.kind(index))
 
     def in_format(self, pixel_format: PixelFormat) -> "ArrayImages":
         return replace(self, pixel_format=pixel_format)

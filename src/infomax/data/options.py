@@ -12,7 +12,19 @@ WAYS_TO_NAME_DATA = (
     "a folder of images, or several with commas between; an .npz or .npy of arrays; a .txt or .csv "
     "of paths; a data set's name, as cifar10; hf:NAME, hf-stream:NAME or wds:SHARDS; --data digits is the embedded one"
 )
-LOCATION_PARTS = ("data", "data_dir", "bands", "layout", "classes", "subset", "value_range", "max_megapixels")
+LOCATION_PARTS = (
+    "data",
+    "data_dir",
+    "bands",
+    "layout",
+    "classes",
+    "subset",
+    "value_range",
+    "max_megapixels",
+    "channels",
+    "no_data",
+    "show",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +50,17 @@ class DataOptions:
     """Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word 1percent
     or 10percent, for that share of the labelled images."""
 
-    value_range: Annotated[str | None, Shown(metavar="LOW,HIGH", default="the format's")] = None
-    """Numbers that become black and white in image files of one channel with more than 8 bits, as 0,4095. Formats give
-    16 bits a range; floating-point numbers and those with a sign have none and need this."""
+    value_range: Annotated[str | None, Shown(metavar="LOW,HIGH", default="the format's, or percentiles")] = None
+    """Numbers that become black and white in images of more than 8 bits, as 0,4095; or percentiles of the data set, as
+    0.1%,99.9%, which floating-point numbers and those with a sign take. It is one range for all images."""
     max_megapixels: Annotated[float | None, Shown(metavar="N", default="120")] = None
     """Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory could end."""
+    channels: Annotated[int | None, Shown(metavar="N", default="what the images have")] = None
+    """Channels of an image; 3 makes 8-bit RGB of images of one channel, and 1 makes gray of RGB."""
+    no_data: Annotated[float | None, Shown(metavar="NUMBER", default="what files say")] = None
+    """Number that stands for no measurement, as -9999; NaN does in any case."""
+    show: Annotated[str | None, Shown(metavar="R,G,B", default="the first three")] = None
+    """Channels, counted from 1, that pictures for people show as red, green and blue; or one, in gray."""
 
     def given_location(self) -> dict[str, Any]:
         """Returns the parts of the images' location that are given, by their names."""

@@ -75,3 +75,32 @@ class PixelFormat:
 
 
 RGB = PixelFormat()
+
+
+@dataclass(frozen=True)
+class MeasuredPixels:
+    """A frozen dataclass that holds the pixel format of a data set and its normalisation."""
+
+    pixel_format: PixelFormat
+    mean: tuple[float, ...]
+    """Mean of each channel, for pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel, for pixels in [0, 1]."""
+    notes: tuple[str, ...] = ()
+    """A line for each decision."""
+
+
+def parse_shown_channels(text: str) -> tuple[int, ...]:
+    """Returns the channels that ``--show`` names, counted from 1.
+
+    Raises:
+        ValueError: if they are not one or three whole numbers above 0.
+
+    Examples:
+        >>> parse_shown_channels("3,2,1")
+        (3, 2, 1)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) not in (1, 3) or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ValueError(f"--show {text}: want one or three channels, counted from 1, as 3,2,1")
+    return tuple(map(int, parts))

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int
 
 from infomax.data.decoding import Decoding
 from infomax.data.images import Images, select_images
+from infomax.data.pixel_format import MeasuredPixels
 from infomax.data.streams import Stream
 from infomax.runtime.text import escape
 
@@ -42,6 +43,8 @@ class Source:
     no_labels_reason: str = ""
     """Why the images cannot be evaluated on, as a sentence without its full stop: ``train has one class only, cat``.
     Empty if they can."""
+    measured: MeasuredPixels | None = None
+    """The pixel format and the normalisation of images that are not 8-bit RGB, if they have been measured."""
 
     @property
     def pretraining(self) -> Images | Stream:

@@ -255,7 +255,8 @@ class ProbeJob:
     def _augmented_batches(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Yields the epoch, the features and the rows of each batch that is left, of new random crops."""
         views = supervised_crops(self.encoder.preprocessing, bicubic=self.probe.bicubic)
-        compute = {"workers": self.evaluation.workers, "device": self.device}
+        compute: dict[str, Any] = {"workers": self.evaluation.workers, "device": self.device}
+        compute["pixel_format"] = self.encoder.preprocessing.pixel_format
         batches = training_batches(self.images, views, steps=range(done, self.steps), **self._schedule(), **compute)
         self.encoder.eval().to(self.device)
 

@@ -254,6 +254,7 @@ class FineTuner:
             world_size=world_size(),
             workers=self.compute.workers,
             device=device,
+            pixel_format=self.model.encoder.preprocessing.pixel_format,
         )
         for batch in BatchPrefetcher(batches, device, make):
             if batch.unreadable:

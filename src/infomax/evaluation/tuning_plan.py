@@ -78,7 +78,7 @@ def describe_setting(setting: FineTuning, steps: int, batch: int, trainings: int
 def seconds_per_image(encoder: Encoder, compute: Compute) -> float:
     """Returns the seconds that one image takes through the encoder, measured by two passes of a few images."""
     side = encoder.preprocessing.size
-    images = torch.zeros(TIMED_IMAGES, 3, side, side, device=compute.device)
+    images = torch.zeros(TIMED_IMAGES, encoder.settings.channels, side, side, device=compute.device)
     encoder = encoder.to(compute.device)
     seconds = 0.0
     for _ in range(2):  # the first pass prepares what the second one uses
@@ -97,7 +97,14 @@ def seconds_per_view(encoder: Encoder, images: LabelledImages, setting: FineTuni
     selected, views = images.selected_images, supervised_crops(encoder.preprocessing, bicubic=setting.bicubic)
     count = min(TIMED_IMAGES, len(selected))
     batches = training_batches(
-        selected, views, batch_size=count, seed=0, steps=range(2), workers=0, device=torch.device(compute.device)
+        selected,
+        views,
+        batch_size=count,
+        seed=0,
+        steps=range(2),
+        workers=0,
+        device=torch.device(compute.device),
+        pixel_format=encoder.preprocessing.pixel_format,
     )
     seconds = 0.0
     for _ in range(2):

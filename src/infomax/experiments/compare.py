@@ -29,6 +29,7 @@ from infomax.runtime.durations import duration
 from infomax.runtime.options import option_names, pick, to_argv
 from infomax.runtime.stages import importing_torch
 from infomax.training.loggers import parse_tools
+from infomax.training.opening import open_measured
 from infomax.training.options import PretrainOptions, RecipeChangeOptions
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ def open_contest(options: CompareOptions) -> Contest:
         raise ValueError("--set seed and --set epochs would undo what is compared: give --seeds N and --budget")
     if options.recipe is not None and "/" in options.recipe:
         raise ValueError(f"--recipe {options.recipe} is of one method; name one that all have, as small")
-    source = options.location(None).open(download=options.download)
+    source = open_measured(options.location(None), download=options.download)
     recipes = dict(_recipe_names(options, source, {*methods, DEFAULT_METHOD}))
     initial = open_initial_encoder(pick(SweepOptions, {**vars(options), "what": ()}))
     reference = _entrant(recipes[DEFAULT_METHOD], options, source, initial, None)
@@ -304,7 +305,8 @@ def _settle(experiment: Experiment, values: Mapping[str, Any], source: Source, i
     from infomax.training.initial import settle_recipe
 
     changes = {name: values[name] for name in option_names(RecipeChangeOptions)}
-    return settle_recipe(experiment, images=len(source.pretraining), initial=initial, changes=changes)
+    images = len(source.pretraining)
+    return settle_recipe(experiment, images=images, initial=initial, changes=changes, pixels=source.measured)
 
 
 def full_training(contest: Contest, method: str) -> PretrainOptions:

@@ -109,7 +109,13 @@ def measure_features(
         views = replace(run.recipe.views, local_crops=())
         device = evaluation.torch_device
         of_views = extract_view_features(
-            representation.encoder, some, views, draws=DRAWS, device=device, workers=options.workers
+            representation.encoder,
+            some,
+            views,
+            draws=DRAWS,
+            device=device,
+            workers=options.workers,
+            pixel_format=run.recipe.preprocessing.pixel_format,
         )
         values["lidar"] = measures.lidar(of_views.to(torch.float64))
     except ValueError as error:

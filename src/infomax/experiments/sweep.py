@@ -32,6 +32,7 @@ from infomax.papers.published import Column, Table
 from infomax.recipes import registry
 from infomax.recipes.customise import chosen_epochs, customise_experiment
 from infomax.recipes.experiment import Experiment
+from infomax.recipes.pixels import pixels_of, with_pixels
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, recipe_differences, trained_steps_of
 from infomax.runtime.checks import check_count
@@ -471,7 +472,9 @@ def check_same_run(run: SweepRun) -> None:
     if not (run.folder / "config.json").is_file():
         return
     existing = Run(run.folder)
-    differences = recipe_differences(existing.recipe, run.specification.recipe)
+    # Pixels that are not 8-bit RGB are measured when a run starts, and not when a sweep is described.
+    wanted_recipe = with_pixels(run.specification.recipe, pixels_of(existing.recipe))
+    differences = recipe_differences(existing.recipe, wanted_recipe)
     machine = ("data_dir", "max_megapixels")  # what changes no image that is read
     wanted = {name: value for name, value in run.options.given_location().items() if name not in machine}
     before = {name: (getattr(existing.location, name) or "none").partition("#")[0] for name in wanted}

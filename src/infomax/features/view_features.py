@@ -1,5 +1,7 @@
 """Computes the features of several views of each image, as measures of the agreement between views want them."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -11,6 +13,7 @@ from infomax.data.images import Images
 from infomax.data.loading.evaluation import BATCH_SIZE
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import load_kernels
+from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.models.encoders import Encoder
 
 
@@ -24,26 +27,29 @@ def extract_view_features(
     seed: int = 0,
     device: torch.device | str = "cpu",
     workers: int | None = None,
+    pixel_format: PixelFormat = RGB,
 ) -> Float[Tensor, "n q d"]:
     """Returns the features of the global crops of several draws of each image, on the CPU.
 
     The encoder computes in evaluation mode on ``device``. At the end it is back in its mode and on its device.
 
     Args:
-        encoder: Maps images [b, 3, size, size] to features [b, d].
+        encoder: Maps images [b, C, size, size] to features [b, d].
         images: All images.
         views: The views; of each draw the global crops are taken.
         draws: Number of draws of each image; q is as many times the number of global crops.
         seed: Seed of the views.
         device: Where the encoder computes.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
+        pixel_format: The channels and the range of the images' numbers.
 
     Raises:
         ValueError: if an image cannot be read.
     """
     device, count = torch.device(device), len(views.global_crops)
-    load_kernels(views, make=device.type == "cpu")
-    options = {"seed": seed, "steps": range(draws), "workers": workers, "device": device}
+    load_kernels(views, pixel_format, make=device.type == "cpu")
+    options: dict[str, Any] = {"seed": seed, "steps": range(draws), "workers": workers, "device": device}
+    options["pixel_format"] = pixel_format
     batches = training_batches(
         images, views, batch_size=len(images), micro_batch_size=min(BATCH_SIZE, len(images)), **options
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
+from infomax.data.pixel_format import MAX_CHANNELS
 from infomax.models.backbone_names import (
     INITIAL_FILE,
     POOLINGS,
@@ -26,6 +27,7 @@ from infomax.models.backbone_names import (
     library_of,
 )
 from infomax.models.foreign_files import read_tensors
+from infomax.models.input_channels import set_input_channels
 from infomax.nn.blocks import Chain
 from infomax.runtime.checks import choose
 from infomax.runtime.files import write_atomic
@@ -36,7 +38,7 @@ MAX_STEM_PADDING = 16  # pixels
 
 
 class Encoder(nn.Module):
-    """A module that maps normalised images [B, 3, H, W] to features [B, width]: a backbone without its classifier.
+    """A module that maps normalised images [B, C, H, W] to features [B, width]: a backbone without its classifier.
 
     Args:
         backbone: The module that maps images to features.
@@ -58,7 +60,7 @@ class Encoder(nn.Module):
         self.backbone = backbone
         self.width = width
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         return self.backbone(images)
 
     def train(self, mode: bool = True) -> "Encoder":
@@ -86,43 +88,45 @@ class _Block(nn.Module):
         return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(x), inplace=True)
 
 
-def _small(stem: str) -> tuple[nn.Module, int]:
+def _small(stem: str, channels: int) -> tuple[nn.Module, int]:
     """Builds a residual network for images of 8 to 64 pixels, which a CPU trains in minutes: a stem and three blocks.
 
     Args:
         stem: ``cifar`` keeps the size of the images in the first convolution; any other halves it.
+        channels: Channels of the images.
 
     Returns:
         The network, and the width of its features.
     """
     width = 32
     stride = 1 if stem == "cifar" else 2
-    layers = [nn.Conv2d(3, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+    first = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+    layers = [first, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
     layers += [_Block(width, width, 1), _Block(width, 2 * width, 2), _Block(2 * width, 4 * width, 2)]
     return Chain(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 4 * width
 
 
-def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool) -> tuple[nn.Module, int]:
+def _resnet(name: str, stem: str, stem_padding: int, zero_init_residual: bool, channels: int) -> tuple[nn.Module, int]:
     """Builds a ResNet by timm, with its arguments as in :func:`build_encoder`; returns it and its features' width."""
     import timm  # with the torchvision that it imports, it takes three times as long to import as torch
 
-    network: Any = timm.create_model(name, num_classes=0, zero_init_last=zero_init_residual)
-    _set_stem(network, stem, stem_padding)
+    network: Any = timm.create_model(name, num_classes=0, zero_init_last=zero_init_residual, in_chans=channels)
+    _set_stem(network, stem, stem_padding, channels)
     return network, network.num_features
 
 
-def _set_stem(network: Any, stem: str, padding: int) -> None:
+def _set_stem(network: Any, stem: str, padding: int, channels: int) -> None:
     """Gives a ResNet of timm a stem for small images, unless the stem is to be ``imagenet``."""
     if stem == "imagenet":
         return
-    network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=padding, bias=False)
+    network.conv1 = nn.Conv2d(channels, 64, 3, stride=1, padding=padding, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
     if stem == "cifar_linear":
         network.act1 = nn.Identity()
 
 
-def _vit_small() -> tuple[nn.Module, int]:
+def _vit_small(channels: int) -> tuple[nn.Module, int]:
     """Builds ViT-S/16 as MoCo v3 trains it (Chen, Xie, He 2021); returns it and its features' width.
 
     It has 12 heads, and fixed positions of sines and cosines. The projection of the patches keeps its initial weights,
@@ -130,7 +134,7 @@ def _vit_small() -> tuple[nn.Module, int]:
     """
     import timm
 
-    options = {"num_heads": 12, "dynamic_img_size": True, "weight_init": "moco"}
+    options = {"num_heads": 12, "dynamic_img_size": True, "weight_init": "moco", "in_chans": channels}
     network: Any = timm.create_model("vit_small_patch16_224", num_classes=0, **options)
     width, patches = network.embed_dim, network.patch_embed
     bound = math.sqrt(6 / (patches.proj.weight[0].numel() + width))
@@ -158,6 +162,7 @@ class EncoderArguments:
     image_size: int | None = None
     pooling: Literal["token", "avg"] | None = None
     architecture_config: str | None = None
+    channels: int = 3
     seed: int
 
     def __post_init__(self) -> None:
@@ -167,6 +172,8 @@ class EncoderArguments:
             choose("encoder.pooling", self.pooling, POOLINGS)
         if not 0 <= self.stem_padding <= MAX_STEM_PADDING:
             raise ValueError(f"encoder.stem_padding must be from 0 to {MAX_STEM_PADDING}, but is {self.stem_padding}")
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise ValueError(f"encoder.channels must be from 1 to {MAX_CHANNELS}, but is {self.channels}")
         if self.seed < 0:
             raise ValueError(f"encoder.seed must not be negative, but is {self.seed}")
         check_library_options(
@@ -187,6 +194,7 @@ def build_encoder(
     image_size: int | None = None,
     pooling: Literal["token", "avg"] | None = None,
     architecture_config: str | None = None,
+    channels: int = 3,
     seed: int,
 ) -> Encoder:
     """Builds an untrained encoder.
@@ -210,6 +218,7 @@ def build_encoder(
         architecture_config: The configuration of a model of transformers, as JSON; None reads it from the folder, the
             local cache or the hub that ``hf:NAME`` names. With it, ``hf:NAME`` is a name alone. Of a model of timm, the
             options in which it differs from the model of that name, as ``{"num_heads": 12}``.
+        channels: The channels of the images, which the first layer takes.
         seed: The seed of the initial weights.
 
     Returns:
@@ -226,6 +235,7 @@ def build_encoder(
         image_size=image_size,
         pooling=pooling,
         architecture_config=architecture_config,
+        channels=channels,
         seed=seed,
     )
     with torch.random.fork_rng(devices=[]):
@@ -233,11 +243,11 @@ def build_encoder(
         if library_of(backbone) is not None:
             encoder = _library_encoder(settings)
         elif backbone == "small":
-            encoder = Encoder(*_small(stem))
+            encoder = Encoder(*_small(stem, channels))
         elif backbone == "vit_small":
-            encoder = Encoder(*_vit_small())
+            encoder = Encoder(*_vit_small(channels))
         else:
-            encoder = Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual))
+            encoder = Encoder(*_resnet(backbone, stem, stem_padding, zero_init_residual, channels))
     if library_of(backbone) is None:
         encoder.settings = settings
     return encoder
@@ -254,12 +264,18 @@ def _library_encoder(settings: EncoderArguments) -> Encoder:
         network = library_backbones.build_timm(
             name, image_size=settings.image_size, pooling=settings.pooling, options=options
         )
-        _set_stem(network, settings.stem, settings.stem_padding)
+        if settings.channels != 3:
+            set_input_channels(network, settings.channels)
+        _set_stem(network, settings.stem, settings.stem_padding, settings.channels)
         size = settings.image_size or network.pretrained_cfg.get("input_size", (3, size))[-1]
     elif library == "torchvision":
         network, _ = library_backbones.build_torchvision(name, image_size=settings.image_size)
+        if settings.channels != 3:
+            set_input_channels(network, settings.channels)
     else:
         config = settings.architecture_config or library_backbones.read_architecture_config(name)
+        if settings.channels != 3:
+            config = json.dumps({**json.loads(config), "num_channels": settings.channels})
         settings = replace(settings, architecture_config=config)
         network = library_backbones.build_hugging_face(config, pooling=settings.pooling)
         size = json.loads(config).get("image_size") or size
@@ -284,7 +300,7 @@ def library_encoder(network: nn.Module, settings: EncoderArguments, *, size: int
     library, _, name = settings.backbone.partition(":")
     device = next((p.device for p in network.parameters()), None)
     try:
-        features = network.eval()(torch.zeros(1, 3, size, size, device=device))
+        features = network.eval()(torch.zeros(1, settings.channels, size, size, device=device))
     except Exception as error:  # a model for something else may raise anything
         raise ValueError(f"{settings.backbone} takes no image of {size} pixels: {one_line(error)[:300]}") from error
     if not isinstance(features, Tensor) or features.ndim != 2:

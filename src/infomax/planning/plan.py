@@ -27,6 +27,7 @@ from infomax.runtime.text import show
 from infomax.runtime.threads import threads_within_quota
 from infomax.training.image_size import typical_side
 from infomax.training.initial import open_initial
+from infomax.training.opening import open_measured
 from infomax.training.prepare import check_batch, check_positions, choose_recipe
 
 # Shares of the memory that tensors may take. MIRA's runs took 1.3 times the memory that is counted here (Table 8),
@@ -113,6 +114,9 @@ def plan(
     subset: str | PathLike[str] | None = None,
     value_range: str | None = None,
     max_megapixels: float | None = None,
+    channels: int | None = None,
+    no_data: float | None = None,
+    show: str | None = None,
     method: str | None = None,
     recipe: str | None = None,
     seed: int | None = None,
@@ -152,11 +156,16 @@ def plan(
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
             1percent or 10percent, for that share of the labelled images. Default: all.
-        value_range: Numbers that become black and white in image files of one channel with more than 8 bits, as 0,4095.
-            Formats give 16 bits a range; floating-point numbers and those with a sign have none and need this.
-            Default: the format's.
+        value_range: Numbers that become black and white in images of more than 8 bits, as 0,4095; or percentiles of the
+            data set, as 0.1%,99.9%, which floating-point numbers and those with a sign take. It is one range for all
+            images. Default: the format's, or percentiles.
         max_megapixels: Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory
             could end. Default: 120.
+        channels: Channels of an image; 3 makes 8-bit RGB of images of one channel, and 1 makes gray of RGB. Default:
+            what the images have.
+        no_data: Number that stands for no measurement, as -9999; NaN does in any case. Default: what files say.
+        show: Channels, counted from 1, that pictures for people show as red, green and blue; or one, in gray. Default:
+            the first three.
         method: Method to train with. Default: the recipe's, or mveb.
         recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
@@ -216,7 +225,8 @@ def make_plan(options: PlanOptions) -> Plan:
     side = NOMINAL_SIZES.get(data, (0, None))[1] if source is None else typical_side(preview_images(source))
     likely_side = side or options.image_size or 224  # an unknown size is taken to be that of the views
     gpu, initial = device == "cuda", open_initial(options.init)
-    recipe = choose_recipe(options, data=data, images=images, side=likely_side, gpu=gpu, initial=initial)
+    pixels = None if source is None else source.measured
+    recipe = choose_recipe(options, data=data, images=images, side=likely_side, gpu=gpu, initial=initial, pixels=pixels)
     method = build_without_memory(recipe, images)
     if source is not None:
         check_positions(method, recipe, source)
@@ -264,7 +274,7 @@ def _open(location: DataLocation, download: bool) -> Source | None:
         ValueError: if the images cannot be opened and their number is not known.
     """
     try:
-        return location.open(download=download)
+        return open_measured(location, download=download)
     except ValueError:
         if location.data in NOMINAL_SIZES and not (
             download or location.data_dir or location.classes or location.subset

@@ -189,7 +189,9 @@ class CountedStep:
         in_microbatches, norms = self.micro_batch_size < self.images, trained_batch_norms(self.method)
         crops = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
         # These are not read. They are in memory during a real step, so they must be alive here.
-        pixels = [torch.empty(self.images, view.size, view.size, 3, dtype=torch.uint8) for view in crops]
+        channels, is_deep = self.recipe.encoder.channels, self.recipe.preprocessing.pixel_format.is_deep
+        dtype = torch.uint16 if is_deep else torch.uint8
+        pixels = [torch.empty(self.images, view.size, view.size, channels, dtype=dtype) for view in crops]
         buffers = [buffer.clone() for buffer in buffers_within_steps(self.method)]
         statistics = RunningStatistics(norms) if in_microbatches else None
         online, target = self.forward()
@@ -223,15 +225,16 @@ class CountedStep:
 
     def run_encoder(self) -> None:
         """Runs the evaluated encoder, as for a score."""
-        side = self.recipe.preprocessing.size
+        side, channels = self.recipe.preprocessing.size, self.recipe.encoder.channels
         with self.counting("encoder"), torch.no_grad():
-            self.method.eval_encoder.eval()(torch.empty(1, 3, side, side))
+            self.method.eval_encoder.eval()(torch.empty(1, channels, side, side))
 
     def empty_views(self) -> list[Tensor]:
-        """Returns the views of a microbatch, each [micro_batch_size, 3, side, side]."""
+        """Returns the views of a microbatch, each [micro_batch_size, C, side, side]."""
         dtype = torch.float64 if self.recipe.precision == "64" else AUTOCAST.get(self.recipe.precision, torch.float32)
         crops = (*self.recipe.views.global_crops, *self.recipe.views.local_crops)
-        return [torch.empty(self.micro_batch_size, 3, view.size, view.size, dtype=dtype) for view in crops]
+        channels = self.recipe.encoder.channels
+        return [torch.empty(self.micro_batch_size, channels, view.size, view.size, dtype=dtype) for view in crops]
 
     def forward(self) -> tuple[list[Tensor], list[Tensor]]:
         """Returns the outputs of the online and of the target branch for a microbatch."""

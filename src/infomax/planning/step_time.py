@@ -15,6 +15,7 @@ from infomax.data.images import ArrayImages, Images, select_images
 from infomax.data.loading.keep_decoded import memory_to_keep
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
+from infomax.data.pixel_format import BYTE_MAX, DEEP_MAX, PixelFormat
 from infomax.data.splits import Source
 from infomax.nn.blocks import l2_normalize
 from infomax.planning.step_cost import Output, StepCost, count_step_cost
@@ -222,10 +223,12 @@ class _StepTimer:
                 steps=range(1),
                 micro_batch_size=micro_batch_size,
                 device=self.device,
+                pixel_format=self.recipe.preprocessing.pixel_format,
             )
             return list(batches)
+        pixels = self.recipe.preprocessing.pixel_format
         crops = [
-            torch.randint(256, (images, view.size, view.size, 3), dtype=torch.uint8)
+            _random_pixels((images, view.size, view.size, pixels.channels), pixels)
             for view in (*views.global_crops, *views.local_crops)
         ]
         split_crops = [x.to(self.device).split(micro_batch_size) for x in crops]
@@ -288,7 +291,13 @@ class _StepTimer:
             return 0.0, 0.0
         batch_size = min(READING_BATCH, len(images))
         batches = training_batches(
-            images, self.recipe.views, batch_size=batch_size, seed=0, steps=range(10**9), workers=self.workers
+            images,
+            self.recipe.views,
+            batch_size=batch_size,
+            seed=0,
+            steps=range(10**9),
+            workers=self.workers,
+            pixel_format=self.recipe.preprocessing.pixel_format,
         )
         for _ in range(2):  # until the workers have started
             next(batches)
@@ -307,6 +316,7 @@ class _StepTimer:
             steps=range(10**9),
             workers=self.workers,
             keep_bytes=room * len(index) // len(images),
+            pixel_format=self.recipe.preprocessing.pixel_format,
         )
         for _ in range(2 * (len(index) // batch_size)):  # a JPEG is kept at each size that its crops have asked for
             next(batches)
@@ -324,6 +334,12 @@ class _StepTimer:
         queries, test_images = len(self.online.queries.index), len(self.online.test.index)
         last = test_images - queries if self.online.probe is not None else 0
         return evaluations, len(self.online.bank.index) + queries, last
+
+
+def _random_pixels(shape: tuple[int, ...], pixel_format: PixelFormat) -> Tensor:
+    """Returns random pixels of a shape, of 8 or 16 bits as the format says."""
+    dtype, largest = (np.uint16, DEEP_MAX) if pixel_format.is_deep else (np.uint8, BYTE_MAX)
+    return torch.from_numpy(np.random.default_rng(0).integers(0, largest, shape, dtype, endpoint=True))
 
 
 def _repeat_for(seconds: float, batches: Iterator[Batch]) -> tuple[float, int]:

@@ -16,7 +16,7 @@ from infomax.nn.optimizers import Larc, Lars, parameter_groups, with_constant_ra
 from infomax.nn.schedules import warmup_cosine_by_epoch, warmup_cosine_by_step
 from infomax.recipes.schema import OptimizerSettings, Recipe
 
-CHANNELS, FLOAT_BYTES, GIGABYTE, MILLION = 3, 4, 1e9, 1e6
+FLOAT_BYTES, GIGABYTE, MILLION = 4, 1e9, 1e6
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 
 
@@ -81,7 +81,7 @@ def check_view_sizes(recipe: Recipe, method: Method) -> None:
     passes = dict.fromkeys([*((view.size, True) for view in crops), (recipe.preprocessing.size, False)])
     dtype = torch.float64 if recipe.precision == "64" else torch.float32
     for size, training in passes:
-        images = torch.empty(2, 3, size, size, dtype=dtype, device="meta")
+        images = torch.empty(2, recipe.encoder.channels, size, size, dtype=dtype, device="meta")
         try:
             with torch.no_grad(), torch.device("meta"), warnings.catch_warnings(action="ignore"):
                 features = method.encoder.train(training)(images)
@@ -113,7 +113,7 @@ def check_memory(recipe: Recipe, method: Method, *, images: int, memory: int) ->
     trained = sum(parameters[name] for name, p in method.named_parameters() if p.requires_grad)
     buffers = {name: b.numel() * b.element_size() for name, b in method.named_buffers()}
     crops = (*recipe.views.global_crops, *recipe.views.local_crops)
-    views = images * CHANNELS * FLOAT_BYTES * sum(view.size**2 for view in crops)
+    views = images * recipe.encoder.channels * FLOAT_BYTES * sum(view.size**2 for view in crops)
     if (needed := sum(parameters.values()) + trained + sum(buffers.values()) + views) <= memory:
         return
     tensors = parameters | buffers

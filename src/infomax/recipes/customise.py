@@ -123,6 +123,8 @@ def customise(
             raise ValueError(f"--set {shorten(assignment)}: want key=value, as in method.beta=0.5")
         if key.startswith("encoder.init"):
             raise ValueError(f"--set {key[:LONGEST_KEY]}: --init NAME says which weights the training starts from")
+        if key.startswith(("encoder.channels", "preprocessing.pixel_format")):
+            raise ValueError(f"--set {key[:LONGEST_KEY]}: --channels and --value-range say what the images are")
         changes.append((key, text, f"--set {key[:LONGEST_KEY]}"))
     # The recipe is built once, after all changes: settings that depend on each other may come in any order.
     plain = json.loads(json.dumps(to_json(recipe)))

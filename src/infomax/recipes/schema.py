@@ -43,6 +43,7 @@ ARCHITECTURE = (
     "image_size",
     "pooling",
     "architecture_config",
+    "channels",
 )
 """The settings of an encoder that say how it is built; the others say what its weights are, and which are trained."""
 
@@ -69,6 +70,8 @@ class EncoderSettings:
     for the model's own."""
     architecture_config: str | None = None
     """Configuration of a model of transformers, or options of a model of timm that its name does not say, as JSON."""
+    channels: int = 3
+    """Channels of the images, which the first layer takes; those of the data, as ``--channels`` says."""
     init: str | None = None
     """Name of the encoder whose weights the training starts from, as ``--init`` takes it; none for random weights."""
     init_fingerprint: str | None = None
@@ -87,6 +90,7 @@ class EncoderSettings:
             pooling=self.pooling,
             architecture_config=self.architecture_config,
         )
+        _at_least("encoder.channels", self.channels, 1)
         _at_least("encoder.freeze", self.freeze, 0)
         if self.init is None and self.init_fingerprint is not None:
             raise ValueError(
@@ -202,6 +206,12 @@ class Recipe:
             raise ValueError(
                 f"optimizer.warmup_epochs must be below epochs, {self.epochs}, but is {self.optimizer.warmup_epochs}"
             )
+        channels = {len(self.views.mean), len(self.views.std), self.preprocessing.pixel_format.channels}
+        if channels != {self.encoder.channels}:
+            raise ValueError(
+                f"encoder.channels must be those of views.mean, views.std and preprocessing.pixel_format, but is "
+                f"{self.encoder.channels} beside {sorted(channels)}: --channels sets all of them"
+            )
         if self.encoder.backbone == "vit_small":
             sides = [
                 self.preprocessing.size,
@@ -245,6 +255,8 @@ def flat_settings(recipe: Recipe) -> dict[str, Any]:
 
     plain = to_json(recipe)
     del plain["name"], plain["method"]["name"]
+    if recipe.preprocessing.pixel_format.is_rgb:
+        del plain["preprocessing"]["pixel_format"]
     return flat(plain, "")
 
 

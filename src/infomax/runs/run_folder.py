@@ -50,6 +50,8 @@ class RunConfig(TypedDict):
 
 KEPT_ENCODERS = "epochs"
 """Folder in a run folder that holds a folder for each encoder that was kept on the way, by its epoch."""
+KINDS_OF_PARTS: dict[str, type] = {"max_megapixels": float, "channels": int, "no_data": float}
+"""The types of the parts of the images' location that are no strings."""
 BESIDE_RUNS = ("sweep.json", "sweep.png", "sweep.html", "compare.json", "compare.html")
 """Files that a sweep or a comparison writes beside its run folders; they hold no rows of results."""
 ROWS: dict[str, dict[str, Any]] = {
@@ -95,7 +97,7 @@ class Run:
         newest = self._newest_start
         names = [field.name for field in fields(DataLocation) if field.name in newest]
         file = self.path / "config.json"
-        kinds = {name: float if name == "max_megapixels" else str for name in names}
+        kinds = {name: KINDS_OF_PARTS.get(name, str) for name in names}
         parts = {name: parse_value(newest[name], kind, f"{file}: {name}") for name, kind in kinds.items()}
         return DataLocation(**parts)
 

@@ -61,7 +61,7 @@ def measure_images(
     if len(images) < 2:
         return {}
     index = chosen_images(len(images), MOST_ARRAYS if isinstance(images, ArrayImages) else MOST_FILES, seed=seed)
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (preprocessing.mean, preprocessing.std))
+    mean, std = (torch.tensor(x).view(-1, 1, 1) for x in (preprocessing.mean, preprocessing.std))
     sums, squares, thumbnails = torch.zeros(()), torch.zeros(()), []
     features = []
     for batch, encoded in _encoded(encoder, images, index, preprocessing, device):

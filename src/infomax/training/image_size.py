@@ -143,7 +143,7 @@ def estimate_seconds(recipe: Recipe, images: int) -> float | None:
     count = 2 if adapts else min(32, max(4, TIMED_PIXELS // crops[0].size ** 2))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
         method = build_method(recipe).to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-        pixels = [torch.zeros(count, 3, view.size, view.size) for view in crops]
+        pixels = [torch.zeros(count, recipe.encoder.channels, view.size, view.size) for view in crops]
         views = [x.contiguous(memory_format=torch.channels_last) for x in pixels]
         global_crop_count = len(recipe.views.global_crops)
         step = Views(views[:global_crop_count], views[global_crop_count:])

@@ -11,14 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from infomax.data.pixel_format import MeasuredPixels
 from infomax.models.backbone_names import INITIAL_FILE, library_of
 from infomax.models.encoders import Encoder, build_encoder, fingerprint
 from infomax.models.foreign_files import read_tensors
+from infomax.models.input_channels import adapt_input_weights, first_convolution
 from infomax.models.pretrained import open_encoder
 from infomax.models.state_dicts import load_all_weights
 from infomax.recipes.adapting import adapting_epochs, with_adapting_defaults
 from infomax.recipes.customise import chosen_epochs, customise, start_from
 from infomax.recipes.experiment import Experiment
+from infomax.recipes.pixels import with_pixels
 from infomax.recipes.schema import EncoderSettings, Recipe
 from infomax.runs.run_folder import Run
 from infomax.runtime.text import note
@@ -34,7 +37,12 @@ def open_initial(init: str | None) -> Encoder | None:
 
 
 def settle_recipe(
-    experiment: Experiment, *, images: int | None, initial: Encoder | None, changes: Mapping[str, Any]
+    experiment: Experiment,
+    *,
+    images: int | None,
+    initial: Encoder | None,
+    changes: Mapping[str, Any],
+    pixels: MeasuredPixels | None = None,
 ) -> Recipe:
     """Returns an experiment's recipe with the initial encoder's architecture and a user's changes.
 
@@ -46,18 +54,21 @@ def settle_recipe(
         images: Number of images in the data set; None if it is not known.
         initial: The encoder that ``changes["init"]`` names.
         changes: The arguments of :func:`infomax.recipes.customise.customise`.
+        pixels: The pixel format and the normalisation of images that are not 8-bit RGB.
 
     Raises:
         ValueError: if a setting is not possible, or contradicts the initial encoder.
     """
     epochs = chosen_epochs(changes)
     if initial is None:
-        return _settle_backbone(customise(experiment.recipe(images=images, epochs=epochs), **changes))
+        recipe = with_pixels(experiment.recipe(images=images, epochs=epochs), pixels)
+        return _settle_backbone(customise(recipe, **changes))
     recipe = experiment.recipe(images=images, epochs=epochs or adapting_epochs(experiment, images))
     settings = recipe.encoder.with_architecture(vars(initial.settings))
     settings = replace(settings, init=changes["init"], init_fingerprint=fingerprint(initial))
     _check_backbone(changes, settings)
-    adapted = with_adapting_defaults(start_from(recipe, settings, initial.preprocessing))
+    started = with_pixels(start_from(recipe, settings, initial.preprocessing), pixels)
+    settings, adapted = started.encoder, with_adapting_defaults(started)
     others: dict[str, Any] = {**changes, "backbone": None}
     recipe = customise(adapted, **others)
     for name, value in settings.architecture().items():
@@ -124,6 +135,9 @@ def initial_weights(initial: Encoder, recipe: Recipe) -> dict[str, Tensor]:
     weights = {name: tensor.detach().contiguous() for name, tensor in initial.backbone.state_dict().items()}
     with torch.device("meta"):
         expected = build_encoder(**recipe.encoder.architecture(), seed=0).backbone
+    if recipe.encoder.channels != initial.settings.channels:
+        name = f"{first_convolution(initial.backbone)[0]}.weight"
+        weights[name] = adapt_input_weights(weights[name], recipe.encoder.channels)
     if recipe.encoder.pooling != initial.settings.pooling:
         names = expected.state_dict().keys()
         unused = [name for name in weights if name not in names]
@@ -144,17 +158,23 @@ def read_initial_weights(run: Run) -> dict[str, Tensor]:
     return read_tensors(run.path / INITIAL_FILE)
 
 
-def describe_initial(recipe: Recipe, preprocessing_size: int) -> str:
+def describe_initial(recipe: Recipe, preprocessing_size: int, channels: int = 3) -> str:
     """Returns one line on what a run takes from its initial encoder.
 
     Args:
         recipe: The recipe with all changes.
         preprocessing_size: Size of the images that the initial encoder was trained for, in pixels.
+        channels: Channels of those images.
     """
     encoder, size = recipe.encoder, recipe.views.global_crops[0].size
+    normalised = "normalised as its images"
+    if not recipe.preprocessing.pixel_format.is_rgb:
+        normalised = f"its first layer for RGB is adapted to {encoder.channels} channels, normalised by the new images"
+        if channels == encoder.channels:
+            normalised = "normalised by the new images"
     reason = "as its own images" if size == preprocessing_size else f"its own images had {preprocessing_size}"
     hint = "; --image-size changes it" if size == preprocessing_size else ""
     return (
-        f"starts from {encoder.init} ({encoder.backbone}, {encoder.init_fingerprint}): normalised as its images, views "
+        f"starts from {encoder.init} ({encoder.backbone}, {encoder.init_fingerprint}): {normalised}, views "
         f"of {size} pixels, {reason}{hint}"
     )

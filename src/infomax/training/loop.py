@@ -195,7 +195,8 @@ class TrainingLoop:
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
         made_by_kernels = device.type == "cpu" and recipe.precision != "64"
-        load_kernels(recipe.views, cut=not isinstance(self.images, ArrayImages), make=made_by_kernels)
+        is_cut = not isinstance(self.images, ArrayImages)
+        load_kernels(recipe.views, recipe.preprocessing.pixel_format, cut=is_cut, make=made_by_kernels)
         newest, self.references_known = broadcast_from_rank0(lambda: _state_to_resume(run))
         initial = read_initial_weights(run) if newest is None and recipe.encoder.init is not None else None
         compiled = launch.compile
@@ -365,6 +366,7 @@ class TrainingLoop:
             workers=self.launch.workers,
             device=self.device,
             keep_bytes=keep_bytes,
+            pixel_format=recipe.preprocessing.pixel_format,
             say=self.say,
         )
 

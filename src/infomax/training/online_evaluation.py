@@ -145,7 +145,9 @@ class OnlineEvaluation:
             room: Bytes that they may take.
         """
         of_files = [x for x in (self.bank, self.queries) if not isinstance(x.images, ArrayImages)]
-        size = sum(3 * self.recipe.preprocessing.size**2 * len(self._share(x.index)) for x in of_files)
+        pixels = self.recipe.preprocessing.pixel_format
+        image = pixels.channels * (2 if pixels.is_deep else 1) * self.recipe.preprocessing.size**2
+        size = sum(image * len(self._share(x.index)) for x in of_files)
         if size > room:
             return 0
         self.kept = {id(x): KeptBatches() for x in of_files}

@@ -6,8 +6,9 @@ In: the options. Out: the images, and the run to go on with. :mod:`infomax.train
 from dataclasses import dataclass, replace
 
 from infomax.data.loading.keep_decoded import parse_keep_decoded
+from infomax.data.measured_pixels import measure_pixels
 from infomax.data.sources.location import DataLocation
-from infomax.data.splits import Source
+from infomax.data.splits import Source, preview_images
 from infomax.models.backbone_names import check_backbone
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import DEFAULT_METHOD, RecipeChoice, get_experiment, parse_recipe_choice
@@ -44,10 +45,32 @@ def open_images(options: PretrainOptions) -> OpenedImages:
         _check_changes(options)
         _check_output_folder(options)
         location = options.location(choice.data)
-        return OpenedImages(None, location, location.open(download=options.download))
+        return OpenedImages(None, location, open_measured(location, download=options.download))
     _check_same_run(resumed, choice, options)
     location = _location_now(resumed, options)
     return OpenedImages(resumed, location, _open_again(resumed, location, options))
+
+
+def open_measured(location: DataLocation, *, download: bool = False) -> Source:
+    """Opens images to train on, and measures their numbers if they are not 8-bit RGB.
+
+    Args:
+        location: Where they are.
+        download: Whether to download a data set that has a name if it is not there.
+
+    Returns:
+        The images, whose notes say what was decided about their numbers.
+
+    Raises:
+        ValueError: if there are no such images, or they are not of one kind.
+    """
+    source = location.open(download=download)
+    try:
+        measured = measure_pixels(preview_images(source), location.pixel_choice())
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith("--") else f"--data {location.data}: {message}") from error
+    return source if measured is None else replace(source, measured=measured, notes=(*source.notes, *measured.notes))
 
 
 def check_numbers(options: PretrainOptions) -> None:
@@ -159,6 +182,8 @@ def _check_same_run(run: Run, choice: RecipeChoice, options: PretrainOptions) ->
         ("method", choice.method, recipe.method.name),
         ("recipe", choice.recipe, recipe.name),
         ("value_range", options.value_range, run.location.value_range),
+        ("channels", options.channels, recipe.encoder.channels),
+        ("no_data", options.no_data, recipe.preprocessing.pixel_format.no_data),
     ):
         if new is not None and new != old:
             differences.append(f"{name}: {old} there, {new} asked for")

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from infomax.data.images import Images
+from infomax.data.pixel_format import MeasuredPixels
 from infomax.data.preview import Preview, draw_views
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import (
@@ -95,7 +96,9 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     if resumed is None:
         data, count, initial = source.name, len(source.pretraining), open_initial(options.init)
         gpu = launch.device == "cuda"
-        recipe = choose_recipe(options, data=data, images=count, side=side, gpu=gpu, initial=initial)
+        recipe = choose_recipe(
+            options, data=data, images=count, side=side, gpu=gpu, initial=initial, pixels=source.measured
+        )
     else:
         recipe = recipe_to_resume(resumed, options)
     keep_epochs = epochs_to_keep(options.keep_epochs, recipe, resumed)
@@ -133,7 +136,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
         if (trained := describe_trained(recipe)) is not None:
             show(trained, file=sys.stderr)
         if initial is not None:
-            note(describe_initial(recipe, initial.preprocessing.size))
+            note(describe_initial(recipe, initial.preprocessing.size, initial.settings.channels))
             note(describe_adapting(recipe))
             _note_cost(options, recipe, len(source.pretraining), launch)
         elif resumed is None:
@@ -257,6 +260,7 @@ def choose_recipe(
     side: int,
     gpu: bool,
     initial: Encoder | None = None,
+    pixels: MeasuredPixels | None = None,
 ) -> Recipe:
     """Returns the recipe to train by: the named one, or the one that suits the images, with the user's changes.
 
@@ -268,6 +272,7 @@ def choose_recipe(
         side: Shorter side of a typical image, in pixels.
         gpu: Whether the run is for a GPU.
         initial: The encoder that the training starts from, opened; None for random weights.
+        pixels: The pixel format and the normalisation of images that are not 8-bit RGB.
 
     Raises:
         ValueError: if there is no such method or recipe, or it cannot be changed so.
@@ -276,7 +281,7 @@ def choose_recipe(
     method = choice.method or DEFAULT_METHOD
     name = choice.recipe or default_recipe_name(method, data=data, side=side, gpu=gpu)
     experiment, changes = get_experiment(name, method), options.changes()
-    recipe = settle_recipe(experiment, images=images, initial=initial, changes=changes)
+    recipe = settle_recipe(experiment, images=images, initial=initial, changes=changes, pixels=pixels)
     if not isinstance(options, RecipeOptions) or not SMALLEST_BATCH <= images < recipe.batch_size:
         return recipe
     chosen = {key for key, value in changes.items() if value is not None}
@@ -295,7 +300,8 @@ def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) 
     """Draws some images beside the views that a recipe makes of them, and lines of words."""
     title = f"{recipe.method.name}, recipe {recipe.name}: {source.name}"
     with Stage("drawing views"):
-        return draw_views(preview_images(source), recipe.views, seed=recipe.seed, title=title, notes=notes)
+        images = preview_images(source).in_format(recipe.preprocessing.pixel_format)
+        return draw_views(images, recipe.views, seed=recipe.seed, title=title, notes=notes)
 
 
 def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:

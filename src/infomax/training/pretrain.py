@@ -33,6 +33,9 @@ def pretrain(
     subset: str | PathLike[str] | None = None,
     value_range: str | None = None,
     max_megapixels: float | None = None,
+    channels: int | None = None,
+    no_data: float | None = None,
+    show: str | None = None,
     method: str | None = None,
     recipe: str | None = None,
     seed: int | None = None,
@@ -86,11 +89,16 @@ def pretrain(
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
             1percent or 10percent, for that share of the labelled images. Default: all.
-        value_range: Numbers that become black and white in image files of one channel with more than 8 bits, as 0,4095.
-            Formats give 16 bits a range; floating-point numbers and those with a sign have none and need this.
-            Default: the format's.
+        value_range: Numbers that become black and white in images of more than 8 bits, as 0,4095; or percentiles of the
+            data set, as 0.1%,99.9%, which floating-point numbers and those with a sign take. It is one range for all
+            images. Default: the format's, or percentiles.
         max_megapixels: Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory
             could end. Default: 120.
+        channels: Channels of an image; 3 makes 8-bit RGB of images of one channel, and 1 makes gray of RGB. Default:
+            what the images have.
+        no_data: Number that stands for no measurement, as -9999; NaN does in any case. Default: what files say.
+        show: Channels, counted from 1, that pictures for people show as red, green and blue; or one, in gray. Default:
+            the first three.
         method: Method to train with. Default: the recipe's, or mveb.
         recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images

@@ -14,6 +14,7 @@ from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
 from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import note, show
+from infomax.training.opening import open_measured
 from infomax.training.options import ViewsOptions
 
 
@@ -28,6 +29,9 @@ def views(
     subset: str | PathLike[str] | None = None,
     value_range: str | None = None,
     max_megapixels: float | None = None,
+    channels: int | None = None,
+    no_data: float | None = None,
+    show: str | None = None,
     method: str | None = None,
     recipe: str | None = None,
     seed: int | None = None,
@@ -54,11 +58,16 @@ def views(
         classes: Text file with the classes to keep, one on each line. Default: all.
         subset: Text file with the training images to keep, by path or file name, as SimCLR's 1percent.txt; or the word
             1percent or 10percent, for that share of the labelled images. Default: all.
-        value_range: Numbers that become black and white in image files of one channel with more than 8 bits, as 0,4095.
-            Formats give 16 bits a range; floating-point numbers and those with a sign have none and need this.
-            Default: the format's.
+        value_range: Numbers that become black and white in images of more than 8 bits, as 0,4095; or percentiles of the
+            data set, as 0.1%,99.9%, which floating-point numbers and those with a sign take. It is one range for all
+            images. Default: the format's, or percentiles.
         max_megapixels: Largest number of pixels of an image file, in millions; larger ones are not decoded, as memory
             could end. Default: 120.
+        channels: Channels of an image; 3 makes 8-bit RGB of images of one channel, and 1 makes gray of RGB. Default:
+            what the images have.
+        no_data: Number that stands for no measurement, as -9999; NaN does in any case. Default: what files say.
+        show: Channels, counted from 1, that pictures for people show as red, green and blue; or one, in gray. Default:
+            the first three.
         method: Method to train with. Default: the recipe's, or mveb.
         recipe: Recipe to start from: digits; small, a small encoder at 32 pixels that a CPU can train; or a paper's, as
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
@@ -88,7 +97,7 @@ def draw_views_of_run(options: ViewsOptions) -> Image.Image:
     if out is not None and (not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents)):
         raise ValueError(f"--out {out} must be a file to write")
     location = options.location(parse_recipe_choice(options.recipe, options.method).data)
-    source = location.open(download=options.download)
+    source = open_measured(location, download=options.download)
     for line in describe_splits(source, to_train=True, notes_alone=True):
         show(line, file=sys.stderr)
     with importing_torch():
@@ -96,7 +105,8 @@ def draw_views_of_run(options: ViewsOptions) -> Image.Image:
         from infomax.training.prepare import choose_recipe, picture_of_views
 
     side, gpu = typical_side(preview_images(source)), choose_device("auto") == "cuda"
-    recipe = choose_recipe(options, data=source.name, images=len(source.pretraining), side=side, gpu=gpu)
+    count, pixels = len(source.pretraining), source.measured
+    recipe = choose_recipe(options, data=source.name, images=count, side=side, gpu=gpu, pixels=pixels)
     line = None if options.image_size is not None else describe_larger_sizes(recipe, side)
     if line is not None:
         note(line)

@@ -16,6 +16,7 @@ from infomax.data.splits import counted
 from infomax.models.backbone_names import library_of
 from infomax.recipes.customise import customise
 from infomax.recipes.experiment import Experiment
+from infomax.recipes.pixels import pixels_of, with_pixels
 from infomax.recipes.registry import get_experiment
 from infomax.recipes.schema import Recipe, flat_settings
 from infomax.runs.run_folder import Run
@@ -134,14 +135,16 @@ def _builder(experiment: Experiment, recipe: Recipe, *, images: int) -> Any:
 
         initial = open_initial(recipe.encoder.init)
 
+    pixels = pixels_of(recipe)
+
     def build(options: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
         overrides = tuple(f"{key}={setting_text(value)}" for key, value in settings.items())
         changes = pick(PretrainOptions, {**options, "overrides": overrides, "out": Path()}).changes()
         if settings_alone:
-            return customise(experiment.recipe(images=images, epochs=recipe.epochs), **changes)
+            return customise(with_pixels(experiment.recipe(images=images, epochs=recipe.epochs), pixels), **changes)
         from infomax.training.initial import settle_recipe
 
-        return settle_recipe(experiment, images=images, initial=initial, changes=changes)
+        return settle_recipe(experiment, images=images, initial=initial, changes=changes, pixels=pixels)
 
     return build
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.runtime.checks import choose
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -157,9 +158,16 @@ class Preprocessing:
     """Standard deviation of each channel, for images in [0, 1]; the result is divided by it."""
     bicubic: bool = True
     """Whether to interpolate bicubically instead of bilinearly; both with antialiasing."""
+    pixel_format: PixelFormat = RGB
+    """The channels and the range of the images' numbers, before the normalisation."""
 
     def __post_init__(self) -> None:
         _check_channels(self.mean, self.std)
+        if len(self.mean) != self.pixel_format.channels:
+            raise ValueError(
+                f"preprocessing.mean must have a number for each of {self.pixel_format.channels} channels, but has "
+                f"{len(self.mean)}"
+            )
         if not 1 <= self.size <= self.resize:
             raise ValueError(f"preprocessing.size must be from 1 to resize, {self.resize}, but is {self.size}")
         if self.resize > MAX_SIDE:

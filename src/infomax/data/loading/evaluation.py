@@ -20,7 +20,7 @@ BATCH_SIZE = 256  # images that go through an encoder at once
 
 
 class _EvaluationImages(Dataset):
-    """Images as bytes [B, H, W, 3]: those in memory as they are, files already resized and cropped."""
+    """Pixels [B, H, W, C]: of images in memory as they are, of files already resized and cropped."""
 
     def __init__(self, images: Images, index: np.ndarray, preprocessing: Preprocessing, lenient: bool):
         self.images, self.index, self.preprocessing, self.lenient = images, index, preprocessing, lenient
@@ -32,15 +32,19 @@ class _EvaluationImages(Dataset):
         index = self.index[positions]
         if isinstance(self.images, ArrayImages):
             return torch.from_numpy(self.images.batch(index))
-        return torch.from_numpy(np.stack([_resize_and_crop(self._open(int(i)), self.preprocessing) for i in index]))
+        return torch.from_numpy(np.stack([self._open(int(i)) for i in index]))
 
-    def _open(self, index: int) -> Image.Image:
+    def _open(self, index: int) -> np.ndarray:
+        """Returns the centre crop of the resized image, as pixels [size, size, C]."""
+        size, pixels = self.preprocessing.size, self.preprocessing.pixel_format
         try:
-            return self.images.open(index)
+            if pixels.is_rgb:
+                return _resize_and_crop(self.images.open(index), self.preprocessing)
+            return _resize_and_crop_pixels(self.images.open_pixels(index), self.preprocessing)
         except ValueError as error:
             if not self.lenient:
                 raise ValueError(needs_all_images(error)) from error
-            return Image.new("RGB", (self.preprocessing.resize, self.preprocessing.resize))
+            return np.zeros((size, size, pixels.channels), np.uint16 if pixels.is_deep else np.uint8)
 
 
 def needs_all_images(reason: object) -> str:
@@ -65,6 +69,16 @@ def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> np.nda
     return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
+def _resize_and_crop_pixels(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Returns the centre crop of the resized image, as pixels [size, size, C] of the same type.
+
+    The interpolation is Pillow's, which resizes no images of other channels or depths than 8-bit RGB and gray.
+    """
+    unscaled = replace(preprocessing, mean=(0.0,) * pixels.shape[2], std=(1.0,) * pixels.shape[2])
+    (crop,) = preprocess(torch.from_numpy(np.ascontiguousarray(pixels))[None], unscaled)
+    return np.rint(crop.permute(1, 2, 0).numpy() * np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+
+
 class KeptBatches:
     """Evaluation images that are kept as bytes, resized and cropped, for evaluations that use the same ones again."""
 
@@ -73,7 +87,7 @@ class KeptBatches:
         self.is_complete = False
 
     def keep(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Yields all batches [B, size, size, 3], and keeps a copy of each: they come in memory that workers share."""
+        """Yields all batches [B, size, size, C], and keeps a copy of each: they come in memory that workers share."""
         self.batches = []
         for batch in batches:
             self.batches.append(batch.clone())
@@ -89,7 +103,7 @@ def evaluation_batches(
     workers: int | None = None,
     lenient: bool = False,
     kept: KeptBatches | None = None,
-) -> Iterator[Float[Tensor, "b 3 size size"]]:
+) -> Iterator[Float[Tensor, "b c size size"]]:
     """Yields the images at ``index``, in this order, preprocessed, on the CPU, in batches of :data:`BATCH_SIZE`.
 
     Args:
@@ -103,6 +117,7 @@ def evaluation_batches(
     Raises:
         ValueError: naming the first image that cannot be read, unless ``lenient``.
     """
+    images = images.in_format(preprocessing.pixel_format)
     # Files come out of the loader resized and cropped already.
     remaining = preprocessing if isinstance(images, ArrayImages) else replace(preprocessing, resize=preprocessing.size)
     if kept is not None and kept.is_complete:

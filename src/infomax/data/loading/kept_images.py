@@ -7,7 +7,7 @@ each of these sizes that has been asked for: crops are cut from the same pixels 
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int, UInt8, UInt16
 
 from infomax.data.fast_jpegs import DIVISORS
 from infomax.data.loading.shared_memory import SharedMemory
@@ -123,7 +123,7 @@ class KeptImages:
     def keep(
         self,
         row: int,
-        pixels: UInt8[np.ndarray, "h w 3"],
+        pixels: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"],
         *,
         full_size: tuple[int, int],
         divisor: int | None,
@@ -151,7 +151,7 @@ class KeptImages:
             return
         offset = part * share + int(self.used[part])
         self.used[part] += length
-        self.pixels[offset : offset + pixels.nbytes] = pixels.reshape(-1)
+        self.pixels[offset : offset + pixels.nbytes] = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
         self.heights[row, slot], self.widths[row, slot] = pixels.shape[:2]
         self.full_sizes[row] = full_size[::-1]
         self.kinds[row] = FIXED if divisor is None else REDUCIBLE

@@ -33,6 +33,7 @@ from infomax.data.loading.workers import (
     worker_context,
     worker_count,
 )
+from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.streams import Sample, Stream
 from infomax.runtime.ranks import safe_path_in_children
 
@@ -167,6 +168,7 @@ def training_batches(
     workers: int | None = None,
     device: torch.device | str = "cpu",
     keep_bytes: int = 0,
+    pixel_format: PixelFormat = RGB,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Batch]:
     """Yields one rank's microbatches of the given steps, in order, on the device; see :class:`BatchSchedule`.
@@ -183,20 +185,23 @@ def training_batches(
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
         device: Where the tensors of the batches are put.
         keep_bytes: Memory that decoded images of files may take, so that they need not be decoded in each epoch.
+        pixel_format: The channels and the range of the images' numbers.
         say: Prints a line on how many images are kept.
     """
     device = torch.device(device)
     schedule = BatchSchedule(
         len(images), batch_size, seed, steps.start, steps.stop, micro_batch_size or batch_size, rank, world_size
     )
+    if isinstance(images, Images):
+        images = images.in_format(pixel_format)
     if isinstance(images, ArrayImages):
         return _from_arrays(images, schedule, device)
     workers = worker_count(images, workers)
     if isinstance(images, Images) and schedule.last_epoch > schedule.first_epoch:
         kept = _take_memory(len(images), keep_bytes, workers, say)
         if kept is not None:
-            return _keep_images(images, views, schedule, workers, device, kept, say)
-    return _from_workers(_training_images(images, views, seed), schedule, workers, device, images)
+            return _keep_images(images, views, schedule, workers, device, kept, pixel_format, say)
+    return _from_workers(_training_images(images, views, seed, pixel_format), schedule, workers, device, images)
 
 
 def _from_arrays(images: ArrayImages, schedule: BatchSchedule, device: torch.device) -> Iterator[Batch]:
@@ -212,12 +217,12 @@ def _from_arrays(images: ArrayImages, schedule: BatchSchedule, device: torch.dev
 
 
 def _training_images(
-    images: Images | Stream, views: ViewSet, seed: int, *, keeping: Keeping | None = None, threads: int = 1
+    images: Images | Stream, views: ViewSet, seed: int, pixel_format: PixelFormat, *, keeping: Keeping | None = None
 ) -> TrainingImages:
-    load_kernels(views, make=False)
+    load_kernels(views, pixel_format, make=False)
     if isinstance(images, Images):
-        return TrainingImages(images, views, seed, keeping=keeping, threads=threads)
-    return TrainingImages(None, views, seed, images.decoding)
+        return TrainingImages(images, views, seed, pixel_format=pixel_format, keeping=keeping)
+    return TrainingImages(None, views, seed, images.decoding, pixel_format=pixel_format)
 
 
 def _take_memory(count: int, keep_bytes: int, workers: int, say: Callable[[str], None]) -> KeptImages | None:
@@ -258,6 +263,7 @@ def _keep_images(
     workers: int,
     device: torch.device,
     kept: KeptImages,
+    pixel_format: PixelFormat,
     say: Callable[[str], None],
 ) -> Iterator[Batch]:
     """Yields the batches of a schedule, and keeps the images that workers decode.
@@ -267,7 +273,8 @@ def _keep_images(
     crops over from one process to another would take longer than to cut them. What has not been decoded yet, as the
     images that were left over at the end of the epoch, is decoded here too. If not all fit, the workers go on.
     """
-    training_images = _training_images(images, views, schedule.seed, keeping=Keeping(kept, schedule.last_epoch))
+    keeping = Keeping(kept, schedule.last_epoch)
+    training_images = _training_images(images, views, schedule.seed, pixel_format, keeping=keeping)
     was_said, done = False, 0
     for batch in _from_workers(training_images, schedule, workers, device, images, _Coverage(kept)):
         yield batch

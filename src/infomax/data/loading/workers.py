@@ -10,11 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import UInt8, UInt16
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -23,8 +24,9 @@ from infomax.data.augmentation.make_views import make_views, run_in_threads
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.decoding import Decoding, DivisorChooser
 from infomax.data.fast_jpegs import DIVISORS, ReusedMemory
-from infomax.data.images import ArrayImages, Images, PillowImages, Subset
+from infomax.data.images import ArrayImages, FormattedImages, Images, PillowImages, Subset
 from infomax.data.loading.kept_images import UNKNOWN, KeptImages
+from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
 from infomax.runtime.signals import end_with_parent
@@ -41,7 +43,8 @@ class Batch(NamedTuple):
     """A microbatch: the images that go through the networks at once."""
 
     images: Tensor | list[Tensor]
-    """Bytes [B, H, W, 3]; or a list with, for each view, its crops [B, size, size, 3], cut and flipped by workers."""
+    """Pixels [B, H, W, C], bytes or 16 bits; or a list with, for each view, its crops [B, size, size, C], cut and
+    flipped by workers."""
     epoch: int
     """Epoch that the images belong to, from 0."""
     index: np.ndarray
@@ -76,6 +79,7 @@ class TrainingImages(Dataset):
         seed: Decides the crops and the replacements.
         decoding: What the user decided about how the images of a stream become pixels.
         keeping: Where decoded images are kept; None decodes each image anew.
+        pixel_format: The channels and the range of the images' numbers.
         threads: Number of threads that cut the crops of images that are kept.
     """
 
@@ -87,9 +91,10 @@ class TrainingImages(Dataset):
         decoding: Decoding = Decoding(),  # noqa: B008
         *,
         keeping: Keeping | None = None,
+        pixel_format: PixelFormat = RGB,
         threads: int = 1,
     ):
-        self.decoding, self.keeping, self.threads = decoding, keeping, threads
+        self.decoding, self.keeping, self.pixel_format, self.threads = decoding, keeping, pixel_format, threads
         self.images, self.views, self.seed = images, (*views.global_crops, *views.local_crops), seed
         self.buffer, self.spare = ReusedMemory(), ReusedMemory()
 
@@ -97,10 +102,11 @@ class TrainingImages(Dataset):
         epoch, chunk = key
         images, rows = self.images, chunk
         if images is None:
-            images, rows = EncodedImages(chunk, decoding=self.decoding), range(len(chunk))
+            images = EncodedImages(chunk, decoding=self.decoding).in_format(self.pixel_format)
+            rows = range(len(chunk))
         index = np.array([images.key(int(row)) for row in rows])
         random = np.stack([draw_uniform(self.seed, epoch, index, number) for number in range(len(self.views))])
-        tensors = [empty_crops(len(index), view.size) for view in self.views]
+        tensors = [empty_crops(len(index), view.size, self.pixel_format) for view in self.views]
         batch_crops = [x.numpy() for x in tensors]
         is_cut = np.zeros(len(index), bool)
         if self.keeping is not None:
@@ -176,16 +182,19 @@ class TrainingImages(Dataset):
             yield from np.random.default_rng([self.seed, epoch, row]).integers(count, size=MAX_REPLACEMENTS).tolist()
 
 
-def empty_crops(count: int, size: int) -> UInt8[Tensor, "n size size 3"]:
+def empty_crops(
+    count: int, size: int, pixel_format: PixelFormat = RGB
+) -> UInt8[Tensor, "n size size c"] | UInt16[Tensor, "n size size c"]:
     """Returns a tensor for the crops of a view, whose content is undefined.
 
     In a worker it is in shared memory from the start: otherwise the worker would copy the crops there to send them.
     """
-    shape = (count, size, size, 3)
+    shape = (count, size, size, pixel_format.channels)
+    dtype = torch.uint16 if pixel_format.is_deep else torch.uint8
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(count * size * size * 3)
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+        return torch.empty(shape, dtype=dtype)
+    storage = torch.UntypedStorage._new_shared(prod(shape) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage).view(shape)
 
 
 def plan_crops(random: np.ndarray, width: int, height: int, views: Sequence[View]) -> tuple[np.ndarray, int]:
@@ -209,7 +218,7 @@ def plan_crops(random: np.ndarray, width: int, height: int, views: Sequence[View
 class DecodedImage:
     """A frozen dataclass that holds an image that was decoded for its crops."""
 
-    pixels: UInt8[np.ndarray, "h w 3"]
+    pixels: UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]
     full_size: tuple[int, int]
     """Width and height of the image in its file, as it is seen."""
     asked_divisor: int | None
@@ -271,7 +280,7 @@ def decode_for_views(
 def cut_views(
     open_pixels: Callable[[DivisorChooser], np.ndarray], random: np.ndarray, views: Sequence[View]
 ) -> list[np.ndarray]:
-    """Returns the crop of each view of one image, flipped or not, as bytes [size, size, 3].
+    """Returns the crop of each view of one image, flipped or not, as pixels [size, size, channels].
 
     At full size, the crops differ from those of :func:`infomax.data.augmentation.make_views.crop` only by rounding to
     bytes. The arguments are those of :func:`decode_for_views`.
@@ -279,8 +288,10 @@ def cut_views(
     Raises:
         ValueError: if the image cannot be decoded, or its pixels have another size than its header says.
     """
-    crops = [np.empty((view.size, view.size, 3), np.uint8) for view in views]
-    decode_for_views(open_pixels, random, views).cut(views, random, crops, ReusedMemory())
+    decoded = decode_for_views(open_pixels, random, views)
+    channels, dtype = decoded.pixels.shape[2], decoded.pixels.dtype
+    crops = [np.empty((view.size, view.size, channels), dtype) for view in views]
+    decoded.cut(views, random, crops, ReusedMemory())
     return crops
 
 
@@ -323,10 +334,11 @@ def cut_kept_views(
 
     def cut(start: int, stop: int) -> None:
         part = kept_rows[start:stop]
-        place, spare = (places.offset[part], places.height[part], places.width[part]), ReusedMemory()
+        offset = places.offset[part] // batch_crops[0].dtype.itemsize
+        place, spare = (offset, places.height[part], places.width[part]), ReusedMemory()
         for view, box, numbers, crops in zip(views, scaled, random, batch_crops, strict=True):
-            out = crops if len(part) == len(crops) else np.empty((len(part), *crops.shape[1:]), np.uint8)
-            _cut(kept.pixels, *place, box[part], view, numbers[part], spare, out)
+            out = crops if len(part) == len(crops) else np.empty((len(part), *crops.shape[1:]), crops.dtype)
+            _cut(kept.pixels.view(crops.dtype), *place, box[part], view, numbers[part], spare, out)
             if out is not crops:
                 crops[positions[start:stop]] = out
 
@@ -356,29 +368,37 @@ def _cut(
     cut_crops(memory, offset, height, width, boxes, view.bicubic, random[:, FLIP] < view.flip, numbers, out)
 
 
-def load_kernels(views: ViewSet, *, cut: bool = True, make: bool = True) -> None:
+def load_kernels(views: ViewSet, pixel_format: PixelFormat = RGB, *, cut: bool = True, make: bool = True) -> None:
     """Compiles the kernels that a training calls, or loads them from disk; compiling takes seconds for each.
 
     Called before workers are forked, so that each of them need not do it again.
 
     Args:
         views: The views of the training.
+        pixel_format: The channels and the range of the images' numbers.
         cut: Whether crops are cut out of files.
         make: Whether views are made by kernels, as on a CPU.
     """
     from infomax.data.augmentation import kernels
 
     wanted = [kernel for kernel, is_wanted in ((kernels.cut_crops, cut), (kernels.make_views, make)) if is_wanted]
-    if all(kernel.signatures for kernel in wanted):  # they are loaded
+    dtype = np.uint16 if pixel_format.is_deep else np.uint8
+    if all(_is_compiled(kernel, dtype) for kernel in wanted):
         return
     with Stage("preparing view kernels, which takes longer the first time", slow_only=True) as stage:
         all_views, index = (*views.global_crops, *views.local_crops), np.zeros(1, int)
         if cut:
             random = draw_uniform(0, 0, np.arange(len(all_views)), 0)
-            cut_views(lambda _: np.zeros((8, 8, 3), np.uint8), random, all_views)
+            cut_views(lambda _: np.zeros((8, 8, pixel_format.channels), dtype), random, all_views)
         if make:
-            make_views(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), views, seed=0, epoch=0, index=index)
+            images = torch.from_numpy(np.zeros((1, 8, 8, pixel_format.channels), dtype))
+            make_views(images, views, seed=0, epoch=0, index=index)
         stage.detail = "compiled" if any(kernel.stats.cache_misses for kernel in wanted) else "loaded"
+
+
+def _is_compiled(kernel: Any, dtype: type[np.generic]) -> bool:
+    """Returns whether a kernel has been compiled or loaded for pixels of a type."""
+    return any(np.dtype(dtype).name in str(signature[0].dtype) for signature in kernel.signatures)
 
 
 def worker_count(images: Images | Stream, workers: int | None) -> int:
@@ -394,7 +414,9 @@ def worker_count(images: Images | Stream, workers: int | None) -> int:
     if workers is None:
         workers = min(8, cores_of_this_process())
     check_count("--workers", workers, low=0)
-    base = images.base if isinstance(images, Subset) else images
+    base = images
+    while isinstance(base, Subset | FormattedImages):
+        base = base.base
     return 0 if isinstance(base, ArrayImages | PillowImages) else workers
 
 

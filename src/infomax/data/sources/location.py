@@ -4,15 +4,17 @@ import errno
 import os
 import re
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, parse_value_range
+from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, ValueRange, parse_value_range
 from infomax.data.images import Images, select_images
+from infomax.data.measured_pixels import PixelChoice
 from infomax.data.number_files import begins_as_image
+from infomax.data.pixel_format import MAX_CHANNELS, parse_shown_channels
 from infomax.data.sources.array_layouts import LAYOUTS
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
 from infomax.data.sources.assemble import check_labels
@@ -58,11 +60,17 @@ class DataLocation:
     layout: str | None = None
     """``NHWC`` or ``NCHW``, the order of the axes of arrays of images; None finds it."""
     value_range: str | None = None
-    """``LOW,HIGH``: the numbers that become black and white in image files of one channel with more than 8 bits; None
-    takes the format's, which not all formats have."""
+    """``LOW,HIGH``: the numbers that become 0 and 1 in images of more than 8 bits, or percentiles of the data set, as
+    ``0.1%,99.9%``; None takes the format's range, and percentiles if it has none."""
     max_megapixels: float | None = None
     """The largest number of pixels of an image file, in millions; None takes
     :data:`infomax.data.decoding.MAX_MEGAPIXELS`."""
+    channels: int | None = None
+    """Number of channels of an image; None finds it. 3 makes RGB of images of one channel, 1 makes gray of RGB."""
+    no_data: float | None = None
+    """The number that stands for no measurement; None takes what files say."""
+    show: str | None = None
+    """The channels that are shown to people, counted from 1, as ``3,2,1``; None shows the first three."""
 
     def decoding(self) -> Decoding:
         """Returns what the user decided about how image files become pixels.
@@ -70,11 +78,30 @@ class DataLocation:
         Raises:
             ValueError: naming the option, if a value is not possible.
         """
-        value_range = None if self.value_range is None else parse_value_range(self.value_range)
+        value_range = self._value_range()
         limit = MAX_MEGAPIXELS if self.max_megapixels is None else self.max_megapixels
         if not 0 < limit < inf:
             raise ValueError(f"--max-megapixels {limit:g}: want a number of millions above 0")
-        return Decoding(value_range, limit)
+        if value_range is None or value_range.is_percentile:
+            return Decoding(None, limit)
+        return Decoding((value_range.low, value_range.high), limit)
+
+    def _value_range(self) -> ValueRange | None:
+        """Returns the range of ``value_range``; raises ValueError if it is none."""
+        return None if self.value_range is None else parse_value_range(self.value_range)
+
+    def pixel_choice(self) -> PixelChoice:
+        """Returns what the user decided about images of other channels or depths than 8-bit RGB.
+
+        Raises:
+            ValueError: naming the option, if a value is not possible.
+        """
+        if self.channels is not None and not 1 <= self.channels <= MAX_CHANNELS:
+            raise ValueError(f"--channels {self.channels}: want a number from 1 to {MAX_CHANNELS}")
+        if self.no_data is not None and not isfinite(self.no_data):
+            raise ValueError(f"--no-data {self.no_data:g}: want a number; NaN is no measurement in any case")
+        show = () if self.show is None else parse_shown_channels(self.show)
+        return PixelChoice(self.channels, self._value_range(), self.no_data, show)
 
     def parsed_bands(self) -> Bands | None:
         """Returns the bands of an image, if each is a file of its own.
@@ -147,6 +174,8 @@ class DataLocation:
         if is_there and self.data not in NAMED_DATASETS and (self.data_dir is not None or download):
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
+        self.decoding()  # before anything is listed
+        self.pixel_choice()
         self.decoding(), self.parsed_bands(), self._check_layout()  # before anything is listed
         with Stage(f"reading {self.data}") as stage:
             source = self._open(download)
