@@ -41,7 +41,7 @@ PACKAGES = [
 # Inside data, a package or file imports only itself and these: sources know no views, loading knows no source.
 DATA = {
     "options": {"sources"},
-    "preview": {"augmentation", "images"},
+    "preview": {"augmentation", "images", "pixel_format", "shown_pixels"},
     "loading": {"augmentation", "streams", "images", "pixel_format", "decoding", "fast_jpegs"},
     "sources": {
         "splits",

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from infomax.data.images import Images, select_images
+from infomax.data.pixel_format import PixelFormat
 from infomax.data.sources.lists import open_list
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, counted, describe_splits, listed, shown_name
@@ -138,7 +139,7 @@ def features_of_readable(computation: FeatureComputation, images: Images) -> Rea
     try:
         return ReadFeatures(_features(computation, images), np.arange(len(images)))
     except ValueError as error:
-        problems = _problems(images)
+        problems = _problems(images, computation.network.preprocessing.pixel_format)
         unreadable = [i for i, problem in enumerate(problems) if problem]
         if not unreadable:
             raise
@@ -154,12 +155,12 @@ def _features(computation: FeatureComputation, images: Images) -> Float[Tensor, 
     return torch.cat([torch.from_numpy(part) for part in computation.parts([images])]).float()
 
 
-def _problems(images: Images) -> list[str]:
-    """Returns why each image cannot be read; empty for those that can."""
+def _problems(images: Images, pixel_format: PixelFormat) -> list[str]:
+    """Returns why each image cannot be read in a format; empty for those that can."""
 
     def problem(index: int) -> str:
         try:
-            images.open(index)
+            images.in_format(pixel_format).open_pixels(index)
         except ValueError as error:
             return str(error)
         return ""

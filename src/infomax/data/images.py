@@ -101,9 +101,27 @@ class Images(ABC):
         """Returns the same images, whose pixels are those of a format; images are 8-bit RGB unless this is called."""
         return self if pixel_format.is_rgb else FormattedImages(self, pixel_format)
 
+    def show(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
+        """Returns a picture of an image for people, whatever its channels and depth are.
+
+        Images in 8-bit RGB are those that :meth:`open` returns, and so are all images in a format that was said by
+        :meth:`in_format`. Of others the first channels are stretched for the eye.
+
+        Args:
+            index: Index of the image.
+            choose_divisor: As :meth:`open` takes it.
+
+        Raises:
+            ValueError: naming the image, if it cannot be decoded.
+        """
+        kind = self.kind(index)
+        if kind.is_byte and kind.channels == 3:
+            return self.open(index, choose_divisor)
+        return shown_image(self.read(index).values)
+
     @abstractmethod
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
-        """Decodes an image to be looked at: in RGB, turned as its EXIF orientation says, transparent pixels on white.
+        """Decodes an image: in RGB, turned as its EXIF orientation says, transparent pixels on white.
 
         Args:
             index: Index of the image.
@@ -208,8 +226,11 @@ class ArrayImages(Images):
     def in_format(self, pixel_format: PixelFormat) -> "ArrayImages":
         return replace(self, pixel_format=pixel_format)
 
+    def show(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
+        return shown_image(self.read(index).values, self.pixel_format.show)
+
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
-        return shown_image(self.open_pixels(index), self.pixel_format)
+        return shown_image(self.open_pixels(index), self.pixel_format.show)
 
     def open_pixels(
         self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
@@ -544,8 +565,11 @@ class FormattedImages(Images):
     def in_format(self, pixel_format: PixelFormat) -> Images:
         return self.base.in_format(pixel_format)
 
+    def show(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
+        return self.open(index, choose_divisor)
+
     def open(self, index: int, choose_divisor: DivisorChooser | None = None) -> Image.Image:
-        return shown_image(self.open_pixels(index), self.pixel_format)
+        return shown_image(self.open_pixels(index), self.pixel_format.show)
 
     def open_pixels(
         self, index: int, choose_divisor: DivisorChooser | None = None, buffer: ReusedMemory | None = None
@@ -585,7 +609,7 @@ def select_images(
 
 
 def first_readable(images: Images, start: int) -> tuple[int, Image.Image]:
-    """Returns the index and the pixels of the first image from ``start`` on that can be decoded.
+    """Returns the index and a picture of the first image from ``start`` on that can be decoded.
 
     After the last image the search goes on with the first; at most :data:`MAX_TRIES` images are tried.
 
@@ -595,7 +619,7 @@ def first_readable(images: Images, start: int) -> tuple[int, Image.Image]:
     first_error = None
     for index in range(start, start + MAX_TRIES if len(images) else start):
         try:
-            return index % len(images), images.open(index % len(images))
+            return index % len(images), images.show(index % len(images))
         except ValueError as error:
             first_error = first_error or error
     raise first_error or ValueError("there are no images in the data")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from infomax.data.images import FileImages, Images, Subset
@@ -17,6 +16,8 @@ from infomax.embeddings.feature_file import FeatureTable, is_feature_file
 from infomax.reporting.pages.gallery import SIDE, Thumbnail, make_thumbnail, thumbnail_divisor
 from infomax.runtime.stages import stages_shown
 
+READING = ("value_range", "max_megapixels", "layout", "bands")
+"""Parts of an images' location that say how files are read, which hold for the images of a query too."""
 MAX_QUERIES = 60
 """Queries of which a page shows a picture."""
 THUMBNAIL_BYTES = 6_500_000
@@ -80,14 +81,23 @@ class ShownImages:
         while isinstance(images, Subset):
             images, index = images.base, int(images.index[index])
         if not isinstance(images, FileImages):
-            height, width = np.asarray(images.open(index)).shape[:2]
+            height, width = images.read(index).values.shape[:2]
             return ImageSize(width, height, None)
         path = Path(images.root) / images.files[index]
         try:
             with Image.open(path) as opened:
                 return ImageSize(*opened.size, path.stat().st_size)
         except (OSError, ValueError, Image.DecompressionBombError):
-            return ImageSize(0, 0, 0)
+            return _size_of_numbers(images, index, path)
+
+
+def _size_of_numbers(images: Images, index: int, path: Path) -> ImageSize:
+    """Returns the size of an image whose format Pillow does not read, as DICOM; 0 by 0 if nothing reads it."""
+    try:
+        height, width = images.read(index).values.shape[:2]
+        return ImageSize(width, height, path.stat().st_size)
+    except (OSError, ValueError):
+        return ImageSize(0, 0, 0)
 
 
 class ThumbnailRoom:
@@ -137,7 +147,7 @@ class ImageRows:
         """Returns an image, a large JPEG smaller than it is; None if it cannot be decoded."""
         images, index = self.find(row)
         try:
-            return images.open(index, thumbnail_divisor)
+            return images.show(index, thumbnail_divisor)
         except ValueError:
             return None
 
@@ -169,7 +179,7 @@ def open_query_images(table: FeatureTable, query: str) -> tuple[dict[str, Images
     Raises:
         ValueError: if there are no such images.
     """
-    conditions = {key: table.origin.data[key] for key in ("value_range", "max_megapixels") if key in table.origin.data}
+    conditions = {key: table.origin.data[key] for key in READING if key in table.origin.data}
     options: dict[str, Any] = {"data": query, **conditions}
     try:
         return all_images(DataLocation(**options).open())

@@ -2,6 +2,7 @@
 
 from os import PathLike, fspath
 
+from infomax.data.options import DataOptions
 from infomax.runs.run_folder import run_of
 from infomax.runtime.text import note
 
@@ -21,3 +22,34 @@ def trained_value_range(encoder: str | PathLike[str]) -> str | None:
     if value_range is not None:
         note(f"--value-range {value_range} is taken, with which {fspath(encoder)} was trained")
     return value_range
+
+
+def check_pixel_options(encoder: str | PathLike[str], location: DataOptions) -> None:
+    """Checks that options about the images' numbers do not contradict what a run's encoder was trained on.
+
+    An encoder keeps the channels and the range of its images, which are taken for all images that it is given.
+
+    Args:
+        encoder: A run folder, or any other encoder.
+        location: Says which images are meant, and how they are read.
+
+    Raises:
+        ValueError: naming the option, if the encoder takes something else.
+    """
+    if (run := run_of(encoder)) is None:
+        return
+    pixel_format = run.recipe.preprocessing.pixel_format
+    if location.channels not in (None, pixel_format.channels):
+        raise ValueError(
+            f"--channels {location.channels}: {fspath(encoder)} was trained on {pixel_format}; leave it out"
+        )
+    if pixel_format.is_rgb:
+        return
+    before = run.location
+    for option, new, old in (
+        ("value-range", location.value_range, before.value_range),
+        ("no-data", location.no_data, before.no_data),
+    ):
+        if new is not None and new != old:
+            kept = f"{fspath(encoder)} keeps the range of the images that it was trained on"
+            raise ValueError(f"--{option} {new}: {kept}; leave it out")

@@ -39,7 +39,7 @@ def typical_side(images: Images) -> int:
             return 8  # a JPEG need not be decoded in full for its size
 
         try:
-            image = images.open(index, note_size)
+            image = images.show(index, note_size)
         except ValueError:  # the training will name it
             continue
         sides.append(min(full_size or image.size))

@@ -8,9 +8,11 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from infomax.data.augmentation.views import colour_operations_switched_off
 from infomax.data.images import Images
 from infomax.data.pixel_format import MeasuredPixels
 from infomax.data.preview import Preview, draw_views
+from infomax.data.shown_pixels import describe_composite
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import (
     Source,
@@ -132,6 +134,11 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
             note(quota)
         elif launch.device == "cpu" and (busy := describe_busy_machine(torch.get_num_threads())) is not None:
             note(busy)
+        if switched_off := colour_operations_switched_off(recipe.views):
+            note(
+                f"{', '.join(switched_off)}: not done to images of {counted(recipe.encoder.channels, 'channel')}; each "
+                "channel has a brightness and a contrast of its own"
+            )
         show(_describe_run(recipe, len(source.pretraining), launch, gpu_name), file=sys.stderr)
         if (trained := describe_trained(recipe)) is not None:
             show(trained, file=sys.stderr)
@@ -300,8 +307,11 @@ def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) 
     """Draws some images beside the views that a recipe makes of them, and lines of words."""
     title = f"{recipe.method.name}, recipe {recipe.name}: {source.name}"
     with Stage("drawing views"):
-        images = preview_images(source).in_format(recipe.preprocessing.pixel_format)
-        return draw_views(images, recipe.views, seed=recipe.seed, title=title, notes=notes)
+        pixel_format = recipe.preprocessing.pixel_format
+        options = {"seed": recipe.seed, "title": title, "pixel_format": pixel_format}
+        if not pixel_format.is_rgb:
+            notes = [*notes, describe_composite(pixel_format)]
+        return draw_views(preview_images(source), recipe.views, notes=notes, **options)
 
 
 def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:

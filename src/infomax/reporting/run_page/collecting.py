@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from infomax.data.pixel_format import PixelFormat
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import LabelledImages, Source, labelled_splits
 from infomax.data.streams import Stream
@@ -75,7 +76,7 @@ class _Collector:
         self.other_images: dict[str, str] = {}
         self.encoders: list[ShownEncoder] = []
         self._opened: dict[DataLocation, Source | str] = {}
-        self._chosen: dict[int, ShownImages] = {}
+        self._chosen: dict[tuple[int, PixelFormat], ShownImages] = {}
 
     def add(self, shown: ShownRun, *, with_features: bool, maps: int) -> None:
         """Opens the images of a run, and computes their features if they are wanted."""
@@ -114,10 +115,14 @@ class _Collector:
 
     def _encode(self, shown: ShownRun, source: Source, side: int) -> ShownEncoder:
         """Returns a run with the features of its images, by its encoder and by the one that it is compared with."""
-        if id(source) not in self._chosen:
+        pixel_format = shown.recipe.preprocessing.pixel_format
+        key = id(source), pixel_format
+        if key not in self._chosen:
             most, seed = self.options.max_images, self.options.seed
-            self._chosen[id(source)] = choose_images(source, most=most, seed=seed, decisions=self.decisions)
-        images = self._chosen[id(source)]
+            self._chosen[key] = choose_images(
+                source, most=most, seed=seed, decisions=self.decisions, pixel_format=pixel_format
+            )
+        images = self._chosen[key]
         trained = represent(shown.run.path, self.evaluation)
         reference, *_ = baselines(shown.run.path, trained, _calibration_images(source), self.evaluation)
         features = trained.features(images.images, f"{shown.name}: {len(images):,} images")

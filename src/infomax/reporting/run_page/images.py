@@ -11,6 +11,7 @@ from jaxtyping import Int
 from PIL import Image
 
 from infomax.data.images import Images, select_images
+from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import Source, describe_splits, preview_images, shown_name
@@ -59,7 +60,7 @@ class ShownImages:
     def open(self, index: int) -> Image.Image:
         """Decodes an image, large JPEGs at a part of their size; a grey square stands for what cannot be read."""
         try:
-            return self.images.open(index, partial(thumbnail_divisor, side=THUMBNAIL_SIDE))
+            return self.images.show(index, partial(thumbnail_divisor, side=THUMBNAIL_SIDE))
         except ValueError:
             return Image.new("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), UNREADABLE)
 
@@ -130,10 +131,19 @@ def why_other_images(source: Source, run: Run) -> str:
     return "it was trained on images of other names, in another order or with other pixels"
 
 
-def choose_images(source: Source, *, most: int, seed: int, decisions: Decisions) -> ShownImages:
+def choose_images(
+    source: Source, *, most: int, seed: int, decisions: Decisions, pixel_format: PixelFormat = RGB
+) -> ShownImages:
     """Chooses the images that are shown: those to test on if the data set keeps some apart, else those to train on.
 
     Of more than ``most`` images, so many are drawn from all of them.
+
+    Args:
+        source: The data set.
+        most: Number of images to show at most.
+        seed: Seed of the draw.
+        decisions: Gets a line if some are drawn.
+        pixel_format: The format in which they are shown, if it is not 8-bit RGB.
 
     Raises:
         ValueError: if there are none that could be opened by their number, as those of a stream.
@@ -154,7 +164,9 @@ def choose_images(source: Source, *, most: int, seed: int, decisions: Decisions)
     labels = images.labels if single else None
     chosen = images if len(index) == len(images) else select_images(images, index, labels, images.classes)
     names = [public_image_name(images.name(int(i))) for i in index]
-    return ShownImages(source, chosen, names, None if labels is None else labels[index], images.classes, words)
+    return ShownImages(
+        source, chosen.in_format(pixel_format), names, None if labels is None else labels[index], images.classes, words
+    )
 
 
 def public_image_name(name: str) -> str:

@@ -1,6 +1,7 @@
 """Section with some images and the augmented views that a training makes of them: real ones, with its own seed."""
 
 from infomax.data.preview import DrawnImage, describe_views, draw_images, draws_per_line
+from infomax.data.shown_pixels import describe_composite
 from infomax.data.splits import counted
 from infomax.reporting.pages.blocks import Notice, Paragraph
 from infomax.reporting.pages.gallery import Gallery, Thumbnail
@@ -43,15 +44,19 @@ def _blocks_of(runs: list[ShownRun], content: Content) -> list[Block]:
     """Returns the views of runs that have the same images, views and seed."""
     shown, names = runs[0], ", ".join(shown.name for shown in runs)
     views, images = shown.recipe.views, images_to_train_on(content.sources[shown.name])
-    epochs = min(draws_per_line(views), shown.recipe.epochs)
+    epochs, pixel_format = min(draws_per_line(views), shown.recipe.epochs), shown.recipe.preprocessing.pixel_format
     try:
-        drawn, unreadable = draw_images(images, views, seed=shown.recipe.seed, rows=ROWS, epochs=epochs)
+        drawn, unreadable = draw_images(
+            images, views, seed=shown.recipe.seed, rows=ROWS, epochs=epochs, pixel_format=pixel_format
+        )
     except ValueError as error:
         return [Notice("warning", f"The views of {names} cannot be drawn", public(str(error)))]
     words = f"{counted(len(drawn), 'image')} of {len(images):,}, and what the epochs 1 to {epochs} make of each"
     words += f", with its seed {shown.recipe.seed}; % is the share of the image's area that a crop shows."
     lines = [f"{names}: {words}" if len(content.runs) > 1 else words]
     lines += describe_views(views)
+    if not pixel_format.is_rgb:
+        lines.append(describe_composite(pixel_format))
     lines += [f"Cannot be read, so another one is shown: {public(error)}" for error in unreadable]
     if other := content.other_images.get(shown.name):
         lines.append(f"These are not the views of the training itself: {other}.")
