@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -13,7 +12,15 @@ from infomax.recipes.registry import methods_with_papers
 from infomax.runs.run_folder import Run
 
 KINDS = {"tiles": (make_tiles, 5), "dicoms": (make_dicoms, 1), "cells": (make_cells, 2), "depth": (make_depth, 1)}
-SMALL = {"recipe": "small", "epochs": 2, "batch_size": 8, "image_size": 16, "quiet": True, "workers": 0, "log": ["none"]}
+SMALL = {"recipe": "small", "epochs": 2, "batch_size": 8, "image_size": 16, "quiet": True, "workers": 0}
+    "recipe": "small",
+    "epochs": 2,
+    "batch_size": 8,
+    "image_size": 16,
+    "quiet": True,
+    "workers": 0,
+    "log": ["none"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,7 @@ def test_each_method_trains_on_each_kind_and_goes_on(folders, tmp_path, kind, me
     rows = infomax.evaluate("knn", tmp_path / "whole", k=[1], quiet=True)
     assert rows
     encoder = infomax.load(tmp_path / "whole")
-    features, names = infomax.embed(encoder, data=str(folders / kind))
+    features, _ = infomax.embed(encoder, data=str(folders / kind))
     assert features.shape == (24, encoder.width)
     assert torch.isfinite(features).all()
     assert features.std(0).max() > 0

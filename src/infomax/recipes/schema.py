@@ -255,8 +255,8 @@ def flat_settings(recipe: Recipe) -> dict[str, Any]:
 
     plain = to_json(recipe)
     del plain["name"], plain["method"]["name"]
-    if recipe.preprocessing.pixel_format.is_rgb:
-        del plain["preprocessing"]["pixel_format"]
+    if recipe.preprocessing.pixel_format.is_rgb:  # as all papers' images are
+        del plain["preprocessing"]["pixel_format"], plain["encoder"]["channels"]
     return flat(plain, "")
 
 

@@ -129,16 +129,9 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     run, lock = _write_run_folder(options, resumed, recipe, source, weights, images=images, launch=machine)
     for line in describe_splits(source, to_train=True, notes_alone=launch.quiet):
         show(line, file=sys.stderr)
+    _note_switched_off(recipe)
     if not launch.quiet:
-        if (quota := describe_quota()) is not None:
-            note(quota)
-        elif launch.device == "cpu" and (busy := describe_busy_machine(torch.get_num_threads())) is not None:
-            note(busy)
-        if switched_off := colour_operations_switched_off(recipe.views):
-            note(
-                f"{', '.join(switched_off)}: not done to images of {counted(recipe.encoder.channels, 'channel')}; each "
-                "channel has a brightness and a contrast of its own"
-            )
+        _note_busy_machine(launch)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu_name), file=sys.stderr)
         if (trained := describe_trained(recipe)) is not None:
             show(trained, file=sys.stderr)
@@ -312,6 +305,23 @@ def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) 
         if not pixel_format.is_rgb:
             notes = [*notes, describe_composite(pixel_format)]
         return draw_views(preview_images(source), recipe.views, notes=notes, **options)
+
+
+def _note_switched_off(recipe: Recipe) -> None:
+    """Says which operations of the views are not done, because the images have no colours."""
+    if switched_off := colour_operations_switched_off(recipe.views):
+        note(
+            f"{', '.join(switched_off)}: not done to images of {counted(recipe.encoder.channels, 'channel')}; each "
+            "channel has a brightness and a contrast of its own"
+        )
+
+
+def _note_busy_machine(launch: LaunchOptions) -> None:
+    """Says if a run will be slow because of a quota or of other work on this machine."""
+    if (quota := describe_quota()) is not None:
+        note(quota)
+    elif launch.device == "cpu" and (busy := describe_busy_machine(torch.get_num_threads())) is not None:
+        note(busy)
 
 
 def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:

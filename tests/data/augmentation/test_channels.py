@@ -21,6 +21,7 @@ from infomax.data.augmentation.views import (
     dino,
     supervised_crops,
 )
+from infomax.data.pixel_format import PixelFormat
 
 WHOLE = {"scale": (1.0, 1.0), "ratio": (1.0, 1.0), "flip": 0.0, "jitter": 0.0, "grayscale": 0.0}
 CHANNELS = (1, 2, 4, 5, 13)
@@ -177,7 +178,9 @@ def test_kernels_operations_and_the_fused_form_agree(channels, dtype):
 @pytest.mark.parametrize("channels", CHANNELS)
 def test_preprocessing_equals_torchvisions(channels, dtype):
     images = make_images(channels, dtype)
-    preprocessing = Preprocessing(resize=12, size=10, mean=(0.4,) * channels, std=(0.3,) * channels)
+    pixel_format = PixelFormat(channels=channels)
+    normalisation = {"mean": (0.4,) * channels, "std": (0.3,) * channels}
+    preprocessing = Preprocessing(resize=12, size=10, pixel_format=pixel_format, **normalisation)
     got = preprocess(images, preprocessing)
     x = reference.resize(plain(images), [12], interpolation=reference.InterpolationMode.BICUBIC).clamp(0, 1)
     want = (reference.center_crop(x, [10, 10]) - 0.4) / 0.3
@@ -216,7 +219,8 @@ def test_operations_that_need_colours_are_named():
     )
     gray_only = replace(byol(32)[0], jitter=0.0)
     assert colour_operations_switched_off(ViewSet(global_crops=(gray_only,), **of_one_channel)) == ("grayscale",)
-    plain_crops = supervised_crops(Preprocessing(resize=32, size=32, **of_one_channel))
+    gray = PixelFormat(channels=1)
+    plain_crops = supervised_crops(Preprocessing(resize=32, size=32, pixel_format=gray, **of_one_channel))
     assert colour_operations_switched_off(plain_crops) == ()
 
 
@@ -227,6 +231,8 @@ def test_wrong_numbers_of_channels_are_refused():
         Preprocessing(resize=32, size=32, std=(0.5, 0.5))
     with pytest.raises(ValueError, match="images of 4 channels cannot be normalised by mean and std of 3"):
         make_views(make_images(4), ViewSet(global_crops=byol(8)), seed=0, epoch=0, index=np.arange(4))
+    with pytest.raises(ValueError, match="a number for each of 4 channels, but has 3"):
+        Preprocessing(resize=32, size=32, pixel_format=PixelFormat(channels=4))
     with pytest.raises(ValueError, match="images of 4 channels"):
         preprocess(make_images(4), Preprocessing(resize=8, size=8))
 

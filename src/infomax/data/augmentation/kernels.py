@@ -329,12 +329,6 @@ def crops_memory_length(boxes, out):
 
 
 @compiled
-def crops_spare_length(boxes, size):
-    """Returns what :func:`crops_memory_length` returns for images of bytes in red, green and blue."""
-    return _whole_lines_length(size, 3, 1) + size + spare_length(boxes, size, 3)
-
-
-@compiled
 def cut_crops(memory, offsets, heights, widths, boxes, bicubic, mirrored, spare, out):
     """Resizes a box of each of ``b`` images that lie in one memory into ``out`` [b, size, size, c].
 

@@ -360,11 +360,11 @@ def _cut(
     out: np.ndarray,
 ) -> None:
     """Calls the compiled function that cuts crops of one view."""
-    from infomax.data.augmentation.kernels import crops_spare_length, cut_crops
+    from infomax.data.augmentation.kernels import crops_memory_length, cut_crops
 
     memory = memory.view()
     memory.flags.writeable = False  # as Pillow's pixels are: otherwise the function would be compiled for both
-    numbers = spare.take(4 * crops_spare_length(boxes, view.size)).view(np.float32)
+    numbers = spare.take(4 * crops_memory_length(boxes, out)).view(np.float32)
     cut_crops(memory, offset, height, width, boxes, view.bicubic, random[:, FLIP] < view.flip, numbers, out)
 
 
