@@ -37,7 +37,7 @@ def test_an_array_is_measured_to_the_last_number():
     np.testing.assert_allclose(measured.mean, expected.mean(0), rtol=1e-5)
     np.testing.assert_allclose(measured.std, expected.std(0), rtol=1e-5)
     notes = "; ".join(measured.notes)
-    assert "4 channels of uint16: 0 to 65535, the range of the format" in notes
+    assert "4 channels of uint16: 0 to 65535, the range of uint16" in notes
     assert "--value-range 0,3999" in notes
 
 

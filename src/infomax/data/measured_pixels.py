@@ -137,7 +137,9 @@ def _range(
     """Returns for each channel the numbers that become 0 and 1, and a line on where they come from."""
     channels = kind.channels
     if value_range is None and kind.low is not None and kind.high is not None:
-        words = f"{kind.low:g} to {kind.high:g}, the range of the format, becomes 0 to 1 (--value-range)"
+        is_of_type = kind.dtype.kind == "u" and kind.high == np.iinfo(kind.dtype).max
+        origin = f"the range of {kind.dtype}" if is_of_type else "the range that the files say"
+        words = f"{kind.low:g} to {kind.high:g}, {origin}, becomes 0 to 1 (--value-range)"
         return (kind.low,) * channels, (kind.high,) * channels, words
     if value_range is not None and not value_range.is_percentile:
         words = f"{value_range.low:g} to {value_range.high:g} becomes 0 to 1, as --value-range says"

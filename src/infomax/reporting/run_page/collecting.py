@@ -120,7 +120,7 @@ class _Collector:
         if key not in self._chosen:
             most, seed = self.options.max_images, self.options.seed
             self._chosen[key] = choose_images(
-                source, most=most, seed=seed, decisions=self.decisions, pixel_format=pixel_format
+                source, most=most, seed=seed, pixel_format=pixel_format, decisions=self.decisions
             )
         images = self._chosen[key]
         trained = represent(shown.run.path, self.evaluation)
