@@ -7,7 +7,6 @@ along memory, ``kernels.py`` explains.
 import numpy as np
 
 from infomax.data.augmentation.kernels import (
-    TILE,
     blur_plane,
     clamped,
     compiled,
@@ -15,6 +14,8 @@ from infomax.data.augmentation.kernels import (
     largest_value,
     resize_box,
     spare_length,
+    transpose,
+    write_plane,
 )
 
 
@@ -32,6 +33,17 @@ def _scale_channel(plane, is_contrast, factor):
 
 
 @compiled
+def _read_planes(image, planes):
+    """Converts an image [y, x, c] of whole numbers to planes [c, y, x] in [0, 1]."""
+    size, factor = image.shape[0], np.float32(1.0) / largest_value(image)
+    for y in range(size):
+        for c in range(len(planes)):
+            line, pixels = planes[c, y], image[y]
+            for x in range(size):
+                line[x] = np.float32(pixels[x, c]) * factor
+
+
+@compiled
 def make_channel_views(images, boxes, mirrored, bicubic, jitter, factors, blur, sigma, reach, solarize, mean, std, out):
     """Makes a view of each image [b, h, w, c] of uint8 or uint16, and writes it into ``out`` [b, size, size, c].
 
@@ -43,12 +55,9 @@ def make_channel_views(images, boxes, mirrored, bicubic, jitter, factors, blur, 
     wide_spare = np.empty(spare_length(boxes, size, channels), np.float32)
     for i in range(len(out)):
         if len(boxes):
-            resize_box(images[i], boxes[i], size, bicubic, mirrored[i], wide_spare, planes)
+            resize_box(images[i], channels, boxes[i], size, bicubic, mirrored[i], wide_spare, planes)
         else:  # as [channel, y, x]: the operations on colours are the same for lines as for columns
-            for y in range(size):
-                for c in range(channels):
-                    for x in range(size):
-                        planes[c, y, x] = np.float32(images[i, y, x, c]) / largest_value(images)
+            _read_planes(images[i], planes)
         for c in range(channels):
             plane = planes[c].reshape(size * size)
             for turn in range(jitter.shape[1]):
@@ -62,8 +71,8 @@ def make_channel_views(images, boxes, mirrored, bicubic, jitter, factors, blur, 
             shift, scale = np.float32(mean[c]), np.float32(1.0 / std[c])
             for j in range(size * size):
                 plane[j] = (plane[j] - shift) * scale
-        for start in range(0, size, TILE):
-            for y in range(size):
-                for x in range(start, min(start + TILE, size)):
-                    for c in range(channels):
-                        out[i, y, x, c] = planes[c, x, y] if len(boxes) else planes[c, y, x]
+            if len(boxes):
+                transpose(planes[c], spare)
+                write_plane(spare, out[i], c)
+            else:
+                write_plane(planes[c], out[i], c)

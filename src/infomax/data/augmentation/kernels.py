@@ -7,6 +7,7 @@ instructions: an image is held as planes of columns, [channel, x, y], and resize
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,14 +29,16 @@ TILE = 8  # side of the squares by which an image is transposed
 FAST = {"reassoc", "contract", "nsz", "arcp", "afn"}  # fast mathematics, but NaN and infinity are respected
 
 
-def compiled(function: Callable[..., Any], *, fast: bool = True) -> Any:
+def compiled(function: Callable[..., Any], *, fast: bool = True, inlined: bool = False) -> Any:
     """Compiles a function by Numba at its first call, and keeps the machine code on disk if there is a folder for it.
 
     Args:
         function: The function, of what Numba understands.
         fast: Whether to allow fast mathematics, whose rounding depends on the machine.
+        inlined: Whether each call becomes a copy of the function, in which constant arguments are constants.
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": FAST if fast else False, "error_model": "numpy"}
+    options["forceinline"] = inlined
     try:
         return njit(cache=True, **options)(function)
     except RuntimeError:  # neither this folder nor the user's cache folder can be written
@@ -124,12 +127,13 @@ def largest_value(image):
     return np.float32(255.0) if image.itemsize == 1 else np.float32(65535.0)
 
 
-@compiled
-def _resize_rows(image, box, size, bicubic, spare):
+@partial(compiled, inlined=True)
+def _resize_rows(image, channels, box, size, bicubic, spare):
     """Resizes a box of an image [h, w, c] along y.
 
     Args:
         image: The image.
+        channels: Number of its channels.
         box: Top, left, height and width in pixels, which need not be whole.
         size: Number of rows of the result.
         bicubic: Whether to interpolate cubically instead of linearly.
@@ -139,7 +143,7 @@ def _resize_rows(image, box, size, bicubic, spare):
         The result as a matrix [c * columns + channel, row], of the image's columns that the box touches.
     """
     top, left, height, width = box
-    h, w, channels = image.shape
+    h, w = image.shape[0], image.shape[1]
     low, high = int(np.floor(left)), min(int(np.ceil(left + width)), w)
     span = channels * (high - low)
     full, across = (size + TILE - 1) // TILE * TILE, (span + TILE - 1) // TILE * TILE
@@ -159,16 +163,22 @@ def _resize_rows(image, box, size, bicubic, spare):
 
 
 @compiled
-def resize_box(image, box, size, bicubic, mirrored, spare, out):
+def _resize_rows_called(image, channels, box, size, bicubic, spare):
+    """Calls :func:`_resize_rows`: where ``channels`` is no constant, a copy of it would only take longer to compile."""
+    return _resize_rows(image, channels, box, size, bicubic, spare)
+
+
+@partial(compiled, inlined=True)
+def resize_box(image, channels, box, size, bicubic, mirrored, spare, out):
     """Resizes a box of an image [h, w, c] of whole numbers into ``out`` [channel, x, y], with values in [0, 1].
 
-    The other arguments are those of :func:`_resize_rows`.
+    The other arguments are those of :func:`_resize_rows`. It is faster if ``channels`` is a constant of its caller.
     """
-    turned = _resize_rows(image, box, size, bicubic, spare)
+    turned = _resize_rows(image, channels, box, size, bicubic, spare)
     left, width = box[1], box[3]
     weights, first = np.empty((size, _max_weights(width, size, bicubic)), np.float32), np.empty(size, np.int64)
     count = _weights(left, width, image.shape[1], size, bicubic, first, weights)
-    channels, largest = image.shape[2], largest_value(image)
+    largest = largest_value(image)
     for x in range(size):
         target, start = size - 1 - x if mirrored else x, channels * (first[x] - int(np.floor(left)))
         for c in range(channels):
@@ -190,7 +200,7 @@ def _resize_box_to_whole(image, box, size, bicubic, mirrored, spare, out):
     memory, column, spare = spare[:length].view(out.dtype), spare[length : length + size], spare[length + size :]
     lines = memory[: across * full].reshape(across, full)
     turned_lines = memory[across * full : 2 * across * full].reshape(full, across)
-    turned = _resize_rows(image, box, size, bicubic, spare)
+    turned = _resize_rows_called(image, channels, box, size, bicubic, spare)
     left, width = box[1], box[3]
     weights, first = np.empty((size, _max_weights(width, size, bicubic)), np.float32), np.empty(size, np.int64)
     count = _weights(left, width, image.shape[1], size, bicubic, first, weights)
@@ -265,6 +275,30 @@ def _jitter(part, factor, r, g, b):
 
 
 @compiled
+def transpose(plane, out):
+    """Writes the transpose of a square plane into ``out``, by squares that become vector instructions."""
+    size = len(plane)
+    whole = size // TILE * TILE
+    for x in range(0, whole, TILE):
+        for y in range(0, whole, TILE):
+            for i in range(TILE):
+                for k in range(TILE):
+                    out[y + k, x + i] = plane[x + i, y + k]
+    for x in range(size):
+        for y in range(whole if x < whole else 0, size):
+            out[y, x] = plane[x, y]
+
+
+@compiled
+def write_plane(plane, out, channel):
+    """Writes a plane [y, x] as one channel of an image [y, x, c]."""
+    for y in range(len(out)):
+        line, pixels = plane[y], out[y]
+        for x in range(len(line)):
+            pixels[x, channel] = line[x]
+
+
+@compiled
 def blur_plane(plane, sigma, reach, spare):
     """Blurs a plane by a Gaussian, in place.
 
@@ -287,9 +321,7 @@ def blur_plane(plane, sigma, reach, spare):
                 before, after = plane[max(x - t, 0)], plane[min(x + t, size - 1)]
                 for y in range(size):
                     line[y] += weight * (before[y] + after[y])
-        for x in range(size):
-            for y in range(size):
-                plane[x, y] = spare[y, x]
+        transpose(spare, plane)
 
 
 @compiled
@@ -367,7 +399,7 @@ def make_views(
     wide_spare = np.empty(spare_length(boxes, size, 3), np.float32)
     for i in range(len(out)):
         if len(boxes):
-            resize_box(images[i], boxes[i], size, bicubic, mirrored[i], wide_spare, planes)
+            resize_box(images[i], 3, boxes[i], size, bicubic, mirrored[i], wide_spare, planes)
         else:  # as [channel, y, x]: the operations on colours are the same for lines as for columns
             for y in range(size):
                 for x in range(size):
@@ -379,8 +411,6 @@ def make_views(
             flat = planes[c].reshape(size * size)
             for j in range(size * size):
                 flat[j] = (flat[j] - shift) * scale
-        for start in range(0, size, TILE):
-            for y in range(size):
-                for x in range(start, min(start + TILE, size)):
-                    for c in range(3):
-                        out[i, y, x, c] = planes[c, x, y] if len(boxes) else planes[c, y, x]
+            if len(boxes):
+                transpose(planes[c], spare)
+            write_plane(spare if len(boxes) else planes[c], out[i], c)
