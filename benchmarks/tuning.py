@@ -89,6 +89,7 @@ def run_trial(trial: Trial, work: Path, images: int, toy: bool) -> dict[str, Any
     name = "digits" if trial.data == "digits" else "small"
     recipe = customise_experiment(get_experiment(name, trial.method), images=images)
     overrides = [f"optimizer.name={trial.optimizer}", f"optimizer.learning_rate={trial.rate:g}"]
+    overrides.append("optimizer.clip_steps=false")  # which is for larc alone
     if trial.own != 1:
         overrides += own_settings(recipe, trial.own)
     epochs = DIGITS_EPOCHS if trial.data == "digits" else max(1, IMAGES_SEEN // images)

@@ -245,12 +245,12 @@ def test_gray_arrays_get_three_channels(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": np.zeros((2, 4, 4), np.float32)}, r"found pictures \(float32 \[2, 4, 4\]\)"),
+        ({"pictures": np.zeros((2, 4), np.float32)}, r"found pictures \(float32 \[2, 4\]\)"),
         ({"a": np.zeros((2, 4, 4), np.uint8), "b": np.zeros((2, 4, 4), np.uint8)}, r"found a \(uint8 \[2, 4, 4\]\), b"),
-        ({"images": np.zeros((2, 4, 4), np.float32)}, r"bytes \(uint8\).*float32"),
-        ({"images": np.zeros((2, 3, 4, 5), np.uint8)}, r"\[2, 3, 4, 5\]"),
+        ({"images": np.zeros((2, 4, 4), np.complex64)}, r"must be numbers \(uint8.*but is complex64"),
+        ({"images": np.zeros((2, 3, 4, 5, 6), np.uint8)}, r"\[2, 3, 4, 5, 6\]"),
         ({"images": np.zeros((0, 4, 4), np.uint8)}, r"\[0, 4, 4\]"),
-        ({"images": np.array([{"evil": 1}], dtype=object)}, r"bytes \(uint8\).* but is pickled objects \[1\]"),
+        ({"images": np.array([{"evil": 1}], dtype=object)}, r"must be numbers .* but is pickled objects \[1\]"),
     ],
 )
 def test_wrong_arrays_are_refused(tmp_path, arrays, message):
