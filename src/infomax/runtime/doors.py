@@ -26,7 +26,7 @@ LONGEST_VALUE = 60
 """Letters of a value that a message repeats."""
 AFTER_A_BARE_NAME = re.compile(
     "a|above|alone|an|and|are|as|at|by|exists?|extends|for|from|gives?|goes|has|helps|how|if|in|is|keeps?|leaves?|must|"
-    "names?|named|of|on|or|out|says|takes|than|that|the|to|trains|twice|wants?|wanted|was|with|without"
+    "names?|named|of|on|or|out|says|takes|than|that|the|there|they|to|trains|twice|wants?|wanted|was|with|without"
 )
 """Words of a sentence, which are no value of the option before them."""
 OPTION = re.compile(r"(?<![\w-])--(?P<name>[a-z][a-z0-9]*(?:-[a-z0-9]+)*)(?P<value>[ =](?P<word>[^\s,;:]+))?")
