@@ -38,6 +38,8 @@ NOT_RUN = {
     r"epochs/50": "the epochs that a run of 200 keeps",
     r"^choose runs/a --epochs": "a run that has kept epochs",
     r"^(pretrain|options) .*options.toml": "tests/cli/test_options_file.py makes such files",
+    r"^evaluate detect": "needs Mask R-CNN; tests/evaluation runs it on toys",
+    r"tiles/": "images with several channels; tests/data makes them",
     r"scans/|list\.txt|some\.txt|/new/place|more/": "folders and lists that a user has; tests/data makes each",
     r"--format (torchvision|huggingface|timm|onnx|torch-export)": "tests/test_docs.py and tests/exporting write each",
 }
