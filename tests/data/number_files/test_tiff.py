@@ -197,6 +197,7 @@ def test_headers_that_claim_too_much_are_refused(written, monkeypatch):
     file = written(np.zeros((40, 50, 2), np.uint16), **BANDS)
     assert "50 x 40 pixels, 0.002 megapixels; --max-megapixels 0.001" in refusal(file, Decoding(max_megapixels=0.001))
     monkeypatch.setattr("infomax.data.number_files.machine_memory", lambda: 1000)
+    monkeypatch.setattr("infomax.data.number_files.NO_HARM", 0)
     assert "too much for the" in refusal(file)
 
 
@@ -216,7 +217,7 @@ def test_deflated_bombs_are_not_unpacked(written, monkeypatch):
     assert "unpacks to more than its pixels" in refusal(file)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(25))
 def test_damaged_files_give_one_line_or_numbers(tmp_path, seed):
     make_tiles(tmp_path, 1)
     file, random = tmp_path / "forest" / "00.tif", np.random.default_rng(seed)
