@@ -14,11 +14,10 @@ from infomax.data.images import FileImages, Images, PackedNames
 from infomax.data.sources.location import DataLocation, default_data_dir
 from infomax.data.splits import Source, counted, listed
 from infomax.evaluation.detection.coco_json import CocoFile, read_coco_json
+from infomax.evaluation.detection.schedule import COCO_NAME
 from infomax.runtime.near_names import missing_path
 from infomax.runtime.stages import Stage
 
-COCO_NAME = "coco"
-"""Name of COCO 2017, whose rows stand in the columns of the published tables."""
 COCO_2017 = (118_287, 5_000, 80)
 """Training images, validation images and categories of COCO 2017, by which its folder is recognised."""
 LEAST_SIDE = 0.01
@@ -86,17 +85,19 @@ def open_coco(location: DataLocation) -> CocoSource:
     Raises:
         ValueError: in one line, if a file is missing, no JSON of objects, or contradicts itself.
     """
-    for word, value in (("--classes", location.classes), ("--subset", location.subset)):
-        if value is not None:
-            raise ValueError(f"{word} {value} is not for infomax evaluate detect, which takes all objects of a folder")
+    for word in ("classes", "subset", "bands", "layout"):
+        if (value := getattr(location, word)) is not None:
+            raise ValueError(
+                f"--{word} {value} is not for infomax evaluate detect, which takes all objects of a folder"
+            )
     decoding, data = location.decoding(), location.data
     folder = Path(os.path.expanduser(data))
     if data == COCO_NAME and (location.data_dir is not None or not folder.is_dir()):
         folder = Path(os.path.expanduser(location.data_dir or default_data_dir())) / COCO_NAME
     if not folder.is_dir():
         raise ValueError(
-            f"--data {data}: {missing_path(folder)}; want a folder in COCO's format, with images and "
-            "annotations/instances_train2017.json and instances_val2017.json, or the like"
+            f"--data {data}: {missing_path(folder)}; want a folder in COCO's format, with images and annotations/"
+            "instances_train2017.json and instances_val2017.json, or the like; infomax does not download COCO"
         )
     try:
         with Stage(f"reading {folder}"):

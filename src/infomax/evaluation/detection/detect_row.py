@@ -105,7 +105,7 @@ class DetectRow(ResultRow):
         """Returns whether a column of a published table measures the same, by the same detector and schedule."""
         if column.protocol not in PAPERS_PROTOCOLS or column.detector != self.variant:
             return False
-        is_same = (self.data, self.subset) == (column.data, column.subset) and self.setting.is_published
+        is_same = (self.data, self.subset) == (column.data, column.subset) and not self.setting.departures
         return is_same and getattr(self, column.metric, None) is not None
 
     def to_json(self) -> dict[str, Any]:

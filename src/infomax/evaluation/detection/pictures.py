@@ -19,7 +19,7 @@ from infomax.evaluation.detection.scoring import Detection
 MOST_IMAGES = 12
 LEAST_SCORE = 0.5
 """Score of a detection from which on it is drawn."""
-LONGER_SIDE = 400
+LONGER_SIDE = 360
 QUALITY = 80
 OPACITY = 0.45
 COLOURS = (
@@ -88,7 +88,7 @@ def _draw(pixels: np.ndarray, objects: list[_Drawn]) -> bytes:
             inside = decode_segmentation(drawn.mask, width, height).astype(bool)
             canvas[inside] += OPACITY * (np.array(COLOURS[number % len(COLOURS)], np.float32) - canvas[inside])
     picture = Image.fromarray(canvas.round().astype(np.uint8))
-    scale = min(1.0, LONGER_SIDE / max(width, height))
+    scale = LONGER_SIDE / max(width, height)  # small images are enlarged, or their words would cover them
     picture = picture.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(picture)
     for number, drawn in enumerate(objects):

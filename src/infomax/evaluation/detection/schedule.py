@@ -6,6 +6,8 @@ from typing import Annotated
 from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.options import Shown
 
+COCO_NAME = "coco"
+"""Name of COCO 2017, whose rows stand in the columns of the published tables."""
 ARCHITECTURES = ("fpn", "c4")
 NORMS = ("sync", "frozen")
 BOX_HEADS = ("conv", "fc")
@@ -149,12 +151,13 @@ class DetectorSetting:
         return round(side * LONGEST_SIDE / TEST_SIDE)
 
     @property
-    def is_published(self) -> bool:
-        """Returns whether all that decides a result is as in the papers' tables, for this detector and schedule."""
+    def departures(self) -> tuple[str, ...]:
+        """Returns what decides a result and is not as in the papers' tables, as ``batch_size 4 (16)``."""
         paper = DetectorSetting(arch=self.arch, schedule=self.schedule)
         names = ("iterations", "batch_size", "micro_batch_size", "peak_rate", "norm", "freeze", "head")
         names += ("boxes_per_image", "train_sides", "test_side", "precise_batches")
-        return all(getattr(self, name) == getattr(paper, name) for name in names)
+        both = ((name, getattr(self, name), getattr(paper, name)) for name in names)
+        return tuple(f"{name} {_shown(ours)} ({_shown(theirs)})" for name, ours, theirs in both if ours != theirs)
 
     def describe(self) -> str:
         """Returns words for what is trained, how long, and at which learning rate."""
@@ -173,3 +176,10 @@ class DetectorSetting:
 
 def _word(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def _shown(value: object) -> str:
+    """Returns a value of a setting in words."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return "all" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -9,6 +9,7 @@ from infomax.reporting.options import ReportOptions
 from infomax.reporting.pages.page import Page, Section
 from infomax.reporting.run_page import (
     curves,
+    detections,
     differing,
     environment,
     gains,
@@ -40,6 +41,7 @@ SECTIONS: tuple[Callable[[Content], Section | None], ...] = (
     neighbours.section,
     maps.section,
     groups.section,
+    detections.section,
     spectrum.section,
     speed.section,
     environment.section,
