@@ -1,8 +1,12 @@
 """Mask R-CNN around an encoder: its weights, torchvision's model as the oracle, known AP, interrupted trainings."""
 
 import copy
+import os
 import signal
-from dataclasses import dataclass, replace
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +14,11 @@ import torch
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.mask_rcnn import MaskRCNN
 
+import infomax
 from coco_folders import toy_content, write_coco
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.sources.location import DataLocation
-from infomax.evaluation.detection import detect_row
+from infomax.evaluation.detection import detect_row, masks
 from infomax.evaluation.detection.coco_folder import open_coco
 from infomax.evaluation.detection.detect import detect
 from infomax.evaluation.detection.detect_row import read_pictures
@@ -27,7 +32,7 @@ from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocols.detect import DetectOptions, options_for
 from infomax.evaluation.representations import Representation
 from infomax.evaluation.results import append_result, read_results
-from infomax.models.encoders import build_encoder, fingerprint
+from infomax.models.encoders import build_encoder, fingerprint, save_encoder
 from infomax.papers import published
 from ranks import on_ranks
 
@@ -371,6 +376,34 @@ def test_a_result_stands_in_a_papers_column_if_nothing_differs(source, encoder, 
         {"schedule": "1x"},
     ):
         assert not any(replace(published_row, **changes).fits(column) for column in by_detector["c4-2x"]), changes
+
+
+@pytest.mark.process
+def test_the_command_says_what_it_does_and_keeps_the_row(encoder, tmp_path):
+    folder = write_coco(tmp_path / "coco")
+    (folder / "train2017" / "3.png").unlink()
+    save_encoder(encoder, asdict(encoder.settings), encoder.preprocessing, tmp_path)
+    words = "--data coco --arch c4 --budget 2 --batch-size 2 --boxes-per-image 8 --train-sides 64 --test-side 64"
+    command = [sys.executable, "-m", "infomax", "evaluate", "detect", ".", *words.split(), "--out", "rows.jsonl"]
+    path = str(Path(infomax.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "coco: 1 of 4 train images left out, as their files are not there: 3.png" in done.stderr
+    assert "for 2 iterations of 2 images (--budget; 1x has 90,000 of 16)" in done.stderr
+    assert "iteration 1 of 2: box AP " in done.stderr
+    assert "box AP50" in done.stdout
+    (row,) = read_results(tmp_path / "rows.jsonl")
+    assert (row.budget, row.labelled_images, row.test_images, row.tested_on) == (2, 3, 4, "val2017")
+    wrong = subprocess.run([*command, "--freeze", "9"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "--freeze takes 0 to 5, but is 9" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_a_missing_package_is_named_with_the_cure(source, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(masks, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"infomax evaluate detect needs pycocotools: .*detection"):
+        row_of(source, encoder, tmp_path)
 
 
 def trained_on_a_rank(folder, work):
