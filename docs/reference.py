@@ -1,8 +1,8 @@
-"""Writes the pages options, methods and figures of docs/reference from the code: python docs/reference.py"""
+"""Writes the pages options, methods, figures and papers of docs/reference from the code: python docs/reference.py"""
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import MISSING
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -10,9 +10,12 @@ from infomax.cli import COMMANDS
 from infomax.cli.evaluate import option_classes
 from infomax.cli.options_file import FileOptions
 from infomax.evaluation.protocols import PROTOCOLS
+from infomax.experiments.options import SweepOptions
+from infomax.experiments.sweep import Sweep, define_sweep
 from infomax.figures.about import MINUTES_NOTE, minutes_words, needs_words, setting_rows
 from infomax.figures.catalogue import FIGURES
 from infomax.figures.figure import Figure
+from infomax.papers import published
 from infomax.recipes.building import build_without_memory
 from infomax.recipes.registry import METHODS, baselines, methods_with_papers
 from infomax.runtime.options import OptionField, option_fields
@@ -20,6 +23,7 @@ from infomax.runtime.options import OptionField, option_fields
 PAGE = Path(__file__).parent / "reference" / "options.md"
 METHODS_PAGE = PAGE.with_name("methods.md")
 FIGURES_PAGE = PAGE.with_name("figures.md")
+PAPERS_PAGE = PAGE.with_name("papers.md")
 INTRODUCTION = """# Options
 
 Each option of the commands, with its default and the commands that take it, as `infomax COMMAND --help` shows them. In
@@ -43,6 +47,15 @@ FIGURES_INTRODUCTION = """# Figures
 Each figure of `infomax figure`: what it shows, the runs that it takes, its settings and the columns of its CSV, as
 `infomax figure NAME --about` prints them. [The guide](../guide/figures.md) shows what comes out.
 `python docs/reference.py` writes this page from the figures.
+
+"""
+
+PAPERS_INTRODUCTION = """# The papers' figures and tables
+
+Each figure and table of the four papers, the one command that makes it, and what is missing. A sweep trains and
+evaluates what it needs; a figure takes trained runs, and `infomax figure NAME --about` prints what trains them. Most
+runs of the papers want GPUs: none of these commands has been carried out in full yet. `python docs/reference.py` writes
+this page from the figures, the recipes and the published tables.
 
 """
 
@@ -162,7 +175,117 @@ def _lines(rows: Sequence[Sequence[str]], *, code: int) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
+@dataclass(frozen=True)
+class PaperLine:
+    """A line of the page of papers."""
+
+    paper: str
+    number: str
+    title: str
+    commands: tuple[str, ...]
+    missing: str
+    counts: bool = True
+    """Whether it holds results."""
+    numbers: int = 0
+    """Numbers that a table prints."""
+    without_recipe: int = 0
+    """Those of them that no recipe is trained for."""
+
+    @property
+    def state(self) -> str:
+        """Returns whether the commands make all of it, a part, or nothing."""
+        if not self.counts:
+            return "no data"
+        return "nothing" if not self.commands else "a part" if self.missing else "all"
+
+
+def paper_lines() -> list[PaperLine]:
+    """Returns a line for each figure and table of the papers."""
+    lines = []
+    for paper in published.PAPERS:
+        lines += [table_line(table) for table in published.tables() if table.paper == paper]
+        lines += [figure_line(figure) for figure in published.figures() if figure.paper == paper]
+    return lines
+
+
+def figure_commands(name: str) -> list[str]:
+    """Returns the commands of the figures that are made of a figure or table of a paper."""
+    return [f"infomax figure {figure.name}" for figure in FIGURES.values() if name in figure.sources]
+
+
+def table_line(table: published.Table) -> PaperLine:
+    """Returns what is made of a published table: by a sweep as far as it has recipes and evaluations, or by a figure."""
+    drawn, lacking = figure_commands(f"{table.paper} {table.number}"), list(table.numbers())
+    try:
+        sweep = define_sweep(SweepOptions(what=(table.id,), out=Path("runs/none")))
+    except ValueError as error:
+        reason = str(error).replace(f"{table.id}: ", "").partition("; say with --evaluate")[0]
+        missing, swept = [reason], []
+    else:
+        lacking, swept = without_recipe(table, sweep), [f"infomax sweep {table.id}"]
+        missing = [line.partition(": ")[2] for line in sweep.not_measured]
+        if lacking:
+            methods = ", ".join(dict.fromkeys(number.row.method for number in lacking))
+            missing.append(f"{len(lacking)} of {len(table.numbers())} numbers have no recipe: {methods}")
+    if drawn and is_cost(table):  # what no evaluation measures
+        missing = [line for line in missing if "(speed)" not in line and "(other)" not in line]
+        missing.append("times and memory are of this machine and of recipes that fit it")
+    counts = {"numbers": len(table.numbers()), "without_recipe": len(lacking)}
+    return PaperLine(table.paper, table.number, table.title, (*swept, *drawn), "; ".join(missing), **counts)
+
+
+def without_recipe(table: published.Table, sweep: Sweep) -> list[published.Number]:
+    """Returns the numbers of a table that no recipe is trained for, without averages of others."""
+    reached = {
+        (id(row), column.name)
+        for variant in sweep.variants
+        for places in (variant.experiment.positions(table.id), variant.experiment.positions_on_the_way(table.id))
+        for row, column in places
+    }
+    averages = {column.name for column in table.columns if column.data == "average"}
+    lacking = [number for number in table.numbers() if (id(number.row), number.column.name) not in reached]
+    return [number for number in lacking if number.column.name not in averages]
+
+
+def is_cost(table: published.Table) -> bool:
+    """Returns whether a table has times or memory."""
+    return any(column.protocol in ("speed", "other") for column in table.columns)
+
+
+def figure_line(figure: published.PublishedFigure) -> PaperLine:
+    """Returns what is made of a figure of a paper."""
+    commands, missing = figure_commands(figure.name), figure.missing
+    if figure.kind == "diagram":
+        missing = "a drawing without numbers"
+    elif figure.kind == "settings":
+        commands, missing = ["infomax recipes corinfomax/cifar10"], "settings, which each recipe lists under views"
+    elif not commands:
+        missing = "there is no figure for it"
+    return PaperLine(figure.paper, figure.number, figure.title, tuple(commands), missing, figure.kind == "data")
+
+
+def papers_page() -> str:
+    """Returns the text of docs/reference/papers.md."""
+    lines = paper_lines()
+    states = [line.state for line in lines]
+    counted = len(lines) - states.count("no data")
+    share = (
+        f"Of {counted} figures and tables with results, commands make {states.count('all')} in full and "
+        f"{states.count('a part')} in part; {states.count('nothing')} are missing. {states.count('no data')} more hold "
+        f"no results. The tables print {sum(line.numbers for line in lines)} numbers, of the papers' own methods and of "
+        f"others; recipes are trained for {sum(line.numbers - line.without_recipe for line in lines)} of them.\n\n"
+    )
+    head = "| | shows | made by | of it | what is missing, and why |\n|---|---|---|---|---|\n"
+    rows = ""
+    for line in lines:
+        commands = "<br>".join(f"`{command}`" for command in line.commands)
+        cells = (f"{line.paper} {line.number}", line.title, commands, line.state, line.missing)
+        rows += f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |\n"
+    return f"{PAPERS_INTRODUCTION}{share}{head}{rows}"
+
+
 if __name__ == "__main__":
     PAGE.write_text(options_page())
     METHODS_PAGE.write_text(methods_page())
     FIGURES_PAGE.write_text(figures_page())
+    PAPERS_PAGE.write_text(papers_page())

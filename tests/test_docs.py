@@ -55,6 +55,18 @@ def test_the_page_of_figures_is_that_of_the_figures():
     assert reference.FIGURES_PAGE.read_text() == reference.figures_page(), "run: python docs/reference.py"
 
 
+def test_the_page_of_the_papers_is_that_of_the_figures_and_the_tables():
+    assert reference.PAPERS_PAGE.read_text() == reference.papers_page(), "run: python docs/reference.py"
+
+
+def test_each_figure_of_a_paper_with_numbers_is_made_and_each_source_is_one_of_a_paper():
+    tables = {f"{table.paper} {table.number}" for table in reference.published.tables()}
+    drawn = {figure.name: figure.kind for figure in reference.published.figures()}
+    sources = {source for figure in reference.FIGURES.values() for source in figure.sources}
+    assert sources <= tables | {name for name, kind in drawn.items() if kind == "data"}
+    assert {name for name, kind in drawn.items() if kind == "data"} <= sources
+
+
 def test_the_demo_clearly_beats_its_references_where_labels_are_few():
     """A claim of the README, on the numbers that stand there."""
     rows = {row["name"]: row for row in results.json.loads((results.KEPT / "demo.json").read_text())["rows"]}

@@ -37,9 +37,12 @@ IMAGES = 12
 TINY = {
     "mira": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=0.9),
     "mira-no-teacher": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=None),
+    "mira-even": MiraSettings(hidden=16, dimension=8, prototypes=12, momentum=0.9, equipartition=True),
     "corinfomax": CorInfoMaxSettings(hidden=16, dimension=4),
+    "corinfomax-branches": CorInfoMaxSettings(hidden=16, dimension=4, shared_weights=False),
     "corinfomax-norm": CorInfoMaxSettings(hidden=16, dimension=4, projector_norm=True),
     "carl": CarlSettings(hidden=16, dimension=8, prototypes=12, kl_epochs=2),
+    "carl-cosine": CarlSettings(hidden=16, dimension=8, prototypes=12, kl_epochs=2, kl_decay="cosine"),
     "mveb": MvebSettings(hidden=16, dimension=8, momentum=0.9),
     "mveb-shared": MvebSettings(hidden=16, dimension=8, momentum=None),
     "barlow": BarlowSettings(hidden=16, dimension=8, off_diagonal=0.1),

@@ -150,13 +150,21 @@ INFOCL_ADAM = optimiser("adam", 3e-4, 0, 0, ANY, 3e-4, momentum=ANY, all_decay=A
 
 def mira(prototypes=3000, iterations=30, momentum=0.99):
     width = {"hidden": 2048, "dimension": 256, "prototypes": prototypes, "freeze_prototypes_epochs": 1}
+    width |= {"equipartition": False}
     target = {"beta": 2 / 3, "beta_start": 0.7, "iterations": iterations, "momentum": momentum}
     return width | target | {"student_temperature": 0.1, "teacher_temperature": 0.225}
 
 
 def cim(hidden, dimension, attraction, forgetting, *, norm=False):
     width = {"hidden": hidden, "dimension": dimension, "projector_norm": norm}
-    return width | {"attraction": attraction, "forgetting": forgetting, "epsilon": 1e-8}
+    return (
+        width
+        | {"attraction": attraction, "forgetting": forgetting, "epsilon": 1e-8}
+        | {
+            "objective": "taylor",
+            "shared_weights": True,
+        }
+    )
 
 
 def carl(prototypes, start, end):
@@ -164,6 +172,7 @@ def carl(prototypes, start, end):
         "kl_start": start,
         "kl_end": end,
         "kl_epochs": ANY if start == end else 100,
+        "kl_decay": "linear",
     }
 
 

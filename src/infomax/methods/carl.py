@@ -16,8 +16,8 @@ from infomax.functional import check_rows, full_precision, row_blocks
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import mlp
-from infomax.nn.schedules import linear
-from infomax.runtime.checks import check_count, check_number
+from infomax.nn.schedules import cosine, linear
+from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.collectives import global_logmeanexp, global_mean, global_quotient
 
 
@@ -172,30 +172,42 @@ def _losses(logits: list[Tensor], global_crops: int) -> tuple[Tensor, Tensor]:
     return consistency, negentropy + log(sums.shape[1])
 
 
-def kl_weight(epoch: float, *, start: float, end: float, epochs: float) -> float:
+DECAYS = ("linear", "exponential", "cosine")
+"""The ways of the uniformity loss's weight from its start to its end: the paper's, and two that it names."""
+
+
+def kl_weight(epoch: float, *, start: float, end: float, epochs: float, decay: str = "linear") -> float:
     """Returns the weight of the uniformity loss in an epoch (Eq. 8).
 
-    The weight is on a line from ``start`` at epoch 0 to ``end`` at ``epochs``, and stays there afterwards.
+    The weight is ``start`` at epoch 0, ``end`` at ``epochs``, and stays there afterwards. Between them it is on a line
+    as in Eq. 8; or falls by one factor each epoch, or along half a cosine, which the paper names as other choices.
 
     Args:
         epoch: The epoch, from 0.
         start: The weight at epoch 0, not negative.
         end: The weight from ``epochs`` on, not negative.
-        epochs: The length of the line in epochs, above 0.
+        epochs: The length of the way in epochs, above 0.
+        decay: ``linear``, ``exponential`` or ``cosine``; an exponential needs weights above 0.
 
     Raises:
         ValueError: If an argument is out of range, or not finite.
 
     Example:
-        >>> from infomax.methods.carl import kl_weight
+        >>> from infomax.methods.carl import DECAYS, kl_weight
         >>> [kl_weight(epoch, start=4.0, end=1.5, epochs=100) for epoch in (0, 50, 100, 150)]
         [4.0, 2.75, 1.5, 1.5]
+        >>> [round(kl_weight(50, start=4.0, end=1.0, epochs=100, decay=decay), 3) for decay in DECAYS]
+        [2.5, 2.0, 2.5]
     """
+    choose("decay", decay, DECAYS)
     check_number("epoch", epoch, low=0)
-    check_number("start", start, low=0)
-    check_number("end", end, low=0)
+    check_number("start", start, low=0, open_low=decay == "exponential")
+    check_number("end", end, low=0, open_low=decay == "exponential")
     check_number("epochs", epochs, low=0, open_low=True)
-    return linear(start, end, epoch / epochs)
+    progress = min(epoch / epochs, 1.0)
+    if decay == "exponential":
+        return start * (end / start) ** progress
+    return (cosine if decay == "cosine" else linear)(start, end, progress)
 
 
 class Carl(Method):
@@ -213,6 +225,7 @@ class Carl(Method):
         kl_start: The weight of the uniformity loss at epoch 0; see :func:`kl_weight`.
         kl_end: Its weight from epoch ``kl_epochs`` on.
         kl_epochs: The number of epochs in which it changes.
+        kl_decay: Along what it changes; see :func:`kl_weight`.
 
     Raises:
         ValueError: If a width or a number is out of range.
@@ -228,12 +241,13 @@ class Carl(Method):
         kl_start: float,
         kl_end: float,
         kl_epochs: int,
+        kl_decay: str = "linear",
     ):
         super().__init__()
         for name, width in (("hidden", hidden), ("dimension", dimension), ("prototypes", prototypes)):
             check_count(name, width, low=1)
-        kl_weight(0, start=kl_start, end=kl_end, epochs=kl_epochs)
-        self.kl_start, self.kl_end, self.kl_epochs = kl_start, kl_end, kl_epochs
+        self.schedule = {"start": kl_start, "end": kl_end, "epochs": kl_epochs, "decay": kl_decay}
+        self._kl_weight(0)
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, dimension, norm=True)
         self.assigner = nn.Linear(dimension, prototypes, bias=False)
@@ -254,7 +268,10 @@ class Carl(Method):
         return [logits.softmax(1) for logits in online]
 
     def schedule_values(self, progress: Progress) -> tuple[float]:
-        return (kl_weight(progress.epoch, start=self.kl_start, end=self.kl_end, epochs=self.kl_epochs),)
+        return (self._kl_weight(progress.epoch),)
+
+    def _kl_weight(self, epoch: int) -> float:
+        return kl_weight(epoch, **self.schedule)
 
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]

@@ -7,6 +7,7 @@ keep the embeddings spread out, and the distance between the branches ties them 
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -18,13 +19,17 @@ from infomax.functional import check_rows, full_precision, log_det_or_nan, scatt
 from infomax.methods.base import Loss, Method, Views, other_global_crops
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import l2_normalize, mlp
-from infomax.runtime.checks import check_count, check_number
+from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.collectives import global_count, global_mean, global_means, global_quotient
 
 ATTRACTION_PER_DIMENSION = 250 / 64
 """The attraction over the width of the embeddings: 250 over 64 in the paper's CIFAR-10, 500 over 128 in its Tiny
 ImageNet and ImageNet-100, 2000 over 512 in its ImageNet. CIFAR-100 alone has 1000 over 128; 500 there costs 0.3
 points."""
+
+
+TAYLOR, LDMI = OBJECTIVES = ("taylor", "ldmi")
+"""What is maximised: Eq. 6, which two Taylor series make of the mutual information; or that itself, Eq. 1."""
 
 
 def recursive_statistics(
@@ -87,7 +92,9 @@ class CorInfoMaxLoss(nn.Module):
     float32's rounding.
 
     A further buffer, the cross-covariance R12 [D, D], follows the same recursion from 0. The loss does not depend on
-    it; :meth:`mutual_information` does.
+    it; :meth:`mutual_information` does, and so does the loss with the objective ``ldmi``: ``-4/D`` times the mutual
+    information itself (Eq. 1), of which Eq. 6 is an approximation (docs/decisions.md, corinfomax-ldmi-loss). There is
+    then no attraction; epsilon has its place, as 2/epsilon is what alpha stands for.
 
     Args:
         dim: The width of the embeddings, D.
@@ -97,6 +104,7 @@ class CorInfoMaxLoss(nn.Module):
             divided by ``dim``, while the log-determinants over ``dim`` stay of one size.
         forgetting: lambda in [0, 1): the share of the old statistics that is kept at each step.
         epsilon: The number above 0 that is added to the covariances' diagonals.
+        objective: ``taylor`` for the loss above, ``ldmi`` for the mutual information itself.
 
     Raises:
         ValueError: If an argument is out of range, or not finite.
@@ -122,14 +130,24 @@ class CorInfoMaxLoss(nn.Module):
     mu1: Tensor
     mu2: Tensor
 
-    def __init__(self, dim: int, *, attraction: float | None = None, forgetting: float = 0.01, epsilon: float = 1e-8):
+    def __init__(
+        self,
+        dim: int,
+        *,
+        attraction: float | None = None,
+        forgetting: float = 0.01,
+        epsilon: float = 1e-8,
+        objective: str = "taylor",
+    ):
         super().__init__()
         check_count("dim", dim, low=1)
+        self.objective = choose("objective", objective, OBJECTIVES)
         attraction = ATTRACTION_PER_DIMENSION * dim if attraction is None else attraction
         check_number("attraction", attraction, low=0)
         check_number("forgetting", forgetting, low=0, high=1)
         check_number("epsilon", epsilon, low=0, open_low=True)
-        self.dim, self.attraction, self.forgetting, self.epsilon = dim, attraction, forgetting, epsilon
+        self.dim, self.forgetting, self.epsilon = dim, forgetting, epsilon
+        self.attraction = 0.0 if objective == LDMI else attraction
         for branch in "12":
             self.register_buffer(f"R{branch}", torch.eye(dim, dtype=torch.float64))
             self.register_buffer(f"mu{branch}", torch.zeros(dim, dtype=torch.float64))
@@ -180,8 +198,8 @@ class CorInfoMaxLoss(nn.Module):
             pairs: The pairs of embeddings [B, D] over which the distance is averaged; if empty, ``z1`` and ``z2``.
 
         Returns:
-            The sum of the log-determinants over D, and the mean squared distance over samples and dimensions: two
-            scalars.
+            The sum of the log-determinants over D, or 4/D of the mutual information with the objective ``ldmi``; and
+            the mean squared distance over samples and dimensions: two scalars.
         """
         # A compiled loss cannot warn.
         if not torch.compiler.is_compiling() and (samples := global_count(z1)) < 2 * self.dim:
@@ -194,9 +212,15 @@ class CorInfoMaxLoss(nn.Module):
         mean1, covariance1 = recursive_statistics(z1, self.mu1, self.R1, self.forgetting)
         mean2, covariance2 = recursive_statistics(z2, self.mu2, self.R2, self.forgetting)
         entropy = log_det_or_nan(torch.stack([covariance1, covariance2]), self.epsilon).sum() / self.dim
+        cross = None
+        if self.objective == LDMI:
+            cross = self._cross_covariance(z1, z2, mean1, mean2)
+            joint = _joint_covariance(covariance1, covariance2, cross)
+            entropy = 2 * (entropy - log_det_or_nan(joint, self.epsilon) / self.dim)
         if self.training and torch.is_grad_enabled():
             new = {"mu1": mean1, "mu2": mean2, "R1": covariance1, "R2": covariance2}
-            new["R12"] = self._cross_covariance(z1.detach(), z2.detach(), mean1.detach(), mean2.detach())
+            detached = (z1.detach(), z2.detach(), mean1.detach(), mean2.detach())
+            new["R12"] = self._cross_covariance(*detached) if cross is None else cross
             for name, value in new.items():
                 getattr(self, name).copy_(value.detach())
         distances = global_means([_SquaredDistance.apply(a.double(), b.double()) for a, b in pairs or [(z1, z2)]])
@@ -228,13 +252,21 @@ class CorInfoMaxLoss(nn.Module):
             >>> round(loss.mutual_information().item(), 4)  # squared correlation 1/2: log(2) / 2
             0.3466
         """
-        joint = torch.cat([torch.cat([self.R1, self.R12], 1), torch.cat([self.R12.T, self.R2], 1)])
+        joint = _joint_covariance(self.R1, self.R2, self.R12)
         log_dets = log_det_or_nan(torch.stack([self.R1, self.R2]), self.epsilon)
         return (log_dets.sum() - log_det_or_nan(joint, self.epsilon)) / 2
 
 
+def _joint_covariance(covariance1: Tensor, covariance2: Tensor, cross: Tensor) -> Tensor:
+    """Returns the covariance [2D, 2D] of both branches together."""
+    return torch.cat([torch.cat([covariance1, cross], 1), torch.cat([cross.T, covariance2], 1)])
+
+
 class CorInfoMax(Method):
-    """A method that trains CorInfoMax's encoder and projector, which both branches share.
+    """A method that trains CorInfoMax's encoder and projector, which both branches share in the paper's experiments.
+
+    Sec. 4.1 allows each branch weights of its own. The second branch then begins with a copy of the encoder and another
+    projector, and takes every other view; the first one's encoder is kept (docs/decisions.md, corinfomax-branches).
 
     If there are more than two global crops, every other one belongs to the same branch, whose covariance is that of all
     their embeddings. Local crops enter the distance alone (docs/decisions.md, corinfomax-crops).
@@ -247,6 +279,8 @@ class CorInfoMax(Method):
         attraction: The weight of the distance, as in :class:`CorInfoMaxLoss`.
         forgetting: The share of the old statistics that is kept at each step, as there.
         epsilon: The number that is added to the covariances' diagonals, as there.
+        objective: ``taylor`` or ``ldmi``, as there.
+        shared_weights: Whether both branches have one encoder and one projector.
 
     Raises:
         ValueError: If a width or a number is out of range.
@@ -262,18 +296,34 @@ class CorInfoMax(Method):
         attraction: float,
         forgetting: float,
         epsilon: float,
+        objective: str = "taylor",
+        shared_weights: bool = True,
     ):
         super().__init__()
         check_count("hidden", hidden, low=1)
+        widths = (encoder.width, hidden, hidden, dimension)
         self.encoder = encoder
-        self.projector = mlp(encoder.width, hidden, hidden, dimension, norm=projector_norm, output_bias=False)
-        self.criterion = CorInfoMaxLoss(dimension, attraction=attraction, forgetting=forgetting, epsilon=epsilon)
+        self.projector = mlp(*widths, norm=projector_norm, output_bias=False)
+        self.second_branch: nn.Module | None = None
+        if not shared_weights:
+            projector = mlp(*widths, norm=projector_norm, output_bias=False)
+            self.second_branch = nn.Sequential(deepcopy(encoder), projector)
+        self.criterion = CorInfoMaxLoss(
+            dimension, attraction=attraction, forgetting=forgetting, epsilon=epsilon, objective=objective
+        )
 
     def own_measures(self, embeddings: Tensor) -> dict[str, float]:
         return {"ldmi": float(self.criterion.mutual_information())}
 
     def online(self, views: Views) -> list[Tensor]:
-        embeddings = self.forward_each(self.project, views.crops)
+        if views.local_crops and self.criterion.objective == LDMI:
+            raise ValueError("method.objective=ldmi has no attraction, in which alone local crops enter; use none")
+        if self.second_branch is None:
+            embeddings = self.forward_each(self.project, views.crops)
+        else:
+            embeddings = views.crops[:]  # of every other view by each branch
+            embeddings[0::2] = self.forward_each(self.project, views.crops[0::2])
+            embeddings[1::2] = self.forward_each(self.second_branch, views.crops[1::2])
         return [l2_normalize(z) for z in embeddings]
 
     def compute_loss(
@@ -291,4 +341,5 @@ class CorInfoMax(Method):
             branch1, branch2 = torch.cat(global_crops[0::2]), torch.cat(global_crops[1::2])
             entropy, distance = self.criterion.terms(branch1, branch2, pairs)
         total = self.criterion.attraction * distance - entropy
-        return Loss(total, {"log_det": entropy.detach(), "distance": distance.detach()})
+        name = "information" if self.criterion.objective == LDMI else "log_det"
+        return Loss(total, {name: entropy.detach(), "distance": distance.detach()})

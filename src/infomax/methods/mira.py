@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infomax.functional import check_rows, full_precision, row_blocks, swapped_cross_entropy
+from infomax.functional import balance_columns, check_rows, full_precision, row_blocks, swapped_cross_entropy
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import Prototypes, Teacher, mlp
@@ -80,6 +80,108 @@ def assign(
     chebyshev_weights = _chebyshev_weights(beta, _chebyshev_iterations(beta, precision) if iterations is None else 0)
     linear_form = spread / scale <= LINEAR_RANGE
     return _fixed_points([logits], scale, beta, iterations or 0, chebyshev_weights, linear_form)[0]
+
+
+@full_precision
+def assignment_objective(
+    assignments: Float[Tensor, "b k"],
+    logits: Float[Tensor, "b k"],
+    *,
+    temperature: float = 0.225,
+    beta: float = 2 / 3,
+) -> Float[Tensor, ""]:
+    """Computes what MIRA's pseudo-labels minimise, over the global batch, in nats (Eqs. 1 and 4).
+
+    ``1/B sum_i KL(w_i || p_i) - beta I(W)``, where p is the softmax of the logits over the temperature, and I the
+    mutual information between cluster and image under the assignments W (Eq. 2). :func:`assign` returns its minimum,
+    and :func:`assign_evenly` that among assignments which use all clusters evenly. It is computed in float64.
+
+    Args:
+        assignments: The assignments, [B, K], one row an image: not negative, each row of sum 1. Gradients flow to them.
+        logits: The teacher's logits, [B, K]; gradients flow to them.
+        temperature: The temperature of the teacher's softmax, above 0.
+        beta: The weight of the mutual information, in [0, 1).
+
+    Returns:
+        The objective, a scalar of the type of ``assignments``.
+
+    Raises:
+        ValueError: If a matrix is not finite or they differ in shape, a row of the assignments is no distribution, or a
+            number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mira import assign, assignment_objective
+        >>> logits = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.5, 0.4]])
+        >>> softmax, even = (logits / 0.225).softmax(1), torch.full((4, 2), 0.5)
+        >>> [round(assignment_objective(w, logits).item(), 4) for w in (assign(logits), softmax, even)]
+        [-0.0996, -0.0544, 0.4851]
+    """
+    low, _ = check_rows("assignments", assignments)
+    check_rows("logits", logits, like=assignments)
+    check_number("temperature", temperature, low=0, open_low=True)
+    check_number("beta", beta, low=0, high=1)
+    w = assignments.double()
+    if low < 0 or float((w.detach().sum(1) - 1).abs().max()) > PROBABILITY_ERROR:
+        raise ValueError(f"assignments must be distributions, rows of sum 1, but have values from {float(low):.3g}")
+    log_p = (logits.double() / temperature).log_softmax(1)
+    divergence = global_mean((torch.xlogy(w, w) - w * log_p).sum(1))
+    marginal = global_mean(w)
+    information = global_mean(torch.xlogy(w, w).sum(1)) - torch.xlogy(marginal, marginal).sum()
+    return (divergence - beta * information).to(assignments.dtype)
+
+
+def assign_evenly(
+    logits: Float[Tensor, "b k"], *, temperature: float = 0.225, beta: float = 2 / 3, iterations: int = 30
+) -> Float[Tensor, "b k"]:
+    """Computes the minimiser of Eq. 4 among assignments that use all clusters evenly over the global batch.
+
+    The marginal is then a constant, and what is left is the transport problem of SwAV with epsilon = temperature
+    (1 - beta) (footnote 4), which Sinkhorn-Knopp's iteration solves, in the log domain. No gradient flows through the
+    result.
+
+    Args:
+        logits: The teacher's logits, [B, K], one row an image.
+        temperature: The temperature of the teacher's softmax, above 0.
+        beta: The weight of the mutual information, in [0, 1).
+        iterations: The number of iterations, at least 1. Each makes the clusters even and then the rows sum to 1; after
+            few of them, the clusters are not yet even.
+
+    Returns:
+        The targets, [B, K]; each row sums to 1, and each column to B/K in the limit.
+
+    Raises:
+        ValueError: If ``logits`` is not a finite floating-point matrix, or a number is out of range.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mira import assign_evenly
+        >>> logits = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.5, 0.4]])
+        >>> assign_evenly(logits, iterations=100).sum(0).round(decimals=3)  # where assign gives 2.961 and 1.039
+        tensor([2., 2.])
+    """
+    check_rows("logits", logits)
+    check_number("temperature", temperature, low=0, open_low=True)
+    check_number("beta", beta, low=0, high=1)
+    check_count("iterations", iterations, low=1)
+    return _even_targets([logits], temperature * (1 - beta), iterations)[0]
+
+
+@torch.no_grad()
+@full_precision
+def _even_targets(logits: Sequence[Tensor], scale: float | Tensor, iterations: int) -> list[Tensor]:
+    """Computes the targets of several views by Sinkhorn-Knopp's iteration, each view on its own.
+
+    Args:
+        logits: The logits of each view, [B, K].
+        scale: ``temperature * (1 - beta)``, SwAV's epsilon.
+        iterations: The number of iterations.
+    """
+    scaled, log_factors = torch.stack(list(logits)) / scale, None
+    for _ in range(iterations):
+        log_factors = balance_columns(scaled, log_factors, log_sum=lambda x: global_logmeanexp(x.transpose(0, 1)))
+    assert log_factors is not None
+    return list((scaled + log_factors.unsqueeze(1)).softmax(2).to(logits[0].dtype))
 
 
 def check_assignment(temperature: float, beta: float, iterations: int | None) -> None:
@@ -277,9 +379,11 @@ class Mira(Method):
         momentum: The EMA momentum of the teacher at the start; a cosine raises it to 1. None trains without a teacher:
             the targets are then those of the student's own detached logits (Algorithm 1).
         freeze_prototypes_epochs: The number of epochs at the start in which the prototypes keep their initial values.
+        equipartition: Whether the targets use all clusters evenly, as SwAV's do; see :func:`assign_evenly`. It needs a
+            number of iterations.
 
     Raises:
-        ValueError: If a width or a number is out of range.
+        ValueError: If a width or a number is out of range, or ``iterations`` is missing with ``equipartition``.
     """
 
     def __init__(
@@ -296,10 +400,14 @@ class Mira(Method):
         iterations: int | None,
         momentum: float | None,
         freeze_prototypes_epochs: int,
+        equipartition: bool = False,
     ):
         super().__init__()
         for name, width in (("hidden", hidden), ("dimension", dimension), ("prototypes", prototypes)):
             check_count(name, width, low=1)
+        if equipartition:
+            check_count("iterations, with equipartition,", 0 if iterations is None else iterations, low=1)
+        self.equipartition = equipartition
         check_number("student_temperature", student_temperature, low=0, open_low=True)
         check_number("beta_start", beta_start, low=0, high=1)
         check_assignment(teacher_temperature, max(beta, beta_start), iterations)
@@ -356,7 +464,10 @@ class Mira(Method):
         scale, plain_iterations = self.teacher_temperature * (1 - beta), self.iterations or 0
         linear_form = COSINE_RANGE / (self.teacher_temperature * (1 - self._largest_beta)) <= LINEAR_RANGE
         teacher_logits = target or online[: self.global_crop_count]
-        targets = _fixed_points(teacher_logits, scale, beta, plain_iterations, chebyshev_weights, linear_form)
+        if self.equipartition:
+            targets = _even_targets(teacher_logits, scale, plain_iterations)
+        else:
+            targets = _fixed_points(teacher_logits, scale, beta, plain_iterations, chebyshev_weights, linear_form)
         loss = swapped_cross_entropy(online, targets, self.student_temperature)
         return Loss(loss, {"target_information": _mutual_information(targets[0])})
 

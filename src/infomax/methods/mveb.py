@@ -7,7 +7,7 @@ a batch (Eqs. 13-17 and appendix A).
 
 from collections.abc import Iterable
 from functools import cache, reduce
-from math import log
+from math import lgamma, log, pi
 
 import torch
 from jaxtyping import Float, Float64
@@ -268,6 +268,64 @@ def alignment(online: Float[Tensor, "m d"], target: Float[Tensor, "m d"]) -> Flo
     check_rows("online", online)
     check_rows("target", target, like=online)
     return global_mean((online * target).sum(1))
+
+
+@full_precision
+def conditional_entropy_bound(
+    online: Float[Tensor, "m d"], target: Float[Tensor, "m d"], *, concentration: float
+) -> Float[Tensor, ""]:
+    """Computes the upper bound of H(z1 | v2), the entropy of a view's embedding given the other view, in nats (Eq. 9).
+
+    ``-log C_D(kappa) - kappa mean <z1, z2>``, where C_D is the normalisation of the von Mises-Fisher density with the
+    concentration kappa (Eq. 8). It is an entropy with respect to the sphere's area, which may be negative, and the
+    entropy itself if z1 given v2 has such a density around z2.
+
+    Args:
+        online: The embeddings of one view, [M, D] of unit norm with D >= 2, one row an image; gradients flow to them.
+        target: The embeddings of the other view of the same images, [M, D]; gradients flow to them too.
+        concentration: kappa, above 0.
+
+    Returns:
+        The bound, a scalar.
+
+    Raises:
+        ValueError: If an argument is not a finite matrix with rows of unit norm, their shapes differ, D is 1, or
+            ``concentration`` is not above 0.
+
+    Example:
+        >>> import torch
+        >>> from infomax.methods.mveb import conditional_entropy_bound
+        >>> z = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> round(conditional_entropy_bound(z, z, concentration=2.0).item(), 4)  # log(2 pi I0(2)) - 2
+        0.6619
+    """
+    _check_embeddings("online", online, min_rows=1)
+    _check_embeddings("target", target, min_rows=1)
+    check_number("concentration", concentration, low=0, open_low=True)
+    check_count("the number of columns of online", online.shape[1], low=2)
+    half = online.shape[1] / 2
+    log_area = log(2) + half * log(pi) - lgamma(half)
+    return log_area + _log_normaliser(float(concentration), online.shape[1]) - concentration * alignment(online, target)
+
+
+def balance_factor(trade_off: float, concentration: float) -> float:
+    """Returns beta, the weight of the entropy in Eqs. 10 and 11: ``1 / ((lambda + 1) kappa)``.
+
+    Args:
+        trade_off: lambda of Eq. 1, the weight of the superfluous information, not negative.
+        concentration: kappa of Eq. 8, above 0.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from infomax.methods.mveb import balance_factor
+        >>> balance_factor(4.0, 20.0)  # the paper's beta, which fixes neither
+        0.01
+    """
+    check_number("trade_off", trade_off, low=0)
+    check_number("concentration", concentration, low=0, open_low=True)
+    return 1 / ((trade_off + 1) * concentration)
 
 
 def _check_embeddings(name: str, z: Tensor, *, min_rows: int) -> None:

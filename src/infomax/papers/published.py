@@ -21,7 +21,9 @@ deviation   standard deviations over ``runs`` runs
 uncertain   why these numbers may be misread or stand in the wrong row or column
 ==========  ============================================================================================================
 
-The other keys are fields of :class:`Conditions`. A method's name is spelt in the same way in all files.
+A ``[[figures]]`` is a figure of the paper, or a table that holds no result, with its ``number``, ``title`` and
+``kind``, one of :data:`KINDS`. The other keys are fields of :class:`Conditions`. A method's name is spelt in the same
+way in all files.
 """
 
 import tomllib
@@ -53,6 +55,32 @@ DESCRIPTIVE = ("million_parameters", "runs")
 the second is about the printed number."""
 COLUMN_KEYS = ("subset", "probe", "finetuning", "detector", "evaluation_seeds")
 METRICS = (*PER_CENT, "seconds_per_epoch", "minutes_per_epoch", "hours", "gigabytes")
+
+
+KINDS = ("data", "diagram", "settings")
+"""Kinds of figures: drawn from numbers, drawn by hand, or a table of settings."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFigure:
+    """A frozen dataclass that holds a figure of a paper, or a table without results."""
+
+    paper: str
+    number: str
+    """As the paper has it, as ``Figure 2``."""
+    title: str
+    kind: str
+    """One of :data:`KINDS`."""
+    missing: str = ""
+    """What of it no numbers are of; empty if nothing."""
+
+    def __post_init__(self) -> None:
+        choose("kind", self.kind, KINDS)
+
+    @property
+    def name(self) -> str:
+        """Returns paper and number, as ``MIRA Figure 2``."""
+        return f"{self.paper} {self.number}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,8 +243,18 @@ class Number:
 @cache
 def tables() -> tuple[Table, ...]:
     """Returns all tables, in the order of the papers and of their tables."""
-    texts = [files("infomax.papers").joinpath(f"{paper.lower()}.toml").read_text(encoding="utf-8") for paper in PAPERS]
-    return tuple(_table(raw) for text in texts for raw in tomllib.loads(text)["tables"])
+    return tuple(_table(raw) for paper in PAPERS for raw in _content(paper)["tables"])
+
+
+@cache
+def figures() -> tuple[PublishedFigure, ...]:
+    """Returns all figures, and the tables without results, in the order of the papers."""
+    return tuple(PublishedFigure(paper=paper, **raw) for paper in PAPERS for raw in _content(paper)["figures"])
+
+
+def _content(paper: str) -> dict[str, Any]:
+    text = files("infomax.papers").joinpath(f"{paper.lower()}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
 
 
 def table(name: str) -> Table:

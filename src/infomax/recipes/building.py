@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from infomax.methods.base import Method, Progress
 from infomax.models.backbone_names import library_of
-from infomax.models.encoders import build_encoder
+from infomax.models.encoders import Encoder, build_encoder
 from infomax.models.stages import backbone_stages, freeze_stages, rate_factors
 from infomax.models.state_dicts import load_all_weights
 from infomax.nn.optimizers import Larc, Lars, parameter_groups, with_constant_rate, without_compiler
@@ -138,7 +138,8 @@ def build_optimizer(method: Method, settings: OptimizerSettings, *, fused: bool 
     factors: dict[Tensor, float] | None = None
     if (settings.backbone_rate, settings.layer_decay) != (1, 1):
         rates = {"backbone_rate": settings.backbone_rate, "layer_decay": settings.layer_decay}
-        factors = rate_factors(method.encoder, **rates)
+        encoders = [module for module in method.modules() if isinstance(module, Encoder)]  # of each branch
+        factors = {p: factor for encoder in encoders for p, factor in rate_factors(encoder, **rates).items()}
     if settings.vector_rate != 1:
         vectors = {p: settings.vector_rate for p in method.parameters() if p.ndim <= 1}
         factors = {p: (factors or {}).get(p, 1.0) * vectors.get(p, 1.0) for p in method.parameters()}

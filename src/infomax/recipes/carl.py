@@ -37,6 +37,8 @@ class CarlSettings(MethodSettings):
     """Weight of the uniformity loss from ``kl_epochs`` on."""
     kl_epochs: int = 100
     """Epochs over which the weight falls."""
+    kl_decay: str = "linear"
+    """Along what the weight falls: linear, exponential or cosine."""
 
     def build(self, encoder):
         from infomax.methods.carl import Carl

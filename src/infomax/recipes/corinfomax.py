@@ -36,6 +36,10 @@ class CorInfoMaxSettings(MethodSettings):
     """Share of the old covariance that is kept at each step, lambda, in [0, 1)."""
     epsilon: float = 1e-8
     """Number that is added to the covariance's diagonal."""
+    objective: str = "taylor"
+    """What is maximised: taylor for Eq. 6; ldmi for the mutual information itself, Eq. 1, without attraction."""
+    shared_weights: bool = True
+    """Whether both branches have one encoder and one projector; else the first branch's encoder is kept."""
 
     def build(self, encoder):
         from infomax.methods.corinfomax import CorInfoMax

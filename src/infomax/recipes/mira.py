@@ -45,6 +45,8 @@ class MiraSettings(MethodSettings):
     """Momentum of the EMA teacher at the start; None trains without a teacher."""
     freeze_prototypes_epochs: int = 1
     """Epochs at the start in which the prototypes stay as they were drawn."""
+    equipartition: bool = False
+    """Whether the targets use all clusters evenly, as SwAV's do (footnote 4)."""
 
     def build(self, encoder):
         from infomax.methods.mira import Mira
