@@ -214,7 +214,7 @@ def figure_commands(name: str) -> list[str]:
 
 
 def table_line(table: published.Table) -> PaperLine:
-    """Returns what is made of a published table: by a sweep as far as it has recipes and evaluations, or by a figure."""
+    """Returns what is made of a published table: by a sweep, as far as it can measure it, or by a figure."""
     drawn, lacking = figure_commands(f"{table.paper} {table.number}"), list(table.numbers())
     try:
         sweep = define_sweep(SweepOptions(what=(table.id,), out=Path("runs/none")))
@@ -272,8 +272,8 @@ def papers_page() -> str:
     share = (
         f"Of {counted} figures and tables with results, commands make {states.count('all')} in full and "
         f"{states.count('a part')} in part; {states.count('nothing')} are missing. {states.count('no data')} more hold "
-        f"no results. The tables print {sum(line.numbers for line in lines)} numbers, of the papers' own methods and of "
-        f"others; recipes are trained for {sum(line.numbers - line.without_recipe for line in lines)} of them.\n\n"
+        f"no results. The tables print {sum(line.numbers for line in lines)} numbers, of the papers' own methods and "
+        f"of others; recipes are trained for {sum(line.numbers - line.without_recipe for line in lines)} of them.\n\n"
     )
     head = "| | shows | made by | of it | what is missing, and why |\n|---|---|---|---|---|\n"
     rows = ""
