@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution, version
 
 from infomax.diagnosis.entries import Entry, Section
 from infomax.runs.provenance import commit_of_source
-from infomax.runtime.extras import EXTRAS, how_to_install, is_clone
+from infomax.runtime.extras import EXTRAS, how_to_install
 
 REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
 EXTRA = re.compile(r"""extra\s*==\s*['"]([a-z]+)['"]""")
@@ -50,8 +50,10 @@ def describe_extras() -> Section:
         if packages and not missing:
             text = "yes: " + ", ".join(f"{name} {installed}" for name, installed in packages.items())
         else:
-            text = f"no, for {gives}: {how_to_install(extra)}"
+            text = f"no, for {gives}"
         entries.append(Entry(extra, text, {"installed": bool(packages) and not missing, "packages": packages}))
+    if not all(entry.json_value["installed"] for entry in entries):
+        entries.append(Entry("to add one", how_to_install("NAME")))
     return Section("extras", entries)
 
 
@@ -80,15 +82,17 @@ def _requirements() -> dict[str, list[str]]:
 
 def _origin() -> str:
     """Returns how infomax was installed."""
-    if is_clone():
-        return "from a clone, which it runs from"
     try:
-        origin = distribution("infomax").read_text("direct_url.json")
+        text = distribution("infomax").read_text("direct_url.json")
     except PackageNotFoundError:
-        origin = None
-    if origin is None:
+        return "not at all: the source alone is on the path"
+    if text is None:
         return "a wheel from a package index"
-    file = str(json.loads(origin).get("url", "")).rpartition("/")[2]
+    origin = json.loads(text)
+    if "dir_info" in origin:
+        is_editable = origin["dir_info"].get("editable", False)
+        return "from a clone, which it runs from" if is_editable else "from a folder, of which it is a copy"
+    file = str(origin.get("url", "")).rpartition("/")[2]
     return f"from {file}" if file.endswith((".whl", ".gz")) else "from an address"
 
 
