@@ -315,6 +315,18 @@ def tuning_table() -> str:
     return "\n\n".join(parts) + f"\n\nMeasured on {where(kept)}, one core for a trial, by `{kept['command']}`."
 
 
+def trends_table() -> str:
+    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+    from trends import claims_table
+
+    file = KEPT / "trends.json"
+    kept, *rows = lines(file) if file.exists() else [None]
+    table = claims_table(rows)
+    if kept is None:
+        return f"{table}\n\n{NOT_MEASURED}"
+    return f"{table}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`; {len(rows)} runs so far."
+
+
 def baselines() -> dict[str, Any]:
     """Returns what is kept of benchmarks/baselines.py; nothing if it was not measured yet."""
     file = KEPT / "baselines.json"
@@ -1295,6 +1307,7 @@ TABLES = {
     **{f"{name}-numbers": (METHODS_PAGES / f"{name}.md", partial(method_numbers_table, name)) for name in LOSSES},
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
     "tuning": (MEASUREMENTS / "tuning.md", tuning_table),
+    "trends": (MEASUREMENTS / "trends.md", trends_table),
     "baselines-equal": (MEASUREMENTS / "baselines.md", baselines_equal_table),
     "baselines-losses": (MEASUREMENTS / "baselines.md", baselines_losses_table),
     "baselines-steps": (MEASUREMENTS / "baselines.md", baselines_steps_table),
