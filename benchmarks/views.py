@@ -9,12 +9,13 @@ uv venv ../bench && uv pip install -p ../bench lightly kornia -e .
 ../bench/bin/python benchmarks/views.py
 
 A: two views of 32x32 images; B: two of 224x224 from JPEG files, decoding included; C: two of 224 and six of 96; D: the
-blur alone; E: opening a folder of files; F: views on a GPU beside a training step. C to F need no other library.
+blur alone; E: opening a folder of files; F: views on a GPU beside a training step; G: two views of images with other
+numbers of channels, as bytes or 16 bits. C to G need no other library.
 
-A to D run with one thread on one core. Contestants take turns with the same images and are compared within each turn,
-by processor time: nothing waits for a disk or a thread, so on a quiet machine it is the wall time, which is kept too,
-and elsewhere what other processes take does not count. All make stacked, normalised float32 batches except where a row
-says otherwise. lightly resizes by linear instead of cubic interpolation, which cannot be chosen; kornia blurs with
+A to D and G run with one thread on one core. Contestants take turns with the same images and are compared within each
+turn, by processor time: nothing waits for a disk or a thread, so on a quiet machine it is the wall time, which is kept
+too, and elsewhere what other processes take does not count. All make stacked, normalised float32 batches except where a
+row says otherwise. lightly resizes by linear instead of cubic interpolation, which cannot be chosen; kornia blurs with
 13x13 pixels, and jitters the colours of a batch in one order.
 """
 
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
@@ -240,6 +242,29 @@ class Reading(Dataset):
         return memory("smaps_rollup", "Private_Clean") + memory("smaps_rollup", "Private_Dirty")
 
 
+def of_channels(args: Given) -> Iterator[Row]:
+    """Times two views of images of uint8 and uint16 with several numbers of channels, and the last operations."""
+    for side, count in ((32, args.batch), (224, max(1, args.photographs // 4))):
+        contestants: dict[str, Contestant] = {}
+        for channels, kind in ((3, np.uint8), (3, np.uint16), (1, np.uint16), (4, np.uint16), (13, np.uint16)):
+            made = [natural(count, side, side) for _ in range(-(-channels // 3))]
+            wide = np.concatenate(made, axis=3)[..., :channels].astype(kind)
+            pixels = torch.from_numpy(np.ascontiguousarray(wide if kind == np.uint8 else 257 * wide))
+            settings = {"mean": (0.47,) * channels, "std": (0.2,) * channels}
+            views = ViewSet(global_crops=byol(side), **settings)
+            contestants[f"{channels} of {kind.__name__}"] = partial(views_of_turn, pixels, views)
+            if kind == np.uint8:
+                on = {"rotate90": 1.0, "noise": 1.0, "drop_channels": 0.1}
+                varied = ViewSet(global_crops=tuple(replace(view, **on) for view in byol(side)), **settings)
+                contestants["3 of uint8, noise, missing channels and turns"] = partial(views_of_turn, pixels, varied)
+        for row in compared(contestants, count, args.repeats):
+            yield {"side": side, "busy": os.getloadavg()[0] > 1.5, **row}
+
+
+def views_of_turn(pixels: Tensor, views: ViewSet, turn: int) -> list[Tensor]:
+    return make_views(pixels, views, seed=0, epoch=turn, index=np.arange(len(pixels)))
+
+
 def memory(file: str, name: str) -> int:
     lines = Path("/proc/self", file).read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
@@ -363,12 +388,13 @@ SECTIONS: dict[str, Callable[[Given], Any]] = {
     "D": blur,
     "E": opening_files,
     "F": on_a_gpu,
+    "G": of_channels,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="A,B,C,D,E,F", help="some of A to F; what the file has of others stays")
+    parser.add_argument("--only", default="A,B,C,D,E,F,G", help="some of A to G; what the file has of others stays")
     parser.add_argument("--cifar", metavar="FILE.npz", help="32x32 images for A, instead of ones that are made")
     parser.add_argument("--photos", metavar="DIR", help="JPEG files for B and C, besides ones that are made")
     parser.add_argument("--paths", type=int, help="files for E, unless as many as ImageNet's")

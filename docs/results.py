@@ -805,6 +805,24 @@ def views_table() -> str:
     )
 
 
+def channels_table() -> str:
+    kept = json.loads((KEPT / "views.json").read_text())["G"]
+    rows = []
+    for row in kept["rows"]:
+        low, high = row["quartiles"]
+        cells = [f"{row['images_per_second']:,.0f}", f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
+        rows.append([f"{row['side']} px", row["name"], *cells])
+    busy = " Other processes had the machine too." if any(row["busy"] for row in kept["rows"]) else ""
+    return (
+        f"{markdown(['', 'channels', 'images/s', 'ratio', 'quartiles'], rows)}\n\n"
+        "Images a second from arrays to two normalised views each (`byol`), on one core, by processor time; medians of "
+        f"{kept['rows'][0]['repeats']} turns in which all take part, and their ratio to bytes of red, green and blue. "
+        "Colour operations that mix channels are off where there are not three. Those with noise have a turn and noise "
+        f"in each view, and each channel dropped with probability 0.1.{busy} Measured by "
+        f"`python benchmarks/views.py --only G` on {where(kept)}."
+    )
+
+
 def opening_table() -> str:
     kept = json.loads((KEPT / "views.json").read_text())["E"]
     rows, opened, workers = [], {}, {}
@@ -1302,6 +1320,7 @@ TABLES = {
     "views": (MEASUREMENTS / "views.md", views_table),
     "from_disk": (MEASUREMENTS / "views.md", from_disk_table),
     "threads": (MEASUREMENTS / "threads.md", threads_table),
+    "channels": (MEASUREMENTS / "views.md", channels_table),
     "opening": (MEASUREMENTS / "views.md", opening_table),
     "demo": (DOCS.parent / "README.md", demo_table),
     **{f"{name}-numbers": (METHODS_PAGES / f"{name}.md", partial(method_numbers_table, name)) for name in LOSSES},
