@@ -8,6 +8,7 @@ import infomax
 from infomax.runs.run_folder import Run
 from toy_data import TOY
 
+pytestmark = pytest.mark.process  # they train
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (20, 12, 12, 3)).astype(np.uint8)
 STAINS = ("DAPI", "GFP", "RFP")

@@ -219,6 +219,7 @@ def test_damaged_files_give_one_line_or_numbers(written, seed):
         read(file)
 
 
+@pytest.mark.process
 def test_pydicom_is_imported_when_such_a_file_is_met():
     code = "import infomax.data.images, sys; assert not {'pydicom', 'tifffile', 'torch'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)

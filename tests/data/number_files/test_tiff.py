@@ -185,6 +185,12 @@ def test_a_missing_codec_is_named_unless_pillow_has_it(written, monkeypatch):
     assert "tiff" in refusal(file)
 
 
+def test_a_codec_that_pillow_lacks_too_is_named(written, monkeypatch):
+    file = written(np.zeros((20, 24), np.float32), compression="lerc")
+    monkeypatch.setattr(tifffile.TIFF, "DECOMPRESSORS", {}, raising=False)
+    assert "stored by LERC with 32 bits, which needs the package imagecodecs" in refusal(file)
+
+
 def test_truncated_files_are_refused(written):
     for options in ({}, {"tile": (16, 16), "compression": "zlib"}, {"imagej": True, "metadata": {"axes": "CYX"}}):
         file = written(RANDOM.random((2, 40, 40), np.float32), **options)

@@ -68,9 +68,7 @@ def open_tiff(stream: IO[bytes], decoding: Decoding) -> OpenedNumbers | None:
 
     def read() -> np.ndarray:
         if is_read_by_pillow:
-            stream.seek(0)
-            values = np.asarray(identify(stream), dtype=series.dtype)[..., None]  # turned as its orientation says
-            return _finish(values, page, kind, orientation=1)
+            return _finish(_read_by_pillow(stream, page, series.dtype), page, kind, orientation=1)
         if page.compression in DEFLATE and not _has_imagecodecs():
             _check_expansion(stream, series)
         values = _channels_last(series.asarray(maxworkers=1), series.axes)
@@ -277,10 +275,23 @@ def _check_codec(page: Any, *, is_one: bool) -> bool:
         pass
     if is_one:
         return True
-    raise RefusedImageError(
+    raise RefusedImageError(_missing_codec(page))
+
+
+def _missing_codec(page: Any) -> str:
+    return (
         f"it is stored by {_name_of(page.compression)} with {page.bitspersample} bits, which needs the package "
         f"imagecodecs: {how_to_install('tiff')}"
     )
+
+
+def _read_by_pillow(stream: IO[bytes], page: Any, dtype: np.dtype) -> np.ndarray:
+    """Returns the numbers [h, w, 1] of a page of one channel, turned as its orientation says."""
+    stream.seek(0)
+    try:
+        return np.asarray(identify(stream), dtype=dtype)[..., None]
+    except OSError as error:  # it lacks the codec too, or the file is damaged
+        raise RefusedImageError(f"{error}; {_missing_codec(page)}") from error
 
 
 def _check_expansion(stream: IO[bytes], series: Any) -> None:
