@@ -1,6 +1,8 @@
 """TIFF files of satellites, microscopes and depth cameras: channels, depth, no-data numbers, names, and bad files."""
 
 import re
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -183,6 +185,21 @@ def test_a_missing_codec_is_named_unless_pillow_has_it(written, monkeypatch):
     file = written(values, compression="lzw", **BANDS)
     assert "stored by LZW with 16 bits, which needs the package imagecodecs" in refusal(file)
     assert "tiff" in refusal(file)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("compression", ["lzw", "zstd", "lerc", "jpeg2000"])
+def test_without_imagecodecs_a_file_is_refused_when_its_header_is_read(written, compression):
+    file = written(np.zeros((20, 24, 2), np.uint16), compression=compression, **BANDS)
+    code = (
+        "import sys; sys.modules['imagecodecs'] = None\n"
+        "from pathlib import Path\n"
+        "from infomax.data.decoding import Decoding\n"
+        "from infomax.data.number_files import file_kind\n"
+        f"file_kind(Path({str(file)!r}), 'x', Decoding())"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "with 16 bits, which needs the package imagecodecs" in ran.stderr.strip().splitlines()[-1]
 
 
 def test_a_codec_that_pillow_lacks_too_is_named(written, monkeypatch):

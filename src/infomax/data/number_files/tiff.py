@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from math import prod
 from typing import IO, Any
 
@@ -28,7 +29,7 @@ WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, LINEAR_RAW = 0, 1, 2, 34892
 NUMERIC = (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, LINEAR_RAW)
 """Photometric interpretations whose numbers are measurements; those of the others are colours of another space."""
 ALPHA = (1, 2)
-DEFLATE = (8, 32946)
+DEFLATE, ZSTD = (8, 32946), (34926, 50000)
 GDAL_METADATA, GDAL_NO_DATA, ORIENTATION = 42112, 42113, 274
 AXES = {
     "Z": "slices (Z)",
@@ -248,8 +249,6 @@ def _check_complete(series: Any, size: int) -> None:
 
 
 def _has_imagecodecs() -> bool:
-    from importlib.util import find_spec
-
     return find_spec("imagecodecs") is not None
 
 
@@ -269,7 +268,10 @@ def _check_codec(page: Any, *, is_one: bool) -> bool:
         TIFF.DECOMPRESSORS[page.compression]
         if page.predictor != 1:
             TIFF.UNPREDICTORS[page.predictor]
-        if page.bitspersample in (8, 16, 32, 64) or _has_imagecodecs():
+        if _has_imagecodecs():
+            return False
+        lacks_zstd = page.compression in ZSTD and find_spec("compression") is None  # Python 3.14 has it
+        if page.bitspersample in (8, 16, 32, 64) and not lacks_zstd:
             return False
     except KeyError:
         pass
