@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
-from infomax.data.augmentation.make_views import make_views, run_in_threads
+from infomax.data.augmentation.make_views import make_views, run_in_threads, views_kernel
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.decoding import Decoding, DivisorChooser
 from infomax.data.fast_jpegs import DIVISORS, ReusedMemory
@@ -381,7 +381,8 @@ def load_kernels(views: ViewSet, pixel_format: PixelFormat = RGB, *, cut: bool =
     """
     from infomax.data.augmentation import kernels
 
-    wanted = [kernel for kernel, is_wanted in ((kernels.cut_crops, cut), (kernels.make_views, make)) if is_wanted]
+    kinds = ((kernels.cut_crops, cut), (views_kernel(pixel_format.channels), make))
+    wanted = [kernel for kernel, is_wanted in kinds if is_wanted]
     dtype = np.uint16 if pixel_format.is_deep else np.uint8
     if all(_is_compiled(kernel, dtype) for kernel in wanted):
         return
