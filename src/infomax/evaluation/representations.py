@@ -43,6 +43,13 @@ class Representation:
     features: Callable[[Images, str], Float[Tensor, "n d"]]
     """Computes the features of all of some images, on the CPU. The text says which images, for the progress bar."""
     encoder: Encoder | None = field(default=None, repr=False)
+    make_encoder: Callable[[], Encoder] | None = field(default=None, repr=False)
+    """Makes the encoder, if that takes time and features that are kept may not need it."""
+
+    @property
+    def network(self) -> Encoder | None:
+        """The encoder, which is made if it is not there yet; None for raw pixels."""
+        return self.make_encoder() if self.make_encoder is not None else self.encoder
 
     def of(self, part: LabelledImages, images_words: str) -> Float[Tensor, "n d"]:
         """Returns the features of the images of a part, in its order.
@@ -153,7 +160,7 @@ def baselines(
 
         name = "untrained encoder"
         features = _cached(name, encode, identity, preprocessing, evaluation)
-        representations.insert(0, Representation(name, identity, features))
+        representations.insert(0, Representation(name, identity, features, make_encoder=recalibrated))
         run = run_of(encoder)
         if (initial := initial_encoder(encoder if run is None else run.path)) is not None:
             representations.insert(0, _of_encoder("initial encoder", initial, preprocessing, evaluation))

@@ -110,12 +110,12 @@ def open_coco(location: DataLocation) -> CocoSource:
 
 def _open_folder(name: str, folder: Path) -> CocoSource:
     """Opens the two splits of a folder."""
-    files = {split: _find_json(folder, split) for split in SPLIT_WORDS}
+    files = {split: find_json(folder, split) for split in SPLIT_WORDS}
     train, val = (read_coco_json(files[split], shown=files[split].relative_to(folder)) for split in SPLIT_WORDS)
-    _check_same_categories(train, val)
+    check_same_categories(train, val)
     notes: list[str] = []
-    train_images, train_objects = _open_split(folder, "train", train, notes)
-    test_images, test_objects = _open_split(folder, "val", val, notes)
+    train_images, train_objects = open_split(folder, "train", train, notes)
+    test_images, test_objects = open_split(folder, "val", val, notes)
     if not len(test_objects.order):
         raise ValueError(f"{val.shown} has no object in an image that is there, so that nothing can be scored")
     sizes = (len(train_images), len(test_images), len(train.category_ids))
@@ -157,7 +157,7 @@ def _split_name(file: CocoFile) -> str:
     return stem if not stem.startswith("_") else file.shown.parent.name
 
 
-def _find_json(folder: Path, split: str) -> Path:
+def find_json(folder: Path, split: str) -> Path:
     """Returns the JSON of a split: below the folder, in ``annotations``, or in the folder of the split.
 
     Raises:
@@ -186,7 +186,12 @@ def _names_split(stem: str, split: str) -> bool:
     return any(word.rstrip("0123456789") in SPLIT_WORDS[split] for word in words)
 
 
-def _check_same_categories(train: CocoFile, val: CocoFile) -> None:
+def check_same_categories(train: CocoFile, val: CocoFile) -> None:
+    """Checks that two JSONs have the same categories.
+
+    Raises:
+        ValueError: naming the first one that differs.
+    """
     ours, theirs = (dict(zip(x.category_ids.tolist(), x.category_names, strict=True)) for x in (train, val))
     if ours != theirs:
         number = next(i for i in sorted({*ours, *theirs}) if ours.get(i) != theirs.get(i))
@@ -196,8 +201,15 @@ def _check_same_categories(train: CocoFile, val: CocoFile) -> None:
         )
 
 
-def _open_split(folder: Path, split: str, file: CocoFile, notes: list[str]) -> tuple[FileImages, CocoObjects]:
-    """Returns the images of a JSON that are there, and their objects."""
+def open_split(folder: Path, split: str, file: CocoFile, notes: list[str]) -> tuple[FileImages, CocoObjects]:
+    """Returns the images of a JSON that are there, and all their objects.
+
+    Args:
+        folder: The folder of the data set.
+        split: Name of the split, ``train`` or ``val``.
+        file: The JSON.
+        notes: A line is added for images that are not there.
+    """
     root = _image_root(folder, split, file)
     is_there = _files_there(root, file.file_names)
     missing = np.flatnonzero(~is_there)

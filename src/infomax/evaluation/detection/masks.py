@@ -1,5 +1,6 @@
 """Masks of objects: polygons and run lengths become pixels, and detections become run lengths, by faster-coco-eval."""
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -11,15 +12,19 @@ from infomax.runtime.extras import how_to_install
 PACKAGES = ("pycocotools", "faster_coco_eval")
 
 
-def check_packages() -> None:
-    """Checks that what detection needs is installed.
+def check_packages(protocol: str = "detect", packages: Sequence[str] = PACKAGES) -> None:
+    """Checks that what a protocol needs for COCO's format is installed.
+
+    Args:
+        protocol: Name of the protocol.
+        packages: Names of the modules that it needs.
 
     Raises:
         ValueError: in a line that says how it is installed.
     """
-    missing = [name for name in PACKAGES if find_spec(name) is None]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
-        raise ValueError(f"infomax evaluate detect needs {missing[0]}: {how_to_install('detection')}")
+        raise ValueError(f"infomax evaluate {protocol} needs {missing[0]}: {how_to_install('detection')}")
 
 
 def encode_segmentation(segmentation: Any, width: int, height: int) -> dict[str, Any]:

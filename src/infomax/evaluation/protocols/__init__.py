@@ -5,7 +5,17 @@ To add one, write its file here and its line below; or, in another package, name
 """
 
 from infomax.evaluation.protocol import Protocol
-from infomax.evaluation.protocols import cluster, detect, few_shot, finetune, knn, linear, online_linear, transfer
+from infomax.evaluation.protocols import (
+    cluster,
+    dense,
+    detect,
+    few_shot,
+    finetune,
+    knn,
+    linear,
+    online_linear,
+    transfer,
+)
 from infomax.evaluation.result_row import ResultRow
 from infomax.runtime.plugins import registry
 
@@ -25,6 +35,7 @@ PROTOCOLS = registry(
         finetune.PROTOCOL,
         transfer.PROTOCOL,
         detect.PROTOCOL,
+        dense.PROTOCOL,
     ],
     ENTRY_POINTS,
 )

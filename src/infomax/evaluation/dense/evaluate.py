@@ -1,0 +1,319 @@
+"""Classifies the cells of frozen feature maps, and scores the classes at the pixels of masks by mean IoU."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from infomax.evaluation.dense.cells import (
+    IMAGES_AT_ONCE,
+    best_at_pixels,
+    cell_labels,
+    cell_quota,
+    choose_cells,
+    masked_batches,
+)
+from infomax.evaluation.dense.classifiers import HELD_OUT, CellBank, KnnCells, LinearCells, fit_linear
+from infomax.evaluation.dense.confusion import (
+    TRUE,
+    class_counts,
+    confusion_matrix,
+    iou,
+    mean_iou,
+    mean_iou_interval,
+    occurring,
+    pixel_accuracy,
+)
+from infomax.evaluation.dense.dense_row import DenseRow
+from infomax.evaluation.dense.maps import DenseRepresentation, dense_representations
+from infomax.evaluation.dense.masks import DenseSource
+from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.resumable_work import ResumableWork
+from infomax.runtime.collectives import rank, world_size
+from infomax.runtime.progress import ProgressBar
+from infomax.runtime.resumable_loop import ResumableLoop
+from infomax.runtime.text import note
+
+SAVE_EVERY = 60.0  # seconds
+BANK, TEST = "bank", "test"
+"""Names of the unfinished parts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseSetting:
+    """A frozen dataclass that says by what cells are classified, as
+    :class:`infomax.evaluation.protocols.dense.DenseOptions`."""
+
+    classifier: tuple[str, ...] = ("linear", "knn")
+    size: int | None = None
+    positions: int = 50_000
+    k: int = 20
+    temperature: float = 0.07
+    ignore_background: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseSpecification:
+    """A frozen dataclass that holds all that decides the results of one representation."""
+
+    representation: str
+    setting: DenseSetting
+    images: tuple[str, ...]
+    """States of the images to train on, of those to test on, and of the masks."""
+    classes: tuple[str, ...]
+    infomax: str
+    """Version of this library."""
+
+
+def evaluate_dense(
+    encoder: str | PathLike[str], source: DenseSource, setting: DenseSetting, evaluation: EvaluationOptions
+) -> Iterator[DenseRow]:
+    """Yields a row for each representation and classifier.
+
+    Args:
+        encoder: Name of the encoder.
+        source: Images and masks.
+        setting: How cells are chosen and classified.
+        evaluation: Device, workers and cache, and whether there are baselines.
+
+    Raises:
+        ValueError: if the encoder gives no feature map, a file cannot be read, or no pixel has a class.
+    """
+    ignored_class = _ignored_class(source, setting)
+    states = tuple(images.state(np.arange(len(images))) for images in (source.to_train[0], source.to_test[0]))
+    for number, representation in enumerate(dense_representations(encoder, source, setting.size, evaluation)):
+        if number == 0 and rank() == 0:
+            _describe(representation, source, setting)
+        specification = DenseSpecification(
+            representation=representation.identity,
+            setting=setting,
+            images=(*states, source.masks_state),
+            classes=source.class_names,
+            infomax=version("infomax"),
+        )
+        work = ResumableWork(specification, None) if evaluation.no_cache else ResumableWork.in_cache(specification)
+        job = _DenseJob(representation, source, setting, evaluation, work, ignored_class)
+        for fields in job.rows():
+            yield DenseRow.from_json({**fields, "data": source.name, "representation": representation.name})
+
+
+def _ignored_class(source: DenseSource, setting: DenseSetting) -> int | None:
+    """Returns the position of the class whose pixels are ignored; None if all count."""
+    if not setting.ignore_background:
+        return None
+    if 0 not in source.class_numbers:
+        raise ValueError("--ignore-background ignores class 0, but the masks have no pixel with the number 0")
+    return source.class_numbers.index(0)
+
+
+def _describe(representation: DenseRepresentation, source: DenseSource, setting: DenseSetting) -> None:
+    """Prints the lines that say what is decided about the images and the cells."""
+    size, (rows, columns) = representation.preprocessing.size, representation.cells
+    note(
+        f"whole images are resized to {size} x {size} pixels, whatever their proportions; the feature map has {rows} x "
+        f"{columns} cells. A cell has the class of the pixel at its centre; its scores are enlarged bilinearly to each "
+        "mask's own size, and scored there"
+    )
+    images = len(source.to_train[0])
+    if images > setting.positions:
+        note(f"--positions {setting.positions} takes a cell of as many of the {images} training images, evenly spread")
+    if world_size() > 1:
+        note(f"each of the {world_size()} ranks computes all of it: more ranks do not make it faster")
+
+
+class _DenseJob:
+    """The evaluation of one representation: a bank of cells, the classifiers of them, and the test."""
+
+    def __init__(
+        self,
+        representation: DenseRepresentation,
+        source: DenseSource,
+        setting: DenseSetting,
+        evaluation: EvaluationOptions,
+        work: ResumableWork,
+        ignored_class: int | None,
+    ):
+        self.representation, self.source, self.setting = representation, source, setting
+        self.evaluation, self.work, self.ignored_class = evaluation, work, ignored_class
+        self.device, self.classes = evaluation.torch_device, len(source.class_names)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yields the fields of the row of each classifier; those that were finished before are not computed again."""
+        finished = [self.work.finished_row(name) for name in self.setting.classifier]
+        rows = [row for row in finished if row is not None]
+        if len(rows) < len(finished):
+            computed = self._compute()
+            for name, row in computed.items():
+                self.work.finish(name, row)
+            for part in (BANK, TEST):
+                self.work.finish(part, {})
+            rows = list(computed.values())
+        yield from rows
+
+    def _compute(self) -> dict[str, dict[str, Any]]:
+        """Returns the fields of the row of each classifier."""
+        maps = self.representation.make_maps()
+        start = time.perf_counter()
+        bank = self._bank(maps)
+        bank_seconds, classifiers, about = time.perf_counter() - start, {}, {}
+        for name in self.setting.classifier:
+            start = time.perf_counter()
+            if name == "linear":
+                classifiers[name], penalty = self._linear(bank)
+                about[name] = {"penalty": penalty}
+            else:
+                setting = self.setting
+                classifiers[name] = KnnCells(bank, setting.k, setting.temperature)
+                about[name] = {"k": min(setting.k, len(bank.labels)), "temperature": setting.temperature}
+            about[name]["seconds"] = bank_seconds + time.perf_counter() - start
+        counts, seconds = self._test(maps, classifiers)
+        return {
+            name: self._fields(name, counts[i], bank)
+            | about[name]
+            | {"seconds": round(about[name]["seconds"] + seconds[i], 3)}
+            for i, name in enumerate(classifiers)
+        }
+
+    def _linear(self, bank: CellBank) -> tuple[LinearCells, float]:
+        if len(bank.images.unique()) < HELD_OUT and rank() == 0:
+            note(f"fewer than {HELD_OUT} training images have a mask to choose the penalty by: it is 0.01")
+        return fit_linear(bank, self.classes)
+
+    def _loop(self, part: str, images: int, done: int, save: Callable[[], object]) -> ResumableLoop:
+        """Returns the loop over the batches of a part."""
+        steps, words = -(-images // IMAGES_AT_ONCE), "train" if part == BANK else "test"
+        quiet = self.evaluation.quiet or rank() > 0
+        task = f"{words} images, {self.representation.name}"
+        return ResumableLoop(
+            steps=steps,
+            done=done,
+            save=save,
+            device=self.device,
+            save_every=SAVE_EVERY,
+            bar=ProgressBar(task, steps, done=done, unit=f"batches of {IMAGES_AT_ONCE}", quiet=quiet),
+            name="dense features",
+            resume_hint=self.work.resume_hint,
+        )
+
+    def _bank(self, maps: Callable[[Tensor], Tensor]) -> CellBank:
+        """Returns the features and classes of cells of the training images."""
+        images, masks = self.source.to_train
+        quota = cell_quota(self.setting.positions, len(images))
+        used = np.flatnonzero(quota)
+        parts: list[dict[str, Tensor]] = []
+        state = self.work.newest_state(BANK)
+        done = 0 if state is None else state["step"]
+        if state is not None:
+            parts.append({key: state[key] for key in ("features", "labels", "images")})
+
+        def save() -> None:
+            self.work.save(BANK, {"step": loop.done, **_joined(parts)})
+
+        loop = self._loop(BANK, len(used), done, save)
+        with loop:
+            rest = used[done * IMAGES_AT_ONCE :]
+            for batch in self._batches(images, masks, rest):
+                features = maps(torch.stack([image.pixels for image in batch])).flatten(2)
+                for image, cells in zip(batch, features, strict=True):
+                    index, rest = int(rest[0]), rest[1:]
+                    labels = cell_labels(image.mask, self.representation.cells)
+                    chosen = choose_cells(labels, int(quota[index]), (self.setting.seed, index))
+                    parts.append(
+                        {
+                            "features": cells[:, torch.from_numpy(chosen).to(cells.device)].T.cpu(),
+                            "labels": torch.from_numpy(labels.ravel()[chosen].astype(np.int64)),
+                            "images": torch.full((len(chosen),), index),
+                        }
+                    )
+                loop.step_done()
+            if done < loop.done:
+                save()
+        joined = _joined(parts)
+        if not len(joined["labels"]):
+            raise ValueError("no cell of the training images has a class: the pixels at their centres are all ignored")
+        if not joined["features"].isfinite().all():
+            raise ValueError(f"{self.representation.name} gives features that are infinite or NaN")
+        return CellBank(**{key: value.to(self.device) for key, value in joined.items()})
+
+    def _batches(self, images: Any, masks: Any, indices: np.ndarray) -> Iterator[list[Any]]:
+        return masked_batches(
+            images,
+            masks,
+            indices,
+            self.representation.preprocessing,
+            ignored_class=self.ignored_class,
+            workers=self.evaluation.workers,
+        )
+
+    @torch.no_grad()
+    def _test(
+        self, maps: Callable[[Tensor], Tensor], classifiers: dict[str, LinearCells | KnnCells]
+    ) -> tuple[np.ndarray, list[float]]:
+        """Returns the counts of each test image by each classifier, and the seconds that each took."""
+        images, masks = self.source.to_test
+        counts = torch.zeros(len(classifiers), len(images), 3, self.classes, dtype=torch.int64)
+        seconds, done = [0.0] * len(classifiers), 0
+        if (state := self.work.newest_state(TEST)) is not None:
+            done, counts, seconds = state["step"], state["counts"], state["seconds"]
+        loop = self._loop(
+            TEST,
+            len(images),
+            done,
+            lambda: self.work.save(TEST, {"step": loop.done, "counts": counts, "seconds": seconds}),
+        )
+        with loop:
+            index, start = done * IMAGES_AT_ONCE, time.perf_counter()
+            for batch in self._batches(images, masks, np.arange(index, len(images))):
+                features = maps(torch.stack([image.pixels for image in batch]))
+                own = time.perf_counter() - start
+                for i, classifier in enumerate(classifiers.values()):
+                    start = time.perf_counter()
+                    cells = features.permute(0, 2, 3, 1)
+                    scores = classifier.scores(cells.flatten(0, 2), self.classes).unflatten(0, cells.shape[:3])
+                    for j, image in enumerate(batch):
+                        predicted = best_at_pixels(scores[j].permute(2, 0, 1), *image.mask.shape)
+                        matrix = confusion_matrix(image.mask, predicted, self.classes)
+                        counts[i, index + j] = torch.from_numpy(class_counts(matrix))
+                    seconds[i] += own + time.perf_counter() - start
+                index, start = index + len(batch), time.perf_counter()
+                loop.step_done()
+        return counts.numpy(), seconds
+
+    def _fields(self, name: str, by_image: np.ndarray, bank: CellBank) -> dict[str, Any]:
+        """Returns the fields of the row of a classifier."""
+        counts = by_image.sum(0)
+        if not occurring(counts).any():
+            raise ValueError("no pixel of the test images has a class that counts")
+        shown = np.flatnonzero(occurring(counts))
+        names, ious = self.source.class_names, iou(counts)
+        fields = {
+            "classifier": name,
+            "metric": "mean_iou",
+            "encoder": self.representation.encoder,
+            "classes": self.classes - (self.ignored_class is not None),
+            "labelled_images": len(bank.images.unique()),
+            "test_images": len(by_image),
+            "tested_on": self.source.test_split,
+            "image_size": self.representation.preprocessing.size,
+            "cells": list(self.representation.cells),
+            "ignore_background": self.setting.ignore_background,
+            "positions": len(bank.labels),
+            "seed": self.setting.seed,
+            "mean_iou": mean_iou(counts),
+            "pixel_accuracy": pixel_accuracy(counts),
+            "iou_by_class": [{"name": names[c], "iou": float(ious[c]), "pixels": int(counts[TRUE, c])} for c in shown],
+        }
+        interval = mean_iou_interval(by_image)
+        return fields if interval is None else fields | {"interval": list(interval)}
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Joins the cells of several images."""
+    return {key: torch.cat([part[key] for part in parts]) for key in ("features", "labels", "images")}
