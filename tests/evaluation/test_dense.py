@@ -168,6 +168,7 @@ def test_what_was_computed_is_not_computed_again(encoder, folder, monkeypatch, t
     with pytest.raises(ValueError, match="the disk is gone"):
         list(evaluate_dense(encoder, source, setting, kept))
     fixed = True
+    monkeypatch.delattr(evaluate, "fit_linear")
     seen.clear()
     (resumed,) = evaluate_dense(encoder, source, setting, kept)
     assert ("train", 0) not in seen

@@ -41,7 +41,7 @@ from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.text import note
 
 SAVE_EVERY = 60.0  # seconds
-BANK, TEST = "bank", "test"
+BANK, FIT, TEST = "bank", "fit", "test"
 """Names of the unfinished parts."""
 
 
@@ -152,7 +152,7 @@ class _DenseJob:
             computed = self._compute()
             for name, row in computed.items():
                 self.work.finish(name, row)
-            for part in (BANK, TEST):
+            for part in (BANK, FIT, TEST):
                 self.work.finish(part, {})
             rows = list(computed.values())
         yield from rows
@@ -182,9 +182,15 @@ class _DenseJob:
         }
 
     def _linear(self, bank: CellBank) -> tuple[LinearCells, float]:
+        """Returns the linear classifier and its penalty; a fit that was finished before is not computed again."""
         if len(bank.images.unique()) < HELD_OUT and rank() == 0:
             note(f"fewer than {HELD_OUT} training images have a mask to choose the penalty by: it is 0.01")
-        return fit_linear(bank, self.classes)
+        if (state := self.work.newest_state(FIT)) is None:
+            fitted, penalty = fit_linear(bank, self.classes)
+            state = {"weight": fitted.weight, "bias": fitted.bias, "classes": fitted.classes, "penalty": penalty}
+            self.work.save(FIT, {"step": 0, **{k: v.cpu() if isinstance(v, Tensor) else v for k, v in state.items()}})
+        tensors = {key: state[key].to(self.device) for key in ("weight", "bias", "classes")}
+        return LinearCells(**tensors), state["penalty"]
 
     def _loop(self, part: str, images: int, done: int, save: Callable[[], object]) -> ResumableLoop:
         """Returns the loop over the batches of a part."""
