@@ -185,12 +185,13 @@ class _DenseJob:
         """Returns the linear classifier and its penalty; a fit that was finished before is not computed again."""
         if len(bank.images.unique()) < HELD_OUT and rank() == 0:
             note(f"fewer than {HELD_OUT} training images have a mask to choose the penalty by: it is 0.01")
-        if (state := self.work.newest_state(FIT)) is None:
-            fitted, penalty = fit_linear(bank, self.classes)
-            state = {"weight": fitted.weight, "bias": fitted.bias, "classes": fitted.classes, "penalty": penalty}
-            self.work.save(FIT, {"step": 0, **{k: v.cpu() if isinstance(v, Tensor) else v for k, v in state.items()}})
-        tensors = {key: state[key].to(self.device) for key in ("weight", "bias", "classes")}
-        return LinearCells(**tensors), state["penalty"]
+        if (state := self.work.newest_state(FIT)) is not None:
+            tensors = {key: state[key].to(self.device) for key in ("weight", "bias", "classes")}
+            return LinearCells(**tensors), state["penalty"]
+        fitted, penalty = fit_linear(bank, self.classes)
+        tensors = {key: tensor.cpu() for key, tensor in vars(fitted).items()}
+        self.work.save(FIT, {"step": 0, "penalty": penalty, **tensors})
+        return fitted, penalty
 
     def _loop(self, part: str, images: int, done: int, save: Callable[[], object]) -> ResumableLoop:
         """Returns the loop over the batches of a part."""
