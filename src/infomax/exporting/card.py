@@ -7,6 +7,7 @@ from typing import Any
 
 from infomax.classifying.classifier import ClassifierDescription
 from infomax.data.augmentation.views import Preprocessing
+from infomax.data.pixel_format import PixelFormat
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import read_results, with_hits
 from infomax.exporting.check import Comparison
@@ -162,12 +163,43 @@ def _opset_words(content: CardContent) -> str:
 def preprocessing_words(shown: Preprocessing) -> str:
     """Returns words for how an image becomes the encoder's input."""
     interpolation = "bicubic" if shown.bicubic else "bilinear"
+    pixel_format = shown.pixel_format
+    image = "The image, in RGB, is" if pixel_format.is_rgb else f"{_numbers_words(pixel_format)} Then it is"
+    scaled = "" if pixel_format.is_deep else " scaled to 0 to 1,"
+    channels = "red, green and blue" if pixel_format.is_rgb else "its channels"
     return (
-        f"The image, in RGB, is resized to {shown.resize} pixels on its shorter side ({interpolation}, with "
-        f"antialiasing), cropped to the {shown.size} x {shown.size} pixels in its centre, scaled to 0 to 1, and "
+        f"{image} resized to {shown.resize} pixels on its shorter side ({interpolation}, with "
+        f"antialiasing), cropped to the {shown.size} x {shown.size} pixels in its centre,{scaled} and "
         f"normalised: minus the mean {_numbers(shown.mean)}, over the standard deviation {_numbers(shown.std)}, of "
-        "red, green and blue."
+        f"{channels}."
     )
+
+
+def _numbers_words(pixel_format: PixelFormat) -> str:
+    """Returns words for what an image of other channels or depths than 8-bit RGB is, and how its numbers are scaled."""
+    channels = f"{pixel_format.channels} channel{'s'[: pixel_format.channels != 1]}"
+    if not pixel_format.is_deep:
+        gray = " (colours become gray: the luma of ITU-R 601, as Pillow's mode L)" if pixel_format.channels == 1 else ""
+        return f"The image is an array [H, W, {pixel_format.channels}] of {channels} of bytes{gray}."
+    low, high, fill = (_numbers_once(values) for values in (pixel_format.low, pixel_format.high, pixel_format.fill))
+    missing = "NaN and infinite numbers are"
+    if pixel_format.no_data is not None:
+        missing = f"NaN, infinite numbers and {pixel_format.no_data:g} are"
+    gray = ""
+    if pixel_format.channels == 1:
+        gray = " Of DICOM, they are those after the rescale slope and intercept, and of MONOCHROME1 turned around."
+    return (
+        f"The image is an array [H, W, {pixel_format.channels}] of {channels}, with the numbers of its file.{gray} "
+        f"The numbers from {low} to {high} become 0 to 1, and what lies outside is cut off. {missing} no measurements, "
+        f"and become {fill or 0}."
+    )
+
+
+def _numbers_once(values: Sequence[float]) -> str:
+    """Returns a number for each channel, or one if all are the same."""
+    if len(set(values)) == 1:
+        return f"{values[0]:g}"
+    return _numbers(values) if values else ""
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -18,10 +18,12 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 
-from infomax.data.images import PillowImages
+from infomax.data.augmentation.views import Preprocessing
+from infomax.data.images import ArrayImages, PillowImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.exporting.export_format import Format
 from infomax.exporting.head import output_name
+from infomax.exporting.reference_images import ReferenceImage
 from infomax.models.encoders import Encoder
 from infomax.runtime.failures import MachineError
 
@@ -70,7 +72,7 @@ class Comparison:
 
 
 @torch.no_grad()
-def reference_features(encoder: Encoder, batch: Float[torch.Tensor, "n 3 h w"]) -> dict[int, np.ndarray]:
+def reference_features(encoder: Encoder, batch: Float[torch.Tensor, "n c h w"]) -> dict[int, np.ndarray]:
     """Returns the encoder's features of the first images of a batch, by their number.
 
     Raises:
@@ -83,7 +85,13 @@ def reference_features(encoder: Encoder, batch: Float[torch.Tensor, "n 3 h w"]) 
 
 
 def compare_export(
-    encoder: Encoder, kind: Format, path: Path, images: Sequence[Image.Image], folder: Path, *, normalise_inside: bool
+    encoder: Encoder,
+    kind: Format,
+    path: Path,
+    images: Sequence[ReferenceImage],
+    folder: Path,
+    *,
+    normalise_inside: bool,
 ) -> Comparison:
     """Opens an export in a fresh process and compares it with the encoder that it was made of.
 
@@ -91,7 +99,7 @@ def compare_export(
         encoder: The encoder, in evaluation mode, in float32 on the CPU.
         kind: The format.
         path: The export.
-        images: As many images in RGB as the largest of :data:`BATCHES`.
+        images: As many images as the largest of :data:`BATCHES`, arrays of numbers if the encoder takes no RGB.
         folder: Folder for what the two processes exchange.
         normalise_inside: Whether the export normalises the pixels itself.
 
@@ -100,15 +108,12 @@ def compare_export(
         ValueError: if the encoder's own features are infinite or NaN.
     """
     shown = encoder.preprocessing
-    (batch,) = evaluation_batches(PillowImages(images, None, []), np.arange(len(images)), shown, workers=0)
-    batch = batch.contiguous()
+    batch = _prepare_batch(images, shown)
     expected = reference_features(encoder, batch)
-    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (shown.mean, shown.std))
+    mean, std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in (shown.mean, shown.std))
     given = batch.numpy() * std + mean if normalise_inside else batch.numpy()
     np.save(folder / "batch.npy", given.astype(np.float32))
-    files = [str(folder / f"{number}.png") for number in range(len(images))]
-    for file, image in zip(files, images, strict=True):
-        image.save(file)
+    files = [_save_image(image, folder / str(number)) for number, image in enumerate(images)]
     code = kind.code(encoder, str(path), normalise_inside)
     request = {
         "library": kind.library,
@@ -128,6 +133,28 @@ def compare_export(
     comparison = Comparison(kind.library, answer["version"], difference, scale, pixels, output_name(encoder))
     _check_comparison(comparison)
     return comparison
+
+
+def _prepare_batch(images: Sequence[ReferenceImage], preprocessing: Preprocessing) -> Float[torch.Tensor, "n c h w"]:
+    """Returns images as the encoder is given them by infomax."""
+    pillow = [image for image in images if isinstance(image, Image.Image)]
+    sources = [PillowImages(pillow, None, [])] if pillow else []
+    sources += [ArrayImages(image[None], None, []) for image in images if isinstance(image, np.ndarray)]
+    batches = [
+        batch
+        for source in sources
+        for batch in evaluation_batches(source, np.arange(len(source)), preprocessing, workers=0)
+    ]
+    return torch.cat(batches).contiguous()
+
+
+def _save_image(image: ReferenceImage, stem: Path) -> str:
+    """Writes an image without loss, and returns the name of its file."""
+    if isinstance(image, np.ndarray):
+        np.save(stem.with_suffix(".npy"), image)
+        return str(stem.with_suffix(".npy"))
+    image.save(stem.with_suffix(".png"))
+    return str(stem.with_suffix(".png"))
 
 
 def _check_comparison(comparison: Comparison) -> None:
@@ -154,7 +181,7 @@ def _largest_difference(computed: np.ndarray, expected: np.ndarray) -> float:
 
 
 def mean_pixel_difference(
-    prepared: Float[np.ndarray, "n 3 h w"], expected: Float[np.ndarray, "n 3 h w"], std: np.ndarray | float
+    prepared: Float[np.ndarray, "n c h w"], expected: Float[np.ndarray, "n c h w"], std: np.ndarray | float
 ) -> float:
     """Returns the mean absolute difference of two preparations of the same images, in 255ths.
 

@@ -103,7 +103,7 @@ def run_export(options: ExportOptions) -> Export:
     from infomax.exporting.check import BATCHES
     from infomax.exporting.reference_images import reference_images
 
-    images, words = reference_images(options.encoder, max(BATCHES))
+    images, words = reference_images(options.encoder, max(BATCHES), encoder.preprocessing.pixel_format)
     written = _write(encoder, kind, options, images, words)
     if options.push is None:
         return written

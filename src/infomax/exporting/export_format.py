@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
 
+READ_RGB = 'image = Image.open("cat.jpg").convert("RGB")'
+
 
 @dataclass(frozen=True)
 class LoadingCode:
@@ -21,14 +23,18 @@ class LoadingCode:
     setup: str
     """Statements that load the model, and define what the two expressions use."""
     prepare: str
-    """Expression of the ``batch`` [1, 3, height, width] that the PIL image ``image`` becomes."""
+    """Expression of the ``batch`` [1, C, height, width] that ``image`` becomes: a PIL image for encoders of 8-bit RGB,
+    and an array [H, W, C] for others."""
     encode: str
-    """Expression of the features [B, width], or the logits of a classifier, of a ``batch`` [B, 3, height, width]."""
+    """Expression of the features [B, width], or the logits of a classifier, of a ``batch`` [B, C, height, width]."""
+    read: str = READ_RGB
+    """Statement that reads ``image`` from a file."""
 
     def with_image(self, output: str = "features") -> str:
         """Returns a whole program that computes the features of one image file, or the output of another name."""
-        lines = ['image = Image.open("cat.jpg").convert("RGB")', f"batch = {self.prepare}", f"{output} = {self.encode}"]
-        setup = self.setup if "import Image" in self.setup else f"from PIL import Image\n{self.setup}"
+        lines = [self.read, f"batch = {self.prepare}", f"{output} = {self.encode}"]
+        needs_pillow = "Image." in self.read and "import Image" not in self.setup
+        setup = f"from PIL import Image\n{self.setup}" if needs_pillow else self.setup
         return "\n".join([setup, *lines])
 
 
@@ -74,45 +80,3 @@ def written_out(value: object) -> str:
     if isinstance(value, tuple | list):
         return f"({', '.join(map(written_out, value))})"
     return repr(value)
-
-
-def prepare_by_pillow(encoder: "Encoder", normalise_inside: bool) -> str:
-    """Returns the Python of a function ``prepare``, which makes a batch [1, 3, size, size] of a PIL image.
-
-    It needs numpy and Pillow alone.
-
-    Args:
-        encoder: The encoder whose preprocessing it is.
-        normalise_inside: Whether the model normalises itself, and takes pixels from 0 to 1.
-    """
-    shown = encoder.preprocessing
-    resample = "BICUBIC" if shown.bicubic else "BILINEAR"
-    pixels = "pixels = np.asarray(image, np.float32) / 255"
-    if not normalise_inside:
-        mean, std = written_out(shown.mean), written_out(shown.std)
-        pixels += f"\n    pixels = (pixels - np.float32({mean})) / np.float32({std})"
-    return f"""def prepare(image):
-    scale = {shown.resize} / min(image.size)
-    width, height = (max({shown.resize}, round(side * scale)) for side in image.size)
-    left, top = (width - {shown.size}) // 2, (height - {shown.size}) // 2
-    image = image.resize((width, height), Image.Resampling.{resample})
-    image = image.crop((left, top, left + {shown.size}, top + {shown.size}))
-    {pixels}
-    return pixels.transpose(2, 0, 1)[None]
-"""
-
-
-def prepare_by_torchvision(encoder: "Encoder") -> str:
-    """Returns the Python of torchvision's transform ``prepare``, which makes [3, size, size] of a PIL image."""
-    shown = encoder.preprocessing
-    mode = "BICUBIC" if shown.bicubic else "BILINEAR"
-    return f"""prepare = v2.Compose(
-    [
-        v2.Resize({shown.resize}, interpolation=v2.InterpolationMode.{mode}),
-        v2.CenterCrop({shown.size}),
-        v2.PILToTensor(),
-        v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize({written_out(shown.mean)}, {written_out(shown.std)}),
-    ]
-)
-"""

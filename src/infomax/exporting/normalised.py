@@ -22,7 +22,7 @@ class Normalised(nn.Module):
         self.encoder = encoder
         for name in ("mean", "std"):
             values = torch.tensor(getattr(encoder.preprocessing, name), dtype=torch.float32)
-            self.register_buffer(name, values.reshape(1, 3, 1, 1))
+            self.register_buffer(name, values.reshape(1, -1, 1, 1))
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         return self.encoder((images - self.mean) / self.std)

@@ -20,7 +20,7 @@ def export_program(encoder: "Encoder", normalise_inside: bool) -> Any:
         normalise_inside: Whether the program takes pixels from 0 to 1 and normalises them itself.
 
     Returns:
-        A ``torch.export.ExportedProgram`` with the input ``images`` [B, 3, size, size].
+        A ``torch.export.ExportedProgram`` with the input ``images`` [B, C, size, size].
 
     Raises:
         ValueError: if torch cannot trace it, or only for one batch size.
@@ -31,7 +31,7 @@ def export_program(encoder: "Encoder", normalise_inside: bool) -> Any:
 
     size = encoder.preprocessing.size
     network = Normalised(encoder) if normalise_inside else encoder
-    images = torch.zeros(EXAMPLES, 3, size, size)
+    images = torch.zeros(EXAMPLES, encoder.settings.channels, size, size)
     batch = torch.export.Dim("batch", min=1)
     try:
         with torch.no_grad():
@@ -43,9 +43,9 @@ def export_program(encoder: "Encoder", normalise_inside: bool) -> Any:
 
 def input_words(encoder: "Encoder", normalise_inside: bool) -> str:
     """Returns words for what the model takes."""
-    size = encoder.preprocessing.size
+    size, channels = encoder.preprocessing.size, encoder.settings.channels
     kind = "pixels from 0 to 1, which it normalises itself" if normalise_inside else "normalised pixels"
-    return f"images [B, 3, {size}, {size}] in float32: {kind}"
+    return f"images [B, {channels}, {size}, {size}] in float32: {kind}"
 
 
 def description(encoder: "Encoder", normalise_inside: bool) -> str:

@@ -1,4 +1,7 @@
-"""Real images to compare an export on: the run's own, or crops of the photographs that come with scikit-learn."""
+"""Images to compare an export on: the run's own, or crops of the photographs that come with scikit-learn.
+
+An encoder of other images than 8-bit RGB is given arrays of the numbers of its run's images, or random numbers.
+"""
 
 from importlib.util import find_spec
 from os import PathLike
@@ -8,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from infomax.data.images import Images, first_readable
+from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.splits import preview_images
 from infomax.data.streams import Stream
 from infomax.runs.run_folder import run_of
@@ -16,23 +20,32 @@ LARGEST_SIDE = 1024  # pixels
 SAMPLES = ("china.jpg", "flower.jpg")
 
 
-def reference_images(encoder: str | PathLike[str], count: int) -> tuple[list[Image.Image], str]:
-    """Returns some square images in RGB, and words for where they are from.
+ReferenceImage = Image.Image | np.ndarray
+"""A PIL image in RGB, or an array [h, w, channels] of numbers for an encoder of other images."""
+
+
+def reference_images(
+    encoder: str | PathLike[str], count: int, pixel_format: PixelFormat = RGB
+) -> tuple[list[ReferenceImage], str]:
+    """Returns some square images, and words for where they are from.
 
     Args:
         encoder: A run folder, or any other name of an encoder.
         count: Number of images.
+        pixel_format: The channels and the range of the numbers that the encoder takes.
     """
     try:
-        own = _images_of_run(Path(encoder), count)
+        own = _images_of_run(Path(encoder), count, pixel_format)
     except (ValueError, OSError):  # they are no longer there, or cannot be read
         own = []
     if own:
         return own, "images that it was trained on"
+    if not pixel_format.is_rgb:
+        return _random_arrays(count, pixel_format), "arrays of random numbers"
     return _sample_crops(count), "crops of the two photographs that come with scikit-learn"
 
 
-def _images_of_run(folder: Path, count: int) -> list[Image.Image]:
+def _images_of_run(folder: Path, count: int, pixel_format: PixelFormat) -> list[ReferenceImage]:
     """Returns images that a run was trained on, at equal distances; none if it is no run or trained on a stream."""
     if (run := run_of(folder)) is None:
         return []
@@ -43,17 +56,46 @@ def _images_of_run(folder: Path, count: int) -> list[Image.Image]:
     if isinstance(source.pretraining, Stream):
         return []
     images: Images = preview_images(source)
-    numbers = np.linspace(0, len(images) - 1, count).astype(int)
-    return [square(first_readable(images, int(number))[1]) for number in numbers]
+    numbers = np.linspace(0, len(images) - 1, count).astype(int).tolist()
+    if pixel_format.is_rgb:
+        return [square(first_readable(images, number)[1]) for number in numbers]
+    readable = [first_readable(images, number)[0] for number in numbers]
+    return [_square_array(_numbers(images, index, pixel_format)) for index in readable]
 
 
-def _sample_crops(count: int) -> list[Image.Image]:
+def _numbers(images: Images, index: int, pixel_format: PixelFormat) -> np.ndarray:
+    """Returns the numbers of an image as its file has them, or its bytes if the encoder takes bytes."""
+    if pixel_format.is_deep:
+        return images.read(index).values
+    return images.in_format(pixel_format).open_pixels(index)
+
+
+def _square_array(values: np.ndarray) -> np.ndarray:
+    """Returns the square in the centre of an array [h, w, channels], cut off if it is large."""
+    side = min(*values.shape[:2], LARGEST_SIDE)
+    top, left = ((length - side) // 2 for length in values.shape[:2])
+    return np.ascontiguousarray(values[top : top + side, left : left + side])
+
+
+def _random_arrays(count: int, pixel_format: PixelFormat) -> list[ReferenceImage]:
+    """Returns arrays of random numbers that are constant in squares of 8 pixels; of deep ones some lie out of range."""
+    random = np.random.default_rng(0)
+    coarse = random.uniform(-0.1, 1.1, (count, 32, 32, pixel_format.channels)).repeat(8, 1).repeat(8, 2)
+    if not pixel_format.is_deep:
+        return list((255 * coarse.clip(0, 1)).astype(np.uint8))
+    low, high = np.array(pixel_format.low), np.array(pixel_format.high)
+    values = (low + coarse * (high - low)).astype(np.float32)
+    values[:, :16, :16] = np.nan  # as where nothing was measured
+    return list(values)
+
+
+def _sample_crops(count: int) -> list[ReferenceImage]:
     """Returns square crops of scikit-learn's photographs, from left to right."""
     specification = find_spec("sklearn")
     assert specification is not None
     assert specification.submodule_search_locations is not None
     folder = Path(specification.submodule_search_locations[0]) / "datasets" / "images"
-    crops: list[Image.Image] = []
+    crops: list[ReferenceImage] = []
     for number in range(count):
         with Image.open(folder / SAMPLES[number % len(SAMPLES)]) as photograph:
             side, places = min(photograph.size), max(1, -(-count // len(SAMPLES)) - 1)

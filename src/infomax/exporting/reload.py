@@ -26,10 +26,18 @@ def hash_tensors(file: str) -> dict[str, str]:
     }
 
 
+def read_image(file: str) -> Image.Image | np.ndarray:
+    """Returns a PIL image in RGB, or the array [h, w, channels] of numbers in a .npy file."""
+    if file.endswith(".npy"):
+        return np.load(file)
+    with Image.open(file) as image:
+        return image.convert("RGB")
+
+
 def compute_features(request: dict[str, Any], folder: Path) -> None:
     """Runs the loading code of a request, and writes what comes out.
 
-    ``prepared.npy`` holds the images [N, 3, height, width] as the library prepares them, and ``features-B.npy`` the
+    ``prepared.npy`` holds the images [N, C, height, width] as the library prepares them, and ``features-B.npy`` the
     features [B, width] of the first B of the images in ``batch.npy``.
     """
     names: dict[str, Any] = {}
@@ -39,8 +47,7 @@ def compute_features(request: dict[str, Any], folder: Path) -> None:
     with contextlib.nullcontext() if torch is None else torch.no_grad():
         prepared = []
         for file in request["images"]:
-            with Image.open(file) as image:
-                prepared.append(np.asarray(eval(request["prepare"], {**names, "image": image.convert("RGB")})))
+            prepared.append(np.asarray(eval(request["prepare"], {**names, "image": read_image(file)})))
         np.save(folder / "prepared.npy", np.concatenate(prepared))
         for size in request["batches"]:
             part = batch[:size] if request["takes_numpy"] or torch is None else torch.from_numpy(batch[:size])

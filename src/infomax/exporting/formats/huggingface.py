@@ -26,6 +26,9 @@ def misfit(encoder: "Encoder") -> str:
     It opens its own networks, and those of timm. Any other would need a folder with code, which whoever opens it has to
     trust and run (docs/decisions.md, export-no-code).
     """
+    pixel_format = encoder.preprocessing.pixel_format
+    if not pixel_format.is_rgb:
+        return f"the image processors of transformers take 8-bit RGB, and the encoder takes {pixel_format}"
     if _is_transformers(encoder):
         return "" if not classes_of(encoder) else "its own networks have classifiers of other kinds in transformers"
     if classes_of(encoder) or not timm_misfit(encoder):

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infomax.exporting.export_format import Format, LoadingCode, prepare_by_pillow, quoted
+from infomax.exporting.export_format import Format, LoadingCode, quoted
 from infomax.exporting.head import output_name
+from infomax.exporting.preparation import prepare_by_pillow, reading_code
 from infomax.exporting.program import description, export_program
 from infomax.runtime.extras import how_to_install
 
@@ -56,7 +57,7 @@ session = onnxruntime.InferenceSession({quoted(path)}, providers=["CPUExecutionP
 
 {prepare_by_pillow(encoder, normalise_inside)}
 """
-    return LoadingCode(setup, "prepare(image)", 'session.run(None, {"images": batch})[0]')
+    return LoadingCode(setup, "prepare(image)", 'session.run(None, {"images": batch})[0]', reading_code(encoder))
 
 
 ONNX = Format(

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infomax.exporting.export_format import Format, LoadingCode, prepare_by_pillow, quoted
+from infomax.exporting.export_format import Format, LoadingCode, quoted
 from infomax.exporting.head import classes_of
+from infomax.exporting.preparation import prepare_by_pillow, reading_code
 
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
@@ -38,7 +39,7 @@ model = open_encoder({quoted(path)})
 
 {prepare_by_pillow(encoder, False)}
 """
-    return LoadingCode(setup, "torch.from_numpy(prepare(image))", "model(batch)")
+    return LoadingCode(setup, "torch.from_numpy(prepare(image))", "model(batch)", reading_code(encoder))
 
 
 SAFETENSORS = Format(

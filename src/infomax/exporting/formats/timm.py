@@ -5,8 +5,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infomax.data.pixel_format import RGB
 from infomax.exporting.export_format import Format, LoadingCode, quoted
 from infomax.exporting.head import classes_of, head_tensors
+from infomax.exporting.preparation import prepare_numbers, reading_code
 from infomax.models.backbone_names import library_of
 
 if TYPE_CHECKING:
@@ -22,11 +24,12 @@ def timm_arguments(encoder: "Encoder") -> tuple[str, dict[str, Any]] | None:
     """Returns the name and the arguments by which timm builds an encoder's network; None if timm has none such."""
     settings = encoder.settings
     library, _, name = settings.backbone.partition(":")
+    channels = _channel_arguments(encoder)
     if settings.backbone == "vit_small":
-        return "vit_small_patch16_224", VIT_SMALL
+        return "vit_small_patch16_224", VIT_SMALL | channels
     if library_of(settings.backbone) is None:
         is_timms = settings.backbone.startswith("resnet") and settings.stem == "imagenet"
-        return (settings.backbone, {}) if is_timms else None
+        return (settings.backbone, channels) if is_timms else None
     if library == "hf":
         return None
     from timm import is_model
@@ -39,13 +42,19 @@ def timm_arguments(encoder: "Encoder") -> tuple[str, dict[str, Any]] | None:
     return next(((architecture, tried) for tried in arguments), None)
 
 
+def _channel_arguments(encoder: "Encoder") -> dict[str, Any]:
+    """Returns the argument by which timm builds a network for other channels than RGB's."""
+    channels = encoder.settings.channels
+    return {} if channels == RGB.channels else {"in_chans": channels}
+
+
 def _candidates(encoder: "Encoder") -> list[dict[str, Any]]:
     """Returns the arguments by which timm may build an encoder's network, the fewest first."""
     from infomax.models.library_backbones import timm_options
 
     settings, network = encoder.settings, encoder.backbone
     # Of a checkpoint of others: what its shapes say, and the number of heads, which they do not.
-    always = timm_options(settings.architecture_config)
+    always = timm_options(settings.architecture_config) | _channel_arguments(encoder)
     if settings.image_size is not None:
         always["img_size"] = settings.image_size
     if getattr(network, "dynamic_img_size", False):
@@ -124,7 +133,7 @@ def timm_config(encoder: "Encoder") -> dict[str, Any]:
         **({"model_args": model_args} if model_args else {}),
         "pretrained_cfg": {
             "num_classes": len(classes_of(encoder)),
-            "input_size": [3, shown.size, shown.size],
+            "input_size": [encoder.settings.channels, shown.size, shown.size],
             "fixed_input_size": bool(registered.get("fixed_input_size", False)),
             "pool_size": None,
             "interpolation": "bicubic" if shown.bicubic else "bilinear",
@@ -132,7 +141,8 @@ def timm_config(encoder: "Encoder") -> dict[str, Any]:
             "crop_mode": "center",
             "mean": list(shown.mean),
             "std": list(shown.std),
-            "first_conv": registered.get("first_conv"),
+            # timm adapts the weights of a first convolution that is named here from RGB's to other channels.
+            "first_conv": registered.get("first_conv") if encoder.settings.channels == RGB.channels else None,
             "classifier": registered.get("classifier"),
         },
     }
@@ -152,9 +162,22 @@ def write(encoder: "Encoder", path: Path, normalise_inside: bool) -> dict[str, s
 
 def code(encoder: "Encoder", path: str, normalise_inside: bool) -> LoadingCode:
     """Returns the code by which timm opens the folder."""
+    load = f"model = timm.create_model({quoted(f'local-dir:{path}')}, pretrained=True).eval()"
+    if not encoder.preprocessing.pixel_format.is_rgb:  # timm's transforms take PIL images
+        setup = f"""import numpy as np
+import timm
+import torch
+from PIL import Image
+
+{load}
+
+
+{prepare_numbers(encoder.preprocessing, False)}
+"""
+        return LoadingCode(setup, "torch.from_numpy(prepare(image))", "model(batch)", reading_code(encoder))
     setup = f"""import timm
 
-model = timm.create_model({quoted(f"local-dir:{path}")}, pretrained=True).eval()
+{load}
 prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
 """
     return LoadingCode(setup, "prepare(image).unsqueeze(0)", "model(batch)")

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infomax.exporting.export_format import Format, LoadingCode, prepare_by_pillow, quoted
+from infomax.exporting.export_format import Format, LoadingCode, quoted
+from infomax.exporting.preparation import prepare_by_pillow, reading_code
 from infomax.exporting.program import description, export_program
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ model = torch.export.load({quoted(path)}).module()
 
 {prepare_by_pillow(encoder, normalise_inside)}
 """
-    return LoadingCode(setup, "torch.from_numpy(prepare(image))", "model(batch)")
+    return LoadingCode(setup, "torch.from_numpy(prepare(image))", "model(batch)", reading_code(encoder))
 
 
 TORCH_EXPORT = Format(

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infomax.exporting.export_format import Format, LoadingCode, prepare_by_torchvision, quoted
+from infomax.data.pixel_format import RGB
+from infomax.exporting.export_format import Format, LoadingCode, quoted
 from infomax.exporting.formats.timm import shapes
 from infomax.exporting.head import classes_of, head_tensors
+from infomax.exporting.preparation import prepare_by_torchvision, prepare_numbers, reading_code
 
 if TYPE_CHECKING:
     from infomax.models.encoders import Encoder
@@ -42,8 +44,12 @@ def _build(encoder: "Encoder", name: str) -> tuple[Any, str]:
     from torch import nn
     from torchvision import models
 
+    from infomax.models.input_channels import set_input_channels
+
     with torch.device("meta"):  # only its keys and shapes are wanted
         network = models.get_model(name, weights=None, **_arguments(encoder, name))
+        if encoder.settings.channels != RGB.channels:
+            set_input_channels(network, encoder.settings.channels)
     classifier = [n for n, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
     network.set_submodule(classifier, nn.Identity())
     return network, classifier
@@ -90,16 +96,34 @@ def code(encoder: "Encoder", path: str, normalise_inside: bool) -> LoadingCode:
     file, layer = f"{path}/{WEIGHTS}", "torch.nn.Identity()"
     if classes := classes_of(encoder):
         layer = f"torch.nn.Linear({encoder.width}, {len(classes)})"
-    setup = f"""import torch
-import torchvision
-from torchvision.transforms import v2
+    if encoder.preprocessing.pixel_format.is_rgb:
+        imports, prepare, batch = _BY_TRANSFORMS, prepare_by_torchvision(encoder), "prepare(image).unsqueeze(0)"
+    else:
+        imports, prepare = _BY_NUMBERS, f"\n\n{prepare_numbers(encoder.preprocessing, False)}\n"
+        batch = "torch.from_numpy(prepare(image))"
+    setup = f"""{imports}
 
 model = torchvision.models.get_model({quoted(name)}, weights=None{arguments})
-model.set_submodule({quoted(classifier)}, {layer})
+{_first_layer_code(encoder)}model.set_submodule({quoted(classifier)}, {layer})
 model.load_state_dict(torch.load({quoted(file)}, weights_only=True), strict=True)
 model.eval()
-{prepare_by_torchvision(encoder)}"""
-    return LoadingCode(setup, "prepare(image).unsqueeze(0)", "model(batch)")
+{prepare}"""
+    return LoadingCode(setup, batch, "model(batch)", reading_code(encoder))
+
+
+_BY_TRANSFORMS = "import torch\nimport torchvision\nfrom torchvision.transforms import v2"
+_BY_NUMBERS = "import numpy as np\nimport torch\nimport torchvision\nfrom PIL import Image"
+
+
+def _first_layer_code(encoder: "Encoder") -> str:
+    """Returns the statement that gives torchvision's network a first convolution for other channels than RGB's."""
+    from infomax.models.input_channels import first_convolution
+
+    if encoder.settings.channels == RGB.channels:
+        return ""
+    name, layer = first_convolution(encoder.backbone)
+    arguments = f"{layer.in_channels}, {layer.out_channels}, {layer.kernel_size}, {layer.stride}, {layer.padding!r}"
+    return f"model.set_submodule({quoted(name)}, torch.nn.Conv2d({arguments}, bias={layer.bias is not None}))\n"
 
 
 TORCHVISION = Format(
