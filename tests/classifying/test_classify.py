@@ -245,7 +245,7 @@ def test_images_that_cannot_be_read_are_left_out_and_counted(infomax, place, tmp
     for file in (tmp_path / "p").rglob("*.png"):
         file.write_bytes(b"no image")
     code, _, err = infomax("classify", "run", "colours", "--data", broken, "--out", str(tmp_path / "m.csv"))
-    assert (code, "no image can be read, as " in err) == (2, True), err
+    assert (code, "no image can be classified, as " in err) == (2, True), err
 
 
 FIT = ("fit", "a", "--out", "x", "--data")

@@ -525,3 +525,9 @@ def test_the_exit_code_says_whether_the_run_fits(monkeypatch, capsys, arguments,
     assert actual == exit_code
     assert message in err
     assert ("memory" in out) == (exit_code < 2)
+
+
+def test_a_plan_without_data_is_of_the_channels_that_are_said(capsys):
+    recipes = [plan(images=1000, recipe="small", channels=channels, gpu=["A100"]).recipe for channels in (5, None, 3)]
+    assert [recipe.encoder.channels for recipe in recipes] == [5, 3, 3]
+    assert capsys.readouterr().err.count("planned for 5 channels of 16 bits, as --channels says") == 1

@@ -119,8 +119,10 @@ def test_an_encoder_keeps_its_channels_and_its_range(folders, tmp_path):
         infomax.evaluate("knn", run.path, channels=3)
     with pytest.raises(ValueError, match="value_range=.?0,1.?: .* keeps the range of the images"):
         infomax.evaluate("knn", run.path, value_range="0,1")
-    with pytest.raises(ValueError, match="5 channels of uint16, and the encoder takes 2 channels, 16-bit"):
+    with pytest.raises(ValueError, match="5 channels of uint16, and the encoder takes 2 channels, 16-bit$"):
         infomax.embed(run.path, data=str(folders / "tiles"))
+    assert run.recipe_title.startswith("mveb/small with 2 channels, 16-bit, ")
+    assert "mean" not in run.recipe_title
 
 
 def test_a_folder_of_two_kinds_says_both(folders, tmp_path):

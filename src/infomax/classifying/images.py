@@ -144,7 +144,7 @@ def features_of_readable(computation: FeatureComputation, images: Images) -> Rea
         if not unreadable:
             raise
         if len(unreadable) == len(images):
-            raise ValueError(f"no image can be read, as {problems[0]}") from error
+            raise ValueError(f"no image can be classified, as {problems[0]}") from error
         note(f"left out: {counted(len(unreadable))} that cannot be read, as {problems[unreadable[0]]}")
     rows = np.array([i for i, problem in enumerate(problems) if not problem])
     readable = select_images(images, rows, None, [])

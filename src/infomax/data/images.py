@@ -238,7 +238,7 @@ class ArrayImages(Images):
         try:
             return self.batch(np.array([index]))[0]
         except ValueError as error:
-            raise ValueError(f"image {self.name(index)}: {error}") from error
+            raise type(error)(f"image {self.name(index)}: {error}") from error
 
 
 def is_mapped(array: np.ndarray) -> bool:
@@ -583,7 +583,7 @@ class FormattedImages(Images):
         except ValueError as error:
             message = str(error)
             name = self.name(index)
-            raise ValueError(message if name in message else f"{name}: {message}") from error
+            raise type(error)(message if name in message else f"{name}: {message}") from error
 
 
 def select_images(

@@ -11,6 +11,10 @@ from infomax.data.pixel_format import DEEP_MAX, PixelFormat
 BLOCK = 2**20  # numbers that are scaled at once
 
 
+class OtherKindError(ValueError):
+    """The error of an image whose numbers are of another kind than an encoder takes; the file is not damaged."""
+
+
 @dataclass(frozen=True)
 class NumberKind:
     """A frozen dataclass that says what the numbers of an image are, as its header tells it; no pixel is read."""
@@ -61,8 +65,8 @@ def to_pixels(
         Bytes as they are; else numbers from 0 to 65535. The rounding is to the nearest.
 
     Raises:
-        ValueError: if the numbers have other channels than the format, or are bytes and the format is none of bytes, or
-            the other way round.
+        OtherKindError: if the numbers have other channels than the format, or are bytes and the format is none of
+            bytes, or the other way round.
 
     Examples:
         >>> heights = np.array([[[-10.0], [0.0], [np.nan], [990.0], [2000.0]]])
@@ -71,7 +75,7 @@ def to_pixels(
     """
     channels = values.shape[-1]
     if channels != pixel_format.channels or (values.dtype == np.uint8) == pixel_format.is_deep:
-        raise ValueError(f"it has {NumberKind(channels, values.dtype)}, and the encoder takes {pixel_format}")
+        raise OtherKindError(f"it has {NumberKind(channels, values.dtype)}, and the encoder takes {pixel_format}")
     if not pixel_format.is_deep:
         return values
     low, high = np.array(pixel_format.low), np.array(pixel_format.high)

@@ -8,6 +8,7 @@ from os import PathLike
 
 import torch
 
+from infomax.data.pixel_format import DEEP_MAX, RGB, MeasuredPixels, PixelFormat
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NOMINAL_SIZES
 from infomax.data.splits import Source, describe_splits, preview_images
@@ -23,7 +24,7 @@ from infomax.runtime.memory import machine_memory
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
 from infomax.runtime.stages import Stage
-from infomax.runtime.text import show
+from infomax.runtime.text import note, show
 from infomax.runtime.threads import threads_within_quota
 from infomax.training.image_size import typical_side
 from infomax.training.initial import open_initial
@@ -225,7 +226,7 @@ def make_plan(options: PlanOptions) -> Plan:
     side = NOMINAL_SIZES.get(data, (0, None))[1] if source is None else typical_side(preview_images(source))
     likely_side = side or options.image_size or 224  # an unknown size is taken to be that of the views
     gpu, initial = device == "cuda", open_initial(options.init)
-    pixels = None if source is None else source.measured
+    pixels = _assumed_pixels(options.channels) if source is None else source.measured
     recipe = choose_recipe(options, data=data, images=images, side=likely_side, gpu=gpu, initial=initial, pixels=pixels)
     method = build_without_memory(recipe, images)
     if source is not None:
@@ -265,6 +266,15 @@ def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
     images = NOMINAL_SIZES[location.data][0] if options.images is None else options.images
     check_count("--images", images, low=2)
     return None, location.data, images
+
+
+def _assumed_pixels(channels: int | None) -> MeasuredPixels | None:
+    """Returns a pixel format for images that are not opened; None for RGB, or if no number of channels is said."""
+    if channels in (None, RGB.channels):
+        return None
+    note(f"planned for {channels} channels of 16 bits, as --channels says; no image is opened")
+    pixel_format = PixelFormat(channels=channels, low=(0.0,) * channels, high=(float(DEEP_MAX),) * channels)
+    return MeasuredPixels(pixel_format, mean=(0.5,) * channels, std=(0.25,) * channels)
 
 
 def _open(location: DataLocation, download: bool) -> Source | None:

@@ -61,6 +61,13 @@ ROWS: dict[str, dict[str, Any]] = {
 """The types of the values in files of lines by their keys; the key "" stands for all others."""
 
 
+_MEASURED = (
+    *("encoder.channels=", "views.mean=", "views.std=", "preprocessing.mean=", "preprocessing.std="),
+    "preprocessing.pixel_format.",
+)
+"""Settings that follow from the numbers of images that are not 8-bit RGB."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A frozen dataclass that holds the path of a run folder, and reads and writes its files.
@@ -135,6 +142,9 @@ class Run:
         config = self.config
         name = f"{self.recipe.method.name}/{self.recipe.name}"
         changed = list(config.get("changes", []))
+        pixel_format = self.recipe.preprocessing.pixel_format
+        if not pixel_format.is_rgb:  # what was measured of the images is told by their kind
+            changed = [str(pixel_format), *(change for change in changed if not change.startswith(_MEASURED))]
         if len(self.stages) > 1:  # several schedules, which no recipe has
             changed = [change for change in changed if not change.startswith("epochs=")]
             changed = [f"epochs={'+'.join(map(str, self.stages))}", *changed]

@@ -14,6 +14,7 @@ from infomax.data.augmentation.make_views import cap_aspect_ratio, centre_offset
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Images
 from infomax.data.loading.workers import identity_collate, worker_context, worker_count
+from infomax.data.numbers import OtherKindError
 from infomax.runtime.ranks import safe_path_in_children
 
 BATCH_SIZE = 256  # images that go through an encoder at once
@@ -41,6 +42,8 @@ class _EvaluationImages(Dataset):
             if pixels.is_rgb:
                 return _resize_and_crop(self.images.open(index), self.preprocessing)
             return _resize_and_crop_pixels(self.images.open_pixels(index), self.preprocessing)
+        except OtherKindError:  # no damage, and so not even a lenient evaluation goes on
+            raise
         except ValueError as error:
             if not self.lenient:
                 raise ValueError(needs_all_images(error)) from error
