@@ -270,7 +270,7 @@ def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
 
 def _assumed_pixels(channels: int | None) -> MeasuredPixels | None:
     """Returns a pixel format for images that are not opened; None for RGB, or if no number of channels is said."""
-    if channels in (None, RGB.channels):
+    if channels is None or channels == RGB.channels:
         return None
     note(f"planned for {channels} channels of 16 bits, as --channels says; no image is opened")
     pixel_format = PixelFormat(channels=channels, low=(0.0,) * channels, high=(float(DEEP_MAX),) * channels)
