@@ -6,13 +6,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from infomax.data.pixel_format import DEEP_MAX, PixelFormat
+from infomax.data.pixel_format import DEEP_MAX, OtherKindError, PixelFormat
 
 BLOCK = 2**20  # numbers that are scaled at once
-
-
-class OtherKindError(ValueError):
-    """The error of an image whose numbers are of another kind than an encoder takes; the file is not damaged."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ BYTE_MAX, DEEP_MAX = 255, 65535
 """The largest numbers of the pixels that views are made of: bytes, and the 16 bits of all deeper images."""
 
 
+class OtherKindError(ValueError):
+    """The error of an image whose numbers are of another kind than an encoder takes; the file is not damaged."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PixelFormat:
     """A frozen dataclass that says how the numbers of image files and arrays become pixels.

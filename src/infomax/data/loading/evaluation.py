@@ -14,7 +14,7 @@ from infomax.data.augmentation.make_views import cap_aspect_ratio, centre_offset
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Images
 from infomax.data.loading.workers import identity_collate, worker_context, worker_count
-from infomax.data.numbers import OtherKindError
+from infomax.data.pixel_format import OtherKindError
 from infomax.runtime.ranks import safe_path_in_children
 
 BATCH_SIZE = 256  # images that go through an encoder at once
