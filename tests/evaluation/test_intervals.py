@@ -15,7 +15,9 @@ from infomax.evaluation.intervals import (
     compare_repeated,
     compare_seeds_and_images,
     compare_shares,
+    interval,
     mean_per_class,
+    share_interval,
 )
 
 
@@ -197,3 +199,15 @@ def test_an_interval_over_seeds_and_images_wants_two_of_both():
     found = compare_seeds_and_images(np.eye(3))
     turned = found.reversed()
     assert (turned.value, turned.low, turned.high) == (-found.value, -found.high, -found.low)
+
+
+@pytest.mark.parametrize("right", [0, 3])
+def test_an_accuracy_of_none_or_all_has_wilsons_interval(right):
+    low, high = share_interval(np.arange(3) < right)
+    expected = binomtest(right, 3).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx(expected, abs=1e-4)
+
+
+def test_other_accuracies_have_the_interval_of_the_bootstrap():
+    hit = np.arange(100) < 40
+    assert share_interval(hit) == interval(lambda rows: float(hit[rows].mean()), 100)

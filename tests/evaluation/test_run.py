@@ -10,6 +10,7 @@ import pandas
 import pytest
 import torch
 
+import infomax
 from command import PATIENCE, run_command, start_command
 from dataset_layouts import LAYOUTS
 from infomax.data.images import ArrayImages
@@ -420,3 +421,15 @@ def test_an_evaluation_says_and_keeps_where_its_test_images_come_from(infomax, t
         "held.npz has no labels to evaluate by: the data has one class only, 0; --data names images with labels, as a "
         "folder with a sub-folder for each class; infomax evaluate cluster needs none" in err.strip().splitlines()[-1]
     )
+
+
+def test_more_neighbours_than_labelled_images_are_refused_and_the_default_takes_all(tmp_path):
+    random = np.random.default_rng(0)
+    pixels, labels = random.integers(0, 256, (15, 8, 8, 3), np.uint8), np.arange(15) % 3
+    np.savez(tmp_path / "few.npz", images=pixels, labels=labels)
+    options = {"data": tmp_path / "few.npz", "no_cache": True, "no_baselines": True, "workers": 0}
+    run = infomax.pretrain(data="digits", recipe="digits", epochs=1, batch_size=512, out=tmp_path / "a", workers=0)
+    with pytest.raises(ValueError, match="k.*50.*: there are 12 labelled images to choose neighbours from"):
+        infomax.evaluate("knn", run, k=[5, 50], **options)
+    (row,) = infomax.evaluate("knn", run, **options)
+    assert row.k == 12

@@ -79,6 +79,27 @@ def interval(statistic: Callable[[np.ndarray], float], rows: int) -> tuple[float
     return float(low), float(high)
 
 
+def share_interval(hit: Bool[np.ndarray, " n"]) -> tuple[float, float]:
+    """Computes the 95 % interval of an accuracy: by the bootstrap, or Wilson's if no image is right or all are.
+
+    Redrawn test sets of such images are all alike, and the bootstrap's interval would be empty.
+
+    Args:
+        hit: Whether each image is right.
+
+    Example:
+        >>> import numpy as np
+        >>> low, high = share_interval(np.zeros(3, bool))
+        >>> round(low, 2), round(high, 2)
+        (0.0, 0.56)
+    """
+    right, images = int(hit.sum()), len(hit)
+    if 0 < right < images:
+        return interval(lambda rows: float(hit[rows].mean()), images)
+    below, above = wilson_distances(right, images)
+    return right / images - below, right / images + above
+
+
 def compare_shares(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> Difference:
     """Compares two accuracies on the same images, with the interval of Newcombe (1998, method 10).
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from infomax.evaluation.intervals import interval, mean_per_class
+from infomax.evaluation.intervals import interval, mean_per_class, share_interval
 from infomax.evaluation.paired import pack_hits
 
 
@@ -85,7 +85,7 @@ def judge(scores: Tensor, labels: Tensor, metric: str = "top1", *, images: str =
     return {
         "metric": metric,
         metric: float(hit.mean()),
-        "interval": interval(lambda rows: float(hit[rows].mean()), len(hit)),
+        "interval": share_interval(hit),
         "top5": top_k(scores, labels, 5),
         "hits": pack_hits(hit, images=images),
     }

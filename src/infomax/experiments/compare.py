@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infomax.data.splits import Source, preview_images, why_not_labelled
+from infomax.data.splits import Source, counted, preview_images, why_not_labelled
 from infomax.experiments.evaluations import Evaluation, parse_evaluation
 from infomax.experiments.options import CompareOptions, SweepOptions
 from infomax.experiments.sweep import Sweep, SweepRun, Variant, check_same_run, define_run, describe_network
@@ -28,6 +28,7 @@ from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.durations import duration
 from infomax.runtime.options import option_names, pick, to_argv
 from infomax.runtime.stages import importing_torch
+from infomax.training.closing import trains_little
 from infomax.training.loggers import parse_tools
 from infomax.training.opening import open_measured
 from infomax.training.options import PretrainOptions, RecipeChangeOptions
@@ -335,13 +336,17 @@ def describe_plan(contest: Contest, speeds: Mapping[str, float]) -> list[str]:
         epochs = contest.epochs(entrant, speed)
         seconds = contest.seconds(entrant, speed, epochs)
         rate = f"{speed:,.0f} images/s"
-        count = f"{epochs:,} epoch{'s' if epochs > 1 else ''} in {duration(seconds)}"
+        images = len(contest.source.pretraining)
+        steps = entrant.recipe.steps(images) // entrant.recipe.epochs * epochs
+        is_little = trains_little(entrant.recipe, images, steps)
+        few = f", {counted(steps, 'step')}, which train almost nothing" if is_little else ""
+        count = f"{epochs:,} epoch{'s' if epochs > 1 else ''} in {duration(seconds)}{few}"
         size = f"batches of {entrant.recipe.batch_size}"
         lines.append(f"{entrant.method}: recipe {entrant.experiment.name}, {size}, {rate}: {count}")
         total += contest.options.seeds * seconds
         longest = max(longest, seconds / (contest.budget.seconds or inf))
     seeds = f"{contest.options.seeds} seed{'s' if contest.options.seeds > 1 else ''}"
-    judged = "then measured without labels" if contest.why_no_labels else "and the evaluations"
+    judged = f"beside the start of each run and the {'measures' if contest.why_no_labels else 'evaluations'}"
     methods = f"{len(speeds)} methods x {seeds} x {contest.budget}"
     lines.append(f"{methods}: about {duration(total)} in all, {judged}; Ctrl-C stops, the same command goes on")
     if longest > 1.1:

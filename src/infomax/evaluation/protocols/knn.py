@@ -69,8 +69,11 @@ def run(encoder: EncoderName, source: "Source", options: KnnOptions, evaluation:
         queries, true_labels = bank, features.train_labels
         if not options.leave_one_out:
             queries, true_labels = features.test.to(device), features.test_labels
+        others = len(bank) - options.leave_one_out
+        if given := [k for k in options.k if k > others and options.k != KnnOptions.k]:
+            raise ValueError(f"--k {given[0]}: there are {others:,} labelled images to choose neighbours from")
         similarity, index = nearest(bank, queries, max(options.k), leave_one_out=options.leave_one_out)
-        for k in options.k:
+        for k in dict.fromkeys(min(k, others) for k in options.k):  # the default may be more than there are
             for temperature in options.temperature:
                 scores = vote(similarity, index, labels, classes=features.classes, k=k, temperature=temperature)
                 settings: dict[str, Any] = {"k": k, "temperature": temperature, "leave_one_out": options.leave_one_out}
