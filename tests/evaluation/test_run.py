@@ -10,7 +10,6 @@ import pandas
 import pytest
 import torch
 
-import infomax
 from command import PATIENCE, run_command, start_command
 from dataset_layouts import LAYOUTS
 from infomax.data.images import ArrayImages
@@ -428,8 +427,8 @@ def test_more_neighbours_than_labelled_images_are_refused_and_the_default_takes_
     pixels, labels = random.integers(0, 256, (15, 8, 8, 3), np.uint8), np.arange(15) % 3
     np.savez(tmp_path / "few.npz", images=pixels, labels=labels)
     options = {"data": tmp_path / "few.npz", "no_cache": True, "no_baselines": True, "workers": 0}
-    run = infomax.pretrain(data="digits", recipe="digits", epochs=1, batch_size=512, out=tmp_path / "a", workers=0)
+    run = pretrain(data="digits", recipe="digits", epochs=1, batch_size=512, out=tmp_path / "a", workers=0)
     with pytest.raises(ValueError, match="k.*50.*: there are 12 labelled images to choose neighbours from"):
-        infomax.evaluate("knn", run, k=[5, 50], **options)
-    (row,) = infomax.evaluate("knn", run, **options)
+        evaluate("knn", run.path, k=[5, 50], **options)
+    (row,) = evaluate("knn", run.path, **options)
     assert row.k == 12
