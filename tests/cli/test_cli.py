@@ -476,3 +476,11 @@ def test_help_that_nobody_reads_to_its_end_is_no_error(words):
         done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
     assert not done.stderr, done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("name", ["ValueError", "infomax.data.pixel_format.OtherKindError"])
+def test_the_error_of_a_worker_is_its_last_line_without_the_name_of_the_error(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli._fail(f"Caught {name} in DataLoader worker process 0.\nTraceback:\n{name}: a.tif: 3 channels", code=2)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "infomax: a.tif: 3 channels\n"

@@ -6,6 +6,7 @@ packages below. No torch is imported before there is something to compute.
 
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -173,7 +174,7 @@ def _format_warning(*details: Any, **options: Any) -> str:
 def _fail(message: str, *, code: int) -> None:
     """Prints one line to standard error and ends the process."""
     if message.startswith("Caught "):  # a worker's error carries its traceback, whose last line is the message
-        message = message.strip().splitlines()[-1].removeprefix("ValueError: ")
+        message = re.sub(r"^(ValueError|infomax\.[\w.]+): ", "", message.strip().splitlines()[-1])
     line = " ".join(message.split())
     note(line)
     if file := os.environ.get(ERROR_FILE_VARIABLE):  # of the process that has started this one
