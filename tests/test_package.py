@@ -109,7 +109,7 @@ def test_the_wheels_command_answers_where_there_is_no_clone(installed):
         assert "--print-completion" not in infomax("--print-completion", shell)
         assert "pretrain" in infomax("--print-completion", shell)
     assert "--out DIR" in infomax("demo", "--help")
-    assert "  mira-14" in infomax("report", "--table", "list")  # of a file in the wheel
+    assert "\nmira-14 " in infomax("report", "--table", "list")  # of a file in the wheel
 
 
 @pytest.mark.slow

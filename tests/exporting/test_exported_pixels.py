@@ -81,7 +81,7 @@ def test_transformers_which_prepares_rgb_alone_is_refused_before_anything_is_wri
     assert not (tmp_path / "given").exists()
 
 
-@pytest.mark.process
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), [("timm", "depth"), ("torchvision", "cells"), ("safetensors", "gray")])
 def test_the_program_on_the_card_computes_the_features_of_an_array(tmp_path, monkeypatch, name, kind):
     monkeypatch.chdir(tmp_path)

@@ -323,7 +323,7 @@ def test_a_step_costs_time_and_memory(runs, tmp_path):
     assert with_teacher["planned_gb"] > without["planned_gb"]
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_steps_are_measured_in_a_process_of_their_own(monkeypatch):
     monkeypatch.undo()
     recipe = customise(get_recipe("mira", "digits"), batch_size=64)

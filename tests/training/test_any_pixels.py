@@ -61,8 +61,7 @@ def test_each_kind_is_trained_on_evaluated_and_embedded(folders, tmp_path, metho
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", methods_with_papers())
+@pytest.mark.parametrize(("method", "kind"), [*zip(methods_with_papers(), KINDS, strict=True)])
 def test_a_training_that_is_resumed_ends_with_the_same_bits(folders, tmp_path, monkeypatch, method, kind):
     whole = train(folders / kind, tmp_path / "whole", method=method)
     train_step = loop.train_step

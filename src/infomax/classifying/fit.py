@@ -37,7 +37,7 @@ from infomax.evaluation.linear import PENALTIES
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocols.linear import MAX_SCORES
 from infomax.evaluation.scores import interval
-from infomax.evaluation.value_range import trained_value_range
+from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
 from infomax.models.encoders import Encoder, fingerprint, load_encoder, save_encoder
 from infomax.models.pretrained import open_encoder
 from infomax.runs.provenance import provenance
@@ -149,6 +149,7 @@ def fit(options: ClassifyFitOptions, *, quiet: bool) -> ImageClassifier:
 def given_location(options: DataOptions, encoder: str) -> DataLocation:
     """Returns where the images are, with the range of values that the encoder was trained with if none is given."""
     given = options.given_location()
+    check_pixel_options(encoder, **{key: given.get(key) for key in PIXEL_OPTIONS})
     if "value_range" not in given:
         given["value_range"] = trained_value_range(encoder)
     return DataLocation(**given)

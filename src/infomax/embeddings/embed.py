@@ -13,7 +13,7 @@ from infomax.data.images import Images
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, all_images, describe_splits
-from infomax.evaluation.value_range import trained_value_range
+from infomax.evaluation.value_range import check_pixel_options, trained_value_range
 from infomax.features.extraction import extract_features
 from infomax.models.encoders import Encoder
 from infomax.models.pretrained import open_encoder
@@ -71,6 +71,7 @@ def embed(
     if isinstance(data, Source):
         source = data
     else:
+        check_pixel_options(encoder, value_range=value_range)
         value_range = value_range or trained_value_range(encoder)
         if isinstance(data, str | PathLike):
             decoded = {"value_range": value_range, "max_megapixels": max_megapixels}

@@ -17,7 +17,7 @@ from infomax.data.splits import all_images, describe_splits
 from infomax.embeddings.feature_file import FeatureOrigin, write_features
 from infomax.embeddings.options import EmbedOptions
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.value_range import trained_value_range
+from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
 from infomax.features.cache import FeatureSpecification, cached_feature_parts
 from infomax.features.extraction import encode_batches
 from infomax.models.encoders import Encoder, fingerprint
@@ -89,6 +89,7 @@ def _location(options: EmbedOptions) -> DataLocation:
     """Returns where the images are: as the user says, or those that the run was trained on."""
     run = run_of(options.encoder)
     given: dict[str, Any] = options.given_location()
+    check_pixel_options(options.encoder, **{key: given.get(key) for key in PIXEL_OPTIONS})
     if run is not None and "data" not in given:
         return replace(run.location, **given)
     if "data" not in given:

@@ -21,7 +21,7 @@ from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import append_result, hash_hits
-from infomax.evaluation.value_range import check_pixel_options, trained_value_range
+from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
 from infomax.runs.run_folder import Run, kept_epoch_of, run_of, trained_steps_of
 from infomax.runs.training_verdicts import standing_verdicts
 from infomax.runtime.checks import choose
@@ -425,7 +425,7 @@ def prepare_evaluation(
         out = run.path / "results.jsonl"
     if out is not None and (out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK)):
         raise ValueError(f"--out {out} must be a file that can be written, in a folder that is there")
-    check_pixel_options(name, location)
+    check_pixel_options(name, **{key: getattr(location, key) for key in PIXEL_OPTIONS})
     identity = ""
     if given is not None:
         if run is not None and location.value_range is None:

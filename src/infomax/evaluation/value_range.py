@@ -2,9 +2,11 @@
 
 from os import PathLike, fspath
 
-from infomax.data.options import DataOptions
 from infomax.runs.run_folder import run_of
 from infomax.runtime.text import note
+
+PIXEL_OPTIONS = ("value_range", "channels", "no_data")
+"""Options that say how images become pixels, which an encoder that was trained on others than 8-bit RGB keeps."""
 
 
 def trained_value_range(encoder: str | PathLike[str]) -> str | None:
@@ -24,32 +26,34 @@ def trained_value_range(encoder: str | PathLike[str]) -> str | None:
     return value_range
 
 
-def check_pixel_options(encoder: str | PathLike[str], location: DataOptions) -> None:
+def check_pixel_options(
+    encoder: str | PathLike[str],
+    *,
+    value_range: str | None = None,
+    channels: int | None = None,
+    no_data: float | None = None,
+) -> None:
     """Checks that options about the images' numbers do not contradict what a run's encoder was trained on.
 
     An encoder keeps the channels and the range of its images, which are taken for all images that it is given.
 
     Args:
         encoder: A run folder, or any other encoder.
-        location: Says which images are meant, and how they are read.
+        value_range: The range that the user gave.
+        channels: The number of channels that the user gave.
+        no_data: The number of no measurement that the user gave.
 
     Raises:
         ValueError: naming the option, if the encoder takes something else.
     """
     if (run := run_of(encoder)) is None:
         return
-    pixel_format = run.recipe.preprocessing.pixel_format
-    if location.channels not in (None, pixel_format.channels):
-        raise ValueError(
-            f"--channels {location.channels}: {fspath(encoder)} was trained on {pixel_format}; leave it out"
-        )
+    pixel_format, before = run.recipe.preprocessing.pixel_format, run.location
+    if channels not in (None, pixel_format.channels):
+        raise ValueError(f"--channels {channels}: {fspath(encoder)} was trained on {pixel_format}; leave it out")
     if pixel_format.is_rgb:
         return
-    before = run.location
-    for option, new, old in (
-        ("value-range", location.value_range, before.value_range),
-        ("no-data", location.no_data, before.no_data),
-    ):
+    for option, new, old in (("value-range", value_range, before.value_range), ("no-data", no_data, before.no_data)):
         if new is not None and new != old:
             kept = f"{fspath(encoder)} keeps the range of the images that it was trained on"
             raise ValueError(f"--{option} {new}: {kept}; leave it out")

@@ -5,7 +5,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 
 EXTRAS = {
-    "detection": "infomax evaluate detect",
+    "detection": "infomax evaluate detect, and dense on folders in COCO's format",
     "dicom": "images in DICOM files",
     "faiss": "infomax search --engine faiss",
     "huggingface": "encoders hf:NAME, and export --format huggingface",

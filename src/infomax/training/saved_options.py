@@ -90,7 +90,7 @@ def saved_options(run: Run) -> SavedOptions:
 
 def _recipe_options(experiment: Experiment, recipe: Recipe, *, images: int) -> dict[str, Any]:
     """Returns the options whose settings differ from the registered recipe; the number of epochs is always there."""
-    registered = experiment.recipe(images=images, epochs=recipe.epochs)
+    registered = with_pixels(experiment.recipe(images=images, epochs=recipe.epochs), pixels_of(recipe))
     options: dict[str, Any] = _view_options(registered, recipe)
     if recipe.encoder.init is not None:
         options["init"] = recipe.encoder.init
