@@ -143,7 +143,7 @@ def test_test_measures_and_draws(infomax, place, tmp_path):
     out = tmp_path / "t"
     code, text, err = infomax("classify", "test", "colours", "--data", "new", "--out", str(out), "--none-share", "0.08")
     assert code == 0, err
-    assert "accuracy 100.0 % (95 % interval 100.0 to 100.0) on 8 images" in text
+    assert "accuracy 100.0 % (95 % interval 67.6 to 100.0) on 8 images" in text
     assert "not counted: 4 images of classes that the classifier does not know, blue; 4 of them (100.0 %)" in text
     assert sorted(path.name for path in out.iterdir()) == ["classes.csv", "confusion.csv", "confusion.png", "test.json"]
     measured = json.loads((out / "test.json").read_text())

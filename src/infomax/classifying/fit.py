@@ -33,10 +33,10 @@ from infomax.data.options import DataOptions
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, counted, listed
 from infomax.embeddings.write import FeatureComputation
+from infomax.evaluation.intervals import share_interval
 from infomax.evaluation.linear import PENALTIES
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocols.linear import MAX_SCORES
-from infomax.evaluation.scores import interval
 from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
 from infomax.models.encoders import Encoder, fingerprint, load_encoder, save_encoder
 from infomax.models.pretrained import open_encoder
@@ -249,11 +249,11 @@ def _fit_tuned(folder: Path, job: FitJob, labelled: Labelled, features: Float[Te
 def score_held_out(held_out: HeldOut, temperature: float | None) -> HeldOutScores:
     """Returns the scores on held-out images, with the temperature and without."""
     probabilities = calibrated(held_out.logits, temperature)
-    right = (probabilities.argmax(1) == held_out.labels).double().numpy()
+    right = (probabilities.argmax(1) == held_out.labels).numpy()
     return HeldOutScores(
         images=len(right),
         accuracy=float(right.mean()),
-        interval=interval(lambda rows: float(right[rows].mean()), len(right)),
+        interval=share_interval(right),
         calibration_error=calibration_error(probabilities, held_out.labels),
         uncalibrated_error=calibration_error(calibrated(held_out.logits, None), held_out.labels),
     )

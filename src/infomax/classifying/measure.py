@@ -23,8 +23,8 @@ from infomax.classifying.tested_page import write_tested_page
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, counted, listed
 from infomax.embeddings.write import FeatureComputation
+from infomax.evaluation.intervals import share_interval
 from infomax.evaluation.options import ComputeOptions, EvaluationOptions
-from infomax.evaluation.scores import interval
 from infomax.runs.public_words import public_data_name
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.new_folders import new_folder
@@ -159,7 +159,7 @@ def _score(
         split="",
         images=len(true),
         accuracy=float(right.mean()),
-        interval=interval(lambda rows: float(right[rows].mean()), len(right)),
+        interval=share_interval(right > 0),
         mean_recall=float(np.mean([x.recall for x in scores if x.recall is not None])),
         calibration_error=calibration_error(probabilities, labels),
         mean_probability=float(confidence.mean()),
