@@ -115,7 +115,7 @@ def test_a_picture_of_views_is_returned_and_written_only_if_asked(tmp_path, monk
         ("--out x is not empty; --overwrite, or --seed 3", "out=x is not empty; overwrite=True, or seed=3"),
         ("infomax pretrain --out x --resume goes on", "infomax pretrain --out x --resume goes on"),
         ("infomax recipes lists them; --recipe x", "infomax recipes lists them; recipe=x"),
-        ("without --epochs there are 9 steps", "without epochs= there are 9 steps"),
+        ("without --batch-size there are 9 steps", "without batch_size= there are 9 steps"),
         ("a--b -- ---c", "a--b -- ---c"),
     ],
 )
