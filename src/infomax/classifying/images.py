@@ -158,9 +158,11 @@ def _features(computation: FeatureComputation, images: Images) -> Float[Tensor, 
 def _problems(images: Images, pixel_format: PixelFormat) -> list[str]:
     """Returns why each image cannot be read in a format; empty for those that can."""
 
+    formatted = images.in_format(pixel_format)
+
     def problem(index: int) -> str:
         try:
-            images.in_format(pixel_format).open_pixels(index)
+            formatted.open_pixels(index)
         except ValueError as error:
             return str(error)
         return ""

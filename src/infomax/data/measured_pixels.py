@@ -76,8 +76,8 @@ def measure_pixels(images: Images, choice: PixelChoice) -> MeasuredPixels | None
     with Stage("measuring the numbers of the images", slow_only=True):
         statistics = _measure(images, pixel_format)
     names = f" ({', '.join(kind.bands)})" if len(kind.bands) == channels else ""
-    what = f"{channels} channel{'s'[: channels != 1]}{names} of {kind.dtype}"
-    notes = [f"{what}: {notes[0]}" if notes else what, *notes[1:], *statistics.notes(kind)]
+    numbers = f"{counted(channels, 'channel')}{names} of {kind.dtype}"
+    notes = [f"{numbers}: {notes[0]}" if notes else numbers, *notes[1:], *statistics.notes(kind)]
     fill = tuple(_rounded(statistics.mean)) if statistics.missing.any() else ()
     std = np.where(statistics.std > 0, statistics.std, 1.0)
     return MeasuredPixels(

@@ -1,17 +1,13 @@
 """CARL Figure 3: the accuracy along the number of prototypes."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from infomax.figures.figure import Figure, FigureRequest, Needs, Part, Row
 from infomax.figures.sweep_points import POINT_COLUMNS, Varied, check_varied, count, draw_points, points
 
 KEY = "method.prototypes"
-
-
-def check(request: FigureRequest) -> None:
-    """Raises ValueError if the runs do not differ in their number of prototypes."""
-    check_varied("carl-prototypes", request, KEY)
 
 
 def parts(request: FigureRequest) -> list[Part]:
@@ -45,7 +41,7 @@ FIGURE = Figure(
         ),
     ),
     columns={**POINT_COLUMNS, "value": "number of prototypes"},
-    check=check,
+    check=partial(check_varied, "carl-prototypes", key=KEY),
     parts=parts,
     reads_only=True,
     count=count,

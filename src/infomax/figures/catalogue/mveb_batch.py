@@ -1,6 +1,7 @@
 """MVEB Table 6, as a figure: the accuracy along the batch size."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from infomax.figures.figure import Figure, FigureRequest, Needs, Part, Row
@@ -9,11 +10,6 @@ from infomax.figures.sweep_points import POINT_COLUMNS, Varied, check_varied, co
 KEY = "batch_size"
 METHODS = {"MVEB": "mveb", "SimCLR": "simclr", "SimSiam": "simsiam", "VICReg": "vicreg"}
 VARIED = Varied((KEY,), follows=("optimizer.learning_rate", "optimizer.warmup_start", "micro_batch_size"))
-
-
-def check(request: FigureRequest) -> None:
-    """Raises ValueError if the runs do not differ in their batch size."""
-    check_varied("mveb-batch", request, KEY)
 
 
 def parts(request: FigureRequest) -> list[Part]:
@@ -47,7 +43,7 @@ FIGURE = Figure(
         ),
     ),
     columns={**POINT_COLUMNS, "value": "images of a batch"},
-    check=check,
+    check=partial(check_varied, "mveb-batch", key=KEY),
     parts=parts,
     reads_only=True,
     count=count,

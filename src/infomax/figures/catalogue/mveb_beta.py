@@ -1,17 +1,13 @@
 """MVEB Figure 4: the accuracy along beta, the weight of the entropy."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from infomax.figures.figure import Figure, FigureRequest, Needs, Part, Row
 from infomax.figures.sweep_points import POINT_COLUMNS, Varied, check_varied, count, draw_points, points
 
 KEY = "method.entropy_weight"
-
-
-def check(request: FigureRequest) -> None:
-    """Raises ValueError if the runs do not differ in beta."""
-    check_varied("mveb-beta", request, KEY)
 
 
 def parts(request: FigureRequest) -> list[Part]:
@@ -47,7 +43,7 @@ FIGURE = Figure(
         ),
     ),
     columns={**POINT_COLUMNS, "value": "beta"},
-    check=check,
+    check=partial(check_varied, "mveb-beta", key=KEY),
     parts=parts,
     reads_only=True,
     count=count,
