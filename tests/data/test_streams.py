@@ -187,7 +187,7 @@ def test_a_damaged_image_is_replaced_and_named(tmp_path):
     stream = open_source(f"wds:{tmp_path / 's.tar'}").train
     (batch,) = training_batches(stream, VIEWS, batch_size=3, seed=0, steps=range(1), workers=0)
     (reason,) = batch.unreadable.values()
-    assert "s.tar: 1.png cannot be read as an image" in reason
+    assert "s.tar: 1.png cannot be read as an image" in str(reason)
     assert batch.images[0].shape == (3, 8, 8, 3)
 
 

@@ -1,6 +1,9 @@
 """Dense features: exact counts, the classes of cells and pixels, folders that are wrong, and the whole protocol."""
 
 import json
+import os
+from dataclasses import replace
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -16,17 +19,21 @@ from infomax.evaluation.dense.classifiers import CellBank, KnnCells, fit_linear
 from infomax.evaluation.dense.confusion import (
     class_counts,
     confusion_matrix,
+    image_values,
     iou,
     mean_iou,
     mean_iou_interval,
     pixel_accuracy,
 )
+from infomax.evaluation.dense.dense_row import DenseRow
 from infomax.evaluation.dense.evaluate import DenseSetting, evaluate_dense
 from infomax.evaluation.dense.mask_folder import open_dense
 from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.paired import NOT_KEPT, OTHER_IMAGES, compare_over_seeds, compare_rows, pack_pixels
 from infomax.evaluation.protocols.dense import DenseOptions
 from infomax.models.encoders import build_encoder, save_encoder
 from mask_folders import SIDES, save_mask, toy_mask, write_masked
+from ranks import on_ranks
 
 ALONE = EvaluationOptions(device="cpu", workers=1, no_baselines=True, no_cache=True)
 
@@ -89,6 +96,64 @@ def test_the_interval_redraws_images():
     assert low < mean_iou(same.sum(0)) < high
 
 
+def row_of(by_image, **fields):
+    """Returns a row with the counts of each image [n, 3, classes]."""
+    values = {"data": "x", "representation": "a", "encoder": "a", "metric": "mean_iou", "classes": 4, "seconds": 1.0}
+    values |= {"classifier": "knn", "image_size": 64, "cells": [8, 8], "positions": 9, "used_positions": 9, "seed": 0}
+    values |= {"mean_iou": mean_iou(by_image.sum(0)), "pixel_accuracy": 0.5, "iou_by_class": [], **fields}
+    values |= {"test_images": len(by_image), "hits": pack_pixels(by_image, images="the images")}
+    return DenseRow.from_json(values)
+
+
+def counts_of(seed, images=30, classes=4, share=0.6):
+    """Returns counts of each image whose last class no mask shows."""
+    draw = np.random.default_rng(seed)
+    true = draw.integers(0, 900, (images, classes)) * (np.random.default_rng(9).random((images, classes)) < 0.7)
+    true[:, -1] = 0
+    right = (true * np.clip(share + draw.normal(0, 0.2, true.shape), 0, 1)).astype(int)
+    return np.stack([right, true, right + draw.integers(0, 300, true.shape)], 1)
+
+
+def test_differences_redraw_the_same_images_for_both():
+    first, second = counts_of(0, share=0.8), counts_of(1)
+    gains = []
+    draw = np.random.default_rng(0)
+    for _ in range(1000):
+        rows = draw.integers(30, size=30)
+        gains.append(mean_iou(first[rows].sum(0)) - mean_iou(second[rows].sum(0)))
+    difference = compare_rows(row_of(first), row_of(second))
+    assert (difference.low, difference.high) == pytest.approx(np.percentile(gains, [2.5, 97.5]))
+    assert difference.value == pytest.approx(mean_iou(first.sum(0)) - mean_iou(second.sum(0)))
+    assert difference.verdict == "clearly better"
+    assert difference.kind.startswith("points on the same test images")
+
+
+def test_the_values_of_images_move_the_mean_iou_as_their_weights_do():
+    """By a difference quotient: each image counts a little more."""
+    by_image = counts_of(0)
+    values, small = image_values(by_image), 1e-7
+    assert values.mean() == pytest.approx(mean_iou(by_image.sum(0)))
+    for image in (0, 7, 29):
+        moved = mean_iou(by_image.sum(0) + small * by_image[image]) - mean_iou(by_image.sum(0))
+        assert (values[image] - values.mean()) / 30 == pytest.approx(moved / small, abs=1e-6)
+
+
+def test_seeds_of_a_training_are_compared_over_images_too():
+    rows = [(row_of(counts_of(seed, share=0.8)), row_of(counts_of(10 + seed))) for seed in range(3)]
+    over_seeds = compare_over_seeds(rows)
+    assert over_seeds.value == pytest.approx(np.mean([a.mean_iou - b.mean_iou for a, b in rows]))
+    assert over_seeds.verdict == "clearly better"
+
+
+def test_pixels_that_are_damaged_are_not_compared():
+    by_image, other = counts_of(0), row_of(counts_of(1))
+    row = row_of(by_image)
+    assert compare_rows(replace(row, mean_iou=0.5), other) == NOT_KEPT
+    for text in ("", "no base64!", "AAAA", row.hits["pixels"][:-8]):
+        assert compare_rows(replace(row, hits={**row.hits, "pixels": text}), other) == NOT_KEPT
+    assert compare_rows(row_of(by_image[:1]), row_of(counts_of(1)[:1])) == "one test image alone"
+
+
 @pytest.mark.parametrize("sides", [(37, 23), (5, 4), (3, 50)])
 def test_scores_are_enlarged_as_torch_does(sides, monkeypatch):
     monkeypatch.setattr(cells, "STRIP_NUMBERS", 100)  # several strips
@@ -129,7 +194,7 @@ def test_an_untrained_encoder_tells_colours_apart(encoder, folder):
     assert linear.mean_iou > 0.8
     assert linear.pixel_accuracy > 0.9
     assert knn.mean_iou > 0.8
-    assert linear.positions == 1500
+    assert linear.positions == linear.used_positions == 1500
     assert linear.labelled_images == 6
     assert linear.cells == (16, 16)
     pixels = sum((mask := toy_mask(100 + i)).size for i in range(3))
@@ -179,6 +244,43 @@ def test_what_was_computed_is_not_computed_again(encoder, folder, monkeypatch, t
     (again,) = evaluate_dense(encoder, source, setting, kept)
     assert not seen
     assert again == resumed
+
+
+def rows_of_a_rank(encoder, folder, work):
+    os.environ["XDG_CACHE_HOME"] = str(work)
+    cells.IMAGES_AT_ONCE = evaluate.IMAGES_AT_ONCE = 2
+    options = EvaluationOptions(device="cpu", workers=1, no_baselines=True)
+    rows = evaluate_dense(encoder, opened(folder), DenseSetting(positions=601), options)
+    return [(row.mean_iou, row.interval, row.used_positions, row.iou_by_class, row.hits, row.penalty) for row in rows]
+
+
+@pytest.mark.process
+def test_ranks_share_the_images_and_give_the_rows_of_one(encoder, folder, tmp_path, monkeypatch):
+    """Three batches to train on and two to test on, so that the second rank has none in a step."""
+    monkeypatch.setattr(cells, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setattr(evaluate, "IMAGES_AT_ONCE", 2)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
+    expected = rows_of_a_rank(encoder, folder, tmp_path / "one")
+    assert on_ranks(2, rows_of_a_rank, encoder, folder, tmp_path / "two") == [expected, expected]
+
+
+def test_rows_on_the_same_images_are_compared_image_by_image(encoder, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    setting = DenseSetting(classifier=("linear",), positions=600)
+    kept = EvaluationOptions(device="cpu", workers=1, no_cache=True)
+    trained, _, pixels = evaluate_dense(encoder, opened(folder), setting, kept)
+    assert str(compare_rows(trained, trained)) == "+0.0 (+0.0 to +0.0): not clearly better"
+    difference = compare_rows(trained, pixels)
+    assert difference.value == pytest.approx(trained.mean_iou - pixels.mean_iou)
+    assert difference.low <= difference.value <= difference.high
+    assert compare_rows(replace(trained, positions=9), pixels) == "measured with another positions"
+    assert not isinstance(compare_rows(replace(trained, cells=(9, 9)), pixels), str)
+    copied = opened(copytree(folder, tmp_path / "elsewhere"))
+    (elsewhere,) = evaluate_dense(encoder, copied, setting, ALONE)
+    assert not isinstance(compare_rows(replace(elsewhere, data=pixels.data), pixels), str)
+    save_mask(toy_mask(3), tmp_path / "elsewhere/val/masks/0.png")
+    (other,) = evaluate_dense(encoder, opened(tmp_path / "elsewhere"), setting, ALONE)
+    assert compare_rows(replace(other, data=pixels.data), pixels) == OTHER_IMAGES
 
 
 @pytest.mark.parametrize("layout", ["{kind}/{split}", "{split}/{kind}"])

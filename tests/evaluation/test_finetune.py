@@ -19,6 +19,7 @@ from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import Preprocessing, supervised_crops
 from infomax.data.images import ArrayImages, FileImages
 from infomax.data.loading.training import training_batches
+from infomax.data.pixel_format import OtherKindError, PixelFormat
 from infomax.data.sources.joined import JoinedImages
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source
@@ -304,6 +305,16 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path, pretrained):
     (tmp_path / images.files[4]).write_bytes(b"no image")
     with pytest.raises(ValueError, match=rf"{images.files[4]} cannot be read"):
         tune(pretrained.encoder, all_of(images), replace(COSINE, epochs=1), workers=0)
+
+
+def test_an_image_of_other_channels_is_not_called_damaged(tmp_path, pretrained):
+    """The cure of a damaged file, to mend it, would be none."""
+    images, encoder = files(tmp_path, 4), copy.deepcopy(pretrained.encoder)
+    deep = PixelFormat(low=(0.0,) * 3, high=(1.0,) * 3)
+    encoder.preprocessing = replace(encoder.preprocessing, pixel_format=deep)
+    with pytest.raises(OtherKindError, match=r"0.png: it has 3 channels of uint8, and the encoder takes") as error:
+        tune(encoder, all_of(images), replace(COSINE, epochs=1), workers=0)
+    assert "mend" not in str(error.value)
 
 
 def files(folder, count, start=0) -> FileImages:

@@ -79,6 +79,17 @@ def interval(statistic: Callable[[np.ndarray], float], rows: int) -> tuple[float
     return float(low), float(high)
 
 
+def redrawn_sums(numbers: Int[np.ndarray, "n ..."]) -> Float[np.ndarray, "draws ..."]:
+    """Returns the sum over the rows of each redrawn test set of :func:`interval`, for what follows from such sums.
+
+    Args:
+        numbers: Whole numbers of each row, whose sums are below 2^53 and so exact.
+    """
+    rows, draw = len(numbers), np.random.default_rng(0)
+    times = np.stack([np.bincount(draw.integers(rows, size=rows), minlength=rows) for _ in range(RESAMPLES)])
+    return (times.astype(float) @ numbers.reshape(rows, -1)).reshape(RESAMPLES, *numbers.shape[1:])
+
+
 def share_interval(hit: Bool[np.ndarray, " n"]) -> tuple[float, float]:
     """Computes the 95 % interval of an accuracy: by the bootstrap, or Wilson's if no image is right or all are.
 

@@ -1,7 +1,8 @@
 """Pairs rows of results that measured the same images under the same conditions, and says how much better one is.
 
 Of each row that classifies images one by one, which of them were right is kept in a file beside the results, with a
-hash of the images: their content, their labels and their order. Rows are compared only if their hashes are equal.
+hash of the images: their content, their labels and their order; of one that classifies their pixels, how many pixels of
+each class were. Rows are compared only if their hashes are equal.
 """
 
 import base64
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from infomax.data.splits import LabelledImages
+from infomax.evaluation.dense.confusion import compare_mean_ious, image_values, mean_iou, occurring
 from infomax.evaluation.intervals import (
     Difference,
     compare_drawn,
@@ -24,13 +26,14 @@ from infomax.evaluation.intervals import (
 )
 from infomax.evaluation.result_row import Condition, Hits, Outcome, ResultRow, Score, row_fields
 
-PAIRED_METRICS = ("top1", "mean_per_class")
+PAIRED_METRICS = ("top1", "mean_per_class", "mean_iou")
 """Metrics whose rows are paired. A mean average precision ranks images against each other, and clusters have no right
 and wrong: their rows are not."""
 ORIGIN = ("representation", "encoder", "recipe", "epoch")
 """Fields that say what is evaluated, and not how."""
 NOT_KEPT = "which images were right was not kept"
 OTHER_IMAGES = "other images were classified, or classified by"
+ONE_IMAGE = "one test image alone"
 
 
 def hash_images(*parts: LabelledImages) -> str:
@@ -80,6 +83,17 @@ def pack_draws(right: Bool[np.ndarray, "d n"]) -> Hits:
     return Hits(draws=tuple(right.mean(1).tolist()), counts=_encode(counts))
 
 
+def pack_pixels(by_image: Int[np.ndarray, "n 3 classes"], *, images: str) -> Hits:
+    """Returns what a row keeps of the pixels that it got right.
+
+    Args:
+        by_image: The counts of each image, of :func:`infomax.evaluation.dense.confusion.class_counts`.
+        images: Hash of the images and their masks.
+    """
+    shown = by_image[:, :, occurring(by_image.sum(0))]  # a mean IoU depends on no other class
+    return Hits(pixels=_encode(zlib.compress(shown.astype("<u4").tobytes())), images=images)
+
+
 def _encode(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
@@ -109,12 +123,18 @@ def _unpack_labels(hits: Hits, count: int) -> Int[np.ndarray, " n"] | None:
 def _unpack_numbers(text: str, dtype: str, count: int) -> Int[np.ndarray, " n"] | None:
     """Returns the numbers of a text; None if it is damaged or holds another number of them."""
     size = np.dtype(dtype).itemsize * count
+    content = _decompress(text, size)
+    return np.frombuffer(content, dtype).astype(np.int64) if content is not None and len(content) == size else None
+
+
+def _decompress(text: str, most: int) -> bytes | None:
+    """Returns the bytes of a text, with no more memory than ``most`` of them take; None if it is damaged or has
+    more."""
     try:
-        packed = base64.b64decode(text, validate=True)
-        content = zlib.decompressobj().decompress(packed, size + 1)  # no more memory than the numbers take
+        content = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), most + 1)
     except (ValueError, zlib.error):
         return None
-    return np.frombuffer(content, dtype).astype(np.int64) if len(content) == size else None
+    return content if len(content) <= most else None
 
 
 def shown_conditions(row: ResultRow) -> tuple[str, ...]:
@@ -181,6 +201,11 @@ def compare_rows(row: ResultRow, other: ResultRow) -> Difference | str:
             if draws is None or others is None or len(draws[0]) != len(others[0])
             else compare_drawn(draws, others)
         )
+    if row.metric == "mean_iou":
+        pixels, others = _checked_pixels(row), _checked_pixels(other)
+        if pixels is None or others is None or pixels.shape != others.shape:
+            return NOT_KEPT
+        return ONE_IMAGE if len(pixels) < 2 else compare_mean_ious(pixels, others)
     first, second = (_checked_right(x) for x in (row, other))
     if first is None or second is None:
         return NOT_KEPT
@@ -209,25 +234,27 @@ def compare_over_seeds(pairs: Sequence[tuple[ResultRow, ResultRow]]) -> Differen
         return OTHER_IMAGES
     gains = []
     for row, other in pairs:
-        first, second = _checked_right(row), _checked_right(other)
-        if first is None or second is None or (weights := _image_weights(row)) is None:
+        first, second = _image_values(row), _image_values(other)
+        if first is None or second is None:
             return NOT_KEPT
-        gains.append(weights * (first.astype(float) - second))
-    if len(gains[0]) < 2:
-        return "one test image alone"
-    return compare_seeds_and_images(np.stack(gains))
+        gains.append(first - second)
+    return ONE_IMAGE if len(gains[0]) < 2 else compare_seeds_and_images(np.stack(gains))
 
 
-def _image_weights(row: ResultRow) -> Float[np.ndarray, " n"] | None:
-    """Returns how much each image counts in a row's score, 1 on average; None if its labels are damaged."""
-    if row.metric == "top1":
-        return np.ones(row.test_images)
+def _image_values(row: ResultRow) -> Float[np.ndarray, " n"] | None:
+    """Returns a value for each image, the mean of which is a row's score; None if what it got right is damaged."""
     assert row.hits is not None
+    if row.metric == "mean_iou":
+        pixels = _checked_pixels(row)
+        return None if pixels is None else image_values(pixels)
+    right = _checked_right(row)
+    if right is None or row.metric == "top1":
+        return None if right is None else right.astype(float)
     labels = _unpack_labels(row.hits, row.test_images)
     if labels is None:
         return None
     counts = np.bincount(labels)
-    return row.test_images / ((counts > 0).sum() * counts[labels])
+    return right * (row.test_images / ((counts > 0).sum() * counts[labels]))
 
 
 def _checked_draws(row: ResultRow) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, " n"]] | None:
@@ -255,6 +282,17 @@ def _checked_right(row: ResultRow) -> Bool[np.ndarray, " n"] | None:
         labels = _unpack_labels(row.hits, row.test_images)
         score = -1.0 if labels is None else mean_per_class(right, labels)
     return right if abs(score - row.score) < 1e-6 else None
+
+
+def _checked_pixels(row: ResultRow) -> Int[np.ndarray, "n 3 classes"] | None:
+    """Returns the pixels of each image; None if they are damaged, or do not give the row's own score."""
+    assert row.hits is not None
+    of_class = 3 * 4 * row.test_images  # bytes
+    content = _decompress(row.hits.get("pixels", ""), row.classes * of_class)
+    if not content or len(content) % of_class:
+        return None
+    pixels = np.frombuffer(content, "<u4").reshape(row.test_images, 3, -1).astype(np.int64)
+    return pixels if abs(mean_iou(pixels.sum(0)) - row.score) < 1e-6 else None
 
 
 def find_partner(row: ResultRow, candidates: Sequence[ResultRow]) -> ResultRow | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import Preprocessing, supervised_crops
-from infomax.data.loading.evaluation import needs_all_images
+from infomax.data.loading.evaluation import unreadable_error
 from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages, Source
@@ -266,7 +266,7 @@ class ProbeJob:
         prefetcher = BatchPrefetcher(batches, self.device, make)
         for batch in prefetcher:
             if batch.unreadable:
-                raise ValueError(needs_all_images(next(iter(batch.unreadable.values()))))
+                raise unreadable_error(next(iter(batch.unreadable.values())))
             view = (batch.views or make(batch))[0]
             features = self.encoder(view).float()
             prefetcher.prefetch()

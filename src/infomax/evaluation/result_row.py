@@ -62,6 +62,9 @@ class Hits(TypedDict, total=False):
     """The accuracy with each draw of the labelled images, if there are several."""
     counts: str
     """The number of draws in which each image was right, 2 bytes each, compressed and in base64."""
+    pixels: str
+    """Of each image and each class that any mask shows, the pixels that are right, that have the class and that are
+    given it, 4 bytes each, compressed and in base64, if the metric is a mean IoU."""
 
 
 @dataclass(frozen=True)

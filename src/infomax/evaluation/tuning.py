@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import supervised_crops
-from infomax.data.loading.evaluation import evaluation_batches, needs_all_images
+from infomax.data.loading.evaluation import evaluation_batches, unreadable_error
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages
@@ -258,7 +258,7 @@ class FineTuner:
         )
         for batch in BatchPrefetcher(batches, device, make):
             if batch.unreadable:
-                raise ValueError(needs_all_images(next(iter(batch.unreadable.values()))))
+                raise unreadable_error(next(iter(batch.unreadable.values())))
             yield batch if batch.views is not None else batch._replace(views=make(batch))
 
     def _step(self, batch: Batch) -> None:

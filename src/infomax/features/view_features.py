@@ -61,7 +61,7 @@ def extract_view_features(
     try:
         for batch in batches:
             if batch.unreadable:
-                raise ValueError(next(iter(batch.unreadable.values())))
+                raise next(iter(batch.unreadable.values()))
             crops = make_views(batch.images, views, seed=seed, epoch=batch.epoch, index=batch.index)[:count]
             of_views = [encoder(crop.to(dtype)).float().cpu() for crop in crops]
             keys[batch.epoch].append(batch.index)

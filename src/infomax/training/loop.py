@@ -577,7 +577,7 @@ class TrainingLoop:
             self.say(f"skipped: {batch.unreadable[index]}", from_every_rank=True)
             if (name := self.images.name(index)) not in self.named:
                 with suppress(OSError):  # a full disk
-                    self.run.append_row("unreadable.jsonl", {"image": name, "reason": batch.unreadable[index]})
+                    self.run.append_row("unreadable.jsonl", {"image": name, "reason": str(batch.unreadable[index])})
         share = self.launch.skip_unreadable
         if self.unreadable and len(self.unreadable) > share * len(self.images):
             raise ValueError(

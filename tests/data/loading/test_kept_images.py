@@ -51,7 +51,9 @@ def assert_same(batches, others):
     for a, b in zip(batches, others, strict=True):
         assert a.epoch == b.epoch
         assert a.index.tolist() == b.index.tolist()
-        assert a.unreadable == b.unreadable
+        assert {key: str(error) for key, error in a.unreadable.items()} == {
+            key: str(error) for key, error in b.unreadable.items()
+        }
         assert all(map(torch.equal, a.images, b.images))
 
 

@@ -102,7 +102,7 @@ def test_an_unreadable_image_is_replaced_by_another(tmp_path):
     images = FileImages(tmp_path, [f"{i}.jpg" for i in range(4)], None, [])
     batch = TrainingImages(images, ViewSet(global_crops=(View(size=8),) * 2), seed=0)[0, np.arange(4)]
     assert list(batch.unreadable) == [1]
-    assert "1.jpg cannot be read as an image" in batch.unreadable[1]
+    assert "1.jpg cannot be read as an image" in str(batch.unreadable[1])
     assert batch.images[0].float().std() > 1
 
 

@@ -42,21 +42,22 @@ class _EvaluationImages(Dataset):
             if pixels.is_rgb:
                 return _resize_and_crop(self.images.open(index), self.preprocessing)
             return _resize_and_crop_pixels(self.images.open_pixels(index), self.preprocessing)
-        except OtherKindError:  # no damage, and so not even a lenient evaluation goes on
-            raise
         except ValueError as error:
-            if not self.lenient:
-                raise ValueError(needs_all_images(error)) from error
+            if not self.lenient or isinstance(error, OtherKindError):  # no damage, and so nothing to be lenient with
+                raise unreadable_error(error) from error
             return np.zeros((size, size, pixels.channels), np.uint16 if pixels.is_deep else np.uint8)
 
 
-def needs_all_images(reason: object) -> str:
-    """Returns one line on an image that cannot be read where no other one can take its place, with the cure.
+def unreadable_error(reason: ValueError) -> ValueError:
+    """Returns the error of an image that cannot be read where no other one can take its place, with the cure.
 
     Args:
-        reason: The line that names the image.
+        reason: The error that names the image. If the image is of another kind than the encoder takes, no file is
+            damaged, and it is returned as it is.
     """
-    return f"{reason}; evaluation takes no other image in its place: mend the file, or move it elsewhere"
+    if isinstance(reason, OtherKindError):
+        return reason
+    return ValueError(f"{reason}; evaluation takes no other image in its place: mend the file, or move it elsewhere")
 
 
 def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

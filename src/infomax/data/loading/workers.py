@@ -26,7 +26,7 @@ from infomax.data.decoding import Decoding, DivisorChooser
 from infomax.data.fast_jpegs import DIVISORS, ReusedMemory
 from infomax.data.images import ArrayImages, FormattedImages, Images, PillowImages, Subset
 from infomax.data.loading.kept_images import UNKNOWN, KeptImages
-from infomax.data.pixel_format import RGB, PixelFormat
+from infomax.data.pixel_format import RGB, OtherKindError, PixelFormat
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
 from infomax.runtime.signals import end_with_parent
@@ -50,8 +50,8 @@ class Batch(NamedTuple):
     index: np.ndarray
     """Key of each image (``Images.key``) [B]: its index in the data set; in a stream, a hash of its bytes. With the
     seed and the epoch, it decides the random numbers of the image's views."""
-    unreadable: dict[int, str]
-    """The images that could not be decoded and were replaced: from their keys to the error messages."""
+    unreadable: dict[int, ValueError]
+    """The images that could not be decoded and were replaced: from their keys to the errors."""
     views: list[Tensor] | None = None
     """The finished views [B, 3, size, size], if they have been made already."""
 
@@ -111,17 +111,19 @@ class TrainingImages(Dataset):
         is_cut = np.zeros(len(index), bool)
         if self.keeping is not None:
             is_cut = cut_kept_views(self.keeping.images, rows, random, self.views, batch_crops, self.threads)
-        unreadable: dict[int, str] = {}
+        unreadable: dict[int, ValueError] = {}
         for position in np.flatnonzero(~is_cut).tolist():
-            row, first_error, crops = int(rows[position]), "", [x[position] for x in batch_crops]
+            row, first_error, crops = int(rows[position]), None, [x[position] for x in batch_crops]
             for candidate in chain([row], self._replacements(epoch, row, len(images))):
                 try:
                     self._decode_and_cut(images, candidate, epoch, random[:, position], crops)
                     break
                 except ValueError as error:
-                    first_error = first_error or str(error)
-                    unreadable[images.key(candidate)] = str(error)
+                    first_error = first_error or error
+                    unreadable[images.key(candidate)] = error.with_traceback(None)
             else:
+                if isinstance(first_error, OtherKindError):
+                    raise first_error
                 raise ValueError(f"{first_error}; nor could any of the images that were tried in its place be read")
         return Batch(tensors, epoch, index, unreadable)
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images
-from infomax.data.loading.evaluation import needs_all_images
+from infomax.data.loading.evaluation import unreadable_error
 from infomax.evaluation.dense.masks import IGNORED, Masks
 from infomax.evaluation.detection.loading import read_ahead
 
@@ -46,7 +46,7 @@ def read_masked(
     try:
         pixels = images.open_pixels(index)
     except ValueError as error:
-        raise ValueError(needs_all_images(error)) from error
+        raise unreadable_error(error) from error
     mask = masks.read(index)
     if mask.shape != pixels.shape[:2]:
         raise ValueError(

@@ -24,15 +24,17 @@ class DenseRow(ResultRow):
     """``linear`` or ``knn``."""
     image_size: Annotated[int, Condition("size")]
     """Side of the square that images are resized to, in pixels."""
-    cells: tuple[int, int]
-    """Rows and columns of the feature map."""
+    cells: Annotated[tuple[int, int], Outcome()]
+    """Rows and columns of the feature map, which the encoder and the size decide."""
     ignore_background: Annotated[bool, Condition("without background")] = False
     k: int | None = None
     temperature: float | None = None
     penalty: Annotated[float | None, Outcome()] = None
     """Penalty of logistic regression on half the squared weights, beside the mean cross-entropy."""
     positions: int
-    """Cells of training images that it is classified by."""
+    """Cells of training images that were to be classified by."""
+    used_positions: Annotated[int, Outcome()]
+    """Cells that it is classified by, fewer if the images have no more."""
     seed: int
     """Seed of the choice of these cells."""
     mean_iou: Annotated[float, Score("mean IoU")]

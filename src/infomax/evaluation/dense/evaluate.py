@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from os import PathLike
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from jaxtyping import Int, Int64
 from torch import Tensor
 
+from infomax.data.images import Images
 from infomax.evaluation.dense.cells import (
     IMAGES_AT_ONCE,
+    MaskedImage,
     best_at_pixels,
     cell_labels,
     cell_quota,
@@ -32,10 +35,11 @@ from infomax.evaluation.dense.confusion import (
 )
 from infomax.evaluation.dense.dense_row import DenseRow
 from infomax.evaluation.dense.maps import DenseRepresentation, dense_representations
-from infomax.evaluation.dense.masks import DenseSource
+from infomax.evaluation.dense.masks import DenseSource, Masks
 from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.paired import pack_pixels
 from infomax.evaluation.resumable_work import ResumableWork
-from infomax.runtime.collectives import rank, world_size
+from infomax.runtime.collectives import broadcast_from_rank0, gather_objects, rank, world_size
 from infomax.runtime.progress import ProgressBar
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.text import note
@@ -43,6 +47,9 @@ from infomax.runtime.text import note
 SAVE_EVERY = 60.0  # seconds
 BANK, FIT, TEST = "bank", "fit", "test"
 """Names of the unfinished parts."""
+CELLS = ("features", "labels", "images")
+"""Names of what a bank holds of its cells."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +131,6 @@ def _describe(representation: DenseRepresentation, source: DenseSource, setting:
     images = len(source.to_train[0])
     if images > setting.positions:
         note(f"--positions {setting.positions} takes a cell of as many of the {images} training images, evenly spread")
-    if world_size() > 1:
-        note(f"each of the {world_size()} ranks computes all of it: more ranks do not make it faster")
 
 
 class _DenseJob:
@@ -185,63 +190,100 @@ class _DenseJob:
         """Returns the linear classifier and its penalty; a fit that was finished before is not computed again."""
         if len(bank.images.unique()) < HELD_OUT and rank() == 0:
             note(f"fewer than {HELD_OUT} training images have a mask to choose the penalty by: it is 0.01")
-        if (state := self.work.newest_state(FIT)) is not None:
-            tensors = {key: state[key].to(self.device) for key in ("weight", "bias", "classes")}
-            return LinearCells(**tensors), state["penalty"]
-        fitted, penalty = fit_linear(bank, self.classes)
-        tensors = {key: tensor.cpu() for key, tensor in vars(fitted).items()}
-        self.work.save(FIT, {"step": 0, "penalty": penalty, **tensors})
-        return fitted, penalty
+        if (state := self.work.newest_state(FIT)) is None:
+            fitted, penalty = fit_linear(bank, self.classes)
+            tensors = {key: tensor.cpu() for key, tensor in vars(fitted).items()}
+            state = {"step": 0, "penalty": penalty, **tensors}
+            self.work.save(FIT, state)
+        state = broadcast_from_rank0(lambda: state)  # on GPUs the fits of ranks may differ in their last bits
+        tensors = {key: state[key].to(self.device) for key in ("weight", "bias", "classes")}
+        return LinearCells(**tensors), state["penalty"]
 
-    def _loop(self, part: str, images: int, done: int, save: Callable[[], object]) -> ResumableLoop:
-        """Returns the loop over the batches of a part."""
-        steps, words = -(-images // IMAGES_AT_ONCE), "train" if part == BANK else "test"
-        quiet = self.evaluation.quiet or rank() > 0
-        task = f"{words} images, {self.representation.name}"
-        return ResumableLoop(
+    def _in_steps(
+        self,
+        part: str,
+        split: tuple[Images, Masks],
+        indices: Int[np.ndarray, " n"],
+        state: dict[str, Any],
+        *,
+        compute: Callable[[Int[np.ndarray, " b"], Iterator[list[MaskedImage]]], T],
+        keep: Callable[[list[T]], None],
+        to_save: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Computes something of all images, batch by batch in their order; each rank takes one batch a step.
+
+        A batch holds the same images on any number of ranks, and so has the same features.
+
+        Args:
+            part: BANK or TEST.
+            split: Images and masks.
+            indices: Indices of the images.
+            state: What was saved, whose ``step`` is the number of images that are done.
+            compute: Is given the indices of a batch, and what yields its images.
+            keep: Is given what was computed in a step, by all ranks, in the images' order.
+            to_save: Returns what is saved beside ``step``.
+        """
+        done, of_step = state["step"], IMAGES_AT_ONCE * world_size()
+        starts = range(done + IMAGES_AT_ONCE * rank(), len(indices), of_step)
+        own = [indices[start : start + IMAGES_AT_ONCE] for start in starts]
+        batches = self._batches(*split, np.concatenate([np.zeros(0, int), *own]))
+        first_step = done // of_step
+        steps, quiet = first_step + -(-(len(indices) - done) // of_step), self.evaluation.quiet or rank() > 0
+        task = f"{'train' if part == BANK else 'test'} images, {self.representation.name}"
+
+        def save() -> None:
+            self.work.save(part, {"step": done, **to_save()})
+
+        loop = ResumableLoop(
             steps=steps,
-            done=done,
+            done=first_step,
             save=save,
             device=self.device,
             save_every=SAVE_EVERY,
-            bar=ProgressBar(task, steps, done=done, unit=f"batches of {IMAGES_AT_ONCE}", quiet=quiet),
+            bar=ProgressBar(task, steps, done=first_step, unit=f"batches of {of_step}", quiet=quiet),
             name="dense features",
             resume_hint=self.work.resume_hint,
         )
+        with loop:
+            for step in range(steps - first_step):
+                computed = compute(own[step], batches) if step < len(own) else None
+                keep([of_rank for of_rank in gather_objects(computed) if of_rank is not None])
+                done = min(done + of_step, len(indices))
+                loop.step_done()
+        if part == BANK and state["step"] < done:
+            save()  # the test begins anew if it is interrupted before its first save, and this does not
 
     def _bank(self, maps: Callable[[Tensor], Tensor]) -> CellBank:
         """Returns the features and classes of cells of the training images."""
-        images, masks = self.source.to_train
-        quota = cell_quota(self.setting.positions, len(images))
-        used = np.flatnonzero(quota)
-        parts: list[dict[str, Tensor]] = []
-        state = self.work.newest_state(BANK)
-        done = 0 if state is None else state["step"]
-        if state is not None:
-            parts.append({key: state[key] for key in ("features", "labels", "images")})
+        quota = cell_quota(self.setting.positions, len(self.source.to_train[0]))
+        state = self.work.newest_state(BANK) or {"step": 0}
+        parts = [{key: state[key] for key in CELLS}] if state["step"] else []
 
-        def save() -> None:
-            self.work.save(BANK, {"step": loop.done, **_joined(parts)})
+        def compute(indices: Int[np.ndarray, " b"], batches: Iterator[list[MaskedImage]]) -> dict[str, Tensor]:
+            batch = next(batches)
+            features = maps(torch.stack([image.pixels for image in batch])).flatten(2)
+            of_images = []
+            for index, image, cells in zip(indices.tolist(), batch, features, strict=True):
+                labels = cell_labels(image.mask, self.representation.cells)
+                chosen = choose_cells(labels, int(quota[index]), (self.setting.seed, index))
+                of_images.append(
+                    {
+                        "features": cells[:, torch.from_numpy(chosen).to(cells.device)].T.cpu(),
+                        "labels": torch.from_numpy(labels.ravel()[chosen].astype(np.int64)),
+                        "images": torch.full((len(chosen),), index),
+                    }
+                )
+            return _joined(of_images)
 
-        loop = self._loop(BANK, len(used), done, save)
-        with loop:
-            rest = used[done * IMAGES_AT_ONCE :]
-            for batch in self._batches(images, masks, rest):
-                features = maps(torch.stack([image.pixels for image in batch])).flatten(2)
-                for image, cells in zip(batch, features, strict=True):
-                    index, rest = int(rest[0]), rest[1:]
-                    labels = cell_labels(image.mask, self.representation.cells)
-                    chosen = choose_cells(labels, int(quota[index]), (self.setting.seed, index))
-                    parts.append(
-                        {
-                            "features": cells[:, torch.from_numpy(chosen).to(cells.device)].T.cpu(),
-                            "labels": torch.from_numpy(labels.ravel()[chosen].astype(np.int64)),
-                            "images": torch.full((len(chosen),), index),
-                        }
-                    )
-                loop.step_done()
-            if done < loop.done:
-                save()
+        self._in_steps(
+            BANK,
+            self.source.to_train,
+            np.flatnonzero(quota),
+            state,
+            compute=compute,
+            keep=parts.extend,
+            to_save=lambda: _joined(parts),
+        )
         joined = _joined(parts)
         if not len(joined["labels"]):
             raise ValueError("no cell of the training images has a class: the pixels at their centres are all ignored")
@@ -249,7 +291,7 @@ class _DenseJob:
             raise ValueError(f"{self.representation.name} gives features that are infinite or NaN")
         return CellBank(**{key: value.to(self.device) for key, value in joined.items()})
 
-    def _batches(self, images: Any, masks: Any, indices: np.ndarray) -> Iterator[list[Any]]:
+    def _batches(self, images: Images, masks: Masks, indices: Int[np.ndarray, " n"]) -> Iterator[list[MaskedImage]]:
         return masked_batches(
             images,
             masks,
@@ -262,35 +304,50 @@ class _DenseJob:
     @torch.no_grad()
     def _test(
         self, maps: Callable[[Tensor], Tensor], classifiers: dict[str, LinearCells | KnnCells]
-    ) -> tuple[np.ndarray, list[float]]:
+    ) -> tuple[Int64[np.ndarray, "classifiers n 3 classes"], list[float]]:
         """Returns the counts of each test image by each classifier, and the seconds that each took."""
-        images, masks = self.source.to_test
-        counts = torch.zeros(len(classifiers), len(images), 3, self.classes, dtype=torch.int64)
-        seconds, done = [0.0] * len(classifiers), 0
-        if (state := self.work.newest_state(TEST)) is not None:
-            done, counts, seconds = state["step"], state["counts"], state["seconds"]
-        loop = self._loop(
+        images, _ = self.source.to_test
+        state = self.work.newest_state(TEST) or {
+            "step": 0,
+            "counts": torch.zeros(len(classifiers), len(images), 3, self.classes, dtype=torch.int64),
+            "seconds": [0.0] * len(classifiers),
+        }
+        counts, seconds = state["counts"], state["seconds"]
+
+        def compute(
+            indices: Int[np.ndarray, " b"], batches: Iterator[list[MaskedImage]]
+        ) -> tuple[np.ndarray, Tensor, list[float]]:
+            start, batch = time.perf_counter(), next(batches)
+            features = maps(torch.stack([image.pixels for image in batch])).permute(0, 2, 3, 1)
+            of_maps = time.perf_counter() - start
+            of_batch = torch.zeros(len(classifiers), len(batch), 3, self.classes, dtype=torch.int64)
+            spent = []
+            for i, classifier in enumerate(classifiers.values()):
+                start = time.perf_counter()
+                scores = classifier.scores(features.flatten(0, 2), self.classes).unflatten(0, features.shape[:3])
+                for j, image in enumerate(batch):
+                    predicted = best_at_pixels(scores[j].permute(2, 0, 1), *image.mask.shape)
+                    of_batch[i, j] = torch.from_numpy(
+                        class_counts(confusion_matrix(image.mask, predicted, self.classes))
+                    )
+                spent.append(of_maps + time.perf_counter() - start)
+            return indices, of_batch, spent
+
+        def keep(of_step: list[tuple[np.ndarray, Tensor, list[float]]]) -> None:
+            for indices, of_batch, _ in of_step:
+                counts[:, torch.from_numpy(indices)] = of_batch
+            for i in range(len(seconds)):  # ranks work at the same time
+                seconds[i] += max(spent[i] for _, _, spent in of_step)
+
+        self._in_steps(
             TEST,
-            len(images),
-            done,
-            lambda: self.work.save(TEST, {"step": loop.done, "counts": counts, "seconds": seconds}),
+            self.source.to_test,
+            np.arange(len(images)),
+            state,
+            compute=compute,
+            keep=keep,
+            to_save=lambda: {"counts": counts, "seconds": seconds},
         )
-        with loop:
-            index, start = done * IMAGES_AT_ONCE, time.perf_counter()
-            for batch in self._batches(images, masks, np.arange(index, len(images))):
-                features = maps(torch.stack([image.pixels for image in batch]))
-                own = time.perf_counter() - start
-                for i, classifier in enumerate(classifiers.values()):
-                    start = time.perf_counter()
-                    cells = features.permute(0, 2, 3, 1)
-                    scores = classifier.scores(cells.flatten(0, 2), self.classes).unflatten(0, cells.shape[:3])
-                    for j, image in enumerate(batch):
-                        predicted = best_at_pixels(scores[j].permute(2, 0, 1), *image.mask.shape)
-                        matrix = confusion_matrix(image.mask, predicted, self.classes)
-                        counts[i, index + j] = torch.from_numpy(class_counts(matrix))
-                    seconds[i] += own + time.perf_counter() - start
-                index, start = index + len(batch), time.perf_counter()
-                loop.step_done()
         return counts.numpy(), seconds
 
     def _fields(self, name: str, by_image: np.ndarray, bank: CellBank) -> dict[str, Any]:
@@ -311,7 +368,9 @@ class _DenseJob:
             "image_size": self.representation.preprocessing.size,
             "cells": list(self.representation.cells),
             "ignore_background": self.setting.ignore_background,
-            "positions": len(bank.labels),
+            "hits": pack_pixels(by_image, images=self.source.images_hash),
+            "positions": self.setting.positions,
+            "used_positions": len(bank.labels),
             "seed": self.setting.seed,
             "mean_iou": mean_iou(counts),
             "pixel_accuracy": pixel_accuracy(counts),
@@ -323,4 +382,4 @@ class _DenseJob:
 
 def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Joins the cells of several images."""
-    return {key: torch.cat([part[key] for part in parts]) for key in ("features", "labels", "images")}
+    return {key: torch.cat([part[key] for part in parts]) for key in CELLS}

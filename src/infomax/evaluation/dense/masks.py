@@ -1,8 +1,10 @@
 """Masks that say the class of each pixel, and the source that holds them beside the images. Torch is not imported."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +36,11 @@ class Masks(ABC):
     def name(self, index: int) -> str:
         """Returns the words for a mask in a message."""
 
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Returns a short hash of the masks and their order, and not of where they are; it covers of many large files
+        what that of images does (:meth:`infomax.data.images.Images.fingerprint`)."""
+
 
 @dataclass(frozen=True)
 class PngMasks(Masks):
@@ -48,6 +55,9 @@ class PngMasks(Masks):
 
     def name(self, index: int) -> str:
         return str(self.files.root / self.files.files[index])
+
+    def fingerprint(self) -> str:
+        return f"{self.files.fingerprint()} {self.positions.tolist()}"
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,9 @@ class CocoMasks(Masks):
 
     def name(self, index: int) -> str:
         return f"{self.objects.file.shown} (image {self.objects.file.image_ids[self.objects.image_index[index]]})"
+
+    def fingerprint(self) -> str:
+        return self.objects.fingerprint()
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,13 @@ class DenseSource(Source):
         assert self.test is not None
         assert self.test_masks is not None
         return self.test, self.test_masks
+
+    @cached_property
+    def images_hash(self) -> str:
+        """16 hexadecimal digits that are equal for equal images with equal masks in the same order, wherever they
+        are."""
+        parts = [part.fingerprint() for part in (*self.to_train, *self.to_test)]
+        return hashlib.sha256(f"{parts} {self.class_names}".encode()).hexdigest()[:16]
 
 
 def read_numbers(file: Path) -> UInt8[np.ndarray, "h w"]:

@@ -46,6 +46,14 @@ class CocoObjects:
         width, height = self.file.sizes[self.image_index[image]]
         return int(width), int(height)
 
+    def fingerprint(self) -> str:
+        """Returns 16 hexadecimal digits that change with the objects, their order or the names of their categories."""
+        file, digest = self.file, hashlib.sha256()
+        for array in (file.boxes, file.areas, file.crowd, file.object_categories, self.order, self.starts):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(b"".join(file.segmentations) + repr(file.category_names).encode())
+        return digest.hexdigest()[:16]
+
 
 @dataclass(frozen=True)
 class CocoSource(Source):

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from infomax.data.images import Images
-from infomax.data.loading.evaluation import needs_all_images
+from infomax.data.loading.evaluation import unreadable_error
 from infomax.data.loading.training import BatchSchedule
 from infomax.evaluation.detection.coco_folder import CocoObjects
 from infomax.evaluation.detection.masks import decode_segmentation
@@ -50,7 +50,7 @@ def open_checked(images: Images, objects: CocoObjects, index: int) -> np.ndarray
     try:
         pixels = images.open_pixels(index)
     except ValueError as error:
-        raise ValueError(needs_all_images(error)) from error
+        raise unreadable_error(error) from error
     width, height = objects.size_of_image(index)
     if pixels.shape[:2] != (height, width):
         own = f"{pixels.shape[1]} x {pixels.shape[0]}"
