@@ -3,6 +3,7 @@
 Torch is not imported, so that mistakes are found before seconds are spent.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
