@@ -21,6 +21,7 @@ from infomax.embeddings.options import EmbedOptions
 from infomax.embeddings.write import embed_to_file
 from infomax.evaluation.options import EvaluationOptions
 from infomax.models.encoders import build_encoder, save_encoder
+from mask_folders import write_masked
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -208,6 +209,7 @@ def users_folder(tmp_path, monkeypatch):
             tmp_path / "images" / "cd"[number % 2] / f"{number}.{('jpg', 'png')[number % 2]}"
         )
     Image.new("RGB", (20, 24)).save(tmp_path / "cat.jpg")
+    write_masked(tmp_path / "scenes", train=5, val=2)
     monkeypatch.chdir(tmp_path)
     options = EmbedOptions(encoder="runs/a", data="images", out=Path("features.parquet"))
     embed_to_file(options, EvaluationOptions())
@@ -222,6 +224,7 @@ RUNNABLE = {
     "docs/guide/is-it-good.md": slice(0, None, 2),
     "docs/guide/search-your-images.md": slice(3),
     "docs/guide/classify-your-images.md": slice(None),
+    "docs/guide/segment-images.md": slice(None),
     "docs/reference/measures.md": slice(None),
 }
 RUN_ELSEWHERE = {

@@ -14,6 +14,7 @@ from command import run_command
 from infomax import cli
 from infomax.cli.options_file import insert_options_file
 from infomax.cli.words import check_words, lengthen_options
+from mask_folders import write_masked
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -88,6 +89,8 @@ def prepared(tmp_path_factory):
             file.parent.mkdir(parents=True, exist_ok=True)
             shade = 200 * (number % 2) + rng.integers(0, 56, (20, 24, 3))
             Image.fromarray(shade.astype(np.uint8)).save(file)
+    write_masked(folder / "scenes")
+    (folder / "scenes" / "classes.txt").write_text("ground\nred\ngreen\nblue\n")
     for name in ("cat.jpg", "shoe.jpg"):
         Image.new("RGB", (20, 24), "white").save(folder / name)
     settings = {"epochs": 1, "batch_size": 8, "image_size": 16, "workers": 0, "quiet": True}

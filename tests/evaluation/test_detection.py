@@ -17,6 +17,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNN
 import infomax
 from coco_folders import toy_content, write_coco
 from infomax.data.augmentation.views import Preprocessing
+from infomax.data.pixel_format import PixelFormat
 from infomax.data.sources.location import DataLocation
 from infomax.evaluation.detection import detect_row, masks
 from infomax.evaluation.detection.coco_folder import open_coco
@@ -110,6 +111,20 @@ def test_an_encoder_that_is_no_resnet_is_refused():
         Detector(encoder, 2, TINY, title="runs/a", device=CPU)
     with pytest.raises(ValueError, match="runs/a has 5 stages: .*; --freeze takes 0 to 5, but is 6"):
         Detector(an_encoder(), 2, replace(TINY, freeze=6), title="runs/a", device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"), [(1, "1 channel, 8-bit"), (3, "3 channels, 16-bit")], ids=["gray", "16-bit"]
+)
+def test_an_encoder_of_other_pixels_is_refused(channels, words):
+    """Images are read as bytes of RGB, which would be another range for it."""
+    encoder, deep = an_encoder(), {"low": (0.0,) * 3, "high": (900.0,) * 3} if channels == 3 else {}
+    pixel_format = PixelFormat(channels=channels, **deep)
+    encoder.preprocessing = replace(
+        encoder.preprocessing, mean=(0.5,) * channels, std=(0.2,) * channels, pixel_format=pixel_format
+    )
+    with pytest.raises(ValueError, match=f"takes encoders of 8-bit RGB images; runs/a takes {words}"):
+        Detector(encoder, 2, TINY, title="runs/a", device=CPU)
 
 
 def test_fpn_equals_torchvisions_mask_rcnn(source):

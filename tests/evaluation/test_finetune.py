@@ -312,7 +312,7 @@ def test_an_image_of_other_channels_is_not_called_damaged(tmp_path, pretrained):
     images, encoder = files(tmp_path, 4), copy.deepcopy(pretrained.encoder)
     deep = PixelFormat(low=(0.0,) * 3, high=(1.0,) * 3)
     encoder.preprocessing = replace(encoder.preprocessing, pixel_format=deep)
-    with pytest.raises(OtherKindError, match=r"0.png: it has 3 channels of uint8, and the encoder takes") as error:
+    with pytest.raises(OtherKindError, match=r"png: it has 3 channels of uint8, and the encoder takes 3") as error:
         tune(encoder, all_of(images), replace(COSINE, epochs=1), workers=0)
     assert "mend" not in str(error.value)
 

@@ -79,15 +79,19 @@ def interval(statistic: Callable[[np.ndarray], float], rows: int) -> tuple[float
     return float(low), float(high)
 
 
-def redrawn_sums(numbers: Int[np.ndarray, "n ..."]) -> Float[np.ndarray, "draws ..."]:
-    """Returns the sum over the rows of each redrawn test set of :func:`interval`, for what follows from such sums.
+def weighted_sums(numbers: Int[np.ndarray, "n ..."]) -> Float[np.ndarray, "draws ..."]:
+    """Returns 1,000 sums over the rows, each with other random weights, for the bootstrap of what follows from sums.
+
+    The weights are exponential (the Bayesian bootstrap). In a redrawn test set of :func:`interval` a row counts 0, 1 or
+    more times; here none is left out, so that what a single row shows, as a rare class, is in each sum.
+
+    D. B. Rubin, The Bayesian bootstrap, Annals of Statistics 9 (1981), 130-134.
 
     Args:
-        numbers: Whole numbers of each row, whose sums are below 2^53 and so exact.
+        numbers: The numbers of each row.
     """
-    rows, draw = len(numbers), np.random.default_rng(0)
-    times = np.stack([np.bincount(draw.integers(rows, size=rows), minlength=rows) for _ in range(RESAMPLES)])
-    return (times.astype(float) @ numbers.reshape(rows, -1)).reshape(RESAMPLES, *numbers.shape[1:])
+    weights = np.random.default_rng(0).exponential(size=(RESAMPLES, len(numbers)))
+    return (weights @ numbers.reshape(len(numbers), -1)).reshape(RESAMPLES, *numbers.shape[1:])
 
 
 def share_interval(hit: Bool[np.ndarray, " n"]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 
-from infomax.evaluation.intervals import RESAMPLED, Difference, redrawn_sums
+from infomax.evaluation.intervals import RESAMPLED, Difference, weighted_sums
 
 RIGHT, TRUE, PREDICTED = 0, 1, 2
 """What the rows of an image's counts are: pixels of a class that are right, that have the class, that are given it."""
@@ -39,7 +39,8 @@ def class_counts(matrix: Int[np.ndarray, "classes classes"]) -> Int[np.ndarray, 
 def iou(counts: Int[np.ndarray, "3 classes"] | Float[np.ndarray, "3 classes"]) -> Float[np.ndarray, " classes"]:
     """Returns the IoU of each class: right / (true + predicted - right); 0 for one that no pixel has or is given."""
     right, true, predicted = np.asarray(counts, float)
-    return right / np.maximum(true + predicted - right, 1)
+    union = true + predicted - right
+    return right / np.where(union > 0, union, 1)
 
 
 def occurring(counts: Int[np.ndarray, "3 classes"] | Float[np.ndarray, "3 classes"]) -> Bool[np.ndarray, " classes"]:
@@ -61,19 +62,20 @@ def pixel_accuracy(counts: Int[np.ndarray, "3 classes"] | Float[np.ndarray, "3 c
 def mean_iou_interval(by_image: Int[np.ndarray, "n 3 classes"]) -> tuple[float, float] | None:
     """Returns the 95 % interval of the mean IoU over other images; None for a single one.
 
-    It is the bootstrap of :func:`infomax.evaluation.intervals.interval`, which redraws whole images.
+    Whole images get random weights, as :func:`infomax.evaluation.intervals.weighted_sums` says: of redrawn ones some
+    would lack the rare classes, whose low IoU would be missing in the mean.
     """
     if len(by_image) < 2:
         return None
-    low, high = np.percentile(_redrawn(by_image), [2.5, 97.5])
+    low, high = np.percentile(_reweighted(by_image), [2.5, 97.5])
     return float(low), float(high)
 
 
 def compare_mean_ious(first: Int[np.ndarray, "n 3 classes"], second: Int[np.ndarray, "n 3 classes"]) -> Difference:
     """Compares two mean IoUs on the same images by the bootstrap of :func:`mean_iou_interval`.
 
-    Both take the same redrawn images. If both give each pixel the same class, nothing varies and the interval is 0 to
-    0.
+    Both take the same weights of images. If both give each pixel the same class, nothing varies, and the interval is 0
+    to 0.
 
     Args:
         first: The counts of each image by the result that is compared.
@@ -93,7 +95,7 @@ def compare_mean_ious(first: Int[np.ndarray, "n 3 classes"], second: Int[np.ndar
     if len(first) != len(second) or len(first) < 2:
         lengths = f"{len(first)} and {len(second)}"
         raise ValueError(f"images that are compared must be the same, at least two, but are {lengths}")
-    low, high = np.percentile(_redrawn(first) - _redrawn(second), [2.5, 97.5])
+    low, high = np.percentile(_reweighted(first) - _reweighted(second), [2.5, 97.5])
     return Difference(mean_iou(first.sum(0)) - mean_iou(second.sum(0)), float(low), float(high), RESAMPLED)
 
 
@@ -114,6 +116,6 @@ def image_values(by_image: Int[np.ndarray, "n 3 classes"]) -> Float[np.ndarray, 
     return mean_iou(counts) + len(by_image) * moved.mean(1)
 
 
-def _redrawn(by_image: Int[np.ndarray, "n 3 classes"]) -> Float[np.ndarray, " draws"]:
-    """Returns the mean IoU of each redrawn set of images."""
-    return np.array([mean_iou(counts) for counts in redrawn_sums(by_image)])
+def _reweighted(by_image: Int[np.ndarray, "n 3 classes"]) -> Float[np.ndarray, " draws"]:
+    """Returns the mean IoU with each draw of the weights of images."""
+    return np.array([mean_iou(counts) for counts in weighted_sums(by_image)])

@@ -59,10 +59,8 @@ def residual_stages(encoder: Encoder, title: str) -> ResidualStages:
     Raises:
         ValueError: if it is no such network: if the mean of its last stage is not its features.
     """
-    if len(encoder.preprocessing.mean) != 3:
-        raise ValueError(
-            f"detection takes images in red, green and blue; {title} takes {len(encoder.preprocessing.mean)} channels"
-        )
+    if not (pixel_format := encoder.preprocessing.pixel_format).is_rgb:
+        raise ValueError(f"detection takes encoders of 8-bit RGB images; {title} takes {pixel_format}")
     network, prefix = encoder.backbone, ""
     while len(children := dict(network.named_children())) == 1:
         ((name, network),) = children.items()
