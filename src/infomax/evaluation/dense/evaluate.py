@@ -190,14 +190,15 @@ class _DenseJob:
         """Returns the linear classifier and its penalty; a fit that was finished before is not computed again."""
         if len(bank.images.unique()) < HELD_OUT and rank() == 0:
             note(f"fewer than {HELD_OUT} training images have a mask to choose the penalty by: it is 0.01")
-        if (state := self.work.newest_state(FIT)) is None:
+        state: dict[str, Any] | None = self.work.newest_state(FIT)
+        if state is None:
             fitted, penalty = fit_linear(bank, self.classes)
             tensors = {key: tensor.cpu() for key, tensor in vars(fitted).items()}
             state = {"step": 0, "penalty": penalty, **tensors}
             self.work.save(FIT, state)
-        state = broadcast_from_rank0(lambda: state)  # on GPUs the fits of ranks may differ in their last bits
-        tensors = {key: state[key].to(self.device) for key in ("weight", "bias", "classes")}
-        return LinearCells(**tensors), state["penalty"]
+        shared = broadcast_from_rank0(lambda: state)  # on GPUs the fits of ranks may differ in their last bits
+        tensors = {key: shared[key].to(self.device) for key in ("weight", "bias", "classes")}
+        return LinearCells(**tensors), shared["penalty"]
 
     def _in_steps(
         self,
