@@ -55,6 +55,40 @@ SIMCLR_SOLO = {
     "encoder__zero_init_residual": False,
     **SOLO,
 }
+SIMCLR_IMAGENET = {
+    "method__hidden": 2048,
+    "method__hidden_layers": 1,
+    "method__dimension": 128,
+    "method__output_norm": True,
+    "method__temperature": 0.1,
+    "views__global_crops__0__scale": (0.08, 1),
+    "views__global_crops__0__hue": 0.2,
+    "views__global_crops__1__blur": 0.5,
+}
+SIMCLR_SIMSIAM = SIMCLR_IMAGENET | {"method__hidden_layers": 2}
+CARL = {
+    "encoder__backbone": "resnet18",
+    "encoder__stem": "imagenet",
+    "optimizer__momentum": 0.9,
+    "optimizer__decay_all": True,
+    "optimizer__end": 0,
+    "method__hidden": 512,
+    "method__dimension": 128,
+}
+CARL_32 = {"preprocessing__size": 32, "views__global_crops__0__saturation": 0.4, "views__global_crops__1__blur": 0}
+CARL_96 = {"preprocessing__size": 96, "views__global_crops__0__saturation": 0.8, "views__global_crops__1__blur": 0.5}
+SIMCLR_CARL = CARL | {"method__hidden_layers": 1, "method__hidden_norm": True, "method__output_norm": False}
+SIMCLR_CARL_32 = SIMCLR_CARL | CARL_32 | {"method__temperature": 0.5}
+BYOL_CARL = CARL | {"method__predictor_hidden": 512, "method__momentum": 0.996, "optimizer__per_epoch": False}
+MOCO_CARL = CARL | {
+    "method__projector_norm": False,
+    "method__temperature": 0.2,
+    "method__queue_size": 65536,
+    "method__momentum": 0.999,
+    "method__momentum_end": 0.999,
+    "method__symmetric": False,
+    "optimizer__per_epoch": True,
+}
 SPECTRAL_CIFAR = {
     "encoder__backbone": "resnet18",
     "encoder__stem_padding": 1,
@@ -95,6 +129,8 @@ SWAV = {
     "method__iterations": 3,
     "method__queue": 0,
 }
+SWAV_TWO_CROPS = SWAV | {"method__hidden_layers": 1, "views__global_crops__1__saturation": 0.8}
+SWAV_SIMSIAM = SWAV_TWO_CROPS | {"method__hidden_layers": 2}
 SWAV_MULTICROP = SWAV | {
     "views__global_crops__1__saturation": 0.8,
     "views__local_crops__5__blur": 0.5,
@@ -230,18 +266,24 @@ EXPECTED = {
     "dino/imagenet_multicrop_800": (
         75.3,
         settings(
-            "sgd",
-            0.06,
-            1e-4,
+            "lars",
+            4.8,
+            1e-6,
             10,
-            512,
+            4096,
             800,
-            optimizer__clip_norm=3,
-            optimizer__end=1e-6,
-            method__prototypes=65536,
+            optimizer__clip_norm=None,
+            optimizer__end=0.0048,
+            optimizer__decay_all=False,
+            method__hidden=4096,
+            method__hidden_layers=1,
+            method__dimension=256,
+            method__projector_norm=True,
+            method__prototypes=60000,
             method__momentum=0.996,
             method__temperature_start=0.04,
-            method__temperature_end=0.04,
+            method__temperature_end=0.07,
+            method__temperature_epochs=50,
             method__student_temperature=0.1,
             method__centre_momentum=0.9,
             method__freeze_prototypes_epochs=1,
@@ -265,6 +307,13 @@ EXPECTED = {
     "moco/cifar10": (92.94, settings("sgd", 0.3, 1e-4, 10, 256, 1000, **MOCO_CIFAR)),
     "moco/cifar100": (69.89, settings("sgd", 0.3, 1e-4, 10, 256, 1000, **MOCO_CIFAR)),
     "moco/imagenet100": (79.28, settings("sgd", 0.3, 1e-4, 10, 256, 400, method__queue_size=65536, **MOCO_SOLO)),
+    "moco/cifar10_carl": (71.62, settings("sgd", 0.03, 1e-4, 0, 256, 200, **MOCO_CARL, **CARL_32)),
+    "moco/cifar100_carl": (44.35, settings("sgd", 0.03, 1e-4, 0, 256, 200, **MOCO_CARL, **CARL_32)),
+    "moco/stl10_carl": (75.46, settings("sgd", 0.03, 1e-4, 0, 256, 200, **MOCO_CARL, **CARL_96)),
+    "moco/imagenet_100_symmetric": (
+        67.4,
+        settings("sgd", 0.03, 1e-4, 0, 256, 100, **(MOCO | {"method__symmetric": True})),
+    ),
     "moco/imagenet_200": (None, settings("sgd", 0.03, 1e-4, 0, 256, 200, **MOCO)),
     "moco/imagenet_800": (71.1, settings("sgd", 0.03, 1e-4, 0, 256, 800, **MOCO)),
     "mocov3/cifar10": (None, settings("larc", 0.3, 1e-6, 10, 256, 1000, **MOCOV3_SOLO, **SOLO)),
@@ -293,8 +342,12 @@ EXPECTED = {
     ),
     "vicreg/imagenet100": (79.4, settings("larc", 0.3, 1e-4, 10, 256, 400, **VICREG_SOLO)),
     "vicreg/imagenet": (73.2, settings("lars", 1.6, 1e-6, 10, 2048, 1000, **VICREG, method__hidden=8192)),
-    "vicreg/imagenet_100": (68.6, settings("lars", 1.6, 1e-6, 10, 2048, 100, **VICREG, method__dimension=8192)),
-    "vicreg/imagenet_100_batch_512": (68.2, settings("lars", 0.6, 1e-6, 10, 512, 100, optimizer__end=0.0006)),
+    "vicreg/imagenet_100": (68.6, settings("lars", 2.4, 1e-6, 10, 2048, 100, **VICREG, method__dimension=8192)),
+    "vicreg/imagenet_100_batch_128": (67.3, settings("lars", 0.4, 1e-6, 10, 128, 100, **VICREG)),
+    "vicreg/imagenet_100_batch_256": (67.9, settings("lars", 0.5, 1e-6, 10, 256, 100, **VICREG)),
+    "vicreg/imagenet_100_batch_512": (68.2, settings("lars", 0.8, 1e-6, 10, 512, 100, optimizer__end=0.0008)),
+    "vicreg/imagenet_100_batch_1024": (68.3, settings("lars", 1.2, 1e-6, 10, 1024, 100, **VICREG)),
+    "vicreg/imagenet_100_batch_4096": (67.8, settings("lars", 4.8, 1e-6, 10, 4096, 100, **VICREG)),
     "mvib/cifar10": (
         86.2,
         settings(
@@ -322,6 +375,12 @@ EXPECTED = {
     ),
     "byol/imagenet": (74.3, settings("lars", 3.2, 1.5e-6, 10, 4096, 1000, method__momentum=0.996)),
     "byol/imagenet_100": (66.5, settings("lars", 7.2, 1e-6, 10, 4096, 100, method__momentum=0.99)),
+    "byol/imagenet_200": (70.6, settings("lars", 4.8, 1e-6, 10, 4096, 200, method__momentum=0.99)),
+    "byol/imagenet_400": (73.2, settings("lars", 3.2, 1.5e-6, 10, 4096, 400, method__momentum=0.996)),
+    "byol/imagenet_800": (74.3, settings("lars", 3.2, 1.5e-6, 10, 4096, 800, method__momentum=0.996)),
+    "byol/cifar10_carl": (None, settings("sgd", 0.03, 1e-4, 0, 256, 200, **BYOL_CARL, **CARL_32)),
+    "byol/cifar100_carl": (45.68, settings("sgd", 0.03, 1e-4, 0, 256, 200, **BYOL_CARL, **CARL_32)),
+    "byol/stl10_carl": (None, settings("sgd", 0.03, 1e-4, 0, 256, 200, **BYOL_CARL, **CARL_96)),
     "lejepa/imagenet": (
         None,
         settings(
@@ -340,7 +399,30 @@ EXPECTED = {
     "simclr/cifar10": (90.74, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar100": (65.78, settings("larc", 0.4, 1e-4, 10, 256, 1000, **SIMCLR_SOLO)),
     "simclr/cifar10_200": (85.76, settings("adam", 3e-4, 0, 0, 256, 200, **SIMCLR_200)),
-    "simclr/imagenet": (69.3, settings("lars", 4.8, 1e-6, 10, 4096, 1000, method__hidden=2048, method__dimension=128)),
+    "simclr/imagenet100": (
+        77.48,
+        settings(
+            *("larc", 0.3, 1e-4, 10, 256, 400),
+            **(SIMCLR_SOLO | {"method__dimension": 128, "views__global_crops__1__blur": 0.5}),
+        )
+        | {"encoder.stem": "imagenet", "encoder.stem_padding": 1, "encoder.zero_init_residual": True},
+    ),
+    "simclr/cifar10_carl": (None, settings("sgd", 0.03, 1e-4, 0, 256, 200, **SIMCLR_CARL_32)),
+    "simclr/cifar100_carl": (47.29, settings("sgd", 0.03, 1e-4, 0, 256, 200, **SIMCLR_CARL_32)),
+    "simclr/stl10_carl": (
+        None,
+        settings("sgd", 0.03, 1e-4, 0, 256, 200, **SIMCLR_CARL, **CARL_96, method__temperature=0.1),
+    ),
+    "simclr/imagenet": (69.3, settings("lars", 4.8, 1e-6, 10, 4096, 1000, **SIMCLR_IMAGENET)),
+    "simclr/imagenet_100_batch_256": (57.5, settings("lars", 0.3, 1e-6, 10, 256, 100, **SIMCLR_IMAGENET)),
+    "simclr/imagenet_100_batch_512": (60.7, settings("lars", 0.6, 1e-6, 10, 512, 100, **SIMCLR_IMAGENET)),
+    "simclr/imagenet_100_batch_1024": (62.8, settings("lars", 1.2, 1e-6, 10, 1024, 100, **SIMCLR_IMAGENET)),
+    "simclr/imagenet_100_batch_2048": (64.0, settings("lars", 2.4, 1e-6, 10, 2048, 100, **SIMCLR_IMAGENET)),
+    "simclr/imagenet_100_batch_4096": (64.6, settings("lars", 4.8, 1e-6, 10, 4096, 100, **SIMCLR_IMAGENET)),
+    "simclr/imagenet_100_three_layers": (66.5, settings("lars", 4.8, 1e-6, 10, 4096, 100, **SIMCLR_SIMSIAM)),
+    "simclr/imagenet_200_three_layers": (68.3, settings("lars", 4.8, 1e-6, 10, 4096, 200, **SIMCLR_SIMSIAM)),
+    "simclr/imagenet_400_three_layers": (69.8, settings("lars", 4.8, 1e-6, 10, 4096, 400, **SIMCLR_SIMSIAM)),
+    "simclr/imagenet_800_three_layers": (70.4, settings("lars", 4.8, 1e-6, 10, 4096, 800, **SIMCLR_SIMSIAM)),
     "spectral/cifar10": (92.07, settings("sgd", 0.06, 5e-4, 10, 512, 800, **SPECTRAL_CIFAR)),
     "spectral/cifar100": (66.18, settings("sgd", 0.06, 5e-4, 10, 512, 800, **SPECTRAL_CIFAR)),
     "spectral/imagenet": (
@@ -367,9 +449,24 @@ EXPECTED = {
             "larc", 0.6, 1e-6, 10, 256, 400, **(SWAV_SOLO | {"encoder__stem_padding": 1}), optimizer__decay_all=False
         ),
     ),
-    "swav/imagenet_400": (
-        None,
-        settings("larc", 4.8, 1e-6, 10, 4096, 400, **SWAV, views__global_crops__1__saturation=0.8),
+    "swav/imagenet_400": (None, settings("larc", 4.8, 1e-6, 10, 4096, 400, **SWAV_TWO_CROPS)),
+    "swav/imagenet_100_three_layers": (66.5, settings("larc", 4.8, 1e-6, 10, 4096, 100, **SWAV_SIMSIAM)),
+    "swav/imagenet_200_three_layers": (69.1, settings("larc", 4.8, 1e-6, 10, 4096, 200, **SWAV_SIMSIAM)),
+    "swav/imagenet_400_three_layers": (70.7, settings("larc", 4.8, 1e-6, 10, 4096, 400, **SWAV_SIMSIAM)),
+    "swav/imagenet_800_three_layers": (71.8, settings("larc", 4.8, 1e-6, 10, 4096, 800, **SWAV_SIMSIAM)),
+    "swav/imagenet_100_batch_512": (
+        62.3,
+        settings(
+            *("sgd", 0.6, 1e-4, 5, 512, 100),
+            method__hidden=2048,
+            method__hidden_layers=1,
+            method__dimension=128,
+            method__prototypes=3000,
+            method__freeze_prototypes_steps=2502,
+            method__queue=0,
+            method__epsilon=0.05,
+            views__global_crops__1__solarize=0.2,
+        ),
     ),
     "swav/imagenet_multicrop_100": (72.1, settings("larc", 4.8, 1e-6, 10, 4096, 100, **SWAV_MULTICROP)),
     "swav/imagenet_multicrop_200": (73.9, settings("larc", 4.8, 1e-6, 10, 4096, 200, **SWAV_MULTICROP)),
@@ -391,6 +488,10 @@ EXPECTED = {
     ),
     "wmse/cifar10": (88.67, settings("adam", 2e-3, 1e-6, 10, 256, 1000, **WMSE)),
     "wmse/cifar100": (61.33, settings("adam", 2e-3, 1e-6, 10, 256, 1000, **WMSE)),
+    "wmse/imagenet100": (
+        69.06,
+        settings("adam", 2e-3, 1e-6, 2, 256, 400, **(WMSE | {"encoder__stem_padding": 1})),
+    ),
 }
 """The linear top-1 accuracy that is printed, and settings, of each recipe."""
 AREAS = {
@@ -400,9 +501,12 @@ AREAS = {
     "self_classifier/imagenet_multicrop_800": [(0.4, 1)] * 2 + [(0.05, 0.4)] * 6,
     "twist/imagenet_multicrop_800": [(0.4, 1)] * 2 + [(0.05, 0.4)] * 12,
     "twist/imagenet_800": [(0.08, 1)] * 2,
-    "dino/imagenet_multicrop_800": [(0.14, 1)] * 2 + [(0.05, 0.14)] * 8,
+    "dino/imagenet_multicrop_800": [(0.14, 1)] * 2 + [(0.05, 0.14)] * 6,
     "swav/cifar10": [(0.08, 1)] * 2,
     "swav/imagenet_400": [(0.08, 1)] * 2,
+    "swav/imagenet_800_three_layers": [(0.08, 1)] * 2,
+    "swav/imagenet_100_batch_512": [(0.14, 1)] * 2,
+    "simclr/cifar100_carl": [(0.08, 1)] * 2,
     "swav/imagenet_multicrop_400": [(0.14, 1)] * 2 + [(0.05, 0.14)] * 6,
 }
 """The shares of the image's area that the crops of some recipes take."""
@@ -443,6 +547,8 @@ SOLO_VIEWS = {
     "simsiam/cifar10": (0.08, 0.4, 0.4, (0, 0), (0, 0)),
     "simsiam/cifar100": (0.08, 0.4, 0.4, (0, 0), (0, 0)),
     "simsiam/imagenet100": (0.08, 0.4, 0.4, (0.5, 0.5), (0, 0)),
+    "simclr/imagenet100": (0.08, 0.8, 0.8, (0.5, 0.5), (0, 0)),
+    "wmse/imagenet100": (0.08, 0.8, 0.8, (0.2, 0.2), (0, 0)),
 }
 """The least area, brightness, saturation, and the blur and the solarisation of both views in solo-learn's scripts."""
 
@@ -463,6 +569,10 @@ def test_crops_have_the_published_areas(name):
     assert [view.scale for view in (*views.global_crops, *views.local_crops)] == AREAS[name]
 
 
+MISPRINTED = {("dino/imagenet_multicrop_800", "mveb-1"): "crops"}
+"""Conditions that a table prints otherwise than the run had them (decisions: dino-imagenet)."""
+
+
 @pytest.mark.parametrize("name", EXPECTED)
 def test_results_are_those_of_the_recipe(name):
     """The main number is the one that was typed here, and each number has the recipe's conditions."""
@@ -477,7 +587,9 @@ def test_results_are_those_of_the_recipe(name):
     }
     for number in experiment.numbers():
         printed = {key: value for key, value in vars(number.conditions).items() if value is not None}
-        printed = {key: printed[key] for key in printed if key in actual}
+        wrong = MISPRINTED.get((name, number.table.id))
+        assert wrong is None or printed[wrong] != actual[wrong]
+        printed = {key: printed[key] for key in printed if key in actual and key != wrong}
         assert printed == {key: actual[key] for key in printed}, (number.table.id, number.column.name, number.value)
 
 

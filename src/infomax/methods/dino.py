@@ -172,7 +172,8 @@ class Dino(Method):
 
     Args:
         encoder: The encoder to train; it maps images to features.
-        hidden: The width of the projector's two hidden layers.
+        hidden: The width of the projector's hidden layers.
+        hidden_layers: The number of the projector's hidden layers.
         dimension: The width of the projector's output.
         prototypes: The number of prototypes, K.
         projector_norm: Whether the projector's hidden layers have BatchNorm.
@@ -195,6 +196,7 @@ class Dino(Method):
         encoder: Encoder,
         *,
         hidden: int,
+        hidden_layers: int,
         dimension: int,
         prototypes: int,
         projector_norm: bool,
@@ -207,8 +209,9 @@ class Dino(Method):
         freeze_prototypes_epochs: int,
     ):
         super().__init__()
-        for name, width in (("hidden", hidden), ("dimension", dimension), ("prototypes", prototypes)):
-            check_count(name, width, low=1)
+        counts = {"hidden": hidden, "hidden_layers": hidden_layers, "dimension": dimension, "prototypes": prototypes}
+        for name, count in counts.items():
+            check_count(name, count, low=1)
         check_number("student_temperature", student_temperature, low=0, open_low=True)
         check_number("centre_momentum", centre_momentum, low=0, high=1)
         check_count("freeze_prototypes_epochs", freeze_prototypes_epochs, low=0)
@@ -217,7 +220,7 @@ class Dino(Method):
         self.temperatures = {"start": temperature_start, "end": temperature_end, "warmup": temperature_epochs}
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
         self.encoder = encoder
-        widths = (encoder.width, hidden, hidden, dimension)
+        widths = (encoder.width, *[hidden] * hidden_layers, dimension)
         self.projector = mlp(*widths, norm=projector_norm, hidden_bias=not projector_norm, activation=nn.GELU)
         self.prototypes = Prototypes(dimension, prototypes)
         self.teacher = Teacher(self._student, momentum)

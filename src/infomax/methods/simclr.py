@@ -116,9 +116,10 @@ class SimClr(Method):
 
     Args:
         encoder: The encoder to train; it maps images to features.
-        hidden: The width of the projector's hidden layer.
+        hidden: The width of the projector's hidden layers.
+        hidden_layers: The number of the projector's hidden layers.
         dimension: The width of the projector's output.
-        hidden_norm: Whether the projector's hidden layer has BatchNorm.
+        hidden_norm: Whether the projector's hidden layers have BatchNorm.
         output_norm: Whether the projector ends with BatchNorm, as in Google's code.
         temperature: The temperature of the loss; see :func:`nt_xent_loss`.
 
@@ -127,18 +128,25 @@ class SimClr(Method):
     """
 
     def __init__(
-        self, encoder: Encoder, *, hidden: int, dimension: int, hidden_norm: bool, output_norm: bool, temperature: float
+        self,
+        encoder: Encoder,
+        *,
+        hidden: int,
+        hidden_layers: int,
+        dimension: int,
+        hidden_norm: bool,
+        output_norm: bool,
+        temperature: float,
     ):
         super().__init__()
-        for name, width in (("hidden", hidden), ("dimension", dimension)):
-            check_count(name, width, low=1)
+        for name, count in (("hidden", hidden), ("hidden_layers", hidden_layers), ("dimension", dimension)):
+            check_count(name, count, low=1)
         check_number("temperature", temperature, low=0, open_low=True)
         self.temperature = temperature
         self.encoder = encoder
         norm = "affine" if output_norm else "none"
-        self.projector = mlp(
-            encoder.width, hidden, dimension, norm=hidden_norm, output_norm=norm, output_bias=not output_norm
-        )
+        widths = (encoder.width, *[hidden] * hidden_layers, dimension)
+        self.projector = mlp(*widths, norm=hidden_norm, output_norm=norm, output_bias=not output_norm)
 
     def online(self, views: Views) -> list[Tensor]:
         return self.forward_each(self.project, views.crops)

@@ -195,7 +195,8 @@ class Swav(Method):
 
     Args:
         encoder: The encoder to train; it maps images to features.
-        hidden: The width of the projector's hidden layer.
+        hidden: The width of the projector's hidden layers.
+        hidden_layers: The number of the projector's hidden layers.
         dimension: The width of the projector's output.
         prototypes: The number of prototypes, K.
         temperature: The temperature of the loss; see :func:`swapped_loss`.
@@ -216,6 +217,7 @@ class Swav(Method):
         encoder: Encoder,
         *,
         hidden: int,
+        hidden_layers: int,
         dimension: int,
         prototypes: int,
         temperature: float,
@@ -226,7 +228,8 @@ class Swav(Method):
         freeze_prototypes_steps: int,
     ):
         super().__init__()
-        for name, width in (("hidden", hidden), ("dimension", dimension), ("prototypes", prototypes)):
+        widths = {"hidden": hidden, "hidden_layers": hidden_layers, "dimension": dimension, "prototypes": prototypes}
+        for name, width in widths.items():
             check_count(name, width, low=1)
         for name, number in (("queue", queue), ("queue_from_epoch", queue_from_epoch)):
             check_count(name, number, low=0)
@@ -236,7 +239,7 @@ class Swav(Method):
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.queue_from_epoch, self.freeze_prototypes_steps = queue_from_epoch, freeze_prototypes_steps
         self.encoder = encoder
-        self.projector = mlp(encoder.width, hidden, dimension, norm=True)
+        self.projector = mlp(encoder.width, *[hidden] * hidden_layers, dimension, norm=True)
         self.prototypes = nn.Linear(dimension, prototypes, bias=False)
         self._normalize_prototypes()
         self.queues = nn.ModuleList(Queue(queue, dimension) for _ in range(QUEUES if queue else 0))

@@ -78,11 +78,14 @@ def cifar100() -> Recipe:
 
 
 @RECIPES.add(
-    "imagenet100", 1.08, reported_in("mira-7", "ImageNet-100 Top-1", "ImageNet-100 Top-5", row="DeepCluster v2")
+    "imagenet100",
+    1.08,
+    reported_in("mira-7", "ImageNet-100 Top-1", "ImageNet-100 Top-5", row="DeepCluster v2"),
+    reported_in("corinfomax-10", "ImageNet-100 Top-1", "ImageNet-100 Top-5", row="DeepCluster v2"),
 )
 def imagenet100() -> Recipe:
-    """solo-learn's run, in MIRA's Table 7, ImageNet-100. Paper: 75.36 % linear top-1. Cost: 1.08 EFLOP. Decisions:
-    solo-imagenet100, solo-views, deepcluster-memory, deepcluster-solo."""
+    """solo-learn's run, in MIRA's Table 7 and CorInfoMax's Table 10, ImageNet-100. Paper: 75.36 % linear top-1. Cost:
+    1.08 EFLOP. Decisions: solo-imagenet100, solo-views, deepcluster-memory, deepcluster-solo."""
     return solo_imagenet100(DeepClusterSettings(), _solo_larc(), simclr(224))
 
 

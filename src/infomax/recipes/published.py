@@ -1,7 +1,7 @@
 """Builds recipes of the settings that others published of the baselines: solo-learn's for small images, and ImageNet's.
 
 The four papers took most of their numbers of others from solo-learn (MIRA Table 7, CorInfoMax Table 10), or from the
-baseline's own paper (MIRA Tables 1 and 2, MVEB Table 1).
+baseline's own paper (MIRA Tables 1 and 2, MVEB Table 1). CARL's authors trained theirs in a setting of their own.
 """
 
 from dataclasses import replace
@@ -17,6 +17,7 @@ from infomax.data.augmentation.views import (
     byol,
     simclr,
 )
+from infomax.recipes import carl
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
 STATISTICS = {"cifar10": (CIFAR10_MEAN, CIFAR10_STD), "cifar100": (CIFAR100_MEAN, CIFAR100_STD)}
@@ -66,6 +67,16 @@ def solo_strong() -> tuple[View, View]:
     """Returns solo-learn's pair of views for CIFAR with strong colours: SimCLR's for ImageNet without blur."""
     view = replace(simclr(224)[0], size=32, blur=0.0)
     return view, view
+
+
+def carl_setting(method: MethodSettings, data: str) -> Recipe:
+    """Returns a recipe with what CARL's paper says of all methods: images, views, encoder, optimiser, batch and epochs.
+
+    Args:
+        method: Settings of the method.
+        data: ``cifar10``, ``cifar100`` or ``stl10``.
+    """
+    return replace(carl.RECIPES[data].recipe(), method=method)
 
 
 def solo_imagenet100(

@@ -6,7 +6,7 @@ from infomax.data.augmentation.views import simclr
 from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
-from infomax.recipes.published import solo_cifar
+from infomax.recipes.published import solo_cifar, solo_imagenet100
 from infomax.recipes.schema import MethodSettings, OptimizerSettings, Recipe
 
 
@@ -59,6 +59,20 @@ def cifar100() -> Recipe:
     """solo-learn's run, in CorInfoMax's Table 10, CIFAR-100. Paper: 61.33 % linear top-1. Cost: 0.421 EFLOP. Decisions:
     solo-cifar, wmse-runs."""
     return _cifar("cifar100")
+
+
+@RECIPES.add(
+    "imagenet100",
+    1.08,
+    reported_in("corinfomax-10", "ImageNet-100 Top-1", "ImageNet-100 Top-5", row="W-MSE"),
+    reported_in("corinfomax-1", "IN-100 ResNet-18", row="W-MSE 2"),
+)
+def imagenet100() -> Recipe:
+    """solo-learn's run, in CorInfoMax's Table 10 and Table 1, ImageNet-100. Paper: 69.06 % linear top-1. Cost: 1.08
+    EFLOP. Decisions: solo-imagenet100, wmse-runs."""
+    adam = OptimizerSettings(name="adam", learning_rate=2e-3, weight_decay=1e-6, warmup_epochs=2)
+    view = replace(simclr(224)[0], blur=0.2)
+    return solo_imagenet100(WmseSettings(), adam, (view, view))
 
 
 def _cifar(data: str) -> Recipe:
