@@ -1,8 +1,10 @@
 """Writes the pages options, methods, figures and papers of docs/reference from the code: python docs/reference.py"""
 
 import inspect
+import tomllib
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -24,6 +26,7 @@ PAGE = Path(__file__).parent / "reference" / "options.md"
 METHODS_PAGE = PAGE.with_name("methods.md")
 FIGURES_PAGE = PAGE.with_name("figures.md")
 PAPERS_PAGE = PAGE.with_name("papers.md")
+WITHOUT_RECIPE = Path(__file__).with_name("without_recipe.toml")
 INTRODUCTION = """# Options
 
 Each option of the commands, with its default and the commands that take it, as `infomax COMMAND --help` shows them. In
@@ -54,8 +57,9 @@ PAPERS_INTRODUCTION = """# The papers' figures and tables
 
 Each figure and table of the four papers, the one command that makes it, and what is missing. A sweep trains and
 evaluates what it needs; a figure takes trained runs, and `infomax figure NAME --about` prints what trains them. Most
-runs of the papers want GPUs: none of these commands has been carried out in full yet. `python docs/reference.py` writes
-this page from the figures, the recipes and the published tables.
+runs of the papers want GPUs: none of these commands has been carried out in full yet. A number without a recipe has its
+reason in brackets, with the name of the [decision](../decisions.md) that says more. `python docs/reference.py` writes
+this page from the figures, the recipes, the published tables and `docs/without_recipe.toml`.
 
 """
 
@@ -225,8 +229,9 @@ def table_line(table: published.Table) -> PaperLine:
         lacking, swept = without_recipe(table, sweep), [f"infomax sweep {table.id}"]
         missing = [line.partition(": ")[2] for line in sweep.not_measured]
         if lacking:
-            methods = ", ".join(dict.fromkeys(number.row.method for number in lacking))
-            missing.append(f"{len(lacking)} of {len(table.numbers())} numbers have no recipe: {methods}")
+            methods = dict.fromkeys(number.row.method for number in lacking)
+            reasons = ", ".join(f"{method} ({why_without_recipe(table.id, method)})" for method in methods)
+            missing.append(f"{len(lacking)} of {len(table.numbers())} numbers have no recipe: {reasons}")
     if drawn and is_cost(table):  # what no evaluation measures
         missing = [line for line in missing if "(speed)" not in line and "(other)" not in line]
         missing.append("times and memory are of this machine and of recipes that fit it")
@@ -245,6 +250,23 @@ def without_recipe(table: published.Table, sweep: Sweep) -> list[published.Numbe
     averages = {column.name for column in table.columns if column.data == "average"}
     lacking = [number for number in table.numbers() if (id(number.row), number.column.name) not in reached]
     return [number for number in lacking if number.column.name not in averages]
+
+
+@cache
+def reasons_without_recipe() -> dict[tuple[str | None, str], str]:
+    """Returns the reasons of docs/without_recipe.toml by table, or None for all tables, and method."""
+    reasons = tomllib.loads(WITHOUT_RECIPE.read_text(encoding="utf-8"))["reasons"]
+    return {(reason.get("table"), reason["method"]): reason["why"] for reason in reasons}
+
+
+def why_without_recipe(table: str, method: str) -> str:
+    """Returns why numbers of a method in a table have no recipe.
+
+    Raises:
+        KeyError: if docs/without_recipe.toml does not say it.
+    """
+    reasons = reasons_without_recipe()
+    return reasons[(table, method) if (table, method) in reasons else (None, method)]
 
 
 def is_cost(table: published.Table) -> bool:

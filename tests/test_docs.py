@@ -60,6 +60,15 @@ def test_the_page_of_the_papers_is_that_of_the_figures_and_the_tables():
     assert reference.PAPERS_PAGE.read_text() == reference.papers_page(), "run: python docs/reference.py"
 
 
+def test_each_reason_for_a_missing_recipe_is_used_and_names_a_decision():
+    page, decisions = reference.PAPERS_PAGE.read_text(), (ROOT / "docs" / "decisions.md").read_text()
+    for (table, method), why in reference.reasons_without_recipe().items():
+        lines = [line for line in page.splitlines() if f"{method} ({why})" in line]
+        assert lines, f"no number of {method} lacks a recipe in {table or 'any table'}"
+        named = why.rpartition(": ")[2] if ": " in why else None
+        assert named is None or f"**{named}.**" in decisions, named
+
+
 def test_each_figure_of_a_paper_with_numbers_is_made_and_each_source_is_one_of_a_paper():
     tables = {f"{table.paper} {table.number}" for table in reference.published.tables()}
     drawn = {figure.name: figure.kind for figure in reference.published.figures()}

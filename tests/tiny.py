@@ -64,6 +64,7 @@ TINY = {
     "pcl": PclSettings(hidden=16, dimension=8, queue_size=40, clusters=(3, 4), warmup_epochs=0, iterations=3),
     "ressl": ReSslSettings(hidden=16, dimension=8, projector_norm=False, queue_size=32, momentum=0.9),
     "self_classifier": SelfClassifierSettings(hidden=16, dimension=8, classes=(6, 12)),
+    "self_classifier-queue": SelfClassifierSettings(hidden=16, dimension=8, classes=(6, 12), queue_size=20),
     "simclr": SimClrSettings(hidden=16, dimension=8),
     "simsiam": SimSiamSettings(hidden=16, dimension=8, predictor_hidden=8),
     "spectral": SpectralSettings(hidden=16, dimension=8, mu=2.0),

@@ -77,6 +77,16 @@ def test_a_table_stands_for_the_recipes_with_a_number_in_it(tmp_path):
     assert [run.seed for run in planned.runs] == [0] * 5 + [1] * 5
 
 
+def test_patterns_after_a_table_choose_among_its_recipes(tmp_path):
+    methods = {variant.experiment.method for variant in sweep(["mira-5"], tmp_path).variants}
+    assert methods == {"mira", "byol", "deepcluster", "moco", "swav"}
+    planned = sweep(["mira-5", "mira/*", "byol/imagenet"], tmp_path)
+    assert [v.experiment.name for v in planned.variants] == ["mira/imagenet_multicrop_400", "byol/imagenet"]
+    assert planned.table is published.table("mira-5")
+    with pytest.raises(ValueError, match=r"no recipe of mira-5 is vicreg/\*; its recipes are mira/image.*, byol/"):
+        sweep(["mira-5", "mira/*", "vicreg/*"], tmp_path)
+
+
 def test_names_patterns_and_values_are_combined(tmp_path):
     planned = sweep(
         ["carl/stl10*", "mira/small"],
@@ -324,7 +334,7 @@ def test_each_protocol_and_option_reaches_its_command(tmp_path):
             [*(f"linear --probe carl, epoch {epoch}" for epoch in (50, 100, 150)), "linear --probe carl"],
         ),
     ):
-        runs = sweep([table], tmp_path).runs
+        runs = sweep([table, f"{recipe.partition('/')[0]}/*"], tmp_path).runs
         (words,) = ([e.words for e in run.evaluations] for run in runs if run.variant.experiment.name == recipe)
         assert words == names
     assert [run.options.data for run in runs] == ["cifar10", "cifar100", "stl10"]  # though one number can be read
@@ -434,20 +444,20 @@ def test_an_average_is_that_of_all_its_parts_or_empty(tmp_path, monkeypatch):
     monkeypatch.setattr(SweepRun, "result", by_words(scores, transfer_row))
     for left_out, expected in ((None, (55,)), ("sun397", ())):
         scores.pop(f"transfer --data {left_out}", None)
-        (cell,) = (c for c in collect_results(sweep(["mira-5"], tmp_path)).cells if c.column == "avg.")
+        (cell,) = (c for c in collect_results(sweep(["mira-5", "mira/*"], tmp_path)).cells if c.column == "avg.")
         assert cell.scores == pytest.approx(expected)
         assert cell.paper == 79.86
 
 
 def test_a_cell_whose_number_nobody_can_read_is_ours_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(SweepRun, "result", lambda self, evaluation: knn_row(0.5))
-    cells = collect_results(sweep(["carl-1"], tmp_path)).cells
+    cells = collect_results(sweep(["carl-1", "carl/*"], tmp_path)).cells
     last = [(cell.column, cell.paper, cell.scores) for cell in cells if cell.column.endswith(" 200")]
     assert last == [("CIFAR-10 200", None, (50,)), ("CIFAR-100 200", 46.23, (50,)), ("STL-10 200", None, (50,))]
 
 
 def test_a_table_with_columns_by_epoch_is_filled_by_encoders_that_are_kept_on_the_way(tmp_path, monkeypatch):
-    planned = sweep(["carl-1"], tmp_path)
+    planned = sweep(["carl-1", "carl/*"], tmp_path)
     assert not planned.not_measured
     assert [run.options.keep_epochs for run in planned.runs] == [("50,100,150",)] * 3
     command = planned.commands()[0]
@@ -459,11 +469,11 @@ def test_a_table_with_columns_by_epoch_is_filled_by_encoders_that_are_kept_on_th
     for name, cell in cells.items():
         assert cell.scores == (pytest.approx(float(name.rpartition(" ")[2]) / 10),)
     assert {cell.curve for cell in cells.values()} == {"CARL, cifar10", "CARL, cifar100", "CARL, stl10"}
-    shorter = sweep(["carl-1"], tmp_path, epochs=20)
+    shorter = sweep(["carl-1", "carl/*"], tmp_path, epochs=20)
     assert {run.options.keep_epochs for run in shorter.runs} == {()}
     assert shorter.not_measured[0].endswith("it is of the encoder after 50 of 200 epochs, and these runs have 20")
     with pytest.raises(ValueError, match="--keep-epochs 30: carl/cifar10 has 20 epochs"):
-        sweep(["carl-1"], tmp_path, epochs=20, keep_epochs=[30])
+        sweep(["carl-1", "carl/*"], tmp_path, epochs=20, keep_epochs=[30])
 
 
 @pytest.mark.process
@@ -549,6 +559,7 @@ def test_a_table_of_transfer_is_measured_where_its_data_sets_are(tmp_path):
     words = [
         "sweep",
         "mira-5",
+        "mira/*",
         *tiny,
         "--workers",
         "0",

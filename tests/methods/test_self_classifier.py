@@ -107,6 +107,59 @@ def test_the_first_classifier_tells_the_clusters():
     torch.testing.assert_close(probabilities, (logits / 0.1).softmax(1))
 
 
+def with_positions(views, positions):
+    return views._replace(positions=torch.as_tensor(positions))
+
+
+def queued_loss(method, views, first):
+    """The loss of the method if its first view had these embeddings."""
+    unit = [first, *(F.normalize(method.project(v), dim=1) for v in (*views.global_crops, *views.local_crops)[1:])]
+    losses = []
+    for classifier in method.classifiers:
+        weight = classifier.weight / classifier.weight.norm(dim=1, keepdim=True)
+        losses.append(self_classifier_loss([z @ weight.T for z in unit]))
+    return torch.stack(losses).mean()
+
+
+def test_a_full_queue_gives_the_first_view_the_neighbour_of_another_image():
+    method = tiny_method("self_classifier-queue")
+    assert method.remembers_images
+    assert not tiny_method("self_classifier").remembers_images
+    rows, images = [], []
+    for seed in range(4):  # the queue has 20 rows, a batch 12, and each image comes in every second one
+        positions = [12 * (seed % 2) + i for i in range(12)]
+        views = with_positions(tiny_views(local_crops=1, seed=seed), positions)
+        z = F.normalize(method.project(views.global_crops[0]), dim=1)
+        chosen = z
+        if len(rows) >= 20:
+            known = list(zip(rows[-20:], images[-20:], strict=True))
+            others = [[row for row, image in known if image != position] for position in positions]
+            chosen = torch.stack([o[int((torch.stack(o) @ x).argmax())] for x, o in zip(z, others, strict=True)])
+        assert (chosen is z) == (seed < 2)
+        online, target = method.online(views), method.target(views)
+        loss = method.compute_loss(online, target, ()).total
+        torch.testing.assert_close(loss, queued_loss(method, views, chosen.detach() if seed >= 2 else z))
+        parameters = [*method.projector.parameters(), *method.classifiers.parameters()]
+        expected = torch.autograd.grad(queued_loss(method, views, chosen.detach() if seed >= 2 else z), parameters)
+        torch.testing.assert_close(torch.autograd.grad(loss, parameters), expected)
+        assert int(method.queue.count) == 12 * seed  # the loss changes nothing
+        method.remember([x.detach() for x in online], target)
+        rows += z.detach().unbind()
+        images += positions
+    assert int(method.queue.count) == 48
+    assert sorted(method.queue.images.tolist()) == sorted(images[-20:])
+
+
+def test_the_image_itself_is_no_neighbour():
+    from infomax.nn.queue import ImageQueue
+
+    queue, z = ImageQueue(2, 2), torch.tensor([[1.0, 0.1], [0.1, 1.0]])
+    assert torch.equal(queue.neighbours(z, torch.tensor([5, 6])), z)
+    queue.enqueue(torch.eye(2), torch.tensor([5, 6]))
+    assert torch.equal(queue.neighbours(z, torch.tensor([7, 8])), torch.eye(2))
+    assert torch.equal(queue.neighbours(z, torch.tensor([5, 6])), torch.eye(2).flip(0))
+
+
 def test_a_method_without_classifiers_is_refused():
     from infomax.recipes.self_classifier import SelfClassifierSettings
     from tiny import tiny_encoder

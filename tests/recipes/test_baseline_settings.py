@@ -255,6 +255,7 @@ EXPECTED = {
             method__dimension=128,
             method__row_temperature=0.1,
             method__column_temperature=0.05,
+            method__queue_size=262144,
         ),
     ),
     "dino/cifar10": (89.52, settings("larc", 0.3, 1e-6, 10, 256, 1000, **DINO_SOLO)),
@@ -332,6 +333,10 @@ EXPECTED = {
     "ressl/cifar100": (65.92, settings("sgd", 0.05, 1e-4, 10, 256, 1000, encoder__stem_padding=2, **RESSL_SOLO)),
     "ressl/imagenet100": (78.48, settings("sgd", 0.3, 1e-4, 10, 256, 400, **RESSL_SOLO)),
     "ressl/imagenet_200": (None, settings("sgd", 0.05, 1e-4, 5, 256, 200, **RESSL)),
+    "ressl/imagenet_multicrop_200": (
+        None,
+        settings("sgd", 0.05, 1e-4, 5, 256, 200, **RESSL, optimizer__decay_all=False, views__local_crops__3__size=96),
+    ),
     "vicreg/cifar10": (
         92.07,
         settings("larc", 0.3, 1e-4, 10, 256, 1000, **{**SOLO, **VICREG_SOLO}, method__hidden=2048),
@@ -502,6 +507,7 @@ AREAS = {
     "twist/imagenet_multicrop_800": [(0.4, 1)] * 2 + [(0.05, 0.4)] * 12,
     "twist/imagenet_800": [(0.08, 1)] * 2,
     "dino/imagenet_multicrop_800": [(0.14, 1)] * 2 + [(0.05, 0.14)] * 6,
+    "ressl/imagenet_multicrop_200": [(0.2, 1)] * 2 + [(0.172, 0.86), (0.143, 0.715), (0.114, 0.571), (0.086, 0.429)],
     "swav/cifar10": [(0.08, 1)] * 2,
     "swav/imagenet_400": [(0.08, 1)] * 2,
     "swav/imagenet_800_three_layers": [(0.08, 1)] * 2,

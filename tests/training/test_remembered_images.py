@@ -30,6 +30,7 @@ IMAGES = 53  # of which 5 are left over in each epoch of 3 steps
 TOY = {
     "deepcluster": ("method.hidden=16", "method.dimension=8", "method.prototypes=6"),
     "pcl": ("method.hidden=16", "method.dimension=8", "method.clusters=3,4,6", "method.warmup_epochs=1"),
+    "self_classifier": ("method.hidden=16", "method.dimension=8", "method.classes=4,6,12", "method.queue_size=20"),
 }
 
 

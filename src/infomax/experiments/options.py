@@ -17,8 +17,8 @@ class SweepOptions(KeptEncoderOptions, ExecutionOptions, MachineOptions, RecipeC
     """A frozen dataclass that holds all options of ``infomax sweep`` and :func:`infomax.sweep`."""
 
     what: Annotated[tuple[str, ...], Shown(metavar="TABLE|RECIPE [RECIPE ...]", positional=True)]
-    """A published table, as mira-14, for all recipes with a number in it (infomax report --table list names them); or
-    recipes, as carl/small, or patterns of their names, as 'carl/stl10*'."""
+    """A published table, as mira-14, for all recipes with a number in it (infomax report --table list names them), or
+    for those of them that follow, as mira-5 'mira/*'; or recipes, as carl/small, or patterns, as 'carl/stl10*'."""
     out: Annotated[Path, Shown(metavar="DIR")]
     """Folder for all runs, the table, its figure and a page. The same command goes on if it was stopped."""
     vary: Annotated[tuple[str, ...], Shown(metavar="KEY=VALUE,VALUE", repeatable=True)] = ()

@@ -322,7 +322,7 @@ def _choose_experiments(options: SweepOptions) -> tuple[list[Experiment], Table 
     if not what:
         raise ValueError("a sweep is of a published table, as mira-14, or of recipes, as carl/small")
     everything = registry.experiments()
-    if len(what) == 1 and "/" not in what[0]:
+    if "/" not in what[0] and all("/" in name for name in what[1:]):
         ids = [table.id for table in published.tables()]
         if what[0] not in ids:
             by_bare_name = {key.partition("/")[2]: key for key in everything}
@@ -336,7 +336,7 @@ def _choose_experiments(options: SweepOptions) -> tuple[list[Experiment], Table 
         experiments = [e for e in everything.values() if e.positions(table.id)]
         if not experiments:
             raise ValueError("; ".join(_group_reasons(table, _not_measured(table, [], options))))
-        return experiments, table
+        return _narrow(experiments, what[1:], table), table
     chosen = {}
     for name in what:
         if "/" not in name:
@@ -344,6 +344,19 @@ def _choose_experiments(options: SweepOptions) -> tuple[list[Experiment], Table 
         matching = [key for key in everything if fnmatchcase(key, name)] or [registry.get_experiment(name).name]
         chosen |= {key: everything[key] for key in matching}
     return list(chosen.values()), None
+
+
+def _narrow(experiments: list[Experiment], patterns: Sequence[str], table: Table) -> list[Experiment]:
+    """Returns the recipes of a table that a pattern fits, or all of them if there is no pattern.
+
+    Raises:
+        ValueError: if a pattern fits none of them.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(experiment.name, pattern) for experiment in experiments):
+            names = ", ".join(experiment.name for experiment in experiments)
+            raise ValueError(f"no recipe of {table.id} is {pattern}; its recipes are {names}")
+    return [e for e in experiments if not patterns or any(fnmatchcase(e.name, pattern) for pattern in patterns)]
 
 
 def _combine(vary: Sequence[str]) -> list[tuple[tuple[str, str], ...]]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from infomax.functional import check_rows, full_precision, soft_cross_entropy
 from infomax.methods.base import Loss, Method, Progress, Views
-from infomax.methods.byol import crossed_pairs
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import Teacher, l2_normalize, mlp
 from infomax.nn.queue import Queue, check_queue
@@ -81,9 +80,9 @@ def _relation_loss(query: Tensor, relation: Tensor, queue: Tensor, temperature: 
 class ReSsl(Method):
     """A method that trains ReSSL's student, with the relations that an EMA teacher finds to a queue of its keys.
 
-    Of two views, the first one is the student's and the second one, which is to be weakly augmented, the teacher's. Of
-    more views, each is compared with all global crops but itself. The loss is the mean over these pairs of
-    :func:`relation_loss`, all with the queue before the step. The keys then join the queue.
+    The last global crop, which is to be weakly augmented, is the teacher's, and all other views are the student's. The
+    loss is the mean of :func:`relation_loss` over the student's views, with the queue before the step. The keys then
+    join the queue.
 
     Args:
         encoder: The encoder to train; it maps images to features.
@@ -129,28 +128,22 @@ class ReSsl(Method):
         return nn.Sequential(self.encoder, self.projector)
 
     def online(self, views: Views) -> list[Tensor]:
-        queries = views.crops
-        return self.forward_each(self._student, queries if len(queries) > 2 else queries[:1])
+        """Returns the student's embeddings of all views but the last global crop."""
+        return self.forward_each(self._student, [*views.global_crops[:-1], *views.local_crops])
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        keys, view_count = views.global_crops, len(views.crops)
-        return self.forward_each(self.teacher, keys if view_count > 2 else keys[1:])
+        """Returns the teacher's embeddings of the last global crop alone."""
+        return [self.teacher(views.global_crops[-1])]
 
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
     ) -> Loss:
-        one_way = len(online) <= 2
-        keys = [l2_normalize(key) for key in (target[-1:] if one_way else target)]
-        queue = self.queue.before_step()
-        relations = [_relation(key, queue, self.teacher_temperature) for key in keys]
-        losses = [
-            _relation_loss(online[query], relations[key], queue, self.student_temperature)
-            for query, key in ([(0, 0)] if one_way else crossed_pairs(len(online), len(keys)))
-        ]
+        key, queue = l2_normalize(target[0]), self.queue.before_step()
+        relation = _relation(key, queue, self.teacher_temperature)
+        losses = [_relation_loss(query, relation, queue, self.student_temperature) for query in online]
         if self.training and torch.is_grad_enabled():
-            for key in keys:
-                self.queue.enqueue(key)
+            self.queue.enqueue(key)
         return Loss(torch.stack(losses).mean(), {})
 
     def after_step(self, progress: Progress) -> None:

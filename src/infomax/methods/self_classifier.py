@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Views
 from infomax.models.encoders import Encoder
-from infomax.nn.blocks import Prototypes, mlp
+from infomax.nn.blocks import Prototypes, l2_normalize, mlp
+from infomax.nn.queue import ImageQueue
 from infomax.runtime.checks import check_count, check_number
 from infomax.runtime.collectives import global_logmeanexp, global_mean
 
@@ -94,6 +95,10 @@ def _self_classifier(logits: Sequence[Tensor], full: int, row_temperature: float
 class SelfClassifier(Method):
     """A method that trains Self-Classifier's encoder, projector and several classifiers, whose losses are averaged.
 
+    With a queue, the classifiers see the nearest neighbour of the first view's embedding in place of that embedding, as
+    soon as the queue is full: of the first views of earlier images that of the largest cosine, but never of the same
+    image. It is held constant. The embeddings of a step join the queue after it.
+
     Args:
         encoder: The encoder to train; it maps images to features.
         hidden: The width of the projector's hidden layer.
@@ -101,6 +106,7 @@ class SelfClassifier(Method):
         classes: The number of classes of each classifier.
         row_temperature: The temperature of the softmax over classes; see :func:`self_classifier_loss`.
         column_temperature: The temperature of the softmax over the batch, likewise.
+        queue_size: The number of embeddings that neighbours are looked for in; 0 takes no neighbours.
 
     Raises:
         ValueError: If a width or a number is out of range, or there is no classifier.
@@ -115,21 +121,24 @@ class SelfClassifier(Method):
         classes: tuple[int, ...],
         row_temperature: float,
         column_temperature: float,
+        queue_size: int,
     ):
         super().__init__()
         if not classes:
             raise ValueError("classes must name the number of classes of one classifier or more, but is empty")
         for name, width in (("hidden", hidden), ("dimension", dimension), *(("classes", count) for count in classes)):
             check_count(name, width, low=1)
+        check_count("queue_size", queue_size, low=0)
         _check_temperatures(row_temperature, column_temperature)
         self.row_temperature, self.column_temperature = row_temperature, column_temperature
         self.classes = list(classes)
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, dimension, norm=True, activation=nn.LeakyReLU)
         self.classifiers = nn.ModuleList(Prototypes(dimension, count) for count in classes)
+        self.queue = ImageQueue(queue_size, dimension) if queue_size else None
+        self.remembers_images = queue_size > 0
 
-    def _classify(self, images: Tensor) -> Tensor:
-        z = self.project(images)
+    def _classify(self, z: Tensor) -> Tensor:
         return torch.cat([classifier(z) for classifier in self.classifiers], dim=1)
 
     def cluster_logits(self, features: Tensor) -> Tensor:
@@ -137,8 +146,20 @@ class SelfClassifier(Method):
         return self.classifiers[0](self.projector(features))
 
     def online(self, views: Views) -> list[Tensor]:
-        """Returns the logits of all classifiers side by side, one tensor a view."""
-        return self.forward_each(self._classify, views.crops)
+        """Returns the logits of all classifiers side by side, one tensor a view.
+
+        If there is a queue, the first view's embeddings follow its logits in further columns, for :meth:`remember`.
+        """
+        first, *others = self.forward_each(self.project, views.crops)
+        logits = [self._classify(z) for z in others]
+        if self.queue is None:
+            return [self._classify(first), *logits]
+        chosen = first if views.positions is None else self.queue.neighbours(first, views.positions)
+        return [torch.cat([self._classify(chosen), first.detach()], dim=1), *logits]
+
+    def target(self, views: Views) -> list[Tensor]:
+        """Returns the positions of the images if there is a queue, which keeps them."""
+        return [] if self.queue is None or views.positions is None else [views.positions]
 
     @full_precision
     def assignment_probabilities(self, online: list[Tensor]) -> list[Tensor]:
@@ -148,7 +169,13 @@ class SelfClassifier(Method):
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
     ) -> Loss:
-        by_classifier = zip(*(logits.split(self.classes, dim=1) for logits in online), strict=True)
+        count = sum(self.classes)
+        by_classifier = zip(*(logits[:, :count].split(self.classes, dim=1) for logits in online), strict=True)
         settings = self.global_crop_count, self.row_temperature, self.column_temperature
         losses = [_self_classifier(logits, *settings) for logits in by_classifier]
         return Loss(torch.stack(losses).mean(), {})
+
+    def remember(self, online: list[Tensor], target: list[Tensor]) -> None:
+        """Lets the first view's embeddings join the queue."""
+        if self.queue is not None:
+            self.queue.enqueue(l2_normalize(online[0][:, sum(self.classes) :]), target[0])

@@ -1,11 +1,13 @@
-"""Provides a queue of the embeddings of earlier batches, which several methods compare with."""
+"""Provides queues of the embeddings of earlier batches, which several methods compare with."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.functional import check_rows
+from infomax.functional import check_rows, full_precision
+from infomax.nn.blocks import l2_normalize
+from infomax.nn.memory import Memory
 from infomax.runtime.checks import check_count
 from infomax.runtime.collectives import gather
 
@@ -106,3 +108,60 @@ class Queue(nn.Module):
         keys, _ = gather(keys)
         _replace(self.rows, keys, self.position)
         self.position.copy_((self.position + len(keys)) % len(self.rows))
+
+
+class ImageQueue(Memory):
+    """The embeddings of the last images with the positions of these images, in which another image's is looked for.
+
+    It changes between steps alone. Until it is full, no image has a neighbour in it.
+
+    Args:
+        size: The number of rows, K.
+        dimension: The width of an embedding, D.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+
+    rows: Tensor
+    images: Tensor
+    count: Tensor
+
+    def __init__(self, size: int, dimension: int):
+        super().__init__()
+        check_count("size", size, low=1)
+        check_count("dimension", dimension, low=1)
+        self.register_buffer("rows", torch.zeros(size, dimension))
+        self.register_buffer("images", torch.full((size,), -1))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def neighbours(self, z: Float[Tensor, "b d"], positions: Int[Tensor, " b"]) -> Float[Tensor, "b d"]:
+        """Returns the row of another image with the largest cosine to each embedding; of equal ones, the first.
+
+        Args:
+            z: Embeddings, [B, D].
+            positions: The positions of their images in the data set, [B].
+
+        Returns:
+            The rows, held constant; the embeddings themselves until the queue is full.
+        """
+        return torch.where(self.count >= len(self.rows), self._nearest(z, positions).to(z.dtype), z)
+
+    @torch.no_grad()
+    @full_precision
+    def _nearest(self, z: Tensor, positions: Tensor) -> Tensor:
+        cosines = l2_normalize(z) @ self.rows.T
+        return self.rows[cosines.masked_fill(positions[:, None] == self.images, -torch.inf).argmax(1)]
+
+    @torch.no_grad()
+    def enqueue(self, rows: Tensor, positions: Tensor) -> None:
+        """Replaces the oldest rows by those of the global batch.
+
+        Args:
+            rows: This rank's embeddings of unit norm, [n, D].
+            positions: The positions of their images in the data set, [n].
+        """
+        rows, positions = gather(rows)[0], gather(positions)[0]
+        _replace(self.rows, rows, self.count % len(self.rows))
+        _replace(self.images, positions, self.count % len(self.rows))
+        self.count.add_(len(rows))

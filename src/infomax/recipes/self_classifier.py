@@ -28,6 +28,8 @@ class SelfClassifierSettings(MethodSettings):
     """Temperature of the softmax over classes."""
     column_temperature: float = 0.05
     """Temperature of the softmax over the batch."""
+    queue_size: int = 0
+    """Number of embeddings of earlier images that the nearest neighbour of the first view is taken from; 0 for none."""
 
     def build(self, encoder):
         from infomax.methods.self_classifier import SelfClassifier
@@ -67,7 +69,7 @@ def imagenet_multicrop_800() -> Recipe:
     )
     crops = dino(224, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4))
     views = ViewSet(global_crops=crops[0], local_crops=crops[1])
-    return imagenet_recipe(SelfClassifierSettings(), larc, views, batch_size=4096, epochs=800)
+    return imagenet_recipe(SelfClassifierSettings(queue_size=262_144), larc, views, batch_size=4096, epochs=800)
 
 
 METHOD = MethodSpec(settings=SelfClassifierSettings, recipes=RECIPES, default_for_large_images="imagenet_multicrop_800")
