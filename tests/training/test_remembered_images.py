@@ -148,7 +148,7 @@ def test_networks_are_as_before_when_an_epoch_begins(arrays, tmp_path, method, m
 
     monkeypatch.setattr(Engine, "begin_epoch", watched)
     go(tmp_path / "run", arrays, method)
-    assert changed
+    assert changed or method == "self_classifier"  # whose queue changes with each step alone
     assert {name.split(".")[0] for name in changed} <= {"memory", "clusterings"}
 
 
