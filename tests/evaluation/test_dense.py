@@ -28,9 +28,11 @@ from infomax.evaluation.dense.confusion import (
 from infomax.evaluation.dense.dense_row import DenseRow
 from infomax.evaluation.dense.evaluate import DenseSetting, evaluate_dense
 from infomax.evaluation.dense.mask_folder import open_dense
+from infomax.evaluation.intervals import weighted_interval
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.paired import NOT_KEPT, OTHER_IMAGES, compare_over_seeds, compare_rows, pack_pixels
 from infomax.evaluation.protocols.dense import DenseOptions
+from infomax.evaluation.resumable_work import ResumableWork
 from infomax.models.encoders import build_encoder, save_encoder
 from mask_folders import SIDES, save_mask, toy_mask, write_masked
 from ranks import on_ranks
@@ -119,7 +121,7 @@ def test_differences_weigh_the_same_images_alike_for_both():
     weights = np.random.default_rng(0).exponential(size=(1000, 30, 1, 1))
     gains = [mean_iou((w * first).sum(0)) - mean_iou((w * second).sum(0)) for w in weights]
     difference = compare_rows(row_of(first), row_of(second))
-    assert (difference.low, difference.high) == pytest.approx(np.percentile(gains, [2.5, 97.5]))
+    assert (difference.low, difference.high) == pytest.approx(weighted_interval(np.array(gains), 30))
     assert difference.value == pytest.approx(mean_iou(first.sum(0)) - mean_iou(second.sum(0)))
     assert difference.verdict == "clearly better"
     assert difference.kind.startswith("points on the same test images")
@@ -253,11 +255,21 @@ def test_what_was_computed_is_not_computed_again(encoder, folder, monkeypatch, t
 
 
 def rows_of_a_rank(encoder, folder, work):
+    """Returns what the rows say, and of each save of the bank the images that are done and those whose cells it has."""
     os.environ["XDG_CACHE_HOME"] = str(work)
-    cells.IMAGES_AT_ONCE = evaluate.IMAGES_AT_ONCE = 2
-    options = EvaluationOptions(device="cpu", workers=1, no_baselines=True)
-    rows = evaluate_dense(encoder, opened(folder), DenseSetting(positions=601), options)
-    return [(row.mean_iou, row.interval, row.used_positions, row.iou_by_class, row.hits, row.penalty) for row in rows]
+    saved, save = [], ResumableWork.save
+
+    def note_save(self, name, state):
+        if name == "bank":
+            saved.append((state["step"], len(state["images"].unique())))
+        save(self, name, state)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ResumableWork, "save", note_save)
+        options = EvaluationOptions(device="cpu", workers=1, no_baselines=True)
+        rows = list(evaluate_dense(encoder, opened(folder), DenseSetting(positions=601), options))
+    names = ("mean_iou", "interval", "used_positions", "iou_by_class", "hits", "penalty")
+    return [[getattr(row, name) for name in names] for row in rows], saved
 
 
 @pytest.mark.process
@@ -265,9 +277,11 @@ def test_ranks_share_the_images_and_give_the_rows_of_one(encoder, folder, tmp_pa
     """Three batches to train on and two to test on, so that the second rank has none in a step."""
     monkeypatch.setattr(cells, "IMAGES_AT_ONCE", 2)
     monkeypatch.setattr(evaluate, "IMAGES_AT_ONCE", 2)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
-    expected = rows_of_a_rank(encoder, folder, tmp_path / "one")
-    assert on_ranks(2, rows_of_a_rank, encoder, folder, tmp_path / "two") == [expected, expected]
+    monkeypatch.setattr(evaluate, "SAVE_EVERY", 0.0)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    rows, saved = rows_of_a_rank(encoder, folder, tmp_path / "one")
+    assert saved == [(2, 2), (4, 4), (6, 6)]
+    assert on_ranks(2, rows_of_a_rank, encoder, folder, tmp_path / "two") == [(rows, [(4, 4), (6, 6)])] * 2
 
 
 def test_rows_on_the_same_images_are_compared_image_by_image(encoder, folder, tmp_path, monkeypatch):

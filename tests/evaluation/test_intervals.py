@@ -18,6 +18,8 @@ from infomax.evaluation.intervals import (
     interval,
     mean_per_class,
     share_interval,
+    weighted_interval,
+    weighted_sums,
 )
 
 
@@ -211,3 +213,13 @@ def test_an_accuracy_of_none_or_all_has_wilsons_interval(right):
 def test_other_accuracies_have_the_interval_of_the_bootstrap():
     hit = np.arange(100) < 40
     assert share_interval(hit) == interval(lambda rows: float(hit[rows].mean()), 100)
+
+
+@pytest.mark.parametrize(("rows", "least"), [(5, 0.88), (10, 0.94), (30, 0.94)])
+def test_the_interval_of_random_weights_covers_the_mean_of_few_rows(rows, least):
+    """The percentiles 2.5 and 97.5 cover that of five rows in 81 % of all samples."""
+    numbers = np.random.default_rng(1).normal(size=(rows, 1000))
+    means = weighted_sums(numbers) / weighted_sums(np.ones((rows, 1)))
+    limits = np.array([weighted_interval(of_sample, rows) for of_sample in means.T])
+    covered = float(((limits[:, 0] <= 0) & (limits[:, 1] >= 0)).mean())
+    assert least < covered < 0.97

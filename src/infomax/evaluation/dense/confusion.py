@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int64, UInt8
 
-from infomax.evaluation.intervals import RESAMPLED, Difference, weighted_sums
+from infomax.evaluation.intervals import RESAMPLED, Difference, weighted_interval, weighted_sums
 
 RIGHT, TRUE, PREDICTED = 0, 1, 2
 """What the rows of an image's counts are: pixels of a class that are right, that have the class, that are given it."""
@@ -67,8 +67,7 @@ def mean_iou_interval(by_image: Int[np.ndarray, "n 3 classes"]) -> tuple[float, 
     """
     if len(by_image) < 2:
         return None
-    low, high = np.percentile(_reweighted(by_image), [2.5, 97.5])
-    return float(low), float(high)
+    return weighted_interval(_reweighted(by_image), len(by_image))
 
 
 def compare_mean_ious(first: Int[np.ndarray, "n 3 classes"], second: Int[np.ndarray, "n 3 classes"]) -> Difference:
@@ -95,8 +94,8 @@ def compare_mean_ious(first: Int[np.ndarray, "n 3 classes"], second: Int[np.ndar
     if len(first) != len(second) or len(first) < 2:
         lengths = f"{len(first)} and {len(second)}"
         raise ValueError(f"images that are compared must be the same, at least two, but are {lengths}")
-    low, high = np.percentile(_reweighted(first) - _reweighted(second), [2.5, 97.5])
-    return Difference(mean_iou(first.sum(0)) - mean_iou(second.sum(0)), float(low), float(high), RESAMPLED)
+    low, high = weighted_interval(_reweighted(first) - _reweighted(second), len(first))
+    return Difference(mean_iou(first.sum(0)) - mean_iou(second.sum(0)), low, high, RESAMPLED)
 
 
 def image_values(by_image: Int[np.ndarray, "n 3 classes"]) -> Float[np.ndarray, " n"]:
