@@ -148,7 +148,8 @@ def sweep(
             epochs/150 of the run, each of which is an encoder for all commands. Those given with resume are added to
             those from before. Default: none; with resume, those that it was to keep.
         what: A published table, as mira-14, for all recipes with a number in it (infomax report --table list names
-            them); or recipes, as carl/small, or patterns of their names, as 'carl/stl10*'.
+            them), or for those of them that follow, as mira-5 'mira/*'; or recipes, as carl/small, or patterns, as
+            'carl/stl10*'.
         out: Folder for all runs, the table, its figure and a page. The same command goes on if it was stopped.
         vary: Values of a setting to try with each recipe, as method.prototypes=100,300,1000.
         seeds: Number of runs of each recipe, with the seeds from 0 up.
