@@ -135,6 +135,18 @@ def test_a_message_to_python_names_its_arguments(text, expected):
     assert in_callers_words(text) == text
 
 
+def test_an_argument_that_is_a_flag_of_another_function_alone_is_named_with_its_value():
+    infomax.choose  # noqa: B018 - its epochs are True or False
+    with pytest.raises(ValueError, match=r"^epochs= must be at least 1, but is 0$"):
+        infomax.pretrain(method="mira", data="digits", out="o", epochs=0)
+
+    def of_epochs(epochs: bool = False):
+        raise ValueError("without --epochs")
+
+    with pytest.raises(ValueError, match=r"^without epochs=True$"):
+        python_door(of_epochs, "of_epochs")()
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -17,8 +17,10 @@ Returned = TypeVar("Returned")
 
 _door: ContextVar[str] = ContextVar("door", default="")
 _resume_words: ContextVar[str] = ContextVar("resume_words", default="--resume")
+_own_flags: ContextVar[dict[str, bool]] = ContextVar("own_flags", default={})  # noqa: B039 - it is never changed
+"""Whether each argument of the public function that is being called is True or False."""
 _flags: set[str] = set()
-"""Names of all arguments that are True or False."""
+"""Names of the arguments of any public function that are True or False."""
 
 PYTHON_NAMES = {"set": "overrides"}
 """Arguments of Python by the options whose name they do not share."""
@@ -51,12 +53,13 @@ def python_door(function: Callable[Parameters, Returned], name: str) -> Callable
         name: Its name in the package ``infomax``.
     """
     signature = inspect.signature(function)
-    _flags.update(p.name for p in signature.parameters.values() if isinstance(p.default, bool))
+    own_flags = {p.name: isinstance(p.default, bool) for p in signature.parameters.values()}
+    _flags.update(name for name, is_flag in own_flags.items() if is_flag)
 
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         _check_arguments(signature, name, args, kwargs)
-        token = _door.set(_door.get() or "python")
+        token, flags_token = _door.set(_door.get() or "python"), _own_flags.set(own_flags)
         try:
             return function(*args, **kwargs)
         except (ValueError, ArithmeticError, OSError, RuntimeError) as error:
@@ -66,6 +69,7 @@ def python_door(function: Callable[Parameters, Returned], name: str) -> Callable
             raise
         finally:
             _door.reset(token)
+            _own_flags.reset(flags_token)
 
     call.__module__, call.__qualname__ = "infomax", name  # by which it is pickled
     return call
@@ -122,7 +126,7 @@ def in_callers_words(message: str) -> str:
             return match[0]
         option, value, word = match["name"].replace("-", "_"), match["value"] or "", match["word"]
         name = PYTHON_NAMES.get(option, option)
-        if name in _flags:
+        if _own_flags.get().get(name, name in _flags):
             return f"{name}=True{value}"
         if word is None or AFTER_A_BARE_NAME.fullmatch(word):
             return f"{name}={value}"
