@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,7 +12,14 @@ import pytest
 # anyway. BLAS and OpenMP read this when numpy and torch are imported, also in the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 # Each session and many tests have a cache folder of their own, in which every process would compile the kernels anew.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "numba"))
+CACHE = Path(__file__).parent.parent / ".pytest_cache"
+os.environ.setdefault("NUMBA_CACHE_DIR", str(CACHE / "numba"))
+if sys.dont_write_bytecode:
+    # Each of the many processes that tests start would compile torch, which takes as long as importing it. What may
+    # not be written beside the sources is written into pytest's own folder.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(CACHE / "bytecode")
 
 import torch
 from threadpoolctl import threadpool_limits
