@@ -111,14 +111,8 @@ FIRST_LINES = {
 }
 
 
-@pytest.mark.parametrize("command", ["pretrain", "views", "knn"])
-def test_a_line_is_printed_before_torch_is_imported(folder, command):
-    first, _ = watch(folder, *FIRST_LINES[command], stops=True)
-    assert first == "TORCH AT THE FIRST LINE: False"
-
-
 @pytest.mark.process
-@pytest.mark.parametrize("command", sorted(FIRST_LINES.keys() - {"pretrain", "views", "knn"}))
+@pytest.mark.parametrize("command", sorted(FIRST_LINES))
 def test_a_line_of_any_command_is_printed_before_torch_is_imported(folder, command):
     first, _ = watch(folder, *FIRST_LINES[command], stops=True)
     assert first == "TORCH AT THE FIRST LINE: False"

@@ -157,7 +157,7 @@ def batches(stream, steps, **options):
 def test_workers_and_the_step_to_start_from_change_nothing(stream):
     uninterrupted = batches(stream, range(6), workers=0)
     assert [batch.epoch for batch in uninterrupted] == [0, 0, 0, 1, 1, 1]
-    for start, workers in ((0, 2), (2, 0), (4, 2)):
+    for start, workers in ((4, 0), (1, 2)):
         again = batches(stream, range(start, 6), workers=workers)
         assert len(again) == 6 - start
         for a, b in zip(uninterrupted[start:], again, strict=True):

@@ -15,8 +15,8 @@ SHAPES = [
     (300, 40, 5, 1.0),
     (60, 100, 4, 0.4),
     (80, 20, 3, 0.3),
-    (600, 300, 4, 0.3),  # wide enough for the leading axes to go ahead
-    (300, 400, 4, 0.4),
+    (500, 280, 3, 0.3),  # wide enough for the leading axes to go ahead
+    (150, 200, 3, 0.4),
 ]  # images, features, classes, signal
 PRECISE = 2e-4  # tolerance, for an excess of about its square, up to a factor of ten
 
@@ -54,7 +54,7 @@ def test_the_optimum_is_that_of_scikit_learn(shape, dtype):
     fits = logistic_path(x, labels, classes=shape[2], penalties=GRID, tolerance=PRECISE)
     assert [fit.penalty for fit in fits] == GRID
     assert all(fit.converged and fit.gradient_norm <= PRECISE for fit in fits)
-    for fit in fits[::11]:
+    for fit in fits[:: 11 if shape[1] < 200 else 22]:  # the reference takes a second for the wide ones
         weight, bias = reference(x, labels, fit.penalty)
         best, logits = objective(x, labels, weight, bias, fit.penalty)
         loss, scores = objective(x, labels, fit.weight, fit.bias, fit.penalty)

@@ -15,6 +15,7 @@ from typing import get_args, get_origin, get_type_hints, is_typeddict
 import pytest
 
 import infomax as library
+from command import run_command
 from infomax.cli.evaluate import EncoderOptions, option_classes
 from infomax.data.augmentation.views import Preprocessing
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
@@ -121,15 +122,11 @@ def test_options_are_frozen_documented_and_have_defaults(protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=lambda protocol: protocol.name)
-def test_help_shows_each_option_with_its_text(protocol):
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "infomax", "evaluate", protocol.name, "--help"],
-        env={**os.environ, "PYTHONPATH": str(Path(library.__file__).parents[1]), "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    shown = "".join(re.findall(r"[^\s│]", done.stdout))  # lines are broken anywhere, even in a word with a hyphen
+def test_help_shows_each_option_with_its_text(protocol, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, _ = run_command(monkeypatch, capsys, "evaluate", protocol.name, "--help")
+    assert code == 0
+    shown = "".join(re.findall(r"[^\s│]", out))  # lines are broken anywhere, even in a word with a hyphen
     for field in (field for cls in option_classes(protocol) for field in option_fields(cls)):
         if field.name == "data" and protocol.data is not EvaluationData:
             assert "".join(protocol.data.__dataclass_fields__["data"].type.__metadata__[0].metavar.split()) in shown
@@ -332,6 +329,7 @@ def started(package, *words: str) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.process
 def test_a_protocol_of_another_package_is_a_protocol_like_any(package):
     """In the help, by the command, in a report, and in Python."""
     out = started(package, "-m", "infomax", "evaluate", "--help").stdout

@@ -147,25 +147,20 @@ def resnet():
     return build_encoder("resnet18", stem="imagenet", seed=0).backbone.state_dict()
 
 
-def test_transfer_to_what_is_there_of_the_eleven(infomax, trained, tmp_path):
+def test_transfer_to_what_is_there_of_the_eleven(infomax, trained, tmp_path, monkeypatch):
+    """The encoder is opened once for all of them."""
     for name in ("dtd", "voc2007"):
         LAYOUTS[name](tmp_path)
+    opened = []
+    monkeypatch.setattr(transfer, "represent", lambda *words, **more: opened.append(1) or represent(*words, **more))
     code, out, _ = infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path))
     assert code == 0
+    assert len(opened) == 1
     assert "left out: aircraft, caltech101, cars, cifar10" in out
     assert [(row["data"], row["metric"]) for row in last(trained / "b", 2)] == [("dtd", "top1"), ("voc2007", "map11")]
     code, _, err = infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path), "--data", "dtd,cars")
     assert code == 2
     assert "--data cars: found no" in err
-
-
-def test_the_encoder_is_opened_once_for_several_data_sets(infomax, trained, tmp_path, monkeypatch):
-    for name in ("dtd", "voc2007"):
-        LAYOUTS[name](tmp_path)
-    opened = []
-    monkeypatch.setattr(transfer, "represent", lambda *words, **more: opened.append(1) or represent(*words, **more))
-    assert infomax("evaluate", "transfer", "b", "--data-dir", str(tmp_path))[0] == 0
-    assert len(opened) == 1
 
 
 @pytest.mark.parametrize("words", [{"subset": "x.txt"}, {"classes": "x.txt"}, {"data_dir": "x"}, {"download": True}])

@@ -29,7 +29,12 @@ def folder(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize("name", TRANSFER_SETS)
+MANY_CLASSES = ("cars", "sun397")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=pytest.mark.process if x in MANY_CLASSES else ()) for x in TRANSFER_SETS]
+)
 def test_each_of_the_eleven_goes_from_its_files_to_its_metric(name, folder, tmp_path):
     LAYOUTS[name](tmp_path)
     source = open_source(name, data_dir=str(tmp_path))

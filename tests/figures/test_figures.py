@@ -3,6 +3,7 @@
 import csv
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from statistics import mean
 
@@ -87,14 +88,20 @@ def read_csv(file: Path) -> tuple[str, list[dict[str, str]]]:
     return head, list(csv.DictReader(lines))
 
 
+@pytest.fixture(scope="module")
+def made_once(runs, tmp_path_factory):
+    """A function that makes a figure by its name, once for all tests that look at it."""
+    return cache(lambda name: make_one(name, runs, tmp_path_factory.mktemp("figure") / "a.png"))
+
+
 MEASURES_STEPS = ("logdet-cost", "step-cost")
 
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.process if name in MEASURES_STEPS else ()) for name in FIGURES]
 )
-def test_a_figure_is_a_picture_and_a_csv_with_its_columns(name, runs, tmp_path):
-    made = make_one(name, runs, tmp_path / "a.png")
+def test_a_figure_is_a_picture_and_a_csv_with_its_columns(name, made_once):
+    made = made_once(name)
     with Image.open(made.picture) as picture:
         assert picture.size == tuple(int(make.DPI * side) for side in FIGURES[name].size)
     head, rows = read_csv(made.data)
@@ -127,8 +134,8 @@ def test_the_convergence_is_that_of_cosines_of_the_runs_own_views(runs, tmp_path
     assert [row["sse"] for row in made.rows[:5]] == pytest.approx(expected)
 
 
-def test_the_spectrum_is_that_of_r1_and_its_shares_reach_1(runs, tmp_path):
-    made = make_one("spectrum", runs, tmp_path / "a.png")
+def test_the_spectrum_is_that_of_r1_and_its_shares_reach_1(made_once):
+    made = made_once("spectrum")
     own = [row["eigenvalue"] for row in made.rows if row["of"] == "R1 of the training"]
     assert own == pytest.approx([1.0] * 64)  # of a module that no step has changed
     for run in ("corinfomax", "simclr"):
@@ -138,8 +145,8 @@ def test_the_spectrum_is_that_of_r1_and_its_shares_reach_1(runs, tmp_path):
         assert np.all(np.diff([row["eigenvalue"] for row in of_test]) <= 0)
 
 
-def test_points_of_a_sweep_are_its_results_and_collapsed_ones_are_marked(runs, tmp_path):
-    made = make_one("mveb-beta", runs, tmp_path / "a.png")
+def test_points_of_a_sweep_are_its_results_and_collapsed_ones_are_marked(made_once):
+    made = made_once("mveb-beta")
     assert [(row["value"], row["seed"]) for row in made.rows] == [(b, s) for b in (0.001, 0.01, 0.1) for s in (0, 1)]
     assert mean(row["accuracy"] for row in made.rows if row["value"] == 0.01) == pytest.approx(90.5)
     assert [row["collapse"] for row in made.rows] == ["total collapse"] * 2 + [None] * 4
@@ -280,8 +287,8 @@ def test_the_toys_points_spread_and_pairs_meet(runs, tmp_path):
     assert spreads[1] > 4 * spreads[0]
 
 
-def test_both_accuracies_of_a_sweep_stand_in_one_row_beside_the_papers(runs, tmp_path):
-    rows = make_one("mira-sweeps", runs, tmp_path / "a.png").rows
+def test_both_accuracies_of_a_sweep_stand_in_one_row_beside_the_papers(made_once):
+    rows = made_once("mira-sweeps").rows
     ours, paper = ([row for row in rows if row["origin"] == origin] for origin in ("ours", "paper"))
     assert [(row["value"], row["seed"], row["linear"], row["knn"]) for row in ours] == [
         (value, seed, pytest.approx(90 + seed), pytest.approx(70)) for value in (10, 100) for seed in (0, 1)
@@ -290,13 +297,13 @@ def test_both_accuracies_of_a_sweep_stand_in_one_row_beside_the_papers(runs, tmp
     assert len(paper) == 5
 
 
-def test_the_mutual_information_is_the_mean_of_an_epoch(runs, tmp_path):
-    (last,) = (row for row in make_one("ldmi", runs, tmp_path / "a.png").rows if row["measurements"])
+def test_the_mutual_information_is_the_mean_of_an_epoch(made_once):
+    (last,) = (row for row in made_once("ldmi").rows if row["measurements"])
     assert (last["epoch"], last["ldmi"], last["ldmi_official"]) == (20, 32, 32 * 4 / 64)
 
 
-def test_the_plane_has_the_course_and_the_end_of_each_run(runs, tmp_path):
-    rows = make_one("plane", runs, tmp_path / "a.png").rows
+def test_the_plane_has_the_course_and_the_end_of_each_run(made_once):
+    rows = made_once("plane").rows
     for run in ("corinfomax", "simclr", "mira"):
         (end,) = (row for row in rows if (row["run"], row["measured"]) == (run, "after it"))
         assert 1 / 64 <= end["correlation"] <= 1
@@ -304,16 +311,16 @@ def test_the_plane_has_the_course_and_the_end_of_each_run(runs, tmp_path):
         assert end["uniformity"] <= 0
 
 
-def test_schedules_have_their_words(runs, tmp_path):
-    rows = make_one("carl-schedule", runs, tmp_path / "a.png").rows
+def test_schedules_have_their_words(made_once):
+    rows = made_once("carl-schedule").rows
     assert {row["schedule"] for row in rows} == {"1.5", "4 to 1.5 in 20 epochs, linear"}
     assert {row["collapse"] for row in rows if row["schedule"] == "1.5"} == {"total collapse"}
     assert len([row for row in rows if row.get("epoch") is None]) == 4
 
 
 @pytest.mark.process
-def test_a_step_costs_time_and_memory(runs, tmp_path):
-    rows = make_one("step-cost", runs, tmp_path / "a.png").rows
+def test_a_step_costs_time_and_memory(made_once):
+    rows = made_once("step-cost").rows
     assert [(row["method"], row["round"]) for row in rows].count(("MIRA", 2)) == 1
     assert len(rows) == 16
     for row in rows:

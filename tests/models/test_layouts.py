@@ -338,11 +338,14 @@ def test_the_names_of_further_resnets():
         assert described(source.state_dict()).backbone == f"timm:{name}"
 
 
+LARGE = ("vit_giant_patch14_dinov2", "vit_7b_patch16_dinov3", "convnextv2_huge")
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        "vit_small_patch8_224", "vit_huge_patch14_gap_224", "vit_giant_patch14_dinov2", "vit_small_patch14_reg4_dinov2",
-        "vit_7b_patch16_dinov3", "convnext_base", "convnextv2_huge", "convnext_atto",
+        "vit_small_patch8_224", "vit_huge_patch14_gap_224", "vit_small_patch14_reg4_dinov2", "convnext_base",
+        "convnext_atto", *(pytest.param(name, marks=pytest.mark.process) for name in LARGE),
     ],
 )  # fmt: skip
 def test_the_names_of_published_models(name):

@@ -35,7 +35,7 @@ def opened(tmp_path, name: str):
         "timm:test_efficientnet",
         "timm:vit_tiny_patch16_224.augreg_in21k",
         "torchvision:resnet18",
-        "torchvision:vit_b_32",
+        pytest.param("torchvision:vit_b_32", marks=pytest.mark.process),
         "hf:Dinov2",
         "hf:ViT",
     ],

@@ -133,11 +133,18 @@ def real_peak_bytes(recipe: Recipe) -> int:
     return sum(x.nbytes for x in before) + int(np.cumsum(changes).max())
 
 
+STEPS = [(32, None, "32"), (64, 16, "32"), (32, None, "bf16"), (32, None, "16"), (32, None, "64")]
+SLOW_ON_A_CPU = [(method, "16") for method in methods_with_papers() if method != "carl"]
+
+
 @pytest.mark.parametrize(
-    ("batch", "micro_batch", "precision"),
-    [(64, None, "32"), (128, 32, "32"), (64, None, "bf16"), (64, None, "16"), (64, None, "64")],
+    ("method", "batch", "micro_batch", "precision"),
+    [
+        pytest.param(method, *step, marks=pytest.mark.process if (method, step[2]) in SLOW_ON_A_CPU else ())
+        for method in methods_with_papers()
+        for step in STEPS
+    ],
 )
-@pytest.mark.parametrize("method", methods_with_papers())
 def test_memory_is_that_of_a_real_step(method, batch, micro_batch, precision):
     recipe = small_recipe(method, batch, micro_batch, precision)
     assert count_step_cost(recipe).memory.peak == pytest.approx(real_peak_bytes(recipe), rel=0.1)
@@ -210,8 +217,9 @@ def received_bytes(method: str, micro_batch: int | None) -> dict[str, int]:
     return received
 
 
-@pytest.mark.parametrize("micro_batch", [None, 8])
-@pytest.mark.parametrize("method", methods_with_papers())
+@pytest.mark.parametrize(
+    ("method", "micro_batch"), [*((method, None) for method in methods_with_papers()), ("mira", 8), ("corinfomax", 8)]
+)
 def test_two_ranks_send_what_is_counted(method, micro_batch):
     real, _ = on_ranks(2, received_bytes, method, micro_batch)
     counted = count_step_cost(digits_recipe(method, micro_batch), ranks=2).communication
@@ -270,8 +278,14 @@ def test_a_data_set_of_the_papers_need_not_be_downloaded(tmp_path, monkeypatch):
     [
         ("corinfomax/cifar10", "seconds_per_epoch", 1),  # Table 8, the narrowest projector, one T4
         ("mira/imagenet_100", "minutes_per_epoch", 60),  # Table 8, with a moving average, 16 A100
-        ("mira/imagenet_100_batch_512", "minutes_per_epoch", 60),  # Table 8, 8 TITAN V
-        ("mveb/imagenet_two_crops", "hours", 3600 / 1000),  # Sec. 7.5, for 1000 epochs, 32 V100
+        pytest.param(
+            *("mira/imagenet_100_batch_512", "minutes_per_epoch", 60),  # Table 8, 8 TITAN V
+            marks=pytest.mark.process,
+        ),
+        pytest.param(
+            *("mveb/imagenet_two_crops", "hours", 3600 / 1000),  # Sec. 7.5, for 1000 epochs, 32 V100
+            marks=pytest.mark.process,
+        ),
     ],
 )
 def test_an_epoch_of_a_papers_run_takes_the_papers_time(recipe, metric, unit_seconds):

@@ -114,6 +114,7 @@ def infomax(package, tmp_path):
     return run
 
 
+@pytest.mark.process
 def test_the_commands_name_the_method(infomax):
     written = re.sub(r"[│\s]+", "", infomax("pretrain", "--help"))  # it is broken into lines within a frame
     assert f"--method{'|'.join(methods_with_papers())},orabaseline:{','.join([*baselines(), 'toy'])}" in written

@@ -42,6 +42,12 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(run.path / "encoder.safetensors")
 
 
+@pytest.fixture(scope="module")
+def cells_run(folders, tmp_path_factory):
+    """A run on images of two channels, which tests read alone."""
+    return train(folders / "cells", tmp_path_factory.mktemp("cells") / "a")
+
+
 @pytest.mark.parametrize(("method", "kind"), [*zip(methods_with_papers(), KINDS, strict=True)])
 def test_each_kind_is_trained_on_evaluated_and_embedded(folders, tmp_path, method, kind, capsys):
     channels = KINDS[kind][1]
@@ -80,6 +86,7 @@ def test_a_training_that_is_resumed_ends_with_the_same_bits(folders, tmp_path, m
     assert all(torch.equal(value, weights(parts)[name]) for name, value in weights(whole).items())
 
 
+@pytest.mark.process
 def test_crops_of_workers_and_kept_images_are_the_same(folders, tmp_path):
     runs = [
         train(folders / "tiles", tmp_path / f"{workers}{kept}", workers=workers, keep_decoded=kept)
@@ -88,12 +95,11 @@ def test_crops_of_workers_and_kept_images_are_the_same(folders, tmp_path):
     assert all(torch.equal(value, weights(runs[1])[name]) for name, value in weights(runs[0]).items())
 
 
-def test_files_and_an_array_of_the_same_numbers_are_preprocessed_alike(folders, tmp_path):
+def test_files_and_an_array_of_the_same_numbers_are_preprocessed_alike(folders, cells_run, tmp_path):
     source = DataLocation(str(folders / "cells")).open()
     values = np.stack([source.train.read(i).values for i in range(len(source.train))])
     np.save(tmp_path / "cells.npy", values.transpose(0, 3, 1, 2))
-    run = train(folders / "cells", tmp_path / "a")
-    preprocessing, index = run.recipe.preprocessing, np.arange(len(values))
+    preprocessing, index = cells_run.recipe.preprocessing, np.arange(len(values))
     array = DataLocation(str(tmp_path / "cells.npy")).open().train
     (from_files,) = evaluation_batches(source.train, index, preprocessing, workers=0)
     (from_array,) = evaluation_batches(array, index, preprocessing)
@@ -112,8 +118,8 @@ def test_an_initial_encoder_of_rgb_gets_a_first_layer_for_other_channels(folders
     assert infomax.load(run.path).settings.channels == 2
 
 
-def test_an_encoder_keeps_its_channels_and_its_range(folders, tmp_path):
-    run = train(folders / "cells", tmp_path / "a")
+def test_an_encoder_keeps_its_channels_and_its_range(folders, cells_run):
+    run = cells_run
     with pytest.raises(ValueError, match="channels=3: .* was trained on 2 channels, 16-bit"):
         infomax.evaluate("knn", run.path, channels=3)
     with pytest.raises(ValueError, match="value_range=.?0,1.?: .* keeps the range of the images"):

@@ -58,8 +58,18 @@ def last(run: Run) -> dict:
     return checkpoints.load(checkpoints.newest_readable(run.path / "checkpoints"))
 
 
-@pytest.mark.parametrize("method", methods_with_papers())
-@pytest.mark.parametrize("family", FAMILIES)
+PAIRS = tuple(zip(FAMILIES, methods_with_papers(), strict=True))
+"""Each family once, and each method once."""
+
+
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        pytest.param(family, method, marks=() if (family, method) in PAIRS else pytest.mark.slow)
+        for family in FAMILIES
+        for method in methods_with_papers()
+    ],
+)
 def test_each_method_trains_each_family(toy, tmp_path, family, method):
     run = prepared(tmp_path / "run", toy, method, backbone=FAMILIES[family], epochs=1)
     loop.train(run, LAUNCH)

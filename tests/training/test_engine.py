@@ -3,6 +3,7 @@
 import copy
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from infomax.data.loading.training import training_batches
 from infomax.methods.base import Progress, Views
 from infomax.recipes.building import build_method, build_optimizer, learning_rate
 from infomax.recipes.customise import customise
-from infomax.recipes.registry import get_recipe
+from infomax.recipes.registry import get_recipe, methods_with_papers
 from infomax.runtime.collectives import rank, world_size
 from infomax.training.engine import Engine
 from infomax.training.health import Health
@@ -229,11 +230,22 @@ def groups_in_one_graph(plan, state):
     return loss, {n: p.grad for n, p in engine.method.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("micro_batch_size", [2, 4, 6])
+@cache
+def state_after_three_steps(variant):
+    """Returns the state of an engine, which users copy."""
+    return run(recipe(variant), stop=3)[2]
+
+
+def micro_batch_sizes(variant):
+    return (2, 4, 6) if VARIANTS[variant][0] in methods_with_papers() else (4,)
+
+
+@pytest.mark.parametrize(
+    ("variant", "micro_batch_size"), [(variant, size) for variant in VARIANTS for size in micro_batch_sizes(variant)]
+)
 def test_a_batch_in_microbatches_has_the_gradient_of_the_whole(variant, micro_batch_size):
     plan = recipe(variant, micro_batch_size=micro_batch_size)
-    _, _, state = run(recipe(variant), stop=3)
+    state = copy.deepcopy(state_after_three_steps(variant))
     loss, gradients = groups_in_one_graph(plan, state)
     engine = build_engine(plan)
     engine.load(state)
