@@ -165,7 +165,8 @@ def rank_3() -> None:
     def with_hook(method: Any) -> None:
         import torch
 
-        basis, calls = torch.linalg.qr(torch.randn(method.projector[-1].out_features, 3))[0], [0]
+        directions = torch.randn(method.projector[-1].out_features, 3, generator=torch.Generator().manual_seed(0))
+        basis, calls = torch.linalg.qr(directions)[0], [0]
 
         def project(module: Any, inputs: Any, output: Any) -> Any:
             calls[0] += 1

@@ -215,6 +215,26 @@ def test_embeddings_that_spread_again_are_waited_for():
     assert said([health(0, **BEFORE), *rows]) == []
 
 
+def test_embeddings_at_a_point_are_waited_for_while_assignments_tell_ever_more():
+    """Healthy MIRA with seed 3 had a mean cosine of .97 until 8 % of its steps, and its information had doubled."""
+
+    def rows(growth):
+        informations = [0.02 * growth**number for number in range(5)]
+        changes = [CLUSTERS | POINT | {"assignment_mutual_information": information} for information in informations]
+        return [health(0, **BEFORE), *(health(50 + 10 * i, **changes[i]) for i in range(5))]
+
+    assert said(rows(1.5), "mira") == []
+    assert [name for name, _, _ in said(rows(1.05), "mira")] == ["total collapse"]
+
+
+def test_few_dimensions_are_said_while_embeddings_leave_a_point():
+    """CorInfoMax with embeddings of rank 3 began at a mean cosine of 1, and spread, but never to a fourth dimension."""
+    spreads = (1e-4, 4e-4, 2e-3, 8e-3, 2e-2)
+    changes = [FLAT | {"embedding_mean_cosine": 1 - spread, "embedding_collapse_level": 0.9} for spread in spreads]
+    rows = [health(0, **BEFORE), *(health(50 + 10 * i, **changes[i]) for i in range(5))]
+    assert [name for name, _, _ in said(rows, "corinfomax")] == ["dimensional collapse"]
+
+
 def test_a_verdict_is_said_once_and_withdrawn_aloud():
     ill, well = (lambda steps: [health(s, **POINT) for s in steps]), (lambda steps: [health(s) for s in steps])
     rows = [

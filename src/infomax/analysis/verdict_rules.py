@@ -171,10 +171,19 @@ def is_no_longer_recovering(rows: Sequence[Row]) -> bool:
     return spreads[-1] <= RECOVERING * spreads[0]
 
 
+def stays_a_point(rows: Sequence[Row]) -> bool:
+    """Returns whether embeddings do not spread any more, and their assignments, if there are any, tell no more."""
+    return is_no_longer_recovering(rows) and leaves_no_uniformity(rows)
+
+
 def leaves_no_uniformity(rows: Sequence[Row]) -> bool:
-    """Returns whether assignments tell no more of the image than before: a run that learns late tells ever more."""
-    information = [row["assignment_mutual_information"] for row in rows]
-    return information[-1] <= LEAVING * information[0]
+    """Returns whether assignments tell no more of the image than before: a run that learns late tells ever more.
+
+    It is so where there are no assignments.
+    """
+    information = [numbers(row, "assignment_mutual_information") for row in rows]
+    first, last = information[0], information[-1]
+    return first is None or last is None or last[0] <= LEAVING * first[0]
 
 
 def judge_dimensional_collapse(row: Row, history: History) -> Level:
@@ -608,7 +617,7 @@ RULES = (
         judge=judge_total_collapse,
         evidence=total_collapse_evidence,
         advice=keep_apart,
-        settled=is_no_longer_recovering,
+        settled=stays_a_point,
         explained_by=(*SYMPTOMS_OF, "cluster collapse", "uniform assignment"),
     ),
     Rule(

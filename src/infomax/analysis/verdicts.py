@@ -52,6 +52,11 @@ class _Course:
             self.watched = self._make("watching", row, history)
         self.previous_step = step
 
+    @property
+    def holds(self) -> bool:
+        """Returns whether a verdict was said and stands, or the newest measurements are ill and do not get better."""
+        return self.verdict is not None or (self.watched is not None and self.rule.settled(self.ill))
+
     def _make(self, state: State, row: Row, history: History) -> Verdict:
         rule = self.rule
         return Verdict(
@@ -151,11 +156,7 @@ class VerdictTracker:
 
     def _is_explained(self, course: _Course) -> bool:
         """Returns whether a verdict that explains this rule's holds, said or not."""
-        return any(
-            other.watched is not None or other.verdict is not None
-            for other in self._courses
-            if other.rule.name in course.rule.explained_by
-        )
+        return any(other.holds for other in self._courses if other.rule.name in course.rule.explained_by)
 
     def _stands_already(self, course: _Course, verdict: Verdict) -> bool:
         """Returns whether another rule has said a verdict of this name that is as grave and stands."""
