@@ -12,6 +12,6 @@ COPY pyproject.toml README.md LICENSE ./
 COPY src src
 RUN uv pip install --system --no-cache ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} ".[$EXTRAS]"
 # Any user may run it: caches are in a folder that all can write, and libraries that ask for the user's name get one.
-ENV HOME=/tmp USER=infomax
+ENV HOME=/tmp USER=user
 WORKDIR /work
 ENTRYPOINT ["infomax"]

@@ -1,11 +1,12 @@
-"""Times a new machine: from `git clone` to infomax's first line, its first picture and the table of the demo.
+"""Times a new machine: from `git clone` to infomax's first line and its first picture.
 
 python benchmarks/clone.py ADDRESS
 
 It types what README says, in an empty folder with empty caches: `git clone ADDRESS`, `pip install uv` in a new virtual
-environment, `uv run infomax demo`. All it needs is Python and git, so that it runs where there is nothing else, as in a
-new container. The bytes are those that the machine's network received meanwhile: let nothing else download. Writes
-docs/results/clone.json; it takes 7 GB on the disk for some ten minutes.
+environment, `uv run infomax demo`, which is ended once it has drawn the views of its first training. All it needs is
+Python and git, so that it runs where there is nothing else, as in a new container. The bytes are those that the
+machine's network received meanwhile: let nothing else download. Writes docs/results/clone.json; it takes 7 GB on the
+disk for some minutes.
 """
 
 import json
@@ -55,20 +56,24 @@ class NewMachine:
         print(self.events[-1], flush=True)
 
     def type(self, *words: str, cwd: Path) -> Iterator[str]:
-        """Runs a command and yields what it has printed so far, at each piece of it and at least each 0.2 s."""
-        with tempfile.TemporaryFile("w+b") as printed:
-            process = subprocess.Popen(words, cwd=cwd, stdout=printed, stderr=subprocess.STDOUT, env=self.environment)
-            while process.poll() is None:
-                yield os.pread(printed.fileno(), 2**24, 0).decode(errors="replace")
-                time.sleep(0.02)
-            text = os.pread(printed.fileno(), 2**24, 0).decode(errors="replace")
+        """Runs a command, and yields again and again what it has printed so far; it ends if nobody asks for more."""
+        with tempfile.TemporaryFile("w+b") as file:
+            process = subprocess.Popen(words, cwd=cwd, stdout=file, stderr=subprocess.STDOUT, env=self.environment)
+            try:
+                running = True
+                while running:
+                    running = process.poll() is None
+                    yield (printed := os.pread(file.fileno(), 2**20, 0).decode(errors="replace"))
+                    time.sleep(0.02)
+            finally:
+                process.terminate()
+                process.wait()
         if process.returncode != 0:
-            raise RuntimeError(f"{' '.join(words)}: exit code {process.returncode}\n{text[-2000:]}")
-        yield text
+            raise RuntimeError(f"{' '.join(words)}: exit code {process.returncode}\n{printed[-2000:]}")
 
 
 def measure(machine: NewMachine, address: str) -> dict[str, Any]:
-    """Returns the events from `git clone` to the table, and what lies on the disk then."""
+    """Returns the events from `git clone` to the picture, and what lies on the disk then."""
     clone, tools = machine.folder / "infomax", machine.folder / "tools"
     for _ in machine.type("git", "clone", address, str(clone), cwd=machine.folder):
         pass
@@ -79,22 +84,20 @@ def measure(machine: NewMachine, address: str) -> dict[str, Any]:
             pass
     machine.note("pip install uv")
     signs = {"uv's first line": r"\n", "infomax's first line": r"^infomax: "}
-    picture = ("the first picture, views.png of the first run", "runs/**/views.png")
     for printed in machine.type(str(tools / "bin" / "uv"), "run", "infomax", "demo", cwd=clone):
         for name in [name for name, sign in signs.items() if re.search(sign, printed, re.M)]:
             machine.note(name)
             del signs[name]
-        if picture and next(clone.glob(picture[1]), None):
-            machine.note(picture[0])
-            picture = ()
-    machine.note("the demo's table")
+        if next((clone / "runs").glob("**/views.png"), None):
+            machine.note("its first picture, of the views that it trains on")
+            break
     made = json.loads(
         subprocess.run(
             [clone / ".venv" / "bin" / "python", "-c", PROVENANCE], cwd=clone, capture_output=True, check=True
         ).stdout
     )
     disk = {"clone": cloned, "environment": bytes_below(clone / ".venv"), "all": bytes_below(machine.folder)}
-    return {**made, "events": machine.events, "disk_bytes": disk, "printed": printed[-4000:]}
+    return {**made, "events": machine.events, "disk_bytes": disk}
 
 
 def main() -> None:

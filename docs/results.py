@@ -7,6 +7,7 @@ python docs/results.py reproduction runs/sweep.json  after `infomax sweep`: docs
 python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
+python benchmarks/clone.py ADDRESS                  docs/results/clone.json
 python benchmarks/export.py                         docs/results/export.json
 python benchmarks/health.py                         docs/results/health.json
 python benchmarks/embeddings.py                     docs/results/embeddings.json
@@ -515,6 +516,22 @@ def start_table() -> str:
         f"{markdown(['from Enter to', 'first line, s', 'then', 's', 'times import torch'], rows)}\n\n"
         f"Medians of {counted(repeats, 'turn')}, in each of which all commands run once; the ratio is within a turn. "
         f"Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
+def clone_table() -> str:
+    kept = json.loads((KEPT / "clone.json").read_text())
+    rows = []
+    for event in kept["events"]:
+        received = event["received_bytes"]
+        rows.append([event["name"], f"{event['seconds']:.0f}", "" if received is None else f"{received / 1e9:.2f}"])
+    disk = {name: f"{size / 1e9:.1f} GB" for name, size in kept["disk_bytes"].items()}
+    return (
+        f"{markdown(['from `git clone` to the end of', 's', 'GB received'], rows)}\n\n"
+        f"The clone takes {kept['disk_bytes']['clone'] / 1e6:.0f} MB of the disk, `.venv` {disk['environment']}, and all "
+        f"with uv's cache, whose files are those of `.venv` where the disk allows it, {disk['all']}. Measured once by "
+        f"`{kept['command']}` on {where(kept)}, Python {kept['versions']['python']}; other processes kept the cores "
+        f"busy, with a load of {kept['load']:.0f}."
     )
 
 
@@ -1305,6 +1322,7 @@ TABLES = {
     "logistic": (MEASUREMENTS / "evaluation.md", logistic_table),
     "probes": (MEASUREMENTS / "evaluation.md", probes_table),
     "start": (MEASUREMENTS / "start.md", start_table),
+    "clone": (MEASUREMENTS / "start.md", clone_table),
     "export": (MEASUREMENTS / "export.md", export_table),
     "examples": (GUIDE, examples_table),
     "embed-throughput": (MEASUREMENTS / "embeddings.md", embed_throughput_table),

@@ -169,6 +169,13 @@ def test_little_shared_memory_or_disk_is_a_problem(monkeypatch, tmp_path):
     assert all(text.startswith("less than 1.1 GB of disk is left at ") for text in texts[1:])
 
 
+def test_shared_memory_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path):
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: (path, mode) != (tmp_path, os.W_OK))
+    texts = [entry.text for entry in doctor.find_problems([machine.describe_memory()]).entries]
+    assert f"workers need {tmp_path}, which you may not write: infomax pretrain --workers 0" in texts
+
+
 def test_a_large_cache_is_counted_for_a_while_only(small_cache):
     whole = caches.folder_size(small_cache)
     assert whole == (6000, 3, True)

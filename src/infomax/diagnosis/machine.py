@@ -169,6 +169,8 @@ def _shared_memory() -> Entry:
             f"workers need {describe_size(LEAST_SHARED_MEMORY)} of shared memory: docker run --shm-size 2g, or "
             "infomax pretrain --workers 0"
         )
+    if not os.access(SHARED_MEMORY, os.W_OK):
+        problem = f"workers need {SHARED_MEMORY}, which you may not write: infomax pretrain --workers 0"
     text = f"{describe_size(usage.free)} free of {describe_size(usage.total)}"
     return Entry("shared memory", text, {"free": usage.free, "total": usage.total}, problem)
 

@@ -1,6 +1,7 @@
 """Loader workers: crops equal PIL's, and a JPEG is decoded no larger than its crops need."""
 
 import io
+from multiprocessing import synchronize
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.views import View, ViewSet, dino
 from infomax.data.decoding import decode
 from infomax.data.images import FileImages
-from infomax.data.loading.workers import TrainingImages, cut_views
+from infomax.data.loading.workers import TrainingImages, cut_views, worker_context
+from infomax.runtime.failures import MachineError
 
 
 def photograph(width=900, height=700) -> Image.Image:
@@ -128,3 +130,13 @@ def test_a_smaller_decode_of_a_small_image_shifts_nothing():
     )
     (want,) = cut_views(lambda _: Image.fromarray(ramp), random_row(view, 0), [view])
     assert np.abs(got.astype(int) - want).max() <= 4
+
+
+def test_shared_memory_that_cannot_be_written_is_said_in_one_line(monkeypatch):
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(synchronize._multiprocessing, "SemLock", refuse)
+    line = r"^there is no shared memory that workers could use; --workers 0 .* \(\[Errno 13\] Permission denied\)$"
+    with pytest.raises(MachineError, match=line):
+        worker_context()

@@ -29,6 +29,7 @@ from infomax.data.loading.kept_images import UNKNOWN, KeptImages
 from infomax.data.pixel_format import RGB, OtherKindError, PixelFormat
 from infomax.data.streams import EncodedImages, Stream
 from infomax.runtime.checks import check_count
+from infomax.runtime.failures import MachineError
 from infomax.runtime.signals import end_with_parent
 from infomax.runtime.stages import Stage
 from infomax.runtime.threads import cores_of_this_process
@@ -443,9 +444,19 @@ class LockFreeEvent:
 
 
 def worker_context() -> multiprocessing.context.BaseContext:
-    """Returns the context in which a loader starts its workers: this machine's default, with :class:`LockFreeEvent`."""
+    """Returns the context in which a loader starts its workers: this machine's default, with :class:`LockFreeEvent`.
+
+    Raises:
+        MachineError: if workers cannot share memory, as in a container that lets this user write none.
+    """
     default = type(multiprocessing.get_context(multiprocessing.get_start_method()))
-    return type("Workers", (default,), {"Event": lambda self: LockFreeEvent()})()
+    context = type("Workers", (default,), {"Event": lambda self: LockFreeEvent()})()
+    try:
+        context.Lock()  # as each worker's queue has
+    except OSError as error:
+        cure = "--workers 0 reads images without workers"
+        raise MachineError(f"there is no shared memory that workers could use; {cure} ({error})") from error
+    return context
 
 
 def isolate_from_signals(worker: int) -> None:
