@@ -527,9 +527,9 @@ def clone_table() -> str:
         rows.append([event["name"], f"{event['seconds']:.0f}", "" if received is None else f"{received / 1e9:.2f}"])
     disk = {name: f"{size / 1e9:.1f} GB" for name, size in kept["disk_bytes"].items()}
     return (
-        f"{markdown(['from `git clone` to the end of', 's', 'GB received'], rows)}\n\n"
-        f"The clone takes {kept['disk_bytes']['clone'] / 1e6:.0f} MB of the disk, `.venv` {disk['environment']}, and all "
-        f"with uv's cache, whose files are those of `.venv` where the disk allows it, {disk['all']}. Measured once by "
+        f"{markdown(['from `git clone` to', 's', 'GB received'], rows)}\n\n"
+        f"On the disk, the clone takes {kept['disk_bytes']['clone'] / 1e6:.0f} MB, `.venv` {disk['environment']}, and "
+        f"all with uv's cache, whose files `.venv` shares, {disk['all']}. Measured once by "
         f"`{kept['command']}` on {where(kept)}, Python {kept['versions']['python']}; other processes kept the cores "
         f"busy, with a load of {kept['load']:.0f}."
     )

@@ -55,7 +55,7 @@ def test_the_page_of_python_has_all_public_names():
 
 @pytest.mark.slow
 def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path, monkeypatch):
-    """CI builds it too; here it is read."""
+    """CI checks that its pages can be built; here they are built and read."""
     pytest.importorskip("sphinx")
     monkeypatch.setattr(build, "OUT", tmp_path)
     build.main()

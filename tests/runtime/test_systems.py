@@ -103,6 +103,7 @@ def photos(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # ten processes import torch, each in a minute if others keep the cores busy
 def test_without_what_macos_lacks_a_run_trains_is_watched_resumed_and_evaluated(photos):
     """Workers are spawned, and keep decoded images in memory that torch shares."""
     begin = ("pretrain", "--data", "photos", "--out", "a", "--batch-size", "16", "--workers", "2", "--epochs", "2")
