@@ -5,8 +5,10 @@ from math import sqrt
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import binom, binomtest, multinomial, ttest_rel
 
+from infomax.evaluation.few_shot import drawn_interval
 from infomax.evaluation.intervals import (
     MATCHED,
     SEEDED,
@@ -15,12 +17,15 @@ from infomax.evaluation.intervals import (
     compare_repeated,
     compare_seeds_and_images,
     compare_shares,
-    interval,
+    half_interval,
     mean_per_class,
+    mean_per_class_interval,
     share_interval,
     weighted_interval,
     weighted_sums,
+    wilson_distances,
 )
+from infomax.evaluation.scores import judge
 
 
 def counts(both: int, only_first: int, only_second: int, neither: int) -> Difference:
@@ -203,16 +208,10 @@ def test_an_interval_over_seeds_and_images_wants_two_of_both():
     assert (turned.value, turned.low, turned.high) == (-found.value, -found.high, -found.low)
 
 
-@pytest.mark.parametrize("right", [0, 3])
-def test_an_accuracy_of_none_or_all_has_wilsons_interval(right):
-    low, high = share_interval(np.arange(3) < right)
-    expected = binomtest(right, 3).proportion_ci(method="wilson")
-    assert (low, high) == pytest.approx(expected, abs=1e-4)
-
-
-def test_other_accuracies_have_the_interval_of_the_bootstrap():
-    hit = np.arange(100) < 40
-    assert share_interval(hit) == interval(lambda rows: float(hit[rows].mean()), 100)
+@pytest.mark.parametrize(("right", "images"), [(0, 3), (3, 3), (23, 24), (40, 100)])
+def test_an_accuracy_has_wilsons_interval(right, images):
+    expected = binomtest(right, images).proportion_ci(method="wilson")
+    assert share_interval(np.arange(images) < right) == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize(("rows", "least"), [(5, 0.88), (10, 0.94), (30, 0.94)])
@@ -223,3 +222,48 @@ def test_the_interval_of_random_weights_covers_the_mean_of_few_rows(rows, least)
     limits = np.array([weighted_interval(of_sample, rows) for of_sample in means.T])
     covered = float(((limits[:, 0] <= 0) & (limits[:, 1] >= 0)).mean())
     assert least < covered < 0.97
+
+
+@pytest.mark.parametrize("metric", ["top1", "mean_per_class", "map11"])
+def test_no_worse_score_has_a_higher_limit_and_none_is_certain(metric):
+    """By the bootstrap 23 of 24 had a higher lower limit than Wilson's of 24."""
+    labels = np.repeat([0, 1, 2], [15, 6, 3])
+    true = torch.tensor(np.eye(3)[labels] if metric == "map11" else labels)
+    limits = []
+    for right in (0, 1, 2, 12, 22, 23, 24):
+        given = np.where(np.arange(24) < right, labels, (labels + 1) % 3)
+        limits.append(judge(torch.tensor(np.eye(3)[given]), true, metric)["interval"])
+    differences = np.diff(limits, axis=0)
+    assert (differences >= 0).all() if metric != "map11" else (differences[-2:, 0] >= 0).all()
+    assert all(high - low > 0.1 for low, high in limits)
+    assert limits[0][0] >= 0
+    assert limits[-1][1] == 1
+
+
+def test_a_mean_over_classes_has_wilsons_interval_of_its_effective_images():
+    hit = np.arange(60) % 5 > 0
+    low, high = mean_per_class_interval(hit, np.arange(60) % 3)
+    assert (low, high) == pytest.approx(share_interval(hit))  # of equally large classes
+    low, high = mean_per_class_interval(np.ones(103, bool), np.repeat([0, 2], [100, 3]))  # no image shows class 1
+    assert (low, high) == pytest.approx((1 - wilson_distances(1200 / 103, 1200 / 103)[0], 1))
+
+
+def test_draws_of_labels_that_are_all_right_are_not_certain():
+    assert drawn_interval(np.ones((20, 24), bool)) == pytest.approx(share_interval(np.ones(24, bool)))
+    hit = np.arange(24) < 18
+    assert drawn_interval(hit[None]) == share_interval(hit)
+    right = np.random.default_rng(0).random((4, 24)) < 0.5
+    right[0] = True
+    mean, half = right.mean(), half_interval(right.mean(1), right.mean(0))
+    assert drawn_interval(right) == pytest.approx((mean - half, min(1, mean + half)))
+
+
+@pytest.mark.slow
+def test_the_simulated_coverage_of_means_over_classes():
+    rng = np.random.default_rng(0)
+    labels, covered = np.repeat(np.arange(10), np.geomspace(2, 200, 10).astype(int)), []
+    for accuracy in (np.full(10, 0.95), np.linspace(0.5, 1, 10), np.linspace(1, 0.5, 10)):
+        hits = rng.random((1000, len(labels))) < accuracy[labels]
+        limits = np.array([mean_per_class_interval(hit, labels) for hit in hits])
+        covered.append(np.mean((limits[:, 0] <= accuracy.mean()) & (accuracy.mean() <= limits[:, 1])))
+    assert min(covered) > 0.92

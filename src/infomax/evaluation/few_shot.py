@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
-from infomax.evaluation.intervals import half_interval
+from infomax.evaluation.intervals import at_least_of_a_share, half_interval, share_interval
 from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.linear import linear_scores
 from infomax.evaluation.paired import pack_draws
@@ -21,7 +22,7 @@ def few_shot_scores(
     """Yields the accuracy of k-NN, then that of a linear classifier, with a few labelled images of each class.
 
     The accuracy is the mean top-1 accuracy over random choices of the labelled images, with the 95 % interval of
-    :func:`infomax.evaluation.intervals.half_interval` over these choices and the test images. The choices depend on
+    :func:`drawn_interval` over these choices and the test images. The choices depend on
     ``seed`` and the labels alone, so that representations are compared on the same ones.
 
     Args:
@@ -49,13 +50,27 @@ def few_shot_scores(
     for classifier, drawn in right.items():
         of_draws = np.stack(drawn).astype(bool)
         mean = float(of_draws.mean())
-        half = half_interval(of_draws.mean(1), of_draws.mean(0))
         yield {
             "classifier": classifier,
             "labels_per_class": per_class,
             "labelled_images": len(chosen),  # pyrefly: ignore[unbound-name]
             "metric": "top1",
             "top1": mean,
-            "interval": (max(0.0, mean - half), min(1.0, mean + half)),
+            "interval": drawn_interval(of_draws),
             "hits": pack_draws(of_draws),
         }
+
+
+def drawn_interval(right: Bool[np.ndarray, "draws n"]) -> tuple[float, float]:
+    """Computes the 95 % interval of the mean accuracy over draws of the labelled images on one test set.
+
+    It is that of :func:`infomax.evaluation.intervals.half_interval`, but no narrower than that of an accuracy of the
+    same value over as many test images; with one draw it is the latter.
+
+    Args:
+        right: Whether each test image is right with each draw.
+    """
+    if len(right) == 1:
+        return share_interval(right[0])
+    mean, half = float(right.mean()), half_interval(right.mean(1), right.mean(0))
+    return at_least_of_a_share(mean - half, mean + half, mean, right.shape[1])

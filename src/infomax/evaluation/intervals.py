@@ -67,7 +67,8 @@ def interval(statistic: Callable[[np.ndarray], float], rows: int) -> tuple[float
     """Computes the 95 % interval of a statistic by the bootstrap: its 2.5 and 97.5 percentiles over 1,000 redrawn test
     sets.
 
-    It says how far another test set of this size would move the number, not another run of the training.
+    It says how far another test set of this size would move the number, not another run of the training. It is empty if
+    all rows are alike, as when all are right: shares have :func:`share_interval`, others :func:`at_least_of_a_share`.
 
     Args:
         statistic: Of the rows whose numbers it is given, some more than once.
@@ -114,24 +115,78 @@ def weighted_interval(values: Float[np.ndarray, " draws"], rows: int) -> tuple[f
 
 
 def share_interval(hit: Bool[np.ndarray, " n"]) -> tuple[float, float]:
-    """Computes the 95 % interval of an accuracy: by the bootstrap, or Wilson's if no image is right or all are.
+    """Computes Wilson's 95 % interval of an accuracy.
 
-    Redrawn test sets of such images are all alike, and the bootstrap's interval would be empty.
+    It is never empty, also if no image is right or all are, and both its limits rise with each image that is right
+    (docs/decisions.md, score-intervals).
+
+    E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal of the American
+    Statistical Association 22 (1927), 209-212.
 
     Args:
         hit: Whether each image is right.
 
     Example:
         >>> import numpy as np
-        >>> low, high = share_interval(np.zeros(3, bool))
-        >>> round(low, 2), round(high, 2)
-        (0.0, 0.56)
+        >>> for right in (0, 23, 24):
+        ...     low, high = share_interval(np.arange(24) < right)
+        ...     print(f"{right} of 24: {low:.3f} to {high:.3f}")
+        0 of 24: 0.000 to 0.138
+        23 of 24: 0.798 to 0.993
+        24 of 24: 0.862 to 1.000
     """
     right, images = int(hit.sum()), len(hit)
-    if 0 < right < images:
-        return interval(lambda rows: float(hit[rows].mean()), images)
     below, above = wilson_distances(right, images)
     return right / images - below, right / images + above
+
+
+def mean_per_class_interval(hit: Bool[np.ndarray, " n"], labels: Int[np.ndarray, " n"]) -> tuple[float, float]:
+    """Computes the 95 % interval of the mean accuracy over classes: Wilson's, with the effective number of images.
+
+    That is the number of images that give an accuracy the variance that the mean over classes has, if all classes are
+    as hard: K^2 / sum of 1 / n_k, for n_k images of each of K classes. It is that of all images if the classes are
+    equally large, and near that of the smallest ones if these are few (docs/decisions.md, score-intervals).
+
+    L. Kish, Survey Sampling (1965), for the effective number; E. L. Korn and B. I. Graubard, Confidence intervals for
+    proportions with small expected number of positive counts estimated from survey data, Survey Methodology 24 (1998),
+    193-201, for its use in intervals of shares.
+
+    Args:
+        hit: Whether each image is right.
+        labels: Class of each image; a class without images does not count.
+
+    Example:
+        >>> import numpy as np
+        >>> low, high = mean_per_class_interval(np.ones(24, bool), np.arange(24) % 2)
+        >>> round(low, 3), round(high, 3)
+        (0.862, 1.0)
+    """
+    images = np.bincount(labels)
+    images = images[images > 0]
+    mean, effective = mean_per_class(hit, labels), len(images) ** 2 / float((1 / images).sum())
+    below, above = wilson_distances(mean * effective, effective)
+    return mean - below, mean + above
+
+
+def at_least_of_a_share(low: float, high: float, value: float, images: int) -> tuple[float, float]:
+    """Widens an interval to that of an accuracy of the same value over as many images, if it is narrower (Wilson's).
+
+    For scores from 0 to 1 that have no interval in closed form: by the spread of the images alone a perfect score is
+    certain. No lower score has a higher lower limit than it.
+
+    Args:
+        low: Lower limit.
+        high: Upper limit.
+        value: The score.
+        images: Number of test images.
+
+    Example:
+        >>> low, high = at_least_of_a_share(1.0, 1.0, value=1.0, images=24)
+        >>> round(low, 3), high
+        (0.862, 1.0)
+    """
+    below, above = wilson_distances(value * images, images)
+    return max(0.0, min(low, value - below)), min(1.0, max(high, value + above))
 
 
 def compare_shares(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> Difference:
@@ -172,12 +227,12 @@ def compare_shares(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]
     return Difference(value, value - below, value + above, MATCHED)
 
 
-def wilson_distances(right: int, images: int) -> tuple[float, float]:
-    """Returns how far Wilson's 95 % limits lie below and above a share."""
+def wilson_distances(right: float, images: float) -> tuple[float, float]:
+    """Returns how far Wilson's 95 % limits lie below and above a share of images that are right."""
     share, z = right / images, NORMAL_QUANTILE
     centre, half = share + z**2 / (2 * images), z * sqrt(share * (1 - share) / images + z**2 / (4 * images**2))
     low, high = ((centre + side * half) / (1 + z**2 / images) for side in (-1, 1))
-    return share - low, high - share
+    return max(share - low, 0.0), max(high - share, 0.0)  # of none and of all, rounding alone would lie beyond
 
 
 def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:

@@ -7,7 +7,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from infomax.evaluation.intervals import interval, mean_per_class, share_interval
+from infomax.evaluation.intervals import (
+    at_least_of_a_share,
+    interval,
+    mean_per_class,
+    mean_per_class_interval,
+    share_interval,
+)
 from infomax.evaluation.paired import pack_hits
 
 
@@ -68,17 +74,15 @@ def judge(scores: Tensor, labels: Tensor, metric: str = "top1", *, images: str =
     true = labels.cpu().numpy()
     if metric == "map11":
         values = scores.double().cpu().numpy()
-        return {
-            "metric": metric,
-            metric: mean_average_precision(values, true),
-            "interval": interval(lambda rows: mean_average_precision(values[rows], true[rows]), len(values)),
-        }
+        mean = mean_average_precision(values, true)
+        low, high = interval(lambda rows: mean_average_precision(values[rows], true[rows]), len(values))
+        return {"metric": metric, metric: mean, "interval": at_least_of_a_share(low, high, mean, len(values))}
     hit = hits(scores, labels).cpu().numpy()
     if metric == "mean_per_class":
         return {
             "metric": metric,
             metric: mean_per_class(hit, true),
-            "interval": interval(lambda rows: mean_per_class(hit[rows], true[rows]), len(hit)),
+            "interval": mean_per_class_interval(hit, true),
             "top1": float(hit.mean()),
             "hits": pack_hits(hit, labels=true, images=images),
         }
