@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from command import PATIENCE, run_command, start_command, wait_for
 from infomax import cli
@@ -207,7 +208,7 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     code, out, err = infomax(*DIGITS, "--out", "runs/a", *small)
     assert code == 0
     assert "mira, recipe digits: small encoder at 8 pixels, 1438 images, 1 epoch (" in err
-    assert "so few steps train almost nothing; without --epochs there are 880" in err
+    assert "so few steps train almost nothing; the recipe itself has 880" in err
     assert "infomax evaluate knn runs/a" in out
     for protocol in ("knn", "linear"):
         code, out, _ = infomax("evaluate", protocol, "runs/a")
@@ -218,7 +219,7 @@ def test_from_images_to_scores(infomax, tmp_path, monkeypatch):
     assert [row["protocol"] for row in rows] == ["knn"] * 3 + ["linear"] * 3
     np.savez("others.npz", images=np.zeros((40, 8, 8, 3), np.uint8), labels=np.arange(40) % 2)
     out = infomax("evaluate", "knn", "runs/a", "--data", "others.npz")[1]
-    longer = "infomax pretrain --out runs/a --resume --epochs N trains it longer"
+    longer = "infomax pretrain --out runs/a --resume --epochs N trains it longer, with N above 1"
     another = "it was trained on digits, and infomax pretrain --data others.npz trains one on these"
     assert f"no better than the untrained encoder and the raw pixels after 11 steps; {longer}; {another}\n" in out
     code, _, err = infomax(*DIGITS, "--out", "runs/a", *small)
@@ -335,11 +336,19 @@ def test_a_folder_of_runs_is_told_from_a_run(infomax, tmp_path, monkeypatch):
     assert (code, err) == (2, f"infomax: runs is not a run folder: it has no config.json; {held}\n")
 
 
-def test_views_says_that_it_replaces_a_picture(infomax, tmp_path, monkeypatch):
+def test_views_replaces_its_own_picture_and_says_so_but_no_other_file(infomax, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "views.png").write_bytes(b"mine")
-    code, out, _ = infomax("views", "--data", "digits", "--image-size", "8")
-    assert (code, out.count("(it has replaced the picture that was there)")) == (0, 1)
+    words = ("views", "--data", "digits", "--image-size", "8")
+    for replaced in (0, 1):
+        code, out, _ = infomax(*words)
+        assert (code, out.count("(it has replaced the picture that was there)")) == (0, replaced)
+    Image.new("RGB", (8, 8)).save("cat.png")
+    Path("notes.png").write_bytes(b"mine")
+    for name in ("cat.png", "notes.png"):
+        before = Path(name).read_bytes()
+        code, _, err = infomax(*words, "--out", name)
+        assert (code, err) == (2, f"infomax: --out {name} exists and is no picture of views; name another file\n")
+        assert Path(name).read_bytes() == before
 
 
 @pytest.mark.process

@@ -1,5 +1,6 @@
 """What commands import, and what they have printed before they import torch, which takes seconds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -116,6 +117,64 @@ FIRST_LINES = {
 def test_a_line_of_any_command_is_printed_before_torch_is_imported(folder, command):
     first, _ = watch(folder, *FIRST_LINES[command], stops=True)
     assert first == "TORCH AT THE FIRST LINE: False"
+
+
+VALID = {
+    **FIRST_LINES,
+    **{f"evaluate {name}": ("evaluate", name, "run") for name in ("knn", "linear", "few-shot", "cluster", "finetune")},
+    "embed": ("embed", "run", "--out", "features.npz"),
+    "figure": ("figure", "spectrum", "run"),
+    "options": ("options", "run"),
+}
+"""Words of commands, each of which is refused if one of its values is made impossible."""
+TRIES = """
+import contextlib, io, json, sys
+
+class Imported(BaseException):
+    pass
+
+class Torch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise Imported
+
+sys.meta_path.insert(0, Torch())
+from infomax import cli
+
+NUMBERS = (int, float, int | None, float | None)
+ANY_VALUE = {"--options", "--out", "--no-data", "--serve", "--port", "--log"}  # or none that is wrong everywhere
+valid, missed, tried = json.load(sys.stdin), [], 0
+for name, fields in cli.command_options().items():
+    for field in fields if name in valid else ():
+        if field.shown.positional or field.type is bool or field.word in ANY_VALUE:
+            continue
+        words = list(valid[name])
+        if field.word in words:
+            place = words.index(field.word)
+            del words[place : place + 2]
+        sys.argv = ["infomax", *words, field.word, "-3" if field.type in NUMBERS else "nonsense"]
+        end, tried = None, tried + 1
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            try:
+                cli.main()
+            except SystemExit as stop:
+                end = stop.code
+            except Imported:
+                end = "imports torch"
+        if end != 2:
+            missed.append((*sys.argv, end))
+print(json.dumps([tried, missed]))
+"""
+
+
+@pytest.mark.process
+def test_every_command_refuses_wrong_values_of_its_options_before_torch_is_imported(folder):
+    words = json.dumps(VALID)
+    done = subprocess.run([sys.executable, "-c", TRIES], cwd=folder, input=words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    tried, missed = json.loads(done.stdout)
+    assert missed == []
+    assert tried > 200
 
 
 TRAINS = {"torch", "numba", "torch.utils.tensorboard"}

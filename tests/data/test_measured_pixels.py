@@ -13,6 +13,7 @@ from infomax.data.numbers import to_pixels
 from infomax.data.pixel_format import RGB, PixelFormat
 
 RANDOM = np.random.default_rng(0)
+GRAY16 = np.zeros((3, 4, 4, 1), np.uint16)
 
 
 def arrays(values):
@@ -38,7 +39,29 @@ def test_an_array_is_measured_to_the_last_number():
     np.testing.assert_allclose(measured.std, expected.std(0), rtol=1e-5)
     notes = "; ".join(measured.notes)
     assert "4 channels of uint16: 0 to 65535, the range of uint16" in notes
-    assert "--value-range 0,3999" in notes
+    assert "no number is above 3999: --value-range 0,4095 (12 bits) would use the whole range" in notes
+
+
+@pytest.mark.parametrize(
+    ("largest", "proposed"), [(4095, "0,4095 (12 bits)"), (4096, "0,8191 (13 bits)"), (0, "0,1 (1 bit)")]
+)
+def test_the_range_that_is_proposed_has_a_whole_number_of_bits(largest, proposed):
+    values = np.full((3, 4, 4, 1), largest, np.uint16)
+    assert f"--value-range {proposed}" in "; ".join(measure_pixels(arrays(values), choice()).notes)
+
+
+def test_files_are_decoded_once_for_percentiles_and_statistics(tmp_path, monkeypatch):
+    for i in range(5):
+        Image.fromarray(RANDOM.integers(0, 9000, (6, 6), np.uint16)).save(tmp_path / f"{i}.png")
+    images = FileImages(tmp_path, [f"{i}.png" for i in range(5)], None, [])
+    decoded, read = [], FileImages.read
+    monkeypatch.setattr(FileImages, "read", lambda self, index: decoded.append(index) or read(self, index))
+    measured = measure_pixels(images, choice("1%,99%"))
+    assert sorted(decoded) == list(range(5))
+    numbers = np.stack([read(images, i).values for i in range(5)])
+    low, high = np.percentile(numbers, [1, 99])
+    assert (measured.pixel_format.low, measured.pixel_format.high) == (pytest.approx([low]), pytest.approx([high]))
+    assert measured.mean == pytest.approx([((numbers - low) / (high - low)).clip(0, 1).mean()], rel=1e-5)
 
 
 def test_a_range_that_is_given_is_one_for_all_images_and_cuts_off_what_lies_outside():
@@ -114,6 +137,16 @@ def test_gray_is_made_of_rgb_where_it_is_asked_for(tmp_path):
         (np.zeros((3, 4, 4, 5), np.uint16), {"channels": 4}, "--channels 4: 0 has 5 channels of uint16"),
         (np.zeros((3, 4, 4, 3), np.uint8), {"no_data": 0.0}, "--no-data 0: these images have 8 bits"),
         (np.zeros((3, 4, 4, 3), np.uint8), {"value_range": "1%,99%"}, "--value-range 1%,99%: these images have 8 bits"),
+        (
+            GRAY16,
+            {"channels": 3, "no_data": 7.0},
+            "--no-data 7 with --channels 3: 8-bit RGB has",
+        ),
+        (
+            GRAY16,
+            {"channels": 3, "value_range": "1%,99%"},
+            "--value-range 1%,99% with --channels 3: 8-bit RGB is made by two numbers",
+        ),
     ],
 )
 def test_options_that_contradict_the_images(values, options, message):

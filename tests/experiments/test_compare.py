@@ -276,15 +276,46 @@ def test_no_method_is_recommended_that_is_not_better_than_the_untrained_encoder(
 
 def test_of_an_unfinished_comparison_the_recommendation_is_of_so_far(tmp_path):
     work = begin(tmp_path)
-    finish(work, {"mveb": 0.9, "carl": 0.7})
+    finish(work, {"mveb": 0.9, "carl": 0.7, "simclr": 0.5})
     for name in ("encoder.json", "results.jsonl"):
         (tmp_path / "carl-digits-seed1" / name).unlink(missing_ok=True)
     result = work.result()
     assert result.recommendation.text.startswith("so far, with 5 of 6 runs, mveb: ")
+    assert result.recommendation.text.endswith("; the same command goes on")
+    assert result.recommendation.command == ""
     lines = {line[0].text: [cell.text for cell in line] for line in result.table().rows}
     assert lines["carl"][-2:] == ["1 of 2", "1 of 2 trained"]
     nothing = CompareWork(options(tmp_path / "new")).result()
-    assert nothing.recommendation.text.startswith("no method is recommended: none was trained")
+    words = "no method is recommended so far, with 0 of 6 runs: none is evaluated yet; the same command goes on"
+    assert nothing.recommendation.text == words
+
+
+def test_a_comparison_that_was_interrupted_names_what_is_left_and_not_options_that_were_given(tmp_path):
+    work = begin(tmp_path)
+    finish(work, {"mveb": 0.9, "carl": 0.8})
+    for folder in [*tmp_path.glob("*-seed1"), tmp_path / "simclr-digits-seed0"]:
+        for name in ("encoder.json", "results.jsonl"):
+            (folder / name).unlink(missing_ok=True)
+    text = work.result().recommendation.text
+    assert text.startswith("so far, with 2 of 6 runs, mveb: ")
+    assert text.endswith("; not evaluated yet: simclr; the same command goes on")
+    assert "--seeds" not in text
+    work.failures |= {"simclr": "training ended with exit code 1"}
+    text = work.result().recommendation.text
+    assert text.endswith("; not considered, as trainings failed: simclr; the same command goes on")
+    bad = CompareWork(options(tmp_path / "new"))
+    bad.failures |= dict.fromkeys(("mveb", "carl", "simclr"), "ended")
+    words = "no method is recommended: none was trained and evaluated without a failure"
+    assert bad.result().recommendation.text == words
+
+
+def test_the_advice_to_train_longer_names_the_option_that_was_given(tmp_path):
+    for name, changes, longer in (
+        ("a", {}, "a larger --budget trains longer"),
+        ("b", {"budget": None, "epochs": 3}, "more --epochs train longer"),
+    ):
+        result = finish(begin(tmp_path / name, **changes), {"mveb": 0.7, "carl": 0.69, "simclr": 0.6}, untrained=0.7)
+        assert result.recommendation.text.endswith(f"; {longer}")
 
 
 def test_without_labels_no_method_is_recommended_and_the_study_is_quoted(tmp_path):

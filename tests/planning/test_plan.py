@@ -260,7 +260,9 @@ def test_steps_and_images():
     planned = plan(images=1000, recipe="small", epochs=3, gpu=["A100"])
     assert (planned.steps_per_epoch, planned.steps, planned.this_machine) == (7, 21, None)
     assert planned.flops == 21 * count_step_cost(planned.recipe, device="cuda").flops
-    assert "21: 3 epochs of 7; 2,688 images" in plan_text(planned)
+    left_out = "each epoch leaves out 104 of the 1,000 images, others each time: a step takes 128"
+    assert f"21: 3 epochs of 7; 2,688 images; {left_out}\n" in plan_text(planned)
+    assert "leaves out" not in plan_text(plan(images=1024, recipe="small", epochs=3, gpu=["A100"]))
 
 
 def test_a_data_set_of_the_papers_need_not_be_downloaded(tmp_path, monkeypatch):

@@ -30,9 +30,7 @@ def test_a_run_with_labels_ends_with_what_it_gained_over_its_references(tmp_path
     code, out, err = run_command(monkeypatch, capsys, *words, "--out", str(tmp_path / "a"))
     assert code == 0, err
     first, few, last = out.splitlines()
-    assert re.fullmatch(
-        r"\d+ steps of 16 images change an encoder little: without --epochs there are [\d,]+ steps", few
-    )
+    assert re.fullmatch(r"\d+ steps of 16 images change an encoder little: the recipe itself has [\d,]+ steps", few)
     number = r"[+-]\d+\.\d"
     gain = rf"{number} \({number} to {number}\) over {{}}: (not clearly better|clearly better|clearly worse)"
     pattern = (
@@ -85,7 +83,7 @@ def test_a_run_without_labels_says_nothing_of_k_nn(tmp_path, monkeypatch, capsys
     assert code == 0, err
     assert "k-NN" not in out
     first, few, last = out.splitlines()
-    assert few.startswith("10 steps of 16 images change an encoder little: without --epochs there are ")
+    assert few.startswith("10 steps of 16 images change an encoder little: the recipe itself has ")
     assert re.fullmatch(
         r"embeddings: effective rank from [\d.]+ to [\d.]+, mean cosine from .* to .*: too early to judge, .*",
         first,

@@ -267,9 +267,17 @@ def test_config_is_plain_json(toy, tmp_path):
     run = go(tmp_path / "run", toy, epochs=1)
     config = json.loads((run.path / "config.json").read_text())
     assert config["recipe"]["method"]["name"] == "mira"
-    settings = {"recipe", "data", "images", "fingerprint", "shorter_side", "launch"}
+    settings = {"recipe", "data", "images", "left_out_of_epoch", "fingerprint", "shorter_side", "launch"}
     settings |= {"train_split", "tests_on", "notes", "no_labels_reason"}
     assert set(config) == settings | {"changes", "command", "started", "commit", "machine", "versions"}
+
+
+@pytest.mark.parametrize(("batch_size", "line"), [(7, "each epoch leaves out 3 of the 24 images, "), (8, "")])
+def test_images_that_fill_no_batch_are_said_before_the_first_step(toy, tmp_path, capsys, batch_size, line):
+    run = go(tmp_path / "run", toy, epochs=1, batch_size=batch_size, quiet=False)
+    lines = [text for text in capsys.readouterr().err.splitlines() if "leaves out" in text]
+    assert lines == ([f"{line}others each time: a step takes 7"] if line else [])
+    assert run.config["left_out_of_epoch"] == 24 % batch_size
 
 
 @pytest.mark.gpu

@@ -18,13 +18,11 @@ from torch import Tensor, nn
 from infomax.classifying.calibration import calibrated
 from infomax.classifying.known_features import SKETCH, ClassShapes, KnownFeatures
 from infomax.classifying.options import check_share
-from infomax.classifying.outputs import CLASSIFIER
-from infomax.data.splits import shown_name
+from infomax.classifying.outputs import CLASSIFIER, check_classifier
 from infomax.models.encoders import Encoder, fingerprint, load_encoder
 from infomax.models.foreign_files import read_tensors
 from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_value, read_json
-from infomax.runtime.near_names import missing_path
 
 WEIGHTS = "classifier.safetensors"
 NONE = "none of these"
@@ -212,12 +210,8 @@ def read_description(folder: str | PathLike[str]) -> ClassifierDescription:
     Raises:
         ValueError: naming the folder or the key, if it is missing or not what :func:`write_classifier` writes.
     """
-    place = Path(folder)
-    if not is_classifier(place):
-        reason = f"it has no {CLASSIFIER}" if place.is_dir() else "it is a file" if place.exists() else ""
-        reason = reason or missing_path(place)
-        raise ValueError(f"{shown_name(str(place))} is no classifier: {reason}; infomax classify fit makes one")
-    file = place / CLASSIFIER
+    check_classifier(folder)
+    file = Path(folder) / CLASSIFIER
     try:
         return parse_value(read_json(file), ClassifierDescription, "")
     except (OSError, ValueError) as error:

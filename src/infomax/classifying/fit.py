@@ -23,21 +23,19 @@ from infomax.classifying.classifier import (
     read_description,
     write_classifier,
 )
-from infomax.classifying.images import Labelled, features_of_readable, images_to_fit, open_labelled
+from infomax.classifying.images import Labelled, features_of_readable, images_to_fit
 from infomax.classifying.known_features import KnownFeatures
+from infomax.classifying.opening import OpenedImages, open_to_fit
 from infomax.classifying.options import NONE_SHARE, ClassifyFitOptions, check_names
 from infomax.classifying.outputs import CLASSIFIER, check_new_folder, check_outside
 from infomax.classifying.solve import HeldOut, held_out_folds, solve
 from infomax.classifying.tuning import default_epochs, fine_tune, split_rows
-from infomax.data.options import DataOptions
-from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, counted, listed
 from infomax.embeddings.write import FeatureComputation
 from infomax.evaluation.intervals import share_interval
 from infomax.evaluation.linear import PENALTIES
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocols.linear import MAX_SCORES
-from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
 from infomax.models.encoders import Encoder, fingerprint, load_encoder, save_encoder
 from infomax.models.pretrained import open_encoder
 from infomax.runs.provenance import provenance
@@ -121,11 +119,17 @@ class FitJob:
 
 
 @threads_within_quota()
-def fit(options: ClassifyFitOptions, *, quiet: bool) -> ImageClassifier:
-    """Carries out ``infomax classify fit``; see :func:`classify_fit`."""
+def fit(options: ClassifyFitOptions, opened: OpenedImages | None = None, *, quiet: bool) -> ImageClassifier:
+    """Carries out ``infomax classify fit``; see :func:`classify_fit`.
+
+    Args:
+        options: The options.
+        opened: The images, if they are open already.
+        quiet: Whether to show no progress bars.
+    """
     check_new_folder(options.out, CLASSIFIER, overwrite=options.overwrite)
-    location = given_location(options, options.encoder)
-    source = open_labelled(location, options.labels, download=options.download)
+    opened = opened or open_to_fit(options)
+    location, source = opened.location, opened.source
     check_outside(options.out, source.folders, source.name)
     labelled = images_to_fit(source)
     if NONE in labelled.classes:
@@ -136,23 +140,14 @@ def fit(options: ClassifyFitOptions, *, quiet: bool) -> ImageClassifier:
             f"{images:,} images of {classes:,} classes are too many for logistic regression, which keeps the logits of "
             f"all, of which {MAX_SCORES:,} fit; --subset takes fewer images"
         )
-    opened = open_encoder(options.encoder).float()
+    given = open_encoder(options.encoder).float()
     evaluation = pick(EvaluationOptions, {**vars(options), "quiet": quiet})
     with new_folder(options.out) as contents:
-        save_encoder(opened, asdict(opened.settings), opened.preprocessing, contents)
+        save_encoder(given, asdict(given.settings), given.preprocessing, contents)
         encoder = load_encoder(contents)  # the classifier is fitted on the features that its folder will give
         job = FitJob(encoder, labelled, source, location.value_range, options, evaluation)
         _fit_into(contents, job)
     return load_classifier(options.out)
-
-
-def given_location(options: DataOptions, encoder: str) -> DataLocation:
-    """Returns where the images are, with the range of values that the encoder was trained with if none is given."""
-    given = options.given_location()
-    check_pixel_options(encoder, **{key: given.get(key) for key in PIXEL_OPTIONS})
-    if "value_range" not in given:
-        given["value_range"] = trained_value_range(encoder)
-    return DataLocation(**given)
 
 
 @dataclass(frozen=True)

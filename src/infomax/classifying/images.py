@@ -1,10 +1,8 @@
-"""Opens labelled images for a classifier, and computes features of all images that can be read."""
+"""Chooses the labelled images for a classifier, and computes features of all images that can be read."""
 
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,12 +11,10 @@ from torch import Tensor
 
 from infomax.data.images import Images, select_images
 from infomax.data.pixel_format import PixelFormat
-from infomax.data.sources.lists import open_list
-from infomax.data.sources.location import DataLocation
-from infomax.data.splits import Source, counted, describe_splits, listed, shown_name
+from infomax.data.splits import Source, counted, listed, shown_name
 from infomax.data.streams import Stream
 from infomax.embeddings.write import FeatureComputation
-from infomax.runtime.text import note, show
+from infomax.runtime.text import note
 from infomax.runtime.threads import core_count
 
 
@@ -44,33 +40,6 @@ class Labelled:
             return self
         images = select_images(self.images, rows, self.labels, list(self.classes))
         return _with_used_classes(images, self.labels[rows], self.classes, self.split)
-
-
-def open_labelled(location: DataLocation, labels: Path | None, *, download: bool = False) -> Source:
-    """Opens images with labels, and prints a line for each decision about them.
-
-    Args:
-        location: The images.
-        labels: CSV with a path below the folder of ``location`` and a class on each line; None takes the images' own.
-        download: Whether to download a data set that has a name if it is not there.
-
-    Raises:
-        ValueError: if there are no such images, or the CSV is not as described.
-    """
-    if labels is None:
-        source = location.open(download=download)
-    else:
-        root = Path(location.data).expanduser().resolve()
-        if not root.is_dir():
-            raise ValueError(f"--labels {labels} names images below --data, which must be a folder, but is {root}")
-        try:
-            source = location.select(open_list(str(labels), labels, root))
-        except (OSError, ValueError) as error:
-            raise ValueError(f"--labels {labels}: {error}") from error
-        source = replace(source, folders=(root,))
-    for line in describe_splits(source, to_train=True, notes_alone=True):
-        show(line, file=sys.stderr)
-    return source
 
 
 def images_to_fit(source: Source) -> Labelled:

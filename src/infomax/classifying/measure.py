@@ -14,7 +14,8 @@ from jaxtyping import Bool, Int
 from infomax.classifying.calibration import calibration_bins, calibration_error
 from infomax.classifying.classifier import NONE, ImageClassifier, load_classifier
 from infomax.classifying.confusion import MOST_CLASSES, draw_confusion
-from infomax.classifying.images import features_of_readable, images_to_test, open_labelled
+from infomax.classifying.images import features_of_readable, images_to_test
+from infomax.classifying.opening import open_labelled
 from infomax.classifying.options import ClassifyTestOptions, check_names, check_share
 from infomax.classifying.outputs import PAGE_SUFFIX, TEST, check_new_folder, check_outside
 from infomax.classifying.run import location_for, note_uncalibrated, share_of
@@ -71,13 +72,19 @@ def classify_test(
     return measure(model, source, pick(EvaluationOptions, {**compute, "quiet": quiet}), none_share)[0]
 
 
-def test(options: ClassifyTestOptions, *, quiet: bool) -> ClassifierTest:
-    """Carries out ``infomax classify test``: measures the classifier, and writes the folder or the page."""
+def test(options: ClassifyTestOptions, source: Source, *, quiet: bool) -> ClassifierTest:
+    """Carries out ``infomax classify test``: measures the classifier, and writes the folder or the page.
+
+    Args:
+        options: The options.
+        source: The images, opened.
+        quiet: Whether to show no progress bars.
+    """
     is_page = options.out.suffix == PAGE_SUFFIX
     if not is_page:
         check_new_folder(options.out, TEST, overwrite=options.overwrite)
     model = load_classifier(options.classifier)
-    source = open_labelled(location_for(options, model), options.labels, download=options.download)
+    source = source.decoded_by(location_for(options, model).decoding())
     evaluation, title = (
         pick(EvaluationOptions, {**vars(options), "quiet": quiet}),
         Path(options.classifier).resolve().name,

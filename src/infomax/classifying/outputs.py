@@ -2,7 +2,11 @@
 
 import os
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
+
+from infomax.data.splits import shown_name
+from infomax.runtime.near_names import missing_path
 
 CLASSIFIER = "classifier.json"
 """The file by which a folder is known for a classifier, which may be overwritten."""
@@ -10,6 +14,15 @@ TEST = "test.json"
 """The file by which a folder is known for a test of a classifier, which may be overwritten."""
 PAGE_SUFFIX = ".html"
 """Suffix of ``--out`` by which a page is written in place of a folder or a table."""
+
+
+def check_classifier(folder: str | PathLike[str]) -> None:
+    """Raises ValueError, with the reason, unless a folder is one that ``infomax classify fit`` wrote."""
+    place = Path(folder)
+    if not (place / CLASSIFIER).is_file():
+        reason = f"it has no {CLASSIFIER}" if place.is_dir() else "it is a file" if place.exists() else ""
+        reason = reason or missing_path(place)
+        raise ValueError(f"{shown_name(str(place))} is no classifier: {reason}; infomax classify fit makes one")
 
 
 def check_new_folder(out: Path, marker: str, *, overwrite: bool) -> None:

@@ -74,11 +74,16 @@ def classify_run(
     return predict(model, source, pick(EvaluationOptions, {**compute, "quiet": quiet}), none_share).predictions
 
 
-def run(options: ClassifyRunOptions, *, quiet: bool) -> tuple[list[Prediction], ImageClassifier]:
-    """Carries out ``infomax classify run``: classifies the images, and writes the file."""
+def run(options: ClassifyRunOptions, source: Source, *, quiet: bool) -> tuple[list[Prediction], ImageClassifier]:
+    """Carries out ``infomax classify run``: classifies the images, and writes the file.
+
+    Args:
+        options: The options.
+        source: The images, opened.
+        quiet: Whether to show no progress bars.
+    """
     model = load_classifier(options.classifier)
-    location = location_for(options, model)
-    source = location.open(download=options.download)
+    source = source.decoded_by(location_for(options, model).decoding())
     evaluation = pick(EvaluationOptions, {**vars(options), "quiet": quiet})
     predicted = predict(model, source, evaluation, options.none_share)
     if options.out.suffix == PAGE_SUFFIX:

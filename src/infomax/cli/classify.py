@@ -19,32 +19,37 @@ from infomax.runtime.text import show
 
 def classify_fit(options: ClassifyFitOptions) -> None:
     """Carries out ``infomax classify fit``."""
+    from infomax.classifying.opening import open_to_fit
     from infomax.classifying.outputs import CLASSIFIER, check_new_folder
 
     check_new_folder(options.out, CLASSIFIER, overwrite=options.overwrite)  # before torch is imported
+    opened = open_to_fit(options)
     with importing_torch():
         from infomax.classifying.fit import fit, summary
 
-    show(summary(fit(options, quiet=False), str(options.out)))
+    show(summary(fit(options, opened, quiet=False), str(options.out)))
 
 
 def classify_run(options: ClassifyRunOptions) -> None:
     """Carries out ``infomax classify run``."""
+    from infomax.classifying.opening import open_to_classify
     from infomax.runtime.output_files import check_output_file
 
     check_output_file(options.out, PREDICTION_SUFFIXES, overwrite=options.overwrite)
+    source = open_to_classify(options)
     with importing_torch():
         from infomax.classifying.predicted import predictions_table
         from infomax.classifying.run import check_parquet, run, share_of
 
     check_parquet(options.out)
-    predictions, classifier = run(options, quiet=False)
+    predictions, classifier = run(options, source, quiet=False)
     show(predictions_table(predictions, classifier, share_of(classifier, options.none_share)).text())
     show(f"written to {options.out}")
 
 
 def classify_test(options: ClassifyTestOptions) -> None:
     """Carries out ``infomax classify test``."""
+    from infomax.classifying.opening import open_to_classify
     from infomax.classifying.outputs import PAGE_SUFFIX, TEST, check_new_folder
     from infomax.runtime.output_files import check_output_file
 
@@ -53,11 +58,12 @@ def classify_test(options: ClassifyTestOptions) -> None:
         check_output_file(options.out, (PAGE_SUFFIX,), overwrite=options.overwrite)
     else:
         check_new_folder(options.out, TEST, overwrite=options.overwrite)
+    source = open_to_classify(options)
     with importing_torch():
         from infomax.classifying.measure import test
         from infomax.classifying.tested import SHOWN_CLASSES
 
-    measured = test(options, quiet=False)
+    measured = test(options, source, quiet=False)
     where = " classes; --out DIR has all in classes.csv" if is_page else " classes, in classes.csv"
     show(measured.table().shortened(SHOWN_CLASSES, where).text())
     files = "" if is_page else ": " + ", ".join(sorted(path.name for path in options.out.iterdir()))

@@ -25,14 +25,16 @@ if TYPE_CHECKING:
 def embed(options: EmbedOptions) -> None:
     """Carries out ``infomax embed``."""
     from infomax.embeddings.feature_file import check_feature_file
+    from infomax.embeddings.opening import evaluation_options, open_images
+    from infomax.evaluation.run import launched_ranks
 
     check_feature_file(options.out, overwrite=options.overwrite)  # before torch is imported, which takes seconds
-    with importing_torch():
-        from infomax.embeddings.write import embed_to_file, evaluation_options
-        from infomax.evaluation.run import launched_ranks
-
     with launched_ranks(evaluation_options(options)) as rank_options:
-        if line := embed_to_file(options, rank_options):
+        opened = open_images(options)
+        with importing_torch():
+            from infomax.embeddings.write import embed_to_file
+
+        if line := embed_to_file(options, rank_options, opened):
             show(line)
 
 

@@ -105,7 +105,7 @@ def _print_rows(request: "EvaluationRequest", rows: list[ResultRow]) -> None:
 
     cure, run, data = LONGER_TRAINING, request.run, request.location.data
     if run is not None:
-        cure = f"infomax pretrain --out {shlex.quote(str(run.path))} --resume --epochs N trains it longer"
+        cure = run.describe_longer_training()
         if data is not None and not images_overlap(data, run.location.data):
             command = f"infomax pretrain --data {shlex.quote(data)}"
             cure += f"; it was trained on {run.location.data}, and {command} trains one on these"

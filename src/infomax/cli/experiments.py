@@ -1,5 +1,6 @@
 """Defines the commands about recipes and several runs: recipes, sweep, compare and demo."""
 
+import shlex
 from pathlib import Path
 
 from infomax.cli.command import Command
@@ -56,11 +57,7 @@ def sweep(options: SweepOptions) -> None:
 
 def compare(options: CompareOptions) -> None:
     """Carries out ``infomax compare``; what was measured before an interruption is shown."""
-    from infomax.experiments.compare import choose_methods, parse_budget
-
-    choose_methods(options.methods), parse_budget(options.budget, options.epochs)  # mistakes before torch is imported
-    with importing_torch():
-        from infomax.experiments.compare_runner import PAGE, RESULTS, CompareWork
+    from infomax.experiments.compare_runner import PAGE, RESULTS, CompareWork
 
     work = CompareWork(options)
     try:
@@ -73,7 +70,8 @@ def compare(options: CompareOptions) -> None:
             show(result)
             show(f"{options.out} has {RESULTS} with all runs, and the page {PAGE}")
     if work.failures:
-        raise MachineError("; ".join(f"{name}: {failure}" for name, failure in work.failures.items()))
+        failed = "; ".join(f"{name}: {failure}" for name, failure in work.failures.items())
+        raise MachineError(f"{failed}; the same command tries again what failed")
 
 
 def demo(options: DemoOptions) -> None:
@@ -92,7 +90,7 @@ def demo(options: DemoOptions) -> None:
                 accuracy = f"1-label k-NN accuracy {row['knn_1']:.1%}"
                 show(f"{row['name']}: {row['seconds']:.0f} s, {accuracy}, in {row['run']}")
     except KeyboardInterrupt as interruption:
-        raise KeyboardInterrupt(str(interruption) or f"; infomax demo --out {out} goes on") from None
+        raise KeyboardInterrupt(str(interruption) or f"; infomax demo --out {shlex.quote(str(out))} goes on") from None
     show(f"\n{demo_table(rows).text()}")
 
 

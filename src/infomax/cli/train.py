@@ -1,5 +1,6 @@
 """Defines the commands that train, and those about a training: pretrain, plan, views, replay and options."""
 
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -8,31 +9,24 @@ from typing import TYPE_CHECKING
 from infomax.cli.command import Command
 from infomax.planning.options import PlanOptions
 from infomax.recipes.registry import parse_recipe_choice
-from infomax.runtime.doors import resumed_by
+from infomax.runtime.doors import RESUMED_BY_VARIABLE, resumed_by
 from infomax.runtime.failures import MachineError
 from infomax.runtime.ranks import is_first_rank, rank_from_environment
 from infomax.runtime.stages import Stage, importing_torch
 from infomax.runtime.text import show
-from infomax.training.options import PretrainOptions, RecipeOptions, ReplayOptions, RunFolderOptions, ViewsOptions
+from infomax.training.options import PretrainOptions, ReplayOptions, RunFolderOptions, ViewsOptions
 
 if TYPE_CHECKING:
     from infomax.runs.run_folder import Run
 
 
-def _check_names(options: RecipeOptions | ViewsOptions) -> str:
-    """Returns the images as the user names them, before torch is imported, which takes seconds.
-
-    Raises:
-        ValueError: if there is no such method or recipe, or no images are named.
-    """
-    return options.named_data(parse_recipe_choice(options.recipe, options.method).data)
-
-
 def pretrain(options: PretrainOptions) -> None:
     """Carries out ``infomax pretrain``."""
+    from infomax.runs.run_folder import resume_command
     from infomax.training.opening import open_images
 
-    config, command = options.out / "config.json", f"infomax pretrain --out {shlex.quote(str(options.out))} --resume"
+    config = options.out / "config.json"
+    command = os.environ.get(RESUMED_BY_VARIABLE) or resume_command(options.out)
     before = _change_of(config)
     alone = rank_from_environment() is None  # of several ranks, all learn of a mistake together, and then the images
     opened = open_images(options) if alone else None
@@ -68,22 +62,24 @@ def _change_of(file: Path) -> int | None:
 
 def _what_is_next(run: "Run") -> str:
     """Returns words for what a user can do with a finished run; without labels, clusters are all that it has."""
+    folder = shlex.quote(str(run.path))
     if not run.config.get("no_labels_reason"):
-        return f"infomax evaluate knn {run.path} says how good the encoder is"
+        return f"infomax evaluate knn {folder} says how good the encoder is"
     if run.location.data.startswith(("hf-stream:", "wds:")):  # streams, whose images cannot be counted off
-        return f"infomax evaluate knn {run.path} --data LABELLED says how good the encoder is"
-    return f"infomax report {run.path} --out report.html shows its groups of images, and which it finds alike"
+        return f"infomax evaluate knn {folder} --data LABELLED says how good the encoder is"
+    return f"infomax report {folder} --out report.html shows its groups of images, and which it finds alike"
 
 
 def plan(options: PlanOptions) -> None:
     """Carries out ``infomax plan``; a run that does not fit fails here instead of later."""
-    if options.images is None:
-        _check_names(options)
+    from infomax.planning.opening import open_images
+
+    opened = open_images(options)
     with importing_torch():
         from infomax.planning.plan import make_plan
         from infomax.reporting.plan_text import misfit_text, plan_text
 
-    planned = make_plan(options)
+    planned = make_plan(options, opened)
     show(plan_text(planned))
     if warning := misfit_text(planned):
         raise MachineError(warning)
@@ -91,9 +87,9 @@ def plan(options: PlanOptions) -> None:
 
 def views(options: ViewsOptions) -> None:
     """Carries out ``infomax views``."""
-    data = _check_names(options)
     from infomax.training.preview import draw_views_of_run
 
+    data = options.named_data(parse_recipe_choice(options.recipe, options.method).data)
     out = options.out or Path("views.png")
     replaced = " (it has replaced the picture that was there)" if out.is_file() else ""
     draw_views_of_run(replace(options, out=out))
@@ -112,9 +108,12 @@ def replay(options: ReplayOptions) -> None:
     show(f"first layer to make infinite or NaN of finite numbers: {result.first_layer or 'none'}")
     for kind, names in (("parameters", result.parameters), ("gradients", result.gradients)):
         show(f"{kind} that are not finite: {len(names)}{': ' + ', '.join(names[:5]) if names else ''}")
+    from infomax.runs.run_folder import resume_command
+
     show(
-        "a new run with a smaller --learning-rate is the usual cure; --resume --skip-nonfinite N goes on with this "
-        "run, without up to N such steps"
+        "a new run with a smaller --learning-rate is the usual cure; "
+        f"{resume_command(options.folder.resolve().parent.parent)} --skip-nonfinite N goes on with this run, without "
+        "up to N such steps"
     )
 
 

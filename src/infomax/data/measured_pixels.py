@@ -57,24 +57,29 @@ def measure_pixels(images: Images, choice: PixelChoice) -> MeasuredPixels | None
     if kind is None or (kind.is_byte and kind.channels == 3 and choice.channels in (None, 3)):
         _check_byte_options(choice)
         return None
-    if choice.channels == 3 and kind.channels == 1:
-        return None  # gray becomes RGB of 8 bits, as --value-range says
+    if choice.channels == 3 and kind.channels == 1:  # gray becomes RGB of 8 bits, as --value-range says
+        _check_byte_options(choice) if kind.is_byte else _check_made_rgb(choice)
+        return None
     channels = choice.channels or kind.channels
     if channels != kind.channels and not (channels == 1 and kind.is_byte and kind.channels == 3):
         raise ValueError(f"--channels {channels}: {images.name(0)} has {kind}")
     no_data = kind.no_data if choice.no_data is None else choice.no_data
-    notes = []
+    notes: list[str] = []
+    sampled: list[np.ndarray] = []
     if kind.is_byte:
         _check_byte_options(choice)
         pixel_format = PixelFormat(channels=channels, show=choice.show)
         if kind.channels != channels:
             notes.append("colours become gray, as --channels 1 asks")
     else:
-        low, high, note = _range(images, kind, choice.value_range, no_data)
+        if _wants_percentiles(kind, choice.value_range):
+            with Stage("measuring the range of the images", slow_only=True):  # of an array, percentiles need a part
+                sampled = [values for values, _ in _numbers(images, no_data, most=MEASURED_FILES)]
+        low, high, note = _range(images, kind, choice.value_range, sampled)
         pixel_format = PixelFormat(channels=channels, low=low, high=high, no_data=no_data, show=choice.show)
         notes.append(note)
     with Stage("measuring the numbers of the images", slow_only=True):
-        statistics = _measure(images, pixel_format)
+        statistics = _measure(images, pixel_format, sampled)
     names = f" ({', '.join(kind.bands)})" if len(kind.bands) == channels else ""
     numbers = f"{counted(channels, 'channel')}{names} of {kind.dtype}"
     notes = [f"{numbers}: {notes[0]}" if notes else numbers, *notes[1:], *statistics.notes(kind)]
@@ -91,6 +96,20 @@ def _check_byte_options(choice: PixelChoice) -> None:
         raise ValueError(f"--no-data {choice.no_data:g}: these images have 8 bits, all of which are measurements")
     if choice.value_range is not None and choice.value_range.is_percentile:
         raise ValueError(f"--value-range {choice.value_range}: these images have 8 bits, whose range is 0 to 255")
+
+
+def _check_made_rgb(choice: PixelChoice) -> None:
+    """Raises ValueError if an option is given that does nothing to numbers that become 8-bit RGB."""
+    without = "without --channels 3, one channel is trained on as it is"
+    if choice.no_data is not None:
+        raise ValueError(
+            f"--no-data {choice.no_data:g} with --channels 3: 8-bit RGB has no number for no measurement; {without}"
+        )
+    if choice.value_range is not None and choice.value_range.is_percentile:
+        raise ValueError(
+            f"--value-range {choice.value_range} with --channels 3: 8-bit RGB is made by two numbers, as 0,4095; "
+            f"{without}"
+        )
 
 
 def _evenly(count: int, most: int) -> np.ndarray:
@@ -131,10 +150,22 @@ def _common_kind(images: Images, choice: PixelChoice) -> NumberKind | None:
     return replace(first, **same)
 
 
+def _wants_percentiles(kind: NumberKind, value_range: ValueRange | None) -> bool:
+    """Returns whether percentiles become 0 and 1: the user says so, or says nothing, as the format does."""
+    return None in (kind.low, kind.high) if value_range is None else value_range.is_percentile
+
+
 def _range(
-    images: Images, kind: NumberKind, value_range: ValueRange | None, no_data: float | None
+    images: Images, kind: NumberKind, value_range: ValueRange | None, sampled: Sequence[np.ndarray]
 ) -> tuple[tuple[float, ...], tuple[float, ...], str]:
-    """Returns for each channel the numbers that become 0 and 1, and a line on where they come from."""
+    """Returns for each channel the numbers that become 0 and 1, and a line on where they come from.
+
+    Args:
+        images: The images.
+        kind: The kind of their numbers.
+        value_range: What the user says.
+        sampled: Numbers of some images, [m, channels] of each, if percentiles are wanted.
+    """
     channels = kind.channels
     if value_range is None and kind.low is not None and kind.high is not None:
         is_of_type = kind.dtype.kind == "u" and kind.high == np.iinfo(kind.dtype).max
@@ -145,10 +176,6 @@ def _range(
         words = f"{value_range.low:g} to {value_range.high:g} becomes 0 to 1, as --value-range says"
         return (value_range.low,) * channels, (value_range.high,) * channels, words
     percentiles = value_range or USUAL_PERCENTILES
-    sampled = [
-        values
-        for values, _ in _numbers(images, no_data, most=MEASURED_FILES)  # of an array too: percentiles need few numbers
-    ]
     low, high = [], []
     for channel in range(channels):
         numbers = np.concatenate([x[:, channel][np.isfinite(x[:, channel])] for x in sampled])
@@ -233,15 +260,35 @@ class _Statistics:
         high = self.pixel_format.high
         if high and kind.high == high[0] and self.largest.max() < SMALL_SHARE:
             reached = self.pixel_format.low[0] + self.largest.max() * (high[0] - self.pixel_format.low[0])
-            notes.append(
-                f"no number is above {reached:g}: --value-range {self.pixel_format.low[0]:g},{reached:g} would use the "
-                "whole range"
-            )
+            proposed = _proposed_range(kind, self.pixel_format.low[0], reached)
+            notes.append(f"no number is above {reached:g}: --value-range {proposed} would use the whole range")
         return notes
 
 
-def _measure(images: Images, pixel_format: PixelFormat) -> _Statistics:
+def _proposed_range(kind: NumberKind, low: float, reached: float) -> str:
+    """Returns the range of a whole number of bits, as ``0,4095 (12 bits)`` if 4094 is reached, as users mean it.
+
+    The images of a sensor of 12 bits need not have its largest number, and those that come later may. Numbers with a
+    sign or a fraction have the range that is reached.
+
+    Args:
+        kind: The kind of the numbers.
+        low: The number that becomes black.
+        reached: The largest number that was measured.
+    """
+    if kind.dtype.kind != "u":
+        return f"{low:g},{reached:g}"
+    bits = max(1, round(reached).bit_length())
+    return f"{low:g},{2**bits - 1} ({counted(bits, 'bit')})"
+
+
+def _measure(images: Images, pixel_format: PixelFormat, sampled: Sequence[np.ndarray]) -> _Statistics:
     """Measures the channels of a data set: of an array all numbers, of files those of some images.
+
+    Args:
+        images: The images.
+        pixel_format: What their numbers become.
+        sampled: The numbers of some images if they were read already, which takes as long as all else.
 
     Raises:
         ValueError: if a channel has no measurement.
@@ -250,8 +297,12 @@ def _measure(images: Images, pixel_format: PixelFormat) -> _Statistics:
     count, total, squares, missing = (np.zeros(channels) for _ in range(4))
     largest, read = np.zeros(channels), 0
     is_exact = isinstance(images, ArrayImages) and images.nbytes <= MEASURED_BYTES
-    parts = _all_numbers(images, pixel_format) if isinstance(images, ArrayImages) else None
-    for numbers, images_read in parts or _numbers(images, pixel_format.no_data, most=MEASURED_FILES):
+    if isinstance(images, ArrayImages):
+        parts = _all_numbers(images, pixel_format)
+    else:
+        read_before = [(values, 1) for values in sampled]
+        parts = read_before or _numbers(images, pixel_format.no_data, most=MEASURED_FILES)
+    for numbers, images_read in parts:
         pixels = _unit_pixels(numbers, pixel_format)
         known = np.isfinite(pixels)
         filled = np.where(known, pixels, 0.0)

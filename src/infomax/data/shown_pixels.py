@@ -8,6 +8,9 @@ from infomax.data.pixel_format import PixelFormat
 STRETCH = (1.0, 99.0)  # percentiles of a shown channel that become black and white
 LARGEST_SAMPLE = 2**20  # numbers that the percentiles are found by
 
+SOFTWARE = ("Software", "infomax views")
+"""The text in a PNG file by which a picture of views is known, and its key."""
+
 
 def shown_channels(channels: int, show: tuple[int, ...] = ()) -> tuple[int, ...]:
     """Returns the channels that are shown, counted from 1: one in gray, two in red and green, or three.

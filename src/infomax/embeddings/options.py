@@ -6,8 +6,8 @@ from typing import Annotated
 
 from infomax.data.options import DataOptions
 from infomax.evaluation.options import ComputeOptions
-from infomax.runtime.checks import check_count, choose
-from infomax.runtime.options import Shown
+from infomax.runtime.checks import check_count, check_device_name, choose
+from infomax.runtime.options import CheckedOptions, Shown
 
 LISTING_SUFFIXES = (".html", ".jsonl", ".csv")
 """Suffixes of the files that search, duplicates and clusters write."""
@@ -31,7 +31,7 @@ class EmbedOptions(DataOptions, ComputeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureFileOptions:
+class FeatureFileOptions(CheckedOptions):
     """A frozen dataclass that says which features are used, and where the images are shown."""
 
     features: Annotated[Path, Shown(metavar="FEATURES", positional=True)]
@@ -60,7 +60,9 @@ class SearchOptions(FeatureFileOptions):
     """What searches: infomax itself, or the IndexFlatIP of faiss, which is exact too and needs infomax[faiss]."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_count("--k", self.k, low=1)
+        check_device_name(self.device)
         choose("--engine", self.engine, ENGINES)
 
 
@@ -72,6 +74,7 @@ class DuplicatesOptions(FeatureFileOptions):
     """Smallest cosine of the features of two images that count as the same, from 0 to 1."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.above <= 1:
             raise ValueError(f"--above must be a cosine above 0 and at most 1, but is {self.above}")
 
@@ -86,5 +89,6 @@ class ClustersOptions(FeatureFileOptions):
     """Seed of the starts of k-means."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.k is not None:
             check_count("--k", self.k, low=1)

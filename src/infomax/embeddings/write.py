@@ -4,34 +4,29 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from infomax.data.images import Images
-from infomax.data.sources.location import DataLocation
 from infomax.data.splits import all_images, describe_splits
 from infomax.embeddings.feature_file import FeatureOrigin, write_features
+from infomax.embeddings.opening import OpenedImages, open_images
 from infomax.embeddings.options import EmbedOptions
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
 from infomax.features.cache import FeatureSpecification, cached_feature_parts
 from infomax.features.extraction import encode_batches
 from infomax.models.encoders import Encoder, fingerprint
 from infomax.models.pretrained import open_encoder
-from infomax.runs.run_folder import run_of
 from infomax.runtime.collectives import rank, world_size
-from infomax.runtime.options import pick
 from infomax.runtime.progress import format_rate
 from infomax.runtime.text import show
 from infomax.runtime.threads import threads_within_quota
 
 
 @threads_within_quota()
-def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions) -> str:
+def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions, opened: OpenedImages | None = None) -> str:
     """Computes the features of all images of a data set, and writes them to a file.
 
     Features go through the cache of features on disk, as those of ``infomax evaluate`` do: after an interruption the
@@ -41,6 +36,7 @@ def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions) -> str:
     Args:
         options: The encoder, the images and the file.
         evaluation: Device, workers and cache, as this rank has them.
+        opened: The images, if they are open already.
 
     Returns:
         A line on what was written.
@@ -48,8 +44,8 @@ def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions) -> str:
     Raises:
         ValueError: if there is no such encoder or data set, an image cannot be read, or the file cannot be written.
     """
-    location = _location(options)
-    source = location.open(download=options.download)
+    opened = opened or open_images(options)
+    location, source = opened.location, opened.source
     if rank() == 0:
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
@@ -83,22 +79,6 @@ def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions) -> str:
         f"features each in float{described.precision}, {options.out.stat().st_size / 1e6:,.1f} MB; "
         f"{computation.describe_speed()}"
     )
-
-
-def _location(options: EmbedOptions) -> DataLocation:
-    """Returns where the images are: as the user says, or those that the run was trained on."""
-    run = run_of(options.encoder)
-    given: dict[str, Any] = options.given_location()
-    check_pixel_options(options.encoder, **{key: given.get(key) for key in PIXEL_OPTIONS})
-    if run is not None and "data" not in given:
-        return replace(run.location, **given)
-    if "data" not in given:
-        raise ValueError(
-            f"--data is wanted: {options.encoder} is not a run folder, which would say what it was trained on"
-        )
-    if run is not None:
-        given.setdefault("value_range", trained_value_range(options.encoder))
-    return DataLocation(**given)
 
 
 def _lasting_name(encoder: str) -> str:
@@ -161,8 +141,3 @@ def _labels(splits: list[Images]) -> list[str] | None:
         else:
             labels += ["|".join(images.classes[i] for i in np.flatnonzero(row)) for row in images.labels]
     return labels
-
-
-def evaluation_options(options: EmbedOptions) -> EvaluationOptions:
-    """Returns the device, the workers and the cache of a command, with progress bars shown."""
-    return pick(EvaluationOptions, {**vars(options), "quiet": False})

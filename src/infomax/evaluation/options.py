@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from infomax.data.options import DataOptions
-from infomax.runtime.checks import choose_device
-from infomax.runtime.options import Shown
+from infomax.runtime.checks import check_count, check_device_name, choose_device
+from infomax.runtime.options import CheckedOptions, Shown
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,7 @@ class EvaluationData(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ComputeOptions:
+class ComputeOptions(CheckedOptions):
     """A frozen dataclass that says what an evaluation computes on. It changes results by rounding alone."""
 
     device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
@@ -35,6 +35,10 @@ class ComputeOptions:
     """Neither keep features on disk nor use those that are there."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device_name(self.device)
+        if self.workers is not None:
+            check_count("--workers", self.workers, low=0)
         if self.feature_precision not in PRECISIONS:
             raise ValueError(f"--feature-precision must be 32 or 16, but is {self.feature_precision!r}")
 

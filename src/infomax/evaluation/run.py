@@ -1,7 +1,6 @@
 """Evaluates an encoder by a protocol and keeps the rows: what the command ``infomax evaluate`` and Python share."""
 
 import os
-import re
 import sys
 import warnings
 from collections.abc import Generator, Iterator, Sequence
@@ -22,12 +21,12 @@ from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import append_result, hash_hits
 from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
+from infomax.models.backbone_names import check_encoder_name
 from infomax.runs.run_folder import Run, kept_epoch_of, run_of, trained_steps_of
 from infomax.runs.training_verdicts import standing_verdicts
 from infomax.runtime.checks import choose
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.identity import specification_hash
-from infomax.runtime.near_names import missing_path
 from infomax.runtime.options import option_fields
 from infomax.runtime.ranks import device_of, rank_from_environment
 from infomax.runtime.stages import importing_torch
@@ -414,12 +413,8 @@ def prepare_evaluation(
     named = [word for word, value in vars(location).items() if value]
     if source is not None and named:
         raise ValueError(f"{', '.join(named)} cannot be given with data that are the images themselves: choose before")
+    check_encoder_name(encoder)
     name = fspath(encoder)
-    if not re.match("(timm|torchvision|hf):.", name) and not any(map(os.path.exists, (name, name.rpartition("#")[0]))):
-        raise ValueError(
-            f"{name} is no encoder: {missing_path(name)}; want a run folder, timm:NAME, torchvision:NAME, hf:NAME or a "
-            "checkpoint file"
-        )
     run = run_of(name)
     if out is None and run is not None:
         out = run.path / "results.jsonl"

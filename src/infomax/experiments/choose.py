@@ -21,7 +21,6 @@ from infomax.experiments.label_free import MEASURES, collapse_of, measure_featur
 from infomax.experiments.options import ChooseOptions
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run, trained_steps_of
-from infomax.runtime.checks import choose as choose_name
 from infomax.runtime.csv_text import csv_text
 from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_json
@@ -237,8 +236,6 @@ def rank_runs(options: ChooseOptions, *, quiet: bool) -> Choice:
         options: The options.
         quiet: Whether to show no progress bars.
     """
-    if options.by is not None:
-        choose_name("--by", options.by, MEASURES)
     encoders = open_encoders(options)
     runs = list(dict.fromkeys(encoder.run for encoder in encoders))
     images = _open_images(runs, options.images)

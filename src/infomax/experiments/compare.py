@@ -20,6 +20,7 @@ from infomax.experiments.sweep import Sweep, SweepRun, Variant, check_same_run, 
 from infomax.experiments.sweep import initial_encoder as open_initial_encoder
 from infomax.models.backbone_names import library_of
 from infomax.recipes import registry
+from infomax.recipes.customise import check_changes
 from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import SMALL_IMAGES
 from infomax.recipes.registry import DEFAULT_METHOD, METHODS
@@ -29,8 +30,7 @@ from infomax.runtime.durations import duration
 from infomax.runtime.options import option_names, pick, to_argv
 from infomax.runtime.stages import importing_torch
 from infomax.training.closing import trains_little
-from infomax.training.loggers import parse_tools
-from infomax.training.opening import open_measured
+from infomax.training.opening import check_machine, open_measured
 from infomax.training.options import PretrainOptions, RecipeChangeOptions
 
 if TYPE_CHECKING:
@@ -232,23 +232,26 @@ def open_contest(options: CompareOptions) -> Contest:
         ValueError: if there are no such images, methods, recipes or evaluations, or a recipe cannot be changed so.
     """
     methods, budget = choose_methods(options.methods), parse_budget(options.budget, options.epochs)
-    check_count("--seeds", options.seeds, low=1)
-    parse_tools(options.log)
+    check_machine(options)
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} must be a folder")
     if any(override.partition("=")[0] in ("seed", "epochs") for override in options.overrides):
         raise ValueError("--set seed and --set epochs would undo what is compared: give --seeds N and --budget")
     if options.recipe is not None and "/" in options.recipe:
         raise ValueError(f"--recipe {options.recipe} is of one method; name one that all have, as small")
+    for name in methods:
+        check_changes(name, options.recipe, options.changes())
+    as_sweep = pick(SweepOptions, {**vars(options), "what": ()})
+    for words in options.evaluate:
+        parse_evaluation(words, as_sweep)
     source = open_measured(options.location(None), download=options.download)
     recipes = dict(_recipe_names(options, source, {*methods, DEFAULT_METHOD}))
-    initial = open_initial_encoder(pick(SweepOptions, {**vars(options), "what": ()}))
+    initial = open_initial_encoder(as_sweep)
     reference = _entrant(recipes[DEFAULT_METHOD], options, source, initial, None)
     entrants = tuple(_entrant(recipes[name], options, source, initial, reference) for name in methods)
     contest = Contest(options, budget, entrants, source, initial)
     if options.evaluate and contest.why_no_labels:
         raise ValueError(f"--evaluate: {options.data} cannot be evaluated on: {contest.why_no_labels}")
-    _ = contest.evaluations  # mistakes in their words are said now
     return contest
 
 

@@ -19,6 +19,7 @@ from infomax.runs.training_verdicts import standing_verdicts
 from infomax.runtime.options import to_argv
 
 UNTRAINED, PIXELS = BASELINES
+GOES_ON = "the same command goes on"
 FAR_OFF = 0.1  # share of the budget by which a run's time may miss it before that is said
 
 
@@ -31,7 +32,8 @@ class Recommendation:
     methods: tuple[str, ...] = ()
     """The best method, and those that cannot be distinguished from it; none if nothing is recommended."""
     command: str = ""
-    """The command that trains the best method for as long as its recipe says; empty if none is recommended."""
+    """The command that trains the best method for as long as its recipe says; empty if none is recommended, or runs are
+    still to be made."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,20 @@ class Comparison:
     def baselines(self) -> tuple[SweepCell, ...]:
         """The cells of the untrained encoder and of the raw pixels."""
         return self.swept.baselines
+
+    @cached_property
+    def unfinished(self) -> str:
+        """How far a comparison is that still has runs to make, as ``with 5 of 6 runs``; empty if none is left.
+
+        What failed is not left, although the same command tries it again.
+        """
+        left = [run for run in self.swept.runs if run.remaining]
+        done = len(self.swept.runs) - len(left)
+        waiting = [run for run in left if run.folder.name not in self.failures]
+        tried = {run.variant.experiment.method for run in self.swept.runs} | self.failures.keys()
+        untried = [entrant for entrant in self.contest.entrants if entrant.method not in tried]
+        total = len(self.swept.runs) + len(untried) * self.contest.options.seeds
+        return f"with {done} of {total} runs" if waiting or untried else ""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -314,13 +330,20 @@ def recommend(comparison: Comparison) -> Recommendation:
             f"no method is recommended: without labels no measure is known to rank methods ({contest.why_no_labels}); "
             "with a few labelled images infomax evaluate few-shot does"
         )
-    best = comparison.best
+    best, unfinished = comparison.best, comparison.unfinished
+    so_far = f" so far, {unfinished}" if unfinished else ""
+    if best is None and unfinished and not comparison.failures:
+        return Recommendation(f"no method is recommended{so_far}: none is evaluated yet; {GOES_ON}")
     if best is None or not best.is_sound:
-        return Recommendation("no method is recommended: none was trained and evaluated without a failure")
-    if reference := _not_beaten(comparison, best, UNTRAINED):
+        after = f"; {GOES_ON}" if unfinished else ""
         return Recommendation(
-            f"no method is recommended: {best.method}, the best, is not clearly better than the {reference}; "
-            "a larger --budget trains longer"
+            f"no method is recommended{so_far}: none was trained and evaluated without a failure{after}"
+        )
+    if reference := _not_beaten(comparison, best, UNTRAINED):
+        longer = "a larger --budget trains" if contest.options.epochs is None else "more --epochs train"
+        return Recommendation(
+            f"no method is recommended{so_far}: {best.method}, the best, is not clearly better than the {reference}; "
+            f"{GOES_ON if unfinished else f'{longer} longer'}"
         )
     tied, others = [best], []
     for result in comparison.methods:
@@ -330,6 +353,8 @@ def recommend(comparison: Comparison) -> Recommendation:
         is_worse = isinstance(compared, Difference) and compared.verdict == "clearly worse"
         (others if is_worse else tied).append(result)
     text = _words(comparison, tied, others)
+    if unfinished:  # another method may turn out to be the best
+        return Recommendation(text, tuple(result.method for result in tied))
     command = shlex.join(["infomax", "pretrain", *to_argv(full_training(contest, best.method))])
     return Recommendation(text, tuple(result.method for result in tied), command)
 
@@ -361,18 +386,20 @@ def _words(comparison: Comparison, tied: Sequence[MethodResult], others: Sequenc
             compared = comparison.difference(others[0].cells[0])
             assert isinstance(compared, Difference)
             text += f", clearly better than the others with {count}; {others[0].method} is next, {compared.numbers}"
-    if seeds == 1:
+    if seeds == 1 and not (comparison.unfinished and comparison.contest.options.seeds > 1):
         text += "; another seed may give another order, which --seeds 3 would show"
     if others and len(tied) > 1:
         text += f"; clearly worse: {', '.join(result.method for result in others)}"
     text += _second_opinion(comparison, tied)
     if reference := _not_beaten(comparison, best, PIXELS):
         text += f"; {best.method} is not clearly better than the {reference}"
-    done = sum(run.trained for run in comparison.swept.runs)
-    if done < (total := len(comparison.swept.runs)):
-        text = f"so far, with {done} of {total} runs, {text}"
     left_out = [result.method for result in comparison.methods if not result.is_sound]
-    return f"{text}; not considered, as trainings failed: {', '.join(left_out)}" if left_out else text
+    text += f"; not considered, as trainings failed: {', '.join(left_out)}" if left_out else ""
+    if unfinished := comparison.unfinished:
+        waiting = [result.method for result in comparison.methods if result.score is None and result.is_sound]
+        missing = f"; not evaluated yet: {', '.join(waiting)}" if waiting else ""
+        return f"so far, {unfinished}, {text}{missing}; {GOES_ON}"
+    return text
 
 
 def _second_opinion(comparison: Comparison, tied: Sequence[MethodResult]) -> str:

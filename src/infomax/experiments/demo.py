@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -64,7 +65,7 @@ def demo(out: str | Path, *, epochs: int | None = None, quiet: bool = False) -> 
     folder = Path(out)
     check_folder(folder, epochs)
     folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder), resumed_by(f"infomax demo --out {folder}"):
+    with FolderLock(folder), resumed_by(f"infomax demo --out {shlex.quote(str(folder))}"):
         baselines: list[dict[str, Any]] = []
         for number, method in enumerate(DEMO_METHODS, start=1):
             if not (rows := _finished_rows(folder / method)):

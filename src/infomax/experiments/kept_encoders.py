@@ -6,10 +6,7 @@ from pathlib import Path
 
 from infomax.experiments.options import ChooseOptions
 from infomax.runs.run_folder import Run, trained_steps_of
-from infomax.runtime.checks import check_count
 from infomax.runtime.near_names import missing_path
-
-LEAST_IMAGES = 16  # of fewer, no measure says anything
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,6 @@ def open_encoders(options: ChooseOptions) -> list[KeptEncoder]:
         ValueError: if there is nothing to choose from, a run is none or has no encoder yet, the runs were trained on
             different images, or too few images are to be measured.
     """
-    check_count("--images", options.images, low=LEAST_IMAGES)
     runs = _open_runs(options.runs)
     encoders = [encoder for run in runs for encoder in _encoders(run, options.epochs)]
     if len(encoders) < 2:

@@ -6,10 +6,18 @@ from typing import Annotated
 
 from infomax.data.options import DataOptions
 from infomax.evaluation.options import ComputeOptions
+from infomax.runtime.checks import check_count, choose
 from infomax.runtime.options import Shown
 from infomax.training.options import ExecutionOptions, KeptEncoderOptions, MachineOptions, RecipeChangeOptions
 
 DEFAULT_COMPARE_FOLDER = Path("runs/compare")
+LEAST_IMAGES = 16  # of fewer, no measure says anything
+MEASURE_NAMES = (
+    *("rankme", "effective_rank", "participation_ratio", "stable_rank", "alpha_req", "spectrum_auc"),
+    *("self_clustering", "lidar", "embedding_rankme", "embedding_effective_rank", "embedding_uniformity"),
+    *("embedding_alignment", "assignment_mutual_information", "loss"),
+)
+"""The measures that rank runs, by name: those of features, and those that the metrics of the runs have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +45,12 @@ class SweepOptions(KeptEncoderOptions, ExecutionOptions, MachineOptions, RecipeC
     """Evaluation of each run, in the words of infomax evaluate, as 'linear --probe mira'."""
     commands: bool = False
     """Only list the commands that are left, one line for each run, instead of carrying them out; for a cluster."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("--seeds", self.seeds, low=1)
+        if self.evaluation_seeds is not None:
+            check_count("--evaluation-seeds", self.evaluation_seeds, low=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +81,10 @@ class CompareOptions(ExecutionOptions, MachineOptions, RecipeChangeOptions, Data
     out: Annotated[Path, Shown(metavar="DIR")] = DEFAULT_COMPARE_FOLDER
     """Folder for all runs, compare.json and the page compare.html. The same command goes on if it was stopped."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("--seeds", self.seeds, low=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DemoOptions:
@@ -94,6 +112,12 @@ class ChooseOptions(ComputeOptions):
     self_clustering, lidar, or one that the metrics of the runs have, as loss."""
     images: Annotated[int, Shown(metavar="N")] = 1000
     """Images to measure on, of those that the runs were trained on, at equal distances."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("--images", self.images, low=LEAST_IMAGES)
+        if self.by is not None:
+            choose("--by", self.by, MEASURE_NAMES)
 
 
 @dataclass(frozen=True, kw_only=True)

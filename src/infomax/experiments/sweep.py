@@ -26,7 +26,7 @@ from infomax.experiments.evaluations import (
     with_seeds,
 )
 from infomax.experiments.options import SweepOptions
-from infomax.models.backbone_names import library_of
+from infomax.models.backbone_names import check_encoder_name, library_of
 from infomax.papers import published
 from infomax.papers.published import Column, Table
 from infomax.recipes import registry
@@ -35,13 +35,12 @@ from infomax.recipes.experiment import Experiment
 from infomax.recipes.pixels import pixels_of, with_pixels
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, recipe_differences, trained_steps_of
-from infomax.runtime.checks import check_count
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.near_names import nearest
 from infomax.runtime.options import pick, to_argv
 from infomax.runtime.stages import importing_torch
 from infomax.training.kept_epochs import parse_keep_epochs
-from infomax.training.loggers import parse_tools
+from infomax.training.opening import check_machine
 from infomax.training.options import PretrainOptions
 
 if TYPE_CHECKING:
@@ -216,9 +215,7 @@ def define_sweep(options: SweepOptions) -> Sweep:
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} must be a folder")
     experiments, table = _choose_experiments(options)
-    _check_seeds(options)
-    parse_tools(options.log)
-    parse_keep_epochs(options.keep_epochs)
+    check_machine(options)
     if table and options.vary:
         raise ValueError(f"--vary is for recipes; {table.id} says itself what varies")
     variants = tuple(Variant(experiment, values) for experiment in experiments for values in _combine(options.vary))
@@ -248,13 +245,6 @@ def define_sweep(options: SweepOptions) -> Sweep:
     lines = [] if table is None or named else _group_reasons(table, not_measured)
     lines += [line for run in runs if (line := run.missed)]
     return Sweep(options.out, variants, used, tuple(runs), table, _common_changes(options), tuple(lines))
-
-
-def _check_seeds(options: SweepOptions) -> None:
-    """Raises ValueError if a number of seeds is none."""
-    check_count("--seeds", options.seeds, low=1)
-    if options.evaluation_seeds is not None:
-        check_count("--evaluation-seeds", options.evaluation_seeds, low=1)
 
 
 def _not_measured(table: Table, experiments: Sequence[Experiment], options: SweepOptions) -> list[tuple[Column, str]]:
@@ -443,6 +433,7 @@ def initial_encoder(options: SweepOptions) -> "Encoder | None":
     """Opens the encoder that all runs start from; None for random weights. Torch is imported for the former alone."""
     if options.init is None:
         return None
+    check_encoder_name(options.init)
     with importing_torch():
         from infomax.training.initial import open_initial
 

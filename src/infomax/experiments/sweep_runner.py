@@ -22,6 +22,7 @@ from infomax.experiments.sweep_page import sweep_page
 from infomax.experiments.sweep_results import BASELINES, INITIAL, SweepResult, collect_results, training_seconds
 from infomax.runs.provenance import provenance
 from infomax.runs.run_folder import Run
+from infomax.runtime.doors import RESUMED_BY_VARIABLE
 from infomax.runtime.files import write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import pick
@@ -189,7 +190,9 @@ def run_sweep(sweep: Sweep) -> list[str]:
             refuses its options.
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. The run that was interrupted is saved.
     """
-    check_runs(sweep)
+    _check_lists(sweep)
+    _check_images(sweep)
+    _check_settings(sweep)
     sweep.out.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
     with FolderLock(sweep.out):
@@ -241,6 +244,13 @@ def _check_lists(sweep: Sweep) -> None:
                 published_list(data, data_dir, share or "")
             except ValueError as error:
                 raise ValueError(f"{error}; --evaluate names evaluations that do without") from None
+
+
+def _check_images(sweep: Sweep) -> None:
+    """Opens the images of the runs that are not trained, before torch is imported; raises ValueError if one cannot."""
+    opened = {run.options.location(None): run.options.download for run in sweep.runs if not run.trained}
+    for location, download in opened.items():
+        location.open(download=download)
 
 
 def _check_settings(sweep: Sweep) -> None:
@@ -318,6 +328,7 @@ def run_command(argv: Sequence[str], *, until: Callable[[], bool] | None = None)
                 **user_environment(),
                 PARENT_VARIABLE: str(os.getpid()),  # it ends if this process is killed
                 ERROR_FILE_VARIABLE: error_file.name,
+                RESUMED_BY_VARIABLE: "the same command",
             },
             process_group=0,  # else Ctrl-C would reach it twice, which stops it without saving
         ) as process:

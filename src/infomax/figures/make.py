@@ -12,7 +12,7 @@ from typing import Any
 
 from infomax.figures.catalogue import FIGURES
 from infomax.figures.figure import Figure, FigureRequest, Row, parse_settings
-from infomax.figures.opening import open_runs
+from infomax.figures.opening import location_of, open_runs
 from infomax.figures.options import ANIMATION_SUFFIX, PICTURE_SUFFIXES, FigureOptions
 from infomax.runs.provenance import provenance
 from infomax.runs.run_folder import Run
@@ -114,6 +114,9 @@ def make_figure(options: FigureOptions, *, quiet: bool) -> MadeFigure:
     picture = _check_files(options, chosen)
     request = FigureRequest(options, open_runs(chosen, options.runs), settings)
     chosen.check(request)
+    if options.data is not None:  # before torch is imported, which takes seconds
+        for location in {location_of(run, request) for run in request.runs}:
+            location.open()
     rows = _read(chosen, request) if chosen.reads_only else _compute(chosen, request, quiet)
     if not rows:
         raise ValueError(f"there is nothing to draw: {chosen.name} found no numbers in {_names(request)}")

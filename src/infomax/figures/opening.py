@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infomax.data.images import Images, select_images
+from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import Source, describe_splits, preview_images
 from infomax.data.streams import Stream
@@ -39,7 +40,7 @@ def open_runs(figure: Figure, paths: Sequence[Path]) -> tuple[Run, ...]:
             if run.trained_steps:
                 runs.append(run)
             elif is_run:
-                raise ValueError(f"{path} has no encoder yet; infomax pretrain --out {path} --resume goes on")
+                raise ValueError(f"{path} has no encoder yet; {run.resume_command} goes on")
             else:
                 note(f"{run.path} is left out: it has no encoder yet")
     for run in runs:
@@ -73,16 +74,21 @@ def labels_of(runs: Sequence[Run]) -> dict[Path, str]:
     }
 
 
+def location_of(run: Run, request: FigureRequest) -> DataLocation:
+    """Returns where the images of a run are, or those that ``--data`` names."""
+    location, data = run.location, request.options.data
+    if data is None or data == location.data:
+        return location
+    return replace(location, data=data, data_dir=location.data_dir if data in NAMED_DATASETS else None)
+
+
 def open_images(run: Run, request: FigureRequest) -> Source:
     """Opens the images of a run, or those that ``--data`` names, and says what was decided about them.
 
     Raises:
         ValueError: if they are not there.
     """
-    location, data = run.location, request.options.data
-    if data is not None and data != location.data:
-        location = replace(location, data=data, data_dir=location.data_dir if data in NAMED_DATASETS else None)
-    source = location.open()
+    source = location_of(run, request).open()
     for line in describe_splits(source, to_train=False, notes_alone=True):
         note(line)
     return source

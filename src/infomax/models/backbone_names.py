@@ -1,7 +1,10 @@
 """Names of backbones, ours and those of other libraries, and of files of weights. Torch is not imported here."""
 
+import os
+from os import PathLike
+
 from infomax.runtime.json_values import shorten
-from infomax.runtime.near_names import nearest
+from infomax.runtime.near_names import missing_path, nearest
 
 BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101", "vit_small")
 """The names of our own backbones."""
@@ -11,11 +14,15 @@ POOLINGS = ("token", "avg")
 """How a vision transformer makes one vector of its tokens: by its class token, or by their mean."""
 INITIAL_FILE = "initial.safetensors"
 """Name of the file in a run folder that keeps the encoder's weights before the training, if they were not random."""
+ENCODER_FILES = ("encoder.json", "config.json")
+"""Names of the files by which a folder is known for that of an encoder, or of a run that is to have one."""
 LONGEST_NAME = 60  # characters of a name that a message repeats
 MAX_IMAGE_SIZE = 4096  # pixels
 STEMS = ("imagenet", "cifar", "cifar_linear")
 """What a ResNet does to an image first: shrinks it, keeps its size, or keeps it without an activation behind the first
 convolution, as a ResNet that was saved as ``nn.Sequential`` of its children may lack it."""
+ENCODER_NAMES = "a run folder, a checkpoint file, timm:NAME, torchvision:NAME or hf:NAME"
+"""What names an encoder, in words."""
 RESNETS_OF_TIMM = ("resnet", "resnext", "wide_resnet")
 """What the names of timm's models begin with that may have a stem for small images."""
 
@@ -51,6 +58,22 @@ def check_backbone(argument: str, backbone: str) -> str:
         name = backbone.partition("@")[0]
         raise ValueError(f"{argument} {backbone}: a backbone is {name} alone; --init {backbone} takes weights too")
     return backbone
+
+
+def check_encoder_name(encoder: str | PathLike[str]) -> None:
+    """Checks that a name can be that of a trained encoder, before torch is imported to open it.
+
+    Raises:
+        ValueError: if it is of no library, and no such file is there, nor a folder that a run has written.
+    """
+    name = os.fspath(encoder)
+    kind, _, rest = name.partition(":")
+    if kind in LIBRARIES and rest:
+        return
+    if not any(map(os.path.exists, (name, name.rpartition("#")[0]))):
+        raise ValueError(f"{name} is no encoder: {missing_path(name)}; want {ENCODER_NAMES}")
+    if os.path.isdir(name) and not any(map(os.path.exists, (f"{name}/{file}" for file in ENCODER_FILES))):
+        raise ValueError(f"{name} is no encoder: the folder has no {ENCODER_FILES[0]}; want {ENCODER_NAMES}")
 
 
 def check_library_options(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from infomax.data.augmentation.views import Preprocessing
+from infomax.models.backbone_names import ENCODER_NAMES
 from infomax.models.checkpoint_files import open_checkpoint
 from infomax.models.encoder_files import load_encoder_file
 from infomax.models.encoders import Encoder, EncoderArguments, library_encoder, load_encoder
@@ -32,7 +33,6 @@ from infomax.runtime.stages import Stage
 from infomax.runtime.text import note
 
 PIL_BILINEAR = 2
-ENCODER_NAMES = "a run folder, a checkpoint file, timm:NAME, torchvision:NAME or hf:NAME"
 
 
 def open_encoder(name: str | PathLike[str]) -> Encoder:

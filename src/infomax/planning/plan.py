@@ -1,6 +1,5 @@
 """Computes what a run will cost before it starts: steps, FLOPs, memory, communication and time."""
 
-import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,26 +8,24 @@ from os import PathLike
 import torch
 
 from infomax.data.pixel_format import DEEP_MAX, RGB, MeasuredPixels, PixelFormat
-from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NOMINAL_SIZES
-from infomax.data.splits import Source, describe_splits, preview_images
+from infomax.data.splits import Source, preview_images
 from infomax.planning.gpus import GPUS, Utilization, estimate_range, has_small_images, papers_utilizations
+from infomax.planning.opening import PlannedImages, open_images
 from infomax.planning.options import PlanOptions
 from infomax.planning.step_cost import StepCost, count_step_cost
 from infomax.planning.step_time import Timing, time_steps
 from infomax.recipes.building import build_without_memory, check_view_sizes
-from infomax.recipes.registry import parse_recipe_choice
 from infomax.recipes.schema import Recipe
-from infomax.runtime.checks import check_count, choose, choose_device
+from infomax.runtime.checks import choose_device
 from infomax.runtime.memory import machine_memory
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
 from infomax.runtime.stages import Stage
-from infomax.runtime.text import note, show
+from infomax.runtime.text import note
 from infomax.runtime.threads import threads_within_quota
 from infomax.training.image_size import typical_side
 from infomax.training.initial import open_initial
-from infomax.training.opening import open_measured
 from infomax.training.prepare import check_batch, check_positions, choose_recipe
 
 # Shares of the memory that tensors may take. MIRA's runs took 1.3 times the memory that is counted here (Table 8),
@@ -216,13 +213,16 @@ def plan(
 
 
 @threads_within_quota()
-def make_plan(options: PlanOptions) -> Plan:
-    """Computes what a run will cost; see :func:`plan` for what it returns and raises."""
-    for name in options.gpu:
-        choose("--gpu", name, GPUS)
-    check_count("--devices", options.devices, low=1)
+def make_plan(options: PlanOptions, opened: PlannedImages | None = None) -> Plan:
+    """Computes what a run will cost; see :func:`plan` for what it returns and raises.
+
+    Args:
+        options: The options.
+        opened: The images, if they are open already.
+    """
     device = "cuda" if options.gpu else choose_device(options.device)
-    source, data, images = _find_images(options)
+    opened = opened or open_images(options)
+    source, data, images = opened.source, opened.data, opened.images
     side = NOMINAL_SIZES.get(data, (0, None))[1] if source is None else typical_side(preview_images(source))
     likely_side = side or options.image_size or 224  # an unknown size is taken to be that of the views
     gpu, initial = device == "cuda", open_initial(options.init)
@@ -253,21 +253,6 @@ def make_plan(options: PlanOptions) -> Plan:
     )
 
 
-def _find_images(options: PlanOptions) -> tuple[Source | None, str, int]:
-    """Returns the images if they are opened, the name of the data set, and the number of images."""
-    default = parse_recipe_choice(options.recipe, options.method).data
-    unseen = None if options.images is None else "images"
-    location = options.location(default or unseen)
-    source = _open(location, options.download) if options.images is None else None
-    if source is not None:
-        for line in describe_splits(source, to_train=True, notes_alone=True):
-            show(line, file=sys.stderr)
-        return source, source.name, len(source.pretraining)
-    images = NOMINAL_SIZES[location.data][0] if options.images is None else options.images
-    check_count("--images", images, low=2)
-    return None, location.data, images
-
-
 def _assumed_pixels(channels: int | None) -> MeasuredPixels | None:
     """Returns a pixel format for images that are not opened; None for RGB, or if no number of channels is said."""
     if channels is None or channels == RGB.channels:
@@ -275,22 +260,6 @@ def _assumed_pixels(channels: int | None) -> MeasuredPixels | None:
     note(f"planned for {channels} channels of 16 bits, as --channels says; no image is opened")
     pixel_format = PixelFormat(channels=channels, low=(0.0,) * channels, high=(float(DEEP_MAX),) * channels)
     return MeasuredPixels(pixel_format, mean=(0.5,) * channels, std=(0.25,) * channels)
-
-
-def _open(location: DataLocation, download: bool) -> Source | None:
-    """Returns the images; None if they are not on this machine, but their number is known.
-
-    Raises:
-        ValueError: if the images cannot be opened and their number is not known.
-    """
-    try:
-        return open_measured(location, download=download)
-    except ValueError:
-        if location.data in NOMINAL_SIZES and not (
-            download or location.data_dir or location.classes or location.subset
-        ):
-            return None
-        raise
 
 
 def _on_this_machine(

@@ -8,14 +8,15 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from infomax.data.augmentation.views import PROBABILITIES, Preprocessing, View, ViewSet, view_set
-from infomax.models.backbone_names import check_backbone, library_of
+from infomax.models.backbone_names import check_backbone, check_encoder_name, library_of
 from infomax.recipes.experiment import Experiment
-from infomax.recipes.registry import recipe_from_json
+from infomax.recipes.registry import METHODS, get_experiment, recipe_from_json
 from infomax.recipes.schema import MAX_EPOCHS, EncoderSettings, Recipe, flat_settings, to_json
 from infomax.runtime.checks import choose
 from infomax.runtime.json_values import WORDS, parse_value, shorten
 from infomax.runtime.near_names import nearest_option
 
+ANY_IMAGES = 1000  # by whose number a recipe is tried before the images are counted
 LONGEST_KEY = 100  # characters, in a message
 SMALLEST_SIZE = 8  # pixels
 # ``views.NAME`` sets these for all views; their sizes differ, and --image-size keeps their proportion.
@@ -144,6 +145,37 @@ def customise(
         if len(options_of_name := [option for key, _, option in changes if key.rpartition(".")[2] == name]) == 1:
             raise ValueError(f"{options_of_name[0]} {rest}") from error
         raise
+
+
+def check_changes(method: str, recipe: str | None, changes: Mapping[str, Any]) -> None:
+    """Checks a user's changes before the images are open, which decide on the recipe if the user does not.
+
+    What depends on the images or on initial weights is left for later: means and spreads, which have a number for each
+    channel, and with ``init`` the settings of its encoder.
+
+    Args:
+        method: Name of the method.
+        recipe: Name of its recipe; None if it is to be chosen.
+        changes: The arguments of :func:`customise`.
+
+    Raises:
+        ValueError: if none of the recipes that may be chosen can be changed so.
+    """
+    settings = {"overrides", "backbone", "freeze"} if changes.get("init") is not None else set()
+    known: dict[str, Any] = {name: x for name, x in changes.items() if name not in {*settings, "init"}}
+    overrides = [x for x in known.pop("overrides", ()) if x.partition("=")[0].rpartition(".")[2] not in ("mean", "std")]
+    if changes.get("init") is not None:
+        check_encoder_name(changes["init"])
+    names = [recipe] if recipe is not None else sorted(METHODS[method].recipes, key=lambda name: name != "small")
+    errors = []
+    for name in names:
+        try:
+            customise_experiment(get_experiment(name, method), images=ANY_IMAGES, overrides=overrides, **known)
+        except ValueError as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
 
 
 def start_from(recipe: Recipe, encoder: EncoderSettings, preprocessing: Preprocessing) -> Recipe:

@@ -229,6 +229,25 @@ class Recipe:
         """
         return images // self.batch_size * self.epochs
 
+    def left_out(self, images: int) -> int:
+        """Returns the number of images that are left out of each epoch, because they fill no batch.
+
+        Args:
+            images: Number of images in the data set.
+        """
+        return images % self.batch_size
+
+    def describe_left_out(self, images: int) -> str | None:
+        """Returns one line on the images that are left out of each epoch; None if all are shown.
+
+        Args:
+            images: Number of images in the data set.
+        """
+        if not (count := self.left_out(images)):
+            return None
+        words = f"{count:,} of the {images:,} images, others each time"
+        return f"each epoch leaves out {words}: a step takes {self.batch_size:,}"
+
 
 def _at_least(name: str, value: float, low: float, *, strictly: bool = False) -> None:
     """Raises a ValueError unless the value is at least ``low``, or above it if ``strictly``."""

@@ -16,12 +16,13 @@ def plan_text(planned: Plan) -> str:
         views += f" and {len(recipe.views.local_crops)} of {recipe.views.local_crops[0].size}"
     tensors = {"weights": memory.weights, "gradients": memory.gradients, "optimiser": memory.optimizer}
     tensors[f"{cost.micro_batch_size} images on their way"] = memory.activations
+    left_out = recipe.describe_left_out(planned.images)
     rows = {
         "recipe": f"{recipe.method.name}, {recipe.name}: {recipe.encoder.backbone}, {views}, "
         f"{recipe.batch_size} images a step, precision {recipe.precision}",
         "data": f"{planned.data}, {planned.images:,} images" + ("" if planned.opened else ", which were not opened"),
         "steps": f"{planned.steps:,}: {recipe.epochs} epochs of {planned.steps_per_epoch:,}; "
-        f"{planned.steps * recipe.batch_size:,} images",
+        f"{planned.steps * recipe.batch_size:,} images" + (f"; {left_out}" if left_out else ""),
         "FLOPs": f"{_si(planned.flops)}: {_si(per_image)} an image, {_si(cost.flops)} a step on each device",
         "memory": f"{_si(memory.peak)}B on each device at most: {_format_sizes(tensors)}",
         "sent": f"{_si(sent.total)}B a step by each of {planned.devices} devices: "

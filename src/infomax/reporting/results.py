@@ -11,7 +11,7 @@ from infomax.reporting.differences import BASELINES, DifferenceColumn, differenc
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 
 NEAREST, SHOWN_CLUSTERS, SHOWN_NAME = 3, 20, 18  # images of a cluster, clusters, and characters of an image's name
-LONGER_TRAINING = "infomax pretrain --resume --epochs N trains it longer"
+LONGER_TRAINING = "a longer training may help"
 FEW_IMAGES = 20  # to a cluster; with fewer, labels that were drawn at random have an NMI far from 0
 LEAST_CLASSES = 6
 """Classes from which on top-5 is shown; of fewer, almost every image is right."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from dataclasses import dataclass, fields, replace
 from os import PathLike
@@ -199,6 +200,22 @@ class Run:
         return "" if trained_steps == steps else f"{trained_steps or 'unknown'} of {steps} steps"
 
     @property
+    def resume_command(self) -> str:
+        """Returns the command that goes on with the run, as it can be typed."""
+        return resume_command(self.path)
+
+    def describe_longer_training(self, folder: str | None = None) -> str:
+        """Returns words on how to train the run longer: to its end, or beyond it if it is finished.
+
+        Args:
+            folder: The folder as readers know it; None takes the path.
+        """
+        command = resume_command(self.path if folder is None else folder)
+        if not self.finished:  # more epochs are for a finished run
+            return f"it is not finished, and {command} goes on with it"
+        return f"{command} --epochs N trains it longer, with N above {self.recipe.epochs}"
+
+    @property
     def collapsed(self) -> bool:
         """Returns whether the encoder mapped all images to the same vector when the run last looked at it."""
         rows = self.read_rows("metrics.jsonl")
@@ -299,6 +316,11 @@ class Run:
             if missing := kinds.keys() - row.keys() - {""}:
                 raise ValueError(f"{path}, row {number}: {min(missing)} is missing")
         return rows
+
+
+def resume_command(folder: str | PathLike[str]) -> str:
+    """Returns the command that goes on with the run in a folder, as it can be typed."""
+    return f"infomax pretrain --out {shlex.quote(os.fspath(folder))} --resume"
 
 
 def trained_steps_of(folder: Path) -> int:

@@ -69,6 +69,17 @@ WHY_NOT_MPS = (
 )
 
 
+def check_device_name(device: str) -> None:
+    """Checks the kind of device that a user names, without a look at the machine, which takes an import of torch.
+
+    Raises:
+        ValueError: if it is none of ``auto``, ``cpu`` and ``cuda``, as ``mps``.
+    """
+    if device == "mps":
+        raise ValueError(f"--device mps: {WHY_NOT_MPS}")
+    choose("--device", device, ("auto", "cpu", "cuda"))
+
+
 def choose_device(device: str) -> str:
     """Returns the kind of device to compute on, ``cpu`` or ``cuda``.
 
@@ -78,11 +89,9 @@ def choose_device(device: str) -> str:
     Raises:
         ValueError: if it is none of these, as ``mps``, or ``cuda`` without a GPU.
     """
+    check_device_name(device)
     import torch
 
-    if device == "mps":
-        raise ValueError(f"--device mps: {WHY_NOT_MPS}")
-    choose("--device", device, ("auto", "cpu", "cuda"))
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no CUDA device here; use cpu or auto")
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"

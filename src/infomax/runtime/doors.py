@@ -15,6 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
+RESUMED_BY_VARIABLE = "INFOMAX_RESUMED_BY"
+"""Variable in which a process that starts trainings, as a sweep, says how a user goes on with them."""
 _door: ContextVar[str] = ContextVar("door", default="")
 _resume_words: ContextVar[str] = ContextVar("resume_words", default="--resume")
 _own_flags: ContextVar[dict[str, bool]] = ContextVar("own_flags", default={})  # noqa: B039 - it is never changed

@@ -25,6 +25,17 @@ from infomax.runtime.near_names import nearest_option
 Options = TypeVar("Options")
 
 
+class CheckedOptions:
+    """Base of options classes that check values as soon as they are filled, before torch is imported.
+
+    What one value alone shows to be impossible is checked in ``__post_init__``, which goes on with that of ``super()``:
+    so every command that has the option refuses the value at once, and Python does too.
+    """
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if a value is impossible, naming its option."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shown:
     """A frozen dataclass that says how ``--help`` shows an option; it stands in the field's ``Annotated`` type."""

@@ -18,6 +18,8 @@ def check_output_file(file: Path, suffixes: Sequence[str], *, overwrite: bool) -
     Raises:
         ValueError: if it has another suffix, it exists, or its folder does not.
     """
+    if file.is_dir() and file.suffix not in suffixes:
+        raise ValueError(f"--out {file} is a folder; want a file, as {file / f'NAME{suffixes[0]}'}")
     choose("the suffix of --out", file.suffix, suffixes)
     if file.exists() and not (overwrite and file.is_file()):
         cure = "name another file" + ("" if file.is_dir() else ", or give --overwrite")

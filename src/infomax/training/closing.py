@@ -48,8 +48,8 @@ def describe_few_steps(run: Run) -> str:
     if not run.finished or not trains_little(run.recipe, images, steps):
         return ""
     return (
-        f"{counted(steps, 'step')} of {counted(run.recipe.batch_size)} change an encoder little: without --epochs "
-        f"there are {usual_steps(run.recipe, images):,} steps"
+        f"{counted(steps, 'step')} of {counted(run.recipe.batch_size)} change an encoder little: the recipe itself "
+        f"has {usual_steps(run.recipe, images):,} steps"
     )
 
 

@@ -5,6 +5,7 @@ the next. None of them knows another, except that a step's result is logged.
 """
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from infomax.data.splits import Source, preview_images
 from infomax.data.streams import Stream
 from infomax.models.encoders import Encoder, build_encoder, save_encoder
 from infomax.models.state_dicts import load_all_weights
-from infomax.runs.run_folder import Run
+from infomax.runs.run_folder import Run, resume_command
 from infomax.runtime import checkpoints
 from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, rank, world_size
 from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warnings
@@ -317,7 +318,7 @@ class TrainingLoop:
                 raise gone from error
             place = self.rescue_copy.parent.parent
             raise FolderGoneError(
-                f"{gone}; step {self.saved_step} is saved: infomax pretrain --out {place} --resume goes on"
+                f"{gone}; step {self.saved_step} is saved: {resume_command(place)} goes on"
             ) from error
 
     def _resumable_loop(self, interruption: Interruption) -> ResumableLoop:
@@ -561,9 +562,10 @@ class TrainingLoop:
             folder = capture(self.run, engine, microbatches, str(error), self.images)
         except OSError as failure:
             raise FloatingPointError(f"{error}; what led to it could not be kept: {failure}") from error
+        command = shlex.join(["infomax", "replay", str(folder)])
         raise FloatingPointError(
-            f"{error}. What led to it is in {folder}, and infomax replay {folder} shows where it arises. A smaller "
-            "--learning-rate is the usual cure"
+            f"{error}. What led to it is in {folder}, and {command} shows where it arises. A smaller --learning-rate "
+            "is the usual cure"
         ) from error
 
     def note_unreadable(self, batch: Batch) -> None:
@@ -583,7 +585,7 @@ class TrainingLoop:
             raise ValueError(
                 f"{len(self.unreadable)} of {len(self.images)} images cannot be read so far, and --skip-unreadable "
                 f"{share:g} is the share that may be left out; {self.run.path}/unreadable.jsonl names them, and "
-                "--resume with a larger share goes on without them. The last: "
+                f"{resume_words()} with a larger --skip-unreadable goes on without them. The last: "
                 f"{next(reversed(batch.unreadable.values()), 'see there')}"
             )
 

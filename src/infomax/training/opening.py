@@ -9,16 +9,13 @@ from infomax.data.loading.keep_decoded import parse_keep_decoded
 from infomax.data.measured_pixels import measure_pixels
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, preview_images
-from infomax.models.backbone_names import check_backbone
-from infomax.recipes.customise import customise
-from infomax.recipes.registry import DEFAULT_METHOD, RecipeChoice, get_experiment, parse_recipe_choice
+from infomax.recipes.customise import check_changes, customise
+from infomax.recipes.registry import DEFAULT_METHOD, RecipeChoice, parse_recipe_choice
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, recipe_differences
-from infomax.runtime.checks import check_count, check_number
 from infomax.runtime.locks import FolderLock
-from infomax.training.kept_epochs import parse_keep_epochs
 from infomax.training.loggers import DEFAULT_TOOLS, NONE, parse_tools
-from infomax.training.options import PretrainOptions
+from infomax.training.options import ExecutionOptions, PretrainOptions
 
 
 @dataclass(frozen=True)
@@ -35,14 +32,14 @@ def open_images(options: PretrainOptions) -> OpenedImages:
     """Opens the images of a training; nothing is written.
 
     Raises:
-        ValueError: if the numbers among the options are impossible, there are no such images, the output folder is
+        ValueError: if no recipe that may be chosen can be changed so, there are no such images, the output folder is
             taken, or a run to be resumed was started otherwise.
     """
     choice = _parse_choice(options)
-    check_numbers(options)
+    check_machine(options)
     resumed = _run_to_resume(options)
     if resumed is None:
-        _check_changes(options)
+        check_changes(choice.method or DEFAULT_METHOD, choice.recipe, options.changes())
         _check_output_folder(options)
         location = options.location(choice.data)
         return OpenedImages(None, location, open_measured(location, download=options.download))
@@ -73,16 +70,10 @@ def open_measured(location: DataLocation, *, download: bool = False) -> Source:
     return source if measured is None else replace(source, measured=measured, notes=(*source.notes, *measured.notes))
 
 
-def check_numbers(options: PretrainOptions) -> None:
-    """Checks the numbers that say how a run is carried out; raises ValueError if one is out of range."""
-    check_count("--devices", options.devices, low=1)
-    if options.workers is not None:
-        check_count("--workers", options.workers, low=0)
-    check_count("--skip-nonfinite", options.skip_nonfinite, low=0)
-    check_number("--skip-unreadable", options.skip_unreadable, low=0, high=1, open_high=False)
+def check_machine(options: ExecutionOptions) -> None:
+    """Checks what an execution takes of this machine; raises ValueError if it lacks the memory or a tool's package."""
     parse_keep_decoded(options.keep_decoded)
     parse_tools(options.log)
-    parse_keep_epochs(options.keep_epochs)
 
 
 def tools_to_log(options: PretrainOptions, resumed: Run | None) -> tuple[str, ...]:
@@ -94,15 +85,6 @@ def tools_to_log(options: PretrainOptions, resumed: Run | None) -> tuple[str, ..
     if options.log or resumed is None:
         return parse_tools(options.log)
     return parse_tools(resumed.launch.get("log", DEFAULT_TOOLS) or (NONE,))
-
-
-def _check_changes(options: PretrainOptions) -> None:
-    """Checks the changes that are possible or not whatever the recipe is; raises ValueError if one is not."""
-    any_recipe = get_experiment("small", DEFAULT_METHOD).recipe(images=1000)
-    names = ("epochs", "batch_size", "learning_rate", "seed", "image_size")
-    customise(any_recipe, **{name: getattr(options, name) for name in names})
-    if options.backbone is not None:
-        check_backbone("--backbone", options.backbone)
 
 
 def _parse_choice(options: PretrainOptions) -> RecipeChoice:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from infomax.data.options import DataOptions
 from infomax.recipes.registry import DEFAULT_METHOD, named_methods
-from infomax.runtime.options import Shown, option_names
+from infomax.runtime.checks import check_count, check_device_name, check_number
+from infomax.runtime.options import CheckedOptions, Shown, option_names
 from infomax.training.loggers import NONE, TOOLS
 
 RECIPES_OWN = "the recipe's"
@@ -91,7 +92,7 @@ class RecipeOptions(RecipeChangeOptions, RecipeNameOptions, DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineOptions:
+class MachineOptions(CheckedOptions):
     """A frozen dataclass that says what a run computes on."""
 
     device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
@@ -102,9 +103,16 @@ class MachineOptions:
     workers: Annotated[int | None, Shown(metavar="N", default="one a core, at most 8")] = None
     """Processes that decode image files, for each device."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device_name(self.device)
+        check_count("--devices", self.devices, low=1)
+        if self.workers is not None:
+            check_count("--workers", self.workers, low=0)
+
 
 @dataclass(frozen=True, kw_only=True)
-class ExecutionOptions:
+class ExecutionOptions(CheckedOptions):
     """A frozen dataclass that says how a training is carried out: how fast, and which failures it tolerates."""
 
     deterministic: bool = False
@@ -128,9 +136,14 @@ class ExecutionOptions:
     """Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes metrics.jsonl
     alone. A run that is resumed goes on in the tool too."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count("--skip-nonfinite", self.skip_nonfinite, low=0)
+        check_number("--skip-unreadable", self.skip_unreadable, low=0, high=1, open_high=False)
+
 
 @dataclass(frozen=True, kw_only=True)
-class KeptEncoderOptions:
+class KeptEncoderOptions(CheckedOptions):
     """A frozen dataclass that says which encoders of before the end of a training are kept."""
 
     keep_epochs: Annotated[
@@ -139,6 +152,13 @@ class KeptEncoderOptions:
     ] = ()
     """Epochs after which the encoder is kept too, as 50,100,150: in the folders epochs/50, epochs/100 and epochs/150 of
     the run, each of which is an encoder for all commands. Those given with resume are added to those from before."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_epochs:
+            from infomax.training.kept_epochs import parse_keep_epochs  # which imports numpy
+
+            parse_keep_epochs(self.keep_epochs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +191,17 @@ class ViewsOptions(ViewChangeOptions, RecipeNameOptions, DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayOptions:
+class ReplayOptions(CheckedOptions):
     """A frozen dataclass that holds all options of ``infomax replay``."""
 
     folder: Annotated[Path, Shown(metavar="FOLDER", positional=True)]
     """Folder that a run wrote when a step failed, as runs/a/nonfinite/step-00000123."""
     device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
     """Kind of device; auto takes the GPU if there is one."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_device_name(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ from infomax.training.image_size import (
 from infomax.training.initial import describe_initial, initial_weights, open_initial, settle_recipe
 from infomax.training.kept_epochs import epochs_to_keep
 from infomax.training.loop import checkpoint_to_resume
-from infomax.training.opening import OpenedImages, check_numbers, open_images, recipe_to_resume, tools_to_log
+from infomax.training.opening import OpenedImages, check_machine, open_images, recipe_to_resume, tools_to_log
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
 SMALLEST_BATCH = 8  # images; with fewer, the user says what is to be compared with what
@@ -109,7 +109,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     with Stage(
         "comparing files by their bytes" if resumed is not None else "noting which files are trained on", slow_only=True
     ):
-        images = _describe_images(location, source, side)
+        images = _describe_images(location, source, side, recipe)
     if resumed is not None:
         resumed.check_images(images)
         _check_possible(recipe, source, options, launch)
@@ -133,6 +133,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     if not launch.quiet:
         _note_busy_machine(launch)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu_name), file=sys.stderr)
+        if (left_out := recipe.describe_left_out(len(source.pretraining))) is not None:
+            show(left_out, file=sys.stderr)
         if (trained := describe_trained(recipe)) is not None:
             show(trained, file=sys.stderr)
         if initial is not None:
@@ -233,7 +235,7 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
         ValueError: if a number is out of range, or options exclude each other.
     """
     device = choose_device(options.device)
-    check_numbers(options)
+    check_machine(options)
     rank_info = rank_from_environment()
     if rank_info is not None and options.devices not in (1, rank_info.world_size):
         raise ValueError(
@@ -407,11 +409,11 @@ def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, la
             )
 
 
-def _describe_images(location: DataLocation, source: Source, side: int) -> dict[str, Any]:
+def _describe_images(location: DataLocation, source: Source, side: int, recipe: Recipe) -> dict[str, Any]:
     """Returns what ``config.json`` holds of the images.
 
-    These are where they are, how many, their fingerprint, which splits they come from, the notes on them, and the
-    shorter side of a typical one, in pixels.
+    These are where they are, how many, how many of them each epoch leaves out, their fingerprint, which splits they
+    come from, the notes on them, and the shorter side of a typical one, in pixels.
     """
     images = source.pretraining
     located = replace(location, data=source.name).resolved()  # the source's name has the count of shards
@@ -427,6 +429,7 @@ def _describe_images(location: DataLocation, source: Source, side: int) -> dict[
     fingerprint, times = images.hashes() if isinstance(images, Images) else (images.fingerprint(), None)
     identity = {
         "images": len(images),
+        "left_out_of_epoch": recipe.left_out(len(images)),
         "fingerprint": fingerprint,
         **({} if times is None else {"times": times}),
     }
@@ -440,7 +443,7 @@ def _why_so_many_epochs(recipe: Recipe, images: int, options: PretrainOptions) -
     """
     if chosen_epochs(options.changes()) is not None:
         usual, few = usual_steps(recipe, images), trains_little(recipe, images, recipe.steps(images))
-        return f"so few steps train almost nothing; without --epochs there are {usual:,}" if few else None
+        return f"so few steps train almost nothing; the recipe itself has {usual:,}" if few else None
     images_seen = get_experiment(recipe.name, recipe.method.name).images_seen
     if images_seen is None:
         return None

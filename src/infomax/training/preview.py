@@ -4,11 +4,14 @@ import io
 import sys
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 
 from PIL import Image
 
+from infomax.data.shown_pixels import SOFTWARE
 from infomax.data.splits import describe_splits, preview_images
-from infomax.recipes.registry import parse_recipe_choice
+from infomax.recipes.customise import check_changes
+from infomax.recipes.registry import DEFAULT_METHOD, parse_recipe_choice
 from infomax.runtime.checks import choose_device
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
@@ -94,9 +97,11 @@ def views(
 def draw_views_of_run(options: ViewsOptions) -> Image.Image:
     """Draws the views of a run; see :func:`views` for what it returns and raises."""
     out = options.out
-    if out is not None and (not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents)):
-        raise ValueError(f"--out {out} must be a file to write")
-    location = options.location(parse_recipe_choice(options.recipe, options.method).data)
+    if out is not None:
+        _check_picture(out)
+    choice = parse_recipe_choice(options.recipe, options.method)
+    check_changes(choice.method or DEFAULT_METHOD, choice.recipe, options.changes())
+    location = options.location(choice.data)
     source = open_measured(location, download=options.download)
     for line in describe_splits(source, to_train=True, notes_alone=True):
         show(line, file=sys.stderr)
@@ -117,3 +122,23 @@ def draw_views_of_run(options: ViewsOptions) -> Image.Image:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(out, picture.png)
     return Image.open(io.BytesIO(picture.png))
+
+
+def _check_picture(out: Path) -> None:
+    """Checks that a picture of views can be written: an earlier one is replaced, and no other file.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents):
+        raise ValueError(f"--out {out} must be a file to write")
+    if not out.is_file():
+        return
+    key, software = SOFTWARE
+    try:
+        with Image.open(out) as picture:
+            is_ours = picture.info.get(key) == software
+    except (OSError, ValueError, Image.DecompressionBombError):
+        is_ours = False
+    if not is_ours:
+        raise ValueError(f"--out {out} exists and is no picture of views; name another file")

@@ -1,6 +1,7 @@
 """Keeps what a step with an infinite or NaN loss or gradient was computed from, and computes it again."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -65,7 +66,7 @@ def capture(run: Run, engine: Engine, microbatches: Sequence[Batch], reason: str
             "steps_per_epoch": engine.steps_per_epoch,
             "stages": list(engine.stages),
             "images": engine.images,
-            "command": f"infomax replay {folder}",
+            "command": shlex.join(["infomax", "replay", str(folder)]),
             "recipe": to_json(engine.recipe),
         }
         write_atomic(folder / "report.json", json.dumps(report, indent=1).encode())

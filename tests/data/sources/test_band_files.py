@@ -11,10 +11,11 @@ from PIL import Image
 
 from deep_files import BANDS, make_band_files, make_tiles
 from infomax.data.numbers import RGB_KIND
-from infomax.data.sources.band_files import Bands
+from infomax.data.sources.band_files import Bands, describe_unnamed_bands
 from infomax.data.sources.folders import open_folder, open_folders
 from infomax.data.sources.given import open_files
 from infomax.data.sources.lists import open_list
+from infomax.data.sources.location import DataLocation, open_source
 from infomax.data.splits import Source
 
 ALL = Bands(BANDS)
@@ -196,3 +197,30 @@ def test_names_of_two_bands_and_stars_are_refused(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "x*B02.png")
     with pytest.raises(ValueError, match=r"x\*B02.png has a \* in its name"):
         open_folder("x", tmp_path, Bands(("B02",)))
+
+
+def test_files_that_look_like_bands_are_said_to_be_images_each(tiles):
+    (note,) = [note for note in open_source(str(tiles)).notes if "--bands" in note]
+    words = f"files such as forest/00_*.tif ({', '.join(BANDS)}) look like the bands of one image"
+    assert note == f"{words}, and each is an image here; --bands {','.join(BANDS)} makes one image of them"
+    assert not any("--bands" in note for note in DataLocation(str(tiles), bands=",".join(BANDS)).open().notes)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a_B1.png", "a_B2.png"], "B1,B2"),
+        (["red/1.png", "green/1.png"], "green,red"),
+        (["x_vv.png", "x_vh.png", "y_vv.png", "y_vh.png", "notes.png"], "vh,vv"),
+        (["a_1.png", "a_2.png", "b_1.png", "b_2.png"], ""),
+        (["B1.png", "B2.png", "B3.png"], "B1,B2,B3"),
+        (["house_B1.png", "tree_B2.png", "lake_B1.png"], ""),
+        (["red.png", "green.png", "1.png", "2.png", "3.png"], ""),
+    ],
+)
+def test_which_names_look_like_those_of_bands(tmp_path, names, words):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / name)
+    line = describe_unnamed_bands(open_folder("x", tmp_path).train)
+    assert line.partition("--bands ")[2].partition(" ")[0] == words

@@ -118,7 +118,7 @@ def test_names_of_splits_are_not_classes(tmp_path):
     source = open_source(str(tmp_path))
     assert source.train.classes == ["a", "b"]
     assert source.test.files == ["test/b/1.png"]
-    assert source.notes == ("there is no split called train: val takes its place",)
+    assert source.notes == ("there is no split called train: val takes its place; not trained on: test (1 image)",)
 
 
 def test_classes_of_fewer_than_five_images_have_no_labelled_splits(tmp_path):

@@ -172,7 +172,7 @@ def test_a_run_that_gained_nothing_or_had_few_steps_has_no_green_notice(tmp_path
     short = make_run(tmp_path / "c", [{"step": s, "epoch": 0, **HEALTHY} for s in (0, 5, 9)], epochs=1)
     few, other = notices(verdict.section(content_of(short)))
     assert (few.kind, few.heading, other.kind) == ("warning", "Almost nothing was trained", "info")
-    assert few.evidence.startswith("10 steps of 64 images change an encoder little: without --epochs there are ")
+    assert few.evidence.startswith("10 steps of 64 images change an encoder little: the recipe itself has ")
 
 
 def knn_row(name, right, *, kept=True, **fields):

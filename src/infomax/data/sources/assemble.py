@@ -162,8 +162,14 @@ def _notes_on_choice(choice: SplitChoice, splits: Mapping[str, FoundSplit]) -> l
     """Returns a line for each decision on splits that a user may not expect."""
     notes = []
     if choice.train and role_of(choice.train) not in ("train", None):
-        notes.append(f"there is no split called train: {listed([choice.train])} takes its place")
+        unused = _sizes([name for name in (choice.test, choice.val) if name is not None], splits)
+        not_trained = f"; not trained on: {unused}" if unused else ""
+        notes.append(f"there is no split called train: {listed([choice.train])} takes its place{not_trained}")
     if choice.left_out:
-        counts = listed([f"{name} ({counted(len(splits[name].images))})" for name in choice.left_out])
-        notes.append(f"left out: {counts}; {choice.train or 'the data'} is used to train")
+        notes.append(f"left out: {_sizes(choice.left_out, splits)}; {choice.train or 'the data'} is used to train")
     return notes
+
+
+def _sizes(names: Sequence[str], splits: Mapping[str, FoundSplit]) -> str:
+    """Returns names of splits, each with the number of its images; empty without names."""
+    return listed([f"{name} ({counted(len(splits[name].images))})" for name in names])

@@ -7,6 +7,7 @@ digits, or a folder's name. The image has the path with ``*`` in place of the wo
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,13 +20,16 @@ from PIL import Image
 from infomax.data.decoding import Decoding, DivisorChooser
 from infomax.data.fast_jpegs import ReusedMemory
 from infomax.data.fingerprints import hash_files
-from infomax.data.images import Images, PackedNames, pixels_of
+from infomax.data.images import FileImages, Images, PackedNames, pixels_of
 from infomax.data.number_files import file_kind, read_numbers
 from infomax.data.numbers import RGB_KIND, NumberKind, Numbers
 from infomax.data.pixel_format import MAX_CHANNELS, RGB
 from infomax.data.splits import counted, listed, shown_name
 
 STAR = "*"
+USUAL_BAND = re.compile(r"(?<![^\W_])(?:B\d{1,2}A?|(?i:red|green|blue|nir|swir\d?|vv|vh|hh|hv|ch\d{1,2}))(?![^\W_])")
+"""Words that name a band in the files of satellites and microscopes."""
+LOOKED_AT = 1000  # names of files among which bands are looked for
 GRAY_KIND = NumberKind(1, np.dtype(np.uint8), 0, 255)
 
 
@@ -120,6 +124,33 @@ def group_bands(paths: Sequence[str], bands: Bands) -> tuple[list[str], list[str
     if without:
         notes.append(f"left out: {counted(len(without), 'file')} that name no band, as {shown_name(without[0])}")
     return list(found), notes
+
+
+def describe_unnamed_bands(images: Images) -> str:
+    """Returns a line on files that are read as an image each, but whose names are those of bands; empty for others.
+
+    Files are taken for bands if their paths differ only in a usual word for one, and most images have the same words.
+
+    Args:
+        images: Images to train on, which were opened without ``--bands``.
+    """
+    if not isinstance(images, FileImages):
+        return ""
+    paths = [images.files[i] for i in range(min(len(images), LOOKED_AT))]
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        if matches := list(USUAL_BAND.finditer(path)):
+            start, end = matches[-1].span()
+            found.setdefault(path[:start] + STAR + path[end:], []).append(path[start:end])
+    sets = Counter(tuple(words) for words in found.values() if len(words) > 1)
+    (words, count) = sets.most_common(1)[0] if sets else ((), 0)
+    if 2 * count * len(words) <= len(paths):
+        return ""
+    first = next(path for path, names in found.items() if tuple(names) == words)
+    return (
+        f"files such as {shown_name(first)} ({listed(words, len(words))}) look like the bands of one image, and each "
+        f"is an image here; --bands {','.join(words)} makes one image of them"
+    )
 
 
 def without_star(path: str) -> str:

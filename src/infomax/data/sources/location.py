@@ -18,7 +18,7 @@ from infomax.data.pixel_format import MAX_CHANNELS, parse_shown_channels
 from infomax.data.sources.array_layouts import LAYOUTS
 from infomax.data.sources.arrays import open_digits, open_npy, open_npz
 from infomax.data.sources.assemble import check_labels
-from infomax.data.sources.band_files import Bands
+from infomax.data.sources.band_files import Bands, describe_unnamed_bands
 from infomax.data.sources.folders import open_folder, open_folders
 from infomax.data.sources.given import open_files
 from infomax.data.sources.hugging_face import open_hugging_face
@@ -174,9 +174,7 @@ class DataLocation:
         if is_there and self.data not in NAMED_DATASETS and (self.data_dir is not None or download):
             option = "--download" if self.data_dir is None else f"--data-dir {self.data_dir}"
             raise ValueError(f"{option} is for data sets by name, as cifar10, not for --data {self.data}")
-        self.decoding()  # before anything is listed
-        self.pixel_choice()
-        self.decoding(), self.parsed_bands(), self._check_layout()  # before anything is listed
+        self.decoding(), self.pixel_choice(), self.parsed_bands(), self._check_layout()  # before anything is listed
         with Stage(f"reading {self.data}") as stage:
             source = self._open(download)
             stage.detail = f"{len(source.pretraining):,} image{'' if len(source.pretraining) == 1 else 's'}"
@@ -195,8 +193,11 @@ class DataLocation:
             if error.errno not in USER_ERRORS:
                 raise
             raise ValueError(f"--data {self.data}: {error}") from error
+        images = source.pretraining
+        hint = describe_unnamed_bands(images) if isinstance(images, Images) else ""
+        notes = (*source.notes, hint) if hint else source.notes
         # The name is the user's, with the number of images if shards have been counted.
-        return self.select(replace(source, name=self.data + source.name.removeprefix(location.data)))
+        return self.select(replace(source, name=self.data + source.name.removeprefix(location.data), notes=notes))
 
     def select(self, source: Source) -> Source:
         """Returns a source with the images of ``subset`` alone, and of them the classes of ``classes``.

@@ -8,13 +8,17 @@ from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.protocol import EncoderName, Protocol, ProtocolOptions
 from infomax.evaluation.protocols.transfer import TRANSFER_SETS
 from infomax.evaluation.rows import FinetuneRow, TransferFinetuneRow
-from infomax.runtime.checks import check_count
+from infomax.runtime.checks import check_count, choose
 from infomax.runtime.options import Shown
 
 if TYPE_CHECKING:
     from infomax.data.splits import Source
     from infomax.evaluation.representations import Representation
     from infomax.papers.published import Column
+
+
+SETTING_NAMES = ("mira-1", "mira-10", "corinfomax-1", "corinfomax-10", "mveb-1", "mveb-10", "transfer")
+"""The settings of the papers, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,10 @@ class FinetuneOptions(ProtocolOptions):
 
     def __post_init__(self) -> None:
         check_count("--seed", self.seed, low=0)
+        choose("--setting", self.setting, SETTING_NAMES)
+        for word in ("epochs", "steps", "batch_size", "budget"):
+            if (value := getattr(self, word)) is not None:
+                check_count(f"--{word.replace('_', '-')}", value, low=1)
         if self.setting == "transfer":
             if self.epochs is not None:
                 raise ValueError(f"--epochs {self.epochs} is not for --setting transfer, whose runs have --steps")

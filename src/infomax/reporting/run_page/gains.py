@@ -83,7 +83,7 @@ def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
         evidence = "Which images were right was not kept, so it is not known how far chance would move the difference."
         return Notice("info", heading, evidence, _evaluate(shown))
     kind = "failed" if by_verdict.keys() & {"clearly worse", NOT_HIGHER} else "warning"
-    advice = f"infomax pretrain --out {shown.words} --resume --epochs N trains it longer"
+    advice = shown.run.describe_longer_training(shown.words)
     if any(verdict.state == "failed" for verdict in shown.standing or ()):
         advice = "the verdict says what to change; to train it longer would not help"
     return Notice(kind, heading, "", headed("", advice))

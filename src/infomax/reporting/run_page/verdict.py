@@ -8,6 +8,7 @@ from infomax.reporting.pages.blocks import Notice
 from infomax.reporting.pages.page import Section
 from infomax.reporting.run_page.content import Content, headed, public
 from infomax.reporting.run_page.shown_runs import ShownRun
+from infomax.runs.run_folder import resume_command
 from infomax.training.closing import describe_few_steps, describe_gains, describe_spread
 
 NO_GAIN = ("not clearly better", "clearly worse")
@@ -52,7 +53,8 @@ def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
         if verdict.state == "watching":
             yield Notice("info", headed(prefix, f"{verdict.name} at the last measurement"), *_watched(verdict))
     if verdicts is None:
-        advice = "" if not shown.progress else "infomax pretrain --resume goes on with it, and measures its health"
+        command = resume_command(shown.words)
+        advice = "" if not shown.progress else f"{command} goes on with it, and measures its health"
         yield Notice("info", headed(prefix, "the health of this training was not measured"), headed("", line), advice)
     elif not verdicts and not shown.run.collapsed:
         few, gains = describe_few_steps(shown.run), describe_gains(shown.rows, shown.trained_steps)

@@ -5,7 +5,6 @@ extended, replaced or deleted meanwhile.
 """
 
 import os
-import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +144,9 @@ class Snapshot:
     @property
     def resume_command(self) -> str:
         """The command that goes on with a run that was stopped."""
-        return f"infomax pretrain --out {shlex.quote(str(self.folder))} --resume"
+        from infomax.runs.run_folder import resume_command  # which imports numpy
+
+        return resume_command(self.folder)
 
     def describe_phase(self) -> str:
         """Returns what the run is doing, in words that stay the same until something changes, or minutes pass."""
