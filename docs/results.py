@@ -8,6 +8,7 @@ python benchmarks/engine.py                         docs/results/engine.json
 python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
 python benchmarks/clone.py ADDRESS                  docs/results/clone.json
+python benchmarks/detection.py                      docs/results/detection.json
 python benchmarks/export.py                         docs/results/export.json
 python benchmarks/health.py                         docs/results/health.json
 python benchmarks/embeddings.py                     docs/results/embeddings.json
@@ -47,6 +48,7 @@ MEASUREMENTS = DOCS / "measurements"
 GUIDE, EXAMPLES = DOCS / "guide" / "one-loss-in-your-loop.md", DOCS / "examples"
 LOSSES = {"mira": "MIRA", "corinfomax": "CorInfoMax", "carl": "CARL", "mveb": "MVEB"}
 LIBRARIES = {"pytorch": "PyTorch", "lightning": "Lightning", "fabric": "Fabric"}
+COCO_SAMPLE = 128  # images, of which the detector's are taken
 NOT_MEASURED = "Not measured yet."
 SCORES = ("top1", "top5", "interval", "seconds", "test_images", "labelled_images")
 PER_CENT = ("knn_1", "linear_1", "knn_5", "linear_5", "knn_all", "linear_all")
@@ -970,6 +972,25 @@ def probes_table() -> str:
     return f"{markdown(header, rows)}\n\nMeasured by `python benchmarks/probes.py` on {where(kept)}."
 
 
+def detection_table() -> str:
+    kept = json.loads((KEPT / "detection.json").read_text())
+    row = kept["result"]
+    scores = [f"{what}_ap{level}" for what in ("box", "mask") for level in ("", "50", "75")]
+    rows = [[f"{point['iteration']:,}", *(f"{100 * point[name]:.1f}" for name in scores)] for point in row["points"]]
+    header = ["iteration", "box AP, %", "AP50", "AP75", "mask AP, %", "AP50", "AP75"]
+    options = (
+        f"--arch {row['arch']} --batch-size {row['batch_size']} --learning-rate {row['learning_rate']:g} --budget "
+        f"{row['iterations']} --train-sides {row['train_sides'][0]} --test-side {row['test_side']} --boxes-per-image "
+        f"{row['boxes_per_image']}"
+    )
+    return (
+        f"{markdown(header, rows)}\n\nOf {COCO_SAMPLE} photographs of COCO's train2017, the {len(row['image_ids'])} "
+        f"with the lowest numbers are taken whose objects all have a box of at least {100 * row['least_share']:.0f} % "
+        f"of the image: {row['objects']} objects. The encoder is `{row['backbone']}`, untrained. `{options}` takes "
+        f"{row['cpu_seconds'] / 60:.1f} minutes of one core. Measured by `{kept['command']}` on {where(kept)}."
+    )
+
+
 def speed() -> dict[str, Any]:
     return json.loads((KEPT / "speed.json").read_text())
 
@@ -1321,6 +1342,7 @@ TABLES = {
     "knn": (MEASUREMENTS / "evaluation.md", knn_table),
     "logistic": (MEASUREMENTS / "evaluation.md", logistic_table),
     "probes": (MEASUREMENTS / "evaluation.md", probes_table),
+    "detection": (DOCS / "guide" / "detect-objects.md", detection_table),
     "start": (MEASUREMENTS / "start.md", start_table),
     "clone": (MEASUREMENTS / "start.md", clone_table),
     "export": (MEASUREMENTS / "export.md", export_table),
