@@ -72,6 +72,24 @@ def test_embed_takes_features_from_the_cache(infomax, place, features):
     np.testing.assert_array_equal(read_features(place / "h.npz").features, read_features(features).features)
 
 
+def test_images_that_are_almost_black_to_the_encoder_are_said_by_all_that_use_it(infomax, place, tmp_path):
+    numbers = np.random.default_rng(0).integers(300, 2737, (16, 20, 20), np.uint16)
+    for number, image in enumerate(numbers):
+        (tmp_path / "deep" / "xy"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "deep" / "xy"[number % 2] / f"{number}.png")
+    data, cure = ("--data", str(tmp_path / "deep")), ": --value-range 0,4095 (12 bits) would use the whole range"
+    for words in (
+        ("embed", "a", *data, "--out", str(tmp_path / "f.npz")),
+        ("search", str(tmp_path / "f.npz"), "--query", str(tmp_path / "deep/x/0.png")),
+        ("evaluate", "knn", "a", *data, "--no-baselines", "--out", str(tmp_path / "r.jsonl")),
+        ("classify", "fit", "a", *data, "--out", str(tmp_path / "c")),
+    ):
+        code, _, err = infomax(*words)
+        assert (code, cure in err) == (0, True), f"{words}: {err}"
+    code, _, err = infomax("embed", "a", *data, "--value-range", "0,4095", "--out", str(tmp_path / "g.npz"))
+    assert (code, "no number is above" in err, "of the 0 to 255 of 8-bit RGB" in err) == (0, False, True)
+
+
 def test_embed_does_not_replace_the_images_themselves(infomax, place):
     np.savez(place / "pixels.npz", images=np.zeros((3, 8, 8), np.uint8))
     content = (place / "pixels.npz").read_bytes()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from infomax.data.images import Images, select_images
 from infomax.data.pixel_format import PixelFormat
+from infomax.data.range_notes import range_notes
 from infomax.data.splits import Source, counted, listed, shown_name
 from infomax.data.streams import Stream
 from infomax.embeddings.write import FeatureComputation
@@ -98,17 +99,20 @@ class ReadFeatures:
 
 
 def features_of_readable(computation: FeatureComputation, images: Images) -> ReadFeatures:
-    """Computes the features of all images that can be read; a line says which others are left out.
+    """Computes the features of all images that can be read; lines say which others are left out, and their range.
 
     Only if an image fails are all of them decoded once more, to find the others that do.
 
     Raises:
         ValueError: if no image can be read, or the features of one are infinite or NaN.
     """
+    pixel_format = computation.network.preprocessing.pixel_format
+    for line in range_notes(images, pixel_format):
+        note(line)
     try:
         return ReadFeatures(_features(computation, images), np.arange(len(images)))
     except ValueError as error:
-        problems = _problems(images, computation.network.preprocessing.pixel_format)
+        problems = _problems(images, pixel_format)
         unreadable = [i for i, problem in enumerate(problems) if problem]
         if not unreadable:
             raise

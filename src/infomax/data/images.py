@@ -3,7 +3,7 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from operator import eq
@@ -164,6 +164,8 @@ class ArrayImages(Images):
     """Which of ``pixels`` are the images, for those of a mapped file that are not all used; None for all."""
     no_data: float | None = None
     """The number that stands for no measurement, if that is known."""
+    decoding: Decoding = Decoding()
+    """What the user decided about how numbers become bytes of RGB, if that is the format."""
 
     def __len__(self) -> int:
         return len(self.pixels if self.rows is None else self.rows)
@@ -190,7 +192,9 @@ class ArrayImages(Images):
 
     def state(self, index: Int[np.ndarray, " n"]) -> str:
         shape = (len(self), *self.pixels.shape[1:])
-        return hashlib.sha256(f"{shape}".encode() + self.numbers(index).tobytes()).hexdigest()
+        value_range = self.decoding.value_range if self.pixel_format.is_rgb else None
+        range_ = "" if value_range is None else f" {value_range}"
+        return hashlib.sha256(f"{shape}{range_}".encode() + self.numbers(index).tobytes()).hexdigest()
 
     def numbers(self, index: Int[np.ndarray, " n"]) -> np.ndarray:
         """Returns the numbers of several images as the array holds them [n, h, w, channels]."""
@@ -202,7 +206,7 @@ class ArrayImages(Images):
         Raises:
             ValueError: if their numbers cannot be pixels of this format.
         """
-        return pixels_of(self.numbers(index), self.pixel_format)
+        return pixels_of(self.numbers(index), self.pixel_format, self.decoding.value_range)
 
     def join(self, other: "ArrayImages", labels: np.ndarray | None) -> "ArrayImages | None":
         """Returns these images and others as one array; None if the two are not of one size, type and format.
@@ -222,6 +226,9 @@ class ArrayImages(Images):
 
     def read(self, index: int) -> Numbers:
         return Numbers(self.numbers(np.array([index]))[0], self.kind(index))
+
+    def decoded_by(self, decoding: Decoding) -> "ArrayImages":
+        return replace(self, decoding=decoding)
 
     def in_format(self, pixel_format: PixelFormat) -> "ArrayImages":
         return replace(self, pixel_format=pixel_format)
@@ -259,14 +266,16 @@ def kind_of_array(dtype: np.dtype, channels: int, no_data: float | None = None) 
 
 
 def pixels_of(
-    numbers: np.ndarray, pixel_format: PixelFormat
+    numbers: np.ndarray, pixel_format: PixelFormat, value_range: tuple[float, float] | None = None
 ) -> UInt8[np.ndarray, "... c"] | UInt16[np.ndarray, "... c"]:
     """Makes pixels of numbers as :func:`infomax.data.numbers.to_pixels` does; bytes of RGB become gray, if asked.
 
     Args:
         numbers: Numbers [..., channels].
-        pixel_format: The format. If it has one channel of bytes, bytes of RGB become gray. If it is RGB, numbers of 16
-            bits without a sign that have one channel or three become bytes, by the range of 16 bits.
+        pixel_format: The format. If it has one channel of bytes, bytes of RGB become gray. If it is RGB, numbers of
+            more than 8 bits that have one channel or three become bytes.
+        value_range: The numbers that become 0 and 255 then. None takes the range of 16 bits without a sign; other
+            numbers have none.
 
     Raises:
         ValueError: if the numbers cannot be pixels of this format.
@@ -274,8 +283,9 @@ def pixels_of(
     channels = numbers.shape[-1]
     if numbers.dtype == np.uint8 and channels == 3 and pixel_format.channels == 1 and not pixel_format.is_deep:
         return to_gray(numbers)
-    if pixel_format.is_rgb and numbers.dtype == np.uint16 and channels in (1, 3):
-        return np.broadcast_to(to_bytes(numbers), (*numbers.shape[:-1], 3))
+    is_deep = numbers.dtype != np.uint8 and (numbers.dtype == np.uint16 or value_range is not None)
+    if pixel_format.is_rgb and is_deep and channels in (1, 3):
+        return np.broadcast_to(to_bytes(numbers, value_range), (*numbers.shape[:-1], 3))
     return to_pixels(numbers, pixel_format)
 
 
@@ -608,10 +618,17 @@ def select_images(
     return Subset(images, index, selected_labels, classes)
 
 
-def first_readable(images: Images, start: int) -> tuple[int, Image.Image]:
+def first_readable(
+    images: Images, start: int, open_image: Callable[[int], Image.Image] | None = None
+) -> tuple[int, Image.Image]:
     """Returns the index and a picture of the first image from ``start`` on that can be decoded.
 
     After the last image the search goes on with the first; at most :data:`MAX_TRIES` images are tried.
+
+    Args:
+        images: The images.
+        start: Index of the first one to try.
+        open_image: Returns the picture; None takes :meth:`Images.show`.
 
     Raises:
         ValueError: naming the image at ``start``, if none can be decoded; or if there are no images.
@@ -619,7 +636,7 @@ def first_readable(images: Images, start: int) -> tuple[int, Image.Image]:
     first_error = None
     for index in range(start, start + MAX_TRIES if len(images) else start):
         try:
-            return index % len(images), images.show(index % len(images))
+            return index % len(images), (open_image or images.show)(index % len(images))
         except ValueError as error:
             first_error = first_error or error
     raise first_error or ValueError("there are no images in the data")

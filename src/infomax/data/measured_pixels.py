@@ -112,7 +112,7 @@ def _check_made_rgb(choice: PixelChoice) -> None:
         )
 
 
-def _evenly(count: int, most: int) -> np.ndarray:
+def evenly(count: int, most: int) -> np.ndarray:
     """Returns the indices of at most ``most`` of ``count`` images, at equal distances."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
 
@@ -126,7 +126,7 @@ def _common_kind(images: Images, choice: PixelChoice) -> NumberKind | None:
         ValueError: naming two images, if they are of different kinds.
     """
     kinds: dict[str, NumberKind] = {}
-    for index in _evenly(len(images), KINDS).tolist():
+    for index in evenly(len(images), KINDS).tolist():
         try:
             kinds[images.name(index)] = images.kind(index)
         except ValueError:  # a damaged file, which the training says when it opens it
@@ -202,7 +202,7 @@ def _numbers(images: Images, no_data: float | None, *, most: int) -> Iterator[tu
         no_data: The number that stands for no measurement.
         most: Number of images to read; those that cannot be read are left out.
     """
-    for index in _evenly(len(images), most).tolist():
+    for index in evenly(len(images), most).tolist():
         try:
             values = images.read(index).values
         except ValueError:
@@ -260,12 +260,12 @@ class _Statistics:
         high = self.pixel_format.high
         if high and kind.high == high[0] and self.largest.max() < SMALL_SHARE:
             reached = self.pixel_format.low[0] + self.largest.max() * (high[0] - self.pixel_format.low[0])
-            proposed = _proposed_range(kind, self.pixel_format.low[0], reached)
+            proposed = proposed_range(kind, self.pixel_format.low[0], reached)
             notes.append(f"no number is above {reached:g}: --value-range {proposed} would use the whole range")
         return notes
 
 
-def _proposed_range(kind: NumberKind, low: float, reached: float) -> str:
+def proposed_range(kind: NumberKind, low: float, reached: float) -> str:
     """Returns the range of a whole number of bits, as ``0,4095 (12 bits)`` if 4094 is reached, as users mean it.
 
     The images of a sensor of 12 bits need not have its largest number, and those that come later may. Numbers with a
@@ -325,7 +325,7 @@ def _measure(images: Images, pixel_format: PixelFormat, sampled: Sequence[np.nda
 def _all_numbers(images: ArrayImages, pixel_format: PixelFormat) -> Iterator[tuple[np.ndarray, int]]:
     """Yields the numbers of an array's images, [m, channels]; of a very large array, those of some images."""
     share = min(1.0, MEASURED_BYTES / max(1, images.nbytes))
-    index = _evenly(len(images), max(1, int(share * len(images))))
+    index = evenly(len(images), max(1, int(share * len(images))))
     step = max(1, BLOCK // max(1, int(np.prod(images.pixels.shape[1:]))))
     for start in range(0, len(index), step):
         rows = index[start : start + step]

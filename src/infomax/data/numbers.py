@@ -110,6 +110,22 @@ def to_gray(values: UInt8[np.ndarray, "... 3"]) -> UInt8[np.ndarray, "... 1"]:
     return ((19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16).astype(np.uint8)[..., None]
 
 
-def to_bytes(values: UInt16[np.ndarray, "... c"]) -> UInt8[np.ndarray, "... c"]:
-    """Returns numbers of 16 bits as bytes: 65535 becomes 255."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def to_bytes(values: np.ndarray, value_range: tuple[float, float] | None = None) -> UInt8[np.ndarray, "... c"]:
+    """Returns numbers of more than 8 bits as bytes.
+
+    Args:
+        values: The numbers.
+        value_range: The numbers that become 0 and 255; what lies outside is cut off, and NaN becomes 0. None takes 0
+            and 65535, for numbers of 16 bits without a sign.
+
+    Examples:
+        >>> to_bytes(np.array([0, 4095, 65535], np.uint16)).tolist()
+        [0, 16, 255]
+        >>> to_bytes(np.array([0, 4095, 65535], np.uint16), (0, 4095)).tolist()
+        [0, 255, 255]
+    """
+    if value_range is None:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    low, high = value_range
+    numbers = np.where(np.isfinite(values), values, low).astype(np.float64)
+    return ((numbers.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)

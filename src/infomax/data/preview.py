@@ -71,7 +71,10 @@ def draw_views(
     """
     epochs = LINES * draws_per_line(views)
     drawn, unreadable = draw_images(images, views, seed=seed, rows=rows, epochs=epochs, pixel_format=pixel_format)
-    layout = _Layout(drawn, views, title=title, notes=notes, count=len(images), unreadable=unreadable)
+    is_shown_as_it_is = not pixel_format.is_deep and pixel_format.channels in (1, 3)
+    shown = "as they are trained on" if is_shown_as_it_is else "stretched for the eye"
+    counts = f"{len(drawn)} of {len(images):,} images, {shown}"
+    layout = _Layout(drawn, views, title=title, notes=notes, counts=counts, unreadable=unreadable)
     png, about = io.BytesIO(), PngInfo()
     about.add_text(*SOFTWARE)
     # The level is twice as fast as the default, for a few per cent of the size.
@@ -109,10 +112,10 @@ def draw_images(
     unreadable: list[str] = []
     for start in wanted:
         try:
-            index, image = start, images.show(start)
+            index, image = start, images.open(start)  # what is trained on, and no picture of more contrast
         except ValueError as error:
             unreadable.append(str(error))
-            index, image = first_readable(images, start)
+            index, image = first_readable(images, start, images.open)
         drawing = partial(_views_of, image)
         if not pixel_format.is_rgb:
             drawing = partial(_views_of_pixels, images.open_pixels(index), pixel_format)
@@ -299,8 +302,8 @@ class _Layout:
     views: ViewSet
     title: str
     notes: Sequence[str]
-    count: int
-    """Number of images in the data set."""
+    counts: str
+    """Words on how many images are drawn, and how."""
     unreadable: Sequence[str]
 
     def __post_init__(self) -> None:
@@ -337,8 +340,8 @@ class _Layout:
         """Returns the lines above the images: their text, the size of its letters, and its colour."""
         title = _fitting(_plain(self.title), self.text_width, TITLE_SIZE)
         explanation = (
-            f"Left: {len(self.drawn)} of {self.count:,} images, as they are. Right: what training makes of each in the "
-            f"epochs 1 to {self.draws}. % is the share of the image's area that a crop shows."
+            f"Left: {self.counts}. Right: what training makes of each in the epochs 1 to {self.draws}. % is the share "
+            "of the image's area that a crop shows."
         )
         lines = [(explanation, GRAY), *((_plain(line), BLACK) for line in self.notes)]
         lines += [(f"cannot be read, so another one is shown: {_plain(error)}", WARNING) for error in self.unreadable]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infomax.data.images import Images
+from infomax.data.range_notes import note_range
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, all_images, describe_splits
@@ -79,6 +80,7 @@ def embed(
         else:
             location = DataLocation("", value_range=value_range, max_megapixels=max_megapixels)
             source = location.select(open_given(data, in_order=True, bands=bands, layout=layout))
+        source = note_range(source, network.preprocessing.pixel_format)
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
     splits, names = all_images(source)

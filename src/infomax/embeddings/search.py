@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from infomax.data.range_notes import range_notes
 from infomax.embeddings.embed import features_of_splits
 from infomax.embeddings.feature_file import FeatureTable, is_feature_file, open_table, read_features
 from infomax.embeddings.options import ENGINES
@@ -20,6 +21,7 @@ from infomax.models.encoders import fingerprint
 from infomax.models.pretrained import open_encoder
 from infomax.runtime.checks import check_count, choose, choose_device
 from infomax.runtime.near_names import nearest as nearest_name
+from infomax.runtime.text import note
 from infomax.runtime.threads import threads_within_quota
 
 
@@ -136,6 +138,9 @@ def _embed_queries(table: FeatureTable, query: str, encoder: str, device: str) -
             f"({table.origin.encoder_hash}); name that one, or let infomax embed write the features anew"
         )
     splits, names = open_query_images(table, query)
+    for images in splits.values():
+        for line in range_notes(images, network.preprocessing.pixel_format):
+            note(f"{query}: {line}")
     return _Queries(names, features_of_splits(network, splits, device=choose_device(device)))
 
 

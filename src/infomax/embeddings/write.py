@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from infomax.data.images import Images
+from infomax.data.range_notes import note_range
 from infomax.data.splits import all_images, describe_splits
 from infomax.embeddings.feature_file import FeatureOrigin, write_features
 from infomax.embeddings.opening import OpenedImages, open_images
@@ -46,13 +47,14 @@ def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions, opened: 
     """
     opened = opened or open_images(options)
     location, source = opened.location, opened.source
-    if rank() == 0:
-        for line in describe_splits(source, to_train=True, notes_alone=True):
-            show(line, file=sys.stderr)
     splits, names = all_images(source)
     if os.path.abspath(options.out) == location.resolved().data:  # an array of images, which --overwrite would replace
         raise ValueError(f"--out {options.out} holds the images of --data {source.name}; name another file")
     network = open_encoder(options.encoder)
+    if rank() == 0:
+        source = note_range(source, network.preprocessing.pixel_format)
+        for line in describe_splits(source, to_train=True, notes_alone=True):
+            show(line, file=sys.stderr)
     computation = FeatureComputation(network, evaluation)
     parts = computation.parts(list(splits.values()))
 

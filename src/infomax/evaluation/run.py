@@ -11,6 +11,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from infomax.data.range_notes import note_range
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
@@ -20,7 +21,7 @@ from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
 from infomax.evaluation.result_row import ResultRow
 from infomax.evaluation.results import append_result, hash_hits
-from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
+from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, taken_pixel_format, trained_value_range
 from infomax.models.backbone_names import check_encoder_name
 from infomax.runs.run_folder import Run, kept_epoch_of, run_of, trained_steps_of
 from infomax.runs.training_verdicts import standing_verdicts
@@ -303,7 +304,8 @@ class EvaluationRequest:
         for data in opened:
             if is_first_rank:
                 notes_alone = self.evaluation.quiet or not self.options.uses_labels
-                for line in describe_splits(data.source, to_train=False, notes_alone=notes_alone):
+                noted = note_range(data.source, taken_pixel_format(self.encoder))
+                for line in describe_splits(noted, to_train=False, notes_alone=notes_alone):
                     show(line, file=sys.stderr)
             computed = self.protocol.run(encoder, data.source, self.options, self.evaluation)
             while True:

@@ -1,7 +1,9 @@
 """Says which range of values a run's images were read with. No torch is imported."""
 
+import os
 from os import PathLike, fspath
 
+from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.runs.run_folder import run_of
 from infomax.runtime.text import note
 
@@ -24,6 +26,21 @@ def trained_value_range(encoder: str | PathLike[str]) -> str | None:
     if value_range is not None:
         note(f"--value-range {value_range} is taken, with which {fspath(encoder)} was trained")
     return value_range
+
+
+def taken_pixel_format(encoder: str | PathLike[str]) -> PixelFormat:
+    """Returns the channels and the range of numbers that an encoder takes; torch is imported if it is of no run.
+
+    Args:
+        encoder: A run folder, or any other encoder.
+    """
+    if (run := run_of(encoder)) is not None:
+        return run.recipe.preprocessing.pixel_format
+    if not os.path.exists(encoder):  # of a library, whose encoders are of 8-bit RGB
+        return RGB
+    from infomax.models.pretrained import open_encoder
+
+    return open_encoder(encoder).preprocessing.pixel_format
 
 
 def check_pixel_options(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from infomax.data.loading.keep_decoded import parse_keep_decoded
 from infomax.data.measured_pixels import measure_pixels
+from infomax.data.pixel_format import RGB
+from infomax.data.range_notes import note_range
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, preview_images
 from infomax.recipes.customise import check_changes, customise
@@ -67,7 +69,9 @@ def open_measured(location: DataLocation, *, download: bool = False) -> Source:
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith("--") else f"--data {location.data}: {message}") from error
-    return source if measured is None else replace(source, measured=measured, notes=(*source.notes, *measured.notes))
+    if measured is None:  # 8-bit RGB, or what becomes that
+        return note_range(source, RGB)
+    return replace(source, measured=measured, notes=(*source.notes, *measured.notes))
 
 
 def check_machine(options: ExecutionOptions) -> None:

@@ -254,7 +254,7 @@ class BandImages(Images):
     ) -> UInt8[np.ndarray, "h w c"] | UInt16[np.ndarray, "h w c"]:
         values = self.read(index).values
         try:
-            return pixels_of(values, RGB)
+            return pixels_of(values, RGB, self.decoding.value_range)
         except ValueError as error:
             raise ValueError(f"{self.root / self.files[index]}: {error}") from error
 
