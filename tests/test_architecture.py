@@ -56,6 +56,7 @@ DATA = {
         "fast_jpegs",
     },
     "augmentation": {"pixel_format"},
+    "range_notes": {"measured_pixels", "splits", "images", "numbers", "pixel_format"},
     "measured_pixels": {"splits", "images", "numbers", "pixel_format", "decoding"},
     "splits": {"streams", "images", "pixel_format", "decoding"},
     "streams": {"images", "number_files", "numbers", "decoding", "fast_jpegs"},

@@ -85,7 +85,7 @@ def test_a_run_without_labels_says_nothing_of_k_nn(tmp_path, monkeypatch, capsys
     first, few, last = out.splitlines()
     assert few.startswith("10 steps of 16 images change an encoder little: the recipe itself has ")
     assert re.fullmatch(
-        r"embeddings: effective rank from [\d.]+ to [\d.]+, mean cosine from .* to .*: too early to judge, .*",
+        r"embeddings: effective rank from [\d.]+ to [\d.]+, mean cosine from .* to .*: too early to judge its health.*",
         first,
     )
     assert f"infomax report {tmp_path / 'a'} --out report.html" in last
@@ -112,9 +112,9 @@ def test_a_sign_that_is_too_short_for_a_verdict_is_not_called_none(tmp_path):
     assert closing_lines(run) == ["embeddings: mean cosine from 0.30 to 1.00"]
     run.append_row("metrics.jsonl", {"step": 11, "epoch": 0, **row, "embedding_mean_cosine": 0.4})
     spread = "embeddings: mean cosine from 0.30 to 0.40: "
-    assert closing_lines(run) == [f"{spread}too early to judge, as verdicts are said from step 30 on"]
+    assert closing_lines(run) == [f"{spread}too early to judge its health: verdicts are said from step 30 on"]
     (tmp_path / "run" / "encoder.json").write_text('{"steps": 30}')
-    assert closing_lines(run)[0] == f"{spread}no sign of collapse, which does not say that it has learned"
+    assert closing_lines(run)[0] == f"{spread}no sign of collapse or divergence, which does not say that it has learned"
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,54 @@ waits for the part of a run in which healthy trainings look ill too, says a verd
 import os
 from collections import deque
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-from infomax.analysis.verdict_rules import IN_A_ROW, RULES, History, Level, Name, Row, Rule, State, Verdict
+from infomax.analysis.verdict_rules import (
+    FIRST_SHARE,
+    FIRST_STEP,
+    IN_A_ROW,
+    RULES,
+    History,
+    Level,
+    Name,
+    Row,
+    Rule,
+    State,
+    Verdict,
+)
 from infomax.runtime.json_lines import read_json_lines
 from infomax.runtime.json_values import parse_value, read_json
+
+NO_SIGN = "no sign of collapse or divergence"
+"""Words for a training of which no verdict stands, after its first steps."""
+
+
+def first_judged_step(total_steps: int) -> int:
+    """Returns the step from which on most verdicts are said: before, healthy runs look ill too.
+
+    Args:
+        total_steps: Number of steps of the whole run.
+    """
+    return max(FIRST_STEP, ceil(FIRST_SHARE * total_steps))
+
+
+def describe_no_verdict(steps: int, total_steps: int) -> str:
+    """Returns what it means that no verdict stands: no sign was seen, or it is too early to tell.
+
+    Args:
+        steps: Number of steps that were trained.
+        total_steps: Number of steps of the whole run.
+
+    Examples:
+        >>> describe_no_verdict(58, 4000)
+        'too early to judge its health: verdicts are said from step 200 on'
+        >>> describe_no_verdict(200, 4000)
+        'no sign of collapse or divergence'
+    """
+    first = first_judged_step(total_steps)
+    return NO_SIGN if steps >= first else f"too early to judge its health: verdicts are said from step {first:,} on"
 
 
 class _Course:

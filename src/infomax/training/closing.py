@@ -6,8 +6,7 @@ They are made of ``metrics.jsonl`` alone, so that they are the same when a finis
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infomax.analysis.verdict_rules import FIRST_STEP
-from infomax.analysis.verdicts import verdicts_of
+from infomax.analysis.verdicts import NO_SIGN, describe_no_verdict, verdicts_of
 from infomax.data.splits import counted
 from infomax.evaluation.intervals import MATCHED, Difference
 from infomax.recipes.registry import get_experiment
@@ -78,19 +77,14 @@ def closing_lines(run: Run) -> list[str]:
     rows, verdicts = run.read_rows("metrics.jsonl"), standing_verdicts(run)
     line = "" if run.collapsed else describe_gains(rows, run.trained_steps)
     if not line and not run.collapsed and (line := describe_spread(rows)) and verdicts == () and not verdicts_of(run):
-        line += f": {describe_no_verdict(run)}"  # nor one that was seen at the end for too short a time to be said
+        # Nor is there one that was seen at the end for too short a time to be said.
+        words = describe_no_verdict(run.trained_steps, run.recipe.steps(run.config["images"]))
+        line += f": {words}{', which does not say that it has learned' if words == NO_SIGN else ''}"
     lines = [] if run.collapsed else [x for x in (line, describe_few_steps(run)) if x]
     for verdict in verdicts or ():
         advice = f"; {verdict.advice}" if verdict.advice else ""
         lines.append(f"{verdict.name}, {verdict.state} since step {verdict.step}: {verdict.evidence}{advice}")
     return lines
-
-
-def describe_no_verdict(run: Run) -> str:
-    """Returns what it means that nothing was said of a training: no sign of collapse, or too early to tell."""
-    if run.trained_steps < FIRST_STEP:
-        return f"too early to judge, as verdicts are said from step {FIRST_STEP} on"
-    return "no sign of collapse, which does not say that it has learned"
 
 
 def describe_gains(rows: Sequence[Mapping[str, Any]], step: int) -> str:

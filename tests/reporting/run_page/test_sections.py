@@ -19,7 +19,10 @@ from infomax.reporting.run_page import curves, differing, environment, gains, sp
 from infomax.reporting.run_page.content import Content
 from infomax.reporting.run_page.decisions import Decisions
 from infomax.reporting.run_page.shown_runs import open_places
+from infomax.reporting.watch.picture import health_words
+from infomax.reporting.watch.runs import WatchedRun
 from infomax.runs.run_folder import create_run_folder
+from infomax.training.closing import closing_lines
 
 IMAGES = 640
 HEALTHY = {"health_rows": 64, "embedding_mean_cosine": 0.1, "embedding_collapse_level": 0.1}
@@ -75,6 +78,17 @@ def test_a_training_without_a_verdict_is_not_called_good(tmp_path):
     (notice,) = notices(verdict.section(content_of(make_run(tmp_path / "a", rows))))
     assert notice.heading == "No sign of collapse or divergence"
     assert notice.evidence == "Embeddings: effective rank from 9.0 to 9.0, mean cosine from 0.10 to 0.10"
+
+
+def test_a_run_whose_beginning_alone_was_trained_is_not_called_healthy(tmp_path):
+    """Of 4,000 steps the verdicts are said from 200 on: the page, the picture and the last line say the same."""
+    rows = [{"step": s, "epoch": 0, **HEALTHY} for s in (0, 20, 58)]
+    run = make_run(tmp_path / "a", rows, epochs=400, trained=58)
+    early = "too early to judge its health: verdicts are said from step 200 on"
+    first = notices(verdict.section(content_of(run)))[0]
+    assert (first.kind, first.heading) == ("info", early.capitalize())
+    assert closing_lines(run)[0].endswith(f": {early}")
+    assert health_words(WatchedRun(run.path).update()) == early
 
 
 def test_what_is_seen_at_the_last_measurement_alone_is_said_as_such(tmp_path):

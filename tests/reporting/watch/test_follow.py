@@ -67,8 +67,8 @@ def test_finished_runs_end_the_command_at_once(infomax, tmp_path, monkeypatch):
     assert [line for line in out.splitlines() if line.startswith("runs/a")] == [
         "runs/a: mveb/digits with epochs=20, digits",
         "runs/a: epoch 20 of 20, step 220 of 220, loss 4, k-NN 70.0% (untrained 47.1%), 256 images/s, 10% waiting",
-        "runs/a: embeddings: effective rank from 48.9 to 40.0, mean cosine from 0.32 to 0.30: no sign of collapse, "
-        "which does not say that it has learned",
+        "runs/a: embeddings: effective rank from 48.9 to 40.0, mean cosine from 0.32 to 0.30: no sign of collapse "
+        "or divergence, which does not say that it has learned",
         "runs/a: finished",
     ]
     assert len(out.splitlines()) == 8

@@ -54,7 +54,7 @@ def test_a_run_that_trains(running):
     assert courses["loss"][0] == " "  # before the first row
     assert courses["loss"].strip()[0] == BLOCKS[7]
     assert courses["loss"][width - 1] == BLOCKS[0]
-    assert lines[9:] == ["  no sign that anything goes wrong", "  running, newest row 4 s ago"]
+    assert lines[9:] == ["  no sign of collapse or divergence", "  running, newest row 4 s ago"]
 
 
 def test_a_verdict_is_said_with_its_evidence_and_advice(collapsed):

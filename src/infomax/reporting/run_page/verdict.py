@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from infomax.analysis.verdict_rules import FIRST_STEP
-from infomax.analysis.verdicts import Verdict
+from infomax.analysis.verdicts import NO_SIGN, Verdict, describe_no_verdict
 from infomax.reporting.pages.blocks import Notice
 from infomax.reporting.pages.page import Section
 from infomax.reporting.run_page.content import Content, headed, public
@@ -61,9 +60,8 @@ def notices_of(shown: ShownRun, prefix: str = "") -> Iterator[Notice]:
         if few:
             yield Notice("warning", headed(prefix, "almost nothing was trained"), few)
         gained = gains and not any(words in gains for words in NO_GAIN)
-        kind = "good" if gained and not few else "info"
-        early = shown.trained_steps < FIRST_STEP
-        heading = "too early to judge its health" if early else "no sign of collapse or divergence"
+        heading = describe_no_verdict(shown.trained_steps, shown.run.recipe.steps(shown.run.config["images"]))
+        kind = "good" if gained and not few and heading == NO_SIGN else "info"
         yield Notice(kind, headed(prefix, heading), headed("", line))
     elif line:
         yield Notice("info", headed(prefix, "what was measured at the end"), headed("", line))

@@ -7,7 +7,7 @@ from typing import Literal
 from tqdm.utils import disp_len, disp_trim
 
 from infomax.analysis.verdict_rules import numbers
-from infomax.analysis.verdicts import Verdict
+from infomax.analysis.verdicts import Verdict, describe_no_verdict
 from infomax.reporting.watch.runs import Snapshot
 from infomax.reporting.watch.sparkline import BLOCKS, LETTERS, sparkline
 from infomax.runtime.durations import duration
@@ -111,9 +111,7 @@ def health_words(shown: Snapshot) -> str:
     is_measured = any("health_rows" in row for row in shown.rows)
     if shown.settings is None or not is_measured or shown.verdicts:
         return ""
-    if shown.steps < shown.settings.first_judged_step:
-        return f"too early to judge its health: verdicts are said from step {shown.settings.first_judged_step:,} on"
-    return "no sign that anything goes wrong"
+    return describe_no_verdict(shown.steps, shown.settings.total_steps)
 
 
 def describe_age(shown: Snapshot) -> str:

@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from infomax.analysis.verdict_rules import FIRST_SHARE, FIRST_STEP, numbers
-from infomax.analysis.verdicts import Verdict, VerdictTracker
+from infomax.analysis.verdict_rules import numbers
+from infomax.analysis.verdicts import Verdict, VerdictTracker, first_judged_step
 from infomax.reporting.watch.reader import LinesReader
 from infomax.runtime.durations import duration
 from infomax.runtime.json_values import parse_value, read_json
@@ -57,7 +56,7 @@ class Settings:
     @property
     def first_judged_step(self) -> int:
         """The step from which on most verdicts are said: before, healthy runs look ill too."""
-        return max(FIRST_STEP, ceil(FIRST_SHARE * self.total_steps))
+        return first_judged_step(self.total_steps)
 
 
 def read_settings(folder: Path) -> Settings:
