@@ -42,7 +42,7 @@ PACKAGES = [
 DATA = {
     "options": {"sources"},
     "preview": {"augmentation", "images", "pixel_format", "shown_pixels"},
-    "loading": {"augmentation", "streams", "images", "pixel_format", "decoding", "fast_jpegs"},
+    "loading": {"splits", "augmentation", "streams", "images", "pixel_format", "decoding", "fast_jpegs"},
     "sources": {
         "splits",
         "streams",

@@ -19,6 +19,9 @@ from infomax.embeddings.feature_file import read_features
 from infomax.embeddings.usual_cosine import usual_cosine
 from infomax.features.extraction import extract_features
 from infomax.models.encoders import load_encoder
+from infomax.recipes.customise import customise
+from infomax.recipes.registry import get_recipe
+from infomax.runs.run_folder import create_run_folder
 from infomax.runtime.extras import how_to_install
 from infomax.runtime.json_lines import read_json_lines
 
@@ -88,6 +91,81 @@ def test_images_that_are_almost_black_to_the_encoder_are_said_by_all_that_use_it
         assert (code, cure in err) == (0, True), f"{words}: {err}"
     code, _, err = infomax("embed", "a", *data, "--value-range", "0,4095", "--out", str(tmp_path / "g.npz"))
     assert (code, "no number is above" in err, "of the 0 to 255 of 8-bit RGB" in err) == (0, False, True)
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """A folder of 12 images, of which two cannot be read."""
+    names = [f"{name}/{i}.png" for name in ("x", "y") for i in range(6)]
+    write_images(tmp_path / "damaged", names)
+    for name in ("x/2.png", "y/5.png"):
+        (tmp_path / "damaged" / name).write_bytes((tmp_path / "damaged" / name).read_bytes()[:60])
+    return tmp_path / "damaged"
+
+
+def test_all_images_that_cannot_be_read_are_named_at_once(infomax, place, features, damaged, tmp_path):
+    words = "2 of 12 images cannot be read: x/2.png, y/5.png; the first: "
+    for command in (
+        ("embed", "a", "--data", str(damaged), "--out", str(tmp_path / "f.npz")),
+        ("embed", "a", "--data", str(damaged), "--out", str(tmp_path / "f.npz"), "--skip-unreadable", "0.16"),
+        ("search", "f.parquet", "--query", str(damaged)),
+        ("evaluate", "knn", "a", "--data", str(damaged), "--no-baselines", "--out", str(tmp_path / "r.jsonl")),
+    ):
+        code, _, err = infomax(*command)
+        assert (code, words in err) == (2, True), f"{command}: {err}"
+        cure = "--skip-unreadable 0.17" if command[0] == "embed" else "mend the files, or move them elsewhere"
+        assert err.endswith(f"{cure}\n")
+    assert not (tmp_path / "f.npz").exists()
+    with pytest.raises(ValueError, match="2 of 12 images cannot be read"):
+        package.embed(place / "a", damaged)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz", ".npy"])
+def test_images_that_cannot_be_read_are_left_out_if_asked_for(infomax, place, damaged, tmp_path, suffix):
+    file = tmp_path / f"f{suffix}"
+    command = ("embed", "a", "--data", str(damaged), "--out", str(file), "--skip-unreadable", "0.2")
+    code, out, err = infomax(*command)
+    assert (code, "10 images" in out, "2 that cannot be read are left out" in out) == (0, True, True), err
+    assert "left out: 2 of 12 images cannot be read: x/2.png, y/5.png" in err
+    table = read_features(file)
+    assert list(table.origin.left_out) == ["x/2.png", "y/5.png"]
+    names = [str(path.relative_to(damaged)) for path in sorted(damaged.glob("*/*")) if path.stat().st_size > 60]
+    assert list(table.names) == names
+    assert table.labels == [name[0] for name in names]
+    wanted, given = package.embed(place / "a", [str(damaged / name) for name in names])
+    np.testing.assert_allclose(table.features, wanted.numpy(), atol=1e-6)  # each name has the features of its image
+    again, kept = package.embed(place / "a", damaged, skip_unreadable=0.2)
+    assert (kept, len(given)) == (names, len(again))
+    page = tmp_path / "s.html"
+    code, out, err = infomax("search", str(file), "--query", "y/4.png", "--out", str(page))
+    note = "2 images have no features, for they could not be read: x/2.png, y/5.png."
+    assert (code, note in out, note in page.read_text()) == (0, True, True)
+    assert "cannot be read<" not in page.read_text()  # each row has its image
+
+
+def test_features_of_an_unfinished_encoder_are_said_to_be(infomax, place, tmp_path):
+    data = {"data": str(place / "images"), "images": 1000, "fingerprint": "0"}
+    recipe = customise(get_recipe("mveb", "small"), epochs=400, batch_size=100)
+    save_small_encoder(tmp_path / "run")
+    create_run_folder(tmp_path / "run", recipe, data=data, launch={}, overwrite=False)
+    encoder = tmp_path / "run" / "encoder.json"
+    encoder.write_text(json.dumps({**json.loads(encoder.read_text()), "steps": 58}))
+    run, file = str(tmp_path / "run"), str(tmp_path / "f.npz")
+    code, _, err = infomax("embed", run, "--out", file)
+    assert (code, f"{run} is unfinished: 58 of 4000 steps\n" in err) == (0, True), err
+    note = "The encoder that the features are of is unfinished: 58 of 4000 steps."
+    page = tmp_path / "s.html"
+    search = ("search", file, "--query", "cat/0.png", "--out", str(page))
+    for command in (search, ("duplicates", file)):
+        code, out, err = infomax(*command)
+        assert (code, note in out) == (0, True), err
+    assert note in page.read_text()
+    code, _, err = infomax("classify", "fit", run, "--data", "images", "--out", str(tmp_path / "c"))
+    assert (code, "is unfinished: 58 of 4000 steps" in err) == (0, True), err
+    encoder.write_text(json.dumps({**json.loads(encoder.read_text()), "steps": 4000}))
+    _, _, err = infomax("embed", run, "--out", file, "--overwrite")
+    assert "unfinished" not in err
+    assert read_features(tmp_path / "f.npz").origin.notes == ()
 
 
 def test_embed_does_not_replace_the_images_themselves(infomax, place):

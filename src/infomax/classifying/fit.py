@@ -40,7 +40,7 @@ from infomax.models.encoders import Encoder, fingerprint, load_encoder, save_enc
 from infomax.models.pretrained import open_encoder
 from infomax.runs.provenance import provenance
 from infomax.runs.public_words import licence_words, public_data_name, without_folders
-from infomax.runs.run_folder import run_of
+from infomax.runs.run_folder import describe_unfinished, run_of
 from infomax.runtime.new_folders import new_folder
 from infomax.runtime.options import pick
 from infomax.runtime.text import note
@@ -141,6 +141,8 @@ def fit(options: ClassifyFitOptions, opened: OpenedImages | None = None, *, quie
             f"all, of which {MAX_SCORES:,} fit; --subset takes fewer images"
         )
     given = open_encoder(options.encoder).float()
+    if training := describe_unfinished(options.encoder):
+        note(f"{options.encoder} is {training}")
     evaluation = pick(EvaluationOptions, {**vars(options), "quiet": quiet})
     with new_folder(options.out) as contents:
         save_encoder(given, asdict(given.settings), given.preprocessing, contents)

@@ -1,7 +1,6 @@
 """Chooses the labelled images for a classifier, and computes features of all images that can be read."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from infomax.data.images import Images, select_images
-from infomax.data.pixel_format import PixelFormat
+from infomax.data.loading.unreadable import find_unreadable
 from infomax.data.range_notes import range_notes
 from infomax.data.splits import Source, counted, listed, shown_name
 from infomax.data.streams import Stream
 from infomax.embeddings.write import FeatureComputation
 from infomax.runtime.text import note
-from infomax.runtime.threads import core_count
 
 
 @dataclass(frozen=True)
@@ -112,33 +110,16 @@ def features_of_readable(computation: FeatureComputation, images: Images) -> Rea
     try:
         return ReadFeatures(_features(computation, images), np.arange(len(images)))
     except ValueError as error:
-        problems = _problems(images, pixel_format)
-        unreadable = [i for i, problem in enumerate(problems) if problem]
-        if not unreadable:
+        problems = find_unreadable(images, pixel_format)
+        if not problems:
             raise
-        if len(unreadable) == len(images):
+        if len(problems) == len(images):
             raise ValueError(f"no image can be classified, as {problems[0]}") from error
-        note(f"left out: {counted(len(unreadable))} that cannot be read, as {problems[unreadable[0]]}")
-    rows = np.array([i for i, problem in enumerate(problems) if not problem])
+        note(f"left out: {counted(len(problems))} that cannot be read, as {next(iter(problems.values()))}")
+    rows = np.array([i for i in range(len(images)) if i not in problems])
     readable = select_images(images, rows, None, [])
     return ReadFeatures(_features(computation, readable), rows)
 
 
 def _features(computation: FeatureComputation, images: Images) -> Float[Tensor, "n d"]:
     return torch.cat([torch.from_numpy(part) for part in computation.parts([images])]).float()
-
-
-def _problems(images: Images, pixel_format: PixelFormat) -> list[str]:
-    """Returns why each image cannot be read in a format; empty for those that can."""
-
-    formatted = images.in_format(pixel_format)
-
-    def problem(index: int) -> str:
-        try:
-            formatted.open_pixels(index)
-        except ValueError as error:
-            return str(error)
-        return ""
-
-    with ThreadPoolExecutor(core_count()) as pool:
-        return list(pool.map(problem, range(len(images))))

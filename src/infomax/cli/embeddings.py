@@ -52,7 +52,7 @@ def search(options: SearchOptions) -> None:
     )
     thumbnails = None if images is None else query_thumbnails(table, options.query, images)
     usual = usual_cosine(table)
-    listing = list_matches(matches, options.query, thumbnails, usual)
+    listing = list_matches(matches, options.query, thumbnails, usual).with_notes(table)
 
     def write_page(file: Path) -> None:
         from infomax.embeddings.listing_page import usual_cosine_section, write_listing_page
@@ -70,7 +70,7 @@ def duplicates(options: DuplicatesOptions) -> None:
         from infomax.embeddings.listing import list_duplicates
 
     groups = duplicates(table, above=options.above, images=images, quiet=False)
-    listing = list_duplicates(groups, table, options.above)
+    listing = list_duplicates(groups, table, options.above).with_notes(table)
 
     def write_page(file: Path) -> None:
         from infomax.embeddings.listing_page import write_listing_page
@@ -90,7 +90,7 @@ def clusters(options: ClustersOptions) -> None:
     groups, silhouette = clusters(table, k=options.k, seed=options.seed)
     if options.k is None:
         note(f"{len(groups)} clusters, the root of half the number of images (-k N gives another number)")
-    listing = list_clusters(groups, silhouette)
+    listing = list_clusters(groups, silhouette).with_notes(table)
 
     def write_page(file: Path) -> None:
         from infomax.embeddings.cluster_map import cluster_map_section, picture_bytes

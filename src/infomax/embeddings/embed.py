@@ -10,16 +10,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infomax.data.images import Images
+from infomax.data.loading.unreadable import UnreadableImageError, describe_unreadable
 from infomax.data.range_notes import note_range
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, all_images, describe_splits
+from infomax.embeddings.readable import ReadableImages, leave_out_unreadable
 from infomax.evaluation.value_range import check_pixel_options, trained_value_range
 from infomax.features.extraction import extract_features
 from infomax.models.encoders import Encoder
 from infomax.models.pretrained import open_encoder
-from infomax.runtime.checks import choose_device
-from infomax.runtime.text import show
+from infomax.runs.run_folder import describe_unfinished
+from infomax.runtime.checks import check_number, choose_device
+from infomax.runtime.text import note, show
 from infomax.runtime.threads import threads_within_quota
 
 
@@ -34,6 +37,7 @@ def embed(
     layout: str | None = None,
     value_range: str | None = None,
     max_megapixels: float | None = None,
+    skip_unreadable: float = 0.0,
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
     """Computes the features of all images of ``data``, and returns them with the name of each image.
 
@@ -57,9 +61,11 @@ def embed(
         value_range: ``LOW,HIGH``, the numbers that become black and white in image files of one channel with more than
             8 bits. None takes what the run was trained with, and of another encoder the format's.
         max_megapixels: Largest number of pixels of an image file, in millions; None is 120.
+        skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing: they have no features, and a
+            line names them.
 
     Raises:
-        ValueError: if ``data`` is a stream, whose images have no numbers; if there are no images; or naming the first
+        ValueError: if ``data`` is a stream, whose images have no numbers; if there are no images; or naming those
             that cannot be read.
 
     Example:
@@ -68,6 +74,7 @@ def embed(
         >>> names  # doctest: +SKIP
         ['cat.jpg', 'dogs/1.png']
     """
+    check_number("skip_unreadable", skip_unreadable, low=0, high=1, open_high=False)
     network, device = open_encoder(encoder), choose_device(device)
     if isinstance(data, Source):
         source = data
@@ -84,7 +91,17 @@ def embed(
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
     splits, names = all_images(source)
-    return features_of_splits(network, splits, device=device, workers=workers), names
+    if training := describe_unfinished(encoder):
+        note(f"{fspath(encoder)} is {training}")
+    pixel_format = network.preprocessing.pixel_format
+    try:
+        return features_of_splits(network, splits, device=device, workers=workers), names
+    except UnreadableImageError:
+        readable = leave_out_unreadable(ReadableImages(splits, names), pixel_format, skip_unreadable)
+        if not readable.left_out:
+            raise
+    note(f"left out: {describe_unreadable(readable.left_out, len(names))}")
+    return features_of_splits(network, readable.splits, device=device, workers=workers), readable.names
 
 
 def features_of_splits(

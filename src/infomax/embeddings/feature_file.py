@@ -6,7 +6,7 @@ A file is written in parts, so that features of any number of images need not fi
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from infomax.data.augmentation.views import Preprocessing
+from infomax.data.splits import listed
 from infomax.runtime.extras import how_to_install
 from infomax.runtime.files import open_atomic, write_atomic
 from infomax.runtime.json_values import parse_json, parse_value
@@ -49,6 +50,19 @@ class FeatureOrigin:
     """Where the images are: the parts of a :class:`~infomax.data.sources.location.DataLocation`."""
     version: str
     """Version of infomax that wrote the file."""
+    training: str = ""
+    """How far the encoder's training was, as ``unfinished: 58 of 4000 steps``; empty if at its end, or not known."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why each image that has no features cannot be read, by its name."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Returns lines for those who use the features: on an encoder that is unfinished, and images left out."""
+        training = f"The encoder that the features are of is {self.training}." if self.training else ""
+        count, names = len(self.left_out), listed(list(self.left_out))
+        words = "1 image has no features, for it" if count == 1 else f"{count:,} images have no features, for they"
+        left_out = f"{words} could not be read: {names}." if count else ""
+        return tuple(filter(None, (training, left_out)))
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,10 @@ class Listing:
     """Whether each image has a row of the table."""
     warning: ListingWarning | None = None
 
+    def with_notes(self, table: FeatureTable) -> "Listing":
+        """Returns the listing with lines on what the features came from, if there is something to say of it."""
+        return replace(self, text=(*map(escape, table.origin.notes), *self.text))
+
     def terminal_text(self, out: Path | None = None) -> str:
         """Returns the text for a terminal: a table of the first rows, between the title and what is left out.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from infomax.data.options import DataOptions
 from infomax.evaluation.options import ComputeOptions
-from infomax.runtime.checks import check_count, check_device_name, choose
+from infomax.runtime.checks import check_count, check_device_name, check_number, choose
 from infomax.runtime.options import CheckedOptions, Shown
 
 LISTING_SUFFIXES = (".html", ".jsonl", ".csv")
@@ -28,6 +28,13 @@ class EmbedOptions(DataOptions, ComputeOptions):
     """File to write: .parquet, .npz or .npy, which has names and labels in a file beside it."""
     overwrite: bool = False
     """Replace the file if it exists."""
+    skip_unreadable: Annotated[float, Shown(metavar="SHARE")] = 0.0
+    """Share of the images, from 0 to 1, that may be damaged or missing: they have no features, and the file names
+    them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("--skip-unreadable", self.skip_unreadable, low=0, high=1, open_high=False)
 
 
 @dataclass(frozen=True, kw_only=True)

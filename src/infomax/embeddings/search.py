@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from infomax.data.loading.unreadable import UnreadableImageError, name_all_unreadable
 from infomax.data.range_notes import range_notes
 from infomax.embeddings.embed import features_of_splits
 from infomax.embeddings.feature_file import FeatureTable, is_feature_file, open_table, read_features
@@ -141,7 +142,10 @@ def _embed_queries(table: FeatureTable, query: str, encoder: str, device: str) -
     for images in splits.values():
         for line in range_notes(images, network.preprocessing.pixel_format):
             note(f"{query}: {line}")
-    return _Queries(names, features_of_splits(network, splits, device=choose_device(device)))
+    try:
+        return _Queries(names, features_of_splits(network, splits, device=choose_device(device)))
+    except UnreadableImageError as error:
+        raise name_all_unreadable(error, splits.values(), network.preprocessing.pixel_format) from error
 
 
 def _as_tensor(features: Float[np.ndarray, "n d"]) -> Float[Tensor, "n d"]:

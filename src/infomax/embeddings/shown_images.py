@@ -13,6 +13,7 @@ from infomax.data.images import FileImages, Images, Subset
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import all_images
 from infomax.embeddings.feature_file import FeatureTable, is_feature_file
+from infomax.embeddings.readable import keep_rest
 from infomax.reporting.pages.gallery import SIDE, Thumbnail, make_thumbnail, thumbnail_divisor
 from infomax.runtime.stages import stages_shown
 
@@ -58,7 +59,9 @@ class ShownImages:
             splits, names = all_images(DataLocation(**parts).open())
         except ValueError as error:
             raise ValueError(f"{error}; --data says where the images that the features are of are now") from error
-        self._images = ImageRows(list(splits.values()))
+        readable = keep_rest(splits, names, table.origin.left_out)
+        names = readable.names
+        self._images = ImageRows(list(readable.splits.values()))
         if len(names) != len(table.names) or any(a != b for a, b in zip(names, table.names, strict=True)):
             differing = next((b for a, b in zip(names, table.names, strict=False) if a != b), None)
             extent = f"{len(names)} images" if differing is None else f"images without {differing} in its place"

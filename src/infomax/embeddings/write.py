@@ -4,25 +4,31 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import numpy as np
 from torch import Tensor
 
 from infomax.data.images import Images
+from infomax.data.loading.unreadable import UnreadableImageError, describe_unreadable, name_all_unreadable
 from infomax.data.range_notes import note_range
+from infomax.data.sources.location import DataLocation
 from infomax.data.splits import all_images, describe_splits
 from infomax.embeddings.feature_file import FeatureOrigin, write_features
 from infomax.embeddings.opening import OpenedImages, open_images
 from infomax.embeddings.options import EmbedOptions
+from infomax.embeddings.readable import ReadableImages, leave_out_unreadable
 from infomax.evaluation.options import EvaluationOptions
 from infomax.features.cache import FeatureSpecification, cached_feature_parts
 from infomax.features.extraction import encode_batches
 from infomax.models.encoders import Encoder, fingerprint
 from infomax.models.pretrained import open_encoder
+from infomax.runs.run_folder import describe_unfinished
 from infomax.runtime.collectives import rank, world_size
 from infomax.runtime.progress import format_rate
-from infomax.runtime.text import show
+from infomax.runtime.text import note, show
 from infomax.runtime.threads import threads_within_quota
 
 
@@ -55,32 +61,69 @@ def embed_to_file(options: EmbedOptions, evaluation: EvaluationOptions, opened: 
         source = note_range(source, network.preprocessing.pixel_format)
         for line in describe_splits(source, to_train=True, notes_alone=True):
             show(line, file=sys.stderr)
-    computation = FeatureComputation(network, evaluation)
-    parts = computation.parts(list(splits.values()))
+    if rank() == 0 and (training := describe_unfinished(options.encoder)):
+        note(f"{options.encoder} is {training}")
+    images = ReadableImages(splits, names)
+    pixel_format, share = network.preprocessing.pixel_format, options.skip_unreadable
+    job = _EmbedJob(network, location, options, evaluation)
+    if world_size() > 1 and share:  # all ranks leave out the same, before they share the work
+        return job.write(leave_out_unreadable(images, pixel_format, share))
+    try:
+        return job.write(images)
+    except UnreadableImageError as error:
+        if world_size() > 1:
+            raise name_all_unreadable(error, splits.values(), pixel_format) from None
+        readable = leave_out_unreadable(images, pixel_format, share)
+        if not readable.left_out:  # it can be read by now
+            raise
+    return job.write(readable)
 
-    def origin(dimension: int) -> FeatureOrigin:
-        return FeatureOrigin(
-            images=len(names),
-            dimension=dimension,
-            precision=evaluation.feature_precision,
-            encoder=_lasting_name(options.encoder),
-            encoder_hash=fingerprint(network),
-            preprocessing=network.preprocessing,
-            data={name: value for name, value in vars(location.resolved()).items() if value is not None},
-            version=version("infomax"),
+
+@dataclass(frozen=True)
+class _EmbedJob:
+    """A frozen dataclass that holds an encoder and what its features are written by."""
+
+    network: Encoder
+    location: DataLocation
+    options: EmbedOptions
+    evaluation: EvaluationOptions
+
+    def write(self, images: ReadableImages) -> str:
+        """Computes and writes the features of images; returns a line on what was written, on the first rank."""
+        if rank() == 0 and images.left_out:
+            count = len(images.names) + len(images.left_out)
+            note(f"left out: {describe_unreadable(images.left_out, count)}")
+        computation = FeatureComputation(self.network, self.evaluation)
+        splits = list(images.splits.values())
+        parts = computation.parts(splits)
+        if rank() > 0:
+            for _ in parts:  # the first rank reads the features of this one from the cache
+                pass
+            return ""
+        out = self.options.out
+        described = write_features(out, parts, images.names, _labels(splits), partial(self.origin, images))
+        counts = ", ".join(f"{len(split):,} of {name}" for name, split in images.splits.items())
+        left_out = f"; {len(images.left_out):,} that cannot be read are left out" if images.left_out else ""
+        return (
+            f"{out}: {len(images.names):,} images{f' ({counts})' if len(splits) > 1 else ''}, {described.dimension} "
+            f"features each in float{described.precision}, {out.stat().st_size / 1e6:,.1f} MB; "
+            f"{computation.describe_speed()}{left_out}"
         )
 
-    if rank() > 0:
-        for _ in parts:  # the first rank reads the features of this one from the cache
-            pass
-        return ""
-    described = write_features(options.out, parts, names, _labels(list(splits.values())), origin)
-    counts = ", ".join(f"{len(images):,} of {split}" for split, images in splits.items())
-    return (
-        f"{options.out}: {len(names):,} images{f' ({counts})' if len(splits) > 1 else ''}, {described.dimension} "
-        f"features each in float{described.precision}, {options.out.stat().st_size / 1e6:,.1f} MB; "
-        f"{computation.describe_speed()}"
-    )
+    def origin(self, images: ReadableImages, dimension: int) -> FeatureOrigin:
+        """Returns what the features in the file came from."""
+        return FeatureOrigin(
+            images=len(images.names),
+            dimension=dimension,
+            precision=self.evaluation.feature_precision,
+            encoder=_lasting_name(self.options.encoder),
+            encoder_hash=fingerprint(self.network),
+            preprocessing=self.network.preprocessing,
+            data={name: value for name, value in vars(self.location.resolved()).items() if value is not None},
+            version=version("infomax"),
+            training=describe_unfinished(self.options.encoder),
+            left_out=images.left_out,
+        )
 
 
 def _lasting_name(encoder: str) -> str:

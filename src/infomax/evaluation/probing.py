@@ -13,8 +13,8 @@ from torch import Tensor
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import Preprocessing, supervised_crops
-from infomax.data.loading.evaluation import unreadable_error
 from infomax.data.loading.training import BatchPrefetcher, BatchSchedule, training_batches
+from infomax.data.loading.unreadable import unreadable_error
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.options import EvaluationOptions

@@ -11,11 +11,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+from infomax.data.loading.unreadable import UnreadableImageError, name_all_unreadable
+from infomax.data.pixel_format import PixelFormat
 from infomax.data.range_notes import note_range
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
-from infomax.data.splits import Source, describe_splits, origin_of_test_images
+from infomax.data.splits import Source, all_images, describe_splits, origin_of_test_images
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
@@ -301,15 +303,16 @@ class EvaluationRequest:
         if self.protocol.open_encoder is not None:
             with _machine_failures_described():
                 encoder = self.protocol.open_encoder(encoder, self.options, self.evaluation)
+        pixel_format = taken_pixel_format(self.encoder)
         for data in opened:
             if is_first_rank:
                 notes_alone = self.evaluation.quiet or not self.options.uses_labels
-                noted = note_range(data.source, taken_pixel_format(self.encoder))
+                noted = note_range(data.source, pixel_format)
                 for line in describe_splits(noted, to_train=False, notes_alone=notes_alone):
                     show(line, file=sys.stderr)
             computed = self.protocol.run(encoder, data.source, self.options, self.evaluation)
             while True:
-                with _machine_failures_described():
+                with _machine_failures_described(), _unreadable_named(data.source, pixel_format):
                     row = next(computed, None)
                 if row is None:
                     break
@@ -472,6 +475,15 @@ def _machine_failures_described() -> Generator[None]:
         if (failure := describe_machine_failure(error, cure)) is None:
             raise
         raise MachineError(f"{failure}. What was computed is kept, and the same command goes on") from error
+
+
+@contextmanager
+def _unreadable_named(source: Source, pixel_format: PixelFormat) -> Generator[None]:
+    """Makes the error of an image that cannot be read name all those that cannot."""
+    try:
+        yield
+    except UnreadableImageError as error:
+        raise name_all_unreadable(error, all_images(source)[0].values(), pixel_format) from error
 
 
 @contextmanager

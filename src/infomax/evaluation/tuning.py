@@ -22,8 +22,9 @@ from torch.nn import functional as F
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import supervised_crops
-from infomax.data.loading.evaluation import evaluation_batches, unreadable_error
+from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchPrefetcher, training_batches
+from infomax.data.loading.unreadable import unreadable_error
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages
 from infomax.evaluation.resumable_work import ResumableWork

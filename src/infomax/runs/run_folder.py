@@ -356,6 +356,22 @@ def kept_epoch_of(encoder: str | PathLike[str]) -> int | None:
     return None if is_last else int(Path(os.path.abspath(encoder)).name)
 
 
+def describe_unfinished(encoder: str | PathLike[str]) -> str:
+    """Returns how far the training of a run's encoder is, as ``unfinished: 58 of 4000 steps``.
+
+    Args:
+        encoder: A run folder, or any other encoder.
+
+    Returns:
+        The words; empty if the training is at its end, or the encoder is of no run, or was kept after an epoch.
+    """
+    run = run_of(encoder)
+    if run is None or kept_epoch_of(encoder) is not None:
+        return ""
+    progress = run.progress(run.trained_steps)
+    return f"unfinished: {progress}" if progress else ""
+
+
 def check_output_folder(out: Path, *, overwrite: bool) -> None:
     """Checks that a new run may be written to ``out``: that it is empty or missing, or a run that may be overwritten.
 

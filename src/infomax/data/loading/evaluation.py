@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from infomax.data.augmentation.make_views import cap_aspect_ratio, centre_offset, preprocess, resized_sides
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import ArrayImages, Images
+from infomax.data.loading.unreadable import unreadable_error
 from infomax.data.loading.workers import identity_collate, worker_context, worker_count
 from infomax.data.pixel_format import OtherKindError
 from infomax.runtime.ranks import safe_path_in_children
@@ -46,18 +47,6 @@ class _EvaluationImages(Dataset):
             if not self.lenient or isinstance(error, OtherKindError):  # no damage, and so nothing to be lenient with
                 raise unreadable_error(error) from error
             return np.zeros((size, size, pixels.channels), np.uint16 if pixels.is_deep else np.uint8)
-
-
-def unreadable_error(reason: ValueError) -> ValueError:
-    """Returns the error of an image that cannot be read where no other one can take its place, with the cure.
-
-    Args:
-        reason: The error that names the image. If the image is of another kind than the encoder takes, no file is
-            damaged, and it is returned as it is.
-    """
-    if isinstance(reason, OtherKindError):
-        return reason
-    return ValueError(f"{reason}; evaluation takes no other image in its place: mend the file, or move it elsewhere")
 
 
 def _resize_and_crop(image: Image.Image, preprocessing: Preprocessing) -> np.ndarray:

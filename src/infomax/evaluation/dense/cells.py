@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images
-from infomax.data.loading.evaluation import unreadable_error
+from infomax.data.loading.unreadable import unreadable_error
 from infomax.evaluation.dense.masks import IGNORED, Masks
 from infomax.evaluation.detection.loading import read_ahead
 

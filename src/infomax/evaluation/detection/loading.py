@@ -12,8 +12,8 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
 from infomax.data.images import Images
-from infomax.data.loading.evaluation import unreadable_error
 from infomax.data.loading.training import BatchSchedule
+from infomax.data.loading.unreadable import unreadable_error
 from infomax.evaluation.detection.coco_folder import CocoObjects
 from infomax.evaluation.detection.masks import decode_segmentation
 from infomax.runtime.threads import core_count
