@@ -18,7 +18,15 @@ from infomax.evaluation.protocols.knn import KnnOptions, KnnRow
 from infomax.evaluation.results import append_result, hash_hits
 from infomax.evaluation.run import evaluation_hash
 from infomax.experiments import compare_runner, sweep_runner
-from infomax.experiments.compare import Budget, Contest, choose_methods, describe_plan, open_contest, parse_budget
+from infomax.experiments.compare import (
+    Budget,
+    Contest,
+    choose_methods,
+    describe_plan,
+    describe_start,
+    open_contest,
+    parse_budget,
+)
 from infomax.experiments.compare_page import comparison_page
 from infomax.experiments.compare_results import Comparison
 from infomax.experiments.compare_runner import CompareWork, measure_speed
@@ -186,7 +194,32 @@ def test_epochs_follow_from_the_measured_speed(tmp_path):
     lines = describe_plan(contest, {"mveb": images / 6.0})
     assert f"mveb: recipe mveb/digits, batches of {mveb.recipe.batch_size}" in lines[1]
     assert lines[1].endswith("10 epochs in 60 s") or lines[1].endswith("10 epochs in 1 min")
-    assert lines[2].startswith("1 methods x 2 seeds x 1 min of training: about 2 min in all")
+    assert lines[2].startswith("1 method x 2 seeds x 1 min of training: about 2 min in all")
+
+
+def test_what_all_takes_is_said_before_the_first_speed_is_measured(tmp_path, monkeypatch, capsys):
+    """A reader of --budget 30m expects half an hour, and was told after minutes of measuring that it is many hours."""
+
+    def measured(contest, entrant):
+        assert "3 methods x 2 seeds x 30 min of training: about 3 h in all, beside" in capsys.readouterr().err
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare_runner, "measure_speed", measured)
+    with pytest.raises(KeyboardInterrupt):
+        CompareWork(options(tmp_path, budget="30m")).carry_out()
+
+
+def test_without_labels_the_first_line_is_that_no_method_can_be_recommended(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "few.npz", images=pixels)
+    changes = {"data": str(tmp_path / "few.npz"), "evaluate": (), "recipe": "small"}
+    lines = describe_start(open_contest(options(tmp_path / "o", **changes)))
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "no labels (the data has no array of labels; found no other): no method can be recommended;"
+    )
+    assert lines[0].endswith("; --methods and --seeds make it shorter")
+    assert describe_start(open_contest(options(tmp_path / "o"))) == []
 
 
 def test_few_images_make_small_batches(tmp_path):

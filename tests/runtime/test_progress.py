@@ -152,10 +152,11 @@ def test_a_terminal_gets_one_line_that_never_wraps(terminal, columns):
     assert text.endswith("\n")
 
 
-def test_a_terminal_that_cannot_draw_a_line_again_gets_plain_lines(terminal, monkeypatch):
-    monkeypatch.setenv("TERM", "dumb")
+@pytest.mark.parametrize(("kind", "columns"), [("dumb", 80), ("xterm", 0)])
+def test_a_terminal_that_cannot_draw_a_line_again_gets_plain_lines(terminal, monkeypatch, kind, columns):
+    monkeypatch.setenv("TERM", kind)
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
-    written = terminal(80)
+    written = terminal(columns)
     with ProgressBar("test images", 3, done=1) as bar:
         bar.update(2)
     assert "test images: 3 of 3 images, " in written()

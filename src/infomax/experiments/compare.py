@@ -325,6 +325,33 @@ def full_training(contest: Contest, method: str) -> PretrainOptions:
     return pick(PretrainOptions, {**vars(entrant.options), "recipe": entrant.experiment.name, "out": out})
 
 
+def describe_start(contest: Contest) -> list[str]:
+    """Returns lines on what is known before any speed is measured: how long all takes, and what it cannot tell."""
+    lines, methods, seeds = [], len(contest.entrants), contest.options.seeds
+    if contest.why_no_labels:
+        lines.append(
+            f"no labels ({contest.why_no_labels}): no method can be recommended; the runs are trained, and their "
+            "health and a measure of their features stand in the table; --methods and --seeds make it shorter"
+        )
+    if contest.budget.seconds is not None:
+        total = duration(methods * seeds * contest.budget.seconds)
+        lines.append(
+            f"{_count_runs(contest, methods)}: about {total} in all, beside the start of each run and "
+            f"{_after_runs(contest)}; --methods, --seeds and --budget make it shorter"
+        )
+    return lines
+
+
+def _count_runs(contest: Contest, methods: int) -> str:
+    """Returns what is multiplied, as ``3 methods x 3 seeds x 30 min of training``."""
+    seeds = contest.options.seeds
+    return f"{methods} method{'s' * (methods != 1)} x {seeds} seed{'s' * (seeds != 1)} x {contest.budget}"
+
+
+def _after_runs(contest: Contest) -> str:
+    return "the measuring of its features" if contest.why_no_labels else "the evaluations"
+
+
 def describe_plan(contest: Contest, speeds: Mapping[str, float]) -> list[str]:
     """Returns lines on the epochs and the time of each method, and on how long all of it takes.
 
@@ -348,10 +375,10 @@ def describe_plan(contest: Contest, speeds: Mapping[str, float]) -> list[str]:
         lines.append(f"{entrant.method}: recipe {entrant.experiment.name}, {size}, {rate}: {count}")
         total += contest.options.seeds * seconds
         longest = max(longest, seconds / (contest.budget.seconds or inf))
-    seeds = f"{contest.options.seeds} seed{'s' if contest.options.seeds > 1 else ''}"
-    judged = f"beside the start of each run and the {'measures' if contest.why_no_labels else 'evaluations'}"
-    methods = f"{len(speeds)} methods x {seeds} x {contest.budget}"
-    lines.append(f"{methods}: about {duration(total)} in all, {judged}; Ctrl-C stops, the same command goes on")
+    lines.append(
+        f"{_count_runs(contest, len(speeds))}: about {duration(total)} in all, beside the start of each run and "
+        f"{_after_runs(contest)}; Ctrl-C stops, the same command goes on"
+    )
     if longest > 1.1:
         lines.append(
             f"one epoch of some methods takes longer than the budget, up to {longest:.1f} times; --subset FILE trains "

@@ -10,7 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from infomax.experiments.compare import Contest, Entrant, describe_plan, open_contest
+from infomax.experiments.compare import Contest, Entrant, describe_plan, describe_start, open_contest
 from infomax.experiments.compare_page import comparison_page
 from infomax.experiments.compare_results import Comparison
 from infomax.experiments.options import DEFAULT_COMPARE_FOLDER, CompareOptions
@@ -23,6 +23,7 @@ from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_value, read_json
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.options import pick, to_argv
+from infomax.runtime.stages import Stage
 from infomax.runtime.text import note, show
 from infomax.training.options import PretrainOptions
 
@@ -251,9 +252,12 @@ class CompareWork:
     def measure_speeds(self) -> None:
         """Trains each method whose speed is not known for some seconds; one that fails is noted, and left out."""
         unknown = [entrant for entrant in self.contest.entrants if entrant.method not in self.speeds]
+        for line in describe_start(self.contest) if unknown else ():
+            show(line, file=sys.stderr)
         for number, entrant in enumerate(unknown, start=1):
-            note(f"measuring the speed of {entrant.method}, {number} of {len(unknown)}, for some seconds")
-            speed, failure = measure_speed(self.contest, entrant)
+            task = f"measuring the speed of {entrant.method}, {number} of {len(unknown)}"
+            with Stage(f"{task}: a training is started, and stopped after some seconds", at_once=True):
+                speed, failure = measure_speed(self.contest, entrant)
             if speed:
                 self.speeds[entrant.method] = float(f"{speed:.{SHOWN_DIGITS}g}")
                 self.write(self.sweep())

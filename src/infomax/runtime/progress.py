@@ -193,10 +193,19 @@ class _TerminalLine(tqdm):
 
 
 def _is_terminal() -> bool:
-    """Returns whether the standard error is a terminal or notebook that can draw a line again."""
+    """Returns whether the standard error is a terminal or notebook that can draw a line again.
+
+    A terminal without columns, as that of ``docker exec -t`` and of CI, shows nothing that is drawn, and gets the lines
+    of a file.
+    """
     if _is_notebook():
         return True
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):  # its size is not known
+        return False
 
 
 def _is_notebook() -> bool:
