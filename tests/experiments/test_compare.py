@@ -69,8 +69,10 @@ def begin(out: Path, **changes: Any) -> CompareWork:
     return CompareWork(asked)
 
 
-def finish(work: CompareWork, shares: dict[str, float], *, untrained: float = 0.5) -> Comparison:
-    """Makes the folders of all runs, as if they were trained and evaluated."""
+def finish(
+    work: CompareWork, shares: dict[str, float], *, untrained: float = 0.5, others: dict[str, float] | None = None
+) -> Comparison:
+    """Makes the folders of all runs, as if they were trained and evaluated, with other baselines by their names."""
     for run in work.sweep().runs:
         recipe, method = run.specification.recipe, run.variant.experiment.method
         data = {"data": "digits", "images": IMAGES, "fingerprint": "0"}
@@ -81,7 +83,8 @@ def finish(work: CompareWork, shares: dict[str, float], *, untrained: float = 0.
         if method in shares:
             append_result(run.folder / "results.jsonl", row(right(shares[method], run.seed), trained_steps=steps))
         if run.measures_baselines:
-            append_result(run.folder / "results.jsonl", row(right(untrained, 9), "untrained encoder"))
+            for name, share in {"untrained encoder": untrained, **(others or {})}.items():
+                append_result(run.folder / "results.jsonl", row(right(share, 9), name))
     return work.result()
 
 
@@ -305,6 +308,23 @@ def test_no_method_is_recommended_that_is_not_better_than_the_untrained_encoder(
     result = finish(begin(tmp_path), {"mveb": 0.7, "carl": 0.69, "simclr": 0.6}, untrained=0.7)
     assert not result.recommendation.methods
     assert "mveb, the best, is not clearly better than the untrained encoder (" in result.recommendation.text
+
+
+def test_the_verdict_names_the_best_baseline_that_is_not_beaten(tmp_path):
+    """It named the untrained encoder alone, although raw pixels were better than all methods."""
+    shares = {"mveb": 0.7, "carl": 0.6, "simclr": 0.6}
+    text = finish(begin(tmp_path / "a"), shares, untrained=0.7, others={"raw pixels": 0.9}).recommendation.text
+    start = "no method is recommended: mveb, the best, is clearly worse than the raw pixels ("
+    assert text.startswith(start)
+    assert " %), and not clearly better than the untrained encoder (" in text
+    result = finish(begin(tmp_path / "b"), shares, untrained=0.3, others={"raw pixels": 0.71})
+    assert result.recommendation.methods[0] == "mveb"
+    assert "; mveb is not clearly better than the raw pixels (" in result.recommendation.text
+    result = finish(begin(tmp_path / "c"), shares, untrained=0.3, others={"raw pixels": 0.4, "initial encoder": 0.72})
+    assert "mveb, the best, is not clearly better than the initial encoder (" in result.recommendation.text
+    assert "pixels" not in result.recommendation.text
+    lines = {line[0].text: [cell.text for cell in line] for line in result.table().rows}
+    assert lines["initial encoder"][2].endswith(": not clearly better")
 
 
 def test_of_an_unfinished_comparison_the_recommendation_is_of_so_far(tmp_path):

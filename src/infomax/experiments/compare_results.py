@@ -12,13 +12,13 @@ from infomax.evaluation.intervals import Difference
 from infomax.evaluation.paired import compare_over_seeds
 from infomax.experiments.compare import Contest, full_training
 from infomax.experiments.sweep import SweepRun
-from infomax.experiments.sweep_results import BASELINES, SweepCell, SweepResult, training_seconds
+from infomax.experiments.sweep_results import BASELINES, INITIAL, SweepCell, SweepResult, training_seconds
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
 from infomax.runs.training_verdicts import standing_verdicts
 from infomax.runtime.options import to_argv
 
-UNTRAINED, PIXELS = BASELINES
+UNTRAINED = BASELINES[0]
 GOES_ON = "the same command goes on"
 FAR_OFF = 0.1  # share of the budget by which a run's time may miss it before that is said
 
@@ -135,8 +135,8 @@ class Comparison:
 
     @property
     def baselines(self) -> tuple[SweepCell, ...]:
-        """The cells of the untrained encoder and of the raw pixels."""
-        return self.swept.baselines
+        """The cells of the untrained encoder and of the raw pixels, and of the initial encoder of ``--init``."""
+        return (*self.swept.baselines, *(cell for cell in self.swept.cells if cell.line == INITIAL))
 
     @cached_property
     def unfinished(self) -> str:
@@ -319,7 +319,8 @@ def recommend(comparison: Comparison) -> Recommendation:
     """Returns which methods are best, and how sure that is.
 
     A method whose runs did not all succeed, or that has collapsed, is not recommended. Neither is any method if the
-    best one is not clearly better than the untrained encoder, or if there are no labels.
+    best one is not clearly better than the untrained encoder or the one that all runs started from, or if there are no
+    labels. Raw pixels that it does not beat are named.
 
     Args:
         comparison: What was measured.
@@ -339,10 +340,11 @@ def recommend(comparison: Comparison) -> Recommendation:
         return Recommendation(
             f"no method is recommended{so_far}: none was trained and evaluated without a failure{after}"
         )
-    if reference := _not_beaten(comparison, best, UNTRAINED):
+    unbeaten = _not_beaten(comparison, best)
+    if any(cell.line.startswith((UNTRAINED, INITIAL)) for cell, _ in unbeaten):
         longer = "a larger --budget trains" if contest.options.epochs is None else "more --epochs train"
         return Recommendation(
-            f"no method is recommended{so_far}: {best.method}, the best, is not clearly better than the {reference}; "
+            f"no method is recommended{so_far}: {best.method}, the best, is {_beside(unbeaten)}; "
             f"{GOES_ON if unfinished else f'{longer} longer'}"
         )
     tied, others = [best], []
@@ -359,15 +361,21 @@ def recommend(comparison: Comparison) -> Recommendation:
     return Recommendation(text, tuple(result.method for result in tied), command)
 
 
-def _not_beaten(comparison: Comparison, best: MethodResult, baseline: str) -> str:
-    """Returns the name and the score of a baseline if the best method is not clearly better; empty if it is."""
-    for cell in comparison.baselines:
-        if cell.column != best.cells[0].column or not cell.line.startswith(baseline):
-            continue
-        compared = compare_cells(best.cells[0], cell)
-        if isinstance(compared, Difference) and compared.verdict != "clearly better":
-            return f"{cell.line} ({cell.ours.text} %)"
-    return ""
+def _not_beaten(comparison: Comparison, best: MethodResult) -> list[tuple[SweepCell, Difference]]:
+    """Returns the baselines that the best method is not clearly better than, the best one first."""
+    cells = [cell for cell in comparison.baselines if cell.column == best.cells[0].column]
+    compared = [(cell, compare_cells(best.cells[0], cell)) for cell in cells]
+    unbeaten = [(cell, x) for cell, x in compared if isinstance(x, Difference) and x.verdict != "clearly better"]
+    return sorted(unbeaten, key=lambda pair: -fmean(pair[0].scores))
+
+
+def _beside(unbeaten: Sequence[tuple[SweepCell, Difference]]) -> str:
+    """Returns how a method compares with baselines that it does not beat, as ``not clearly better than the raw pixels
+    (48.9 %)``."""
+    words: dict[str, list[str]] = {}
+    for cell, difference in unbeaten:
+        words.setdefault(difference.verdict, []).append(f"the {cell.line} ({cell.ours.text} %)")
+    return ", and ".join(f"{verdict} than {' and '.join(names)}" for verdict, names in words.items())
 
 
 def _words(comparison: Comparison, tied: Sequence[MethodResult], others: Sequence[MethodResult]) -> str:
@@ -391,8 +399,8 @@ def _words(comparison: Comparison, tied: Sequence[MethodResult], others: Sequenc
     if others and len(tied) > 1:
         text += f"; clearly worse: {', '.join(result.method for result in others)}"
     text += _second_opinion(comparison, tied)
-    if reference := _not_beaten(comparison, best, PIXELS):
-        text += f"; {best.method} is not clearly better than the {reference}"
+    if unbeaten := _not_beaten(comparison, best):
+        text += f"; {best.method} is {_beside(unbeaten)}"
     left_out = [result.method for result in comparison.methods if not result.is_sound]
     text += f"; not considered, as trainings failed: {', '.join(left_out)}" if left_out else ""
     if unfinished := comparison.unfinished:
