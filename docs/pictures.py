@@ -18,7 +18,7 @@ DOCS = Path(__file__).parent
 PAGE = DOCS / "guide" / "first-photographs.md"
 MOST_BYTES = 150_000
 WIDTH = 1100  # pixels of a picture, at most
-WINDOWS = {"report": (1100, 1000), "like-this": (1100, 760), "labels": (1100, 1150)}
+WINDOWS = {"photos-report": (1100, 1000), "like-this": (1100, 760), "labels": (1100, 1150)}
 """Width and height of the window in which each page is photographed, in pixels."""
 COPIED = {"views.png": (0, 0, 1.0, 0.62), "clothes-test/confusion.png": (0, 0, 1.0, 1.0)}
 """Pictures that a command writes, and the part that is shown: left, top, right and bottom as shares."""
@@ -74,7 +74,7 @@ def main(folder: Path, *, reuse: bool) -> None:
     if not reuse:
         run(folder)
     for name, window in WINDOWS.items():
-        keep(photograph(folder / f"{name}.html", window), name)
+        keep(photograph(folder / f"{name}.html", window), name.removeprefix("photos-"))
     for name, (left, top, right, bottom) in COPIED.items():
         with Image.open(folder / name) as image:
             width, height = image.size

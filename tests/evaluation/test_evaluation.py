@@ -29,6 +29,7 @@ from infomax.evaluation.scores import top_k
 from infomax.features.extraction import extract_features, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import build_encoder, save_encoder
 from infomax.reporting.results import lists_table
+from infomax.runtime import progress
 from infomax.runtime.stages import stages_shown
 
 SETTINGS = {"backbone": "small", "stem": "imagenet", "stem_padding": 1, "zero_init_residual": True, "seed": 0}
@@ -368,6 +369,15 @@ def test_embed_gives_features_and_names(folder, tmp_path):
     features, names = embed(folder, str(tmp_path / "pictures"), workers=0)
     assert features.shape == (2, 128)
     assert names == ["a/1.png", "b/2.png"]
+
+
+def test_embed_says_how_far_it_is_unless_it_is_quiet(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 20, 24, 3), np.uint8)
+    embed(folder, pixels)
+    assert "images: 12 of 12 images" in capsys.readouterr().err
+    embed(folder, pixels, quiet=True)
+    assert "12 of 12" not in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -17,11 +17,13 @@ from infomax.data.sources.location import DataLocation
 from infomax.data.splits import Source, all_images, describe_splits
 from infomax.embeddings.readable import ReadableImages, leave_out_unreadable
 from infomax.evaluation.value_range import check_pixel_options, trained_value_range
-from infomax.features.extraction import extract_features
+from infomax.features.extraction import encode_batches
 from infomax.models.encoders import Encoder
 from infomax.models.pretrained import open_encoder
 from infomax.runs.run_folder import describe_unfinished
 from infomax.runtime.checks import check_number, choose_device
+from infomax.runtime.progress import ProgressBar
+from infomax.runtime.stages import Stage, stages_shown
 from infomax.runtime.text import note, show
 from infomax.runtime.threads import threads_within_quota
 
@@ -38,6 +40,7 @@ def embed(
     value_range: str | None = None,
     max_megapixels: float | None = None,
     skip_unreadable: float = 0.0,
+    quiet: bool = False,
 ) -> tuple[Float[Tensor, "n d"], list[str]]:
     """Computes the features of all images of ``data``, and returns them with the name of each image.
 
@@ -63,6 +66,7 @@ def embed(
         max_megapixels: Largest number of pixels of an image file, in millions; None is 120.
         skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing: they have no features, and a
             line names them.
+        quiet: Whether not to show how far it is. What was decided about the data is said in any case.
 
     Raises:
         ValueError: if ``data`` is a stream, whose images have no numbers; if there are no images; or naming those
@@ -75,7 +79,8 @@ def embed(
         ['cat.jpg', 'dogs/1.png']
     """
     check_number("skip_unreadable", skip_unreadable, low=0, high=1, open_high=False)
-    network, device = open_encoder(encoder), choose_device(device)
+    with stages_shown(not quiet), Stage("opening the encoder", slow_only=True):
+        network, device = open_encoder(encoder), choose_device(device)
     if isinstance(data, Source):
         source = data
     else:
@@ -83,7 +88,8 @@ def embed(
         value_range = value_range or trained_value_range(encoder)
         if isinstance(data, str | PathLike):
             decoded = {"value_range": value_range, "max_megapixels": max_megapixels}
-            source = DataLocation(fspath(data), bands=bands, layout=layout, **decoded).open()
+            with stages_shown(not quiet):
+                source = DataLocation(fspath(data), bands=bands, layout=layout, **decoded).open()
         else:
             location = DataLocation("", value_range=value_range, max_megapixels=max_megapixels)
             source = location.select(open_given(data, in_order=True, bands=bands, layout=layout))
@@ -95,17 +101,18 @@ def embed(
         note(f"{fspath(encoder)} is {training}")
     pixel_format = network.preprocessing.pixel_format
     try:
-        return features_of_splits(network, splits, device=device, workers=workers), names
+        return features_of_splits(network, splits, device=device, workers=workers, quiet=quiet), names
     except UnreadableImageError:
         readable = leave_out_unreadable(ReadableImages(splits, names), pixel_format, skip_unreadable)
         if not readable.left_out:
             raise
     note(f"left out: {describe_unreadable(readable.left_out, len(names))}")
-    return features_of_splits(network, readable.splits, device=device, workers=workers), readable.names
+    features = features_of_splits(network, readable.splits, device=device, workers=workers, quiet=quiet)
+    return features, readable.names
 
 
 def features_of_splits(
-    network: Encoder, splits: Mapping[str, Images], *, device: str, workers: int | None = None
+    network: Encoder, splits: Mapping[str, Images], *, device: str, workers: int | None = None, quiet: bool = True
 ) -> Float[Tensor, "n d"]:
     """Returns the features of the images of all splits, one split after the other.
 
@@ -114,10 +121,13 @@ def features_of_splits(
         splits: The images of each split, by the split's name.
         device: Where the encoder computes.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
+        quiet: Whether not to show how far it is.
     """
-    options = {"device": device, "workers": workers}
-    parts = [
-        extract_features(network, images, np.arange(len(images)), network.preprocessing, **options)
-        for images in splits.values()
-    ]
-    return torch.cat(parts)
+    batches = []
+    with ProgressBar("images", sum(map(len, splits.values())), quiet=quiet) as bar:
+        for images in splits.values():
+            index, options = np.arange(len(images)), {"device": device, "workers": workers}
+            for batch in encode_batches(network, images, index, network.preprocessing, **options):
+                batches.append(batch)
+                bar.update(len(batch))
+    return torch.cat(batches)

@@ -443,12 +443,14 @@ def test_without_a_downloader_the_error_says_where_to_get_the_data_set(name, tmp
         assert open_named(name, tmp_path, download=True).name == name
 
 
-def test_a_download_that_fails(tmp_path, monkeypatch, datasets):
+def test_a_download_that_fails(tmp_path, monkeypatch, datasets, capsys):
     def fail(root):
         raise OSError("no\nnetwork")
 
     fake(monkeypatch, datasets, "dtd", fail)
     assert error_message("dtd", tmp_path, download=True).endswith(f"cannot be downloaded into {tmp_path}: no network")
+    size = NAMED_DATASETS["dtd"].download_size
+    assert capsys.readouterr().err.startswith(f"infomax: downloading dtd ({size}) into {tmp_path}\n")
 
 
 def test_a_download_that_does_not_help(tmp_path, monkeypatch, datasets):

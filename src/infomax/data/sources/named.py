@@ -9,6 +9,8 @@ from typing import Any
 from infomax.data.images import Images
 from infomax.data.sources import binaries, readers
 from infomax.data.splits import Source
+from infomax.runtime.stages import importing_torch
+from infomax.runtime.text import note
 
 IMAGENET_STEPS = (
     "get ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from https://image-net.org and unpack them as "
@@ -140,8 +142,10 @@ def _check_labels(split: str, images: Images) -> None:
 
 
 def _download(name: str, root: Path) -> None:
-    """Downloads a data set by torchvision."""
-    from torchvision import datasets
+    """Downloads a data set by torchvision, after a line that says so."""
+    note(f"downloading {name} ({NAMED_DATASETS[name].download_size}) into {root}")
+    with importing_torch():
+        from torchvision import datasets
 
     try:
         for class_name, options in NAMED_DATASETS[name].downloaders:
