@@ -419,7 +419,7 @@ def test_embed_names_what_is_no_image(folder, photos):
         (["no.png"], "data: no such file: no.png"),
         (
             [photos[0], "torn.png"],
-            "torn.png cannot be read as an image: .*: mend the file, or move it",
+            "torn.png cannot be read as an image: .*; mend the files",
         ),
         ("torn.png", "torn.png cannot be read as an image"),
     ):

@@ -29,7 +29,7 @@ from infomax.training.options import PretrainOptions
 
 RESULTS, PAGE = "compare.json", "compare.html"
 TRIAL = ".trial-"  # beginning of the name of a folder in which a method's speed is measured
-TRIAL_SECONDS = 8.0  # of training, between two rows of its metrics
+TRIAL_SECONDS = 5.0  # of training, between two rows of its metrics
 LONGEST_TRIAL = 60.0  # seconds, if a step is so slow that one row has to do
 SHOWN_DIGITS = 4  # of a speed
 
