@@ -218,6 +218,9 @@ def test_without_labels_the_first_line_is_that_no_method_can_be_recommended(tmp_
     changes = {"data": str(tmp_path / "few.npz"), "evaluate": (), "recipe": "small"}
     lines = describe_start(open_contest(options(tmp_path / "o", **changes)))
     assert len(lines) == 1
+    of_time = open_contest(options(tmp_path / "o", **changes, budget="30m"))
+    assert [line[:11] for line in describe_start(of_time)] == ["no labels (", "3 methods x"]
+    assert [line[:11] for line in describe_start(of_time, measured=True)] == ["no labels ("]
     assert lines[0].startswith(
         "no labels (the data has no array of labels; found no other): no method can be recommended;"
     )

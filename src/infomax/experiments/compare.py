@@ -325,15 +325,20 @@ def full_training(contest: Contest, method: str) -> PretrainOptions:
     return pick(PretrainOptions, {**vars(entrant.options), "recipe": entrant.experiment.name, "out": out})
 
 
-def describe_start(contest: Contest) -> list[str]:
-    """Returns lines on what is known before any speed is measured: how long all takes, and what it cannot tell."""
+def describe_start(contest: Contest, *, measured: bool = False) -> list[str]:
+    """Returns lines on what is known before any speed is measured: how long all takes, and what it cannot tell.
+
+    Args:
+        contest: The comparison.
+        measured: Whether all speeds are known already, so that :func:`describe_plan` says how long all takes.
+    """
     lines, methods, seeds = [], len(contest.entrants), contest.options.seeds
     if contest.why_no_labels:
         lines.append(
             f"no labels ({contest.why_no_labels}): no method can be recommended; the runs are trained, and their "
             "health and a measure of their features stand in the table; --methods and --seeds make it shorter"
         )
-    if contest.budget.seconds is not None:
+    if contest.budget.seconds is not None and not measured:
         total = duration(methods * seeds * contest.budget.seconds)
         lines.append(
             f"{_count_runs(contest, methods)}: about {total} in all, beside the start of each run and "

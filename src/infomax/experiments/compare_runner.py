@@ -252,8 +252,9 @@ class CompareWork:
     def measure_speeds(self) -> None:
         """Trains each method whose speed is not known for some seconds; one that fails is noted, and left out."""
         unknown = [entrant for entrant in self.contest.entrants if entrant.method not in self.speeds]
-        for line in describe_start(self.contest) if unknown else ():
-            show(line, file=sys.stderr)
+        if unknown or any(run.remaining for run in self.sweep().runs):
+            for line in describe_start(self.contest, measured=not unknown):
+                show(line, file=sys.stderr)
         for number, entrant in enumerate(unknown, start=1):
             task = f"measuring the speed of {entrant.method}, {number} of {len(unknown)}"
             with Stage(f"{task}: a training is started, and stopped after some seconds", at_once=True):
