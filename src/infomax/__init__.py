@@ -103,13 +103,23 @@ def __getattr__(name: str) -> Any:
         if name not in ON_WINDOWS_TOO:
             raise ImportError(f"infomax.{name}: {WINDOWS}")
     module, attribute = _HOME[name]
-    public = getattr(import_module(f"infomax.{module}"), attribute)
+    public = getattr(_import(module, name), attribute)
     if not isinstance(public, type):
         from infomax.runtime.doors import python_door
 
         public = python_door(public, name)
     globals()[name] = public
     return public
+
+
+def _import(module: str, name: str) -> Any:
+    """Returns a module, and says to somebody who waits at a terminal or notebook that it is imported, with torch."""
+    if sys.stderr is None or not (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")):
+        return import_module(f"infomax.{module}")
+    from infomax.runtime.stages import Stage, stages_shown
+
+    with stages_shown(True), Stage(f"importing infomax.{name}", slow_only=True):
+        return import_module(f"infomax.{module}")
 
 
 def __dir__() -> list[str]:
