@@ -91,6 +91,8 @@ def test_a_mistake_is_one_line(infomax, tmp_path, monkeypatch, words, line):
     [
         ("lr=1", "--set lr: there is no setting 'lr'; did you mean optimizer.learning_rate?"),
         ("wd=1", "--set wd: there is no setting 'wd'; did you mean optimizer.weight_decay?"),
+        ("optimizer.wd=0", "--set optimizer.wd: there is no setting 'wd'; did you mean weight_decay?"),
+        ("optimizer.lr=1", "--set optimizer.lr: there is no setting 'lr'; did you mean learning_rate?"),
         ("weight_decay=1", "there is no setting 'weight_decay'; did you mean optimizer.weight_decay?"),
         ("beta=1", "there is no setting 'beta'; did you mean method.beta?"),
         ("epoch=1", "there is no setting 'epoch'; did you mean epochs?"),

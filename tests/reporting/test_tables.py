@@ -82,6 +82,12 @@ def test_an_encoder_that_does_not_surpass_its_baselines_is_said(untrained, pixel
     assert not results_table("k-NN", [knn_row("timm:x", 0.1), *rows[1:]]).notes
 
 
+def test_where_all_have_all_images_right_no_longer_training_is_advised():
+    rows = [knn_row(name, 1.0, trained_steps=10) for name in ("trained encoder", "untrained encoder", "raw pixels")]
+    (note,) = results_table("k-NN", rows).notes
+    assert note == "the untrained encoder and the raw pixels reach 100.0 % too: on these images nothing can be better"
+
+
 def test_nmi_of_many_clusters_of_few_images_is_said_to_be_high_by_chance():
     def row(representation, clusters, nmi):
         scores = {"nmi": nmi, "ari": 0.1, "accuracy": 0.4}

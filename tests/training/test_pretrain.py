@@ -42,6 +42,15 @@ def go(out, data, method="mira", **options) -> Run:
     return pretrain(data=data, method=method, out=out, overrides=TOY[method], **settings)
 
 
+def test_a_quiet_run_says_what_was_decided_about_the_images_and_no_more(toy, tmp_path, capsys):
+    go(tmp_path / "run", toy, "mveb", epochs=1, batch_size=10)
+    err = capsys.readouterr().err
+    assert "trains on " in err
+    assert "tests on " in err
+    assert "each epoch leaves out 4 of the 24 images" in err
+    assert "recipe" not in err
+
+
 def weights(run: Run) -> dict[str, torch.Tensor]:
     return checkpoints.load(checkpoints.newest_readable(run.path / "checkpoints"))["method"]
 
@@ -421,7 +430,7 @@ def test_a_run_says_and_keeps_what_it_trains_on_and_tests_on(tmp_path, capsys):
     assert config["notes"] == notes
     go(tmp_path / "quiet", data, epochs=1)
     assert [line for line in capsys.readouterr().err.splitlines() if line.startswith(data)] == [
-        f"{data}: {note}" for note in notes
+        f"{data}: {line}" for line in lines
     ]
 
 

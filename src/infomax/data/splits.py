@@ -13,6 +13,9 @@ from infomax.data.pixel_format import MeasuredPixels
 from infomax.data.streams import Stream
 from infomax.runtime.text import escape
 
+EVERY_FIFTH = "every fifth image of each class"
+"""Words for the test images of a data set without a test split: they are images to train on."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -196,7 +199,7 @@ def origin_of_test_images(source: Source) -> str:
     if source.test is not None and source.test.labels is not None:
         return shown_name(source.test_split or "test")
     of_split = f" of {shown_name(source.train_split)}" if source.train_split else ""
-    return f"every fifth image of each class{of_split}"
+    return f"{EVERY_FIFTH}{of_split}"
 
 
 def _several_classes(source: Source) -> bool:
@@ -205,7 +208,9 @@ def _several_classes(source: Source) -> bool:
     return labels is not None and labels.ndim > 1
 
 
-def describe_splits(source: Source, *, to_train: bool, notes_alone: bool = False) -> list[str]:
+def describe_splits(
+    source: Source, *, to_train: bool, notes_alone: bool = False, is_trained_on: bool = False
+) -> list[str]:
     """Returns the lines that say which images are trained on and tested on, and what was decided about the data.
 
     Args:
@@ -213,6 +218,7 @@ def describe_splits(source: Source, *, to_train: bool, notes_alone: bool = False
         to_train: Whether an encoder is trained, or else evaluated. Images without labels are not described then, for
             the evaluation fails with the reason.
         notes_alone: Whether to return the notes on the data alone.
+        is_trained_on: Whether the encoder that is evaluated was trained on these images.
     """
     if notes_alone or not (to_train or origin_of_test_images(source)):
         return [f"{shown_name(source.name)}: {note}" for note in source.notes]
@@ -231,7 +237,11 @@ def describe_splits(source: Source, *, to_train: bool, notes_alone: bool = False
         splits = labelled_splits(source)
         count = len(splits[1].index) if splits is not None else len(source.test or ())
         is_labelled = source.test is not None and source.test.labels is not None
-        reason = "" if is_labelled else "; there is no labelled test split. Photos of another kind may score lower"
+        is_seen = (to_train or is_trained_on) and source.unlabelled is None
+        verb = "are" if to_train else "were"
+        trained_on = f", which {verb} trained on too, without their labels" if is_seen else ""
+        reason = f"{trained_on}; there is no labelled test split. Photos of another kind may score lower"
+        reason = "" if is_labelled else reason
         lines.append(f"tests on {origin}: {counted(count)}{reason}")
     if source.val is not None and source.val.labels is not None:
         lines.append(f"has {_sized(source.val_split, 'val', source.val)}, for protocols that choose settings")

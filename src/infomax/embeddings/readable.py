@@ -46,7 +46,7 @@ def leave_out_unreadable(images: ReadableImages, pixel_format: PixelFormat, shar
             is_whole = not problems
             splits[split] = of_split if is_whole else _select(of_split, rows)
         start += len(of_split)
-    if left_out and (len(left_out) > share * start or not names):
+    if left_out and (len(left_out) > share * start + 1e-9 or not names):
         cure = f"mend the files, move them elsewhere, or leave them out by --skip-unreadable {_enough(left_out, start)}"
         raise UnreadableImageError(f"{describe_unreadable(left_out, start)}; {cure}")
     return ReadableImages(splits, names, left_out)

@@ -308,7 +308,8 @@ class EvaluationRequest:
             if is_first_rank:
                 notes_alone = self.evaluation.quiet or not self.options.uses_labels
                 noted = note_range(data.source, pixel_format)
-                for line in describe_splits(noted, to_train=False, notes_alone=notes_alone):
+                seen = {"is_trained_on": self._is_trained_on(data)}
+                for line in describe_splits(noted, to_train=False, notes_alone=notes_alone, **seen):
                     show(line, file=sys.stderr)
             computed = self.protocol.run(encoder, data.source, self.options, self.evaluation)
             while True:
@@ -322,6 +323,12 @@ class EvaluationRequest:
                         note(f"{row.words_beside} {file}")
                     append_result(self.out, row)
                 yield row
+
+    def _is_trained_on(self, data: OpenedData) -> bool:
+        """Returns whether the run was trained on a data set, as far as its name and place tell."""
+        if self.run is None or data.location is None:
+            return False
+        return data.location.resolved().data == self.run.location.resolved().data
 
     def _origin(self, row: ResultRow, data: OpenedData) -> dict[str, Any]:
         """Returns the fields of a row that say where it came from."""

@@ -67,7 +67,7 @@ def compare(
     compile: bool = False,  # noqa: A002 - the word of the command
     skip_nonfinite: int = 0,
     stop_on_collapse: bool = False,
-    skip_unreadable: float = 0.01,
+    skip_unreadable: float | None = None,
     keep_decoded: str = "auto",
     log: Sequence[str] = (),
     methods: Sequence[str] = (),

@@ -14,7 +14,7 @@ from infomax.recipes.registry import METHODS, get_experiment, recipe_from_json
 from infomax.recipes.schema import MAX_EPOCHS, EncoderSettings, Recipe, flat_settings, to_json
 from infomax.runtime.checks import choose
 from infomax.runtime.json_values import WORDS, parse_value, shorten
-from infomax.runtime.near_names import nearest_option
+from infomax.runtime.near_names import nearest, nearest_option
 
 ANY_IMAGES = 1000  # by whose number a recipe is tried before the images are counted
 LONGEST_KEY = 100  # characters, in a message
@@ -251,11 +251,29 @@ def _assign(node: Any, plain: Any, path: list[str], text: str, option: str) -> N
         names.remove("name")
         if head not in (*names, "name") and (key := _key_of(node, head)) is not None:
             raise ValueError(f"{option}: there is no setting {shorten(head)}; did you mean {key}?")
+    if head not in names and (meant := _usual_name(head, names)) is not None:
+        raise ValueError(f"{option}: there is no setting {shorten(head)}; did you mean {meant}?")
     choose(f"{option}: the setting", head, names)
     if rest:
         _assign(getattr(node, head), plain[head], rest, text, option)
     else:
         plain[head] = _parse(get_type_hints(type(node))[head], getattr(node, head), text, option)
+
+
+def _usual_name(name: str, names: Sequence[str]) -> str | None:
+    """Returns the setting of a group that a user names as is usual elsewhere, as ``wd``; None if it is spelled alike.
+
+    Args:
+        name: A name that is no setting of the group.
+        names: The settings of the group.
+    """
+    if nearest(name, names) is not None:
+        return None
+    dashed = {setting.replace("_", "-"): setting for setting in names}
+    near = nearest_option(name, [*dashed, "set"]) or ""
+    if near.startswith("set "):  # of "set optimizer.weight_decay=X" the last name
+        near = near.partition("=")[0].rpartition(".")[2].replace("_", "-")
+    return dashed.get(near)
 
 
 def _key_of(recipe: Recipe, name: str) -> str | None:

@@ -13,6 +13,7 @@ from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 NEAREST, SHOWN_CLUSTERS, SHOWN_NAME = 3, 20, 18  # images of a cluster, clusters, and characters of an image's name
 LONGER_TRAINING = "a longer training may help"
 FEW_IMAGES = 20  # to a cluster; with fewer, labels that were drawn at random have an NMI far from 0
+FULL_SCORE = 1.0
 LEAST_CLASSES = 6
 """Classes from which on top-5 is shown; of fewer, almost every image is right."""
 
@@ -69,9 +70,13 @@ def describe_lack_of_gain(rows: Sequence[ResultRow], cure: str = LONGER_TRAINING
             reached.append(f"the {name}")
     if not reached:
         return None
+    names = " and ".join(reached)
+    if all(row.score >= FULL_SCORE for row in trained):
+        verb = "reaches" if len(reached) == 1 and not reached[0].endswith("pixels") else "reach"
+        return f"{names} {verb} 100.0 % too: on these images nothing can be better"
     steps = trained[0].trained_steps
     after = "" if steps is None else f" after {counted(steps, 'step')}"
-    return f"the trained encoder is no better than {' and '.join(reached)}{after}; {cure}"
+    return f"the trained encoder is no better than {names}{after}; {cure}"
 
 
 def describe_silhouette(rows: Sequence[ResultRow]) -> str | None:

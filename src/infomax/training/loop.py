@@ -4,6 +4,7 @@ The loop owns the engine, the prefetcher, the online evaluation and the metrics 
 the next. None of them knows another, except that a step's result is logged.
 """
 
+import math
 import os
 import shlex
 import sys
@@ -47,7 +48,7 @@ from infomax.training.loggers import DEFAULT_TOOLS
 from infomax.training.loggers.tool import State
 from infomax.training.metrics_log import MetricsLog
 from infomax.training.online_evaluation import OnlineEvaluation, online_evaluation
-from infomax.training.options import LaunchOptions
+from infomax.training.options import UNREADABLE_DEFAULT, LaunchOptions, most_unreadable
 from infomax.training.output_observer import OutputObserver
 from infomax.training.replay import capture
 from infomax.training.rescue import FolderGoneError, check_folder, rescue_folder, save_elsewhere
@@ -580,12 +581,14 @@ class TrainingLoop:
             if (name := self.images.name(index)) not in self.named:
                 with suppress(OSError):  # a full disk
                     self.run.append_row("unreadable.jsonl", {"image": name, "reason": str(batch.unreadable[index])})
-        share = self.launch.skip_unreadable
-        if self.unreadable and len(self.unreadable) > share * len(self.images):
+        share, count = self.launch.skip_unreadable, len(self.images)
+        if len(self.unreadable) > most_unreadable(share, count):
+            allowed = f"{UNREADABLE_DEFAULT} by default" if share is None else f"{share:g}"
+            enough = min(0.99, math.ceil(200 * len(self.unreadable) / count) / 100)  # others may follow
             raise ValueError(
-                f"{len(self.unreadable)} of {len(self.images)} images cannot be read so far, and --skip-unreadable "
-                f"{share:g} is the share that may be left out; {self.run.path}/unreadable.jsonl names them, and "
-                f"{resume_words()} with a larger --skip-unreadable goes on without them. The last: "
+                f"{len(self.unreadable)} of {count} images cannot be read so far, and --skip-unreadable, {allowed}, is "
+                f"the share that may be left out; {self.run.path}/unreadable.jsonl names them, and {resume_words()} "
+                f"--skip-unreadable {enough:g} goes on without them. The last: "
                 f"{next(reversed(batch.unreadable.values()), 'see there')}"
             )
 

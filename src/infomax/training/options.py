@@ -14,6 +14,30 @@ from infomax.runtime.checks import check_count, check_device_name, check_number
 from infomax.runtime.options import CheckedOptions, Shown, option_names
 from infomax.training.loggers import NONE, TOOLS
 
+USUAL_UNREADABLE, FEW_UNREADABLE, MOST_UNREADABLE = 0.01, 3, 0.1
+"""The share of the images that may be unreadable if nobody says another; so many images may be, if that is more and
+they are at most the last share."""
+UNREADABLE_DEFAULT = f"{USUAL_UNREADABLE:g}, or {FEW_UNREADABLE} images if those are more and at most a tenth"
+
+
+def most_unreadable(share: float | None, images: int) -> int:
+    """Returns how many images of a data set may be damaged or missing before a training stops.
+
+    Args:
+        share: The share of the images that the user gave; None takes the usual one.
+        images: Number of images.
+
+    Examples:
+        >>> [most_unreadable(None, images) for images in (9, 20, 60, 1000)]
+        [0, 2, 3, 10]
+        >>> most_unreadable(0.05, 60)
+        3
+    """
+    if share is not None:
+        return int(share * images + 1e-9)  # a hundredth of 100 is one
+    return max(int(USUAL_UNREADABLE * images), min(FEW_UNREADABLE, int(MOST_UNREADABLE * images)))
+
+
 RECIPES_OWN = "the recipe's"
 
 
@@ -124,7 +148,7 @@ class ExecutionOptions(CheckedOptions):
     """Steps with an infinite or NaN loss or gradient to leave out before the run stops."""
     stop_on_collapse: bool = False
     """End the run, saved, as soon as its health is said to have failed; the exit code is then 1."""
-    skip_unreadable: Annotated[float, Shown(metavar="SHARE")] = 0.01
+    skip_unreadable: Annotated[float | None, Shown(metavar="SHARE", default=UNREADABLE_DEFAULT)] = None
     """Share of the images, from 0 to 1, that may be damaged or missing before the run stops."""
     keep_decoded: Annotated[str, Shown(metavar="auto|off|GB")] = "auto"
     """Memory for decoded image files, so that they are decoded once and not in each epoch: a number of GB, off, or
@@ -139,7 +163,8 @@ class ExecutionOptions(CheckedOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("--skip-nonfinite", self.skip_nonfinite, low=0)
-        check_number("--skip-unreadable", self.skip_unreadable, low=0, high=1, open_high=False)
+        if self.skip_unreadable is not None:
+            check_number("--skip-unreadable", self.skip_unreadable, low=0, high=1, open_high=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +198,8 @@ class PretrainOptions(KeptEncoderOptions, ExecutionOptions, MachineOptions, Reci
     overwrite: bool = False
     """Replace the run in the folder out."""
     quiet: bool = False
-    """Print no progress bar."""
+    """Print no progress bar, and nothing of the run but its results, what was decided about the images, and what goes
+    wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,14 +127,15 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     }
     weights = None if initial is None else safetensors.torch.save(initial_weights(initial, recipe))
     run, lock = _write_run_folder(options, resumed, recipe, source, weights, images=images, launch=machine)
-    for line in describe_splits(source, to_train=True, notes_alone=launch.quiet):
+    for line in describe_splits(source, to_train=True):
         show(line, file=sys.stderr)
     _note_switched_off(recipe)
     if not launch.quiet:
         _note_busy_machine(launch)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu_name), file=sys.stderr)
-        if (left_out := recipe.describe_left_out(len(source.pretraining))) is not None:
-            show(left_out, file=sys.stderr)
+    if (left_out := recipe.describe_left_out(len(source.pretraining))) is not None:
+        show(left_out, file=sys.stderr)
+    if not launch.quiet:
         if (trained := describe_trained(recipe)) is not None:
             show(trained, file=sys.stderr)
         if initial is not None:

@@ -58,7 +58,7 @@ def pretrain(
     compile: bool = False,  # noqa: A002 - the word of the command
     skip_nonfinite: int = 0,
     stop_on_collapse: bool = False,
-    skip_unreadable: float = 0.01,
+    skip_unreadable: float | None = None,
     keep_decoded: str = "auto",
     log: Sequence[str] = (),
     keep_epochs: Sequence[int | str] = (),

@@ -126,6 +126,9 @@ def test_lines_say_what_is_trained_on_and_tested_on():
         "x: tests on every fifth image of each class: 2 images; there is no labelled test split. Photos of another "
         "kind may score lower",
     ]
+    seen = "x: tests on every fifth image of each class: 2 images, which {} trained on too, without their labels; there"
+    for options, verb in (({"to_train": True}, "are"), ({"to_train": False, "is_trained_on": True}, "were")):
+        assert describe_splits(source, **options)[1].startswith(seen.format(verb))
     source = assemble_source("x", {"train": TRAIN, "unlabelled": found([], reason="has no class folders")})
     assert describe_splits(source, to_train=True)[:2] == [
         "x: trains on unlabelled: 0 images",

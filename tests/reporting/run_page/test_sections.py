@@ -80,6 +80,27 @@ def test_a_training_without_a_verdict_is_not_called_good(tmp_path):
     assert notice.evidence == "Embeddings: effective rank from 9.0 to 9.0, mean cosine from 0.10 to 0.10"
 
 
+def test_a_perfect_score_is_not_advised_to_be_trained_longer(tmp_path):
+    values = {"data": "digits", "encoder": "", "metric": "top1", "classes": 2, "test_images": 4, "seconds": 1.0}
+    values |= {"top1": 1.0, "top5": 1.0, "k": 20, "temperature": 0.07}
+    run = make_run(tmp_path / "a", [])
+    for name in ("trained encoder", "raw pixels"):
+        append_result(run.path / "results.jsonl", KnnRow(representation=name, **values))
+    notice = notices(gains.section(content_of(run)))[0]
+    assert notice.evidence == "The encoder is right about all of these images, so that nothing can be better than it"
+    assert (notice.kind, notice.advice) == ("info", "")
+
+
+def test_the_page_says_that_the_test_images_were_trained_on(tmp_path):
+    words = "every fifth image of each class of those to train on, which were trained on too, without their labels"
+    run = make_run(tmp_path / "a", [])
+    file = run.path / "config.json"
+    config = json.loads(file.read_text())
+    for tests_on, is_said in (("every fifth image of each class", True), ("test", False)):
+        file.write_text(json.dumps({**config, "tests_on": tests_on}))
+        assert (words in gains.section(content_of(run)).text) == is_said
+
+
 def test_a_run_whose_beginning_alone_was_trained_is_not_called_healthy(tmp_path):
     """Of 4,000 steps the verdicts are said from 200 on: the page, the picture and the last line say the same."""
     rows = [{"step": s, "epoch": 0, **HEALTHY} for s in (0, 20, 58)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from infomax.data.splits import why_not_labelled
+from infomax.data.splits import EVERY_FIFTH, why_not_labelled
 from infomax.evaluation.intervals import MATCHED, Difference
 from infomax.evaluation.paired import compare_rows, find_partner
 from infomax.evaluation.result_row import Condition, ResultRow, row_fields
@@ -17,6 +17,7 @@ from infomax.runs.public_words import public_data_name
 from infomax.training.closing import COMPARED, gain_keys
 
 COLUMNS = ("compared with", "measured by", "encoder", "reference", "difference", "95 % interval", "verdict")
+FULL_PER_CENT = 100.0
 BETTER, HIGHER, NOT_HIGHER = "clearly better", "higher", "not higher"
 GRAVEST_FIRST = ("clearly worse", NOT_HIGHER, "not clearly better", HIGHER, BETTER)
 Line = list[Cell | str]
@@ -42,7 +43,16 @@ def section(content: Content) -> Section | None:
         "A score says something about the training only if it beats what needs no training. Differences are of the "
         "same test images, in percentage points; an interval on one side of 0 is a clear difference."
     )
+    if any(is_tested_on_training_images(shown) for shown in content.runs):
+        text += " There is no labelled test split: the test images are every fifth image of each class of those to "
+        text += "train on, which were trained on too, without their labels."
     return Section("Is it better than pixels, and than an untrained encoder?", text, blocks)
+
+
+def is_tested_on_training_images(shown: ShownRun) -> bool:
+    """Returns whether the images that a run is tested on are among those that it was trained on, without labels."""
+    trained_on = str(shown.config.get("train_split", ""))
+    return shown.config.get("tests_on") in (EVERY_FIFTH, f"{EVERY_FIFTH} of {trained_on}")
 
 
 def _table(of_runs: Sequence[tuple[ShownRun, list[Line]]], notes: Sequence[str]) -> Iterator[TableBlock]:
@@ -82,6 +92,9 @@ def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
             return Notice("info", heading)
         evidence = "Which images were right was not kept, so it is not known how far chance would move the difference."
         return Notice("info", heading, evidence, _evaluate(shown))
+    if all(isinstance(line[2], Cell) and (line[2].value or 0) >= FULL_PER_CENT for line in lines):
+        words = "the encoder is right about all of these images, so that nothing can be better than it"
+        return Notice("info", heading, headed("", words), "")
     kind = "failed" if by_verdict.keys() & {"clearly worse", NOT_HIGHER} else "warning"
     advice = shown.run.describe_longer_training(shown.words)
     if any(verdict.state == "failed" for verdict in shown.standing or ()):
