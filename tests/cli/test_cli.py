@@ -273,7 +273,9 @@ def test_a_damaged_file_met_by_a_worker_is_one_line(infomax, tmp_path, monkeypat
     )  # fmt: skip
     assert code == 2
     last = err.strip().splitlines()[-1]
-    assert re.match(r"infomax: 1 of 9 images cannot be read so far, and --skip-unreadable, 0\.01, or 3 images if", last)
+    assert re.match(
+        r"infomax: 1 of 9 images cannot be read so far, and --skip-unreadable, by default 0\.01, or 3 images if", last
+    )
     assert "infomax pretrain --out run --resume --skip-unreadable 0.23 goes on without them" in last
     assert "images/4.png cannot be read as an image" in last
 

@@ -50,6 +50,15 @@ def test_what_is_opened_to_train_on_says_so(files):
     assert (source.measured, list(source.notes[-2:])) == (None, [DARK, CURE])
 
 
+def test_a_damaged_file_of_16_bits_is_said_to_be_damaged_and_not_of_another_kind(files):
+    file = files.root / "0.png"
+    file.write_bytes(file.read_bytes()[:60])
+    for open_image in (files.open, files.open_pixels):
+        with pytest.raises(ValueError, match=r"0\.png cannot be read") as caught:
+            open_image(0)
+        assert "8-bit RGB is wanted" not in str(caught.value)
+
+
 def test_an_array_becomes_bytes_by_the_range_that_is_given():
     images = ArrayImages(NUMBERS[None, ..., None], None, []).decoded_by(Decoding((0, 4095)))
     expected = (NUMBERS * (255 / 4095)).round()

@@ -52,6 +52,7 @@ def describe_no_verdict(steps: int, total_steps: int) -> str:
         total_steps: Number of steps of the whole run.
 
     Examples:
+        >>> from infomax.analysis.verdicts import describe_no_verdict
         >>> describe_no_verdict(58, 4000)
         'too early to judge its health: verdicts are said from step 200 on'
         >>> describe_no_verdict(200, 4000)

@@ -134,7 +134,8 @@ def compare(
             device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
         stop_on_collapse: End the run, saved, as soon as its health is said to have failed; the exit code is then 1.
-        skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
+        skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops. Default:
+            0.01, or 3 images if those are more and at most a tenth.
         keep_decoded: Memory for decoded image files, so that they are decoded once and not in each epoch: a number of
             GB, off, or auto, a quarter of what is free. It changes no result.
         log: Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes

@@ -583,7 +583,7 @@ class TrainingLoop:
                     self.run.append_row("unreadable.jsonl", {"image": name, "reason": str(batch.unreadable[index])})
         share, count = self.launch.skip_unreadable, len(self.images)
         if len(self.unreadable) > most_unreadable(share, count):
-            allowed = f"{UNREADABLE_DEFAULT} by default" if share is None else f"{share:g}"
+            allowed = f"by default {UNREADABLE_DEFAULT}" if share is None else f"{share:g}"
             enough = min(0.99, math.ceil(200 * len(self.unreadable) / count) / 100)  # others may follow
             raise ValueError(
                 f"{len(self.unreadable)} of {count} images cannot be read so far, and --skip-unreadable, {allowed}, is "

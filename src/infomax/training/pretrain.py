@@ -134,7 +134,8 @@ def pretrain(
             device alone.
         skip_nonfinite: Steps with an infinite or NaN loss or gradient to leave out before the run stops.
         stop_on_collapse: End the run, saved, as soon as its health is said to have failed; the exit code is then 1.
-        skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops.
+        skip_unreadable: Share of the images, from 0 to 1, that may be damaged or missing before the run stops. Default:
+            0.01, or 3 images if those are more and at most a tenth.
         keep_decoded: Memory for decoded image files, so that they are decoded once and not in each epoch: a number of
             GB, off, or auto, a quarter of what is free. It changes no result.
         log: Tool that shows the metrics, or several with commas between, in place of tensorboard; none writes
@@ -147,7 +148,8 @@ def pretrain(
         resume: Continue the run in the folder out, from the step that it was saved at; other options must agree with
             it. More epochs extend a run that is finished. If data is given, the run is started if it is not there yet.
         overwrite: Replace the run in the folder out.
-        quiet: Print no progress bar.
+        quiet: Print no progress bar, and nothing of the run but its results, what was decided about the images, and
+            what goes wrong.
         on_step: Function that is called after each step with an :class:`infomax.StepReport`: plain numbers, as
             ``report.step``, ``report.loss`` and ``report.run``. It is called on the first rank, and cannot change a bit
             of the result. If it raises an exception, the run is saved, and the exception leaves this function.

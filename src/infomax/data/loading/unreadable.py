@@ -81,6 +81,7 @@ def describe_unreadable(problems: Mapping[str, str], count: int) -> str:
         count: Number of all images.
 
     Examples:
+        >>> from infomax.data.loading.unreadable import describe_unreadable
         >>> describe_unreadable({"a.png": "a.png is empty", "b.png": "b.png is empty"}, 60)
         '2 of 60 images cannot be read: a.png, b.png; the first: a.png is empty'
     """

@@ -99,10 +99,21 @@ def read_rgb(file: Path | BytesIO, name: str, decoding: Decoding) -> UInt8[np.nd
     def pixels_of(stream: IO[bytes]) -> np.ndarray | None:
         opened = _open(stream, decoding)
         if opened is not None and not _is_rgb(opened.kind):
+            if opened.kind.channels == 1 and _is_of_pillow(stream):
+                return None  # which makes 8-bit RGB of it, unless it is damaged
             raise ValueError(f"it has {opened.kind}, and 8-bit RGB is wanted")
         return None if opened is None else _rgb(opened.read())
 
     return _with_stream(file, name, decoding, pixels_of)
+
+
+def _is_of_pillow(stream: IO[bytes]) -> bool:
+    """Returns whether Pillow reads the format of a file that is open."""
+    try:
+        identify(stream)
+    except ValueError:
+        return False
+    return True
 
 
 def begins_as_image(path: str | Path) -> bool:
