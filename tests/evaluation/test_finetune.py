@@ -27,7 +27,7 @@ from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation import search, tuning
 from infomax.evaluation.finetune import SETTINGS, finetune
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.protocols.finetune import FinetuneOptions
+from infomax.evaluation.protocols.finetune import SETTING_NAMES, FinetuneOptions
 from infomax.evaluation.representations import Representation
 from infomax.evaluation.resumable_work import ResumableWork
 from infomax.evaluation.scores import mean_average_precision, top_k
@@ -720,3 +720,7 @@ def test_few_labels_are_fine_tuned_on_linearly_interpolated_images(digits, tmp_p
         setting = replace(SETTINGS["mveb-1"], epochs=1, bicubic=bicubic)
         finetune(tmp_path, digits, setting=setting, evaluation=HOW)
     assert seen == [(False, False), (True, True)]
+
+
+def test_the_names_that_options_accept_without_torch_are_those_of_the_settings():
+    assert {*SETTING_NAMES} == {*SETTINGS, "transfer"}

@@ -20,6 +20,7 @@ from infomax.experiments import choose as choose_module
 from infomax.experiments.choose import Candidate, Choice, choose, study_of
 from infomax.experiments.choose_page import choice_page
 from infomax.experiments.label_free import MEASURES, measure_metrics
+from infomax.experiments.options import MEASURE_NAMES
 from infomax.features import view_features
 from infomax.features.extraction import extract_features
 from infomax.features.view_features import extract_view_features
@@ -309,3 +310,7 @@ def test_the_packaged_study_knows_the_measures():
     for method in ("mira", "corinfomax", "carl", "mveb"):
         assert {*study_of(method)} <= {*MEASURES}
     assert replace(next(iter(MEASURES.values())), sign=-1).score(2.0) == -2.0
+
+
+def test_the_names_that_options_accept_without_torch_are_those_of_the_measures():
+    assert tuple(MEASURES) == MEASURE_NAMES
