@@ -199,7 +199,8 @@ def _read_ahead(samples: Iterator[Sample]) -> Iterator[Sample]:
             yield item
     finally:
         closed.set()
-        thread.join(1)  # seconds at most, for it may be waiting for the network
+        if threading.current_thread() is not thread:  # which may be the one that collects a generator that nobody holds
+            thread.join(1)  # seconds at most, for it may be waiting for the network
 
 
 def import_optional(name: str) -> Any:
