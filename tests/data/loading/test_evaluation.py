@@ -1,5 +1,6 @@
 """Images that are resized and cropped to be evaluated: ordinary ones, and very long ones."""
 
+import gc
 import tracemalloc
 
 import numpy as np
@@ -89,3 +90,18 @@ def test_kept_batches_are_the_same_and_no_file_is_read_again(tmp_path, workers):
         file.unlink()
     for _ in range(2):
         assert torch.equal(first, torch.cat(list(evaluation_batches(images, **options, kept=kept))))
+
+
+def test_an_error_of_a_worker_leaves_no_loader_to_the_garbage(tmp_path):
+    """Garbage collection closes the queues of a loader before the loader ends its workers by them."""
+    (tmp_path / "a.png").write_bytes(b"damaged")
+    images = FileImages(tmp_path, ["a.png"], None, [])
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match=r"a\.png cannot be read"):
+            list(evaluation_batches(images, np.array([0]), TO_224, workers=1))
+        left = [x for x in gc.get_objects() if type(x).__name__ == "_MultiProcessingDataLoaderIter"]
+        assert not left
+    finally:
+        gc.enable()

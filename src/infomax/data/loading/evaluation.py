@@ -124,5 +124,19 @@ def evaluation_batches(
         multiprocessing_context=worker_context() if workers else None,
     )
     with safe_path_in_children():  # the workers start here
-        batches = iter(loader)
+        batches = _end_with_error(iter(loader))
     return (preprocess(batch, remaining) for batch in (batches if kept is None else kept.keep(batches)))
+
+
+def _end_with_error(batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yields all batches of a loader; an error ends its workers before it is raised.
+
+    torch raises an error of a worker in a frame that holds the error. In that cycle the loader and its queues would
+    wait for Python to collect garbage, which may close the queues by which the loader then ends its workers.
+    """
+    try:
+        yield from batches
+    except ValueError as error:
+        error.__traceback__ = None
+        del batches
+        raise
