@@ -25,11 +25,12 @@ from infomax.classifying.classifier import (
 )
 from infomax.classifying.images import Labelled, features_of_readable, images_to_fit
 from infomax.classifying.known_features import KnownFeatures
-from infomax.classifying.opening import OpenedImages, open_to_fit
+from infomax.classifying.opening import open_to_fit
 from infomax.classifying.options import NONE_SHARE, ClassifyFitOptions, check_names
 from infomax.classifying.outputs import CLASSIFIER, check_new_folder, check_outside
 from infomax.classifying.solve import HeldOut, held_out_folds, solve
 from infomax.classifying.tuning import default_epochs, fine_tune, split_rows
+from infomax.data.sources.location import OpenedImages
 from infomax.data.splits import Source, counted, listed
 from infomax.embeddings.write import FeatureComputation
 from infomax.evaluation.intervals import share_interval

@@ -1,25 +1,17 @@
 """Opens the images of ``infomax classify`` before torch is imported: mistakes are said at once."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from infomax.classifying.options import ClassifyFitOptions, ClassifyRunOptions, ClassifyTestOptions
 from infomax.classifying.outputs import check_classifier
 from infomax.data.sources.lists import open_list
-from infomax.data.sources.location import DataLocation
+from infomax.data.sources.location import DataLocation, OpenedImages
 from infomax.data.splits import Source, describe_splits
-from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
+from infomax.evaluation.value_range import location_for
 from infomax.models.backbone_names import check_encoder_name
 from infomax.runtime.text import show
-
-
-@dataclass(frozen=True)
-class OpenedImages:
-    """A frozen dataclass that holds the images of a data set, and where they are."""
-
-    location: DataLocation
-    source: Source
 
 
 def open_to_fit(options: ClassifyFitOptions) -> OpenedImages:
@@ -29,11 +21,7 @@ def open_to_fit(options: ClassifyFitOptions) -> OpenedImages:
         ValueError: if there is no such encoder, there are no such images, or the encoder takes others.
     """
     check_encoder_name(options.encoder)
-    given = options.given_location()
-    check_pixel_options(options.encoder, **{key: given.get(key) for key in PIXEL_OPTIONS})
-    if "value_range" not in given:
-        given["value_range"] = trained_value_range(options.encoder)
-    location = DataLocation(**given)
+    location = location_for(options.encoder, options.given_location())
     return OpenedImages(location, open_labelled(location, options.labels, download=options.download))
 
 

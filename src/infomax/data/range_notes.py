@@ -43,8 +43,8 @@ def range_notes(images: Images, pixel_format: PixelFormat) -> list[str]:
         images: The images, of which some are measured.
         pixel_format: The channels and the range that the encoder takes.
     """
-    index = evenly(len(images), MEASURED).tolist()
-    if all(_is_byte(images, i) for i in index):
+    index = [i for i in evenly(len(images), MEASURED).tolist() if not _is_byte(images, i)]
+    if not index:
         return []
     with Stage("measuring the numbers of the images", slow_only=True):
         extents = list(_extents(images, index, pixel_format))
@@ -55,8 +55,8 @@ def range_notes(images: Images, pixel_format: PixelFormat) -> list[str]:
     kind, lines = extents[0].kind, []
     if pixel_format.is_rgb:
         option = " (--value-range)" if kind.channels == 1 else ""  # which is for such images, where bytes are made
-        made = f"{lowest:g} to {highest:g} becomes {dark} to {bright} of the 0 to 255 of 8-bit RGB"
-        lines.append(f"{kind}: {made}{option}")
+        bytes_of_rgb = f"{dark} to {bright} of the 0 to 255 of 8-bit RGB"
+        lines.append(f"{kind}: {lowest:g} to {highest:g} becomes {bytes_of_rgb}{option}")
     largest = np.iinfo(np.uint16 if pixel_format.is_deep else np.uint8).max
     if bright < SMALL_SHARE * largest:
         lines.append(f"no number is above {highest:g}: {_cure(kind, pixel_format, lowest, highest)}")
@@ -83,11 +83,9 @@ def _is_byte(images: Images, index: int) -> bool:
 
 
 def _extents(images: Images, index: Iterable[int], pixel_format: PixelFormat) -> Iterable[_Extent]:
-    """Yields the smallest and largest numbers of the images at ``index`` that are no bytes and can be read."""
+    """Yields the smallest and largest numbers of the images at ``index`` that can be read."""
     formatted = images.in_format(pixel_format)
     for i in index:
-        if _is_byte(images, i):
-            continue
         try:
             numbers, pixels = images.read(i), formatted.open_pixels(i)
         except ValueError:

@@ -1,24 +1,15 @@
 """Opens the images whose features are to be written, before torch is imported: mistakes are said at once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from infomax.data.sources.location import DataLocation
-from infomax.data.splits import Source
+from infomax.data.sources.location import DataLocation, OpenedImages
 from infomax.embeddings.options import EmbedOptions
 from infomax.evaluation.options import EvaluationOptions
-from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, trained_value_range
+from infomax.evaluation.value_range import PIXEL_OPTIONS, check_pixel_options, location_for
 from infomax.models.backbone_names import check_encoder_name
 from infomax.runs.run_folder import run_of
 from infomax.runtime.options import pick
-
-
-@dataclass(frozen=True)
-class OpenedImages:
-    """A frozen dataclass that holds the images of a data set, and where they are."""
-
-    location: DataLocation
-    source: Source
 
 
 def open_images(options: EmbedOptions) -> OpenedImages:
@@ -41,13 +32,11 @@ def _location(options: EmbedOptions) -> DataLocation:
     """Returns where the images are: as the user says, or those that the run was trained on."""
     run = run_of(options.encoder)
     given: dict[str, Any] = options.given_location()
-    check_pixel_options(options.encoder, **{key: given.get(key) for key in PIXEL_OPTIONS})
-    if run is not None and "data" not in given:
-        return replace(run.location, **given)
-    if "data" not in given:
+    if "data" in given:
+        return location_for(options.encoder, given)
+    if run is None:
         raise ValueError(
             f"--data is wanted: {options.encoder} is not a run folder, which would say what it was trained on"
         )
-    if run is not None:
-        given.setdefault("value_range", trained_value_range(options.encoder))
-    return DataLocation(**given)
+    check_pixel_options(options.encoder, **{key: given.get(key) for key in PIXEL_OPTIONS})
+    return replace(run.location, **given)

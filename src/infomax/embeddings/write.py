@@ -14,10 +14,10 @@ from torch import Tensor
 from infomax.data.images import Images
 from infomax.data.loading.unreadable import UnreadableImageError, describe_unreadable, name_all_unreadable
 from infomax.data.range_notes import note_range
-from infomax.data.sources.location import DataLocation
+from infomax.data.sources.location import DataLocation, OpenedImages
 from infomax.data.splits import all_images, describe_splits
 from infomax.embeddings.feature_file import FeatureOrigin, write_features
-from infomax.embeddings.opening import OpenedImages, open_images
+from infomax.embeddings.opening import open_images
 from infomax.embeddings.options import EmbedOptions
 from infomax.embeddings.readable import ReadableImages, leave_out_unreadable
 from infomax.evaluation.options import EvaluationOptions

@@ -1,9 +1,13 @@
 """Says which range of values a run's images were read with. No torch is imported."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike, fspath
+from typing import Any
 
 from infomax.data.pixel_format import RGB, PixelFormat
+from infomax.data.sources.location import DataLocation
 from infomax.runs.run_folder import run_of
 from infomax.runtime.text import note
 
@@ -26,6 +30,21 @@ def trained_value_range(encoder: str | PathLike[str]) -> str | None:
     if value_range is not None:
         note(f"--value-range {value_range} is taken, with which {fspath(encoder)} was trained")
     return value_range
+
+
+def location_for(encoder: str | PathLike[str], given: Mapping[str, Any]) -> DataLocation:
+    """Returns where a user's images are, which are read with the range of values of the encoder's own.
+
+    Args:
+        encoder: A run folder, or any other encoder.
+        given: What the user gave of a location, by name.
+
+    Raises:
+        ValueError: as :func:`check_pixel_options`.
+    """
+    check_pixel_options(encoder, **{name: given.get(name) for name in PIXEL_OPTIONS})
+    location = DataLocation(**given)
+    return location if "value_range" in given else replace(location, value_range=trained_value_range(encoder))
 
 
 def taken_pixel_format(encoder: str | PathLike[str]) -> PixelFormat:

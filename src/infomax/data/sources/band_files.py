@@ -137,16 +137,16 @@ def describe_unnamed_bands(images: Images) -> str:
     if not isinstance(images, FileImages):
         return ""
     paths = [images.files[i] for i in range(min(len(images), LOOKED_AT))]
-    found: dict[str, list[str]] = {}
+    bands_of_image: dict[str, list[str]] = {}
     for path in paths:
         if matches := list(USUAL_BAND.finditer(path)):
             start, end = matches[-1].span()
-            found.setdefault(path[:start] + STAR + path[end:], []).append(path[start:end])
-    sets = Counter(tuple(words) for words in found.values() if len(words) > 1)
+            bands_of_image.setdefault(path[:start] + STAR + path[end:], []).append(path[start:end])
+    sets = Counter(tuple(words) for words in bands_of_image.values() if len(words) > 1)
     (words, count) = sets.most_common(1)[0] if sets else ((), 0)
     if 2 * count * len(words) <= len(paths):
         return ""
-    first = next(path for path, names in found.items() if tuple(names) == words)
+    first = next(path for path, names in bands_of_image.items() if tuple(names) == words)
     return (
         f"files such as {shown_name(first)} ({listed(words, len(words))}) look like the bands of one image, and each "
         f"is an image here; --bands {','.join(words)} makes one image of them"

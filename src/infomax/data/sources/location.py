@@ -215,6 +215,14 @@ class DataLocation:
         return source
 
 
+@dataclass(frozen=True)
+class OpenedImages:
+    """A frozen dataclass that holds the images of a data set, and where they are."""
+
+    location: DataLocation
+    source: Source
+
+
 def _exists(path: str) -> bool:
     return os.path.exists(os.path.expanduser(path))
 
