@@ -4,12 +4,12 @@ python benchmarks/baselines.py                  some minutes; writes docs/result
 python benchmarks/baselines.py --quick          small, to see that it works; keeps nothing
 python benchmarks/baselines.py --only losses    some parts; the others stay as they were kept
 
-The python is one with lightly 1.6.0, which infomax does not depend on: `uv venv LT` and
-`uv pip install -p LT lightly==1.6.0 -e .`. Values and gradients are compared in float64 on the same numbers. Losses and
-steps are timed in turns, in processor time, with the threads of OMP_NUM_THREADS. A step of either trains
-the same small encoder on batches of 256 images at 32 pixels: ours by its recipe `small`, lightly's by its heads of the
-same widths, its loss, a DataLoader and its transform with the crops and the distortions of the recipe's views, and the
-same optimiser.
+The python is one with lightly 1.6.0, which infomax does not depend on: `uv venv LT` and `uv pip install -p LT
+lightly==1.6.0 -e .`. Values and gradients are compared in float64 on the same numbers. The memory of a loss is what its
+process holds at most, beyond what it holds before. Losses and steps are timed in turns, in processor time, with the
+threads of OMP_NUM_THREADS. A step of either trains the same small encoder on batches of 256 images at 32 pixels: ours
+by its recipe `small`, lightly's by its heads of the same widths, its loss, a DataLoader and its transform with the
+crops and the distortions of the recipe's views, and the same optimiser.
 
 A method is a line in LOSSES, and one in LOOPS if lightly has its heads; a method that infomax lacks is left out.
 """
@@ -17,6 +17,7 @@ A method is a line in LOSSES, and one in LOOPS if lightly has its heads; a metho
 import argparse
 import copy
 import json
+import multiprocessing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,6 +48,7 @@ from infomax.runs.provenance import provenance
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "baselines.json"
 BATCH, QUEUE = 256, 4096
+MEMORY_BATCH = 4096
 QUICK_BATCH = 64
 Loss = Callable[..., Tensor]
 
@@ -226,6 +228,36 @@ def losses(quick: bool) -> Iterator[Row]:
         yield row(name, turns(calls, 3 if quick else 40), "infomax", "lightly", batch=batch, width=pair.width)
 
 
+def memory(quick: bool) -> Iterator[Row]:
+    """Yields the memory of the value and the gradient of each loss, beside lightly's, in float32, in MB."""
+    context, batch = multiprocessing.get_context("spawn"), QUICK_BATCH if quick else MEMORY_BATCH
+    for name, pair in known_losses().items():
+        megabytes = {}
+        for key in ("infomax", "lightly"):
+            with context.Pool(1) as pool:  # a process for each, so that none has the other's memory at hand
+                megabytes[key] = pool.apply(peak_megabytes, (name, key, batch))
+        given = sum(x.numel() * x.element_size() for x in inputs(pair, batch, torch.float32)) / 1e6
+        yield {"name": name, "batch": batch, "width": pair.width, "given_mb": given, **megabytes}
+
+
+def peak_megabytes(name: str, key: str, batch: int) -> float:
+    """Returns what a process needs at most for a loss and its gradients, beyond the tensors that are given; Linux."""
+    pair = LOSSES[name]
+    loss = pair.ours() if key == "infomax" else pair.lightly
+    value_and_gradient(loss, inputs(pair, QUICK_BATCH, torch.float32))  # loads what the first call loads
+    tensors = inputs(pair, batch, torch.float32)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is held now
+    before = resident_megabytes("VmRSS")
+    value_and_gradient(loss, tensors)
+    return resident_megabytes("VmHWM") - before
+
+
+def resident_megabytes(field: str) -> float:
+    """Returns a size that Linux keeps of this process, now (VmRSS) or at most (VmHWM)."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    return next(int(words[1]) for words in lines if words[0] == f"{field}:") * 1024 / 1e6
+
+
 @dataclass(frozen=True)
 class Loop:
     """A frozen dataclass that holds what a step of one of lightly's methods is made of."""
@@ -348,7 +380,7 @@ def steps(quick: bool) -> Iterator[Row]:
         yield row(method, times, "infomax", "lightly", batch=recipe.batch_size, recipe=recipe.name)
 
 
-PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {"equal": equal, "losses": losses, "steps": steps}
+PARTS: dict[str, Callable[[bool], Iterator[Row]]] = {"equal": equal, "losses": losses, "memory": memory, "steps": steps}
 
 
 def main() -> None:

@@ -363,6 +363,19 @@ def baselines_losses_table() -> str:
     return f"{markdown(header, rows)}\n\nMedians of {repeats} turns; {baselines_measured(kept)}"
 
 
+def baselines_memory_table() -> str:
+    kept = baselines()
+    if "memory" not in kept:
+        return NOT_MEASURED
+    rows = [
+        [row["name"], f"{row['batch']:,} x {row['width']:,}"]
+        + [f"{row[key]:,.0f}" for key in ("given_mb", "infomax", "lightly")]
+        for row in kept["memory"]
+    ]
+    header = ["value and gradient", "of", "given, MB", "infomax, MB", "lightly, MB"]
+    return f"{markdown(header, rows)}\n\nA process for each; {baselines_measured(kept)}"
+
+
 def baselines_steps_table() -> str:
     kept = baselines()
     if "steps" not in kept:
@@ -1369,6 +1382,7 @@ TABLES = {
     "trends": (MEASUREMENTS / "trends.md", trends_table),
     "baselines-equal": (MEASUREMENTS / "baselines.md", baselines_equal_table),
     "baselines-losses": (MEASUREMENTS / "baselines.md", baselines_losses_table),
+    "baselines-memory": (MEASUREMENTS / "baselines.md", baselines_memory_table),
     "baselines-steps": (MEASUREMENTS / "baselines.md", baselines_steps_table),
     "cpu-recipes": (MEASUREMENTS / "photographs.md", cpu_recipes_table),
     "reproduction": (MEASUREMENTS / "reproduction.md", reproduction_table),

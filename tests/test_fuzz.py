@@ -254,6 +254,6 @@ def test_impossible_settings_leave_no_folder(tmp_path, method, override, message
 
 
 def test_views_too_large_for_the_memory_leave_no_folder(tmp_path):
-    with pytest.raises(ValueError, match="GB of views and .* GB of weights, .* choose smaller settings"):
+    with pytest.raises(ValueError, match="GB of views of 16,000 pixels, but .*; choose a smaller --image-size"):
         pretrain(data="digits", out=tmp_path / "run", method="mira", image_size=16000, device="cpu")
     assert not (tmp_path / "run").exists()

@@ -268,7 +268,7 @@ MISTAKES = [
     ((*PHOTOS, "--penalty", "0"), "--penalty must be a number in (0, inf), but is 0.0"),
     ((*PHOTOS, "--epochs", "3"), "--epochs 3 is for --finetune"),
     ((*PHOTOS, "--labels", "three.csv"), "line 2, 'dark/0.png,a,b', has 3 columns; a path and a class are wanted"),
-    ((*PHOTOS, "--labels", "missing.csv"), "names 'dark/99.png', which is not a file"),
+    ((*PHOTOS, "--labels", "missing.csv"), "names 'dark/99.png', which is no file"),
     ((*PHOTOS, "--labels", "columns.csv"), "1 of 3 lines do; if it names the columns, they must be path and label"),
     ((*PHOTOS, "--labels", "differ.csv"), "gives another class than a line before"),
     ((*PHOTOS, "--labels", "nothing.csv"), "--labels nothing.csv: "),

@@ -31,8 +31,8 @@ class FileOptions:
     """A frozen dataclass that holds the option of all commands that names a file of options."""
 
     options: Annotated[Path | None, Shown(metavar="FILE", default="none")] = None
-    """Options in a file of TOML or YAML by their names, as image_size = 64, with a table for set. What stands on the
-    command line wins. Paths in it are relative to the working folder."""
+    """File of TOML or YAML with options of this command, a line each, in which --some-option 64 is written
+    some_option = 64. What stands on the command line wins. Paths in it are relative to the working folder."""
 
 
 @dataclass(frozen=True)

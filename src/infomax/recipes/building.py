@@ -118,11 +118,16 @@ def check_memory(recipe: Recipe, method: Method, *, images: int, memory: int) ->
         return
     tensors = parameters | buffers
     largest = max(tensors, key=tensors.__getitem__)
-    parts = {"views": views, f"weights, of which {largest} {tensors[largest] / GIGABYTE:,.1f} GB": needed - views}
-    listed = " and ".join(f"{size / GIGABYTE:,.1f} GB of {name}" for name, size in parts.items())
+    weights = needed - views
+    if views > weights:
+        described = f"{views / GIGABYTE:,.1f} GB of views of {max(view.size for view in crops):,} pixels"
+        advice = "choose a smaller --image-size, or fewer images at once (--micro-batch-size)"
+    else:
+        described = f"{weights / GIGABYTE:,.1f} GB of weights, of which {largest} {tensors[largest] / GIGABYTE:,.1f} GB"
+        advice = "choose smaller settings"
     raise ValueError(
-        f"a step takes at least {needed / GIGABYTE:,.1f} GB, {listed}, but there are {memory / GIGABYTE:,.1f} GB; "
-        "choose smaller settings or a --micro-batch-size"
+        f"a step takes at least {needed / GIGABYTE:,.1f} GB, {described}, but there are {memory / GIGABYTE:,.1f} GB; "
+        f"{advice}"
     )
 
 

@@ -162,7 +162,7 @@ def get_experiment(name: str, method: str | None = None) -> Experiment:
     elif method is None:
         owners = [spec.name for spec in METHODS.values() if bare in spec.recipes]
         if not owners:
-            names = [*experiments(), *(key for spec in METHODS.values() for key in spec.recipes)]
+            names = [*experiments(), *METHODS, *(key for spec in METHODS.values() for key in spec.recipes)]
             near = nearest(name, names)
             hint = f"; did you mean {near}?" if near else ""
             of_method = f" {name}" if name in METHODS else ""

@@ -132,6 +132,8 @@ def _check_picture(out: Path) -> None:
     """
     if not out.name or out.is_dir() or any(parent.is_file() for parent in out.parents):
         raise ValueError(f"--out {out} must be a file to write")
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"--out {out} must end in .png, for views are a picture of that format")
     if not out.is_file():
         return
     key, software = SOFTWARE

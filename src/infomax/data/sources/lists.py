@@ -170,9 +170,8 @@ def _check_files(lines: Sequence[Line], rows: Sequence[Sequence[str]], folder: P
         checked = len(range(0, len(rows), step))
         is_header = missing == [0] and checked > 1 and len(rows[0]) > 1
         hint = "; if it names the columns, they must be path and label" if is_header else ""
-        raise ValueError(
-            f"names '{path}', which is not a file in {folder}, in {line} as {len(missing)} of {checked} lines do{hint}"
-        )
+        share = f", as {len(missing)} of {checked} lines do" if checked > 1 else ""
+        raise ValueError(f"line {line.number} names '{path}', which is no file in {folder}{share}{hint}")
 
 
 def _classes(lines: Sequence[Line], rows: Sequence[Sequence[str]]) -> tuple[dict[str, str], str]:

@@ -75,7 +75,7 @@ def draw(figure: Any, rows: Sequence[Row]) -> None:
         marker = "x" if row["collapse"] else "o"
         right.scatter(schedules.index(row["schedule"]), row["accuracy"], color=colours[row["schedule"]], marker=marker)
     right.set_xticks(range(len(schedules)), [name.replace(" in ", "\nin ") for name in schedules], fontsize=7)
-    right.set(title=f"at the end: {last[0]['measured']}" if last else "not evaluated", ylabel="top-1 accuracy, %")
+    right.set(title=f"at the end:\n{last[0]['measured']}" if last else "not evaluated", ylabel="top-1 accuracy, %")
     right.margins(x=0.3)
     for axes in (left, right):
         axes.title.set_fontsize(8)
