@@ -82,9 +82,15 @@ def fine_tune(
     Raises:
         FloatingPointError: if the training diverges.
     """
-    labels, device = torch.from_numpy(labelled.labels), evaluation.torch_device
+    labels = torch.from_numpy(labelled.labels)
     start = solve(
-        features, labels, classes=len(labelled.classes), penalty=penalty, seed=seed, device=device, quiet=True
+        features,
+        labels,
+        classes=len(labelled.classes),
+        penalty=penalty,
+        seed=seed,
+        device=evaluation.torch_device,
+        quiet=True,
     )
     images = LabelledImages(labelled.images, np.arange(len(labels)), labelled.labels)
     setting = replace(SETTING, epochs=default_epochs(len(labels)) if epochs is None else epochs)
@@ -100,7 +106,7 @@ def fine_tune(
         infomax=version("infomax"),
     )
     work = ResumableWork(specification, None) if evaluation.no_cache else ResumableWork.in_cache(specification)
-    compute = Compute(device=device, workers=evaluation.workers, quiet=evaluation.quiet)
+    compute = Compute(device=evaluation.network_device, workers=evaluation.workers, quiet=evaluation.quiet)
     tuner = FineTuner(encoder, images, setting, seed=seed, compute=compute, work=work)
     note(f"fine-tunes for {setting.epochs} epochs, {tuner.steps:,} steps of {tuner.batch_size} images")
     if tuner.done == 0:

@@ -54,7 +54,7 @@ def describe_devices() -> Section:
     entries = [Entry("cpu", text, {"name": name, "capability": capability})]
     entries += _cuda_entries(torch, driver)
     if torch.backends.mps.is_available():
-        entries.append(Entry("mps", "torch sees it; infomax computes on the CPU of this machine"))
+        entries.append(_apple_gpu(torch))
     return Section("devices", entries)
 
 
@@ -129,6 +129,18 @@ def _cuda_entries(torch: Any, driver: str | None) -> list[Entry]:
         return [Entry("cuda", "a GPU is there, but torch cannot use it", False, f"torch cannot use the GPU: {cure}")]
     entries = [Entry("cuda", f"CUDA {built}, driver {driver or 'unknown'}, cuDNN {torch.backends.cudnn.version()}")]
     return entries + [_gpu(torch, number) for number in range(torch.cuda.device_count())]
+
+
+def _apple_gpu(torch: Any) -> Entry:
+    """Returns how much memory Apple's GPU may take, and whether it can add."""
+    memory, problem = torch.mps.recommended_max_memory(), None
+    try:
+        if float(torch.ones(1, device="mps") + 1) != 2:
+            raise RuntimeError("1 + 1 is not 2")
+    except RuntimeError as error:
+        problem = f"Apple's GPU cannot compute: {str(error).strip().splitlines()[0]}; --device cpu does without it"
+    text = f"Apple's GPU may take {describe_size(memory)}; auto leaves it out, --device mps takes it"
+    return Entry("mps", text, {"memory": memory}, problem)
 
 
 def _gpu(torch: Any, number: int) -> Entry:

@@ -21,7 +21,8 @@ from infomax.features.extraction import encode_batches
 from infomax.models.encoders import Encoder
 from infomax.models.pretrained import open_encoder
 from infomax.runs.run_folder import describe_unfinished
-from infomax.runtime.checks import check_number, choose_device
+from infomax.runtime.checks import check_number
+from infomax.runtime.devices import choose_device
 from infomax.runtime.progress import ProgressBar
 from infomax.runtime.stages import Stage, stages_shown
 from infomax.runtime.text import note, show
@@ -56,7 +57,7 @@ def embed(
         encoder: A run folder, or anything else that :func:`infomax.models.pretrained.open_encoder` takes.
         data: What ``--data`` takes; paths of image files; PIL images; an array of numbers [n, height, width, channels];
             or an opened source.
-        device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
+        device: ``cpu``, ``cuda``, ``mps``, or ``auto``, which takes an NVIDIA GPU if there is one.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
         bands: Words in names of files that name the bands of an image, as ``B02,B03,B04``, if each is a file of its
             own.

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from infomax.data.options import DataOptions
 from infomax.evaluation.options import ComputeOptions
-from infomax.runtime.checks import check_count, check_device_name, check_number, choose
+from infomax.runtime.checks import check_count, check_number, choose
+from infomax.runtime.devices import check_device_name
 from infomax.runtime.options import CheckedOptions, Shown
 
 LISTING_SUFFIXES = (".html", ".jsonl", ".csv")
@@ -61,7 +62,7 @@ class SearchOptions(FeatureFileOptions):
     """Images to find for each query."""
     encoder: Annotated[str | None, Shown(metavar="ENCODER", default="the one that the features are of")] = None
     """The encoder of the query's features, if it has moved."""
-    device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
+    device: Annotated[str, Shown(metavar="auto|cpu|cuda|mps")] = "auto"
     """Kind of device for the query's features; auto takes the GPU if there is one."""
     engine: Annotated[str, Shown(metavar="exact|faiss")] = "exact"
     """What searches: infomax itself, or the IndexFlatIP of faiss, which is exact too and needs infomax[faiss]."""

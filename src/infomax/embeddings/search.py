@@ -20,7 +20,8 @@ from infomax.features.faiss_search import import_faiss, nearest_by_faiss
 from infomax.features.nearest_neighbours import nearest
 from infomax.models.encoders import fingerprint
 from infomax.models.pretrained import open_encoder
-from infomax.runtime.checks import check_count, choose, choose_device
+from infomax.runtime.checks import check_count, choose
+from infomax.runtime.devices import choose_device
 from infomax.runtime.near_names import nearest as nearest_name
 from infomax.runtime.text import note
 from infomax.runtime.threads import threads_within_quota

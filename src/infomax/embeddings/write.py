@@ -158,7 +158,7 @@ class FeatureComputation:
 
     def _encode(self, images: Images, index: np.ndarray) -> Iterator[Tensor]:
         evaluation, start = self.evaluation, time.perf_counter()
-        options = {"device": evaluation.torch_device, "workers": evaluation.workers}
+        options = {"device": evaluation.network_device, "workers": evaluation.workers}
         for features in encode_batches(self.network, images, index, self.network.preprocessing, **options):
             self.images += len(features)
             self.seconds += time.perf_counter() - start

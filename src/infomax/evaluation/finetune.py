@@ -177,7 +177,7 @@ class FineTuneJob:
             _check(name, images, metric)
         assert representation.encoder is not None
         self.encoder, self.splits, self.metric, self.seed = representation.encoder, splits, metric, seed
-        device, workers = evaluation.torch_device, evaluation.workers
+        device, workers = evaluation.network_device, evaluation.workers
         self.compute = Compute(device=device, workers=workers, precision=precision, quiet=evaluation.quiet)
         self.specification = FineTuneSpecification(
             encoder=representation.identity,

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from infomax.data.options import DataOptions
-from infomax.runtime.checks import check_count, check_device_name, choose_device
+from infomax.runtime.checks import check_count
+from infomax.runtime.devices import check_device_name, choose_device, float64_device
 from infomax.runtime.options import CheckedOptions, Shown
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class EvaluationData(DataOptions):
 class ComputeOptions(CheckedOptions):
     """A frozen dataclass that says what an evaluation computes on. It changes results by rounding alone."""
 
-    device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
+    device: Annotated[str, Shown(metavar="auto|cpu|cuda|mps")] = "auto"
     """Kind of device; auto takes the GPU if there is one."""
     workers: Annotated[int | None, Shown(metavar="N", default="one a core, at most 8")] = None
     """Processes that decode image files."""
@@ -43,11 +44,16 @@ class ComputeOptions(CheckedOptions):
             raise ValueError(f"--feature-precision must be 32 or 16, but is {self.feature_precision!r}")
 
     @property
-    def torch_device(self) -> "torch.device":
-        """The device as torch names it."""
+    def network_device(self) -> "torch.device":
+        """The device that networks compute features on, as torch names it."""
         import torch
 
         return torch.device(choose_device(self.device))
+
+    @property
+    def torch_device(self) -> "torch.device":
+        """The device of all else, as probes, solvers and networks that are trained: the CPU beside Apple's GPU."""
+        return float64_device(self.network_device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,7 @@ from infomax.evaluation.scores import hits, judge
 from infomax.features.extraction import extract_features
 from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.collectives import rank, world_size
+from infomax.runtime.devices import place_network, to_network
 from infomax.runtime.progress import ProgressBar
 from infomax.runtime.resumable_loop import ResumableLoop
 
@@ -173,6 +174,7 @@ class ProbeJob:
         self.representation, self.encoder, self.probe = representation, representation.encoder, probe
         self.rates, self.seed, self.augmentation = list(learning_rates), seed, augmentation
         self.evaluation, self.device = evaluation, evaluation.torch_device
+        self.network_device = evaluation.network_device
         self.images, self.labels, self.classes = train.selected_images, train.labels, len(train.images.classes)
         self.held_out = held_out(train.labels) if len(self.rates) > 1 else None
         if self.held_out is not None and not self.held_out.any():
@@ -231,7 +233,7 @@ class ProbeJob:
         assert self.held_out is not None
         rows = np.flatnonzero(self.held_out)
         if self.augmentation:
-            compute = {"device": self.device, "workers": self.evaluation.workers}
+            compute = {"device": self.network_device, "workers": self.evaluation.workers}
             features = extract_features(self.encoder, self.images, rows, self.encoder.preprocessing, **compute)
         else:
             features = self.representation.features(self.images, "train images")[rows]
@@ -255,19 +257,20 @@ class ProbeJob:
     def _augmented_batches(self, done: int) -> Iterator[tuple[int, Tensor, np.ndarray]]:
         """Yields the epoch, the features and the rows of each batch that is left, of new random crops."""
         views = supervised_crops(self.encoder.preprocessing, bicubic=self.probe.bicubic)
-        compute: dict[str, Any] = {"workers": self.evaluation.workers, "device": self.device}
+        compute: dict[str, Any] = {"workers": self.evaluation.workers, "device": self.network_device}
         compute["pixel_format"] = self.encoder.preprocessing.pixel_format
         batches = training_batches(self.images, views, steps=range(done, self.steps), **self._schedule(), **compute)
-        self.encoder.eval().to(self.device)
+        place_network(self.encoder.eval(), self.network_device)
 
         def make(batch: Batch) -> list[Tensor]:
-            return make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index)
+            crops = make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index)
+            return [to_network(crop, self.network_device) for crop in crops]
 
-        prefetcher = BatchPrefetcher(batches, self.device, make)
+        prefetcher = BatchPrefetcher(batches, self.network_device, make)
         for batch in prefetcher:
             if batch.unreadable:
                 raise unreadable_error(next(iter(batch.unreadable.values())))
             view = (batch.views or make(batch))[0]
-            features = self.encoder(view).float()
+            features = self.encoder(view).float().to(self.device)
             prefetcher.prefetch()
             yield batch.epoch, features, batch.index

@@ -90,7 +90,7 @@ def _of_encoder(
     name: str, network: Encoder, preprocessing: Preprocessing, evaluation: EvaluationOptions
 ) -> Representation:
     identity = fingerprint(network)
-    device, workers = evaluation.torch_device, evaluation.workers
+    device, workers = evaluation.network_device, evaluation.workers
 
     def encode(images: Images, index: np.ndarray) -> Iterator[Tensor]:
         return encode_batches(network, images, index, preprocessing, device=device, workers=workers)
@@ -136,7 +136,7 @@ def baselines(
     """
     assert trained.encoder is not None
     preprocessing = trained.encoder.preprocessing
-    device, workers = evaluation.torch_device, evaluation.workers
+    device, workers = evaluation.network_device, evaluation.workers
 
     def raw(images: Images, index: np.ndarray) -> Iterator[Tensor]:
         return pixel_batches(images, index, preprocessing, workers=workers)

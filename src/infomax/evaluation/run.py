@@ -506,6 +506,6 @@ def launched_ranks(evaluation: EvaluationOptions) -> Generator[EvaluationOptions
         return
     from infomax.runtime.collectives import process_group
 
-    device = device_of(evaluation.torch_device.type, info.local_rank)
+    device = device_of(evaluation.network_device.type, info.local_rank)
     with process_group(info.rank, info.world_size, device=device):
         yield replace(evaluation, quiet=evaluation.quiet or info.rank > 0)

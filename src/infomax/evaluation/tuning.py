@@ -30,10 +30,11 @@ from infomax.data.splits import LabelledImages
 from infomax.evaluation.resumable_work import ResumableWork
 from infomax.models.encoders import Encoder
 from infomax.nn.batch_norm import batch_norms
-from infomax.nn.optimizers import without_compiler
+from infomax.nn.optimizers import lay_out_state, without_compiler
 from infomax.nn.schedules import cosine
 from infomax.runtime.checks import check_count, check_number, choose
 from infomax.runtime.collectives import average_in_place, gather, rank, world_size
+from infomax.runtime.devices import check_precision, network_layout, place_network, random_state_kept, to_network
 from infomax.runtime.progress import ProgressBar
 from infomax.runtime.resumable_loop import ResumableLoop
 
@@ -116,6 +117,7 @@ class Compute:
 
     def __post_init__(self) -> None:
         choose("--precision", self.precision, ("32", "bf16"))
+        check_precision(self.precision, torch.device(self.device).type)
 
     def cast(self) -> torch.autocast:
         """Returns a context manager that sets the precision of a forward pass."""
@@ -188,7 +190,8 @@ class FineTuner:
             batch = f"batch_size {setting.batch_size} of {len(self.images)} images"
             raise ValueError(f"{batch}: {world_size()} ranks take {least} images a step at least")
         self.steps = setting.steps or (setting.epochs or 0) * (len(self.images) // self.batch_size)
-        self.model.to(compute.device).to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
+        place_network(self.model, compute.device)
+        self.model.to(memory_format=network_layout(compute.device))  # pyrefly: ignore[no-matching-overload]
         self.optimizer = without_compiler(torch.optim.SGD)(
             [{"params": list(module.parameters()), "lr": 0.0} for module in (self.model.encoder, self.model.head)],
             momentum=0.9,
@@ -202,6 +205,7 @@ class FineTuner:
         if (state := work.newest_state(setting.name)) is not None:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
+            lay_out_state(self.optimizer, network_layout(compute.device))
             self.done, seconds = state["step"], state["seconds"]
         self.began = time.perf_counter() - seconds  # as if it had not been interrupted
 
@@ -214,7 +218,6 @@ class FineTuner:
         """
         device = torch.device(self.compute.device)
         # Each step seeds random layers. The caller's random state stays as it was.
-        callers_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
         quiet = self.compute.quiet or rank() > 0
         bar = ProgressBar(self.setting.name, self.steps, done=self.done, unit="steps", quiet=quiet)
         loop = ResumableLoop(
@@ -228,7 +231,7 @@ class FineTuner:
             resume_hint=self.work.resume_hint,
         )
         self.model.train()
-        with callers_random_state, loop:
+        with random_state_kept(device), loop:
             for batch in self._batches(device):
                 self._step(batch)
                 self.done += 1
@@ -243,7 +246,8 @@ class FineTuner:
         dtype = self.model.head.weight.dtype
 
         def make(batch: Batch) -> list[Tensor]:
-            return make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index, dtype=dtype)
+            crops = make_views(batch.images, views, seed=self.seed, epoch=batch.epoch, index=batch.index, dtype=dtype)
+            return [to_network(crop, device) for crop in crops]
 
         batches = training_batches(
             self.images,
@@ -327,7 +331,7 @@ def class_scores(model: Classifier, images: LabelledImages, compute: Compute) ->
     model.eval()
     for batch in evaluation_batches(images.images, images.index[first:last], preprocessing, workers=compute.workers):
         with compute.cast():
-            scores.append(model(batch.to(weight.device, weight.dtype)).to(weight.dtype))
+            scores.append(model(to_network(batch, weight.device, weight.dtype)).to(weight.dtype))
     all_scores = gather(torch.cat(scores))[0].cpu()
     if not all_scores.isfinite().all():
         raise FloatingPointError("the class scores became infinite or NaN; smaller learning rates are the usual cure")

@@ -12,6 +12,7 @@ from infomax.data.splits import LabelledImages, counted
 from infomax.evaluation.tuning import Compute, FineTuning, class_count
 from infomax.models.encoders import Encoder
 from infomax.runtime.collectives import rank, world_size
+from infomax.runtime.devices import place_network
 from infomax.runtime.durations import duration
 from infomax.runtime.text import note
 
@@ -79,7 +80,7 @@ def seconds_per_image(encoder: Encoder, compute: Compute) -> float:
     """Returns the seconds that one image takes through the encoder, measured by two passes of a few images."""
     side = encoder.preprocessing.size
     images = torch.zeros(TIMED_IMAGES, encoder.settings.channels, side, side, device=compute.device)
-    encoder = encoder.to(compute.device)
+    place_network(encoder, compute.device)
     seconds = 0.0
     for _ in range(2):  # the first pass prepares what the second one uses
         start = time.perf_counter()

@@ -25,7 +25,8 @@ from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import SMALL_IMAGES
 from infomax.recipes.registry import DEFAULT_METHOD, METHODS
 from infomax.recipes.schema import Recipe
-from infomax.runtime.checks import check_count, choose, choose_device
+from infomax.runtime.checks import check_count, choose
+from infomax.runtime.devices import choose_device
 from infomax.runtime.durations import duration
 from infomax.runtime.options import option_names, pick, to_argv
 from infomax.runtime.stages import importing_torch

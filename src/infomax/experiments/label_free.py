@@ -107,7 +107,7 @@ def measure_features(
         assert representation.encoder is not None
         some = sample_images(images, VIEW_IMAGES)
         views = replace(run.recipe.views, local_crops=())
-        device = evaluation.torch_device
+        device = evaluation.network_device
         of_views = extract_view_features(
             representation.encoder,
             some,

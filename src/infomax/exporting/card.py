@@ -225,7 +225,8 @@ def _training_words(content: CardContent) -> str:
         return f"The weights were taken as they are from `{escape(without_folders(content.encoder_name))}`."
     config, recipe = run.config, run.recipe
     launch, machine = config.get("launch", {}), config.get("machine", {})
-    device = launch.get("gpu") or ("a GPU" if launch.get("device") == "cuda" else f"a CPU, {machine.get('cpu') or ''}")
+    kinds = {"cuda": "a GPU", "mps": "Apple's GPU"}
+    device = launch.get("gpu") or kinds.get(launch.get("device", ""), f"a CPU, {machine.get('cpu') or ''}")
     count = launch.get("devices", 1)
     rows = run.read_rows("metrics.jsonl")
     steps = run.trained_steps if content.kept_epoch is None else trained_steps_of(run.kept_encoder(content.kept_epoch))

@@ -14,6 +14,7 @@ from infomax.data.images import Images
 from infomax.data.loading.evaluation import KeptBatches, evaluation_batches
 from infomax.data.splits import LabelledImages
 from infomax.models.encoders import Encoder
+from infomax.runtime.devices import place_network, to_network
 
 PIXEL_SIDE = 32  # largest side of an image whose pixels are features
 CHUNK_PIXELS = 2**18  # that pass an encoder on a CPU at once: 5 images of 224 pixels
@@ -47,11 +48,11 @@ def encode_batches(
         lenient, kept: As in :func:`infomax.data.loading.evaluation.evaluation_batches`.
     """
     was_training, previous_device = encoder.training, next(encoder.parameters()).device
-    encoder.eval().to(device)
+    place_network(encoder.eval(), device)
     try:
         dtype = next(encoder.parameters()).dtype
         for batch in evaluation_batches(images, index, preprocessing, workers=workers, lenient=lenient, kept=kept):
-            chunks = cache_sized_chunks(batch.to(device, dtype), encoder)
+            chunks = cache_sized_chunks(to_network(batch, device, dtype), encoder)
             with torch.no_grad():
                 features = torch.cat([encoder(chunk) for chunk in chunks]).float().cpu()
             yield features
@@ -125,8 +126,8 @@ def recalibrate_batch_norm(
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None  # makes torch average plainly over batches
-    encoder.train().to(device)
+    place_network(encoder.train(), device)
     for batch in evaluation_batches(part.images, part.index, preprocessing, workers=workers, lenient=lenient):
         if len(batch) > 1:  # a single image has no variance in a layer that has shrunk it to one pixel
-            encoder(batch.to(device))
+            encoder(to_network(batch, device))
     return encoder.eval().cpu()

@@ -15,6 +15,7 @@ from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import load_kernels
 from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.models.encoders import Encoder
+from infomax.runtime.devices import float64_device, place_network, to_network
 
 
 @torch.no_grad()
@@ -47,14 +48,14 @@ def extract_view_features(
         ValueError: if an image cannot be read.
     """
     device, count = torch.device(device), len(views.global_crops)
-    load_kernels(views, pixel_format, make=device.type == "cpu")
+    load_kernels(views, pixel_format, make=float64_device(device).type == "cpu")
     options: dict[str, Any] = {"seed": seed, "steps": range(draws), "workers": workers, "device": device}
     options["pixel_format"] = pixel_format
     batches = training_batches(
         images, views, batch_size=len(images), micro_batch_size=min(BATCH_SIZE, len(images)), **options
     )
     was_training, previous_device = encoder.training, next(encoder.parameters()).device
-    encoder.eval().to(device)
+    place_network(encoder.eval(), device)
     dtype = next(encoder.parameters()).dtype
     keys: list[list[np.ndarray]] = [[] for _ in range(draws)]
     features: list[list[Tensor]] = [[] for _ in range(draws)]
@@ -63,7 +64,7 @@ def extract_view_features(
             if batch.unreadable:
                 raise next(iter(batch.unreadable.values()))
             crops = make_views(batch.images, views, seed=seed, epoch=batch.epoch, index=batch.index)[:count]
-            of_views = [encoder(crop.to(dtype)).float().cpu() for crop in crops]
+            of_views = [encoder(to_network(crop, device, dtype)).float().cpu() for crop in crops]
             keys[batch.epoch].append(batch.index)
             features[batch.epoch].append(torch.stack(of_views, 1))
     finally:

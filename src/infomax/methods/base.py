@@ -62,19 +62,23 @@ Where the needs of a new method go
   which images a batch has; what the loss needs of them, as their clusters, :meth:`Method.target` looks up.
 * Cluster assignments that are recomputed each epoch: :meth:`Method.before_epoch`, from embeddings that the memory
   keeps, or that ``embed`` computes in a forward pass over the epoch's images.
+* Another device for the loss: the engine's concern. Beside Apple's GPU it moves the outputs of the networks to the CPU,
+  where :meth:`Method.place` has left everything without parameters. :meth:`Method.online` and :meth:`Method.target`
+  that read such a buffer bring the two together.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from infomax.models.encoders import Encoder
+from infomax.runtime.devices import float64_device
 
 
 class Views(NamedTuple):
@@ -325,6 +329,25 @@ class Method(nn.Module, ABC):
         Args:
             progress: The progress that the next step will have.
         """
+
+    def place(self, device: torch.device) -> Self:
+        """Moves the networks to a device, and what the loss alone reads to where the loss is computed.
+
+        These differ on Apple's GPU alone, beside which the loss is computed on the CPU
+        (:func:`infomax.runtime.devices.float64_device`). Networks are the parts that have parameters; queues, memories
+        and running statistics have none.
+
+        Args:
+            device: The device of the networks. The method is on the CPU before.
+        """
+        if float64_device(device) == device:
+            return self.to(device)
+        for part in self.children():
+            if isinstance(part, Method):
+                part.place(device)
+            elif any(True for _ in part.parameters()):
+                part.to(device)
+        return self
 
     def project(self, images: Tensor) -> Tensor:
         """Computes the projector's outputs [b, D] for images [b, 3, side, side]."""

@@ -254,7 +254,7 @@ class Swav(Method):
 
     @full_precision  # as bfloat16 has steps of 0.004 near 1, which epsilon would magnify
     def _score(self, embeddings: Tensor) -> Tensor:
-        return F.linear(embeddings, self.prototypes.weight)
+        return F.linear(embeddings, self.prototypes.weight.to(embeddings.device))  # the queue may be on another one
 
     def cluster_logits(self, features: Tensor) -> Tensor:
         return self._score(l2_normalize(self.projector(features)))

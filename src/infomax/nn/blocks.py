@@ -157,12 +157,13 @@ class Teacher(nn.Module):
 def copy_tensors(*, source: list[Tensor], destination: list[Tensor]) -> None:
     """Copies each tensor of ``source`` into the tensor of ``destination`` at the same position.
 
-    On a GPU it takes one operation for each precision, instead of one for each of a hundred small tensors.
+    On a GPU it takes one operation for each precision, instead of one for each of a hundred small tensors. Those of
+    each device are copied apart.
 
     Args:
         source: The tensors to read.
         destination: The tensors to overwrite, of the same shapes.
     """
-    for dtype in {tensor.dtype for tensor in source}:
-        positions = [i for i, tensor in enumerate(source) if tensor.dtype == dtype]
+    for kind in {(tensor.dtype, tensor.device) for tensor in source}:
+        positions = [i for i, tensor in enumerate(source) if (tensor.dtype, tensor.device) == kind]
         torch._foreach_copy_([destination[i] for i in positions], [source[i] for i in positions])

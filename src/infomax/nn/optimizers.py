@@ -258,3 +258,16 @@ def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
     """
     for group in optimizer.param_groups:
         group["lr"] = group.get("constant_rate", rate * group.get("rate_factor", 1.0))
+
+
+def lay_out_state(optimizer: Optimizer, layout: torch.memory_format) -> None:
+    """Gives what an optimiser keeps of convolutions the layout of their weights, which another device may have changed.
+
+    Args:
+        optimizer: The optimiser, after it has loaded its state.
+        layout: The layout of the weights [out, in, height, width].
+    """
+    for of_parameter in optimizer.state.values():
+        for name, value in of_parameter.items():
+            if isinstance(value, Tensor) and value.ndim == 4:
+                of_parameter[name] = value.contiguous(memory_format=layout)

@@ -145,7 +145,8 @@ class ImageQueue(Memory):
         Returns:
             The rows, held constant; the embeddings themselves until the queue is full.
         """
-        return torch.where(self.count >= len(self.rows), self._nearest(z, positions).to(z.dtype), z)
+        is_full, nearest = self.count >= len(self.rows), self._nearest(z.to(self.rows.device), positions)
+        return torch.where(is_full.to(z.device), nearest.to(z), z)
 
     @torch.no_grad()
     @full_precision

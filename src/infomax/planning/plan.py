@@ -17,8 +17,8 @@ from infomax.planning.step_cost import StepCost, count_step_cost
 from infomax.planning.step_time import Timing, time_steps
 from infomax.recipes.building import build_without_memory, check_view_sizes
 from infomax.recipes.schema import Recipe
-from infomax.runtime.checks import choose_device
-from infomax.runtime.memory import machine_memory
+from infomax.runtime.devices import check_precision, choose_device
+from infomax.runtime.memory import device_memory
 from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
 from infomax.runtime.stages import Stage
@@ -232,6 +232,7 @@ def make_plan(options: PlanOptions, opened: PlannedImages | None = None) -> Plan
     if source is not None:
         check_positions(method, recipe, source)
     check_view_sizes(recipe, method)
+    check_precision(recipe.precision, device)
     check_batch(recipe, images=images, data=data, world_size=options.devices)
     with Stage("counting what a step takes", slow_only=True):
         cost = count_step_cost(recipe, ranks=options.devices, device=device, images=images)
@@ -268,11 +269,12 @@ def _on_this_machine(
     """Measures the run on this machine: on its CPU, or on GPUs of the kind of its first one."""
     devices, steps = options.devices, recipe.steps(images)
     cost = count_step_cost(recipe, ranks=devices, device=device.type, images=images)
-    if device.type == "cuda":
-        name, memory, ranks = torch.cuda.get_device_name(device), _gpu_memory(device), 1
+    if device.type != "cpu":
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "Apple's GPU"
+        memory, ranks = device_memory(device.type), 1
         usable = int(GPU_SHARE * memory)
     else:
-        name, memory, ranks = "this CPU", machine_memory(), devices
+        name, memory, ranks = "this CPU", device_memory("cpu"), devices
         usable = int(CPU_SHARE * memory) // ranks
     if cost.memory.peak > usable:
         micro_batch_size = _largest_micro_batch(recipe, images, devices, device.type, usable)
@@ -341,8 +343,3 @@ def _largest_micro_batch(recipe: Recipe, images: int, devices: int, device: str,
         return count_step_cost(divided, ranks=devices, device=device, images=images).memory.peak > memory
 
     return sizes[fitting - 1] if (fitting := bisect_left(sizes, True, key=too_large)) else None
-
-
-def _gpu_memory(device: torch.device) -> int:
-    """Returns the memory of a GPU, in bytes."""
-    return torch.cuda.get_device_properties(device).total_memory

@@ -132,10 +132,11 @@ def count_step_cost(recipe: Recipe, *, ranks: int = 1, device: str = "cpu", imag
     Args:
         recipe: The recipe.
         ranks: Number of ranks that share the batch.
-        device: ``cpu`` or ``cuda``. The two synchronise BatchNorm in different ways, and a GPU holds the next batch
-            already.
+        device: ``cpu``, ``cuda`` or ``mps``. The first two synchronise BatchNorm in different ways, and an NVIDIA GPU
+            holds the next batch already. Apple's GPU is counted as a CPU, as nobody has measured it.
         images: Number of training images, for a method that remembers them; None counts no memory of any.
     """
+    device = "cpu" if device == "mps" else device
     synchronised = ranks > 1 and recipe.micro_batch_size is None
     return _count_step_costs(recipe, ranks, device if synchronised else None, images)[device]
 

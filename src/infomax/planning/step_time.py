@@ -21,6 +21,7 @@ from infomax.nn.blocks import l2_normalize
 from infomax.planning.step_cost import Output, StepCost, count_step_cost
 from infomax.recipes.schema import Recipe
 from infomax.runtime.determinism import deterministic_mode
+from infomax.runtime.devices import float64_device, random_state_kept, time_when_done
 from infomax.training.engine import Engine
 from infomax.training.loop import train_step
 from infomax.training.online_evaluation import online_evaluation
@@ -52,7 +53,7 @@ class Timing:
     steps: int
     """Number of measured steps."""
     device: str
-    """``cpu`` or ``cuda``."""
+    """``cpu``, ``cuda`` or ``mps``."""
     epochs: int
     """Epochs of the run."""
 
@@ -60,9 +61,10 @@ class Timing:
     def seconds_per_step(self) -> float:
         """Returns the mean time from one step of the run to the next, in seconds.
 
-        On a CPU, workers and networks share the cores, so their times add up. A GPU works while workers read.
+        On a CPU, workers and networks share the cores, so their times add up. An NVIDIA GPU works while workers read.
+        Beside Apple's GPU nothing is read ahead.
         """
-        together = sum if self.device == "cpu" else max
+        together = max if self.device == "cuda" else sum
         first, later = (together((self.step_seconds, x)) for x in (self.reading_seconds, self.later_reading_seconds))
         return (first + (self.epochs - 1) * later) / self.epochs
 
@@ -88,8 +90,7 @@ def time_steps(
     """
     if images is None:
         images = recipe.batch_size if source is None else len(source.pretraining)
-    separate_random_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
-    with separate_random_numbers, deterministic_mode(False), warnings.catch_warnings(action="ignore"):
+    with random_state_kept(device), deterministic_mode(False), warnings.catch_warnings(action="ignore"):
         return _StepTimer(recipe, cost, device, source, workers, images).timing()
 
 
@@ -231,7 +232,7 @@ class _StepTimer:
             _random_pixels((images, view.size, view.size, pixels.channels), pixels)
             for view in (*views.global_crops, *views.local_crops)
         ]
-        split_crops = [x.to(self.device).split(micro_batch_size) for x in crops]
+        split_crops = [x.to(float64_device(self.device)).split(micro_batch_size) for x in crops]
         index = np.arange(images).reshape(-1, micro_batch_size)
         return [Batch(list(crops), 0, rows, {}) for *crops, rows in zip(*split_crops, index, strict=True)]
 
@@ -242,10 +243,8 @@ class _StepTimer:
         return self.now() - start
 
     def now(self) -> float:
-        """Returns the time in seconds, after all work on the GPU."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        """Returns the time in seconds, after all work on the device."""
+        return time_when_done(self.device)
 
     def update_weights(self) -> None:
         """Does the part of a step whose time does not depend on the number of images."""
@@ -273,8 +272,8 @@ class _StepTimer:
 
         def random_output(output: Output) -> Tensor:
             if output.is_integer:
-                return torch.zeros(images, *output.shape, dtype=torch.int64, device=self.device)
-            return l2_normalize(torch.randn(images, *output.shape, device=self.device))
+                return torch.zeros(images, *output.shape, dtype=torch.int64, device=self.engine.loss_device)
+            return l2_normalize(torch.randn(images, *output.shape, device=self.engine.loss_device))
 
         online, target = ([random_output(output) for output in branch] for branch in self.cost.outputs)
         leaves = [x.requires_grad_() for x in online]

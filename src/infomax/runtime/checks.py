@@ -61,37 +61,3 @@ def check_count(argument: str, value: Any, *, low: int) -> None:
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
         raise ValueError(f"{argument} must be a whole number of at least {low}, but is {value!r}")
-
-
-WHY_NOT_MPS = (
-    "Apple's GPU has no float64, in which several losses and measures are computed, and nothing here was ever run on "
-    "one; --device cpu computes on the same Mac"
-)
-
-
-def check_device_name(device: str) -> None:
-    """Checks the kind of device that a user names, without a look at the machine, which takes an import of torch.
-
-    Raises:
-        ValueError: if it is none of ``auto``, ``cpu`` and ``cuda``, as ``mps``.
-    """
-    if device == "mps":
-        raise ValueError(f"--device mps: {WHY_NOT_MPS}")
-    choose("--device", device, ("auto", "cpu", "cuda"))
-
-
-def choose_device(device: str) -> str:
-    """Returns the kind of device to compute on, ``cpu`` or ``cuda``.
-
-    Args:
-        device: ``cpu``, ``cuda``, or ``auto``, which takes the GPU if there is one.
-
-    Raises:
-        ValueError: if it is none of these, as ``mps``, or ``cuda`` without a GPU.
-    """
-    check_device_name(device)
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: torch finds no CUDA device here; use cpu or auto")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"

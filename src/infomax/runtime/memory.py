@@ -50,9 +50,15 @@ def _copies_of_files(group: Path) -> int:
 
 
 def device_memory(device: str) -> int:
-    """Returns the memory of this machine for ``cpu``, and of its first GPU for ``cuda``, in bytes."""
+    """Returns the memory of a kind of device, in bytes.
+
+    That is the memory of this machine for ``cpu``, that of its first GPU for ``cuda``, and what Apple's GPU may take of
+    the machine's for ``mps``.
+    """
     if device == "cpu":
         return machine_memory()
     import torch
 
+    if device == "mps":
+        return torch.mps.recommended_max_memory()
     return torch.cuda.get_device_properties(0).total_memory

@@ -68,11 +68,11 @@ def is_first_rank() -> bool:
 
 
 def device_of(device: str, local_rank: int) -> "torch.device":
-    """Returns the device that a rank computes on: ``cpu``, or the GPU of its number if ``device`` is ``cuda``."""
+    """Returns the device that a rank computes on: ``cpu``, ``mps``, or the GPU of its number if it is ``cuda``."""
     import torch
 
-    if device == "cpu":
-        return torch.device("cpu")
+    if device != "cuda":
+        return torch.device(device)
     return torch.device("cuda", local_rank % torch.cuda.device_count())  # srun may show each task one GPU alone
 
 

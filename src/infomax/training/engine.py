@@ -31,10 +31,11 @@ from infomax.models.encoders import Encoder
 from infomax.nn.batch_norm import RunningStatistics, synchronise_batch_norm, trained_batch_norms
 from infomax.nn.blocks import Chain, Prototypes, copy_tensors
 from infomax.nn.memory import buffers_within_steps
-from infomax.nn.optimizers import set_learning_rate
+from infomax.nn.optimizers import lay_out_state, set_learning_rate
 from infomax.recipes.building import AUTOCAST, build_method, build_optimizer, learning_rate, shorten_warmup
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import average_in_place, gather, rank, world_size
+from infomax.runtime.devices import float64_device, network_layout, to_network
 from infomax.training.output_observer import OutputObserver
 
 MAX_GRAPHS = 64  # that torch.compile may make of modules; three for each size of views are usual
@@ -64,12 +65,12 @@ class Step:
     epoch: int
     """The epoch that this step belongs to in the run, from 0."""
     loss: Loss
-    """The loss of the global batch, on the device."""
+    """The loss of the global batch, on the device that it was computed on."""
     features: list[Tensor]
     """One tensor [views * B, width] for each microbatch: the evaluated encoder's features of the global crops.
 
-    The rows of one view come after those of another. They are float32 and have no graph. The list is empty unless
-    :meth:`Engine.step` was asked to keep features.
+    The rows of one view come after those of another. They are float32, on the device of the loss, and have no graph.
+    The list is empty unless :meth:`Engine.step` was asked to keep features.
     """
     gradient_norm: float
     """The gradient's L2 norm before clipping; NaN until :meth:`check_finite` has read it from the device."""
@@ -86,7 +87,8 @@ class Step:
     ):
         self.number, self.epoch = number, epoch
         self.progress, self.loss, self.features, self.gradient_norm = progress, loss, features, nan
-        self._loss_and_norm = torch.stack([loss.total.detach().double(), gradient_norm.double()])
+        norm = gradient_norm.to(loss.total.device)  # which differs beside Apple's GPU alone
+        self._loss_and_norm = torch.stack([loss.total.detach().double(), norm.double()])
         self._scaler, self._checked = scaler, False
 
     def check_finite(self) -> None:
@@ -157,8 +159,9 @@ class Engine:
         """The learning rate of the last step, without the factors of groups of parameters."""
         self.weights_consistent = True
         """Whether all weights belong to one step; False while the optimiser is changing them, and if that fails."""
-        method: Any = build_method(recipe, initial, images=self.images).to(device)
-        method = method.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+        self.loss_device = float64_device(device)
+        method: Any = build_method(recipe, initial, images=self.images).place(device)
+        method = method.to(memory_format=network_layout(device))
         if world_size() > 1 and recipe.micro_batch_size is None:
             method = synchronise_batch_norm(method, device)
         self.method: Method = method
@@ -289,7 +292,7 @@ class Engine:
                 views = self.views(batch)
                 assert views.positions is not None
                 with self._forward_mode(number % 2**10):
-                    outputs = network(views)
+                    outputs = self._for_loss(network(views))
                 yield gather(views.positions)[0], [gather(x)[0] for x in outputs]
 
     def skip(self) -> None:
@@ -322,7 +325,7 @@ class Engine:
     def _backward_at_once(self, batch: Batch, features: list[Tensor] | None, observer: OutputObserver | None) -> Loss:
         views = self.views(batch)
         with self._forward_mode(), self._features_kept(views, features), self._observed(views, observer):
-            online, target = self.online(views), self.method.target(views)
+            online, target = self._for_loss(self.online(views)), self._for_loss(self.method.target(views))
         if observer is not None:
             observer.take_outputs(online)
         return self._loss(online, target)
@@ -352,8 +355,8 @@ class Engine:
                 self._features_kept(views, features),
                 self._observed(views, observer),
             ):
-                outputs.append(self.method.online(views))
-                targets.append(self.method.target(views))
+                outputs.append(self._for_loss(self.method.online(views)))
+                targets.append(self._for_loss(self.method.target(views)))
             if observer is not None:
                 observer.take_outputs(outputs[-1])
             statistics.after_microbatch()
@@ -372,10 +375,14 @@ class Engine:
             with nullcontext() if is_last or world_size() == 1 else self.online.no_sync():  # pyrefly: ignore
                 views = self.views(batch)
                 with self._forward_mode(number):
-                    again = self.online(views)
+                    again = self._for_loss(self.online(views))
                 _backward_from(again, gradients[number])
         statistics.set_to_mean()
         return loss
+
+    def _for_loss(self, outputs: list[Tensor]) -> list[Tensor]:
+        """Returns outputs of networks on the device of the loss; their gradients flow back to that of the networks."""
+        return [x.to(self.loss_device) for x in outputs]
 
     def _loss(self, online: list[Tensor], target: list[Tensor]) -> Loss:
         """Computes the loss, and its gradient as far back as ``online`` has a graph."""
@@ -399,15 +406,15 @@ class Engine:
         count = len(self.recipe.views.global_crops)
         positions = None
         if self.method.remembers_images:
-            positions = to_device(torch.from_numpy(np.array(batch.index)), self.device)
+            positions = to_device(torch.from_numpy(np.array(batch.index)), self.loss_device)
         return Views(views[:count], views[count:], positions)
 
     @torch.no_grad()
     def make_views(self, batch: Batch) -> list[Tensor]:
         """Makes the views of a batch, each [B, 3, side, side], in the precision that the networks compute in."""
-        images = batch.images
-        images = images.to(self.device) if isinstance(images, Tensor) else [crops.to(self.device) for crops in images]
-        return make_views(
+        images, device = batch.images, float64_device(self.device)
+        images = images.to(device) if isinstance(images, Tensor) else [crops.to(device) for crops in images]
+        views = make_views(
             images,
             self.recipe.views,
             seed=self.recipe.seed,
@@ -416,6 +423,7 @@ class Engine:
             dtype=torch.float64 if self.recipe.precision == "64" else self._autocast_dtype or torch.float32,
             fused_views=self.fused_views,
         )
+        return [to_network(view, self.device) for view in views]
 
     @property
     def _autocast_dtype(self) -> torch.dtype | None:
@@ -444,7 +452,7 @@ class Engine:
         hook = self.method.eval_encoder.register_forward_hook(lambda _, images, output: outputs.append(output.detach()))
         with hook:
             yield
-        features.append(torch.cat(outputs)[: sum(map(len, views.global_crops))].float())
+        features.append(torch.cat(outputs)[: sum(map(len, views.global_crops))].float().to(self.loss_device))
 
     def _observed(self, views: Views, observer: OutputObserver | None) -> AbstractContextManager:
         """Lets an observer see what the networks compute for the views of one microbatch within the block."""
@@ -509,6 +517,7 @@ class Engine:
                 groups = [{**group, "fused": self.optimizer.defaults["fused"]} for group in optimizer["param_groups"]]
                 optimizer = {**optimizer, "param_groups": groups}
             self.optimizer.load_state_dict(optimizer)
+            lay_out_state(self.optimizer, network_layout(self.device))
             self.scaler.load_state_dict(state["scaler"])
             self.steps_done = int(state["step"])
         except Exception as error:  # of any kind: the file may come from elsewhere

@@ -16,6 +16,7 @@ from infomax.data.images import ArrayImages, Images
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import l2_normalize
+from infomax.runtime.devices import to_network
 
 MOST_ARRAYS, MOST_FILES = 512, 128
 """The number of images that are looked at: files have to be decoded before the training can begin."""
@@ -83,7 +84,7 @@ def _encoded(
     encoder.eval()
     try:
         for batch in evaluation_batches(images, index, preprocessing, workers=0, lenient=True):
-            yield batch, encoder(batch.to(device, dtype)).double().cpu()
+            yield batch, encoder(to_network(batch, device, dtype)).cpu().double()
     finally:
         encoder.train(was_training)
 

@@ -31,6 +31,7 @@ from infomax.runs.run_folder import Run, resume_command
 from infomax.runtime import checkpoints
 from infomax.runtime.collectives import all_ranks_max, broadcast_from_rank0, rank, world_size
 from infomax.runtime.determinism import deterministic_mode, quiet_compiler_warnings
+from infomax.runtime.devices import float64_device, random_state_kept
 from infomax.runtime.doors import in_callers_words, resume_words
 from infomax.runtime.failures import CollapseError, MachineError, describe_machine_failure
 from infomax.runtime.new_folders import new_folder
@@ -85,9 +86,8 @@ def train(
     if device.type == "cuda":
         torch.cuda.set_device(device)
     # The engine seeds random layers at each step. The caller's random state stays as it was.
-    callers_random_state = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with (
-        callers_random_state,
+        random_state_kept(device),
         quiet_compiler_warnings(launch.compile),
         deterministic_mode(launch.deterministic),
         # Until the first step there is nothing to save, and preparing can take long. Several ranks must end together.
@@ -196,7 +196,7 @@ class TrainingLoop:
         self.recipe = recipe = run.recipe
         self.images: Images | Stream = source.pretraining
         steps = len(self.images) // recipe.batch_size
-        made_by_kernels = device.type == "cpu" and recipe.precision != "64"
+        made_by_kernels = float64_device(device).type == "cpu" and recipe.precision != "64"
         is_cut = not isinstance(self.images, ArrayImages)
         load_kernels(recipe.views, recipe.preprocessing.pixel_format, cut=is_cut, make=made_by_kernels)
         newest, self.references_known = broadcast_from_rank0(lambda: _state_to_resume(run))

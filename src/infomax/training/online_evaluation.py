@@ -27,6 +27,7 @@ from infomax.models.encoders import Encoder, build_encoder
 from infomax.nn.schedules import cosine
 from infomax.recipes.schema import Recipe
 from infomax.runtime.collectives import gather, rank, world_size
+from infomax.runtime.devices import float64_device
 from infomax.training.closing import COMPARED, gain_keys
 
 MAX_KNN_BANK, MAX_QUERIES = 10_000, 2_000  # images
@@ -111,7 +112,7 @@ class OnlineEvaluation:
         test: The labelled images to classify.
         recipe: The recipe of the run.
         width: Number of features of an image.
-        device: The device that this rank computes on.
+        device: The device of the networks of this rank; the probe learns where the loss is computed.
         probe: Whether a linear probe learns during the run: the images of ``labelled`` must then be those that are
             trained on.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
@@ -132,7 +133,7 @@ class OnlineEvaluation:
         self.queries = test.subsample(MAX_QUERIES)
         self.recipe, self.device = recipe, device
         self.epochs_between = -(-recipe.epochs // EVALUATIONS)
-        self.probe = OnlineProbe(labelled, recipe, width=width, device=device) if probe else None
+        self.probe = OnlineProbe(labelled, recipe, width=width, device=float64_device(device)) if probe else None
         self.kept: dict[int, KeptBatches] = {}  # by the identity of the labelled images
         self.right: dict[str, np.ndarray] = {}  # which queries k-NN classifies right, by the key of the score
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 from infomax.data.options import DataOptions
 from infomax.recipes.registry import DEFAULT_METHOD, named_methods
-from infomax.runtime.checks import check_count, check_device_name, check_number
+from infomax.runtime.checks import check_count, check_number
+from infomax.runtime.devices import check_device_name
 from infomax.runtime.options import CheckedOptions, Shown, option_names
 from infomax.training.loggers import NONE, TOOLS
 
@@ -119,7 +120,7 @@ class RecipeOptions(RecipeChangeOptions, RecipeNameOptions, DataOptions):
 class MachineOptions(CheckedOptions):
     """A frozen dataclass that says what a run computes on."""
 
-    device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
+    device: Annotated[str, Shown(metavar="auto|cpu|cuda|mps")] = "auto"
     """Kind of device; auto takes the GPU if there is one."""
     devices: Annotated[int, Shown(metavar="N")] = 1
     """GPUs of this machine, or processes that share its CPU. Any number of them computes the same result. Under
@@ -131,6 +132,8 @@ class MachineOptions(CheckedOptions):
         super().__post_init__()
         check_device_name(self.device)
         check_count("--devices", self.devices, low=1)
+        if self.device == "mps" and self.devices > 1:
+            raise ValueError(f"--devices {self.devices}: a Mac has one GPU; leave it out with --device mps")
         if self.workers is not None:
             check_count("--workers", self.workers, low=0)
 
@@ -222,7 +225,7 @@ class ReplayOptions(CheckedOptions):
 
     folder: Annotated[Path, Shown(metavar="FOLDER", positional=True)]
     """Folder that a run wrote when a step failed, as runs/a/nonfinite/step-00000123."""
-    device: Annotated[str, Shown(metavar="auto|cpu|cuda")] = "auto"
+    device: Annotated[str, Shown(metavar="auto|cpu|cuda|mps")] = "auto"
     """Kind of device; auto takes the GPU if there is one."""
 
     def __post_init__(self) -> None:
@@ -243,7 +246,7 @@ class LaunchOptions(ExecutionOptions):
     """A frozen dataclass that says how one run is carried out, once the machine is known. It decides no result."""
 
     device: str
-    """``cpu`` or ``cuda``."""
+    """``cpu``, ``cuda`` or ``mps``."""
     world_size: int = 1
     """Number of ranks."""
     workers: int | None = None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from infomax.data.augmentation.operations import to_device
 from infomax.methods.base import Method, Views
+from infomax.runtime.devices import float64_device
 
 ROWS_A_PROTOTYPE = 10
 """Images that must have been seen for each prototype, before the share of prototypes in use means anything."""
@@ -170,5 +171,5 @@ def _rows_of_view(outputs: list[Tensor], start: int, rows: Int[np.ndarray, " n"]
 
 
 def _take(x: Tensor, rows: Int[np.ndarray, " n"]) -> Tensor:
-    """Returns some rows; the device is not waited for."""
-    return x.detach()[to_device(torch.from_numpy(rows), x.device)]
+    """Returns some rows, where they can be measured in float64; an NVIDIA GPU is not waited for."""
+    return x.detach()[to_device(torch.from_numpy(rows), x.device)].to(float64_device(x.device))

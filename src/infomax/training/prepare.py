@@ -26,7 +26,12 @@ from infomax.data.streams import Stream
 from infomax.methods.base import Method
 from infomax.models.encoders import Encoder
 from infomax.recipes.adapting import describe_adapting
-from infomax.recipes.building import build_without_memory, check_memory, check_view_sizes, describe_trained
+from infomax.recipes.building import (
+    build_without_memory,
+    check_memory,
+    check_view_sizes,
+    describe_trained,
+)
 from infomax.recipes.customise import chosen_epochs
 from infomax.recipes.registry import (
     DEFAULT_METHOD,
@@ -36,7 +41,7 @@ from infomax.recipes.registry import (
 )
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, create_run_folder
-from infomax.runtime.checks import choose_device
+from infomax.runtime.devices import APPLE_NOT_TAKEN, check_precision, choose_device, leaves_apple_gpu
 from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.memory import device_memory
@@ -132,6 +137,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     _note_switched_off(recipe)
     if not launch.quiet:
         _note_busy_machine(launch)
+        if leaves_apple_gpu(options.device):
+            note(APPLE_NOT_TAKEN)
         show(_describe_run(recipe, len(source.pretraining), launch, gpu_name), file=sys.stderr)
     if (left_out := recipe.describe_left_out(len(source.pretraining))) is not None:
         show(left_out, file=sys.stderr)
@@ -243,6 +250,8 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
             f"--devices {options.devices}, but torchrun or srun started {rank_info.world_size} processes; leave it out"
         )
     world_size = rank_info.world_size if rank_info is not None else options.devices
+    if device == "mps":
+        _check_on_apple_gpu(options, world_size)
     if options.compile and world_size > 1:
         raise ValueError(f"--compile is for one device, not {world_size}")
     if options.compile and options.deterministic:
@@ -253,6 +262,18 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
     return LaunchOptions(
         device=device, world_size=world_size, workers=options.workers, quiet=options.quiet, **execution
     )
+
+
+def _check_on_apple_gpu(options: PretrainOptions, world_size: int) -> None:
+    """Checks that a run asks nothing of Apple's GPU that it does not have, or that nobody knows of it."""
+    if world_size > 1:
+        raise ValueError(f"--device mps: {world_size} ranks cannot share one GPU; start one process, or use cpu")
+    if options.compile:
+        raise ValueError("--compile with --device mps: torch's compiler is experimental there; leave out one of them")
+    if options.deterministic:
+        raise ValueError(
+            "--deterministic with --device mps: torch does not promise the same bits there; --device cpu gives them"
+        )
 
 
 def choose_recipe(
@@ -396,6 +417,7 @@ def _check_possible(recipe: Recipe, source: Source, options: PretrainOptions, la
     method = build_without_memory(recipe, len(source.pretraining))
     check_positions(method, recipe, source)
     check_view_sizes(recipe, method)
+    check_precision(recipe.precision, launch.device)
     check_batch(recipe, images=len(source.pretraining), data=source.name, world_size=launch.world_size)
     at_once = recipe.micro_batch_size or recipe.batch_size // launch.world_size
     check_memory(recipe, method, images=at_once, memory=device_memory(launch.device))
@@ -455,7 +477,11 @@ def _why_so_many_epochs(recipe: Recipe, images: int, options: PretrainOptions) -
 def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str | None) -> str:
     """Returns one line on what is trained, on what."""
     encoder = f"{recipe.encoder.backbone} encoder at {recipe.views.global_crops[0].size} pixels"
-    machine = {"cpu": "the CPU", "cuda": gpu or "GPUs"}[launch.device]
+    machine = {
+        "cpu": "the CPU",
+        "cuda": gpu or "GPUs",
+        "mps": "Apple's GPU, which was never tried on the hardware: compare some steps with --device cpu",
+    }[launch.device]
     if launch.world_size > 1:
         machine = f"{launch.world_size} ranks on {machine}"
     steps = recipe.steps(images)

@@ -12,7 +12,7 @@ from infomax.data.shown_pixels import SOFTWARE
 from infomax.data.splits import describe_splits, preview_images
 from infomax.recipes.customise import check_changes
 from infomax.recipes.registry import DEFAULT_METHOD, parse_recipe_choice
-from infomax.runtime.checks import choose_device
+from infomax.runtime.devices import choose_device
 from infomax.runtime.files import write_atomic
 from infomax.runtime.options import pick
 from infomax.runtime.stages import importing_torch

@@ -19,8 +19,9 @@ from infomax.recipes.registry import recipe_from_json
 from infomax.recipes.schema import to_json
 from infomax.runs.run_folder import Run
 from infomax.runtime import checkpoints
-from infomax.runtime.checks import check_count, choose_device
+from infomax.runtime.checks import check_count
 from infomax.runtime.collectives import rank, world_size
+from infomax.runtime.devices import check_precision, choose_device
 from infomax.runtime.files import write_atomic
 from infomax.runtime.json_values import parse_value, read_json
 from infomax.runtime.near_names import missing_path
@@ -107,7 +108,7 @@ def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult
 
     Args:
         folder: The folder that :func:`capture` wrote.
-        device: ``cpu``, ``cuda``, or ``auto`` for a GPU if there is one.
+        device: ``cpu``, ``cuda``, ``mps``, or ``auto`` for an NVIDIA GPU if there is one.
 
     Raises:
         ValueError: if ``folder`` is not one that a run left, or is not complete.
@@ -130,10 +131,12 @@ def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult
         raise ValueError(f"{folder} is not a folder that a failed step was kept in: {error}") from error
     if missing := [file.name for file in files if not file.exists()]:
         raise ValueError(f"{folder} is not complete: it has no {', '.join(missing)}")
+    device = choose_device(device)
+    check_precision(recipe.precision, device)
     engine = Engine(
         recipe,
         steps_per_epoch=steps_per_epoch,
-        device=torch.device(choose_device(device)),
+        device=torch.device(device),
         stages=report.get("stages"),
         images=report.get("images"),
     )

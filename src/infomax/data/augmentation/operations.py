@@ -16,9 +16,9 @@ BLOCK = 32  # pixels of a line that are blurred together, by one product with a 
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Copies a tensor from the CPU to a device; the CPU does not wait for the copy."""
+    """Copies a tensor from the CPU to a device; the CPU does not wait for the copy to an NVIDIA GPU."""
     if device.type != "cuda":
-        return x
+        return x.to(device)
     return (x if x.is_pinned() else x.pin_memory()).to(device, non_blocking=True)
 
 

@@ -35,6 +35,7 @@ from infomax.data.loading.workers import (
 )
 from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.streams import Sample, Stream
+from infomax.runtime.devices import float64_device
 from infomax.runtime.ranks import safe_path_in_children
 
 # A worker hands over a microbatch in chunks of at most so many images: little memory is in flight, and all workers
@@ -171,7 +172,9 @@ def training_batches(
     pixel_format: PixelFormat = RGB,
     say: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Batch]:
-    """Yields one rank's microbatches of the given steps, in order, on the device; see :class:`BatchSchedule`.
+    """Yields one rank's microbatches of the given steps, in order; see :class:`BatchSchedule`.
+
+    They are where the views are made: on the device, or beside Apple's GPU on the CPU.
 
     Args:
         images: The images of the data set.
@@ -183,12 +186,12 @@ def training_batches(
         rank: The rank, from 0, whose share is read.
         world_size: Number of ranks.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
-        device: Where the tensors of the batches are put.
+        device: The device that computes with them.
         keep_bytes: Memory that decoded images of files may take, so that they need not be decoded in each epoch.
         pixel_format: The channels and the range of the images' numbers.
         say: Prints a line on how many images are kept.
     """
-    device = torch.device(device)
+    device = float64_device(device)
     schedule = BatchSchedule(
         len(images), batch_size, seed, steps.start, steps.stop, micro_batch_size or batch_size, rank, world_size
     )

@@ -19,6 +19,7 @@ from infomax.evaluation.representations import Representation, baselines, repres
 from infomax.features.extraction import cache_sized_chunks
 from infomax.models.encoders import Encoder
 from infomax.models.feature_maps import feature_map
+from infomax.runtime.devices import float64_device, place_network, to_network
 
 PIXEL_GRID = 4
 """Rows and columns of pixels, at most, that stand for a cell in the raw pixels."""
@@ -38,7 +39,8 @@ class DenseRepresentation:
     cells: tuple[int, int]
     """Rows and columns of the map."""
     make_maps: Callable[[], Callable[[Float[Tensor, "b c h w"]], Float[Tensor, "b d rows columns"]]]
-    """Returns the function from images on the CPU to maps on the device; it takes time for an untrained encoder."""
+    """Returns the function from images on the CPU to maps where they are classified; that takes time for an untrained
+    encoder."""
 
 
 def dense_representations(
@@ -72,7 +74,7 @@ def dense_representations(
             identity=hashlib.sha256(words.encode()).hexdigest()[:16],
             preprocessing=preprocessing,
             cells=cells,
-            make_maps=_maker(representation, preprocessing, cells, evaluation.torch_device),
+            make_maps=_maker(representation, preprocessing, cells, evaluation.network_device),
         )
 
 
@@ -82,8 +84,9 @@ def _maker(
     def make() -> Callable[[Tensor], Tensor]:
         network = representation.network
         if network is None:
-            return lambda images: _pixel_maps(images.to(device), cells)
-        return _network_maps(network.eval().to(device), preprocessing.size, representation.name, device)
+            return lambda images: _pixel_maps(images.to(float64_device(device)), cells)
+        place_network(network.eval(), device)
+        return _network_maps(network, preprocessing.size, representation.name, device)
 
     return make
 
@@ -94,8 +97,8 @@ def _network_maps(network: Encoder, size: int, title: str, device: torch.device)
 
     @torch.no_grad()
     def maps(images: Tensor) -> Tensor:
-        chunks = cache_sized_chunks(images.to(device, dtype), network)
-        return torch.cat([to_map(chunk) for chunk in chunks]).float()
+        chunks = cache_sized_chunks(to_network(images, device, dtype), network)
+        return torch.cat([to_map(chunk) for chunk in chunks]).float().to(float64_device(device))
 
     return maps
 

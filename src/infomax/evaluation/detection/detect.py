@@ -74,6 +74,8 @@ def detect(
     """
     check_packages()
     evaluation = evaluation or EvaluationOptions()
+    if evaluation.network_device.type == "mps":
+        raise ValueError("detect with --device mps: its operations were never tried on Apple's GPU; use --device cpu")
     representation = encoder if isinstance(encoder, Representation) else represent(encoder, evaluation)
     assert representation.encoder is not None
     preprocessing = representation.encoder.preprocessing

@@ -25,6 +25,7 @@ from infomax.evaluation.tuning import Compute
 from infomax.nn.batch_norm import RunningStatistics, batch_norms, trained_batch_norms
 from infomax.nn.optimizers import without_compiler
 from infomax.runtime.collectives import average_in_place, broadcast_from_rank0, rank, world_size
+from infomax.runtime.devices import random_state_kept
 from infomax.runtime.progress import ProgressBar
 from infomax.runtime.resumable_loop import ResumableLoop
 from infomax.runtime.text import note
@@ -111,9 +112,8 @@ class DetectorTraining:
             resume_hint=self.work.resume_hint,
         )
         # Each iteration seeds what torchvision draws. The caller's random state stays as it was.
-        callers_random_state = torch.random.fork_rng([self.device] if self.device.type == "cuda" else [])
         self.detector.train()
-        with callers_random_state, loop:
+        with random_state_kept(self.device), loop:
             for batch in self._batches(setting.seed, range(self.done, setting.iterations)):
                 self._step(batch)
                 self.done += 1

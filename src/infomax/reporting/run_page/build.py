@@ -27,7 +27,7 @@ from infomax.reporting.run_page.collecting import collect
 from infomax.reporting.run_page.content import Content, public
 from infomax.reporting.run_page.shown_runs import Places, ShownRun
 from infomax.runs.public_words import public_data_name
-from infomax.runtime.checks import choose_device
+from infomax.runtime.devices import choose_device
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.files import write_atomic
 from infomax.runtime.threads import threads_within_quota
