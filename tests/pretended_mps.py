@@ -140,7 +140,7 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     device = kwargs.get("device")
     on_mps = bool(pretended) if device is None else torch.device(device).type == "mps"
     if pretended or on_mps:
-        _check(operation, tensors, pretended)
+        _check(operation, args, tensors, pretended)
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     real_args, real_kwargs = tree_map_only(PretendedTensor, lambda x: x.held, (args, kwargs))
@@ -154,7 +154,7 @@ def _run(operation: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map_only(Tensor, PretendedTensor, result)
 
 
-def _check(operation: Any, tensors: list[Tensor], pretended: list[PretendedTensor]) -> None:
+def _check(operation: Any, args: Any, tensors: list[Tensor], pretended: list[PretendedTensor]) -> None:
     name = operation._schema.name
     # If an output of chunk or split has no gradient, torch makes zeros where it takes the wrapper to be.
     is_of_split = name == "aten::cat" and torch._C._current_graph_task_id() != -1
@@ -162,6 +162,9 @@ def _check(operation: Any, tensors: list[Tensor], pretended: list[PretendedTenso
         for x in tensors:
             if not isinstance(x, PretendedTensor) and x.ndim > 0:
                 raise LackedByMpsError(f"{name} of tensors on mps and on the CPU, {list(x.shape)}")
+    for argument in args:
+        if name in CROSSING and isinstance(argument, list) and len({x.device for x in argument}) > 1:
+            raise LackedByMpsError(f"{name} of a list with tensors on mps and on the CPU")
     if name.removeprefix("aten::") + _overload(operation) in lacked_operations():
         raise LackedByMpsError(f"{name}, for which this torch has no kernel on mps")
     if any(part in name for part in CHANNELS_FIRST):
