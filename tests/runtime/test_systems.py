@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infomax.runtime.checks import choose_device
+from infomax.runtime.devices import choose_device, leaves_apple_gpu
 from infomax.runtime.systems import ON_WINDOWS_TOO, WINDOWS
 
 WINDOWS_LACKS = """
@@ -134,8 +134,12 @@ def test_cores_and_memory_are_known_without_linux(monkeypatch):
     assert memory.available_memory() == memory.machine_memory() // 2
 
 
-def test_apples_gpu_is_refused_with_the_reason_and_the_cure():
-    with pytest.raises(
-        ValueError, match=r"--device mps: Apple's GPU has no float64.*; --device cpu computes on the same"
-    ):
+def test_apples_gpu_is_taken_if_it_is_named_and_there(monkeypatch):
+    with pytest.raises(ValueError, match=r"--device mps: torch finds no GPU of Apple's here; use cpu or auto"):
         choose_device("mps")
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert choose_device("mps") == "mps"
+    assert choose_device("auto") == "cpu"
+    assert leaves_apple_gpu("auto")
+    assert not leaves_apple_gpu("cpu")

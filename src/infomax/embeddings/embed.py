@@ -57,7 +57,7 @@ def embed(
         encoder: A run folder, or anything else that :func:`infomax.models.pretrained.open_encoder` takes.
         data: What ``--data`` takes; paths of image files; PIL images; an array of numbers [n, height, width, channels];
             or an opened source.
-        device: ``cpu``, ``cuda``, ``mps``, or ``auto``, which takes an NVIDIA GPU if there is one.
+        device: ``cpu``, ``cuda``, ``mps``, or ``auto``, which takes a CUDA GPU if there is one.
         workers: Number of processes that decode image files; None takes one for each core, at most 8.
         bands: Words in names of files that name the bands of an image, as ``B02,B03,B04``, if each is a file of its
             own.

@@ -63,7 +63,7 @@ class SearchOptions(FeatureFileOptions):
     encoder: Annotated[str | None, Shown(metavar="ENCODER", default="the one that the features are of")] = None
     """The encoder of the query's features, if it has moved."""
     device: Annotated[str, Shown(metavar="auto|cpu|cuda|mps")] = "auto"
-    """Kind of device for the query's features; auto takes the GPU if there is one."""
+    """Kind of device for the query's features; auto takes a CUDA GPU if there is one."""
     engine: Annotated[str, Shown(metavar="exact|faiss")] = "exact"
     """What searches: infomax itself, or the IndexFlatIP of faiss, which is exact too and needs infomax[faiss]."""
 

@@ -64,7 +64,7 @@ def search(
         k: Images to find for each query.
         encoder: The encoder of the query's features. Default: the one that the features are of, by the name by which it
             was opened.
-        device: Kind of device for the query's features; ``auto`` takes the GPU if there is one.
+        device: Kind of device for the query's features; ``auto`` takes a CUDA GPU if there is one.
         engine: What searches: ``exact``, infomax itself; or ``faiss``, its IndexFlatIP, which is exact too and finds
             the same images, but for the order of equal cosines.
 

@@ -27,7 +27,7 @@ class ComputeOptions(CheckedOptions):
     """A frozen dataclass that says what an evaluation computes on. It changes results by rounding alone."""
 
     device: Annotated[str, Shown(metavar="auto|cpu|cuda|mps")] = "auto"
-    """Kind of device; auto takes the GPU if there is one."""
+    """Kind of device; auto takes a CUDA GPU if there is one."""
     workers: Annotated[int | None, Shown(metavar="N", default="one a core, at most 8")] = None
     """Processes that decode image files."""
     feature_precision: Annotated[str, Shown(metavar="32|16")] = "32"

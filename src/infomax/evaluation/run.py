@@ -97,7 +97,7 @@ def evaluate(
             the first three.
         out: File that a line is added to for each result. Default: the run's results.jsonl; rows of another encoder
             are not kept.
-        device: Kind of device; auto takes the GPU if there is one.
+        device: Kind of device; auto takes a CUDA GPU if there is one.
         workers: Processes that decode image files. Default: one a core, at most 8.
         feature_precision: Bits of each value of a feature; 16 takes half the memory and disk.
         no_cache: Neither keep features on disk nor use those that are there.

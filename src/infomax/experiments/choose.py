@@ -207,7 +207,7 @@ def choose(
         epochs: Rank the encoders that the runs kept on the way too.
         by: Measure that ranks, as rankme. Default: for each method the one that the study found best.
         images: Images to measure on, of those that the runs were trained on, at equal distances.
-        device: Kind of device; auto takes the GPU if there is one.
+        device: Kind of device; auto takes a CUDA GPU if there is one.
         workers: Processes that decode image files. Default: one a core, at most 8.
         feature_precision: Bits of each value of a feature; 16 takes half the memory and disk.
         no_cache: Neither keep features on disk nor use those that are there.

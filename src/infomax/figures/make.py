@@ -84,7 +84,7 @@ def figure(
             was trained on.
         seed: Seed of what the figure draws at random, as batches of images.
         overrides: Setting of the figure, as batches=1000; --about lists them.
-        device: Kind of device; auto takes the GPU if there is one.
+        device: Kind of device; auto takes a CUDA GPU if there is one.
         workers: Processes that decode image files. Default: one a core, at most 8.
         feature_precision: Bits of each value of a feature; 16 takes half the memory and disk.
         no_cache: Neither keep features on disk nor use those that are there.

@@ -328,7 +328,7 @@ def save_encoder(
         "preprocessing": asdict(preprocessing),
         **({} if steps is None else {"steps": steps}),
     }
-    weights = {name: tensor.contiguous() for name, tensor in encoder.backbone.state_dict().items()}
+    weights = {name: tensor.cpu().contiguous() for name, tensor in encoder.backbone.state_dict().items()}
     for name, content in (
         ("encoder.safetensors", safetensors.torch.save(weights)),
         ("encoder.json", json.dumps(description, indent=1).encode()),

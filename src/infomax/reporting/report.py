@@ -37,7 +37,7 @@ def report(
         data: The images to show, if they are elsewhere now, or others. Default: what each run was trained on.
         max_images: Images of a data set whose features are computed, at most; of more, so many are drawn.
         seed: Seed of what is drawn: the images that are shown, and the starts of k-means.
-        device: Kind of device; ``auto`` takes the GPU if there is one.
+        device: Kind of device; ``auto`` takes a CUDA GPU if there is one.
         workers: Processes that decode image files. Default: one a core, at most 8.
         feature_precision: Bits of each value of a feature, ``32`` or ``16``.
         no_cache: Neither keep features on disk nor use those that are there.

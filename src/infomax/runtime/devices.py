@@ -33,7 +33,7 @@ def choose_device(device: str) -> str:
     """Returns the kind of device to compute on: ``cpu``, ``cuda`` or ``mps``.
 
     Args:
-        device: One of these, or ``auto``, which takes an NVIDIA GPU if there is one, and else the CPU.
+        device: One of these, or ``auto``, which takes a CUDA GPU if there is one, and else the CPU.
 
     Raises:
         ValueError: if it is none of these, or torch finds no such device.

@@ -121,7 +121,7 @@ class MachineOptions(CheckedOptions):
     """A frozen dataclass that says what a run computes on."""
 
     device: Annotated[str, Shown(metavar="auto|cpu|cuda|mps")] = "auto"
-    """Kind of device; auto takes the GPU if there is one."""
+    """Kind of device; auto takes a CUDA GPU if there is one."""
     devices: Annotated[int, Shown(metavar="N")] = 1
     """GPUs of this machine, or processes that share its CPU. Any number of them computes the same result. Under
     torchrun or srun, leave it out."""
@@ -226,7 +226,7 @@ class ReplayOptions(CheckedOptions):
     folder: Annotated[Path, Shown(metavar="FOLDER", positional=True)]
     """Folder that a run wrote when a step failed, as runs/a/nonfinite/step-00000123."""
     device: Annotated[str, Shown(metavar="auto|cpu|cuda|mps")] = "auto"
-    """Kind of device; auto takes the GPU if there is one."""
+    """Kind of device; auto takes a CUDA GPU if there is one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

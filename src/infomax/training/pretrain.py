@@ -125,7 +125,7 @@ def pretrain(
             recipe's, 1; for carl with --init 0.1.
         precision: Precision of the networks; the losses are computed in full. Default: the recipe's.
         overrides: Any setting of the recipe, as in --set optimizer.weight_decay=0 --set method.dimension=128.
-        device: Kind of device; auto takes the GPU if there is one.
+        device: Kind of device; auto takes a CUDA GPU if there is one.
         devices: GPUs of this machine, or processes that share its CPU. Any number of them computes the same result.
             Under torchrun or srun, leave it out.
         workers: Processes that decode image files, for each device. Default: one a core, at most 8.

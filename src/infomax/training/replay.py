@@ -108,7 +108,7 @@ def replay(folder: str | PathLike[str], *, device: str = "auto") -> ReplayResult
 
     Args:
         folder: The folder that :func:`capture` wrote.
-        device: ``cpu``, ``cuda``, ``mps``, or ``auto`` for an NVIDIA GPU if there is one.
+        device: ``cpu``, ``cuda``, ``mps``, or ``auto`` for a CUDA GPU if there is one.
 
     Raises:
         ValueError: if ``folder`` is not one that a run left, or is not complete.
