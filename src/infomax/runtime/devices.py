@@ -93,8 +93,8 @@ def float64_device(device: "torch.device | str") -> "torch.device":
 def network_layout(device: "torch.device | str") -> "torch.memory_format":
     """Returns the order of the axes in the memory of networks and views on a device: with the channels last, mostly.
 
-    A CPU is twice as fast with it. On Apple's GPU, BatchNorm then had wrong gradients, without an error, until a mending
-    of April 2026 (https://github.com/pytorch/pytorch/issues/175189).
+    A CPU is twice as fast with it. On Apple's GPU, BatchNorm then had wrong gradients, without an error, until April
+    2026 (https://github.com/pytorch/pytorch/issues/175189).
     """
     import torch
 
