@@ -12,6 +12,7 @@ from infomax.runtime.failures import describe_machine_failure
         MemoryError("none left"),
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB, other allocations: 1.27 MB)"),
         RuntimeError("could not create a primitive"),
         RuntimeError("could not execute a primitive"),
     ],

@@ -135,7 +135,7 @@ def test_cores_and_memory_are_known_without_linux(monkeypatch):
 
 
 def test_apples_gpu_is_taken_if_it_is_named_and_there(monkeypatch):
-    with pytest.raises(ValueError, match=r"--device mps: torch finds no GPU of Apple's here; use cpu or auto"):
+    with pytest.raises(ValueError, match=r"--device mps: torch finds no Apple GPU here; use cpu or auto"):
         choose_device("mps")
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

@@ -3,20 +3,31 @@
 import io
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
+from feature_files import save_small_encoder
+from infomax import embed, evaluate, figure, plan, pretrain
 from infomax.data.images import ArrayImages
 from infomax.data.loading.training import training_batches
+from infomax.diagnosis.machine import describe_devices
+from infomax.evaluation.detection.coco_folder import CocoSource
+from infomax.evaluation.detection.detect import detect
+from infomax.evaluation.detection.schedule import DetectorSetting
+from infomax.evaluation.options import EvaluationOptions
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
+from infomax.runtime.devices import APPLE_NOT_TAKEN, place_network
 from infomax.training import engine as engine_module
 from infomax.training.engine import Engine
 from infomax.training.health import Health
+from mask_folders import write_masked
 from pretended_mps import LackedByMpsError, PretendedTensor, lacked_operations, pretended_mps
 from tiny import IMAGES, TINY
+from toy_data import TOY, write_toy
 
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
 STEPS = 3  # each of them an epoch: the queues are full before the last one
@@ -154,3 +165,86 @@ def test_the_pretended_gpu_refuses_what_the_real_one_lacks():
         ):
             with pytest.raises(LackedByMpsError):
                 forbidden()
+
+
+@pytest.fixture
+def mps_is_there(monkeypatch):
+    """Lets torch say that it sees Apple's GPU, and asks it nothing more."""
+    for name, function in {
+        "backends.mps.is_available": cache(lambda: True),  # torch's own is cached, which its compiler relies on
+        "mps.get_rng_state": lambda device="mps": torch.zeros(8, dtype=torch.uint8),
+        "mps.set_rng_state": lambda state, device="mps": None,
+        "mps.recommended_max_memory": lambda: 8 * 10**9,
+        "mps.synchronize": lambda: None,
+    }.items():
+        monkeypatch.setattr(f"torch.{name}", function)
+
+
+@pytest.mark.process
+def test_a_run_is_trained_evaluated_and_resumed_on_the_cpu(tmp_path, mps_is_there, capsys):
+    data, out = write_toy(tmp_path, train=32, test=16, side=16), tmp_path / "a"
+    settings = {"method": "mira", "overrides": TOY["mira"], "batch_size": 16, "image_size": 16}
+    with pretended_mps():
+        run = pretrain(data=data, out=out, device="mps", epochs=1, **settings)
+        assert run.launch["device"] == "mps"
+        assert "on Apple's GPU, which was never tried on the hardware" in capsys.readouterr().err
+        features, names = embed(out, data=data, device="mps")
+        rows = {name: evaluate(name, out, device="mps", no_cache=True) for name in ("knn", "linear")}
+        tuned = evaluate("finetune", out, device="mps", no_cache=True, no_baselines=True, epochs=1)
+    torch.testing.assert_close(features, embed(out, data=data, device="cpu")[0], rtol=1e-4, atol=1e-5)
+    assert len(names) == 48
+    assert len(tuned) == 1
+    for name, got in rows.items():
+        assert [row.top1 for row in got] == [row.top1 for row in evaluate(name, out, device="cpu", no_cache=True)]
+    assert pretrain(out=out, resume=True, epochs=2, device="auto").trained_steps == 4
+    assert APPLE_NOT_TAKEN in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_feature_maps_are_computed_on_the_gpu_and_classified_on_the_cpu(tmp_path, mps_is_there):
+    evaluation = {"data": str(write_masked(tmp_path / "data", train=2, val=1)), "no_cache": True, "no_baselines": True}
+    save_small_encoder(tmp_path / "a")
+    with pretended_mps():
+        rows = evaluate("dense", tmp_path / "a", device="mps", **evaluation)
+    assert [row.mean_iou for row in rows] == [row.mean_iou for row in evaluate("dense", tmp_path / "a", **evaluation)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "64"}, "precision=64 on Apple's GPU: there is no float64; take precision=32, or device=cpu"),
+        ({"precision": "bf16"}, "precision=bf16 on Apple's GPU: how it rounds in half precision was never tried"),
+        ({"precision": "16"}, "precision=16 on Apple's GPU: how it rounds in half precision was never tried"),
+        ({"devices": 2}, "devices=2: a Mac has one GPU; leave it out with device=mps"),
+        ({"compile": True}, "compile=True with device=mps: torch's compiler is experimental there"),
+        ({"deterministic": True}, "deterministic=True with device=mps: torch does not promise the same bits there"),
+    ],
+)
+def test_what_the_gpu_cannot_do_is_refused_before_anything_is_written(tmp_path, mps_is_there, options, message):
+    out = tmp_path / "a"
+    with pytest.raises(ValueError, match=message):
+        pretrain(data="digits", device="mps", out=out, quiet=True, **options)
+    assert not out.exists()
+
+
+def test_a_plan_a_figure_and_a_detector_refuse_it_too(tmp_path, mps_is_there):
+    with pytest.raises(ValueError, match="precision=64 on Apple's GPU"):
+        plan(data="digits", device="mps", precision="64")
+    with pytest.raises(ValueError, match="figures compute in float64"):
+        figure("mira-convergence", device="mps", out=tmp_path / "a.png")
+    with pytest.raises(ValueError, match="its operations were never tried on Apple's GPU"):
+        detect("runs/a", CocoSource, DetectorSetting, evaluation=EvaluationOptions(device="mps"))
+
+
+def test_a_network_in_float64_is_refused():
+    with pytest.raises(ValueError, match="--device mps: this encoder's weights are float64"):
+        place_network(torch.nn.Linear(2, 2).double(), "mps")
+
+
+def test_doctor_says_that_the_gpu_has_to_be_named(mps_is_there):
+    with pretended_mps():
+        (entry,) = (entry for entry in describe_devices().entries if entry.name == "mps")
+    assert entry.text == "Apple's GPU may take 8.0 GB; auto leaves it out, --device mps takes it"
+    assert entry.problem is None
+    (entry,) = (entry for entry in describe_devices().entries if entry.name == "mps")
+    assert "Apple's GPU cannot compute" in entry.problem

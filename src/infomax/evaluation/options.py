@@ -45,14 +45,14 @@ class ComputeOptions(CheckedOptions):
 
     @property
     def network_device(self) -> "torch.device":
-        """The device that networks compute features on, as torch names it."""
+        """The device that networks compute and are trained on, as torch names it."""
         import torch
 
         return torch.device(choose_device(self.device))
 
     @property
     def torch_device(self) -> "torch.device":
-        """The device of all else, as probes, solvers and networks that are trained: the CPU beside Apple's GPU."""
+        """The device of all else, as probes and solvers: that of networks, or the CPU beside Apple's GPU."""
         return float64_device(self.network_device)
 
 

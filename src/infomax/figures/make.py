@@ -110,6 +110,8 @@ def make_figure(options: FigureOptions, *, quiet: bool) -> MadeFigure:
         quiet: Whether to show no progress bar.
     """
     chosen = FIGURES[choose("the figure", options.name, FIGURES)]
+    if options.device == "mps":
+        raise ValueError("--device mps: figures compute in float64, which Apple's GPU does not have; use --device cpu")
     settings = parse_settings(chosen, options.overrides)
     picture = _check_files(options, chosen)
     request = FigureRequest(options, open_runs(chosen, options.runs), settings)

@@ -44,7 +44,7 @@ def choose_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no CUDA device here; use cpu or auto")
     if device == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("--device mps: torch finds no GPU of Apple's here; use cpu or auto")
+        raise ValueError("--device mps: torch finds no Apple GPU here; use cpu or auto")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device

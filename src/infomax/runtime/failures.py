@@ -25,6 +25,7 @@ def describe_machine_failure(error: Exception, cure: str) -> str | None:
     torch: Any = sys.modules.get("torch")  # without it, no error is torch's, and to import it takes seconds
     text = " ".join(str(error).split())
     signs = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    signs += ("MPS backend out of memory",)  # a plain RuntimeError
     # oneDNN says no more than this if it gets no memory for a convolution's code or its scratchpad. If it has no such
     # convolution, it says that it could not create a primitive descriptor.
     signs += ("could not create a primitive", "could not execute a primitive")
