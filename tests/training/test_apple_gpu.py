@@ -18,9 +18,10 @@ from infomax.evaluation.detection.coco_folder import CocoSource
 from infomax.evaluation.detection.detect import detect
 from infomax.evaluation.detection.schedule import DetectorSetting
 from infomax.evaluation.options import EvaluationOptions
+from infomax.evaluation.run import launched_ranks
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
-from infomax.runtime.devices import APPLE_NOT_TAKEN, place_network
+from infomax.runtime.devices import place_network
 from infomax.training import engine as engine_module
 from infomax.training.engine import Engine
 from infomax.training.health import Health
@@ -197,7 +198,7 @@ def test_a_run_is_trained_evaluated_and_resumed_on_the_cpu(tmp_path, mps_is_ther
     for name, got in rows.items():
         assert [row.top1 for row in got] == [row.top1 for row in evaluate(name, out, device="cpu", no_cache=True)]
     assert pretrain(out=out, resume=True, epochs=2, device="auto").trained_steps == 4
-    assert APPLE_NOT_TAKEN in capsys.readouterr().err
+    assert "Apple's GPU is not taken by itself" in capsys.readouterr().err
 
 
 @pytest.mark.process
@@ -234,6 +235,18 @@ def test_a_plan_a_figure_and_a_detector_refuse_it_too(tmp_path, mps_is_there):
         figure("mira-convergence", device="mps", out=tmp_path / "a.png")
     with pytest.raises(ValueError, match="its operations were never tried on Apple's GPU"):
         detect("runs/a", CocoSource, DetectorSetting, evaluation=EvaluationOptions(device="mps"))
+
+
+def test_ranks_that_torchrun_started_are_refused(tmp_path, mps_is_there, monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(ValueError, match="2 ranks cannot share Apple's GPU"),
+        launched_ranks(EvaluationOptions(device="mps")),
+    ):
+        pass
+    with pytest.raises(ValueError, match="2 ranks cannot share Apple's GPU"):
+        pretrain(data="digits", device="mps", out=tmp_path / "a", quiet=True)
 
 
 def test_a_network_in_float64_is_refused():

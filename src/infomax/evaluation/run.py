@@ -28,6 +28,7 @@ from infomax.models.backbone_names import check_encoder_name
 from infomax.runs.run_folder import Run, kept_epoch_of, run_of, trained_steps_of
 from infomax.runs.training_verdicts import standing_verdicts
 from infomax.runtime.checks import choose
+from infomax.runtime.devices import check_ranks
 from infomax.runtime.failures import MachineError, describe_machine_failure
 from infomax.runtime.identity import specification_hash
 from infomax.runtime.options import option_fields
@@ -506,6 +507,8 @@ def launched_ranks(evaluation: EvaluationOptions) -> Generator[EvaluationOptions
         return
     from infomax.runtime.collectives import process_group
 
-    device = device_of(evaluation.network_device.type, info.local_rank)
+    kind = evaluation.network_device.type
+    check_ranks(kind, info.world_size)
+    device = device_of(kind, info.local_rank)
     with process_group(info.rank, info.world_size, device=device):
         yield replace(evaluation, quiet=evaluation.quiet or info.rank > 0)

@@ -65,6 +65,17 @@ def check_precision(precision: str, device: str) -> None:
         raise ValueError(f"--precision {precision} on Apple's GPU: {why}; take --precision 32, or --device cpu")
 
 
+def check_ranks(device: str, world_size: int) -> None:
+    """Checks that ranks can share a device; raises ValueError if several were started beside Apple's GPU.
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``mps``.
+        world_size: Number of ranks.
+    """
+    if device == "mps" and world_size > 1:
+        raise ValueError(f"--device mps: {world_size} ranks cannot share Apple's GPU; start one process, or use cpu")
+
+
 def leaves_apple_gpu(device: str) -> bool:
     """Returns whether ``auto`` takes the CPU of a machine whose Apple GPU torch could take.
 

@@ -41,7 +41,7 @@ from infomax.recipes.registry import (
 )
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run, check_output_folder, create_run_folder
-from infomax.runtime.devices import APPLE_NOT_TAKEN, check_precision, choose_device, leaves_apple_gpu
+from infomax.runtime.devices import APPLE_NOT_TAKEN, check_precision, check_ranks, choose_device, leaves_apple_gpu
 from infomax.runtime.files import remove_leftovers, write_atomic
 from infomax.runtime.locks import FolderLock
 from infomax.runtime.memory import device_memory
@@ -250,8 +250,9 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
             f"--devices {options.devices}, but torchrun or srun started {rank_info.world_size} processes; leave it out"
         )
     world_size = rank_info.world_size if rank_info is not None else options.devices
+    check_ranks(device, world_size)
     if device == "mps":
-        _check_on_apple_gpu(options, world_size)
+        _check_on_apple_gpu(options)
     if options.compile and world_size > 1:
         raise ValueError(f"--compile is for one device, not {world_size}")
     if options.compile and options.deterministic:
@@ -264,10 +265,8 @@ def launch_options(options: PretrainOptions) -> LaunchOptions:
     )
 
 
-def _check_on_apple_gpu(options: PretrainOptions, world_size: int) -> None:
+def _check_on_apple_gpu(options: PretrainOptions) -> None:
     """Checks that a run asks nothing of Apple's GPU that it does not have, or that nobody knows of it."""
-    if world_size > 1:
-        raise ValueError(f"--device mps: {world_size} ranks cannot share one GPU; start one process, or use cpu")
     if options.compile:
         raise ValueError("--compile with --device mps: torch's compiler is experimental there; leave out one of them")
     if options.deterministic:
@@ -480,7 +479,7 @@ def _describe_run(recipe: Recipe, images: int, launch: LaunchOptions, gpu: str |
     machine = {
         "cpu": "the CPU",
         "cuda": gpu or "GPUs",
-        "mps": "Apple's GPU, which was never tried on the hardware: compare some steps with --device cpu",
+        "mps": "Apple's GPU, which was never tried on the hardware: compare some steps with the CPU's",
     }[launch.device]
     if launch.world_size > 1:
         machine = f"{launch.world_size} ranks on {machine}"
