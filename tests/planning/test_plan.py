@@ -408,7 +408,7 @@ def test_a_run_that_fits_with_no_micro_batch_size(monkeypatch):
 
 
 def test_this_machine_may_be_too_small(monkeypatch):
-    monkeypatch.setattr("infomax.planning.plan.machine_memory", lambda: 50_000_000)
+    monkeypatch.setattr("infomax.planning.plan.device_memory", lambda device: 50_000_000)
     planned = plan(images=999, recipe="small", device="cpu")
     assert planned.this_machine.seconds is None
     assert "this CPU is too small" in misfit_text(planned)
