@@ -1,6 +1,7 @@
 """What sections of a run's page say, of run folders whose metrics and results are made up."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -196,6 +197,16 @@ def test_of_several_measurements_of_a_reference_the_gravest_is_the_headline(tmp_
     notice = notices(gains.section(content_of(run)))[0]
     assert notice.heading == "Clearly worse than the raw pixels; clearly better than the untrained encoder"
     assert notice.kind == "failed"
+
+
+def test_measurements_that_differ_are_named_below_the_headline(tmp_path):
+    run = make_run(tmp_path / "a", [gain_row((0.2, 0.15, 0.25), (-0.01, -0.04, 0.02))])
+    assert notices(gains.section(content_of(run)))[0].evidence == ""
+    append_result(run.path / "results.jsonl", knn_row("trained encoder", np.arange(400) < 300, trained_steps=100))
+    append_result(run.path / "results.jsonl", knn_row("raw pixels", np.arange(400) < 200))
+    notice = notices(gains.section(content_of(run)))[0]
+    assert notice.heading == "Not clearly better than the raw pixels; clearly better than the untrained encoder"
+    assert re.fullmatch(r"It is clearly better than the raw pixels by knn, .*, 400 test images\.", notice.evidence)
 
 
 def test_a_run_that_gained_nothing_or_had_few_steps_has_no_green_notice(tmp_path):

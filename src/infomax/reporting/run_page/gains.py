@@ -1,6 +1,7 @@
 """Section on whether an encoder is better than raw pixels, an untrained encoder and the one that it started from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import starmap
 
 from infomax.data.splits import EVERY_FIFTH, why_not_labelled
 from infomax.evaluation.intervals import MATCHED, Difference
@@ -70,10 +71,10 @@ def _table(of_runs: Sequence[tuple[ShownRun, list[Line]]], notes: Sequence[str])
 
 def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
     """Returns in one sentence whether the encoder is clearly better than all that it was compared with."""
-    of_reference: dict[str, set[str]] = {}
+    of_reference: dict[str, dict[str, list[str]]] = {}
     for line in lines:
         verdict = line[-1].text if isinstance(line[-1], Cell) else line[-1]
-        of_reference.setdefault(str(line[0]), set()).add(verdict)
+        of_reference.setdefault(str(line[0]), {}).setdefault(verdict, []).append(str(line[1]))
     by_verdict: dict[str, list[str]] = {}
     for name, verdicts in of_reference.items():  # of several measurements the gravest counts
         if (gravest := next((verdict for verdict in GRAVEST_FIRST if verdict in verdicts), None)) is not None:
@@ -97,9 +98,22 @@ def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
         return Notice("info", heading, headed("", words), "")
     kind = "failed" if by_verdict.keys() & {"clearly worse", NOT_HIGHER} else "warning"
     advice = shown.run.describe_longer_training(shown.words)
+    evidence = " ".join(filter(None, starmap(_where_they_differ, of_reference.items())))
     if any(verdict.state == "failed" for verdict in shown.standing or ()):
         advice = "the verdict says what to change; to train it longer would not help"
-    return Notice(kind, heading, "", headed("", advice))
+    return Notice(kind, heading, evidence, headed("", advice))
+
+
+def _where_they_differ(reference: str, verdicts: Mapping[str, Sequence[str]]) -> str:
+    """Returns by which measurements the encoder is clearly better than a reference, if by others it is not.
+
+    Args:
+        reference: Name of the reference.
+        verdicts: The measurements that end in each verdict.
+    """
+    if BETTER not in verdicts or not verdicts.keys() - {BETTER, HIGHER, EMPTY}:
+        return ""
+    return f"It is clearly better than the {reference} by {' and by '.join(verdicts[BETTER])}."
 
 
 def _nothing_known(shown: ShownRun, prefix: str, content: Content) -> Block:
