@@ -62,10 +62,10 @@ def queue_loss(
 
 @full_precision
 def _queue_loss(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    q, k = l2_normalize(query), l2_normalize(key.detach())
-    positive = (q * k).sum(1, keepdim=True)
-    logits = torch.cat([positive, q @ queue.detach().T], dim=1) / temperature
-    return global_mean(logits.logsumexp(1) - logits[:, 0])
+    q, k = l2_normalize(query) / temperature, l2_normalize(key.detach())
+    positive = (q * k).sum(1)
+    negatives = (q @ queue.detach().T).logsumexp(1)  # the only matrix as long as the queue
+    return global_mean(torch.logaddexp(positive, negatives) - positive)
 
 
 def batch_loss(

@@ -59,12 +59,13 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     u1, u2 = l2_normalize(z1), l2_normalize(z2)
     everything, mine = gather_with_gradient(torch.cat([u1, u2], dim=1))
     all1, all2 = everything.chunk(2, dim=1)
-    itself = torch.arange(len(all1), device=z1.device) == torch.arange(mine.start, mine.stop, device=z1.device)[:, None]
+    rows = torch.arange(mine.start, mine.stop, device=z1.device)[:, None]
+    itself = torch.arange(2 * len(all1), device=z1.device) == rows
     losses = []
     for own, twin, same_view, other_view in ((u1, u2, all1, all2), (u2, u1, all2, all1)):
-        same = (own @ same_view.T / temperature).masked_fill(itself, -torch.inf)
-        logits = torch.cat([same, own @ other_view.T / temperature], dim=1)
-        losses.append(logits.logsumexp(1) - (own * twin).sum(1) / temperature)
+        scaled = own / temperature  # so that no operation is on a matrix of all pairs but those that must be
+        logits = (scaled @ torch.cat([same_view, other_view]).T).masked_fill_(itself, -torch.inf)
+        losses.append(logits.logsumexp(1) - (scaled * twin).sum(1))
     return global_mean(torch.stack(losses).mean(0))
 
 
