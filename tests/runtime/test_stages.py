@@ -60,12 +60,31 @@ def test_the_line_of_a_slow_stage_begins_before_its_end(printed, monkeypatch):
     assert threading.active_count() == before
 
 
-def test_a_stage_may_begin_at_once_and_without_a_thread(printed):
+def test_a_stage_that_forks_begins_at_once_and_without_a_thread(printed):
     before = threading.active_count()
-    with Stage("importing torch", at_once=True):
-        assert printed.getvalue() == "infomax: importing torch ... "
+    with Stage("first step", forks=True):
+        assert printed.getvalue() == "infomax: first step ... "
         assert threading.active_count() == before
-    assert seconds_hidden(printed.getvalue()) == "infomax: importing torch ... N s\n"
+    assert seconds_hidden(printed.getvalue()) == "infomax: first step ... N s\n"
+
+
+def test_a_long_stage_says_on_the_way_that_it_goes_on(printed, monkeypatch):
+    monkeypatch.setattr(stages, "STILL_EVERY", 0.01)
+    with Stage("importing torch", at_once=True):
+        while printed.getvalue().count("0 s ... ") < 2:
+            time.sleep(0.001)
+    assert re.fullmatch(r"infomax: importing torch \.\.\. (0 s \.\.\. ){2,}0\.\d s\n", printed.getvalue())
+
+
+def test_a_long_stage_begins_its_line_again_after_another_one(printed, monkeypatch):
+    monkeypatch.setattr(stages, "STILL_EVERY", 0.05)
+    with Stage("importing torch", at_once=True):
+        note("another line")
+        while not printed.getvalue().endswith("0 s ... "):
+            time.sleep(0.001)
+    first, other, again = printed.getvalue().splitlines()
+    assert (first, other) == ("infomax: importing torch ... ", "infomax: another line")
+    assert again.startswith("infomax: importing torch ... 0 s ... ")
 
 
 def test_a_mistake_that_is_found_at_once_stays_the_only_line(printed):

@@ -14,9 +14,10 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Self
 
-from infomax.runtime.text import begin_line, end_line
+from infomax.runtime.text import begin_line, continue_line, end_line
 
 BEGIN_AFTER = 0.2  # seconds; a stage that fails before, for a mistake of the user, has printed nothing
+STILL_EVERY = 15.0  # seconds after which a line says that its stage goes on
 _shown: ContextVar[bool] = ContextVar("stages_shown", default=False)
 
 
@@ -33,45 +34,62 @@ def stages_shown(enabled: bool) -> Generator[None]:
 class Stage:
     """A context manager around one stage of the work before a result.
 
-    Its line begins when the stage has taken 0.2 seconds, and ends with the seconds that it took.
+    Its line begins when the stage has taken 0.2 seconds, says every 15 seconds how long it has taken, and ends with the
+    seconds that it took.
 
     Args:
         task: What is being done, as ``reading photos/``.
-        at_once: Whether the line begins at once. This is for work that no mistake of the user ends, and for work that
-            starts processes: no thread then waits to begin the line.
+        at_once: Whether the line begins at once. This is for work that no mistake of the user ends.
+        forks: Whether the work may fork this process. The line then begins at once, and says nothing on the way, for
+            which a thread would have to wait meanwhile.
         slow_only: Whether nothing is said of a stage that is done before its line would begin.
 
     Attributes:
         detail: Words about the result, as ``3,457 images``, which stand before the seconds.
     """
 
-    def __init__(self, task: str, *, at_once: bool = False, slow_only: bool = False):
-        self.task, self.at_once, self.slow_only, self.detail = task, at_once, slow_only, ""
-        self._shown, self._begun = _shown.get(), False
-        self._timer = threading.Timer(BEGIN_AFTER, self._begin)
+    def __init__(self, task: str, *, at_once: bool = False, forks: bool = False, slow_only: bool = False):
+        self.task, self.at_once, self.forks, self.slow_only = task, at_once or forks, forks, slow_only
+        self.detail = ""
+        self._shown, self._begun, self._done = _shown.get(), False, threading.Event()
+        self._thread: threading.Thread | None = None
         self._start = 0.0
 
     def __enter__(self) -> Self:
         self._start = time.perf_counter()
-        if self._shown and self.at_once:
+        if not self._shown:
+            return self
+        if self.at_once:
             self._begin()
-        elif self._shown:
-            self._timer.daemon = True
-            self._timer.start()
+        if not self.forks:
+            self._thread = threading.Thread(target=self._show_life, daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, kind: Any, *error: object) -> None:
         if not self._shown:
             return
-        if not self.at_once:
-            self._timer.cancel()
-            self._timer.join()
+        if self._thread is not None:
+            self._done.set()
+            self._thread.join()
         if kind is not None:
             if self._begun:
                 end_line(None, self.task)
         elif self._begun or not self.slow_only:
-            seconds = f"{time.perf_counter() - self._start:.1f} s"
+            seconds = f"{self._seconds():.1f} s"
             end_line(f"{self.detail}, {seconds}" if self.detail else seconds, self.task)
+
+    def _show_life(self) -> None:
+        """Begins the line if the stage takes long enough, and continues it every 15 seconds."""
+        if not self.at_once:
+            if self._done.wait(BEGIN_AFTER):
+                return
+            self._begin()
+        while not self._done.wait(STILL_EVERY):
+            continue_line(f"{self._seconds():.0f} s", self.task)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._start
 
     def _begin(self) -> None:
         begin_line(self.task)

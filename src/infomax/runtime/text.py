@@ -5,6 +5,7 @@ Whatever is printed goes through this file, so that no place can forget to escap
 
 import os
 import sys
+import threading
 import unicodedata
 from collections.abc import Generator
 from contextlib import contextmanager, nullcontext, suppress
@@ -80,6 +81,11 @@ def unread_lines_are_dropped() -> Generator[None]:
         pass  # as of a full disk, which may have room for the next line
 
 
+_no_fork = threading.Lock()
+"""Is held while a thread of a stage writes: a process that is forked meanwhile would have the stream's lock, held for
+ever."""
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_no_fork.release)
 _begun_line: list[str] = []
 """The line on the standard error that has begun and not ended; empty if there is none."""
 
@@ -89,10 +95,25 @@ def begin_line(text: object) -> None:
     end_begun_line()
     if _bar_is_shown():
         return
-    with unread_lines_are_dropped():
+    with _no_fork, unread_lines_are_dropped():
         sys.stderr.write(f"infomax: {escape(text)} ... ")
         sys.stderr.flush()
     _begun_line.append(escape(text))
+
+
+def continue_line(words: object, text: object) -> None:
+    """Adds words to the line that :func:`begin_line` began; begins it again if something else was printed since.
+
+    Args:
+        words: What is said meanwhile, as ``15 s``.
+        text: The beginning of the line.
+    """
+    if _begun_line != [escape(text)]:
+        begin_line(text)
+    if _begun_line and not _bar_is_shown():
+        with _no_fork, unread_lines_are_dropped():
+            sys.stderr.write(f"{escape(words)} ... ")
+            sys.stderr.flush()
 
 
 def end_line(rest: object | None, text: object) -> None:

@@ -265,7 +265,7 @@ class TrainingLoop:
                     self.measure_images()
                 if self.engine.steps_done < self.engine.total_steps:
                     task = "first step, which is compiled" if self.launch.compile else "first step"
-                    until_first_step.enter_context(Stage(task, at_once=True))
+                    until_first_step.enter_context(Stage(task, forks=True))
                 self.keep_encoder(again=False)
                 for microbatches in self.batches(prefetcher):
                     self.begin_epoch()
