@@ -1327,6 +1327,22 @@ def choosing_spearman_table() -> str:
     return choosing_rows(choosing_groups(False), "spearman", ".2f", rules=False)
 
 
+def choosing_trusted_table() -> str:
+    """The measure that ``infomax choose`` takes for each method, by the rule that it has itself."""
+    from infomax.experiments.choose import study_of
+    from infomax.experiments.label_free import MEASURES
+
+    methods = dict.fromkeys(group["method"] for group in choosing()["groups"] if group["method"] != "all")
+    rows, data = [], []
+    for method in methods:
+        trusted = sorted(study_of(method).values(), key=lambda trust: -trust.low)
+        best, helping = trusted[0], [MEASURES[trust.measure].label for trust in trusted[1:] if trust.helps]
+        data = [found.data for found in best.agreements]
+        correlations = [f"{found.spearman:.2f}" for found in best.agreements]
+        rows.append([method, MEASURES[best.measure].label, *correlations, ", ".join(helping) or "none"])
+    return markdown(["method", "measure", *data, "others above 0 on both"], rows)
+
+
 def choosing_kendall_table() -> str:
     return choosing_rows(choosing_groups(False), "kendall", ".2f", rules=False)
 
@@ -1357,6 +1373,7 @@ TABLES = {
         f"choosing{part}": (MEASUREMENTS / "choosing.md", table)
         for part, table in (
             ("", choosing_table),
+            ("-trusted", choosing_trusted_table),
             ("-spearman", choosing_spearman_table),
             ("-kendall", choosing_kendall_table),
             ("-end", choosing_end_table),

@@ -167,6 +167,27 @@ def test_an_order_that_the_study_cannot_tell_from_none_is_not_to_be_trusted(monk
     assert "mveb: by alpha-ReQ, nearest to 1 first; the study says nothing of that: do not trust" in str(choice)
 
 
+def test_a_measure_is_trusted_as_far_as_on_the_data_set_where_it_agrees_least(monkeypatch):
+    groups = []
+    for data, rankme, lidar in (
+        ("digits", (0.9, 0.8, 1.0), (0.5, 0.3, 0.7)),
+        ("cifar10", (0.4, 0.1, 0.6), (0.6, 0.2, 0.8)),
+    ):
+        of_data = study(rankme=rankme, lidar=lidar, **({"loss": (0.9, 0.9, 1.0)} if data == "digits" else {}))["groups"]
+        groups += [{**group, "data": data} for group in of_data]
+    knows(monkeypatch, {"groups": groups})
+    two = (candidate("a", rankme=2.0, lidar=1.0, loss=1.0), candidate("b", rankme=1.0, lidar=2.0, loss=2.0))
+    choice = rank(*two)
+    assert choice.ranked_by == {"carl": "lidar"}
+    words = (
+        "0.50 (0.30 to 0.70) over 11 runs on digits and 0.60 (0.20 to 0.80) over 11 runs on cifar10: a hint, no proof"
+    )
+    assert words in str(choice)
+    assert "loss" not in study_of("carl")
+    groups[-1]["measures"]["rankme"]["spearman_interval"] = [-0.1, 0.6]
+    assert "-0.10 to 0.60) over 11 runs on cifar10: do not trust this order" in str(rank(*two, by="rankme"))
+
+
 @pytest.mark.parametrize(("beats_last", "low", "chosen"), [(False, 0.3, "a"), (True, -0.1, "a"), (True, 0.3, "a/1")])
 def test_the_last_encoder_is_taken_unless_the_study_says_that_the_measure_loses_less(
     monkeypatch, beats_last, low, chosen

@@ -198,6 +198,10 @@ def test_epochs_follow_from_the_measured_speed(tmp_path):
     assert f"mveb: recipe mveb/digits, batches of {mveb.recipe.batch_size}" in lines[1]
     assert lines[1].endswith("10 epochs in 60 s") or lines[1].endswith("10 epochs in 1 min")
     assert lines[2].startswith("1 method x 2 seeds x 1 min of training: about 2 min in all")
+    last = describe_plan(contest, {"mveb": images / 6.0}, start_seconds=30)[2]
+    assert contest.options.seeds * (1 + len(contest.evaluations)) == 4
+    words = "about 2 min of training, and 30 s for each run and each evaluation to start: about 4 min in all; Ctrl-C"
+    assert words in last
 
 
 def test_what_all_takes_is_said_before_the_first_speed_is_measured(tmp_path, monkeypatch, capsys):

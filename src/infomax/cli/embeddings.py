@@ -40,7 +40,10 @@ def embed(options: EmbedOptions) -> None:
 
 def search(options: SearchOptions) -> None:
     """Carries out ``infomax search``."""
+    from infomax.embeddings.feature_file import row_of_query
+
     table, images = _open_table(options)
+    row_of_query(options.query, table.names)  # a name that is none is refused before torch is imported
     with importing_torch():
         from infomax.embeddings.listing import list_matches
         from infomax.embeddings.search import search

@@ -4,6 +4,7 @@ A file is written in parts, so that features of any number of images need not fi
 """
 
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,7 @@ from infomax.data.splits import listed
 from infomax.runtime.extras import how_to_install
 from infomax.runtime.files import open_atomic, write_atomic
 from infomax.runtime.json_values import parse_json, parse_value
-from infomax.runtime.near_names import missing_path
+from infomax.runtime.near_names import missing_path, nearest, nearest_path
 from infomax.runtime.output_files import check_output_file
 
 KEY = "infomax"
@@ -90,6 +91,27 @@ def open_table(features: str | PathLike[str] | FeatureTable) -> FeatureTable:
         ValueError: as :func:`read_features`.
     """
     return features if isinstance(features, FeatureTable) else read_features(Path(features))
+
+
+def row_of_query(query: str, names: Sequence[str]) -> int | None:
+    """Returns the row of the image that a query names; None if its features are to be computed, or are in a file.
+
+    Args:
+        query: What the user named: one of the images, a file, a folder, or other data.
+        names: The names of the images whose features are searched.
+
+    Raises:
+        ValueError: if it is written as a path, and is neither there nor one of the names.
+    """
+    if os.path.exists(query):
+        return None
+    if query in names:
+        return names.index(query)
+    if os.sep not in query and "." not in query:
+        return None  # as digits, which --data takes
+    near = nearest(query, names) or nearest_path(query)
+    hint = f"; did you mean {near}?" if near is not None else ""
+    raise ValueError(f"--query {query} is no file here, and no name of an image among the features{hint}")
 
 
 def check_feature_file(file: Path, *, overwrite: bool = False) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from infomax.data.loading.unreadable import UnreadableImageError, name_all_unreadable
 from infomax.data.range_notes import range_notes
 from infomax.embeddings.embed import features_of_splits
-from infomax.embeddings.feature_file import FeatureTable, is_feature_file, open_table, read_features
+from infomax.embeddings.feature_file import FeatureTable, is_feature_file, open_table, read_features, row_of_query
 from infomax.embeddings.options import ENGINES
 from infomax.embeddings.shown_images import open_query_images
 from infomax.features.faiss_search import import_faiss, nearest_by_faiss
@@ -22,7 +22,6 @@ from infomax.models.encoders import fingerprint
 from infomax.models.pretrained import open_encoder
 from infomax.runtime.checks import check_count, choose
 from infomax.runtime.devices import choose_device
-from infomax.runtime.near_names import nearest as nearest_name
 from infomax.runtime.text import note
 from infomax.runtime.threads import threads_within_quota
 
@@ -90,7 +89,7 @@ def search(
     cosines, rows = find(_as_tensor(table.features), queries.features, k + (queries.own_rows is not None))
     matches = []
     for i, name in enumerate(queries.names):
-        pairs = list(zip(cosines[i].tolist(), rows[i].tolist(), strict=True))
+        pairs = list(zip(cosines[i].clamp(-1, 1).tolist(), rows[i].tolist(), strict=True))  # rounding exceeds 1
         if queries.own_rows is not None:
             pairs = [pair for pair in pairs if pair[1] != queries.own_rows[i]]
         for place, (cosine, row) in enumerate(pairs[:k], start=1):
@@ -116,15 +115,8 @@ def _open_queries(table: FeatureTable, query: str, encoder: str | PathLike[str] 
             own, wanted = (f"{x.origin.encoder} ({x.origin.encoder_hash})" for x in (other, table))
             raise ValueError(f"--query {query} has features of {own}, but those that are searched are of {wanted}")
         return _Queries(list(other.names), _as_tensor(other.features))
-    if not os.path.exists(query):
-        named = [row for row, name in enumerate(table.names) if name == query]
-        if named:
-            features = torch.from_numpy(np.array(table.features[named[:1]]))
-            return _Queries([query], features, np.array(named[:1]))
-        if os.sep in query or "." in query:
-            near = nearest_name(query, table.names)
-            hint = f"; did you mean {near}?" if near is not None else ""
-            raise ValueError(f"--query {query} is no file here, and no name of an image among the features{hint}")
+    if (row := row_of_query(query, table.names)) is not None:
+        return _Queries([query], torch.from_numpy(np.array(table.features[[row]])), np.array([row]))
     return _embed_queries(table, query, table.origin.encoder if encoder is None else os.fspath(encoder), device)
 
 

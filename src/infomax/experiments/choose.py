@@ -33,41 +33,64 @@ TAKE = "* the one to take; labels, as few as there are, say more: infomax evalua
 
 
 @dataclass(frozen=True)
-class Trust:
-    """A frozen dataclass that holds what the study found of the order by one measure, of runs of one method."""
+class Agreement:
+    """A frozen dataclass that holds how the order by one measure agreed with that of k-NN, on one data set."""
 
-    measure: str
-    """Name of the measure."""
+    data: str
+    """Name of the data set of the study."""
     spearman: float
     """Spearman correlation with held-out k-NN, in the direction that the measure's authors call the better one."""
     interval: tuple[float, float]
     """Its 95 % interval, by bootstrap over runs."""
     runs: int
-    data: str
-    """Name of the data set of the study."""
     beats_last: bool
     """Whether the encoder that the measure chooses within a run loses less to the best one than the last one does."""
 
+    def words(self) -> str:
+        """Returns the correlation with its interval, and of how many runs it is."""
+        low, high = self.interval
+        return f"{self.spearman:.2f} ({low:.2f} to {high:.2f}) over {self.runs} runs on {self.data}"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """A frozen dataclass that holds what the study found of the order by one measure, of runs of one method."""
+
+    measure: str
+    """Name of the measure."""
+    agreements: tuple[Agreement, ...]
+    """How it agreed with k-NN on each data set of the study. It is trusted as far as on the worst of them."""
+
+    @property
+    def low(self) -> float:
+        """The lowest end of the intervals."""
+        return min(agreement.interval[0] for agreement in self.agreements)
+
+    @property
+    def has_runs_enough(self) -> bool:
+        """Whether each interval is of runs enough."""
+        return all(agreement.runs >= LEAST_RUNS for agreement in self.agreements)
+
     @property
     def helps(self) -> bool:
-        """Whether the interval leaves out 0, and there are runs enough for an interval."""
-        return self.interval[0] > 0 and self.runs >= LEAST_RUNS
+        """Whether all intervals leave out 0, and are of runs enough."""
+        return self.low > 0 and self.has_runs_enough
 
     @property
     def takes_earlier_ones(self) -> bool:
         """Whether an encoder from within a run may be chosen in place of its last one."""
-        return self.helps and self.beats_last
+        return self.helps and all(agreement.beats_last for agreement in self.agreements)
+
+    def correlations(self) -> str:
+        """Returns the correlations in words."""
+        return f"a Spearman correlation of {' and '.join(agreement.words() for agreement in self.agreements)}"
 
     def words(self) -> str:
         """Returns words on how far to trust the order."""
-        low, high = self.interval
         verdict = "a hint, no proof" if self.helps else "do not trust this order"
-        if self.runs < LEAST_RUNS:
+        if not self.has_runs_enough:
             verdict = f"too few runs for an interval, {verdict}"
-        return (
-            f"in the study its order agreed with that of k-NN by a Spearman correlation of {self.spearman:.2f} "
-            f"({low:.2f} to {high:.2f}) over {self.runs} runs on {self.data}: {verdict}"
-        )
+        return f"in the study its order agreed with that of k-NN by {self.correlations()}: {verdict}"
 
 
 @dataclass(frozen=True)
@@ -304,8 +327,9 @@ def _in_order(group: Sequence[Candidate], name: str, trust: Trust | None) -> lis
 def _choose_measure(method: str, group: Sequence[Candidate], by: str | None) -> tuple[str, Trust | None]:
     """Returns the measure that ranks runs of a method, and what the study found of it.
 
-    It is the one that all of them have whose correlation in the study has the highest lower end of its interval. Of a
-    method that the study did not cover, it is the first measure. Decisions: choose-order.
+    It is the one that all of them have whose correlation in the study has the highest lower end of its interval, on the
+    data set where that is lowest. Of a method that the study did not cover, it is the first measure. Decisions:
+    choose-order.
 
     Raises:
         ValueError: if an encoder lacks the measure that the user named.
@@ -320,7 +344,7 @@ def _choose_measure(method: str, group: Sequence[Candidate], by: str | None) -> 
     known = [trusts[name] for name in common if name in trusts]
     if not known:
         return common[0], None
-    best = max(known, key=lambda trust: trust.interval[0])
+    best = max(known, key=lambda trust: trust.low)
     return best.measure, best
 
 
@@ -334,21 +358,22 @@ def read_study() -> Mapping[str, Any]:
 def study_of(method: str) -> dict[str, Trust]:
     """Returns what the study found of each measure for runs of a method that had not collapsed; empty if it has none.
 
-    Of several data sets it is that with the most runs.
+    A measure is left out if it is not known on one of the method's data sets.
     """
     groups = [g for g in read_study()["groups"] if g["method"] == method and not g["with_collapsed"]]
-    if not groups:
-        return {}
-    group = max(groups, key=lambda g: g["runs"])
-    return {
-        name: Trust(
-            measure=name,
-            spearman=values["spearman"],
-            interval=(values["spearman_interval"][0], values["spearman_interval"][1]),
-            runs=group["runs"],
-            data=group["data"],
-            beats_last=values["beats_last"],
-        )
-        for name, values in group["measures"].items()
-        if name in MEASURES and values["spearman"] is not None
-    }
+    trusts = {}
+    for name in MEASURES:
+        found = [group["measures"].get(name) for group in groups]
+        if found and all(values is not None and values["spearman"] is not None for values in found):
+            agreements = [
+                Agreement(
+                    data=group["data"],
+                    spearman=values["spearman"],
+                    interval=(values["spearman_interval"][0], values["spearman_interval"][1]),
+                    runs=group["runs"],
+                    beats_last=values["beats_last"],
+                )
+                for group, values in zip(groups, found, strict=True)
+            ]
+            trusts[name] = Trust(name, tuple(agreements))
+    return trusts

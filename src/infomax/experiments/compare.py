@@ -358,12 +358,13 @@ def _after_runs(contest: Contest) -> str:
     return "the measuring of its features" if contest.why_no_labels else "the evaluations"
 
 
-def describe_plan(contest: Contest, speeds: Mapping[str, float]) -> list[str]:
+def describe_plan(contest: Contest, speeds: Mapping[str, float], *, start_seconds: float | None = None) -> list[str]:
     """Returns lines on the epochs and the time of each method, and on how long all of it takes.
 
     Args:
         contest: The comparison.
         speeds: Images a second of each method that could be tried.
+        start_seconds: Seconds that a training takes to start; None if they were not measured.
     """
     lines, total, longest = [contest.describe()], 0.0, 0.0
     for entrant in contest.entrants:
@@ -381,10 +382,15 @@ def describe_plan(contest: Contest, speeds: Mapping[str, float]) -> list[str]:
         lines.append(f"{entrant.method}: recipe {entrant.experiment.name}, {size}, {rate}: {count}")
         total += contest.options.seeds * seconds
         longest = max(longest, seconds / (contest.budget.seconds or inf))
-    lines.append(
-        f"{_count_runs(contest, len(speeds))}: about {duration(total)} in all, beside the start of each run and "
-        f"{_after_runs(contest)}; Ctrl-C stops, the same command goes on"
-    )
+    in_all = f"about {duration(total)} in all, beside the start of each run and {_after_runs(contest)}"
+    if start_seconds is not None:
+        processes = len(speeds) * contest.options.seeds * (1 + len(contest.evaluations))
+        evaluation = " and each evaluation" if contest.evaluations else ""
+        in_all = (
+            f"about {duration(total)} of training, and {duration(start_seconds)} for each run{evaluation} to start: "
+            f"about {duration(total + processes * start_seconds)} in all"
+        )
+    lines.append(f"{_count_runs(contest, len(speeds))}: {in_all}; Ctrl-C stops, the same command goes on")
     if longest > 1.1:
         lines.append(
             f"one epoch of some methods takes longer than the budget, up to {longest:.1f} times; --subset FILE trains "

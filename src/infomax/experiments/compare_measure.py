@@ -15,21 +15,24 @@ ALL = "all"  # what the study calls its runs of all methods together
 
 
 def trusted_measure() -> Trust:
-    """Returns the measure of features with the highest lower end of its correlation's interval, over all methods."""
+    """Returns the measure of features that is trusted most over all methods, by the data set of least agreement."""
     of_features = [trust for name, trust in study_of(ALL).items() if MEASURES[name].compute is not None]
-    return max(of_features, key=lambda trust: trust.interval[0])
+    return max(of_features, key=lambda trust: trust.low)
 
 
 def trust_words() -> str:
     """Returns a line on the measure, and on how far an order of methods by it is to be trusted: it is not."""
     trust = trusted_measure()
-    low, high = trust.interval
-    methods = [g["method"] for g in read_study()["groups"] if not g["with_collapsed"] and g["method"] != ALL]
-    reversed_in = [name for name in methods if (of := study_of(name).get(trust.measure)) and of.interval[1] < 0]
+    groups = read_study()["groups"]
+    methods = dict.fromkeys(g["method"] for g in groups if not g["with_collapsed"] and g["method"] != ALL)
+    reversed_in = [
+        name
+        for name in methods
+        if (of := study_of(name).get(trust.measure)) and any(found.interval[1] < 0 for found in of.agreements)
+    ]
     words = (
         f"{MEASURES[trust.measure].label}: in the study its order ({MEASURES[trust.measure].direction}) agreed with "
-        f"that of k-NN by a Spearman correlation of {trust.spearman:.2f} ({low:.2f} to {high:.2f}) over {trust.runs} "
-        f"runs of {len(methods)} methods together on {trust.data}"
+        f"that of k-NN by {trust.correlations()}, of {len(methods)} methods together"
     )
     if reversed_in:
         words += f", and was the reverse among the runs of {', '.join(reversed_in)}"

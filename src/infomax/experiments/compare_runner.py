@@ -4,10 +4,12 @@ import json
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from infomax.experiments.compare import Contest, Entrant, describe_plan, describe_start, open_contest
@@ -184,6 +186,8 @@ class CompareWork:
     speeds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     measures: dict[str, float] = field(default_factory=dict)
+    starts: list[float] = field(default_factory=list)
+    """Seconds that each training took to start whose speed was measured."""
 
     def __post_init__(self) -> None:
         self.contest: Contest = open_contest(self.options)
@@ -230,7 +234,8 @@ class CompareWork:
             sweep = self.sweep()
             self.write(sweep)
             if any(run.remaining for run in sweep.runs):
-                for line in describe_plan(self.contest, self.speeds):
+                start = fmean(self.starts) if self.starts else None
+                for line in describe_plan(self.contest, self.speeds, start_seconds=start):
                     show(line, file=sys.stderr)
             for run, failure in carry_out_runs(sweep, refused_runs_fail=True):
                 if failure:
@@ -258,8 +263,10 @@ class CompareWork:
                 show(line, file=sys.stderr)
         for number, entrant in enumerate(unknown, start=1):
             task = f"measuring the speed of {entrant.method}, {number} of {len(unknown)}"
-            with Stage(f"{task}: a training is started, and stopped after some seconds", at_once=True):
+            begin = time.perf_counter()
+            with Stage(f"{task}: a training is started, and stopped after {TRIAL_SECONDS:.0f} s", at_once=True):
                 speed, failure = measure_speed(self.contest, entrant)
+            self.starts.append(max(0.0, time.perf_counter() - begin - TRIAL_SECONDS))
             if speed:
                 self.speeds[entrant.method] = float(f"{speed:.{SHOWN_DIGITS}g}")
                 self.write(self.sweep())

@@ -363,7 +363,7 @@ def test_an_image_that_cannot_be_read_costs_the_sections_that_need_it(tmp_path, 
     next(photos.iterdir()).write_bytes(b"no image")
     content = content_of(unlabelled, data=str(photos))
     assert content.encoders == ()
-    assert "evaluation takes no other image in its place" in content.missing["run"]
+    assert "no other image is taken in its place" in content.missing["run"]
 
 
 def test_an_interruption_leaves_no_file(tmp_path, runs, monkeypatch):

@@ -11,7 +11,7 @@ from infomax.runtime.stages import Stage
 from infomax.runtime.threads import core_count
 
 MOST_NAMES = 10  # in one line
-CURE = "evaluation takes no other image in its place: mend the file, or move it elsewhere"
+CURE = "no other image is taken in its place: mend the file, or move it elsewhere"
 
 
 class UnreadableImageError(ValueError):
@@ -68,7 +68,7 @@ def name_all_unreadable(
     if len(problems) < 2:
         return error
     return UnreadableImageError(
-        f"{describe_unreadable(problems, count)}; evaluation takes no other images in their place: mend the files, or "
+        f"{describe_unreadable(problems, count)}; no other images are taken in their place: mend the files, or "
         "move them elsewhere"
     )
 
