@@ -3,6 +3,7 @@
 python benchmarks/tuning.py                            the embedded digits: an hour on two cores for all methods
 python benchmarks/tuning.py --labelled cifar10.npz     10,000 photographs: hours
 python benchmarks/tuning.py --methods simclr byol      some methods alone
+python benchmarks/tuning.py --full                     the digits' best trials at the recipes' full length: an hour
 python benchmarks/tuning.py --toy                      a minute, to see that it works
 
 Each method has nine trials on each data set: its recipe as it is, three rates of SGD and three of AdamW, then half and
@@ -10,8 +11,12 @@ twice the number that weighs its loss, or its temperature, with the best of thos
 the views of the recipe, and see a fifth of the digits recipe's images, or 60,000 photographs. A trial's score is k-NN
 on images that are in no comparison: a quarter of the digits' training images, and photographs after the first 10,000.
 
-Each trial is a line in docs/results/tuning.json as soon as it is known. What is there is not computed again. The
-settings that scored best are written into the recipes ``digits`` and ``small`` by hand, unless the recipe as it is
+Each trial is a line in docs/results/tuning.json as soon as it is known. What is there is not computed again. Whether a
+search at a fifth of the length finds what is good at the whole of it is tried on the digits: with --full, the best
+trial of each method that is a point better than its recipe is trained beside the recipe as it is, with two seeds, for
+the recipe's own number of epochs (docs/results/tuning_full.json).
+
+The settings that scored best are written into the recipes ``digits`` and ``small`` by hand, unless the recipe as it is
 comes within a point of them, for which chance is enough; ``python docs/results.py tables`` writes the page.
 """
 
@@ -27,6 +32,9 @@ import numpy as np
 import study_runs
 
 OUT = Path(__file__).parents[1] / "docs" / "results" / "tuning.json"
+OUT_FULL = OUT.with_name("tuning_full.json")
+LEAST_GAIN = 0.01
+"""By how much a trial has to be better than the recipe as it is; less may be chance."""
 AS_IT_IS = ("recipe", 0.0)
 """Stands for the optimiser and the rate that the recipe has."""
 OPTIMISERS = (
@@ -58,8 +66,9 @@ OWN = {
     "vicreg": ("invariance",),
     "visreg": ("weight",),
 }
-"""The settings that are halved and doubled; ``temperature`` of methods that are not here and have one. Of a momentum,
-its distance from 1 is."""
+"""The settings that are halved and doubled; ``temperature`` of methods that are not here and have one."""
+BELOW_ONE = {("byol", "momentum"), ("visreg", "weight")}
+"""Those of them whose distance from 1 is halved and doubled in their place."""
 DIGITS_EPOCHS, IMAGES_SEEN, PHOTOGRAPHS, HELD_OUT = 16, 60_000, 10_000, 2500
 
 
@@ -75,12 +84,19 @@ class Trial:
     """Factor of the method's own setting."""
 
 
+@dataclass(frozen=True)
+class FullTrial(Trial):
+    """A frozen dataclass that says which settings are tried for the recipe's own number of epochs."""
+
+    seed: int = 0
+
+
 def own_settings(recipe: Any, factor: float) -> list[str]:
     """Returns a method's own settings with a factor, as ``--set`` takes them; none if it has none."""
     settings = []
     for name in OWN.get(recipe.method.name, ("temperature",)):
         if (value := getattr(recipe.method, name, None)) is not None:
-            changed = 1 - factor * (1 - value) if name == "momentum" else factor * value
+            changed = 1 - factor * (1 - value) if (recipe.method.name, name) in BELOW_ONE else factor * value
             settings.append(f"method.{name}={changed:.6g}")
     return settings
 
@@ -105,10 +121,14 @@ def run_trial(trial: Trial, work: Path, images: int, toy: bool) -> dict[str, Any
     if trial.own != 1:
         overrides += own_settings(recipe, trial.own)
     epochs = DIGITS_EPOCHS if trial.data == "digits" else max(1, IMAGES_SEEN // images)
+    seed = 0
+    if isinstance(trial, FullTrial):
+        epochs, seed = recipe.epochs, trial.seed
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=work) as folder:
         options: dict[str, Any] = {"data": work / f"{trial.data}.npz", "method": trial.method, "recipe": name}
         options |= {"epochs": 1 if toy else epochs, "workers": 0, "log": ["none"], "device": "cpu", "quiet": True}
+        options["seed"] = seed
         try:
             run = infomax.pretrain(**options, overrides=overrides, out=Path(folder) / "run")
             seconds = time.perf_counter() - start
@@ -141,25 +161,59 @@ def main() -> None:
     parser.add_argument("--labelled", type=Path, help="an .npz file with train_x, train_label, as of CIFAR-10")
     parser.add_argument("--methods", nargs="+", help="default: all")
     study_runs.add_run_options(parser)
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--full", action="store_true", help="the best trials at the recipes' full length")
+    parser.add_argument(
+        "--out", type=Path, help=f"default: {OUT.name}, and with --full {OUT_FULL.name}, in docs/results"
+    )
     parser.add_argument("--toy", action="store_true")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    out = args.out or (OUT_FULL if args.full else OUT)
     with tempfile.TemporaryDirectory() as temporary:
-        study(args, Path(temporary), Path(temporary) / "results.json" if args.toy else args.out)
+        work, out = Path(temporary), Path(temporary) / "results.json" if args.toy else out
+        data = write_images(args.labelled, work)
+        (study_at_full_length if args.full else study)(args, data, work, open_results(out, args))
 
 
-def study(args: argparse.Namespace, work: Path, out: Path) -> None:
-    """Makes all trials that are not there yet: first the optimisers of all methods, then their own settings."""
-    from infomax.recipes.registry import METHODS, get_recipe
+def open_results(out: Path, args: argparse.Namespace) -> study_runs.Results:
+    """Opens the results, which begin with their provenance."""
     from infomax.runs.provenance import provenance
     from infomax.runtime.json_lines import append_json_line
 
     if not out.exists():
-        append_json_line(out, {**provenance(), "command": "python benchmarks/tuning.py"})
-    results, data = study_runs.Results(out), write_images(args.labelled, work)
+        append_json_line(out, {**provenance(), "command": f"python benchmarks/tuning.py{' --full' * args.full}"})
+    return study_runs.Results(out)
+
+
+def count_images(data: str, work: Path) -> int:
+    """Returns the number of images to train on."""
     with np.load(work / f"{data}.npz") as arrays:
-        images = len(arrays["train_x"])
+        return len(arrays["train_x"])
+
+
+def study_at_full_length(args: argparse.Namespace, data: str, work: Path, results: study_runs.Results) -> None:
+    """Trains each method's best trial beside its recipe as it is, for the recipe's epochs, if it was clearly better."""
+    from infomax.recipes.registry import METHODS
+
+    rows = study_runs.Results(OUT).rows[1:]
+    queue = []
+    for seed in (0, 1):
+        for method in args.methods or [*METHODS]:
+            chosen = best(rows, data, method)
+            as_it_is = Trial(data, method, *AS_IT_IS)
+            (reference,) = (row for row in rows if asdict(as_it_is).items() <= row.items())
+            if chosen["knn_top1"] - reference["knn_top1"] >= LEAST_GAIN:
+                settings = {key: chosen[key] for key in Trial.__dataclass_fields__}
+                queue += [FullTrial(**settings, seed=seed), FullTrial(**asdict(as_it_is), seed=seed)]
+    shared = (work, count_images(data, work), args.toy)
+    study_runs.run_jobs(run_trial, [t for t in queue if not results.has(asdict(t))], shared, results.add, args)
+
+
+def study(args: argparse.Namespace, data: str, work: Path, results: study_runs.Results) -> None:
+    """Makes all trials that are not there yet: first the optimisers of all methods, then their own settings."""
+    from infomax.recipes.registry import METHODS, get_recipe
+
+    images = count_images(data, work)
     methods = (args.methods or [*METHODS])[: 2 if args.toy else None]
     optimisers = OPTIMISERS[: 2 if args.toy else None]
     shared = (work, images, args.toy)

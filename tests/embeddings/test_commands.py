@@ -346,7 +346,7 @@ def test_clusters_need_no_labels(infomax, place, features):
     assert re.search(r"14 images in 3 clusters; silhouette -?0\.\d", out)
     assert "--out FILE.html" not in err
     _, _, err = infomax("clusters", "f.parquet")
-    assert "infomax: 3 clusters, the root of half the number of images (-k N gives another number)" in err
+    assert "infomax: 3 clusters, the root of half the number of images (--k N gives another number)" in err
     assert "infomax: --out FILE.html shows the images of each cluster, --out FILE.jsonl names them" in err
 
 

@@ -92,7 +92,7 @@ def clusters(options: ClustersOptions) -> None:
 
     groups, silhouette = clusters(table, k=options.k, seed=options.seed)
     if options.k is None:
-        note(f"{len(groups)} clusters, the root of half the number of images (-k N gives another number)")
+        note(f"{len(groups)} clusters, the root of half the number of images (--k N gives another number)")
     listing = list_clusters(groups, silhouette).with_notes(table)
 
     def write_page(file: Path) -> None:

@@ -47,7 +47,10 @@ def leave_out_unreadable(images: ReadableImages, pixel_format: PixelFormat, shar
             splits[split] = of_split if is_whole else _select(of_split, rows)
         start += len(of_split)
     if left_out and (len(left_out) > share * start + 1e-9 or not names):
-        cure = f"mend the files, move them elsewhere, or leave them out by --skip-unreadable {_enough(left_out, start)}"
+        cure = "mend the files, or move them elsewhere"
+        if names:  # some can be read
+            enough = _enough(left_out, start)
+            cure = f"mend the files, move them elsewhere, or leave them out by --skip-unreadable {enough}"
         raise UnreadableImageError(f"{describe_unreadable(left_out, start)}; {cure}")
     return ReadableImages(splits, names, left_out)
 

@@ -30,7 +30,7 @@ def open_runs(figure: Figure, paths: Sequence[Path]) -> tuple[Run, ...]:
     if paths and not figure.needs.runs:
         raise ValueError(f"infomax figure {figure.name} takes no runs, but {paths[0]} is given")
     if not paths and figure.needs.runs and figure.needs.required:
-        raise ValueError(f"infomax figure {figure.name} needs {figure.needs.runs}: {how_to_make(figure)}")
+        raise ValueError(f"figure {figure.name} needs {figure.needs.runs}: {how_to_make(figure)}")
     runs: list[Run] = []
     for path in paths:
         inside = sorted(config.parent for config in path.glob("*/config.json"))

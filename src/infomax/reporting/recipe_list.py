@@ -80,7 +80,7 @@ def recipe_table(experiments: Sequence[Experiment], *, gpu: str) -> Table:
         "EFLOP: 1e18 floating-point operations of the whole training.",
         f"h: estimated for one {gpu}, at the shares of its data sheet's rates that the papers' own runs reached.",
         "n: the number of images, which decides the epochs.",
-        "Whether a run fits its memory says infomax plan.",
+        "infomax plan says whether a run fits the memory of a GPU.",
         "?: hard to read in the paper. infomax recipes NAME prints one in full.",
     )
     baselines = registry.baselines()

@@ -121,7 +121,7 @@ class FolderLock:
         for part in {self.part, FIRST_RANK} if self.part == WRITER else {self.part}:
             file = self.folder / f"{LOCK_FILE}-{part}"
             if (holder := _live_holder(file)) is not None:
-                raise LockedError(f"{_describe_holder(self.folder, holder)}; if that has ended, remove {file}")
+                raise LockedError(f"{_describe_holder(self.folder, holder)}; if it has ended, remove {file}")
         file = self.folder / f"{LOCK_FILE}-{self.part}"
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -282,7 +282,7 @@ def _has_ended(holder: dict[str, Any]) -> bool:
 def _describe_holder(folder: Path, holder: dict[str, Any]) -> str:
     process = f"process {holder['pid']} on host {holder.get('host')}" if "pid" in holder else "another process"
     since = f" since {holder['since']}" if "since" in holder else ""
-    return f"{folder} is being written by {process}{since}"
+    return f"{folder} is being written by {process}{since}; wait until it ends, or choose another folder"
 
 
 @contextmanager

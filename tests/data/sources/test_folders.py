@@ -157,7 +157,7 @@ def test_a_text_file_names_images_and_perhaps_their_classes(root, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("", "names no image"), ("images/none.png\n", "names .*none.png.*is not a file")]
+    ("text", "message"), [("", "names no image"), ("images/none.png\n", "line 1 names .*none.png', which is no file")]
 )
 def test_a_text_file_of_no_images_is_refused(tmp_path, root, text, message):
     (tmp_path / "list.txt").write_text(text)

@@ -98,9 +98,11 @@ def test_a_named_set_is_looked_for_where_the_user_says(tmp_path, monkeypatch):
         open_source("cifar10", data_dir=str(tmp_path / "here"))
 
 
-def test_the_error_lists_all_that_data_can_be():
-    with pytest.raises(ValueError, match=f"--data cifar: no such folder.*{', '.join(NAMED_DATASETS)}"):
+def test_the_error_names_what_is_near_or_lists_all_that_data_can_be():
+    with pytest.raises(ValueError, match=r"^--data cifar: no such folder or file; did you mean cifar100?\?$"):
         open_source("cifar")
+    with pytest.raises(ValueError, match=f"--data nowhere: no such folder.*{', '.join(NAMED_DATASETS)}"):
+        open_source("nowhere")
 
 
 def test_an_npy_stays_on_disk(tmp_path):

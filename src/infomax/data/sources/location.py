@@ -278,9 +278,10 @@ def _open(location: DataLocation, data_dir: Path, download: bool, *, as_given: s
             raise ValueError(f"{', '.join(files)} is no folder, as others are; want folders, or image files alone")
         return open_folders(data, paths, bands)
     near = nearest_path(as_given) or nearest(as_given, ("digits", *NAMED_DATASETS))
-    hint = f"; did you mean {near}?" if near else ""
+    if near:
+        raise ValueError(f"no such folder or file; did you mean {near}?")
     raise ValueError(
-        f"no such folder or file{hint}; it can be a folder of images, several with commas between, image files, an "
+        f"no such folder or file; it can be a folder of images, several with commas between, image files, an "
         ".npz or .npy file, a .txt or .csv of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, "
         f"{', '.join(NAMED_DATASETS)}"
     )

@@ -27,7 +27,7 @@ def section(content: Content) -> Section | None:
         names = ", ".join(shown.name for shown in unmeasured)
         notices += (Notice("info", f"{names}: the health of these trainings was not measured"),)
     text = (
-        "Of each training what its own measurements say. No verdict does not mean that an encoder is good: it means "
+        "What each training's own measurements say. No verdict does not mean that an encoder is good: it means "
         "that no sign of collapse, divergence or a wrong setting was seen. What it is worth is said below."
     )
     return Section("Verdict", text, notices)
