@@ -18,6 +18,7 @@ import argparse
 import copy
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -231,6 +232,7 @@ def losses(quick: bool) -> Iterator[Row]:
 def memory(quick: bool) -> Iterator[Row]:
     """Yields the memory of the value and the gradient of each loss, beside lightly's, in float32, in MB."""
     context, batch = multiprocessing.get_context("spawn"), QUICK_BATCH if quick else MEMORY_BATCH
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # of a process that starts: what is freed is given back at once
     for name, pair in known_losses().items():
         megabytes = {}
         for key in ("infomax", "lightly"):
@@ -390,7 +392,7 @@ def main() -> None:
     arguments = parser.parse_args()
     kept = json.loads(OUT.read_text()) if OUT.exists() else {}
     command = f"python benchmarks/baselines.py{'' if arguments.only == list(PARTS) else ' --only ...'}"
-    origin = {"command": command, **provenance(), "lightly": version("lightly"), "threads": torch.get_num_threads()}
+    origin = {**provenance(), "command": command, "lightly": version("lightly"), "threads": torch.get_num_threads()}
     results: dict[str, Any] = {**kept, **origin}
     for part in arguments.only:
         results[part] = []
