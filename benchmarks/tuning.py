@@ -16,8 +16,8 @@ search at a fifth of the length finds what is good at the whole of it is tried o
 trial of each method that is a point better than its recipe is trained beside the recipe as it is, with two seeds, for
 the recipe's own number of epochs (docs/results/tuning_full.json).
 
-The settings that scored best are written into the recipes ``digits`` and ``small`` by hand, unless the recipe as it is
-comes within a point of them, for which chance is enough; ``python docs/results.py tables`` writes the page.
+Settings that are a point better at full length are written into the recipes ``digits`` and ``small`` by hand; less may
+be chance. ``python docs/results.py tables`` writes the page.
 """
 
 import argparse

@@ -22,6 +22,7 @@ python benchmarks/adapting.py                       docs/results/adapting.json
 python benchmarks/verdicts.py                       docs/results/verdicts.json
 python benchmarks/threads.py                        docs/results/threads.json
 python benchmarks/tuning.py                         docs/results/tuning.json
+python benchmarks/tuning.py --full                  docs/results/tuning_full.json
 python benchmarks/choosing.py                       docs/results/choosing.json, and the summary that choose reads
 python benchmarks/knn.py                            docs/results/knn.json, and likewise logistic.py, probes.py and
                                                     speed.py
@@ -330,6 +331,28 @@ def tuning_table() -> str:
         ]
         parts.append(markdown(header, cells))
     return "\n\n".join(parts) + f"\n\nMeasured on {where(kept)}, one core for a trial, by `{kept['command']}`."
+
+
+def tuning_full_table() -> str:
+    """The best trials at the recipes' full length, beside the recipes as they are; means over the seeds of both."""
+    file = KEPT / "tuning_full.json"
+    if not file.exists():
+        return NOT_MEASURED
+    kept, *rows = lines(file)
+    cells = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        scores: dict[bool, dict[int, float]] = {True: {}, False: {}}
+        for row in (row for row in rows if row["method"] == method):
+            is_recipe = (row["optimizer"], row["own"]) == ("recipe", 1.0)
+            scores[is_recipe][row["seed"]] = 100 * row["knn_top1"]
+        seeds = scores[True].keys() & scores[False].keys()
+        if seeds:
+            as_it_is, tried = (mean(scores[key][seed] for seed in seeds) for key in (True, False))
+            shown = [f"{as_it_is:.1f}", f"{tried:.1f}", f"{tried - as_it_is:+.1f}"]
+            epochs = next(str(row["epochs"]) for row in rows if row["method"] == method)
+            cells.append([method, *shown, str(len(seeds)), epochs])
+    header = ["digits, full length", "recipe as it was, %", "best trial, %", "points", "seeds", "epochs"]
+    return f"{markdown(header, cells)}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`."
 
 
 def trends_table() -> str:
@@ -1410,6 +1433,7 @@ TABLES = {
     **{f"{name}-numbers": (METHODS_PAGES / f"{name}.md", partial(method_numbers_table, name)) for name in LOSSES},
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
     "tuning": (MEASUREMENTS / "tuning.md", tuning_table),
+    "tuning-full": (MEASUREMENTS / "tuning.md", tuning_full_table),
     "trends": (MEASUREMENTS / "trends.md", trends_table),
     "baselines-equal": (MEASUREMENTS / "baselines.md", baselines_equal_table),
     "baselines-losses": (MEASUREMENTS / "baselines.md", baselines_losses_table),
