@@ -60,6 +60,12 @@ def lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+def kept_lines(name: str) -> list[Any]:
+    """Returns the provenance and the rows of a result file of lines; None alone if it was not measured yet."""
+    file = KEPT / name
+    return lines(file) if file.exists() else [None]
+
+
 def origin(run: Path) -> dict[str, Any]:
     """Returns the provenance of a run's results: date, commit, machine and versions."""
     config = json.loads((run / "config.json").read_text())
@@ -301,10 +307,9 @@ def cpu_recipes_table() -> str:
 
 
 def tuning_table() -> str:
-    file = KEPT / "tuning.json"
-    if not file.exists():
+    kept, *rows = kept_lines("tuning.json")
+    if kept is None:
         return NOT_MEASURED
-    kept, *rows = lines(file)
     parts = []
     for data in dict.fromkeys(row["data"] for row in rows):
         cells = []
@@ -335,10 +340,9 @@ def tuning_table() -> str:
 
 def tuning_full_table() -> str:
     """The best trials at the recipes' full length, beside the recipes as they are; means over the seeds of both."""
-    file = KEPT / "tuning_full.json"
-    if not file.exists():
+    kept, *rows = kept_lines("tuning_full.json")
+    if kept is None:
         return NOT_MEASURED
-    kept, *rows = lines(file)
     cells = []
     for method in dict.fromkeys(row["method"] for row in rows):
         scores: dict[bool, dict[int, float]] = {True: {}, False: {}}
@@ -359,8 +363,7 @@ def trends_table() -> str:
     sys.path.insert(0, str(DOCS.parent / "benchmarks"))
     from trends import claims_table
 
-    file = KEPT / "trends.json"
-    kept, *rows = lines(file) if file.exists() else [None]
+    kept, *rows = kept_lines("trends.json")
     table = claims_table(rows)
     if kept is None:
         return f"{table}\n\n{NOT_MEASURED}"
@@ -1213,8 +1216,7 @@ def best_setting(method: str, gains: dict[tuple[str, float], dict[tuple[int, int
 
 def verdict_runs() -> list[dict[str, Any]]:
     """Returns the runs of benchmarks/verdicts.py that are kept, without the line on where they were made."""
-    file = KEPT / "verdicts.json"
-    return lines(file)[1:] if file.exists() else []
+    return kept_lines("verdicts.json")[1:]
 
 
 def made_so_far(kind: str, count: int) -> str:
@@ -1360,8 +1362,8 @@ def choosing_trusted_table() -> str:
     for method in methods:
         trusted = sorted(study_of(method).values(), key=lambda trust: -trust.low)
         best, helping = trusted[0], [MEASURES[trust.measure].label for trust in trusted[1:] if trust.helps]
-        data = [found.data for found in best.agreements]
-        correlations = [f"{found.spearman:.2f}" for found in best.agreements]
+        data = [agreement.data for agreement in best.agreements]
+        correlations = [f"{agreement.spearman:.2f}" for agreement in best.agreements]
         rows.append([method, MEASURES[best.measure].label, *correlations, ", ".join(helping) or "none"])
     return markdown(["method", "measure", *data, "others above 0 on both"], rows)
 

@@ -77,6 +77,11 @@ class Trust:
         return self.low > 0 and self.has_runs_enough
 
     @property
+    def is_reversed(self) -> bool:
+        """Whether an interval lies below 0: the order was the reverse of that of k-NN."""
+        return any(agreement.interval[1] < 0 for agreement in self.agreements)
+
+    @property
     def takes_earlier_ones(self) -> bool:
         """Whether an encoder from within a run may be chosen in place of its last one."""
         return self.helps and all(agreement.beats_last for agreement in self.agreements)
@@ -363,8 +368,8 @@ def study_of(method: str) -> dict[str, Trust]:
     groups = [g for g in read_study()["groups"] if g["method"] == method and not g["with_collapsed"]]
     trusts = {}
     for name in MEASURES:
-        found = [group["measures"].get(name) for group in groups]
-        if found and all(values is not None and values["spearman"] is not None for values in found):
+        of_groups = [group["measures"].get(name) for group in groups]
+        if of_groups and all(values is not None and values["spearman"] is not None for values in of_groups):
             agreements = [
                 Agreement(
                     data=group["data"],
@@ -373,7 +378,7 @@ def study_of(method: str) -> dict[str, Trust]:
                     runs=group["runs"],
                     beats_last=values["beats_last"],
                 )
-                for group, values in zip(groups, found, strict=True)
+                for group, values in zip(groups, of_groups, strict=True)
             ]
             trusts[name] = Trust(name, tuple(agreements))
     return trusts

@@ -25,11 +25,7 @@ def trust_words() -> str:
     trust = trusted_measure()
     groups = read_study()["groups"]
     methods = dict.fromkeys(g["method"] for g in groups if not g["with_collapsed"] and g["method"] != ALL)
-    reversed_in = [
-        name
-        for name in methods
-        if (of := study_of(name).get(trust.measure)) and any(found.interval[1] < 0 for found in of.agreements)
-    ]
+    reversed_in = [name for name in methods if (of := study_of(name).get(trust.measure)) and of.is_reversed]
     words = (
         f"{MEASURES[trust.measure].label}: in the study its order ({MEASURES[trust.measure].direction}) agreed with "
         f"that of k-NN by {trust.correlations()}, of {len(methods)} methods together"

@@ -266,8 +266,8 @@ class CompareWork:
             begin = time.perf_counter()
             with Stage(f"{task}: a training is started, and stopped after {TRIAL_SECONDS:.0f} s", at_once=True):
                 speed, failure = measure_speed(self.contest, entrant)
-            self.starts.append(max(0.0, time.perf_counter() - begin - TRIAL_SECONDS))
             if speed:
+                self.starts.append(max(0.0, time.perf_counter() - begin - TRIAL_SECONDS))
                 self.speeds[entrant.method] = float(f"{speed:.{SHOWN_DIGITS}g}")
                 self.write(self.sweep())
             else:

@@ -26,12 +26,7 @@ from infomax.data.streams import Stream
 from infomax.methods.base import Method
 from infomax.models.encoders import Encoder
 from infomax.recipes.adapting import describe_adapting
-from infomax.recipes.building import (
-    build_without_memory,
-    check_memory,
-    check_view_sizes,
-    describe_trained,
-)
+from infomax.recipes.building import build_without_memory, check_memory, check_view_sizes, describe_trained
 from infomax.recipes.customise import chosen_epochs
 from infomax.recipes.registry import (
     DEFAULT_METHOD,

@@ -281,7 +281,7 @@ def _open(location: DataLocation, data_dir: Path, download: bool, *, as_given: s
     if near:
         raise ValueError(f"no such folder or file; did you mean {near}?")
     raise ValueError(
-        f"no such folder or file; it can be a folder of images, several with commas between, image files, an "
+        "no such folder or file; it can be a folder of images, several with commas between, image files, an "
         ".npz or .npy file, a .txt or .csv of paths, hf:NAME, hf-stream:NAME, wds:SHARDS, or one of digits, "
         f"{', '.join(NAMED_DATASETS)}"
     )
