@@ -1,15 +1,16 @@
 """Searches the settings of the recipes for a CPU, in the same way for each method, so that none is neglected.
 
 python benchmarks/tuning.py                            the embedded digits: an hour on two cores for all methods
-python benchmarks/tuning.py --labelled cifar10.npz     10,000 photographs: hours
+python benchmarks/tuning.py --labelled cifar10.npz     10,000 photographs: two hours
 python benchmarks/tuning.py --methods simclr byol      some methods alone
 python benchmarks/tuning.py --full                     the digits' best trials at the recipes' full length: an hour
 python benchmarks/tuning.py --toy                      a minute, to see that it works
 
-Each method has nine trials on each data set: its recipe as it is, three rates of SGD and three of AdamW, then half and
-twice the number that weighs its loss, or its temperature, with the best of those. All have the batch, the encoder and
-the views of the recipe, and see a fifth of the digits recipe's images, or 60,000 photographs. A trial's score is k-NN
-on images that are in no comparison: a quarter of the digits' training images, and photographs after the first 10,000.
+Each method has the same trials on a data set: its recipe as it is, on digits three rates of SGD and three of AdamW, on
+photographs one of SGD and three of AdamW, then half and twice the number that weighs its loss, or its temperature, with
+the best of those. A rate that the recipe has is not tried again. All have the batch, the encoder and the views of the
+recipe, and see a fifth of the digits recipe's images, or 60,000 photographs. A trial's score is k-NN on images that are
+in no comparison: a quarter of the digits' training images, and photographs after the first 10,000.
 
 Each trial is a line in docs/results/tuning.json as soon as it is known. What is there is not computed again. Whether a
 search at a fifth of the length finds what is good at the whole of it is tried on the digits: with --full, the best
@@ -37,15 +38,12 @@ LEAST_GAIN = 0.01
 """By how much a trial has to be better than the recipe as it is; less may be chance."""
 AS_IT_IS = ("recipe", 0.0)
 """Stands for the optimiser and the rate that the recipe has."""
-OPTIMISERS = (
-    AS_IT_IS,
-    ("sgd", 0.03),
-    ("sgd", 0.1),
-    ("sgd", 0.3),
-    ("adamw", 0.0007),
-    ("adamw", 0.002),
-    ("adamw", 0.006),
-)
+ADAMW = (("adamw", 0.0007), ("adamw", 0.002), ("adamw", 0.006))
+OPTIMISERS = {
+    "digits": (AS_IT_IS, ("sgd", 0.03), ("sgd", 0.1), ("sgd", 0.3), *ADAMW),
+    "small": (AS_IT_IS, ("sgd", 0.1), *ADAMW),
+}
+"""The optimisers and rates that are tried, by the recipe. A trial with photographs takes three times as long."""
 FACTORS = (0.5, 2.0)
 OWN = {
     "mira": ("teacher_temperature",),
@@ -91,6 +89,16 @@ class FullTrial(Trial):
     seed: int = 0
 
 
+def recipe_name(data: str) -> str:
+    """Returns the name of the recipes whose settings are searched on a data set."""
+    return "digits" if data == "digits" else "small"
+
+
+def own_optimiser(recipe: Any) -> tuple[str, float]:
+    """Returns the optimiser and the rate that a recipe has."""
+    return recipe.optimizer.name, recipe.optimizer.learning_rate
+
+
 def own_settings(recipe: Any, factor: float) -> list[str]:
     """Returns a method's own settings with a factor, as ``--set`` takes them; none if it has none."""
     settings = []
@@ -112,7 +120,7 @@ def run_trial(trial: Trial, work: Path, images: int, toy: bool) -> dict[str, Any
     from infomax.recipes.customise import customise_experiment
     from infomax.recipes.registry import get_experiment
 
-    name = "digits" if trial.data == "digits" else "small"
+    name = recipe_name(trial.data)
     recipe = customise_experiment(get_experiment(name, trial.method), images=images)
     overrides = []
     if (trial.optimizer, trial.rate) != AS_IT_IS:
@@ -213,17 +221,23 @@ def study(args: argparse.Namespace, data: str, work: Path, results: study_runs.R
     """Makes all trials that are not there yet: first the optimisers of all methods, then their own settings."""
     from infomax.recipes.registry import METHODS, get_recipe
 
+    name = recipe_name(data)
     images = count_images(data, work)
     methods = (args.methods or [*METHODS])[: 2 if args.toy else None]
-    optimisers = OPTIMISERS[: 2 if args.toy else None]
+    optimisers = OPTIMISERS[name][: 2 if args.toy else None]
     shared = (work, images, args.toy)
-    first = [Trial(data, method, *optimiser) for optimiser in optimisers for method in methods]
+    first = [
+        Trial(data, method, *optimiser)
+        for optimiser in optimisers
+        for method in methods
+        if optimiser != own_optimiser(get_recipe(method, name))
+    ]
     study_runs.run_jobs(
         run_trial, [trial for trial in first if not results.has(asdict(trial))], shared, results.add, args
     )
     if not all(results.has(asdict(trial)) for trial in first):
         return  # the time is over
-    name, second = "digits" if data == "digits" else "small", []
+    second = []
     for factor in FACTORS:
         for method in methods:
             if own_settings(get_recipe(method, name), factor):
