@@ -47,9 +47,11 @@ RECIPES = Experiments("ressl")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes, ressl-small."""
-    settings = _small(hidden=256, dimension=64, queue_size=1024)
-    return _weak_second(digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4)))
+    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes, searched-settings,
+    ressl-small."""
+    settings = _small(hidden=256, dimension=64, queue_size=1024, teacher_temperature=0.02)
+    adamw = OptimizerSettings(name="adamw", learning_rate=0.0007, weight_decay=1e-4)
+    return _weak_second(digits_recipe(settings, adamw))
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
@@ -110,9 +112,9 @@ def imagenet_multicrop_200() -> Recipe:
     return replace(recipe, views=views, optimizer=replace(recipe.optimizer, decay_all=False))
 
 
-def _small(**widths: Any) -> ReSslSettings:
+def _small(**others: Any) -> ReSslSettings:
     """Returns the settings of our own recipes, of short runs."""
-    return ReSslSettings(**widths, projector_norm=True, momentum=0.9, momentum_end=0.99)
+    return ReSslSettings(**others, projector_norm=True, momentum=0.9, momentum_end=0.99)
 
 
 def _solo() -> ReSslSettings:

@@ -36,9 +36,9 @@ RECIPES = Experiments("spectral")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes."""
-    settings = SpectralSettings(hidden=256, hidden_layers=1, dimension=128, mu=1.0)
-    return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
+    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes, searched-settings."""
+    settings = SpectralSettings(hidden=256, hidden_layers=1, dimension=128, mu=2.0)
+    return digits_recipe(settings, OptimizerSettings(name="adamw", learning_rate=0.006, weight_decay=1e-4))
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)

@@ -40,9 +40,9 @@ RECIPES = Experiments("visreg")
 
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
-    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes."""
-    settings = VisRegSettings(hidden=256, dimension=64, slices=512)
-    return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
+    """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes, searched-settings."""
+    settings = VisRegSettings(hidden=256, dimension=64, weight=0.8, slices=512)
+    return digits_recipe(settings, OptimizerSettings(name="adamw", learning_rate=0.006, weight_decay=1e-4))
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
