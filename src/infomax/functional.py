@@ -190,52 +190,6 @@ def swapped_cross_entropy(
     return global_mean(torch.stack(losses).sum(0)) / (len(targets) * (len(logits) - 1))
 
 
-def log_sum_of_rows(x: Float[Tensor, "... b k"]) -> Float[Tensor, "... k"]:
-    """Computes the logarithm of the sum over rows of ``exp(x)``."""
-    return x.logsumexp(-2)
-
-
-def balance_columns(
-    scaled: Float[Tensor, "... b k"],
-    log_factors: Float[Tensor, "... k"] | None,
-    *,
-    power: float = 1.0,
-    log_sum: Callable[[Tensor], Tensor] = log_sum_of_rows,
-) -> Float[Tensor, "... k"]:
-    """Computes one iteration of Sinkhorn-Knopp in the log domain, which scales the columns of ``exp(scaled)`` anew.
-
-    The rows are normalised, each to the same sum, and then the columns. What the factors describe are the assignments
-    ``softmax(scaled + log_factors)`` of each row. MIRA's iteration takes a power of each step.
-
-    Source: Cuturi, "Sinkhorn Distances", 2013; Caron et al. (SwAV), 2020.
-
-    Args:
-        scaled: The logits over epsilon, [..., B, K].
-        log_factors: The logarithms of the columns' factors of the iteration before, [..., K]; None before the first
-            one, in which the rows stay as they are.
-        power: The power of a column's sum, of which the new factor is the inverse: 1 of Sinkhorn-Knopp.
-        log_sum: Computes the logarithm of the sum over rows, up to a constant, as over the rows of all ranks.
-
-    Returns:
-        The logarithms of the new factors, [..., K], up to a constant.
-
-    Example:
-        >>> import torch
-        >>> from infomax.functional import balance_columns
-        >>> scaled = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
-        >>> factors = balance_columns(scaled, None)
-        >>> for _ in range(20):
-        ...     factors = balance_columns(scaled, factors)
-        >>> (scaled + factors).softmax(1)  # both columns have the sum 1
-        tensor([[0.6225, 0.3775],
-                [0.3775, 0.6225]])
-    """
-    if log_factors is None:
-        return log_sum(scaled) * -power
-    row_sums = (scaled + log_factors.unsqueeze(-2)).logsumexp(-1, keepdim=True)
-    return log_sum(scaled - row_sums) * -power
-
-
 class _LogDet(torch.autograd.Function):
     """Computes ``log det(matrix + ridge I)`` with the closed-form gradient, d log det A = tr(A^-1 dA).
 

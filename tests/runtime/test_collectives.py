@@ -11,6 +11,7 @@ from infomax.methods.carl import consistency_loss, uniformity_loss
 from infomax.methods.corinfomax import CorInfoMaxLoss
 from infomax.methods.mira import assign, swapped_prediction_loss
 from infomax.methods.mveb import alignment, entropy_surrogate
+from infomax.methods.swav import swapped_loss
 from infomax.runtime.collectives import gather, global_logmeanexp, global_mean, rank, world_size
 from ranks import on_ranks
 
@@ -33,6 +34,9 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mira-log-domain": lambda x, y: swapped_prediction_loss(
         [x, y], [assign(90 * v.detach(), iterations=60) for v in (x, y)]
     ),
+    "swav": lambda x, y: swapped_loss([x, y], epsilon=0.1),
+    # Logits of some ranks alone are within the range of the linear form.
+    "swav-log-domain": lambda x, y: swapped_loss([x, y], epsilon=2 * 4 / 689),
     "corinfomax": corinfomax,
     "carl": lambda x, y: consistency_loss(x, y) + 2 * uniformity_loss(x),
     "mveb": lambda x, y: -alignment(unit(x), unit(y)) - 0.3 * entropy_surrogate(unit(x)),

@@ -7,11 +7,12 @@ the scaling factors they are one map; MIRA's takes the power beta of each step, 
 from collections.abc import Iterator
 from itertools import islice
 
+import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from infomax.analysis.rows import gather_rows
-from infomax.functional import balance_columns
+from infomax.nn.balancing import LinearForm, LogForm, fits_linear_form
 from infomax.runtime.checks import check_count, check_number
 
 LARGEST_EXPONENT = 1e300
@@ -19,7 +20,7 @@ LARGEST_EXPONENT = 1e300
 
 
 def sinkhorn(logits: Float[Tensor, "b k"], *, epsilon: float = 0.05, iterations: int = 3) -> Float64[Tensor, "b k"]:
-    """Computes SwAV's assignments: Sinkhorn-Knopp's iteration on ``exp(logits / epsilon)``, in the log domain.
+    """Computes SwAV's assignments: Sinkhorn-Knopp's iteration on ``exp(logits / epsilon)``, in float64.
 
     Each iteration first scales the prototypes to the sum 1/K, then the samples to 1/B; the result is times B.
 
@@ -158,7 +159,7 @@ def _divide(logits: Float64[Tensor, "b k"], argument: str, divisor: float) -> Fl
 
 
 def _potentials(scaled: Float64[Tensor, "b k"], power: float, *, rows_first: bool) -> Iterator[Float64[Tensor, " k"]]:
-    """Yields the logarithms of the columns' scaling factors after 1, 2, ... iterations.
+    """Yields the logarithms of the columns' scaling factors after 1, 2, ... iterations, up to a constant.
 
     The assignments are then the softmax of the rows of ``scaled`` plus them.
 
@@ -168,10 +169,14 @@ def _potentials(scaled: Float64[Tensor, "b k"], power: float, *, rows_first: boo
             u^(-beta/(1-beta)), and 1 of Sinkhorn-Knopp.
         rows_first: Whether the rows are normalised before the first iteration, as from u = 1, or only after it.
     """
-    potential = scaled.new_zeros(scaled.shape[1]) if rows_first else None
+    low, high = scaled.aminmax()
+    exponent_range = high - low if rows_first else 2 * torch.maximum(-low, high)
+    form = LinearForm if fits_linear_form(float(exponent_range), scaled.dtype) else LogForm
+    # Each rank has the rows of all, so that sums over ranks are a multiple: the same up to a constant.
+    columns, potential = form([scaled], 1.0, normalize_rows=rows_first), None
     while True:
-        potential = balance_columns(scaled, potential, power=power)
-        yield potential
+        potential = columns.log_column_sums(potential) * -power
+        yield potential[0]
 
 
 def _squared_errors(

@@ -14,18 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infomax.functional import balance_columns, check_rows, full_precision, row_blocks, swapped_cross_entropy
+from infomax.functional import check_rows, full_precision, row_blocks, swapped_cross_entropy
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
+from infomax.nn.balancing import COSINE_RANGE, LinearForm, LogForm, fits_linear_form, sinkhorn_knopp
 from infomax.nn.blocks import Prototypes, Teacher, mlp
 from infomax.nn.schedules import cosine
 from infomax.runtime.checks import check_count, check_number
-from infomax.runtime.collectives import global_logmeanexp, global_max, global_mean, global_sum
+from infomax.runtime.collectives import global_max, global_mean
 
-# While exponents stay within 68 nats, all that the linear form computes lies between exp(-68)/K and K B exp(68), within
-# float32 for K B up to 10^8. It costs a tenth of the log-domain form.
-LINEAR_RANGE = 68.0
-COSINE_RANGE = 2.0  # the range of logits in training, which are cosines: no need to read it from the device
 MAX_ACCELERATED_BETA = 0.9  # acceleration converged from every start that was tried, up to this beta
 PROBABILITY_ERROR = 1e-2  # by which rounding in half precision may leave 0 to 1
 
@@ -78,7 +75,7 @@ def assign(
         raise ValueError(f"temperature={temperature:.3g} is too small for logits that span {spread:.3g}")
     precision = torch.promote_types(logits.dtype, torch.float32)
     chebyshev_weights = _chebyshev_weights(beta, _chebyshev_iterations(beta, precision) if iterations is None else 0)
-    linear_form = spread / scale <= LINEAR_RANGE
+    linear_form = fits_linear_form(spread / scale, precision)
     return _fixed_points([logits], scale, beta, iterations or 0, chebyshev_weights, linear_form)[0]
 
 
@@ -137,8 +134,7 @@ def assign_evenly(
     """Computes the minimiser of Eq. 4 among assignments that use all clusters evenly over the global batch.
 
     The marginal is then a constant, and what is left is the transport problem of SwAV with epsilon = temperature
-    (1 - beta) (footnote 4), which Sinkhorn-Knopp's iteration solves, in the log domain. No gradient flows through the
-    result.
+    (1 - beta) (footnote 4), which Sinkhorn-Knopp's iteration solves. No gradient flows through the result.
 
     Args:
         logits: The teacher's logits, [B, K], one row an image.
@@ -160,28 +156,26 @@ def assign_evenly(
         >>> assign_evenly(logits, iterations=100).sum(0).round(decimals=3)  # where assign gives 2.961 and 1.039
         tensor([2., 2.])
     """
-    check_rows("logits", logits)
+    low, high = check_rows("logits", logits)
     check_number("temperature", temperature, low=0, open_low=True)
     check_number("beta", beta, low=0, high=1)
     check_count("iterations", iterations, low=1)
-    return _even_targets([logits], temperature * (1 - beta), iterations)[0]
+    largest, scale = float(global_max(torch.maximum(high, -low).double())), temperature * (1 - beta)
+    return _even_targets([logits], scale, iterations, fits_linear_form(2 * largest / scale, logits.dtype))[0]
 
 
 @torch.no_grad()
 @full_precision
-def _even_targets(logits: Sequence[Tensor], scale: float | Tensor, iterations: int) -> list[Tensor]:
+def _even_targets(logits: Sequence[Tensor], scale: float | Tensor, iterations: int, linear_form: bool) -> list[Tensor]:
     """Computes the targets of several views by Sinkhorn-Knopp's iteration, each view on its own.
 
     Args:
         logits: The logits of each view, [B, K].
         scale: ``temperature * (1 - beta)``, SwAV's epsilon.
         iterations: The number of iterations.
+        linear_form: As in :func:`_fixed_points`.
     """
-    scaled, log_factors = torch.stack(list(logits)) / scale, None
-    for _ in range(iterations):
-        log_factors = balance_columns(scaled, log_factors, log_sum=lambda x: global_logmeanexp(x.transpose(0, 1)))
-    assert log_factors is not None
-    return list((scaled + log_factors.unsqueeze(1)).softmax(2).to(logits[0].dtype))
+    return sinkhorn_knopp((LinearForm if linear_form else LogForm)(logits, scale), iterations)
 
 
 def check_assignment(temperature: float, beta: float, iterations: int | None) -> None:
@@ -261,49 +255,17 @@ def _fixed_points(
     Returns:
         The targets of each view, [B, K].
     """
-    dtype = logits[0].dtype
-    # Far outside float32's exponents float32 logits have too few digits too: beta = 0.99 multiplies them by hundreds.
-    q_dtype, softmax = (dtype, torch.softmax) if linear_form else (torch.float64, torch.log_softmax)
-    # All views' softmax(logits / scale), or its logarithm.
-    q = torch.empty(len(logits), *logits[0].shape, dtype=q_dtype, device=logits[0].device)
-    sums, previous = q.new_zeros(2, len(q), q.shape[2])
-    for q_view, view_logits, total in zip(q, logits, sums, strict=True):
-        for out, rows in row_blocks(q_view, view_logits):
-            softmax(rows.to(q_dtype) / scale, 1, out=out)
-            if linear_form:
-                total += out.sum(0)
-    beta, *chebyshev_weights = (x.to(q_dtype) if isinstance(x, Tensor) else x for x in (beta, *chebyshev_weights))
+    columns = (LinearForm if linear_form else LogForm)(logits, scale, normalize_rows=True)
     # log_v is log u^(-beta/(1-beta)), up to a constant. If u is 1, each row's sum over clusters is 1 too.
-    log_v = (global_sum(sums).log() if linear_form else _log_column_sums_of_logs(q, previous)) * -beta
+    sums = columns.log_column_sums(None)
+    beta, *chebyshev_weights = (x.to(sums) if isinstance(x, Tensor) else x for x in (beta, *chebyshev_weights))
+    log_v, previous = sums * -beta, torch.zeros_like(sums)
     for weight in [*[None] * plain_iterations, *chebyshev_weights]:
-        updated = (_log_column_sums if linear_form else _log_column_sums_of_logs)(q, log_v) * -beta
+        updated = columns.log_column_sums(log_v) * -beta
         if weight is not None:
             updated = torch.lerp(previous, torch.lerp(log_v, updated, 2 / (2 - beta)), weight)
         log_v, previous = updated, log_v
-    if not linear_form:
-        return list((q + log_v.unsqueeze(1)).softmax(2).to(dtype))
-    for q_view, v in zip(q, log_v.softmax(1), strict=True):
-        for (rows,) in row_blocks(q_view):
-            rows.div_((rows @ v).unsqueeze(1)).mul_(v)  # in place: on a CPU fresh memory costs more than the arithmetic
-    return list(q)
-
-
-def _log_column_sums(q: Float[Tensor, "v b k"], log_v: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
-    """Computes ``log sum_i q_ij / <q_i, v>`` of each view over the global batch, up to a constant."""
-    v = log_v.softmax(1)  # with weights of sum 1, no <q_i, v> is beyond the least and the largest of q
-    if q.is_cuda or torch.compiler.is_compiling():  # all views at once: on a GPU the number of operations counts
-        return global_sum(((q @ v.unsqueeze(2)).reciprocal_().mT @ q).squeeze(1)).log()
-    sums = torch.zeros_like(v)
-    for q_view, v_view, total in zip(q, v, sums, strict=True):
-        for (rows,) in row_blocks(q_view):
-            total.addmv_(rows.T, (rows @ v_view).reciprocal_())
-    return global_sum(sums).log()
-
-
-def _log_column_sums_of_logs(log_q: Float[Tensor, "v b k"], log_v: Float[Tensor, "v k"]) -> Float[Tensor, "v k"]:
-    """Computes the logarithms of :func:`_log_column_sums` from log q, up to another constant."""
-    row_sums = (log_q + log_v.unsqueeze(1)).logsumexp(2, keepdim=True)
-    return global_logmeanexp(torch.cat(list(log_q - row_sums), dim=1)).view_as(log_v)
+    return columns.assignments(log_v)
 
 
 def swapped_prediction_loss(
@@ -462,10 +424,11 @@ class Mira(Method):
     ) -> Loss:
         beta, *chebyshev_weights = schedule_values
         scale, plain_iterations = self.teacher_temperature * (1 - beta), self.iterations or 0
-        linear_form = COSINE_RANGE / (self.teacher_temperature * (1 - self._largest_beta)) <= LINEAR_RANGE
         teacher_logits = target or online[: self.global_crop_count]
+        exponent_range = COSINE_RANGE / (self.teacher_temperature * (1 - self._largest_beta))
+        linear_form = fits_linear_form(exponent_range, teacher_logits[0].dtype)
         if self.equipartition:
-            targets = _even_targets(teacher_logits, scale, plain_iterations)
+            targets = _even_targets(teacher_logits, scale, plain_iterations, linear_form)
         else:
             targets = _fixed_points(teacher_logits, scale, beta, plain_iterations, chebyshev_weights, linear_form)
         loss = swapped_cross_entropy(online, targets, self.student_temperature)

@@ -5,33 +5,34 @@ Each view of an image predicts the cluster of the others. Clusters are assigned 
 by three iterations of Sinkhorn-Knopp, which keeps images from sharing one cluster.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.functional import balance_columns, check_rows, full_precision, swapped_cross_entropy
+from infomax.functional import check_rows, full_precision, swapped_cross_entropy
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
+from infomax.nn.balancing import LinearForm, LogForm, fits_linear_form, sinkhorn_knopp
 from infomax.nn.blocks import l2_normalize, mlp
 from infomax.nn.queue import Queue
 from infomax.runtime.checks import check_count, check_number
-from infomax.runtime.collectives import global_logmeanexp, global_sum, rank, world_size
+from infomax.runtime.collectives import global_max, global_sum, rank, world_size
 
 QUEUES = 2  # one for each form of global crop
 
 
 def sinkhorn(scores: Float[Tensor, "b k"], *, epsilon: float = 0.05, iterations: int = 3) -> Float[Tensor, "b k"]:
-    """Computes the assignments of SwAV: Sinkhorn-Knopp's iteration on ``exp(scores / epsilon)``, in the log domain.
+    """Computes the assignments of SwAV: Sinkhorn-Knopp's iteration on ``exp(scores / epsilon)``.
 
     Each iteration first scales the prototypes to the sum 1/K, then the samples of the global batch to 1/B (Eqs. 3 to 5
     and appendix A there); the result is times B. No gradient flows through it.
 
     Args:
-        scores: The scores of each prototype for each sample, [B, K]; in the paper they are cosines.
+        scores: The scores of each prototype for each sample, [B, K]; in the paper they are cosines, but any
+            finite values will do.
         epsilon: The weight of the entropy, above 0.
         iterations: The number of iterations, at least 1.
 
@@ -52,8 +53,8 @@ def sinkhorn(scores: Float[Tensor, "b k"], *, epsilon: float = 0.05, iterations:
                 [0.1940, 0.8060]])
     """
     _check_sinkhorn(epsilon, iterations)
-    _check_scores("scores", scores, epsilon)
-    return _assignments([scores], [], None, epsilon, iterations)[0]
+    largest = _largest_of_ranks([_check_scores("scores", scores, epsilon)])
+    return _assignments([scores], [], None, epsilon, iterations, largest)[0]
 
 
 def _check_sinkhorn(epsilon: float, iterations: int) -> None:
@@ -61,11 +62,18 @@ def _check_sinkhorn(epsilon: float, iterations: int) -> None:
     check_count("iterations", iterations, low=1)
 
 
-def _check_scores(name: str, scores: Tensor, epsilon: float, like: Tensor | None = None) -> None:
+def _check_scores(name: str, scores: Tensor, epsilon: float, like: Tensor | None = None) -> Tensor:
+    """Checks scores and returns their largest magnitude on this rank, a scalar."""
     low, high = check_rows(name, scores, like=like)
-    largest = max(-float(low), float(high))
-    if largest / epsilon > torch.finfo(torch.promote_types(scores.dtype, torch.float32)).max / 4:
-        raise ValueError(f"epsilon={epsilon:.3g} is too small for {name} as large as {largest:.3g}")
+    largest = torch.maximum(-low, high).double()
+    if float(largest) / epsilon > torch.finfo(torch.promote_types(scores.dtype, torch.float32)).max / 4:
+        raise ValueError(f"epsilon={epsilon:.3g} is too small for {name} as large as {float(largest):.3g}")
+    return largest
+
+
+def _largest_of_ranks(magnitudes: list[Tensor]) -> float:
+    """Returns the largest of some scalars of all ranks, which then choose the same form of the assignments."""
+    return float(global_max(torch.stack(magnitudes).amax()))
 
 
 @torch.no_grad()
@@ -76,6 +84,7 @@ def _assignments(
     queue_is_used: Tensor | None,
     epsilon: float,
     iterations: int,
+    largest_score: float = 1.0,
 ) -> list[Tensor]:
     """Computes the assignments of several views, each view on its own, together with the scores of earlier images.
 
@@ -85,36 +94,16 @@ def _assignments(
         queue_is_used: Whether the queued scores count, a scalar on the device; None if they do.
         epsilon: As in :func:`sinkhorn`.
         iterations: As there.
+        largest_score: A bound of the magnitude of all scores, of all ranks: 1 of cosines. With epsilon it decides which
+            of two equal forms is computed (docs/decisions.md, swav-two-forms).
 
     Returns:
         This rank's assignments of each view, [B, K].
     """
-    scaled = torch.stack(list(scores)) / epsilon
-    log_sum: Callable[[Tensor], Tensor] = _log_sum
-    batch = scaled.shape[1]
-    if queued:
-        # Each rank takes its share of the queue, so that no row counts twice.
-        earlier = torch.stack([rows[rank() :: world_size()] for rows in queued]).to(scaled.dtype) / epsilon
-        log_sum = partial(_log_sum, earlier_rows=earlier.shape[1], used=queue_is_used)
-        scaled = torch.cat([earlier, scaled], dim=1)
-    log_factors = None
-    for _ in range(iterations):
-        log_factors = balance_columns(scaled, log_factors, log_sum=log_sum)
-    assert log_factors is not None
-    return list((scaled[:, -batch:] + log_factors.unsqueeze(1)).softmax(2))
-
-
-def _log_sum(x: Float[Tensor, "v n k"], earlier_rows: int = 0, used: Tensor | None = None) -> Float[Tensor, "v k"]:
-    """Computes the logarithm of the sum over the rows of all ranks, up to a constant.
-
-    Args:
-        x: The logarithms of this rank's rows, of each view.
-        earlier_rows: The number of rows that are those of earlier images, and come first.
-        used: Whether those rows count; None if they do.
-    """
-    if used is not None:
-        x = torch.cat([x[:, :earlier_rows].masked_fill(~used, -torch.inf), x[:, earlier_rows:]], dim=1)
-    return global_logmeanexp(x.transpose(0, 1))
+    form = LinearForm if fits_linear_form(2 * largest_score / epsilon, scores[0].dtype) else LogForm
+    # Each rank takes its share of the queue, so that no row counts twice.
+    earlier = [rows[rank() :: world_size()].to(scores[0].dtype) for rows in queued]
+    return sinkhorn_knopp(form(scores, epsilon, earlier=earlier, earlier_count=queue_is_used), iterations)
 
 
 def swapped_loss(
@@ -166,11 +155,14 @@ def swapped_loss(
         raise ValueError(f"full must be at most the number of views, {views}, but is {full}")
     check_number("temperature", temperature, low=0, open_low=True)
     _check_sinkhorn(epsilon, iterations)
-    for view, matrix in enumerate(scores):
+    magnitudes = [
         _check_scores(f"scores[{view}]", matrix, epsilon, like=scores[0] if view else None)
+        for view, matrix in enumerate(scores)
+    ]
     if queued is not None:
-        _check_queued(queued, full, scores[0].shape[1], epsilon)
-    targets = _assignments(scores[:full], queued or [], None, epsilon, iterations)
+        magnitudes += _check_queued(queued, full, scores[0].shape[1], epsilon)
+    largest = _largest_of_ranks(magnitudes)
+    targets = _assignments(scores[:full], queued or [], None, epsilon, iterations, largest)
     return swapped_cross_entropy(scores, targets, temperature)
 
 
@@ -178,13 +170,16 @@ def _described(value: object) -> str:
     return f"a tensor {[*value.shape]}" if isinstance(value, Tensor) else f"one of {len(value)}"  # type: ignore
 
 
-def _check_queued(queued: Sequence[Tensor], full: int, prototypes: int, epsilon: float) -> None:
+def _check_queued(queued: Sequence[Tensor], full: int, prototypes: int, epsilon: float) -> list[Tensor]:
+    """Checks the scores of earlier images and returns the largest magnitude of each matrix."""
     if isinstance(queued, Tensor) or len(queued) != full:
         raise ValueError(f"queued must be a list of {full} matrices, one a full view, but is {_described(queued)}")
+    magnitudes = []
     for view, matrix in enumerate(queued):
-        _check_scores(f"queued[{view}]", matrix, epsilon, like=queued[0] if view else None)
+        magnitudes.append(_check_scores(f"queued[{view}]", matrix, epsilon, like=queued[0] if view else None))
         if matrix.shape[1] != prototypes:
             raise ValueError(f"queued[{view}] must have {prototypes} columns as the scores, but has {matrix.shape[1]}")
+    return magnitudes
 
 
 class Swav(Method):
