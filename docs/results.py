@@ -21,6 +21,7 @@ python benchmarks/from_disk.py                      docs/results/from_disk.json
 python benchmarks/adapting.py                       docs/results/adapting.json
 python benchmarks/verdicts.py                       docs/results/verdicts.json
 python benchmarks/threads.py                        docs/results/threads.json
+python benchmarks/comparison.py RUNS ...            docs/results/comparison.json
 python benchmarks/tuning.py                         docs/results/tuning.json
 python benchmarks/tuning.py --full                  docs/results/tuning_full.json
 python benchmarks/choosing.py                       docs/results/choosing.json, and the summary that choose reads
@@ -357,6 +358,54 @@ def tuning_full_table() -> str:
             cells.append([method, *shown, str(len(seeds)), epochs])
     header = ["digits, full length", "recipe as it was, %", "best trial, %", "points", "seeds", "epochs"]
     return f"{markdown(header, cells)}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`."
+
+
+def comparisons() -> dict[str, dict[str, Any]]:
+    """Returns what was measured of all methods: by the name of the data, the comparisons by their budget."""
+    file = KEPT / "comparison.json"
+    kept: dict[str, dict[str, Any]] = {}
+    for row in json.loads(file.read_text())["comparisons"] if file.exists() else []:
+        kept.setdefault(row["data"], {})[row["budget"]] = row
+    return kept
+
+
+def comparison_table() -> str:
+    """A table for each set of images: the methods, the best at equal images first, and then what all must beat."""
+    parts = [comparison_of_data(data, budgets) for data, budgets in comparisons().items() if "images" in budgets]
+    return "\n\n".join(parts) or NOT_MEASURED
+
+
+def comparison_of_data(data: str, budgets: dict[str, Any]) -> str:
+    """The table of one set of images."""
+    at_images, at_time = budgets["images"], budgets.get("time")
+    columns = list(dict.fromkeys(column for method in at_images["methods"] for column in method["scores"]))
+    timed = {method["method"]: method for method in at_time["methods"]} if at_time else {}
+    rows = []
+    for method in at_images["methods"]:
+        difference = method["over_best"].get(columns[0])
+        over = "the best"
+        if difference is not None:
+            value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
+            over = f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+        cells = [mean_and_deviation(method["scores"].get(column, []), ".1f") for column in columns]
+        in_time = timed.get(method["method"], {"scores": {}, "epochs": None})
+        score = in_time["scores"].get(columns[0])
+        of_time = [mean_and_deviation(score, ".1f"), f"{in_time['epochs']:,}"] if score else ["", ""]
+        said = [*method["verdicts"], *method["failures"]]
+        rows.append([method["method"], cells[0], over, *cells[1:], *of_time, "; ".join(said) or "no sign of trouble"])
+    for name, scores in at_images["baselines"].items():
+        cells = [f"{scores[column.split(',')[0]]:.1f}" if column.split(",")[0] in scores else "" for column in columns]
+        rows.append([name, cells[0], "", *cells[1:], "", "", ""])
+    epochs = at_images["methods"][0]["epochs"]
+    header = [f"{data}, %", f"{columns[0]}, {epochs} epochs", "over the best", *(f"{c}, likewise" for c in columns[1:])]
+    header += [f"{columns[0]}, equal time", "epochs in that time", "trainings at equal images"]
+    commands = "\n".join(budget["command"] for budget in budgets.values())
+    seeds = max(len(scores) for method in at_images["methods"] for scores in method["scores"].values())
+    return (
+        f"{markdown(header, rows)}\n\nMean and standard deviation over {counted(seeds, 'seed')}; the interval of a "
+        f"difference is over seeds and test images. {at_images['images']:,} images, measured on {where(at_images)}, "
+        f"one core for a run, by\n\n```\n{commands}\n```"
+    )
 
 
 def trends_table() -> str:
@@ -1200,9 +1249,9 @@ def adapting_study(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def mean_and_deviation(values: list[float]) -> str:
+def mean_and_deviation(values: list[float], form: str = "+.1f") -> str:
     deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{mean(values):+.1f}{deviation}" if values else ""
+    return f"{mean(values):{form}}{deviation}" if values else ""
 
 
 def best_setting(method: str, gains: dict[tuple[str, float], dict[tuple[int, int], list[float]]]) -> str:
@@ -1436,6 +1485,7 @@ TABLES = {
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
     "tuning": (MEASUREMENTS / "tuning.md", tuning_table),
     "tuning-full": (MEASUREMENTS / "tuning.md", tuning_full_table),
+    "comparison": (MEASUREMENTS / "comparison.md", comparison_table),
     "trends": (MEASUREMENTS / "trends.md", trends_table),
     "baselines-equal": (MEASUREMENTS / "baselines.md", baselines_equal_table),
     "baselines-losses": (MEASUREMENTS / "baselines.md", baselines_losses_table),
