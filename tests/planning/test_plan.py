@@ -25,7 +25,7 @@ from infomax.planning.gpus import GPUS, Gpu
 from infomax.planning.options import PlanOptions
 from infomax.planning.plan import plan
 from infomax.planning.step_cost import FACTORISATION_FLOPS, count_step_cost
-from infomax.planning.step_time import time_steps
+from infomax.planning.step_time import Timing, time_steps
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import experiments, get_recipe, methods_with_papers
 from infomax.recipes.schema import Recipe
@@ -432,7 +432,16 @@ def test_a_plan_for_this_machine(few_real_steps):
     assert timing.reading_seconds == 0
     assert timing.scoring_seconds > 0
     assert planned.this_machine.seconds[0] == planned.steps * timing.seconds_per_step + timing.scoring_seconds
-    assert f"measured on {timing.steps} of them" in plan_text(planned)
+    assert f"measured on {timing.steps} of them; " in plan_text(planned)
+
+
+def test_a_plan_says_that_other_processes_kept_the_cores_busy_when_it_was_measured(monkeypatch):
+    timing = Timing(1.0, 0.0, 0.0, 0.0, images=128, steps=2, device="cpu", epochs=1)
+    monkeypatch.setattr("infomax.planning.plan.time_steps", lambda *_, **options: timing)
+    monkeypatch.setattr("infomax.planning.plan.cores_kept_by_others", lambda: 1.84)
+    monkeypatch.setattr("infomax.reporting.plan_text.cores_to_run_on", lambda: 2)
+    planned = plan(images=128, recipe="small", method="mveb", epochs=1, device="cpu")
+    assert "1 s a step, measured on 2 of them while other processes kept 1.8 of 2 cores busy" in plan_text(planned)
 
 
 @pytest.fixture

@@ -116,6 +116,31 @@ def test_a_stage_within_a_stage_has_a_line_of_its_own(printed):
     assert lines == ["infomax: reading photos/ ... ", "infomax: importing numpy ... N s", whole]
 
 
+def test_a_stage_says_nothing_on_the_way_while_one_within_it_goes_on(printed, monkeypatch):
+    monkeypatch.setattr(stages, "BEGIN_AFTER", 0.01)
+    monkeypatch.setattr(stages, "STILL_EVERY", 0.01)
+    outer, inner = "infomax: measuring steps ... ", "infomax: preparing kernels ... "
+    with Stage("measuring steps", at_once=True):
+        with Stage("preparing kernels", slow_only=True):
+            while printed.getvalue().count("0 s ... ") < 5:
+                time.sleep(0.001)
+        before = len(printed.getvalue())
+        while printed.getvalue().count("0 s ... ", before) < 2:
+            time.sleep(0.001)
+    first, within, again = printed.getvalue().splitlines()
+    assert first.startswith(outer)
+    assert within.startswith(inner)
+    assert again.startswith(outer)
+
+
+def test_of_two_stages_around_one_work_the_inner_one_has_the_line(printed, monkeypatch):
+    monkeypatch.setattr(stages, "BEGIN_AFTER", 0.3)
+    with Stage("opening the encoder", slow_only=True), Stage("opening runs/a", slow_only=True):
+        wait_for_line(printed)
+        time.sleep(0.05)
+    assert seconds_hidden(printed.getvalue()) == "infomax: opening runs/a ... N s\n"
+
+
 def test_a_stage_beside_a_progress_bar_is_one_whole_line(printed, monkeypatch):
     monkeypatch.setattr(progress, "_is_terminal", lambda: True)
     with ProgressBar("features", 10) as bar, Stage("reading photos/", at_once=True):

@@ -15,7 +15,7 @@ from infomax.planning.options import PlanOptions
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
 from infomax.training import image_size
-from infomax.training.image_size import describe_larger_sizes, estimate_seconds, larger_sizes, typical_side
+from infomax.training.image_size import ESTIMATED, describe_larger_sizes, estimate_seconds, larger_sizes, typical_side
 from infomax.training.prepare import choose_recipe
 
 
@@ -52,6 +52,8 @@ def test_the_line_names_the_option_and_what_it_costs():
         "images of about 128 pixels are trained at 32 (about 2 min here), at which small details are lost; "
         "--image-size 64 takes about 4 times as long (8 min), --image-size 128 16 times (33 min)"
     )
+    estimated = describe_larger_sizes(recipe, 128, seconds=125, measured=ESTIMATED)
+    assert "at 32 (about 2 min here, by one pass of the network alone), at which" in estimated
     line = describe_larger_sizes(recipe, 128)
     assert line == (
         "images of about 128 pixels are trained at 32, at which small details are lost; --image-size 64 takes about "

@@ -23,7 +23,7 @@ from infomax.runtime.options import pick
 from infomax.runtime.ranks import device_of
 from infomax.runtime.stages import Stage
 from infomax.runtime.text import note
-from infomax.runtime.threads import threads_within_quota
+from infomax.runtime.threads import cores_kept_by_others, threads_within_quota
 from infomax.training.image_size import typical_side
 from infomax.training.initial import open_initial
 from infomax.training.prepare import check_batch, check_positions, choose_recipe
@@ -52,6 +52,8 @@ class Machine:
     """Shortest and longest time of the run, in seconds; None if it does not fit, or its time there is not known."""
     timing: Timing | None = None
     """Measured times; None for GPUs that are planned for by name."""
+    busy_cores: float = 0.0
+    """Cores of the CPU that other processes kept busy when its times were measured, as far as that is known."""
 
 
 @dataclass(frozen=True)
@@ -279,11 +281,12 @@ def _on_this_machine(
     if cost.memory.peak > usable:
         micro_batch_size = _largest_micro_batch(recipe, images, devices, device.type, usable)
         return Machine(name, memory, usable, fits=False, micro_batch_size=micro_batch_size)
+    busy_cores = cores_kept_by_others() if device.type == "cpu" else 0.0  # before there are workers
     with Stage("measuring steps on this machine", at_once=True):
         timing = time_steps(recipe, cost, device=device, source=source, workers=options.workers, images=images)
     # A step was measured with all cores of the CPU, so ranks that share it take their times one after the other.
     seconds = steps * timing.seconds_per_step * ranks + timing.scoring_seconds
-    return Machine(name, memory, usable, fits=True, seconds=(seconds, seconds), timing=timing)
+    return Machine(name, memory, usable, fits=True, seconds=(seconds, seconds), timing=timing, busy_cores=busy_cores)
 
 
 def _on_gpu(name: str, recipe: Recipe, images: int, devices: int, *, named: bool) -> Machine:

@@ -4,6 +4,7 @@ from infomax.planning.plan import Machine, Plan
 from infomax.recipes.building import describe_trained
 from infomax.reporting.tables import make_table
 from infomax.runtime.durations import duration, duration_range
+from infomax.runtime.threads import LEAST_BUSY, cores_to_run_on
 from infomax.training.image_size import describe_larger_sizes
 
 
@@ -79,6 +80,8 @@ def _format_measured(machine: Machine, planned: Plan) -> str:
     measurement = f"measured on {timing.steps} of them"
     if timing.images < cost.images:
         measurement = f"put together from {timing.steps} steps of {timing.images} images and the loss of {cost.images}"
+    if machine.busy_cores >= LEAST_BUSY:
+        measurement += f" while other processes kept {machine.busy_cores:.1f} of {cores_to_run_on()} cores busy"
     reading = f", {duration(timing.reading_seconds)} to read its images" if timing.reading_seconds else ""
     if duration(timing.later_reading_seconds) != duration(timing.reading_seconds):
         reading += f" in the first epoch and {duration(timing.later_reading_seconds)} later, as they are kept"

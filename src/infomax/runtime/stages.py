@@ -19,6 +19,7 @@ from infomax.runtime.text import begin_line, continue_line, end_line
 BEGIN_AFTER = 0.2  # seconds; a stage that fails before, for a mistake of the user, has printed nothing
 STILL_EVERY = 15.0  # seconds after which a line says that its stage goes on
 _shown: ContextVar[bool] = ContextVar("stages_shown", default=False)
+_innermost: ContextVar["Stage | None"] = ContextVar("innermost_stage", default=None)  # of those that are shown
 
 
 @contextmanager
@@ -35,7 +36,7 @@ class Stage:
     """A context manager around one stage of the work before a result.
 
     Its line begins when the stage has taken 0.2 seconds, says every 15 seconds how long it has taken, and ends with the
-    seconds that it took.
+    seconds that it took. Meanwhile a stage around it says nothing.
 
     Args:
         task: What is being done, as ``reading photos/``.
@@ -54,11 +55,17 @@ class Stage:
         self._shown, self._begun, self._done = _shown.get(), False, threading.Event()
         self._thread: threading.Thread | None = None
         self._start = 0.0
+        self._outer: Stage | None = None
+        self._inner: Stage | None = None
 
     def __enter__(self) -> Self:
         self._start = time.perf_counter()
         if not self._shown:
             return self
+        self._outer = _innermost.get()
+        if self._outer is not None:
+            self._outer._inner = self
+        _innermost.set(self)
         if self.at_once:
             self._begin()
         if not self.forks:
@@ -72,6 +79,9 @@ class Stage:
         if self._thread is not None:
             self._done.set()
             self._thread.join()
+        if self._outer is not None:
+            self._outer._inner = None
+        _innermost.set(self._outer)
         if kind is not None:
             if self._begun:
                 end_line(None, self.task)
@@ -80,13 +90,14 @@ class Stage:
             end_line(f"{self.detail}, {seconds}" if self.detail else seconds, self.task)
 
     def _show_life(self) -> None:
-        """Begins the line if the stage takes long enough, and continues it every 15 seconds."""
-        if not self.at_once:
-            if self._done.wait(BEGIN_AFTER):
-                return
-            self._begin()
-        while not self._done.wait(STILL_EVERY):
-            continue_line(f"{self._seconds():.0f} s", self.task)
+        """Begins the line if the stage lasts, and continues it every 15 seconds, unless an inner stage does."""
+        while not self._done.wait(STILL_EVERY if self._begun else BEGIN_AFTER):
+            if self._inner is not None:
+                continue  # its line says that work goes on
+            if self._begun:
+                continue_line(f"{self._seconds():.0f} s", self.task)
+            else:
+                self._begin()
 
     def _seconds(self) -> float:
         return time.perf_counter() - self._start

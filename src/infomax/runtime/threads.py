@@ -24,6 +24,7 @@ COUNT_VARIABLES = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS")
 """A user who has set one of these has chosen the number of threads."""
 WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 """A user who has set one of these has chosen how threads wait."""
+LEAST_BUSY = 0.5  # cores that others keep; less may be the system's own work
 LEAST_WINDOW = 0.3  # seconds; the system counts the time of a core in hundredths
 _set_here: dict[str, str] = {}  # what the user has not set
 _first_times: list[tuple[float, float]] = []  # of the machine and of this process, when the command began

@@ -19,6 +19,8 @@ LARGEST_USUAL = 224  # pixels; photographs are rarely trained at more, and nothi
 FEWER = 2  # times fewer pixels along a side are far fewer
 MOST_TIMED_PARAMETERS = 60_000_000  # of a ResNet-101 with its heads; larger networks would take long to try
 PLAN_KNOWS = "infomax plan says how long that is"
+ESTIMATED = "by one pass of the network alone"
+"""Words for a time of :func:`estimate_seconds`, which knows neither views nor scores, nor what else will run."""
 TIMED_PIXELS = 32 * 32**2  # of the views of one kind that are timed: 32 images at 32 pixels
 
 
@@ -61,7 +63,7 @@ def larger_sizes(size: int, side: int) -> tuple[int, ...]:
 
 
 def describe_larger_sizes(
-    recipe: Recipe, side: int, *, seconds: float | None = None, unknown: str = PLAN_KNOWS
+    recipe: Recipe, side: int, *, seconds: float | None = None, measured: str = "", unknown: str = PLAN_KNOWS
 ) -> str | None:
     """Returns a line on images that have far more pixels than their views: the option that changes it, and its cost.
 
@@ -69,6 +71,7 @@ def describe_larger_sizes(
         recipe: The recipe with all changes.
         side: Shorter side of a typical image, in pixels.
         seconds: Time of the run on this machine; None if it is not known.
+        measured: Words for how the time was measured, as :data:`ESTIMATED`, unless whole steps were.
         unknown: Words at the end of the line if it is not known.
 
     Returns:
@@ -80,7 +83,8 @@ def describe_larger_sizes(
         return None
     line = f"images of about {side} pixels are trained at {size}"
     if seconds is not None:
-        return f"{line} (about {_rough(seconds)} here), at which small details are lost; {_join(costs)}"
+        here = ", ".join(filter(None, ("here", measured)))
+        return f"{line} (about {_rough(seconds)} {here}), at which small details are lost; {_join(costs)}"
     first, *others = costs
     compared = _join([f"{first} as at {size}", *others])
     return f"{line}, at which small details are lost; {compared}" + (f"; {unknown}" if unknown else "")
@@ -91,11 +95,11 @@ def describe_smaller_size(recipe: Recipe, seconds: float) -> str:
 
     Args:
         recipe: The recipe with all changes.
-        seconds: Time of the run on this machine.
+        seconds: Time of the run on this machine, as :func:`estimate_seconds` returns it.
     """
     size = recipe.views.global_crops[0].size
     smaller = max(32, size // FEWER // 32 * 32)  # most networks shrink their images 32 times, or take patches of 16
-    line = f"{recipe.epochs} epochs at {size} pixels take about {duration(seconds, rough=True)} here"
+    line = f"{recipe.epochs} epochs at {size} pixels take about {duration(seconds, rough=True)} here, {ESTIMATED}"
     if smaller >= size:
         return f"{line}; --epochs N changes that"
     share = duration(seconds * (smaller / size) ** 2, rough=True)

@@ -47,6 +47,7 @@ from infomax.runtime.text import note, show
 from infomax.runtime.threads import available_cores, describe_busy_machine, describe_quota
 from infomax.training.closing import trains_little, usual_steps
 from infomax.training.image_size import (
+    ESTIMATED,
     describe_larger_sizes,
     describe_smaller_size,
     estimate_seconds,
@@ -350,7 +351,7 @@ def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, imag
     if launch.device == "cpu" and launch.world_size == 1:
         with Stage("timing the network at this size", slow_only=True):
             seconds = estimate_seconds(recipe, images)
-    note(describe_larger_sizes(recipe, side, seconds=seconds))
+    note(describe_larger_sizes(recipe, side, seconds=seconds, measured=ESTIMATED))
 
 
 def _note_cost(options: PretrainOptions, recipe: Recipe, images: int, launch: LaunchOptions) -> None:

@@ -4,9 +4,11 @@ import inspect
 import os
 import pickle
 import shutil
+import socket
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -451,6 +453,29 @@ def test_a_download_that_fails(tmp_path, monkeypatch, datasets, capsys):
     assert error_message("dtd", tmp_path, download=True).endswith(f"cannot be downloaded into {tmp_path}: no network")
     size = NAMED_DATASETS["dtd"].download_size
     assert capsys.readouterr().err.startswith(f"infomax: downloading dtd ({size}) into {tmp_path}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "missing"),
+    [
+        ("cifar10", "import CIFAR10; CIFAR10('data', download=True)", "cifar-10-batches-py/batches.meta"),
+        (
+            "voc2007",
+            "import VOCDetection; VOCDetection('data', download=True, year='2007', image_set='trainval'); "
+            "VOCDetection('data', download=True, year='2007', image_set='test')",
+            "VOCdevkit",
+        ),
+    ],
+)
+def test_a_download_without_a_network_says_how_to_go_on(tmp_path, monkeypatch, datasets, name, program, missing):
+    def fail(root):
+        raise URLError(socket.gaierror(-2, "Name or service not known"))
+
+    fake(monkeypatch, datasets, name, fail)
+    message = error_message(name, tmp_path, download=True)
+    assert "there is no network here, or it does not answer ([Errno -2] Name or service not known)" in message
+    assert f'by python -c "from torchvision.datasets {program}"' in message
+    assert f"into {tmp_path} (there is no {missing}" in message
 
 
 def test_a_download_that_does_not_help(tmp_path, monkeypatch, datasets):

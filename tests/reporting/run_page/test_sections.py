@@ -195,17 +195,19 @@ def test_of_several_measurements_of_a_reference_the_gravest_is_the_headline(tmp_
     append_result(run.path / "results.jsonl", knn_row("trained encoder", on_more_images, trained_steps=100))
     append_result(run.path / "results.jsonl", knn_row("raw pixels", np.arange(400) < 200))
     notice = notices(gains.section(content_of(run)))[0]
-    assert notice.heading == "Clearly worse than the raw pixels; clearly better than the untrained encoder"
+    assert notice.heading == "Clearly worse than the raw pixels by knn; clearly better than the untrained encoder"
     assert notice.kind == "failed"
 
 
-def test_measurements_that_differ_are_named_below_the_headline(tmp_path):
+def test_measurements_that_differ_are_named_in_the_headline_and_below_it(tmp_path):
     run = make_run(tmp_path / "a", [gain_row((0.2, 0.15, 0.25), (-0.01, -0.04, 0.02))])
     assert notices(gains.section(content_of(run)))[0].evidence == ""
     append_result(run.path / "results.jsonl", knn_row("trained encoder", np.arange(400) < 300, trained_steps=100))
     append_result(run.path / "results.jsonl", knn_row("raw pixels", np.arange(400) < 200))
     notice = notices(gains.section(content_of(run)))[0]
-    assert notice.heading == "Not clearly better than the raw pixels; clearly better than the untrained encoder"
+    first, second = notice.heading.split("; ")
+    assert first == "Not clearly better than the raw pixels by k-NN at the end of the training"
+    assert second == "clearly better than the untrained encoder"
     assert re.fullmatch(r"It is clearly better than the raw pixels by knn, .*, 400 test images\.", notice.evidence)
 
 

@@ -74,6 +74,10 @@ def test_a_run_that_nobody_writes_has_stopped(folder):
     assert watched.update().describe_phase() == expected
     add_rows(run, rows_until(60))
     assert WatchedRun(folder).update().describe_phase() == expected.replace("before its first row", "at step 60")
+    add_encoder(run, 67)  # saved by Ctrl-C, between two rows
+    assert WatchedRun(folder).update().describe_phase() == expected.replace("before its first row", "at step 67")
+    add_encoder(run, 40)  # killed, after rows that are trained again
+    assert WatchedRun(folder).update().steps == 60
     add_rows(run, [loss_row(TOTAL)])
     add_encoder(run, TOTAL - 20)
     assert WatchedRun(folder).update().phase == "stopped"  # killed before it was saved

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 from infomax.data.images import Images
 from infomax.data.sources import binaries, readers
 from infomax.data.splits import Source
+from infomax.runtime.hub import is_unreached
 from infomax.runtime.stages import importing_torch
 from infomax.runtime.text import note
 
@@ -99,10 +101,11 @@ def open_named(name: str, root: Path, *, download: bool = False) -> Source:
         raise ValueError(f"--data {name}: no such data set; those with a name are {', '.join(NAMED_DATASETS)}")
     try:
         return _open(name, root)
-    except ValueError:
+    except ValueError as error:
         if not (download and NAMED_DATASETS[name].downloaders):
             raise
-    _download(name, root)
+        missing = _missing(error.__cause__, root)
+    _download(name, root, missing)
     try:
         return _open(name, root)
     except ValueError as error:  # torchvision may take an incomplete folder for a complete one
@@ -117,13 +120,18 @@ def _open(name: str, root: Path) -> Source:
         for split, images in splits.items():
             _check_labels(split, images)
     except FileNotFoundError as error:
-        missing = str(error.filename).removeprefix(f"{root}/")
+        missing = _missing(error, root)
         remedy = "--download fetches it" if dataset.downloaders else dataset.manual_steps
         remedy = f"{remedy} ({dataset.download_size}), or --data-dir says where it is"
         raise ValueError(f"--data {name}: found no {missing} in {root}; {remedy}") from error
     except (OSError, ValueError) as error:
         raise ValueError(f"--data {name}: {_one_line(error)}") from error
     return Source(name, **splits)
+
+
+def _missing(error: BaseException | None, root: Path) -> str:
+    """Returns the path in the folder of data sets of the file that an error says is missing; empty if it says none."""
+    return str(error.filename).removeprefix(f"{root}/") if isinstance(error, FileNotFoundError) else ""
 
 
 def _check_labels(split: str, images: Images) -> None:
@@ -141,8 +149,14 @@ def _check_labels(split: str, images: Images) -> None:
         )
 
 
-def _download(name: str, root: Path) -> None:
-    """Downloads a data set by torchvision, after a line that says so."""
+def _download(name: str, root: Path, missing: str) -> None:
+    """Downloads a data set by torchvision, after a line that says so.
+
+    Args:
+        name: A key of ``NAMED_DATASETS``.
+        root: The folder that holds data sets.
+        missing: The first file that was not found there; empty if the data set is damaged.
+    """
     note(f"downloading {name} ({NAMED_DATASETS[name].download_size}) into {root}")
     with importing_torch():
         from torchvision import datasets
@@ -151,8 +165,26 @@ def _download(name: str, root: Path) -> None:
         for class_name, options in NAMED_DATASETS[name].downloaders:
             getattr(datasets, class_name)(root, download=True, **options)
     except Exception as error:  # errors of many kinds: no network, a full disk, a broken archive
+        if is_unreached(error):
+            raise ValueError(_describe_unreached(name, root, missing, error)) from error
         raise ValueError(f"--data {name}: cannot be downloaded into {root}: {_one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
+def _describe_unreached(name: str, root: Path, missing: str, error: Exception) -> str:
+    """Returns one line on a server that was not reached, and how to get the data set on another machine."""
+    calls = NAMED_DATASETS[name].downloaders
+    program = "from torchvision.datasets import " + ", ".join(dict.fromkeys(class_name for class_name, _ in calls))
+    for class_name, options in calls:
+        words = "".join(f", {key}={value!r}" for key, value in options.items())
+        program += f"; {class_name}('data', download=True{words})"
+    place = f"put what is then in data/ into {root}" + (f" (there is no {missing})" if missing else "")
+    reason = _one_line(error.reason if isinstance(error, URLError) else error)
+    return (
+        f"--data {name}: the server that torchvision downloads it from was not reached: there is no network here, or "
+        f'it does not answer ({reason}). Fetch it on a machine with a network, by python -c "{program}", and {place}, '
+        "or name the folder by --data-dir"
+    )
+
+
+def _one_line(error: object) -> str:
     return " ".join(str(error).split())

@@ -78,7 +78,9 @@ def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
     by_verdict: dict[str, list[str]] = {}
     for name, verdicts in of_reference.items():  # of several measurements the gravest counts
         if (gravest := next((verdict for verdict in GRAVEST_FIRST if verdict in verdicts), None)) is not None:
-            by_verdict.setdefault(gravest, []).append(f"the {name}")
+            protocols = dict.fromkeys(measured.partition(",")[0] for measured in verdicts[gravest])
+            differ = len(verdicts.keys() & set(GRAVEST_FIRST)) > 1
+            by_verdict.setdefault(gravest, []).append(f"the {name}" + (f" by {' and by '.join(protocols)}" * differ))
     phrases = [
         f"{verdict} than {' and '.join(names)}" for verdict in GRAVEST_FIRST if (names := by_verdict.get(verdict))
     ]

@@ -1,7 +1,7 @@
 """Reads runs while they train: how far they are, what was measured, and what is said of it.
 
-Only ``config.json`` and ``metrics.jsonl`` are read, and ``encoder.json`` at the end. A folder may appear, be resumed,
-extended, replaced or deleted meanwhile.
+Only ``config.json`` and ``metrics.jsonl`` are read, and ``encoder.json`` once no process writes the run. A folder may
+appear, be resumed, extended, replaced or deleted meanwhile.
 """
 
 import os
@@ -107,11 +107,13 @@ class Snapshot:
     """When the last row was written, or the run began, in seconds since 1970."""
     is_written: bool | None = None
     """Whether a process writes the run; None if that is not known."""
+    saved_steps: int = 0
+    """The steps of the encoder that a stopped run has saved; rows are written about every 20th step alone."""
 
     @property
     def steps(self) -> int:
-        """The number of steps that the rows tell of."""
-        return max((row["step"] for row in self.rows[-NEWEST_ROWS:]), default=0)
+        """The number of steps that the rows tell of, or the encoder that was saved after them."""
+        return max(self.saved_steps, *(row["step"] for row in self.rows[-NEWEST_ROWS:]), 0)
 
     @property
     def share(self) -> float:
@@ -155,7 +157,7 @@ class Snapshot:
         if self.phase == "finished":
             return "finished"
         if self.phase == "stopped":
-            place = f"at step {self.steps:,}" if self.rows else "before its first row"
+            place = f"at step {self.steps:,}" if self.rows or self.steps else "before its first row"
             return f"stopped {place}, no process writes it: {self.resume_command} goes on"
         if self.phase == "silent":
             may = "its process still holds the run" if self.is_written else "is it still running?"
@@ -229,7 +231,8 @@ class WatchedRun:
         )
         phase = self._phase(shown)
         closing = self._closing_lines(shown) if phase == "finished" else ()
-        return replace(shown, phase=phase, closing=closing)
+        saved = self._saved_steps() or 0 if phase == "stopped" else 0
+        return replace(shown, phase=phase, closing=closing, saved_steps=saved)
 
     def _read_config(self) -> bool:
         """Reads ``config.json`` if it has changed; returns whether what it says has."""
@@ -295,14 +298,18 @@ class WatchedRun:
 
     def _is_saved(self, settings: Settings) -> bool:
         """Returns whether the encoder is that of the last step; a copy of the folder may lack it."""
+        return self._saved_steps() in (None, settings.total_steps)
+
+    def _saved_steps(self) -> int | None:
+        """Returns how many steps the encoder that is saved was trained for; None if there is none, 0 if unreadable."""
         file = self.folder / "encoder.json"
         try:
-            description = parse_value(read_json(file), dict[str, Any], str(file))
+            steps = parse_value(read_json(file), dict[str, Any], str(file)).get("steps")
         except FileNotFoundError:
-            return True
+            return None
         except (ValueError, OSError):
-            return False
-        return description.get("steps") == settings.total_steps
+            return 0
+        return steps if isinstance(steps, int) else 0
 
     def _closing_lines(self, shown: Snapshot) -> tuple[str, ...]:
         """Returns the lines that the run has ended with."""
