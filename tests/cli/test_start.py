@@ -40,13 +40,14 @@ finally:
 """
 
 
-def watch(folder, *words: str, stops: bool) -> tuple[str, set[str]]:
+def watch(folder, *words: str, stops: bool, exit_code: int = 0) -> tuple[str, set[str]]:
     """Runs ``infomax WORDS`` in a process; returns what it tells at its first line, and the heavy modules at its end.
 
     Args:
         folder: The working folder.
         words: The words of the command.
         stops: Whether the process ends at its first line.
+        exit_code: With which the process should end.
     """
     reader, writer = os.pipe()
     environment = {**os.environ, "REPORT": str(writer), "STOPS_AT_FIRST_LINE": "1" if stops else ""}
@@ -63,7 +64,7 @@ def watch(folder, *words: str, stops: bool) -> tuple[str, set[str]]:
     os.close(writer)
     with os.fdopen(reader) as report:
         first, *modules = report.read().splitlines() or [done.stderr]
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == exit_code, done.stderr
     return first, set(" ".join(modules).split())
 
 
@@ -175,6 +176,21 @@ def test_every_command_refuses_wrong_values_of_its_options_before_torch_is_impor
     tried, missed = json.loads(done.stdout)
     assert missed == []
     assert tried > 200
+
+
+REFUSED_IMAGES = {
+    "one image to train on": ("pretrain", "--data", "photos/cat/0.jpg", "--out", "one"),
+    "one image to compare on": ("compare", "--data", "photos/cat/0.jpg", "--out", "two"),
+    "no labels to evaluate by": ("evaluate", "knn", "run", "--data", "photos/cat"),
+    "no labels to fit by": ("classify", "fit", "run", "--data", "photos/cat", "--out", "third"),
+}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("words", REFUSED_IMAGES.values(), ids=REFUSED_IMAGES)
+def test_images_that_do_not_serve_are_refused_before_torch_is_imported(folder, words):
+    _, modules = watch(folder, *words, stops=False, exit_code=2)
+    assert modules == set()
 
 
 TRAINS = {"torch", "numba", "torch.utils.tensorboard"}

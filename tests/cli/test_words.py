@@ -156,6 +156,16 @@ def test_nearest_names():
     assert nearest("resnet" + "1" * 10**6, ["resnet18"]) in (None, "resnet18")
     assert nearest("im", ["images"]) is None
     assert nearest("ima", ["images", "classes"]) == "images"
+    assert nearest("mvbe", ["mveb", "mvib"]) == "mveb"  # two letters in the wrong order
+    assert nearest("mvb", ["mveb", "mvib"]) == "mveb"  # of two that are as near the first
+
+
+def test_files_are_not_alike_by_their_suffix_alone(tmp_path):
+    for name in ("bad.jpg", "cat-1.jpg", "house.jpeg"):
+        (tmp_path / name).touch()
+    assert nearest_path(tmp_path / "dog.jpg") is None
+    assert nearest_path(tmp_path / "cat1.jpg") == str(tmp_path / "cat-1.jpg")
+    assert nearest_path(tmp_path / "house.jpg") == str(tmp_path / "house.jpeg")
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,8 @@ def test_a_package_that_is_missing_is_named_with_what_installs_it(folder, monkey
     code, _, err = run_command(monkeypatch, capsys, "export", "run", "--format", "onnx", "--out", "a.onnx")
     assert code == 2
     assert err == f"infomax: --format onnx needs onnx, onnxscript, onnxruntime: {how_to_install('onnx')}\n"
+    _, _, err = run_command(monkeypatch, capsys, "export", "nothere", "--format", "onnx", "--out", "a.onnx")
+    assert "nothere is no encoder: no such folder or file" in err  # which comes first
 
 
 def test_what_is_there_is_replaced_only_if_asked_and_only_if_it_is_an_export(tmp_path):

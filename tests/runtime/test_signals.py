@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 
+from infomax.runtime import signals
 from infomax.runtime.signals import Interruption, repeat_lost_interrupts
 
 
@@ -40,6 +41,17 @@ def test_ctrl_c_counts_at_once_while_there_is_nothing_to_save_but_sigterm_is_not
         interruption.at_once = False
         signal.raise_signal(signal.SIGINT)
         assert interruption.signal == signal.SIGINT
+
+
+def test_a_ctrl_c_that_comes_twice_at_once_is_one(monkeypatch, capsys):
+    with Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        capsys.readouterr()
+        signal.raise_signal(signal.SIGINT)  # passed on by the parent, as uv run does
+        assert (interruption.signal, capsys.readouterr().err) == (signal.SIGINT, "")
+        monkeypatch.setattr(signals, "SAME_SECONDS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_other_errors_that_python_ignores_are_printed(monkeypatch, capsys):

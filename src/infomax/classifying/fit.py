@@ -23,15 +23,16 @@ from infomax.classifying.classifier import (
     read_description,
     write_classifier,
 )
-from infomax.classifying.images import Labelled, features_of_readable, images_to_fit
+from infomax.classifying.images import features_of_readable
 from infomax.classifying.known_features import KnownFeatures
+from infomax.classifying.labelled import Labelled, images_to_fit
 from infomax.classifying.opening import open_to_fit
 from infomax.classifying.options import NONE_SHARE, ClassifyFitOptions, check_names
 from infomax.classifying.outputs import CLASSIFIER, check_new_folder, check_outside
 from infomax.classifying.solve import HeldOut, held_out_folds, solve
 from infomax.classifying.tuning import default_epochs, fine_tune, split_rows
 from infomax.data.sources.location import OpenedImages
-from infomax.data.splits import Source, counted, listed
+from infomax.data.splits import Source, counted, listed, shown_name
 from infomax.embeddings.write import FeatureComputation
 from infomax.evaluation.intervals import share_interval
 from infomax.evaluation.linear import PENALTIES
@@ -133,6 +134,9 @@ def fit(options: ClassifyFitOptions, opened: OpenedImages | None = None, *, quie
     location, source = opened.location, opened.source
     check_outside(options.out, source.folders, source.name)
     labelled = images_to_fit(source)
+    if source.test is not None:
+        fitted, left = source.train_split or "the training images", source.test_split or "the test images"
+        note(f"{shown_name(source.name)}: fits on {shown_name(fitted)}, leaves {shown_name(left)} for classify test")
     if NONE in labelled.classes:
         raise ValueError(f"--data {source.name} has a class {NONE!r}, which is what images of no class are called")
     images, classes = len(labelled.labels), len(labelled.classes)

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Int
 from infomax.classifying.calibration import calibration_bins, calibration_error
 from infomax.classifying.classifier import NONE, ImageClassifier, load_classifier
 from infomax.classifying.confusion import MOST_CLASSES, draw_confusion
-from infomax.classifying.images import features_of_readable, images_to_test
+from infomax.classifying.images import features_of_readable
+from infomax.classifying.labelled import images_to_test
 from infomax.classifying.opening import open_labelled
 from infomax.classifying.options import ClassifyTestOptions, check_names, check_share
 from infomax.classifying.outputs import PAGE_SUFFIX, TEST, check_new_folder, check_outside

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from infomax.classifying.labelled import images_to_fit
 from infomax.classifying.options import ClassifyFitOptions, ClassifyRunOptions, ClassifyTestOptions
 from infomax.classifying.outputs import check_classifier
 from infomax.data.sources.lists import open_list
@@ -18,11 +19,14 @@ def open_to_fit(options: ClassifyFitOptions) -> OpenedImages:
     """Opens the images that a classifier is to be fitted on, with the range of values of the encoder's own images.
 
     Raises:
-        ValueError: if there is no such encoder, there are no such images, or the encoder takes others.
+        ValueError: if there is no such encoder, there are no such images, the encoder takes others, or they have no
+            labels to fit by.
     """
     check_encoder_name(options.encoder)
     location = location_for(options.encoder, options.given_location())
-    return OpenedImages(location, open_labelled(location, options.labels, download=options.download))
+    source = open_labelled(location, options.labels, download=options.download)
+    images_to_fit(source)  # raises ValueError if a classifier cannot be fitted on them
+    return OpenedImages(location, source)
 
 
 def open_to_classify(options: ClassifyRunOptions | ClassifyTestOptions) -> Source:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.classifying.images import Labelled
+from infomax.classifying.labelled import Labelled
 from infomax.classifying.solve import Solution, assign_folds, solve
 from infomax.data.splits import LabelledImages
 from infomax.evaluation.finetune import FineTuneSpecification

@@ -169,6 +169,18 @@ def why_not_labelled(source: Source) -> str:
     return ""
 
 
+def check_labelled(source: Source) -> None:
+    """Checks that a classifier of one class an image can be trained and tested on a data set.
+
+    Raises:
+        ValueError: with the reason, if it cannot.
+    """
+    if reason := why_not_labelled(source):
+        hint = "; --data names images with labels, as a folder with a sub-folder for each class"
+        hint += "" if isinstance(source.train, Stream) else "; infomax evaluate cluster needs none"
+        raise ValueError(f"--data {source.name} has no labels to evaluate by: {reason}{hint}")
+
+
 def _every_fifth(labels: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Returns whether each image is every fifth of its class."""
     is_test = np.zeros(len(labels), bool)
@@ -194,7 +206,7 @@ def origin_of_test_images(source: Source) -> str:
     Returns:
         The words; empty if the data set cannot be evaluated on.
     """
-    if why_not_labelled(source) and not _several_classes(source):
+    if why_not_labelled(source) and not has_several_classes(source):
         return ""
     if source.test is not None and source.test.labels is not None:
         return shown_name(source.test_split or "test")
@@ -202,7 +214,7 @@ def origin_of_test_images(source: Source) -> str:
     return f"{EVERY_FIFTH}{of_split}"
 
 
-def _several_classes(source: Source) -> bool:
+def has_several_classes(source: Source) -> bool:
     """Returns whether the images are labelled with several classes each, which transfer takes."""
     labels = source.train.labels if isinstance(source.train, Images) and not source.no_labels_reason else None
     return labels is not None and labels.ndim > 1

@@ -17,8 +17,7 @@ from torch import Tensor
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images
 from infomax.data.sources.location import open_source
-from infomax.data.splits import LabelledImages, Source, labelled_splits, why_not_labelled
-from infomax.data.streams import Stream
+from infomax.data.splits import LabelledImages, Source, check_labelled, labelled_splits
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.paired import hash_images
 from infomax.evaluation.result_row import ResultRow
@@ -191,12 +190,9 @@ def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages
         ValueError: with the reason, if a classifier of one class an image cannot be trained and tested on them.
     """
     source = data if isinstance(data, Source) else open_source(str(data))
+    check_labelled(source)
     splits = labelled_splits(source)
-    if splits is None:
-        reason = why_not_labelled(source)
-        hint = "; --data names images with labels, as a folder with a sub-folder for each class"
-        hint += "" if isinstance(source.train, Stream) else "; infomax evaluate cluster needs none"
-        raise ValueError(f"--data {source.name} has no labels to evaluate by: {reason}{hint}")
+    assert splits is not None
     return source, *splits
 
 

@@ -17,7 +17,14 @@ from infomax.data.range_notes import note_range
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
-from infomax.data.splits import Source, all_images, describe_splits, origin_of_test_images
+from infomax.data.splits import (
+    Source,
+    all_images,
+    check_labelled,
+    describe_splits,
+    has_several_classes,
+    origin_of_test_images,
+)
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import Protocol, ProtocolOptions
 from infomax.evaluation.protocols import PROTOCOLS
@@ -275,7 +282,10 @@ class EvaluationRequest:
         with _machine_failures_described():
             if self.protocol.open_data is not None:
                 return OpenedData(self.protocol.open_data(location), location)
-            return OpenedData(location.open(download=self.location.download), location)
+            source = location.open(download=self.location.download)
+            if self.options.uses_labels and not has_several_classes(source):  # before torch is imported
+                check_labelled(source)
+            return OpenedData(source, location)
 
     def rows(self, opened: Sequence[OpenedData], *, command: str | None = None) -> Iterator[ResultRow]:
         """Evaluates the encoder on each data set, and yields a row as soon as it is computed and kept.

@@ -31,7 +31,7 @@ from infomax.runtime.durations import duration
 from infomax.runtime.options import option_names, pick, to_argv
 from infomax.runtime.stages import importing_torch
 from infomax.training.closing import trains_little
-from infomax.training.opening import check_machine, open_measured
+from infomax.training.opening import check_machine, check_several, open_measured
 from infomax.training.options import PretrainOptions, RecipeChangeOptions
 
 if TYPE_CHECKING:
@@ -246,6 +246,7 @@ def open_contest(options: CompareOptions) -> Contest:
     for words in options.evaluate:
         parse_evaluation(words, as_sweep)
     source = open_measured(options.location(None), download=options.download)
+    check_several(source)
     recipes = dict(_recipe_names(options, source, {*methods, DEFAULT_METHOD}))
     initial = open_initial_encoder(as_sweep)
     reference = _entrant(recipes[DEFAULT_METHOD], options, source, initial, None)

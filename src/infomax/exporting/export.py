@@ -19,6 +19,7 @@ from infomax.exporting.output import (
 )
 from infomax.exporting.push import check_push
 from infomax.exporting.push import push as push_to_hub
+from infomax.models.backbone_names import check_encoder_name
 from infomax.runtime.checks import choose
 from infomax.runtime.failures import MachineError
 from infomax.runtime.new_folders import move_folder, partial_folder
@@ -123,6 +124,7 @@ def _check_options(options: ExportOptions) -> Format:
             f"--format must be one of {', '.join(FORMATS)}, but is {options.format!r}; did you mean {meant}?"
         )
     kind = FORMATS[choose("--format", options.format, FORMATS)]
+    check_encoder_name(options.encoder)  # first of all, as nobody installs a package for an encoder that is not there
     choose("--normalise", options.normalise, ("outside", "inside"))
     if options.normalise == "inside" and not kind.takes_normalise:
         fitting = " and ".join(name for name, other in FORMATS.items() if other.takes_normalise)

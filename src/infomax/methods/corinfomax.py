@@ -170,7 +170,8 @@ class CorInfoMaxLoss(nn.Module):
         """Computes the loss of one step from the two branches' embeddings of the same images.
 
         Args:
-            z1: The embeddings of the first branch, [N, D] with N >= 2 over all ranks; gradients flow to them.
+            z1: The embeddings of the first branch, [N, D] with N >= 2 over all ranks; gradients flow to them. They are
+                taken as they are: the paper's have rows of unit norm, without which the loss has no least value.
             z2: The embeddings of the second branch, [N, D], row by row of the same images; gradients flow to them.
 
         Returns:

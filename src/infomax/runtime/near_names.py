@@ -3,7 +3,8 @@
 import os
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
+from functools import partial
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -82,8 +83,14 @@ def nearest(name: object, choices: Iterable[str]) -> str | None:
     if len(longer) == 1 and len(text) >= SHORTEST_BEGINNING:
         return longer[0]
     by_lower = {choice.lower(): choice for choice in reversed(choices)}
-    matches = get_close_matches(text.lower(), by_lower, n=1)
-    return by_lower[matches[0]] if matches else None
+    near = get_close_matches(text.lower(), by_lower, n=len(by_lower) or 1)
+    return max((choice for choice in choices if choice.lower() in near), key=partial(_likeness, text), default=None)
+
+
+def _likeness(text: str, choice: str) -> tuple[bool, float]:
+    """Returns how like two names are: first whether they have the same letters, as ``mvbe`` and ``mveb``."""
+    text, choice = text.lower(), choice.lower()
+    return sorted(text) == sorted(choice), SequenceMatcher(None, choice, text).ratio()
 
 
 def _family_and_number(name: str) -> tuple[str, int]:
@@ -125,12 +132,21 @@ def nearest_path(path: str | PathLike[str]) -> str | None:
                     names = [entry.name for entry in islice(entries, MOST_ENTRIES)]
             except OSError:
                 return None
-            near = nearest(part, [name for name in names if not name.startswith(".")])
+            near = _nearest_file_name(part, [name for name in names if not name.startswith(".")])
             if near is None:
                 return None
             part, repaired = near, True
         existing /= part
     return str(existing) if repaired else None
+
+
+def _nearest_file_name(name: str, names: list[str]) -> str | None:
+    """Returns the file name that is spelled most like another; a suffix that both have makes them no more alike."""
+    suffix = Path(name).suffix
+    alike = {other.removesuffix(suffix): other for other in names if suffix and other.endswith(suffix)}
+    if stem := nearest(name.removesuffix(suffix), alike):
+        return alike[stem]
+    return nearest(name, [other for other in names if other not in alike.values()])
 
 
 def missing_path(path: str | PathLike[str], kinds: str = "folder or file") -> str:

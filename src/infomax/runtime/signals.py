@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from math import inf
 from multiprocessing.process import parent_process
 from types import FrameType
 from typing import Any, Self
@@ -20,6 +21,8 @@ REPEAT_AFTER = 0.05  # seconds after which a lost interrupt is raised again
 ORPHAN_GRACE = 7.0  # seconds that an orphan has to save itself
 PARENT_VARIABLE = "INFOMAX_PARENT"  # number of the process that a command is to end with
 ERROR_FILE_VARIABLE = "INFOMAX_ERROR_FILE"  # file into which a command writes the line about its failure, too
+SAME_SECONDS = 0.5
+"""Within which a second Ctrl-C is the first one, passed on by a parent."""
 NAMES: dict[int, str] = {signal.SIGINT: "Ctrl-C"}  # what users call a signal, if not by its own name
 
 
@@ -84,8 +87,9 @@ class Interruption:
     """A context manager that notes the first signal to end, so that a loop can stop after the step it is in.
 
     It handles Ctrl-C (SIGINT), SIGTERM and, under SLURM, SIGUSR1, the warning before a job's time is up. A second
-    Ctrl-C raises ``KeyboardInterrupt`` at once. Other signals are ignored after the first one, because the same signal
-    may come twice: to the process itself and from its parent.
+    Ctrl-C raises ``KeyboardInterrupt`` at once. The same signal may come twice, to the process itself and from its
+    parent, as ``uv run`` passes it on: a Ctrl-C within half a second is the same one, and other signals are ignored
+    after the first one.
 
     Args:
         at_once: Whether the first Ctrl-C raises ``KeyboardInterrupt`` too, for work of which nothing need be saved.
@@ -97,6 +101,7 @@ class Interruption:
 
     def __init__(self, *, at_once: bool = False) -> None:
         self.signal, self.at_once = 0, at_once
+        self._received_at = -inf
         self._previous_handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -114,10 +119,11 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and (self.at_once or self.signal == signal.SIGINT):
+        is_again = self.signal == signal.SIGINT and time.monotonic() - self._received_at > SAME_SECONDS
+        if number == signal.SIGINT and (self.at_once or is_again):
             raise KeyboardInterrupt
         if not self.signal:
-            self.signal = number
+            self.signal, self._received_at = number, time.monotonic()
             _say_received(number)
 
     @staticmethod

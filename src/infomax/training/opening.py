@@ -44,10 +44,20 @@ def open_images(options: PretrainOptions) -> OpenedImages:
         check_changes(choice.method or DEFAULT_METHOD, choice.recipe, options.changes())
         _check_output_folder(options)
         location = options.location(choice.data)
-        return OpenedImages(None, location, open_measured(location, download=options.download))
+        source = open_measured(location, download=options.download)
+        check_several(source)
+        return OpenedImages(None, location, source)
     _check_same_run(resumed, choice, options)
     location = _location_now(resumed, options)
     return OpenedImages(resumed, location, _open_again(resumed, location, options))
+
+
+def check_several(source: Source) -> None:
+    """Checks that there are images to compare with each other; raises ValueError if there are not two."""
+    if len(source.pretraining) < 2:
+        raise ValueError(
+            f"--data {source.name} is one image alone; training compares images with each other, and takes 2 or more"
+        )
 
 
 def open_measured(location: DataLocation, *, download: bool = False) -> Source:

@@ -376,10 +376,6 @@ def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> N
     Raises:
         ValueError: if the batch is larger than the data set, or cannot be shared.
     """
-    if images < 2:
-        raise ValueError(
-            f"--data {data} is one image alone; training compares images with each other, and takes 2 or more"
-        )
     if images < recipe.batch_size:
         raise ValueError(
             f"a step takes {recipe.batch_size} images, which is more than the {images} images of {data}; "

@@ -21,7 +21,7 @@ from infomax.data.sources.band_files import BandImages, Bands, group_bands, with
 from infomax.data.sources.joined import JoinedImages
 from infomax.data.sources.split_names import choose_splits, role_of, splits_by_role
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES, is_litter, suffix_of
-from infomax.data.splits import Source, counted, listed
+from infomax.data.splits import Source, counted, listed, shown_name
 from infomax.runtime.files import cache_folder, write_atomic
 
 MAX_UNUSED_AGE = 60 * 24 * 3600 * 10**9  # nanoseconds after which a kept index that was not used is deleted
@@ -343,10 +343,11 @@ def _read_split(
         notes.append(f"folders without images, which are no classes: {listed(empty)}")
     if not strays and len(labels):
         return FoundSplit(_images(root, index.names, labels, found_classes, bands)), index, notes
-    examples = listed(index.names[: min(strays, 3)])
     unlabelled = _images(root, index.names, None, [], bands)
     if not len(labels):
-        return FoundSplit(unlabelled, f"has no class folders: its images lie in it, as {examples}"), index, notes
+        reason = f"has no class folders: its images lie in it, as {shown_name(index.names[0])}"
+        return FoundSplit(unlabelled, reason), index, notes
+    examples = listed(index.names[: min(strays, 3)])
     if len(found_classes) < 2 or not strays <= max(FEW_STRAYS, len(labels) // 100) or strays >= len(labels):
         folders = f"its {len(found_classes)} folders" if len(found_classes) > 1 else f"its folder {found_classes[0]}"
         return FoundSplit(unlabelled, f"has {counted(strays)} beside {folders}, as {examples}"), index, notes
