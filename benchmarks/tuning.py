@@ -4,6 +4,7 @@ python benchmarks/tuning.py                            the embedded digits: an h
 python benchmarks/tuning.py --labelled cifar10.npz     10,000 photographs: two hours
 python benchmarks/tuning.py --methods simclr byol      some methods alone
 python benchmarks/tuning.py --full                     the digits' best trials at the recipes' full length: an hour
+python benchmarks/tuning.py --full --labelled cifar10.npz --seeds 1     those of photographs at three times the length
 python benchmarks/tuning.py --toy                      a minute, to see that it works
 
 Each method has the same trials on a data set: its recipe as it is, on digits three rates of SGD and three of AdamW, on
@@ -13,12 +14,12 @@ recipe, and see a fifth of the digits recipe's images, or 60,000 photographs. A 
 in no comparison: a quarter of the digits' training images, and photographs after the first 10,000.
 
 Each trial is a line in docs/results/tuning.json as soon as it is known. What is there is not computed again. Whether a
-search at a fifth of the length finds what is good at the whole of it is tried on the digits: with --full, the best
-trial of each method that is a point better than its recipe is trained beside the recipe as it is, with two seeds, for
-the recipe's own number of epochs (docs/results/tuning_full.json).
+search in short trainings finds what is good in long ones is tried with --full: the best trial of each method that is a
+point better than its recipe is trained beside the recipe as it is, on digits for the recipe's own number of epochs, on
+photographs for three times the search's, as the recipe's own would take days (docs/results/tuning_full.json).
 
-Settings that are a point better at full length are written into the recipes ``digits`` and ``small`` by hand; less may
-be chance. ``python docs/results.py tables`` writes the page.
+Settings that are a point better there too are written into the recipes ``digits`` and ``small`` by hand; less may be
+chance. ``python docs/results.py tables`` writes the page.
 """
 
 import argparse
@@ -68,6 +69,8 @@ OWN = {
 BELOW_ONE = {("byol", "momentum"), ("visreg", "weight")}
 """Those of them whose distance from 1 is halved and doubled in their place."""
 DIGITS_EPOCHS, IMAGES_SEEN, PHOTOGRAPHS, HELD_OUT = 16, 60_000, 10_000, 2500
+FULL_TIMES = 3
+"""How many times as many photographs as a trial sees a training by which its settings are tried again."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class FullTrial(Trial):
-    """A frozen dataclass that says which settings are tried for the recipe's own number of epochs."""
+    """A frozen dataclass that says which settings are tried in a long training."""
 
     seed: int = 0
 
@@ -131,7 +134,7 @@ def run_trial(trial: Trial, work: Path, images: int, toy: bool) -> dict[str, Any
     epochs = DIGITS_EPOCHS if trial.data == "digits" else max(1, IMAGES_SEEN // images)
     seed = 0
     if isinstance(trial, FullTrial):
-        epochs, seed = recipe.epochs, trial.seed
+        epochs, seed = recipe.epochs if trial.data == "digits" else FULL_TIMES * epochs, trial.seed
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=work) as folder:
         options: dict[str, Any] = {"data": work / f"{trial.data}.npz", "method": trial.method, "recipe": name}
@@ -169,7 +172,8 @@ def main() -> None:
     parser.add_argument("--labelled", type=Path, help="an .npz file with train_x, train_label, as of CIFAR-10")
     parser.add_argument("--methods", nargs="+", help="default: all")
     study_runs.add_run_options(parser)
-    parser.add_argument("--full", action="store_true", help="the best trials at the recipes' full length")
+    parser.add_argument("--full", action="store_true", help="the best trials in long trainings")
+    parser.add_argument("--seeds", type=int, default=2, help="of each long training")
     parser.add_argument(
         "--out", type=Path, help=f"default: {OUT.name}, and with --full {OUT_FULL.name}, in docs/results"
     )
@@ -180,17 +184,25 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work, out = Path(temporary), Path(temporary) / "results.json" if args.toy else out
         data = write_images(args.labelled, work)
-        (study_at_full_length if args.full else study)(args, data, work, open_results(out, args))
+        (study_at_full_length if args.full else study)(args, data, work, open_results(out, args, data))
 
 
-def open_results(out: Path, args: argparse.Namespace) -> study_runs.Results:
-    """Opens the results, which begin with their provenance."""
+def open_results(out: Path, args: argparse.Namespace, data: str) -> study_runs.Results:
+    """Opens the results; those of each data set begin with their provenance."""
     from infomax.runs.provenance import provenance
     from infomax.runtime.json_lines import append_json_line
 
-    if not out.exists():
-        append_json_line(out, {**provenance(), "command": f"python benchmarks/tuning.py{' --full' * args.full}"})
+    results = study_runs.Results(out)
+    if not any(row["data"] == data for row in trials_of(results)):
+        words = f"python benchmarks/tuning.py{' --full' * args.full}"
+        words += f" --labelled {args.labelled.name}" if args.labelled else ""
+        append_json_line(out, {**provenance(), "command": words})
     return study_runs.Results(out)
+
+
+def trials_of(results: study_runs.Results) -> list[dict[str, Any]]:
+    """Returns the rows of trials, without those of their provenance."""
+    return [row for row in results.rows if "method" in row]
 
 
 def count_images(data: str, work: Path) -> int:
@@ -200,12 +212,12 @@ def count_images(data: str, work: Path) -> int:
 
 
 def study_at_full_length(args: argparse.Namespace, data: str, work: Path, results: study_runs.Results) -> None:
-    """Trains each method's best trial beside its recipe as it is, for the recipe's epochs, if it was clearly better."""
+    """Trains each method's best trial beside its recipe as it is in long trainings, if it was clearly better."""
     from infomax.recipes.registry import METHODS
 
-    rows = study_runs.Results(OUT).rows[1:]
+    rows = trials_of(study_runs.Results(OUT))
     queue = []
-    for seed in (0, 1):
+    for seed in range(args.seeds):
         for method in args.methods or [*METHODS]:
             chosen = best(rows, data, method)
             as_it_is = Trial(data, method, *AS_IT_IS)
@@ -241,7 +253,7 @@ def study(args: argparse.Namespace, data: str, work: Path, results: study_runs.R
     for factor in FACTORS:
         for method in methods:
             if own_settings(get_recipe(method, name), factor):
-                row = best([row for row in results.rows[1:] if row["own"] == 1], data, method)
+                row = best([row for row in trials_of(results) if row["own"] == 1], data, method)
                 second.append(Trial(data, method, row["optimizer"], row["rate"], factor))
     study_runs.run_jobs(
         run_trial, [trial for trial in second if not results.has(asdict(trial))], shared, results.add, args

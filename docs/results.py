@@ -307,15 +307,23 @@ def cpu_recipes_table() -> str:
     )
 
 
+def parts_of_data(name: str) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Returns for each data set of a result file the provenance of its rows, which stands before them, and the rows."""
+    parts: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+    for row in lines(KEPT / name) if (KEPT / name).exists() else []:
+        if "commit" in row:
+            parts.append((row, []))
+        else:
+            parts[-1][1].append(row)
+    return parts
+
+
 def tuning_table() -> str:
-    kept, *rows = kept_lines("tuning.json")
-    if kept is None:
-        return NOT_MEASURED
     parts = []
-    for data in dict.fromkeys(row["data"] for row in rows):
+    for kept, rows in parts_of_data("tuning.json"):
         cells = []
-        for method in dict.fromkeys(row["method"] for row in rows if row["data"] == data):
-            trials = [row for row in rows if (row["data"], row["method"]) == (data, method)]
+        for method in dict.fromkeys(row["method"] for row in rows):
+            trials = [row for row in rows if row["method"] == method]
             best = max(trials, key=lambda row: row["knn_top1"])
             as_it_is = [t["knn_top1"] for t in trials if (t["optimizer"], t["own"]) == ("recipe", 1.0)]
             shown = (best["knn_top1"], *as_it_is, median(t["knn_top1"] for t in trials))
@@ -325,39 +333,40 @@ def tuning_table() -> str:
             rate = "its own" if best["optimizer"] == "recipe" else f"{best['rate']:g}"
             words = [best["optimizer"], rate, f"{best['own']:g}"]
             cells.append([method, *words, *scores, str(len(trials))])
-        header = [
-            data,
-            "optimiser",
-            "rate",
-            "own setting times",
-            "best k-NN, %",
-            "recipe as it was",
-            "median",
-            "trials",
-        ]
-        parts.append(markdown(header, cells))
-    return "\n\n".join(parts) + f"\n\nMeasured on {where(kept)}, one core for a trial, by `{kept['command']}`."
+        header = [rows[0]["data"], "optimiser", "rate", "own setting times", "best k-NN, %"]
+        table = markdown([*header, "recipe as it was", "median", "trials"], cells)
+        parts.append(f"{table}\n\nMeasured on {where(kept)}, one core for a trial, by `{kept['command']}`.")
+    return "\n\n".join(parts) or NOT_MEASURED
 
 
 def tuning_full_table() -> str:
-    """The best trials at the recipes' full length, beside the recipes as they are; means over the seeds of both."""
-    kept, *rows = kept_lines("tuning_full.json")
-    if kept is None:
-        return NOT_MEASURED
-    cells = []
-    for method in dict.fromkeys(row["method"] for row in rows):
-        scores: dict[bool, dict[int, float]] = {True: {}, False: {}}
-        for row in (row for row in rows if row["method"] == method):
-            is_recipe = (row["optimizer"], row["own"]) == ("recipe", 1.0)
-            scores[is_recipe][row["seed"]] = 100 * row["knn_top1"]
-        seeds = scores[True].keys() & scores[False].keys()
-        if seeds:
-            as_it_is, tried = (mean(scores[key][seed] for seed in seeds) for key in (True, False))
-            shown = [f"{as_it_is:.1f}", f"{tried:.1f}", f"{tried - as_it_is:+.1f}"]
-            epochs = next(str(row["epochs"]) for row in rows if row["method"] == method)
-            cells.append([method, *shown, str(len(seeds)), epochs])
-    header = ["digits, full length", "recipe as it was, %", "best trial, %", "points", "seeds", "epochs"]
-    return f"{markdown(header, cells)}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`."
+    """The best trials in long trainings, beside the recipes as they are; means over the seeds of both."""
+    parts = []
+    for kept, rows in parts_of_data("tuning_full.json"):
+        cells = []
+        for method in dict.fromkeys(row["method"] for row in rows):
+            scores: dict[bool, dict[int, float]] = {True: {}, False: {}}
+            for row in (row for row in rows if row["method"] == method):
+                is_recipe = (row["optimizer"], row["own"]) == ("recipe", 1.0)
+                scores[is_recipe][row["seed"]] = 100 * row["knn_top1"]
+            seeds = scores[True].keys() & scores[False].keys()
+            if seeds:
+                as_it_is, tried = (mean(scores[key][seed] for seed in seeds) for key in (True, False))
+                shown = [f"{as_it_is:.1f}", f"{tried:.1f}", f"{tried - as_it_is:+.1f}"]
+                epochs = next(str(row["epochs"]) for row in rows if row["method"] == method)
+                cells.append([method, *shown, str(len(seeds)), epochs])
+        header = [
+            f"{rows[0]['data']}, long trainings",
+            "recipe as it was, %",
+            "best trial, %",
+            "points",
+            "seeds",
+            "epochs",
+        ]
+        parts.append(
+            f"{markdown(header, cells)}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`."
+        )
+    return "\n\n".join(parts) or NOT_MEASURED
 
 
 def comparisons() -> dict[str, dict[str, Any]]:
