@@ -92,7 +92,7 @@ def check_views(name: str, views: Any, *, full: int = 1) -> list[Tensor]:
     return list(views)
 
 
-def row_blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
+def row_blocks(*matrices: Tensor, width: int | None = None) -> Iterator[tuple[Tensor, ...]]:
     """Yields corresponding blocks of rows of all ``matrices``.
 
     On a CPU a block fits its cache, so that several operations on a block touch memory once. On a GPU, and for a
@@ -100,11 +100,12 @@ def row_blocks(*matrices: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
     Args:
         matrices: Tensors [n, ...] with the same number of rows; the width of the first one decides the block's size.
+        width: Another width that decides it, as that of what is computed of a block.
     """
     if matrices[0].is_cuda or torch.compiler.is_compiling():
         rows = len(matrices[0])
     else:  # some MB a thread; a compiler could not trace the number of threads
-        rows = torch.get_num_threads() * (2**19 // matrices[0].shape[1] + 1)
+        rows = torch.get_num_threads() * (2**19 // (width or matrices[0].shape[1]) + 1)
     return zip(*(matrix.split(rows) for matrix in matrices), strict=True)
 
 
@@ -308,17 +309,26 @@ def scatter(x: Float[Tensor, "n d"], centre: Float[Tensor, " d"]) -> Float[Tenso
     return _Scatter.apply(x, centre)  # pyrefly: ignore[bad-return]
 
 
-def off_diagonal_squares(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
-    """Computes the sum of the squares of all elements that are not on the diagonal.
+def split_diagonal(
+    matrix: Float[Tensor, "d d"],
+) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """Sets the diagonal of a matrix to zero, in place, and squares what is left.
 
     Args:
-        matrix: A square matrix, [D, D]; gradients flow to it.
+        matrix: A square matrix, [D, D].
 
     Returns:
-        The sum, a scalar. It is never computed as a difference of sums, which would lose digits if it is small.
+        The diagonal as it was, and the sums over each row and over each column of the squares of all other elements.
+        They are never computed as differences of sums, which would lose digits if they are small.
     """
-    diagonal = torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
-    return matrix.masked_fill(diagonal, 0).square().sum()
+    diagonal = matrix.diagonal().clone()
+    matrix.diagonal().zero_()
+    of_rows, of_columns = [], torch.zeros_like(diagonal)
+    for (rows,) in row_blocks(matrix):
+        squares = rows.square()
+        of_rows.append(squares.sum(1))
+        of_columns += squares.sum(0)
+    return diagonal, torch.cat(of_rows), of_columns
 
 
 def _covariance(x: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:

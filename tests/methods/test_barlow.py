@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from infomax.functional import off_diagonal_squares
+from infomax.functional import split_diagonal
 from infomax.methods.barlow import redundancy_loss
 from infomax.recipes.building import build_optimizer
 from infomax.recipes.registry import get_recipe
@@ -55,7 +55,10 @@ def test_scale_and_shift_of_a_dimension_do_not_matter():
 def test_small_correlations_keep_their_digits():
     """In float32 a difference of sums would leave nothing of squares that are 1e-10 of those on the diagonal."""
     matrix = torch.eye(64) * 100 + 1e-3 * (1 - torch.eye(64))
-    assert float(off_diagonal_squares(matrix)) == pytest.approx(64 * 63 * 1e-6, rel=1e-5)
+    diagonal, of_rows, of_columns = split_diagonal(matrix)
+    assert diagonal.tolist() == [100] * 64
+    for sums in (of_rows, of_columns):
+        assert sums.tolist() == pytest.approx([63 * 1e-6] * 64, rel=1e-5)
 
 
 @pytest.mark.parametrize(("global_crops", "local_crops"), [(2, 0), (2, 1), (3, 0)])
@@ -76,3 +79,18 @@ def test_biases_and_batch_norm_have_a_lower_rate_on_imagenet():
     factors = {id(p): group["rate_factor"] for group in optimizer.param_groups for p in group["params"]}
     for parameter in method.parameters():
         assert factors[id(parameter)] == pytest.approx(1 if parameter.ndim > 1 else 0.0048 / 0.2)
+
+
+@pytest.mark.parametrize(("global_crops", "crops"), [(2, 4), (3, 3)])
+def test_the_gradient_is_the_mean_over_pairs_too(global_crops, crops):
+    """A view of several pairs gets the sum of their gradients, and one without a gradient gets none."""
+    method = tiny_method("barlow")
+    method.global_crop_count = global_crops
+    z = [torch.randn(9, 8, dtype=torch.float64).requires_grad_(view != 1) for view in range(crops)]
+    trained = [x for x in z if x.requires_grad]
+    pairs = [(i, j) for i in range(crops) for j in range(i + 1, crops) if i < global_crops]
+    expected = torch.autograd.grad(
+        sum(redundancy_loss(z[i], z[j], off_diagonal=0.1) for i, j in pairs) / len(pairs), trained
+    )
+    actual = torch.autograd.grad(method.compute_loss(z, [], ()).total, trained)
+    torch.testing.assert_close(actual, expected)

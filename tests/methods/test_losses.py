@@ -141,3 +141,39 @@ def test_few_rows_and_equal_rows_are_valid_where_the_equations_are(name):
         loss.backward()
         assert loss.isfinite()
         assert all(x.grad is None or x.grad.isfinite().all() for _, x in flat(leaves))
+
+
+KEPT = {"barlow": 1.2 * 64**2, "vicreg": 2.2 * 64**2, "moco": 4 * 32 * 64}
+"""The most numbers that a loss of 32 rows of 64 keeps for its gradient, beside its arguments: a matrix C, two
+covariances, or rows of embeddings."""
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_kept_for_the_gradient_is_small(name):
+    """Autograd would keep embeddings of each view twice more, or a matrix as long as a queue of 4,096."""
+    case, rows = LOSSES[name], torch.randn(4, 32, 64)
+    arguments = {argument: rows[i].clone() for i, argument in enumerate((*case.trained, *case.held))}
+    leaves = {argument: x.requires_grad_(argument in case.trained) for argument, x in arguments.items()}
+    if name == "moco":
+        leaves["queue"] = torch.nn.functional.normalize(torch.randn(4096, 64), dim=1)
+    sizes = {x.untyped_storage().data_ptr(): 0 for x in leaves.values()}
+
+    def note(x):
+        sizes.setdefault(x.untyped_storage().data_ptr(), x.numel())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        loss = case.function(**leaves)
+    assert 0 < sum(sizes.values()) < KEPT[name]
+    loss.backward()
+
+
+@pytest.mark.parametrize("name", ["barlow", "vicreg"])
+def test_a_large_mean_takes_no_digits_of_the_gradient(name):
+    case = LOSSES[name]
+    rows = torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(0)) + 1000
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [x.to(dtype).requires_grad_() for x in rows]
+        gradients.append(torch.stack(torch.autograd.grad(case.function(*leaves), leaves)).double())
+    assert (gradients[0] - gradients[1]).norm() < 1e-6 * gradients[1].norm()

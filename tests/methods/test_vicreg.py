@@ -63,3 +63,16 @@ def test_the_method_averages_over_pairs_with_a_global_crop(global_crops, local_c
     torch.testing.assert_close(loss.total, expected)
     terms = loss.terms
     torch.testing.assert_close(25 * terms["invariance"] + 25 * terms["variance"] + terms["covariance"], loss.total)
+
+
+@pytest.mark.parametrize(("global_crops", "crops"), [(2, 4), (3, 3)])
+def test_the_gradient_is_the_mean_over_pairs_too(global_crops, crops):
+    """A view of several pairs gets the sum of their gradients, and one without a gradient gets none."""
+    method = tiny_method("vicreg")
+    method.global_crop_count = global_crops
+    z = [torch.randn(9, 8, dtype=torch.float64).requires_grad_(view != 1) for view in range(crops)]
+    trained = [x for x in z if x.requires_grad]
+    pairs = [(i, j) for i in range(crops) for j in range(i + 1, crops) if i < global_crops]
+    expected = torch.autograd.grad(sum(vicreg_loss(z[i], z[j]) for i, j in pairs) / len(pairs), trained)
+    actual = torch.autograd.grad(method.compute_loss(z, [], ()).total, trained)
+    torch.testing.assert_close(actual, expected)

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from infomax.functional import check_rows, full_precision, off_diagonal_squares
+from infomax.functional import check_rows, full_precision, row_blocks, split_diagonal
 from infomax.methods.base import Loss, Method, Views, crop_pairs
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import mlp
 from infomax.runtime.checks import check_count, check_number
-from infomax.runtime.collectives import global_means, global_quotient
+from infomax.runtime.collectives import global_means, global_sum
 
 EPSILON = 1e-5
 """The number that is added to the variances; that of BatchNorm in the official code."""
@@ -61,18 +62,77 @@ def redundancy_loss(
     return invariance + off_diagonal * redundancy
 
 
+class _Correlations(torch.autograd.Function):
+    """Computes the diagonals of views' cross-correlation matrices, and the sums of the squares off the diagonals.
+
+    It has a gradient of its own. With the standardised columns Z1 and Z2, ``C = Z1' Z2 / B``, and the gradient G of C,
+    the gradient of z1 is ``(Z2 G' - Z1 diag(G C')) / (B deviation)``: its mean over the batch is zero as that of Z1 and
+    Z2 is, so that nothing has to be subtracted for the mean. G is a multiple of C off the diagonal. Beside the
+    embeddings, only the matrices C are kept; autograd would keep each view twice, centred and standardised.
+    """
+
+    @staticmethod
+    def forward(ctx, pairs: list[tuple[int, int]], epsilon: float, *zs: Tensor) -> tuple[Tensor, Tensor]:
+        means = global_means(list(zs))
+        sums = torch.stack([_sums_around(z, mean) for z, mean in zip(zs, means, strict=True)])
+        sums = global_sum(torch.cat([sums.flatten(), sums.new_tensor([len(zs[0])])]))
+        count, (remainders, variances) = sums[-1], (sums[:-1] / sums[-1]).view(len(zs), 2, -1).unbind(1)
+        scales = (variances + epsilon).rsqrt()
+        remainders = remainders * scales
+        standardised = [_standardise(*view) for view in zip(zs, means, scales, remainders, strict=True)]
+        correlations = [global_sum(standardised[i].T @ standardised[j]).div_(count) for i, j in pairs]
+        diagonals, of_rows, of_columns = map(torch.stack, zip(*map(split_diagonal, correlations), strict=True))
+        ctx.pairs = pairs
+        ctx.save_for_backward(*zs, *means, *correlations, scales, remainders, diagonals, of_rows, of_columns, count)
+        return diagonals, of_rows.sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
+        *tensors, scales, remainders, diagonals, of_rows, of_columns, count = ctx.saved_tensors
+        views = len(scales)
+        zs, means, correlations = tensors[:views], tensors[views : 2 * views], tensors[2 * views :]
+        of_diagonal, of_squares = global_sum(torch.cat([gradients[0], gradients[1].unsqueeze(1)], dim=1)).split(
+            [diagonals.shape[1], 1], dim=1
+        )
+        of_squares = 2 * of_squares
+        results = [
+            torch.zeros_like(z) if needed else None for z, needed in zip(zs, ctx.needs_input_grad[2:], strict=True)
+        ]
+        for pair, (i, j) in enumerate(ctx.pairs):
+            matrix, weighted = correlations[pair], of_diagonal[pair] * diagonals[pair]
+            for own, other, product, squares in ((i, j, matrix.T, of_rows), (j, i, matrix, of_columns)):
+                if results[own] is None:
+                    continue
+                along, factor = of_squares[pair] * squares[pair] + weighted, scales[own] / count
+                for out, own_rows, other_rows in row_blocks(results[own], zs[own], zs[other]):
+                    z_own = _standardise(own_rows, means[own], scales[own], remainders[own])
+                    z_other = _standardise(other_rows, means[other], scales[other], remainders[other])
+                    gradient = (z_other * of_squares[pair]) @ product
+                    out += gradient.add_(z_other.mul_(of_diagonal[pair])).sub_(z_own.mul_(along)).mul_(factor)
+        return None, None, *results
+
+
+def _sums_around(z: Float[Tensor, "b d"], mean: Float[Tensor, " d"]) -> Float[Tensor, "2 d"]:
+    """Returns each column's sums of distances from a mean and of their squares, over this rank's rows."""
+    sums = mean.new_zeros(2, len(mean))
+    for (rows,) in row_blocks(z):
+        centred = rows - mean
+        sums[0] += centred.sum(0)
+        sums[1] += centred.square_().sum(0)
+    return sums
+
+
+def _standardise(z: Tensor, mean: Tensor, scale: Tensor, remainder: Tensor) -> Tensor:
+    """Returns ``(z - mean) * scale - remainder``; the remainder is what rounding of a large mean leaves."""
+    return (z - mean).mul_(scale).sub_(remainder)
+
+
 @full_precision
 def _terms(zs: list[Tensor], pairs: list[tuple[int, int]], epsilon: float) -> tuple[Tensor, Tensor]:
     """Computes ``sum_i (1 - C_ii)^2`` and ``sum_{i != j} C_ij^2``, each the mean over pairs of views."""
-    centred = [z - mean for z, mean in zip(zs, global_means(zs), strict=True)]
-    variances = global_means([z.square() for z in centred])
-    standardised = [z * (variance + epsilon).rsqrt() for z, variance in zip(centred, variances, strict=True)]
-    invariances, redundancies = [], []
-    for first, second in pairs:
-        correlation = global_quotient(standardised[first].T @ standardised[second], len(zs[first]))
-        invariances.append((1 - correlation.diagonal()).square().sum())
-        redundancies.append(off_diagonal_squares(correlation))
-    return torch.stack(invariances).mean(), torch.stack(redundancies).mean()
+    diagonals, redundancies = _Correlations.apply(pairs, epsilon, *zs)  # pyrefly: ignore[not-iterable]
+    return (1 - diagonals).square().sum(1).mean(), redundancies.mean()
 
 
 class Barlow(Method):

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from infomax.functional import check_rows, full_precision
+from infomax.functional import check_rows, full_precision, row_blocks
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.methods.byol import crossed_pairs
 from infomax.methods.simclr import info_nce
@@ -60,11 +61,38 @@ def queue_loss(
     return _queue_loss(query, key, queue, temperature)
 
 
+class _LogSumExp(torch.autograd.Function):
+    """Computes ``log sum_n exp(<q_i, queue_n>)`` of each row with a gradient of its own, for a queue that is constant.
+
+    The gradient of a row is the mean of the queue under its softmax. It is computed together with the value, so that no
+    matrix as long as the queue is kept, and on a CPU none is made of all rows at once.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, queue: Tensor) -> Tensor:
+        values, means = [], []
+        # Of a longer queue, blocks of fewer rows would read it more often than they spare memory.
+        for (rows,) in row_blocks(q, width=min(len(queue), 2**13)):
+            logits = rows @ queue.T
+            largest = logits.amax(1, keepdim=True)
+            total = logits.sub_(largest).exp_().sum(1, keepdim=True)
+            values.append((largest + total.log()).squeeze(1))
+            if ctx.needs_input_grad[0]:
+                means.append((logits @ queue).div_(total))
+        ctx.save_for_backward(*means)
+        return torch.cat(values)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore[bad-override]
+        return torch.cat(ctx.saved_tensors) * gradients[0].unsqueeze(1), None
+
+
 @full_precision
 def _queue_loss(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
     q, k = l2_normalize(query) / temperature, l2_normalize(key.detach())
     positive = (q * k).sum(1)
-    negatives = (q @ queue.detach().T).logsumexp(1)  # the only matrix as long as the queue
+    negatives: Tensor = _LogSumExp.apply(q, queue.detach())  # pyrefly: ignore[bad-assignment]
     return global_mean(torch.logaddexp(positive, negatives) - positive)
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from infomax.functional import check_rows, full_precision, off_diagonal_squares, scatter
+from infomax.functional import check_rows, full_precision, row_blocks, split_diagonal
 from infomax.methods.base import Loss, Method, Views, crop_pairs
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import mlp
 from infomax.runtime.checks import check_count, check_number
-from infomax.runtime.collectives import global_means, global_quotient
+from infomax.runtime.collectives import global_means, global_sum
 
 EPSILON = 1e-4
 """The number that is added to the variances, in paper and code."""
@@ -73,17 +74,69 @@ def vicreg_loss(
     return invariance * distance + variance * hinge + covariance * squares
 
 
+class _Statistics(torch.autograd.Function):
+    """Computes the mean squared distances of pairs of views, and each view's variances and squared covariances.
+
+    It has a gradient of its own. With the centred embeddings Z and the gradient G of the covariance matrix, that of an
+    embedding is ``2 Z G / (B - 1)``, whose mean over the batch is zero as that of Z is. G is a multiple of the
+    covariance off the diagonal. Beside the embeddings, only covariances are kept; autograd would keep each view
+    centred, too.
+    """
+
+    @staticmethod
+    def forward(ctx, pairs: list[tuple[int, int]], *zs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        means = global_means(list(zs))
+        sums, scatters, remainders = [_squared_distance(zs[i], zs[j]) for i, j in pairs], [], []
+        for z, mean in zip(zs, means, strict=True):
+            centred = z - mean
+            scatters.append(global_sum(centred.T @ centred))
+            remainders.append(centred.sum(0))  # what rounding of a large mean leaves, which the gradient would feel
+        flat = torch.cat([torch.stack([*sums, sums[0].new_tensor(len(zs[0]))]), *remainders])
+        sums, remainders = global_sum(flat).split([len(pairs) + 1, len(flat) - len(pairs) - 1])
+        count, entries = sums[-1], sums[-1] * zs[0].shape[1]
+        covariances = [scatter.div_(count - 1) for scatter in scatters]
+        variances, of_rows, _ = map(torch.stack, zip(*map(split_diagonal, covariances), strict=True))
+        remainders = (remainders / count).view_as(variances)
+        ctx.pairs = pairs
+        ctx.save_for_backward(*zs, *means, *covariances, remainders, count, entries)
+        return sums[:-1] / entries, variances, of_rows.sum(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore[bad-override]
+        *tensors, remainders, count, entries = ctx.saved_tensors
+        views = len(tensors) // 3
+        zs, means, covariances = (tensors[start : start + views] for start in (0, views, 2 * views))
+        sizes = [len(ctx.pairs), gradients[1].numel(), views]
+        flat = global_sum(torch.cat([x.flatten() for x in gradients])).split(sizes)
+        of_distances, of_variances, of_squares = flat[0] * 2 / entries, flat[1].view_as(gradients[1]), flat[2] * 2
+        results: list[Tensor | None] = [None] * views
+        for view in range(views):
+            if not ctx.needs_input_grad[1 + view]:
+                continue
+            results[view] = gradient = torch.empty_like(zs[view])
+            others = [(of_distances[p], j if i == view else i) for p, (i, j) in enumerate(ctx.pairs) if view in (i, j)]
+            for out, rows, *other_rows in row_blocks(gradient, zs[view], *[zs[other] for _, other in others]):
+                centred = (rows - means[view]).sub_(remainders[view]).mul_(2 / (count - 1))
+                torch.mm(centred * of_squares[view], covariances[view], out=out)
+                out += centred.mul_(of_variances[view])
+                for (weight, _), x in zip(others, other_rows, strict=True):
+                    out += (rows - x).mul_(weight)
+        return None, *results
+
+
+def _squared_distance(z1: Tensor, z2: Tensor) -> Tensor:
+    """Returns the sum of all squared differences of two views, over this rank's rows."""
+    return torch.stack([(x - y).square_().sum() for x, y in row_blocks(z1, z2)]).sum()
+
+
 @full_precision
 def _terms(zs: list[Tensor], pairs: list[tuple[int, int]], epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """Computes the invariance, the variance and the covariance term, each the mean over pairs of views."""
-    distances = global_means([(zs[first] - zs[second]).square().mean(1) for first, second in pairs])
-    hinges, squares = [], []
-    for z, mean in zip(zs, global_means(zs), strict=True):
-        covariance = global_quotient(scatter(z, mean), len(z), correction=1)
-        hinges.append((1 - (covariance.diagonal() + epsilon).sqrt()).clamp_min(0).mean())
-        squares.append(off_diagonal_squares(covariance) / len(covariance))
-    hinge = torch.stack([(hinges[first] + hinges[second]) / 2 for first, second in pairs]).mean()
-    return torch.stack(distances).mean(), hinge, torch.stack([squares[i] + squares[j] for i, j in pairs]).mean()
+    distances, variances, squares = _Statistics.apply(pairs, *zs)  # pyrefly: ignore[not-iterable]
+    hinges, squares = (1 - (variances + epsilon).sqrt()).clamp_min(0).mean(1), squares / zs[0].shape[1]
+    first, second = ([pair[side] for pair in pairs] for side in (0, 1))
+    return distances.mean(), ((hinges[first] + hinges[second]) / 2).mean(), (squares[first] + squares[second]).mean()
 
 
 class VicReg(Method):

@@ -62,10 +62,10 @@ def _whitened(
     identity = torch.eye(centred.shape[-1], dtype=centred.dtype, device=centred.device)
     # cholesky_ex does not wait for a GPU, to raise an error.
     factor, failed = torch.linalg.cholesky_ex((1 - epsilon) * covariance + epsilon * identity)
-    white = torch.linalg.solve_triangular(factor, centred.mT, upper=False).mT
     # A singular matrix may have a factor too, of rounding errors.
     possible = (failed == 0) & (count > centred.shape[-1] or epsilon > 0)
-    return torch.where(possible[..., None, None], white, torch.nan)
+    factor = torch.where(possible[..., None, None], factor, torch.nan)
+    return torch.linalg.solve_triangular(factor, centred.mT, upper=False).mT
 
 
 def wmse_loss(
@@ -130,7 +130,7 @@ def _single(dtype: torch.dtype) -> torch.dtype:
 
 def _gathered(zs: list[Tensor]) -> Float64[Tensor, "v n d"]:
     """Gathers the embeddings of all views of the global batch, with gradient."""
-    rows, _ = gather_with_gradient(torch.cat([z.double() for z in zs], dim=1))
+    rows, _ = gather_with_gradient(torch.cat(zs, dim=1).double())
     return rows.unflatten(1, (len(zs), -1)).transpose(0, 1)
 
 
@@ -144,7 +144,7 @@ def _part_loss(
         centred, count = part - part.mean(1, keepdim=True), part.shape[1]
         white = _whitened(centred, centred.mT @ centred / (count - 1), count, epsilon)
         parts.append(F.normalize(white, dim=2))
-    whole = torch.cat(parts, dim=1)
+    whole = torch.cat(parts, dim=1).unbind()
     return torch.stack([(whole[i] - whole[j]).square().sum(1).mean() for i, j in pairs]).mean()
 
 
