@@ -65,10 +65,11 @@ def redundancy_loss(
 class _Correlations(torch.autograd.Function):
     """Computes the diagonals of views' cross-correlation matrices, and the sums of the squares off the diagonals.
 
-    It has a gradient of its own. With the standardised columns Z1 and Z2, ``C = Z1' Z2 / B``, and the gradient G of C,
-    the gradient of z1 is ``(Z2 G' - Z1 diag(G C')) / (B deviation)``: its mean over the batch is zero as that of Z1 and
-    Z2 is, so that nothing has to be subtracted for the mean. G is a multiple of C off the diagonal. Beside the
-    embeddings, only the matrices C are kept; autograd would keep each view twice, centred and standardised.
+    It has a gradient of its own (docs/decisions.md, barlow-gradient). With the standardised columns Z1 and Z2,
+    ``C = Z1' Z2 / B``, and the gradient G of C, the gradient of z1 is ``(Z2 G' - Z1 diag(G C')) / (B deviation)``: its
+    mean over the batch is zero as that of Z1 and Z2 is, so that nothing has to be subtracted for the mean. G is a
+    multiple of C off the diagonal. Beside the embeddings, only the matrices C are kept; autograd would keep each view
+    twice, centred and standardised.
     """
 
     @staticmethod

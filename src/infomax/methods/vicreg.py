@@ -77,10 +77,10 @@ def vicreg_loss(
 class _Statistics(torch.autograd.Function):
     """Computes the mean squared distances of pairs of views, and each view's variances and squared covariances.
 
-    It has a gradient of its own. With the centred embeddings Z and the gradient G of the covariance matrix, that of an
-    embedding is ``2 Z G / (B - 1)``, whose mean over the batch is zero as that of Z is. G is a multiple of the
-    covariance off the diagonal. Beside the embeddings, only covariances are kept; autograd would keep each view
-    centred, too.
+    It has a gradient of its own (docs/decisions.md, barlow-gradient). With the centred embeddings Z and the gradient G
+    of the covariance matrix, that of an embedding is ``2 Z G / (B - 1)``, whose mean over the batch is zero as that
+    of Z is. G is a multiple of the covariance off the diagonal. Beside the embeddings, only covariances are kept;
+    autograd would keep each view centred, too.
     """
 
     @staticmethod
