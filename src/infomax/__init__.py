@@ -102,6 +102,9 @@ def __getattr__(name: str) -> Any:
 
         if name not in ON_WINDOWS_TOO:
             raise ImportError(f"infomax.{name}: {WINDOWS}")
+    from infomax.runtime.threads import set_wait_variables
+
+    set_wait_variables()
     module, attribute = _HOME[name]
     public = getattr(_import(module, name), attribute)
     if not isinstance(public, type):

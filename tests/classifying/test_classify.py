@@ -187,6 +187,8 @@ def test_numbers_of_a_test_are_those_of_scikit_learn(place):
     labels = [x.label for x in predictions]
     matrix = metrics.confusion_matrix(true, labels, labels=[*classifier.classes, NONE])
     assert np.array(measured.confusion).tolist() == matrix[:-1].tolist()
+    assert measured.label_accuracy == pytest.approx(np.mean(np.array(labels) == true))
+    assert f"is wrong: {100 * measured.label_accuracy:.1f} %" in measured.lines()[-1]
     assert measured.calibration_error < 0.05
     assert 7 <= measured.none_of_these <= 32  # 18 are expected of 359 at 5 %
     rng = np.random.default_rng(0)

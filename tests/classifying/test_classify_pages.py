@@ -171,7 +171,7 @@ def test_the_command_writes_a_page_in_place_of_a_folder(infomax, place, tmp_path
     assert out.splitlines()[-1] == f"written to {tmp_path / 't.html'}"
     text = " ".join(CheckedPage((tmp_path / "t.html").read_text()).text)
     accuracy = package.classify_test(place / "tones", place / "new").accuracy
-    assert f"{100 * accuracy:.1f} % of 10 images right (95 % interval " in text
+    assert f"The most probable class is right for {100 * accuracy:.1f} % of 10 images (95 % interval " in text
     for heading in ("Which class is taken for which", "Share that is right by probability", "The classifier"):
         assert heading in text
     assert [path.name for path in tmp_path.iterdir()] == ["t.html"]

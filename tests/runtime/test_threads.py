@@ -225,6 +225,23 @@ def test_import_sets_no_variable():
     assert done.stdout == "True\n"
 
 
+def test_the_first_use_of_a_function_sets_how_threads_wait_unless_torch_has_read_that():
+    code = """
+import os, sys
+import infomax
+before = dict(os.environ)
+sys.modules["torch"] = sys
+infomax.Run
+print(before == dict(os.environ))
+del sys.modules["torch"]
+infomax.StepReport
+print(*[f"{key}={value}" for key, value in os.environ.items() if key not in before])
+"""
+    environment = {key: value for key, value in os.environ.items() if key not in (*COUNT_VARIABLES, *WAIT_VARIABLES)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == f"True\nGOMP_SPINCOUNT={threads.SPIN_COUNT} KMP_BLOCKTIME={threads.BLOCK_TIME}\n"
+
+
 @pytest.mark.process
 def test_started_ranks_get_the_variables(cores, tmp_path):
     cores(2)
@@ -272,5 +289,8 @@ def test_a_line_says_how_many_threads_suit_a_busy_machine(cores, monkeypatch, bu
     assert line is None if fewer is None else f"OMP_NUM_THREADS={fewer} is faster" in (line or "")
     if fewer is not None:
         assert f"other processes keep {busy:.1f} of 4 cores busy, and {used} threads wait" in (line or "")
+        assert "GOMP_SPINCOUNT=1000 before Python starts" in (line or "")
+        monkeypatch.setenv("GOMP_SPINCOUNT", "1000")
+        assert "GOMP_SPINCOUNT" not in (threads.describe_busy_machine(used) or "")
     monkeypatch.setenv("OMP_NUM_THREADS", str(used))
     assert threads.describe_busy_machine(used) is None

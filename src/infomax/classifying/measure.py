@@ -222,7 +222,8 @@ def write_test(out: Path, measured: ClassifierTest, *, title: str) -> None:
         for name, rows in tables.items():
             (contents / name).write_bytes(csv_text(rows).encode(errors="surrogateescape"))
         if len(names) <= MOST_CLASSES:
-            heading = f"{title} on {measured.data}: {100 * measured.accuracy:.1f} % of {counted(measured.images)} right"
+            right = f"{100 * measured.label_accuracy:.1f} % of {counted(measured.images)} have the right label"
+            heading = f"{title} on {measured.data}: {right}"
             (contents / "confusion.png").write_bytes(
                 draw_confusion(confusion, names, columns, heading, measured.caveat)
             )

@@ -71,6 +71,11 @@ class ClassifierTest:
     """How often the most probable class is right, by its probability."""
 
     @property
+    def label_accuracy(self) -> float:
+        """Returns the share of the images whose label is right: it is wrong for those that are called none of these."""
+        return sum(row[i] for i, row in enumerate(self.confusion)) / self.images
+
+    @property
     def caveat(self) -> str:
         """Says that the scores are too high, as the classifier was fitted on some of the images; else empty."""
         if not self.fitted_images:
@@ -100,8 +105,8 @@ class ClassifierTest:
         """Returns the scores of all images in words."""
         low, high = (100 * bound for bound in self.interval)
         lines = [
-            f"accuracy {100 * self.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f}) on {counted(self.images)}; "
-            f"mean over classes {100 * self.mean_recall:.1f} %",
+            f"accuracy {100 * self.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f}) on {counted(self.images)}, "
+            f"by the most probable class; mean over classes {100 * self.mean_recall:.1f} %",
             f"calibration error {100 * self.calibration_error:.1f} %: the mean probability is "
             f"{100 * self.mean_probability:.1f} %",
         ]
@@ -111,6 +116,8 @@ class ClassifierTest:
             f"{NONE}: {self.none_of_these:,} ({100 * self.none_of_these / self.images:.1f} %, --none-share "
             f"{self.none_share:g}){beside}"
         )
+        if self.none_of_these:
+            lines.append(f"accuracy by the label, for which {NONE} is wrong: {100 * self.label_accuracy:.1f} %")
         if self.unknown_images:
             lines.append(
                 f"not counted: {counted(self.unknown_images)} of classes that the classifier does not know, "

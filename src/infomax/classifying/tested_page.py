@@ -44,7 +44,8 @@ def classifier_test_page(
     low, high = (100 * bound for bound in measured.interval)
     split = f", split {measured.split}" if measured.split else ""
     text = (
-        f"{100 * measured.accuracy:.1f} % of {counted(measured.images)} right (95 % interval {low:.1f} to {high:.1f}).",
+        f"The most probable class is right for {100 * measured.accuracy:.1f} % of {counted(measured.images)} (95 % "
+        f"interval {low:.1f} to {high:.1f}).",
         f"The classifier {title} on {measured.data}{split}.",
     )
     notices = tuple(_notices(measured, classifier))
@@ -81,7 +82,7 @@ def _notices(measured: ClassifierTest, classifier: ImageClassifier) -> Iterator[
 def _scores(measured: ClassifierTest) -> Iterator[tuple[str, str]]:
     """Yields the scores of all images, with their names."""
     low, high = (100 * bound for bound in measured.interval)
-    yield "accuracy", f"{100 * measured.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f})"
+    yield "accuracy, by the most probable class", f"{100 * measured.accuracy:.1f} % ({low:.1f} to {high:.1f})"
     yield "images", f"{measured.images:,}"
     yield "mean over classes", f"{100 * measured.mean_recall:.1f} %"
     yield "calibration error", f"{100 * measured.calibration_error:.1f} %"
@@ -89,6 +90,8 @@ def _scores(measured: ClassifierTest) -> Iterator[tuple[str, str]]:
     yield NONE, f"{measured.none_of_these:,} ({share:.1f} %, --none-share {measured.none_share:g})"
     if measured.accuracy_of_others is not None:
         yield "accuracy on the others", f"{100 * measured.accuracy_of_others:.1f} %"
+    if measured.none_of_these:
+        yield f"accuracy by the label, for which {NONE} is wrong", f"{100 * measured.label_accuracy:.1f} %"
 
 
 def _matrix(measured: ClassifierTest) -> Matrix:

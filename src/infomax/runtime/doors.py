@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+from infomax.runtime.threads import watch_cores
+
 Parameters = ParamSpec("Parameters")
 Returned = TypeVar("Returned")
 
@@ -61,6 +63,8 @@ def python_door(function: Callable[Parameters, Returned], name: str) -> Callable
     @wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Returned:
         _check_arguments(signature, name, args, kwargs)
+        if not _door.get():  # no public function calls this one
+            watch_cores()
         token, flags_token = _door.set(_door.get() or "python"), _own_flags.set(own_flags)
         try:
             return function(*args, **kwargs)

@@ -27,7 +27,7 @@ WAIT_VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIB
 LEAST_BUSY = 0.5  # cores that others keep; less may be the system's own work
 LEAST_WINDOW = 0.3  # seconds; the system counts the time of a core in hundredths
 _set_here: dict[str, str] = {}  # what the user has not set
-_first_times: list[tuple[float, float]] = []  # of the machine and of this process, when the command began
+_first_times: list[tuple[float, float]] = []  # of the machine and of this process, when the command or the call began
 
 
 def available_cores() -> float:
@@ -96,10 +96,10 @@ def describe_quota() -> str | None:
 
 
 def cores_kept_by_others() -> float:
-    """Returns how many of this process's cores other processes have kept busy since the command began, on Linux.
+    """Returns how many of this process's cores other processes have kept busy since :func:`watch_cores`, on Linux.
 
     It is never more than the load of the last minute, so that what lasts a moment does not count. It is 0 where the
-    system does not say, and in a process that somebody else has started.
+    system does not say.
     """
     if not _first_times:
         return 0.0
@@ -138,10 +138,19 @@ def describe_busy_machine(threads: int) -> str | None:
     others, cores = cores_kept_by_others(), cores_to_run_on()
     if (left := max(1, round(cores - others))) >= threads:
         return None
-    return (
+    line = (
         f"other processes keep {others:.1f} of {cores} cores busy, and {threads} threads wait for each other: "
-        f"OMP_NUM_THREADS={left} is faster for as long as they do, and rounds sums otherwise"
+        f"OMP_NUM_THREADS={left} is faster for as long as they do; results then differ in their last digits"
     )
+    if not any(name in os.environ for name in WAIT_VARIABLES):  # torch was imported before infomax had a say
+        line += f". GOMP_SPINCOUNT={SPIN_COUNT} before Python starts is several times faster, with the same digits"
+    return line
+
+
+def watch_cores() -> None:
+    """Notes how much other processes have worked so far, for :func:`cores_kept_by_others`."""
+    if (busy := _seconds_of_others()) is not None:
+        _first_times[:] = [(time.monotonic(), busy)]
 
 
 def set_thread_variables() -> None:
@@ -150,10 +159,21 @@ def set_thread_variables() -> None:
     There are no more threads than the quota allows, and they sleep soon when they have no work. This is for processes
     of infomax's own, before they import torch: the variables hold for all libraries of a process.
     """
-    if (busy := _seconds_of_others()) is not None:
-        _first_times[:] = [(time.monotonic(), busy)]
+    watch_cores()
     _set_here.update(_thread_variables())
     os.environ.update(_set_here)
+
+
+def set_wait_variables() -> None:
+    """Sets how threads wait, in a process that somebody else has started, before infomax imports torch there.
+
+    It does nothing if torch is imported already, as OpenMP then has read the variables, or the user has set one. The
+    number of threads stays: :func:`threads_within_quota` sees to it for a while.
+    """
+    if "torch" not in sys.modules:
+        waits = {name: value for name, value in _thread_variables().items() if name in WAIT_VARIABLES}
+        _set_here.update(waits)
+        os.environ.update(waits)
 
 
 def _thread_variables() -> dict[str, str]:
