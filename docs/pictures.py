@@ -18,7 +18,7 @@ DOCS = Path(__file__).parent
 PAGE = DOCS / "guide" / "first-photographs.md"
 MOST_BYTES = 150_000
 WIDTH = 1100  # pixels of a picture, at most
-WINDOWS = {"photos-report": (1100, 1000), "like-this": (1100, 760), "labels": (1100, 1150)}
+WINDOWS = {"photos-report": (1100, 1230), "like-this": (1100, 760), "labels": (1100, 1150)}
 """Width and height of the window in which each page is photographed, in pixels."""
 COPIED = {"views.png": (0, 0, 1.0, 0.62), "clothes-test/confusion.png": (0, 0, 1.0, 1.0)}
 """Pictures that a command writes, and the part that is shown: left, top, right and bottom as shares."""
@@ -28,16 +28,15 @@ def commands() -> list[list[str]]:
     """Returns the words of each command of the page, in their order, without those that show what goes on meanwhile."""
     blocks = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.M | re.S)
     lines = [line.partition("#")[0].split() for block in blocks for line in block.splitlines()]
-    return [words for words in lines if words[:1] == ["infomax"] and words[1:2] != ["watch"]]
+    return [words for words in lines if words[:1] in (["infomax"], ["cp"]) and words[1:2] != ["watch"]]
 
 
 def run(folder: Path) -> None:
     """Runs the commands in the folder, and keeps what they print."""
     with (folder / "printed.txt").open("w") as printed:
         for words in commands():
-            done = subprocess.run(
-                [sys.executable, "-m", *words], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            )
+            command = words if words[0] == "cp" else [sys.executable, "-m", *words]
+            done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             printed.write(f"$ {' '.join(words)}\n{done.stdout}\n")
             if done.returncode:
                 sys.exit(f"{' '.join(words)} failed: {done.stdout}")

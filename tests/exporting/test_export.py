@@ -410,6 +410,12 @@ def test_a_format_that_needs_infomax_in_the_process_is_refused(tmp_path):
         check.compare_export(encoder, with_infomax, tmp_path / "a.pt2", images, tmp_path / "x", normalise_inside=False)
 
 
+def test_the_difference_is_given_beside_the_largest_value():
+    comparison = check.Comparison("onnxruntime", "1", difference=6e-7, scale=3.0, pixel_difference=0.0)
+    sizes = "the same features at batches of 1, 3 and 8"
+    assert comparison.words() == f"{sizes}: largest difference 6e-07, which is 2e-07 times the largest feature"
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_export_that_is_interrupted_leaves_nothing(tmp_path, number):

@@ -67,7 +67,7 @@ class Comparison:
         sizes = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
         if not self.difference:
             return f"the same bits at batches of {sizes}"
-        share = f"{self.relative:.1g} of the largest {self.output_word}"
+        share = f"which is {self.relative:.1g} times the largest {self.output_word}"
         return f"the same {self.output} at batches of {sizes}: largest difference {self.difference:.2g}, {share}"
 
 
@@ -163,8 +163,8 @@ def _check_comparison(comparison: Comparison) -> None:
     if not comparison.relative <= TOLERANCE:  # nor is NaN
         raise MachineError(
             f"{library} opens the export, but gives other {comparison.output} than the encoder: the largest difference "
-            f"is {comparison.difference:.3g}, {comparison.relative:.2g} of the largest {comparison.output_word} where "
-            f"{TOLERANCE:g} is allowed; nothing was written"
+            f"is {comparison.difference:.3g}, which is {comparison.relative:.2g} times the largest "
+            f"{comparison.output_word}, where {TOLERANCE:g} is allowed; nothing was written"
         )
     if not comparison.pixel_difference <= PIXEL_TOLERANCE:
         raise MachineError(

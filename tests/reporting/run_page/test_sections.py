@@ -160,8 +160,8 @@ def test_gains_at_the_end_of_a_training_are_told_with_their_interval(tmp_path):
     (table,) = [block.table for block in section.blocks if isinstance(block, TableBlock)]
     measured = "k-NN at the end of the training, 500 test images"
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["untrained encoder", measured, "80.0", "60.0", "+20.0", "+15.0 to +25.0", "clearly better"],
-        ["raw pixels", measured, "80.0", "79.0", "+1.0", "-2.0 to +4.0", "not clearly better"],
+        ["untrained encoder", "clearly better", measured, "80.0", "60.0", "+20.0", "+15.0 to +25.0"],
+        ["raw pixels", "not clearly better", measured, "80.0", "79.0", "+1.0", "-2.0 to +4.0"],
     ]
 
 
@@ -247,7 +247,7 @@ def test_results_of_all_test_images_come_before_those_of_the_training(tmp_path):
     assert notices(section)[0].heading.startswith("Clearly worse than the raw pixels")
     (table,) = [block.table for block in section.blocks if isinstance(block, TableBlock)]
     words = "knn, k 20, T 0.07, 200 test images"
-    assert [cell.text for cell in table.rows[0]][:5] == ["raw pixels", words, "75.0", "95.0", "-20.0"]
+    assert [cell.text for cell in table.rows[0]][:6] == ["raw pixels", "clearly worse", words, "75.0", "95.0", "-20.0"]
     assert len(table.rows) == 3
 
 
@@ -260,7 +260,8 @@ def test_without_what_was_right_a_difference_has_no_interval_and_is_not_called_g
         append_result(run.path / "results.jsonl", row)
     section = gains.section(content_of(run))
     (table,) = [block.table for block in section.blocks if isinstance(block, TableBlock)]
-    assert [cell.text for cell in table.rows[0]][4:] == ["+25.0", "", "higher"]
+    cells = [cell.text for cell in table.rows[0]]
+    assert (cells[1], *cells[5:]) == ("higher", "+25.0", "")
     assert table.notes == ("difference: no interval, as which images were right was not kept",)
     assert (notices(section)[0].kind, notices(section)[0].heading) == ("info", "Higher than the raw pixels")
 

@@ -78,10 +78,10 @@ PLOTS = (
         "About -4: embeddings are spread evenly over the sphere. 0: one point.",
     ),
     Plot(
-        "Alignment",
+        "Distance of two views of an image",
         "squared distance",
         {"embedding_alignment": "embeddings"},
-        "Of two views of an image, from 0 to 4: they should come near each other while uniformity stays low.",
+        "Of their embeddings, from 0 to 4: they should be near each other while uniformity stays low.",
     ),
     Plot(
         "Assignments",

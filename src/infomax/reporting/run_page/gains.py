@@ -17,7 +17,7 @@ from infomax.reporting.tables import EMPTY, Cell, make_table
 from infomax.runs.public_words import public_data_name
 from infomax.training.closing import COMPARED, gain_keys
 
-COLUMNS = ("compared with", "measured by", "encoder", "reference", "difference", "95 % interval", "verdict")
+COLUMNS = ("compared with", "verdict", "measured by", "encoder", "reference", "difference", "95 % interval")
 FULL_PER_CENT = 100.0
 BETTER, HIGHER, NOT_HIGHER = "clearly better", "higher", "not higher"
 GRAVEST_FIRST = ("clearly worse", NOT_HIGHER, "not clearly better", HIGHER, BETTER)
@@ -73,8 +73,8 @@ def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
     """Returns in one sentence whether the encoder is clearly better than all that it was compared with."""
     of_reference: dict[str, dict[str, list[str]]] = {}
     for line in lines:
-        verdict = line[-1].text if isinstance(line[-1], Cell) else line[-1]
-        of_reference.setdefault(str(line[0]), {}).setdefault(verdict, []).append(str(line[1]))
+        name, verdict, measured = (cell.text if isinstance(cell, Cell) else cell for cell in line[:3])
+        of_reference.setdefault(name, {}).setdefault(verdict, []).append(measured)
     by_verdict: dict[str, list[str]] = {}
     for name, verdicts in of_reference.items():  # of several measurements the gravest counts
         if (gravest := next((verdict for verdict in GRAVEST_FIRST if verdict in verdicts), None)) is not None:
@@ -95,7 +95,7 @@ def _summary(lines: list[Line], shown: ShownRun, prefix: str) -> Notice:
             return Notice("info", heading)
         evidence = "Which images were right was not kept, so it is not known how far chance would move the difference."
         return Notice("info", heading, evidence, _evaluate(shown))
-    if all(isinstance(line[2], Cell) and (line[2].value or 0) >= FULL_PER_CENT for line in lines):
+    if all(isinstance(line[3], Cell) and (line[3].value or 0) >= FULL_PER_CENT for line in lines):
         words = "the encoder is right about all of these images, so that nothing can be better than it"
         return Notice("info", heading, headed("", words), "")
     kind = "failed" if by_verdict.keys() & {"clearly worse", NOT_HIGHER} else "warning"
@@ -185,10 +185,12 @@ def lines_of_metrics(shown: ShownRun) -> Iterator[tuple[Line, str]]:
 
 
 def _line(name: str, measured: str, score: float, reference: float | None, difference: Difference | None) -> Line:
-    cells: Line = [name, measured, Cell.per_cent(score), EMPTY if reference is None else Cell.per_cent(reference)]
+    scores = (Cell.per_cent(score), EMPTY if reference is None else Cell.per_cent(reference))
     if difference is not None:
         points, _, interval = difference.numbers.partition(" ")
-        return [*cells, Cell(points, 100 * difference.value), interval.strip("()"), Cell(difference.verdict)]
-    gain = None if reference is None else 100 * (score - reference)
-    points = EMPTY if gain is None else Cell(f"{gain:+.1f}", gain)
-    return [*cells, points, EMPTY, Cell("" if gain is None else HIGHER if gain > 0 else NOT_HIGHER)]
+        gained = (Cell(points, 100 * difference.value), interval.strip("()"))
+        return [name, Cell(difference.verdict), measured, *scores, *gained]
+    if reference is None:
+        return [name, Cell(""), measured, *scores, EMPTY, EMPTY]
+    gain = 100 * (score - reference)
+    return [name, Cell(HIGHER if gain > 0 else NOT_HIGHER), measured, *scores, Cell(f"{gain:+.1f}", gain), EMPTY]
