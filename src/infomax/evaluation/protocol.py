@@ -70,6 +70,8 @@ class Protocol:
     """Whether it evaluates the untrained encoder and the raw pixels too, unless ``no_baselines`` forbids it."""
     data: type = EvaluationData
     """Class of the options that say which images; a protocol for several data sets explains them otherwise."""
+    needs_labels: bool = False
+    """Whether nothing can be computed of images without classes, which are then refused before torch is imported."""
     needs_run: bool = False
     """Whether it is of a whole run, and not of an encoder that was kept within one."""
     default_data: Callable[[Any], tuple[str, ...]] = _one_data_set

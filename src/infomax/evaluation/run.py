@@ -283,7 +283,7 @@ class EvaluationRequest:
             if self.protocol.open_data is not None:
                 return OpenedData(self.protocol.open_data(location), location)
             source = location.open(download=self.location.download)
-            if self.options.uses_labels and not has_several_classes(source):  # before torch is imported
+            if self.protocol.needs_labels and not has_several_classes(source):  # before torch is imported
                 check_labelled(source)
             return OpenedData(source, location)
 

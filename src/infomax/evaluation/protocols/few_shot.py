@@ -96,5 +96,11 @@ def check_labels(class_sizes: list[int], labels: tuple[int, ...]) -> list[str]:
 
 
 PROTOCOL = Protocol(
-    name="few-shot", title="few-shot", options=FewShotOptions, rows=(FewShotRow,), run=run, baselines=True
+    name="few-shot",
+    title="few-shot",
+    options=FewShotOptions,
+    rows=(FewShotRow,),
+    run=run,
+    needs_labels=True,
+    baselines=True,
 )

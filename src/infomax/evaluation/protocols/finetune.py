@@ -110,6 +110,7 @@ PROTOCOL = Protocol(
     options=FinetuneOptions,
     rows=(FinetuneRow, TransferFinetuneRow),
     run=run,
+    needs_labels=True,
     default_data=lambda options: TRANSFER_SETS if options.setting == "transfer" else (),
     open_encoder=open_encoder,
     options_for=options_for,

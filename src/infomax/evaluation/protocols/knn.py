@@ -91,5 +91,12 @@ def options_for(column: "Column") -> KnnOptions | None:
 
 
 PROTOCOL = Protocol(
-    name="knn", title="k-NN", options=KnnOptions, rows=(KnnRow,), run=run, baselines=True, options_for=options_for
+    name="knn",
+    title="k-NN",
+    options=KnnOptions,
+    rows=(KnnRow,),
+    run=run,
+    needs_labels=True,
+    baselines=True,
+    options_for=options_for,
 )

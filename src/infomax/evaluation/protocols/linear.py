@@ -128,6 +128,7 @@ PROTOCOL = Protocol(
     options=LinearOptions,
     rows=(LinearRow,),
     run=run,
+    needs_labels=True,
     baselines=True,
     options_for=options_for,
 )

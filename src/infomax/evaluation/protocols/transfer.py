@@ -79,6 +79,7 @@ PROTOCOL = Protocol(
     options=TransferOptions,
     rows=(TransferRow,),
     run=run,
+    needs_labels=True,
     data=TransferData,
     default_data=lambda _: TRANSFER_SETS,
     open_encoder=open_encoder,
