@@ -218,6 +218,7 @@ def ranks():
         return on_ranks(2, work_of_a_rank)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("case", CASES)
 def test_two_ranks_measure_what_one_does(case, ranks, monkeypatch):
     """The first one records; the others send their rows."""
@@ -229,6 +230,7 @@ def test_two_ranks_measure_what_one_does(case, ranks, monkeypatch):
         assert want["health_rows"] == FEW_ROWS
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("method", BIT_METHODS)
 def test_two_ranks_have_the_same_bits_with_measurements_and_without(method, ranks):
     for result in ranks:
@@ -360,6 +362,7 @@ def prototype_usage(plan):
     return shares
 
 
+@pytest.mark.process
 def test_prototypes_are_counted_over_an_epoch_of_all_ranks(ranks, monkeypatch):
     """Four steps of 12 images are 10 for each of 4 prototypes; two steps are not."""
     plan = recipe("carl", overrides=["method.prototypes=4"])
