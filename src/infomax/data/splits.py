@@ -169,16 +169,16 @@ def why_not_labelled(source: Source) -> str:
     return ""
 
 
-def check_labelled(source: Source) -> None:
-    """Checks that a classifier of one class an image can be trained and tested on a data set.
+def no_labels_error(source: Source, reason: str) -> ValueError:
+    """Returns the error that a data set cannot be evaluated on for want of labels.
 
-    Raises:
-        ValueError: with the reason, if it cannot.
+    Args:
+        source: The images.
+        reason: What :func:`why_not_labelled` returns of them.
     """
-    if reason := why_not_labelled(source):
-        hint = "; --data names images with labels, as a folder with a sub-folder for each class"
-        hint += "" if isinstance(source.train, Stream) else "; infomax evaluate cluster needs none"
-        raise ValueError(f"--data {source.name} has no labels to evaluate by: {reason}{hint}")
+    hint = "; --data names images with labels, as a folder with a sub-folder for each class"
+    hint += "" if isinstance(source.train, Stream) else "; infomax evaluate cluster needs none"
+    return ValueError(f"--data {source.name} has no labels to evaluate by: {reason}{hint}")
 
 
 def _every_fifth(labels: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from infomax.data.augmentation.views import Preprocessing
 from infomax.data.images import Images
 from infomax.data.sources.location import open_source
-from infomax.data.splits import LabelledImages, Source, check_labelled, labelled_splits
+from infomax.data.splits import LabelledImages, Source, labelled_splits, no_labels_error, why_not_labelled
 from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.paired import hash_images
 from infomax.evaluation.result_row import ResultRow
@@ -190,9 +190,9 @@ def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages
         ValueError: with the reason, if a classifier of one class an image cannot be trained and tested on them.
     """
     source = data if isinstance(data, Source) else open_source(str(data))
-    check_labelled(source)
     splits = labelled_splits(source)
-    assert splits is not None
+    if splits is None:
+        raise no_labels_error(source, why_not_labelled(source))
     return source, *splits
 
 

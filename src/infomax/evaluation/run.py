@@ -20,10 +20,11 @@ from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import (
     Source,
     all_images,
-    check_labelled,
     describe_splits,
     has_several_classes,
+    no_labels_error,
     origin_of_test_images,
+    why_not_labelled,
 )
 from infomax.evaluation.options import EvaluationData, EvaluationOptions
 from infomax.evaluation.protocol import Protocol, ProtocolOptions
@@ -283,8 +284,9 @@ class EvaluationRequest:
             if self.protocol.open_data is not None:
                 return OpenedData(self.protocol.open_data(location), location)
             source = location.open(download=self.location.download)
-            if self.protocol.needs_labels and not has_several_classes(source):  # before torch is imported
-                check_labelled(source)
+            wants_labels = self.protocol.needs_labels and not has_several_classes(source)
+            if wants_labels and (reason := why_not_labelled(source)):  # which is said before torch is imported
+                raise no_labels_error(source, reason)
             return OpenedData(source, location)
 
     def rows(self, opened: Sequence[OpenedData], *, command: str | None = None) -> Iterator[ResultRow]:
