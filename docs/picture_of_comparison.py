@@ -11,7 +11,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 from pictures import keep
 from PIL import Image
-from results import LOSSES, comparisons
+from result_tables.compared import comparisons
+from result_tables.kept import LOSSES
 
 from infomax.figures.drawing import COLOURS
 

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -11,6 +10,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import reference
+import results
 import torch
 from PIL import Image
 
@@ -27,21 +28,15 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def script(name):
-    """Returns a script of docs/ as a module."""
-    specification = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-results, reference = script("results"), script("reference")
-
-
 @pytest.mark.parametrize("name", results.TABLES)
 def test_tables_are_those_of_the_kept_results(name):
     page, table = results.TABLES[name]
     assert table() in page.read_text(), "run: python docs/results.py tables"
+
+
+def test_each_marked_table_is_made():
+    marked = {name for page in PAGES for name in re.findall(r"<!-- ([\w-]+): docs/results.py -->", page.read_text())}
+    assert marked == results.TABLES.keys()
 
 
 def test_the_page_of_options_is_that_of_the_options_classes():

@@ -1,0 +1,148 @@
+"""Tables of all methods side by side: the search of their settings, the comparison, and the papers' claims."""
+
+import sys
+from statistics import mean, median
+from typing import Any
+
+from result_tables.kept import (
+    DOCS,
+    KEPT,
+    MEASUREMENTS,
+    NOT_MEASURED,
+    kept_lines,
+    lines,
+    markdown,
+    mean_and_deviation,
+    read,
+    where,
+)
+
+from infomax.data.splits import counted
+
+
+def parts_of_data(name: str) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Returns for each data set of a result file the provenance of its rows, which stands before them, and the rows."""
+    parts: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+    for row in lines(KEPT / name) if (KEPT / name).exists() else []:
+        if "commit" in row:
+            parts.append((row, []))
+        else:
+            parts[-1][1].append(row)
+    return parts
+
+
+def tuning_table() -> str:
+    parts = []
+    for kept, rows in parts_of_data("tuning.json"):
+        cells = []
+        for method in dict.fromkeys(row["method"] for row in rows):
+            trials = [row for row in rows if row["method"] == method]
+            best = max(trials, key=lambda row: row["knn_top1"])
+            as_it_is = [t["knn_top1"] for t in trials if (t["optimizer"], t["own"]) == ("recipe", 1.0)]
+            shown = (best["knn_top1"], *as_it_is, median(t["knn_top1"] for t in trials))
+            scores = [f"{100 * x:.1f}" for x in shown]
+            if not as_it_is:
+                scores.insert(1, "")
+            rate = "its own" if best["optimizer"] == "recipe" else f"{best['rate']:g}"
+            words = [best["optimizer"], rate, f"{best['own']:g}"]
+            cells.append([method, *words, *scores, str(len(trials))])
+        header = [rows[0]["data"], "optimiser", "rate", "own setting times", "best k-NN, %"]
+        table = markdown([*header, "recipe as it was", "median", "trials"], cells)
+        parts.append(f"{table}\n\nMeasured on {where(kept)}, one core for a trial, by `{kept['command']}`.")
+    return "\n\n".join(parts) or NOT_MEASURED
+
+
+def tuning_full_table() -> str:
+    """The best trials in long trainings, beside the recipes as they are; means over the seeds of both."""
+    parts = []
+    for kept, rows in parts_of_data("tuning_full.json"):
+        cells = []
+        for method in dict.fromkeys(row["method"] for row in rows):
+            scores: dict[bool, dict[int, float]] = {True: {}, False: {}}
+            for row in (row for row in rows if row["method"] == method):
+                is_recipe = (row["optimizer"], row["own"]) == ("recipe", 1.0)
+                scores[is_recipe][row["seed"]] = 100 * row["knn_top1"]
+            seeds = scores[True].keys() & scores[False].keys()
+            if seeds:
+                as_it_is, tried = (mean(scores[key][seed] for seed in seeds) for key in (True, False))
+                shown = [f"{as_it_is:.1f}", f"{tried:.1f}", f"{tried - as_it_is:+.1f}"]
+                epochs = next(str(row["epochs"]) for row in rows if row["method"] == method)
+                cells.append([method, *shown, str(len(seeds)), epochs])
+        header = [
+            f"{rows[0]['data']}, long trainings",
+            "recipe as it was, %",
+            "best trial, %",
+            "points",
+            "seeds",
+            "epochs",
+        ]
+        parts.append(
+            f"{markdown(header, cells)}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`."
+        )
+    return "\n\n".join(parts) or NOT_MEASURED
+
+
+def comparisons() -> dict[str, dict[str, Any]]:
+    """Returns what was measured of all methods: by the name of the data, the comparisons by their budget."""
+    kept: dict[str, dict[str, Any]] = {}
+    for row in (read("comparison.json") or {"comparisons": []})["comparisons"]:
+        kept.setdefault(row["data"], {})[row["budget"]] = row
+    return kept
+
+
+def comparison_table() -> str:
+    """A table for each set of images: the methods, the best at equal images first, and then what all must beat."""
+    parts = [comparison_of_data(data, budgets) for data, budgets in comparisons().items() if "images" in budgets]
+    return "\n\n".join(parts) or NOT_MEASURED
+
+
+def comparison_of_data(data: str, budgets: dict[str, Any]) -> str:
+    """The table of one set of images."""
+    at_images, at_time = budgets["images"], budgets.get("time")
+    columns = list(dict.fromkeys(column for method in at_images["methods"] for column in method["scores"]))
+    timed = {method["method"]: method for method in at_time["methods"]} if at_time else {}
+    rows = []
+    for method in at_images["methods"]:
+        difference = method["over_best"].get(columns[0])
+        over = "the best"
+        if difference is not None:
+            value, low, high = (100 * difference[name] for name in ("value", "low", "high"))
+            over = f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+        cells = [mean_and_deviation(method["scores"].get(column, []), ".1f") for column in columns]
+        in_time = timed.get(method["method"], {"scores": {}, "epochs": None})
+        score = in_time["scores"].get(columns[0])
+        of_time = [mean_and_deviation(score, ".1f"), f"{in_time['epochs']:,}"] if score else ["", ""]
+        said = [*method["verdicts"], *method["failures"]]
+        rows.append([method["method"], cells[0], over, *cells[1:], *of_time, "; ".join(said) or "no sign of trouble"])
+    for name, scores in at_images["baselines"].items():
+        cells = [f"{scores[column.split(',')[0]]:.1f}" if column.split(",")[0] in scores else "" for column in columns]
+        rows.append([name, cells[0], "", *cells[1:], "", "", ""])
+    epochs = at_images["methods"][0]["epochs"]
+    header = [f"{data}, %", f"{columns[0]}, {epochs} epochs", "over the best", *(f"{c}, likewise" for c in columns[1:])]
+    header += [f"{columns[0]}, equal time", "epochs in that time", "trainings at equal images"]
+    commands = "\n".join(budget["command"] for budget in budgets.values())
+    seeds = max(len(scores) for method in at_images["methods"] for scores in method["scores"].values())
+    return (
+        f"{markdown(header, rows)}\n\nMean and standard deviation over {counted(seeds, 'seed')}; the interval of a "
+        f"difference is over seeds and test images. {at_images['images']:,} images, measured on {where(at_images)}, "
+        f"one core for a run, by\n\n```\n{commands}\n```"
+    )
+
+
+def trends_table() -> str:
+    sys.path.insert(0, str(DOCS.parent / "benchmarks"))
+    from trends import claims_table
+
+    kept, *rows = kept_lines("trends.json")
+    table = claims_table(rows)
+    if kept is None:
+        return f"{table}\n\n{NOT_MEASURED}"
+    return f"{table}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`; {len(rows)} runs so far."
+
+
+TABLES = {
+    "tuning": (MEASUREMENTS / "tuning.md", tuning_table),
+    "tuning-full": (MEASUREMENTS / "tuning.md", tuning_full_table),
+    "comparison": (MEASUREMENTS / "comparison.md", comparison_table),
+    "trends": (MEASUREMENTS / "trends.md", trends_table),
+}
