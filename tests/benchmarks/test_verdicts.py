@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
 
-from infomax.analysis.verdict_rules import Name
+from infomax.analysis.verdict_rules.rule import Name
 
 FILE = Path(__file__).parents[2] / "benchmarks" / "verdicts.py"
 specification = importlib.util.spec_from_file_location("benchmarks_verdicts", FILE)

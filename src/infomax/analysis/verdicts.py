@@ -4,7 +4,7 @@ In: the rows of ``metrics.jsonl`` as plain values, in their order. Out: a :class
 collapse, divergence, a wrong setting or unsuitable images, with the numbers that show it and the option to change.
 Nothing here says that a training is good: no verdict means that no sign was seen. Torch is not imported.
 
-``analysis/verdict_rules.py`` has the rules; :class:`VerdictTracker` does the rest: it counts measurements in a row,
+``analysis/verdict_rules/`` has the rules; :class:`VerdictTracker` does the rest: it counts measurements in a row,
 waits for the part of a run in which healthy trainings look ill too, says a verdict once, and withdraws it.
 """
 
@@ -15,11 +15,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from infomax.analysis.verdict_rules import (
+from infomax.analysis.verdict_rules import RULES
+from infomax.analysis.verdict_rules.rule import (
     FIRST_SHARE,
     FIRST_STEP,
     IN_A_ROW,
-    RULES,
     History,
     Level,
     Name,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from infomax.analysis import measures
-from infomax.analysis.verdict_rules import Verdict
+from infomax.analysis.verdict_rules.rule import Verdict
 from infomax.analysis.verdicts import VerdictTracker
 from infomax.data.images import Images, select_images
 from infomax.evaluation.options import ComputeOptions, EvaluationOptions

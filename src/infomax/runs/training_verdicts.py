@@ -1,6 +1,6 @@
 """The verdicts on a run's training that stand at its end, as results, reports and the last lines of a run show them."""
 
-from infomax.analysis.verdict_rules import Verdict
+from infomax.analysis.verdict_rules.rule import Verdict
 from infomax.analysis.verdicts import verdicts_of
 from infomax.runs.run_folder import Run
 

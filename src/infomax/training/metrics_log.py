@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infomax.analysis.verdict_rules import Verdict
+from infomax.analysis.verdict_rules.rule import Verdict
 from infomax.analysis.verdicts import VerdictTracker
 from infomax.recipes.schema import Recipe
 from infomax.runs.run_folder import Run

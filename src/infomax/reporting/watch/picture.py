@@ -6,7 +6,7 @@ from typing import Literal
 
 from tqdm.utils import disp_len, disp_trim
 
-from infomax.analysis.verdict_rules import numbers
+from infomax.analysis.verdict_rules.rule import numbers
 from infomax.analysis.verdicts import Verdict, describe_no_verdict
 from infomax.reporting.watch.runs import Snapshot
 from infomax.reporting.watch.sparkline import BLOCKS, LETTERS, sparkline

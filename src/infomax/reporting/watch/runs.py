@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
-from infomax.analysis.verdict_rules import numbers
+from infomax.analysis.verdict_rules.rule import numbers
 from infomax.analysis.verdicts import Verdict, VerdictTracker, first_judged_step
 from infomax.reporting.watch.reader import LinesReader
 from infomax.runtime.durations import duration
