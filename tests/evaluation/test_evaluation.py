@@ -224,6 +224,19 @@ def test_leave_one_out_judges_the_training_images(folder):
     assert row.top1 == pytest.approx(float(expected), abs=1e-3)
 
 
+def test_leave_one_out_holds_out_no_image(folder, tmp_path, capsys):
+    file = tmp_path / "no_test_split.npz"
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), np.uint8)
+    np.savez(file, train_x=pixels, train_y=np.repeat(np.arange(3), 4))  # too few of a class for every fifth
+    (row,) = evaluate("knn", folder, data=file, k=(1,), leave_one_out=True, no_baselines=True, quiet=False)
+    assert (row.labelled_images, row.test_images) == (12, 12)
+    said = capsys.readouterr().err
+    assert f"{file}: tests each of these images by the others\n" in said
+    assert "every fifth" not in said
+    with pytest.raises(ValueError, match="no class has the 5 images"):
+        evaluate("knn", folder, data=file, k=(1,), no_baselines=True)
+
+
 def test_few_and_cluster_give_rows_for_each_representation(folder):
     rows = evaluate("few-shot", folder, data="digits", labels=(1, 5), draws=3)
     assert len(rows) == 3 * 2 * 2

@@ -120,24 +120,29 @@ class LabelledImages:
         return LabelledImages(self.images, self.index[rows], self.labels[rows])
 
 
-def labelled_splits(source: Source) -> tuple[LabelledImages, LabelledImages] | None:
+def labelled_splits(source: Source, *, hold_out: bool = True) -> tuple[LabelledImages, LabelledImages] | None:
     """Returns the labelled images to train a classifier on, and those to test it on.
 
     If the data set has no labelled test split, every fifth training image of each class is for testing.
 
+    Args:
+        source: The data set.
+        hold_out: Whether images are held out to test on; if not, all training images are in the first split, and none
+            is in the second.
+
     Returns:
         The two splits; None if there is a reason against it, which :func:`why_not_labelled` returns.
     """
-    if why_not_labelled(source):
+    if why_not_labelled(source, hold_out=hold_out):
         return None
     train, test = source.train, source.test
     assert isinstance(train, Images)
     assert train.labels is not None
+    all_of_train = LabelledImages(train, np.arange(len(train)), train.labels)
+    if not hold_out:
+        return all_of_train, LabelledImages(train, np.arange(0), train.labels[:0])
     if test is not None and test.labels is not None:
-        return (
-            LabelledImages(train, np.arange(len(train)), train.labels),
-            LabelledImages(test, np.arange(len(test)), test.labels),
-        )
+        return all_of_train, LabelledImages(test, np.arange(len(test)), test.labels)
     is_test = _every_fifth(train.labels)
     to_train, to_test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     return (
@@ -146,8 +151,12 @@ def labelled_splits(source: Source) -> tuple[LabelledImages, LabelledImages] | N
     )
 
 
-def why_not_labelled(source: Source) -> str:
+def why_not_labelled(source: Source, *, hold_out: bool = True) -> str:
     """Returns why a classifier of one class an image cannot be trained and tested on a data set; empty if it can.
+
+    Args:
+        source: The data set.
+        hold_out: Whether images are held out to test on.
 
     Returns:
         The one reason, as a sentence without its full stop.
@@ -161,7 +170,7 @@ def why_not_labelled(source: Source) -> str:
         return "its images come without labels"
     if train.labels.ndim > 1:
         return "an image shows several classes, which infomax evaluate transfer takes; one for each is wanted here"
-    if (test is None or test.labels is None) and not _every_fifth(train.labels).any():
+    if hold_out and (test is None or test.labels is None) and not _every_fifth(train.labels).any():
         return (
             "there is no labelled test split, and no class has the 5 images of which every fifth would be tested on: "
             f"the largest has {np.bincount(train.labels).max(initial=0)}"
@@ -200,13 +209,17 @@ def shown_name(name: str) -> str:
     return escape(name if len(name) <= 100 else f"{name[:60]}...{name[-30:]}") or "''"
 
 
-def origin_of_test_images(source: Source) -> str:
+def origin_of_test_images(source: Source, *, hold_out: bool = True) -> str:
     """Returns where the images to test on come from, in words: ``test``, ``every fifth image of each class of train``.
+
+    Args:
+        source: The images.
+        hold_out: Whether images are held out to test on; if not, each is tested by the others.
 
     Returns:
         The words; empty if the data set cannot be evaluated on.
     """
-    if why_not_labelled(source) and not has_several_classes(source):
+    if why_not_labelled(source, hold_out=hold_out) and not has_several_classes(source):
         return ""
     if source.test is not None and source.test.labels is not None:
         return shown_name(source.test_split or "test")
@@ -221,7 +234,12 @@ def has_several_classes(source: Source) -> bool:
 
 
 def describe_splits(
-    source: Source, *, to_train: bool, notes_alone: bool = False, is_trained_on: bool = False
+    source: Source,
+    *,
+    to_train: bool,
+    notes_alone: bool = False,
+    is_trained_on: bool = False,
+    hold_out: bool = True,
 ) -> list[str]:
     """Returns the lines that say which images are trained on and tested on, and what was decided about the data.
 
@@ -231,11 +249,12 @@ def describe_splits(
             the evaluation fails with the reason.
         notes_alone: Whether to return the notes on the data alone.
         is_trained_on: Whether the encoder that is evaluated was trained on these images.
+        hold_out: Whether images are held out to test on; if not, each is tested by the others.
     """
-    if notes_alone or not (to_train or origin_of_test_images(source)):
+    if notes_alone or not (to_train or origin_of_test_images(source, hold_out=hold_out)):
         return [f"{shown_name(source.name)}: {note}" for note in source.notes]
     labelled = source.train if isinstance(source.train, Images) else None
-    lines, origin = [], origin_of_test_images(source)
+    lines, origin = [], origin_of_test_images(source, hold_out=hold_out)
     if to_train and source.unlabelled is not None:
         lines.append(f"trains on {_sized(source.unlabelled_split, 'unlabelled', source.unlabelled)}")
         if origin and labelled is not None:
@@ -246,18 +265,31 @@ def describe_splits(
     if not origin:
         lines.append(f"no labels to evaluate by: {why_not_labelled(source)}")
     else:
-        splits = labelled_splits(source)
-        count = len(splits[1].index) if splits is not None else len(source.test or ())
-        is_labelled = source.test is not None and source.test.labels is not None
         is_seen = (to_train or is_trained_on) and source.unlabelled is None
-        verb = "are" if to_train else "were"
-        trained_on = f", which {verb} trained on too, without their labels" if is_seen else ""
-        reason = f"{trained_on}; there is no labelled test split. Photos of another kind may score lower"
-        reason = "" if is_labelled else reason
-        lines.append(f"tests on {origin}: {counted(count)}{reason}")
+        trained_on = f", which {'are' if to_train else 'were'} trained on too, without their labels" if is_seen else ""
+        lines.append(_tested(source, origin, trained_on, hold_out=hold_out))
     if source.val is not None and source.val.labels is not None:
         lines.append(f"has {_sized(source.val_split, 'val', source.val)}, for protocols that choose settings")
     return [f"{shown_name(source.name)}: {line}" for line in (*lines, *source.notes)]
+
+
+def _tested(source: Source, origin: str, trained_on: str, *, hold_out: bool) -> str:
+    """Returns the line that says which images are tested on.
+
+    Args:
+        source: The images.
+        origin: Where those to test on come from.
+        trained_on: A clause that says that images to train on are tested on, if they are.
+        hold_out: Whether images are held out to test on.
+    """
+    others = "Photos of another kind may score lower"
+    if not hold_out:
+        return f"tests each of these images by the others{trained_on}{f'. {others}' * bool(trained_on)}"
+    splits = labelled_splits(source)
+    count = counted(len(splits[1].index) if splits is not None else len(source.test or ()))
+    if source.test is not None and source.test.labels is not None:
+        return f"tests on {origin}: {count}"
+    return f"tests on {origin}: {count}{trained_on}; there is no labelled test split. {others}"
 
 
 def _sized(name: str, default: str, images: Images | Stream) -> str:

@@ -38,6 +38,11 @@ class ProtocolOptions:
         """Whether labels of the images are used; if not, nothing is said of those that they have."""
         return True
 
+    @property
+    def holds_out(self) -> bool:
+        """Whether images are held out to test on; if not, each training image is tested by the others."""
+        return True
+
 
 def _one_data_set(_: Any) -> tuple[str, ...]:
     return ()

@@ -183,16 +183,22 @@ class Features:
     """Hash of the encoder's architecture and weights; empty for raw pixels."""
 
 
-def labelled(data: str | PathLike[str] | Source) -> tuple[Source, LabelledImages, LabelledImages]:
+def labelled(
+    data: str | PathLike[str] | Source, *, hold_out: bool = True
+) -> tuple[Source, LabelledImages, LabelledImages]:
     """Returns a data set, its images to classify by, and those to classify.
+
+    Args:
+        data: Name of the labelled images, or the images themselves.
+        hold_out: Whether images are held out to classify; if not, there are none of these.
 
     Raises:
         ValueError: with the reason, if a classifier of one class an image cannot be trained and tested on them.
     """
     source = data if isinstance(data, Source) else open_source(str(data))
-    splits = labelled_splits(source)
+    splits = labelled_splits(source, hold_out=hold_out)
     if splits is None:
-        raise no_labels_error(source, why_not_labelled(source))
+        raise no_labels_error(source, why_not_labelled(source, hold_out=hold_out))
     return source, *splits
 
 
@@ -209,13 +215,13 @@ def compare_features(
         encoder: Name of the encoder.
         data: Name of the labelled images, or the images themselves.
         evaluation: Device, workers and cache, and whether there are baselines.
-        splits: Names of the splits that are needed, ``train``, ``test`` or both.
+        splits: Names of the splits that are needed, ``train``, ``test`` or both. Without ``test`` no image is held out.
 
     Raises:
         ValueError: if the images have no labels, or there is no such encoder.
     """
     evaluation = evaluation or EvaluationOptions()
-    _, train, test = labelled(data)
+    _, train, test = labelled(data, hold_out="test" in splits)
     trained = represent(encoder, evaluation)
     yield _features(trained, train, test, splits)
     for baseline in [] if evaluation.no_baselines else baselines(encoder, trained, train, evaluation):
@@ -265,9 +271,9 @@ def evaluate_representations(
         encoder: Name of the encoder.
         source: The labelled images.
         evaluation: Device, workers and cache, and whether there are baselines.
-        splits: Names of the splits that are needed, ``train``, ``test`` or both.
+        splits: Names of the splits that are needed, ``train``, ``test`` or both. Without ``test`` no image is held out.
     """
-    _, train, test = labelled(source)
+    _, train, test = labelled(source, hold_out="test" in splits)
 
     @cache
     def images() -> str:  # computed only if a row says which images were right: it may read many files

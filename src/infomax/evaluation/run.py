@@ -285,7 +285,8 @@ class EvaluationRequest:
                 return OpenedData(self.protocol.open_data(location), location)
             source = location.open(download=self.location.download)
             wants_labels = self.protocol.needs_labels and not has_several_classes(source)
-            if wants_labels and (reason := why_not_labelled(source)):  # which is said before torch is imported
+            reason = why_not_labelled(source, hold_out=self.options.holds_out)
+            if wants_labels and reason:  # which is said before torch is imported
                 raise no_labels_error(source, reason)
             return OpenedData(source, location)
 
@@ -321,8 +322,14 @@ class EvaluationRequest:
             if is_first_rank:
                 notes_alone = self.evaluation.quiet or not self.options.uses_labels
                 noted = note_range(data.source, pixel_format)
-                seen = {"is_trained_on": self._is_trained_on(data)}
-                for line in describe_splits(noted, to_train=False, notes_alone=notes_alone, **seen):
+                lines = describe_splits(
+                    noted,
+                    to_train=False,
+                    notes_alone=notes_alone,
+                    is_trained_on=self._is_trained_on(data),
+                    hold_out=self.options.holds_out,
+                )
+                for line in lines:
                     show(line, file=sys.stderr)
             computed = self.protocol.run(encoder, data.source, self.options, self.evaluation)
             while True:

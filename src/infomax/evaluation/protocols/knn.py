@@ -28,7 +28,12 @@ class KnnOptions(ProtocolOptions):
     temperature: Annotated[tuple[float, ...], Shown(metavar="T [T ...]")] = (0.07,)
     """Temperatures T; a neighbour's vote weighs exp(cosine / T)."""
     leave_one_out: bool = False
-    """Classify each training image by the others, instead of the test images."""
+    """Classify each training image by the others, instead of the test images; without a labelled test split no image
+    is held out then."""
+
+    @property
+    def holds_out(self) -> bool:
+        return not self.leave_one_out
 
     def __post_init__(self) -> None:
         for k in self.k:
@@ -81,7 +86,7 @@ def run(encoder: EncoderName, source: "Source", options: KnnOptions, evaluation:
                     settings["tested_on"] = "the images to classify by, each by the others"
                 yield {**settings, **judge(rank_voted(scores).cpu(), true_labels), "test_images": len(true_labels)}
 
-    splits = ["train"] if options.leave_one_out else ["train", "test"]
+    splits = ["train", "test"] if options.holds_out else ["train"]
     return evaluate_representations(KnnRow, classify, encoder, source, evaluation, splits=splits)
 
 
