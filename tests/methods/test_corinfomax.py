@@ -407,7 +407,8 @@ def test_low_precision_inputs_are_accumulated_in_double(dtype):
     for step in range(3):
         z1, z2 = views(16, 4, step, dtype=dtype)
         value, expected = loss(z1, z2), exact(z1.double(), z2.double())
-        assert value.item() == pytest.approx(expected.item(), rel=4 * torch.finfo(dtype).eps)
+        assert value.dtype == torch.float32
+        assert value.item() == pytest.approx(expected.item(), rel=1e-6)
     for name in BUFFERS:
         torch.testing.assert_close(getattr(loss, name), getattr(exact, name), rtol=1e-12, atol=1e-14)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import entr, log_softmax, logsumexp, softmax, xlogy
 
-from infomax.methods.mira import assign, swapped_prediction_loss
+from infomax.methods.mira import assign, check_assignment, swapped_prediction_loss
 from infomax.nn import balancing
 
 TEMPERATURE = 0.225  # the paper's teacher temperature
@@ -302,11 +302,14 @@ def test_the_limit_takes_fewer_iterations_than_the_papers_thirty(dtype, most):
         assert reached < distance(spy.call_count) / 10
 
 
-def test_a_beta_for_which_acceleration_may_fail_needs_a_number_of_iterations():
-    with pytest.raises(
-        ValueError, match=r"iterations must be given, as iterations=30, if beta is above 0.9: it is 0.95"
-    ):
-        assign(torch.zeros(4, 3), beta=0.95)
+def test_a_beta_for_which_acceleration_may_fail_has_the_papers_iterations():
+    logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(UserWarning, match="iterations=30 may leave MIRA's targets unconverged at beta=0.95"):
+        targets = assign(logits, beta=0.95)
+    with warnings.catch_warnings(action="ignore"):
+        assert torch.equal(targets, assign(logits, beta=0.95, iterations=30))
+    with pytest.raises(ValueError, match=r"iterations must be given, as iterations=30, if beta is above 0.9"):
+        check_assignment(0.225, 0.95, None)  # as a recipe has it
 
 
 @UNCONVERGED

@@ -94,6 +94,15 @@ def test_score_is_the_double_sum_over_derivatives_in_the_second_argument(samples
     assert relative_error(tangent(stein_score(z, eta=eta, bandwidth=bandwidth), z), expected) < 1e-9
 
 
+@pytest.mark.parametrize("scope", ["global", "chunk:6"])
+def test_the_radial_part_is_that_of_the_double_sum_too(scope):
+    z = sphere(12, 4)
+    parts = z.split(6) if scope == "chunk:6" else [z]
+    expected = torch.cat([double_sum(part, 0.01, official_bandwidth(part), argument=1) for part in parts])
+    assert relative_error(stein_score(z, scope=scope), expected) < 1e-9
+    assert relative_error(surrogate_gradient(z, scope=scope), -expected / 12) < 1e-9
+
+
 def test_score_is_not_made_of_derivatives_in_the_first_argument():
     # The easy misreading of Eq. 26; its ascent contracts the embeddings.
     z = sphere(12, 4)

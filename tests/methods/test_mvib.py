@@ -42,6 +42,13 @@ def test_the_divergence_of_nearly_equal_variances_keeps_its_digits():
     assert gaussian_kl(mean, log_variance, mean, 0 * mean).item() == pytest.approx(2.5e-9, rel=1e-3)
 
 
+def test_equal_gaussians_have_no_divergence_at_any_variance():
+    mean, log_variance = torch.ones(2, 3, requires_grad=True), torch.full((2, 3), -100.0)  # a variance of 4e-44
+    loss = gaussian_kl(mean, log_variance, mean.detach(), log_variance)
+    assert loss.item() == 0
+    assert torch.autograd.grad(loss, mean)[0].eq(0).all()
+
+
 @pytest.mark.parametrize(("weight", "temperature"), [(0.0, 0.5), (0.3, 0.1)])
 def test_the_loss_is_the_contrast_of_samples_and_the_mean_of_both_divergences(weight, temperature):
     arguments = leaves("mvib", rows=5)

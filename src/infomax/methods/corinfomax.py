@@ -175,7 +175,7 @@ class CorInfoMaxLoss(nn.Module):
             z2: The embeddings of the second branch, [N, D], row by row of the same images; gradients flow to them.
 
         Returns:
-            The loss, a scalar of the type of ``z1``.
+            The loss, a scalar of the type of ``z1``, but at least float32.
 
         Raises:
             ValueError: If ``z1`` or ``z2`` is not a finite [N, dim] matrix with N >= 2, or their shapes differ.
@@ -185,7 +185,7 @@ class CorInfoMaxLoss(nn.Module):
         if z1.shape[1] != self.dim:
             raise ValueError(f"z1 must have dim={self.dim} columns, but has {z1.shape[1]}")
         entropy, distance = self.terms(z1, z2)
-        return (self.attraction * distance - entropy).to(z1.dtype)
+        return (self.attraction * distance - entropy).to(torch.promote_types(z1.dtype, torch.float32))
 
     @full_precision
     def terms(self, z1: Tensor, z2: Tensor, pairs: Sequence[tuple[Tensor, Tensor]] = ()) -> tuple[Tensor, Tensor]:

@@ -24,6 +24,7 @@ from infomax.runtime.checks import check_count, check_number
 from infomax.runtime.collectives import global_max, global_mean
 
 MAX_ACCELERATED_BETA = 0.9  # acceleration converged from every start that was tried, up to this beta
+PAPER_ITERATIONS = 30
 PROBABILITY_ERROR = 1e-2  # by which rounding in half precision may leave 0 to 1
 
 
@@ -43,15 +44,14 @@ def assign(
         beta: The weight of the mutual information, in [0, 1). With 0 the result is the softmax itself.
         iterations: The number of iterations of Eq. 7 after a first one from u = 1, as in the official code. The error
             falls at least as fast as beta^iterations; a warning tells if that is not enough. None goes to the limit, as
-            far as the precision of ``logits`` resolves it, by fewer, accelerated iterations, for beta up to 0.9
-            (docs/decisions.md, mira-limit).
+            far as the precision of ``logits`` resolves it, by fewer, accelerated iterations, for beta up to 0.9; above,
+            it takes the paper's 30 (docs/decisions.md, mira-limit).
 
     Returns:
         The targets, [B, K]; each row is non-negative and sums to 1.
 
     Raises:
-        ValueError: If ``logits`` is not a finite floating-point matrix, a number is out of range, or ``iterations`` is
-            missing with a beta above 0.9.
+        ValueError: If ``logits`` is not a finite floating-point matrix, or a number is out of range.
 
     Example:
         >>> import torch
@@ -69,6 +69,8 @@ def assign(
                 [0.3200, 0.6800]])
     """
     low, high = check_rows("logits", logits)
+    if iterations is None and beta > MAX_ACCELERATED_BETA:
+        iterations = PAPER_ITERATIONS
     check_assignment(temperature, beta, iterations)
     spread, scale = float(global_max(high.double()) + global_max(-low.double())), temperature * (1 - beta)
     if not isfinite(spread / scale):

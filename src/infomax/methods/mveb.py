@@ -30,9 +30,8 @@ def stein_score(
     """Estimates the score, the gradient of the log-density, of the global batch at each of its rows (Eq. 26).
 
     This is the ridge-regression estimator of Eq. 26 with the von Mises-Fisher kernel ``exp(<z, z'> / bandwidth)`` of
-    Eq. 18, computed in float64. Only its part tangent to the sphere is defined: the radial part has no effect on
-    anything that is differentiated through L2 normalisation, and is left as the stable form leaves it
-    (docs/decisions.md, mveb-tangent). No gradient flows through the result.
+    Eq. 18, computed in float64. Its radial part has no effect on anything that is differentiated through L2
+    normalisation; training leaves it out (docs/decisions.md, mveb-tangent). No gradient flows through the result.
 
     Args:
         z: Embeddings of unit norm, [M, D] with M >= 2 over all ranks, one row a sample.
@@ -62,7 +61,7 @@ def stein_score(
     check_number("eta", eta, low=0, open_low=True)
     if bandwidth is not None:
         check_number("bandwidth", bandwidth, low=0, open_low=True)
-    return _stein_scores([z], eta, chunk_size(scope), bandwidth)[0]
+    return _stein_scores([z], eta, chunk_size(scope), bandwidth, radial=True)[0]
 
 
 def chunk_size(scope: str) -> int | None:
@@ -87,7 +86,9 @@ def chunk_size(scope: str) -> int | None:
 
 @torch.no_grad()
 @full_precision
-def _stein_scores(zs: list[Tensor], eta: float, chunk: int | None, bandwidth: float | None = None) -> list[Tensor]:
+def _stein_scores(
+    zs: list[Tensor], eta: float, chunk: int | None, bandwidth: float | None = None, *, radial: bool = False
+) -> list[Tensor]:
     """Estimates the scores of several views of the same images, whose rows the ranks exchange together.
 
     Args:
@@ -95,33 +96,45 @@ def _stein_scores(zs: list[Tensor], eta: float, chunk: int | None, bandwidth: fl
         eta: The ridge.
         chunk: The number of samples of one estimate; see :func:`chunk_size`.
         bandwidth: The bandwidth of the kernel; None takes the official rule.
+        radial: Whether the radial part is that of Eq. 26.
 
     Returns:
         The scores of each view, [M, D].
     """
     dtype = zs[0].dtype
     if chunk is None:
-        return [_score(z.double(), eta, bandwidth).to(dtype) for z in zs]
+        return [_score(z.double(), eta, bandwidth, radial=radial).to(dtype) for z in zs]
     counts = row_counts(zs[0])
     if chunk and all(count % chunk == 0 for count in counts):  # no chunk lies on two ranks
         chunks = (z.double().unflatten(0, (-1, chunk)) for z in zs)
-        return [_score(z, eta, bandwidth).flatten(0, 1).to(dtype) for z in chunks]
+        return [_score(z, eta, bandwidth, radial=radial).flatten(0, 1).to(dtype) for z in chunks]
     all_rows, mine = gather(torch.cat(zs, dim=1), counts) if len(zs) > 1 else gather(zs[0], counts)
     scores = []
     for z in all_rows.split([z.shape[1] for z in zs], dim=1):
         # The chunks that this rank's rows are in.
         first, last = (mine.start // chunk * chunk, -(-mine.stop // chunk) * chunk) if chunk else (0, len(z))
         needed = z[first:last].double()
-        score = torch.cat([_score(samples, eta, bandwidth) for samples in needed.split(chunk or len(z))])
+        samples = needed.split(chunk or len(z))
+        score = torch.cat([_score(rows, eta, bandwidth, radial=radial) for rows in samples])
         scores.append(score[mine.start - first : mine.stop - first].to(dtype))
     return scores
 
 
-def _score(z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None) -> Float64[Tensor, "... m d"]:
-    """Computes one estimate for each batch of ``m`` samples."""
+def _score(
+    z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None, *, radial: bool
+) -> Float64[Tensor, "... m d"]:
+    """Computes one estimate for each batch of ``m`` samples.
+
+    Args:
+        z: The samples.
+        eta: The ridge.
+        bandwidth: The bandwidth of the kernel; None takes the official rule.
+        radial: Whether the radial part is that of Eq. 26; if not, it is whatever costs the fewest digits.
+    """
     # Distances from the centred Gram matrix keep their digits when all embeddings are nearly equal; 1 - <z, z'> loses
     # them. Subtracting the mean and, row by row, a multiple of the centred embedding changes the radial part alone.
-    centred = z - z.mean(-2, keepdim=True)
+    mean = z.mean(-2, keepdim=True)
+    centred = z - mean
     squares = centred.square().sum(-1)
     distance = ((squares.unsqueeze(-2) + squares.unsqueeze(-1)) / 2 - centred @ centred.mT).clamp_min(0)
     distance.diagonal(dim1=-2, dim2=-1).zero_()
@@ -143,7 +156,8 @@ def _score(z: Float64[Tensor, "... m d"], eta: float, bandwidth: float | None) -
     # If the samples contain NaN the result is NaN; an error would stop this rank while the others wait for it.
     factor, failed = torch.linalg.cholesky_ex(kernel)
     solution = torch.cholesky_solve(torch.cat([row_sum * centred, row_sum], dim=-1), factor)
-    score = (solution[..., -1:] * centred - solution[..., :-1]) / width
+    of_sums = solution[..., -1:]
+    score = (of_sums * (-mean if radial else centred) - solution[..., :-1]) / width
     return torch.where((failed == 0)[..., None, None], score, torch.nan)
 
 
@@ -171,16 +185,18 @@ def entropy_surrogate(z: Float[Tensor, "m d"], *, eta: float = 0.01, scope: str 
         >>> moved = z.detach() + 0.1 * z.grad  # a step up the entropy takes the outer points further apart
         >>> moved = moved / moved.norm(dim=1, keepdim=True)
         >>> round((z[0] @ z[2]).item(), 3), round((moved[0] @ moved[2]).item(), 3)  # their cosine
-        (0.28, 0.18)
+        (0.28, 0.194)
     """
     _check_embeddings("z", z, min_rows=2)
     check_number("eta", eta, low=0, open_low=True)
-    return _entropy_surrogates([z], eta, chunk_size(scope))[0]
+    return _entropy_surrogates([z], eta, chunk_size(scope), radial=True)[0]
 
 
 @full_precision
-def _entropy_surrogates(zs: list[Tensor], eta: float, chunk: int | None) -> list[Tensor]:
-    return global_means([-(s * z).sum(1) for s, z in zip(_stein_scores(zs, eta, chunk), zs, strict=True)])
+def _entropy_surrogates(zs: list[Tensor], eta: float, chunk: int | None, *, radial: bool = False) -> list[Tensor]:
+    """Computes the surrogates of several views; ``radial`` as in :func:`_stein_scores`."""
+    scores = _stein_scores(zs, eta, chunk, radial=radial)
+    return global_means([-(s * z).sum(1) for s, z in zip(scores, zs, strict=True)])
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ def gaussian_kl(
 def _kl_rows(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
     """Computes the divergence of each row."""
     log_ratio = log_variance1 - log_variance2
-    distance = (mean1 - mean2).square() * (-log_variance2).exp()
+    distance = ((mean1 - mean2) * (-log_variance2 / 2).exp()).square()  # equal means give 0 at any variance
     return (log_ratio.expm1() - log_ratio + distance).sum(1) / 2
 
 
