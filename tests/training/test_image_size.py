@@ -1,10 +1,7 @@
 """The line on images that are trained at far fewer pixels than they have."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from infomax import pretrain
@@ -14,8 +11,7 @@ from infomax.data.sources.location import open_source
 from infomax.planning.options import PlanOptions
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
-from infomax.training import image_size
-from infomax.training.image_size import ESTIMATED, describe_larger_sizes, estimate_seconds, larger_sizes, typical_side
+from infomax.training.image_size import ESTIMATED, describe_larger_sizes, larger_sizes, typical_side
 from infomax.training.prepare import choose_recipe
 
 
@@ -85,22 +81,6 @@ def test_few_images_make_the_batch_smaller_if_the_user_has_not_chosen(changes, i
     assert capsys.readouterr().err == (f"{line} (--batch-size)\n" if batch_size < 200 else "")
     steps = recipe.steps(images)
     assert batch_size > images or abs(steps * batch_size / 600_000 - 1) < 0.4
-
-
-def test_the_time_of_a_run_grows_with_it_and_changes_no_random_numbers():
-    state = torch.random.get_rng_state()
-    short, long = (estimate_seconds(customise(get_recipe("carl", "small"), epochs=n), 600) for n in (1, 1000))
-    assert 0 < 20 * short < long
-    assert torch.equal(state, torch.random.get_rng_state())
-
-
-def test_other_networks_are_timed_too_unless_they_are_large(monkeypatch):
-    recipe = customise(get_recipe("carl", "small"), backbone="resnet18", image_size=16, epochs=1)
-    assert estimate_seconds(recipe, 600) > 0
-    assert estimate_seconds(replace(recipe, precision="64"), 600) is None
-    monkeypatch.setattr(image_size, "MOST_TIMED_PARAMETERS", 11_000_000)
-    assert estimate_seconds(recipe, 600) is None
-    assert estimate_seconds(customise(recipe, backbone="small"), 600) > 0
 
 
 @pytest.fixture

@@ -1,27 +1,20 @@
 """Says if images are trained at far fewer pixels than they have, and what more pixels would cost."""
 
-import time
-import warnings
 from collections.abc import Sequence
 from statistics import median_low
 
 import numpy as np
-import torch
 
 from infomax.data.images import ArrayImages, Images, first_readable
-from infomax.methods.base import Views
-from infomax.recipes.building import build_method, build_without_memory
 from infomax.recipes.schema import Recipe
 from infomax.runtime.durations import duration
 
 SAMPLE = 5  # images whose sizes are looked at
 LARGEST_USUAL = 224  # pixels; photographs are rarely trained at more, and nothing is said of those that are at less
 FEWER = 2  # times fewer pixels along a side are far fewer
-MOST_TIMED_PARAMETERS = 60_000_000  # of a ResNet-101 with its heads; larger networks would take long to try
 PLAN_KNOWS = "infomax plan says how long that is"
 ESTIMATED = "by one pass of the network alone"
-"""Words for a time of :func:`estimate_seconds`, which knows neither views nor scores, nor what else will run."""
-TIMED_PIXELS = 32 * 32**2  # of the views of one kind that are timed: 32 images at 32 pixels
+"""Words for a time of :func:`~infomax.training.network_time.estimate_seconds`."""
 
 
 def typical_side(images: Images) -> int:
@@ -95,7 +88,7 @@ def describe_smaller_size(recipe: Recipe, seconds: float) -> str:
 
     Args:
         recipe: The recipe with all changes.
-        seconds: Time of the run on this machine, as :func:`estimate_seconds` returns it.
+        seconds: Time of the run on this machine, as :func:`~infomax.training.network_time.estimate_seconds` returns it.
     """
     size = recipe.views.global_crops[0].size
     smaller = max(32, size // FEWER // 32 * 32)  # most networks shrink their images 32 times, or take patches of 16
@@ -120,40 +113,3 @@ def _rough(seconds: float) -> str:
 def _join(costs: Sequence[str]) -> str:
     first, *others = costs
     return ", ".join([first, *(cost.replace(" takes about", "").replace(" as long", "") for cost in others)])
-
-
-def _is_quickly_tried(recipe: Recipe) -> bool:
-    parameters = build_without_memory(recipe).parameters()
-    return sum(parameter.numel() for parameter in parameters) <= MOST_TIMED_PARAMETERS
-
-
-def estimate_seconds(recipe: Recipe, images: int) -> float | None:
-    """Returns about how long a run takes on this CPU, by one forward and backward pass of few images, in seconds.
-
-    It takes a fraction of a second for the small encoder, and up to some seconds for others. Making views, reading
-    files and the loss are not in it.
-
-    Args:
-        recipe: The recipe with all changes.
-        images: Number of images in the data set.
-
-    Returns:
-        The time; None for a network that would take longer than that to try, and at another precision than 32.
-    """
-    adapts = recipe.encoder.init is not None
-    if recipe.precision != "32" or not (adapts or _is_quickly_tried(recipe)):
-        return None
-    crops = (*recipe.views.global_crops, *recipe.views.local_crops)
-    count = 2 if adapts else min(32, max(4, TIMED_PIXELS // crops[0].size ** 2))
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore"):
-        method = build_method(recipe).to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-        pixels = [torch.zeros(count, recipe.encoder.channels, view.size, view.size) for view in crops]
-        views = [x.contiguous(memory_format=torch.channels_last) for x in pixels]
-        global_crop_count = len(recipe.views.global_crops)
-        step = Views(views[:global_crop_count], views[global_crop_count:])
-        for _ in range(2):  # the first pass allocates memory and chooses kernels
-            start = time.perf_counter()
-            torch.stack([x.square().mean() for x in method.online(step)]).sum().backward()
-            method.target(step)
-            seconds = time.perf_counter() - start
-    return seconds / count * recipe.steps(images) * recipe.batch_size

@@ -50,13 +50,13 @@ from infomax.training.image_size import (
     ESTIMATED,
     describe_larger_sizes,
     describe_smaller_size,
-    estimate_seconds,
     larger_sizes,
     typical_side,
 )
 from infomax.training.initial import describe_initial, initial_weights, open_initial, settle_recipe
 from infomax.training.kept_epochs import epochs_to_keep
 from infomax.training.loop import checkpoint_to_resume
+from infomax.training.network_time import describe_bfloat16, estimate_seconds
 from infomax.training.opening import OpenedImages, check_machine, open_images, recipe_to_resume, tools_to_log
 from infomax.training.options import ExecutionOptions, LaunchOptions, PretrainOptions, RecipeOptions, ViewsOptions
 
@@ -149,6 +149,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
             if (reason := _why_so_many_epochs(recipe, len(source.pretraining), options)) is not None:
                 show(reason, file=sys.stderr)
             _note_larger_sizes(options, recipe, side, len(source.pretraining), launch)
+        if resumed is None:
+            _note_bfloat16(options, recipe, len(source.pretraining), launch)
     return PreparedRun(run, source, launch, lock)
 
 
@@ -362,6 +364,16 @@ def _note_cost(options: PretrainOptions, recipe: Recipe, images: int, launch: La
         seconds = estimate_seconds(recipe, images)
     if seconds is not None:
         note(describe_smaller_size(recipe, seconds))
+
+
+def _note_bfloat16(options: PretrainOptions, recipe: Recipe, images: int, launch: LaunchOptions) -> None:
+    """Says if networks would be faster in bfloat16 on this CPU, unless the user has chosen the precision."""
+    if options.precision is not None or recipe.precision != "32" or launch.device != "cpu" or launch.world_size > 1:
+        return
+    with Stage("timing the networks in bfloat16", slow_only=True):
+        line = describe_bfloat16(recipe, images)
+    if line is not None:
+        note(line)
 
 
 def check_batch(recipe: Recipe, *, images: int, data: str, world_size: int) -> None:
