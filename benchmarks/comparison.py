@@ -1,6 +1,6 @@
 """Compares all methods side by side, three seeds each, at equal images and at equal time, on three sets of images.
 
-python benchmarks/comparison.py RUNS --labelled cifar10.npz --photographs clothing    six hours on two cores
+python benchmarks/comparison.py RUNS --labelled cifar10.npz --photographs clothing --precision bf16    five hours
 python benchmarks/comparison.py RUNS --data digits     the embedded digits alone, which need no file
 python benchmarks/comparison.py RUNS ... --seeds 1     the first seed of each comparison
 python benchmarks/comparison.py RUNS --collect         keeps what is there, without training
@@ -8,10 +8,10 @@ python benchmarks/comparison.py RUNS --toy             two methods on digits for
 
 The images are the embedded digits, the first 10,000 of CIFAR-10 with 2,500 test images, and a folder of photographs in
 folders of their classes, which k-NN judges leave-one-out. None of CIFAR-10's are those that tuning.py searched settings
-on. A run sees about 60,000 images, or trains for a minute. Each comparison is a folder in RUNS by ``infomax compare``,
-two at a time with one thread each, and goes on where it was ended. What they measured is kept in
-docs/results/comparison.json: ``python docs/results.py tables`` writes the page, docs/picture_of_comparison.py its
-figure.
+on. A run sees about 60,000 images, or trains for a minute. Processors that have bfloat16 are faster in it, and
+benchmarks/precision.py says what it changes. Each comparison is a folder in RUNS by ``infomax compare``, two at a time
+with one thread each, and goes on where it was ended. What they measured is kept in docs/results/comparison.json:
+``python docs/results.py tables`` writes the page, docs/picture_of_comparison.py its figure.
 """
 
 import argparse
@@ -68,6 +68,7 @@ def command(data: Data, budget: str, args: argparse.Namespace) -> list[str]:
     epochs = f"{max(1, round(IMAGES_SEEN / data.images))}epochs"
     words = ["infomax", "compare", "--data", data.location, "--methods", "mira,simclr" if args.toy else "all"]
     words += ["--recipe", data.recipe, "--seeds", str(args.seeds), "--device", "cpu", "--workers", "0", "--log", "none"]
+    words += ["--precision", args.precision]
     words += ["--budget", {"images": "2epochs" if args.toy else epochs, "time": "5s" if args.toy else TIME}[budget]]
     return [*words, "--evaluate", data.evaluation, "--out", str(folder(data, budget, args))]
 
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path, help="a folder of photographs in folders of their classes")
     parser.add_argument("--data", nargs="+", help="names of the sets of images to compare on; default: all given")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--precision", default="32", help="of the networks, as of infomax compare")
     parser.add_argument("--processes", type=int, default=2, help="comparisons at a time")
     parser.add_argument("--collect", action="store_true", help="keep what is there, without training")
     parser.add_argument("--out", type=Path, default=OUT)

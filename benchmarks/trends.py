@@ -1,14 +1,15 @@
 """Tries what the four papers claim about their methods at the scale of a CPU, three seeds each, at equal budgets.
 
-python benchmarks/trends.py --labelled cifar10.npz             all runs: about four hours on two cores
-python benchmarks/trends.py --labelled cifar10.npz --seeds 1   the first seed of each
+python benchmarks/trends.py --labelled cifar10.npz --precision bf16   all runs: about three hours on two cores
+python benchmarks/trends.py ... --seeds 1              the first seed of each
 python benchmarks/trends.py --claims                           what is expected, without running anything
 python benchmarks/trends.py --summary                          judges the claims by the runs that are there
 python benchmarks/trends.py --toy                              minutes on the embedded digits, to see that it works
 
 What is expected of each claim, and the rule that judges it, stood in this file before the first run. All runs are of
 the recipe ``small`` with one setting changed, on the first 10,000 photographs, and see 200,000 images; their score is
-k-NN on 2,500 photographs that none is trained on. The learning rate of another batch goes with the root of its size, as
+k-NN on 2,500 photographs that none is trained on. Processors that have bfloat16 are faster in it, and
+benchmarks/precision.py says what it changes. The learning rate of another batch goes with the root of its size, as
 Adam's does. Each run is a line in docs/results/trends.json as soon as it is known, and is not computed again.
 """
 
@@ -360,7 +361,7 @@ def jobs(data: str, seeds: int) -> list[Job]:
     return [Job(data, setting, seed) for seed in range(seeds) for setting in settings]
 
 
-def compute(job: Job, work: Path, images: int, toy: bool) -> dict[str, Any]:
+def compute(job: Job, work: Path, images: int, precision: str, toy: bool) -> dict[str, Any]:
     """Trains and scores one run. It is called in a process of its own."""
     import infomax
     from infomax.recipes.customise import customise_experiment
@@ -375,6 +376,7 @@ def compute(job: Job, work: Path, images: int, toy: bool) -> dict[str, Any]:
         options["learning_rate"] = float(f"{rate:.4g}")
     options |= {"epochs": 2 if toy else max(1, IMAGES_SEEN // images), "seed": job.seed, "method": setting.method}
     options |= {"data": work / f"{job.data}.npz", "recipe": "small", "workers": 0, "log": ["none"], "device": "cpu"}
+    options["precision"] = precision
     with tempfile.TemporaryDirectory(dir=work) as folder:
         try:
             run = infomax.pretrain(**options, out=Path(folder) / "run", quiet=True)
@@ -435,6 +437,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--labelled", type=Path, help="an .npz file with train_x, train_label, as of CIFAR-10")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--precision", default="32", help="of the networks, as of infomax pretrain")
     parser.add_argument("--claims", action="store_true", help="print what is expected, and run nothing")
     parser.add_argument("--summary", action="store_true", help="judge the claims by the runs that are there")
     study_runs.add_run_options(parser)
@@ -458,10 +461,11 @@ def study(args: argparse.Namespace, work: Path, out: Path) -> None:
     if not args.toy and args.labelled is None:
         raise SystemExit("--labelled FILE: an .npz file with train_x and train_label is wanted, as of CIFAR-10")
     if not out.exists():
-        append_json_line(out, {**provenance(), "command": "python benchmarks/trends.py --labelled cifar10.npz"})
+        words = f"python benchmarks/trends.py --labelled cifar10.npz --precision {args.precision}"
+        append_json_line(out, {**provenance(), "command": words})
     results, (data, images) = study_runs.Results(out), write_images(args.labelled, work)
     queue = [job for job in jobs(data, args.seeds) if not results.has(job.key)]
-    study_runs.run_jobs(compute, queue, (work, images, args.toy), results.add, args)
+    study_runs.run_jobs(compute, queue, (work, images, args.precision, args.toy), results.add, args)
     print(json.dumps(judged([row for row in results.rows[1:] if row["data"] == data]), indent=1))
 
 

@@ -4,7 +4,8 @@ python benchmarks/tuning.py                            the embedded digits: an h
 python benchmarks/tuning.py --labelled cifar10.npz     10,000 photographs: two hours
 python benchmarks/tuning.py --methods simclr byol      some methods alone
 python benchmarks/tuning.py --full                     the digits' best trials at the recipes' full length: an hour
-python benchmarks/tuning.py --full --labelled cifar10.npz --seeds 1     those of photographs at three times the length
+python benchmarks/tuning.py --full --labelled cifar10.npz --seeds 1 --precision bf16
+                                                       those of photographs at three times the length: an hour
 python benchmarks/tuning.py --toy                      a minute, to see that it works
 
 Each method has the same trials on a data set: its recipe as it is, on digits three rates of SGD and three of AdamW, on
@@ -16,7 +17,8 @@ in no comparison: a quarter of the digits' training images, and photographs afte
 Each trial is a line in docs/results/tuning.json as soon as it is known. What is there is not computed again. Whether a
 search in short trainings finds what is good in long ones is tried with --full: the best trial of each method that is a
 point better than its recipe is trained beside the recipe as it is, on digits for the recipe's own number of epochs, on
-photographs for three times the search's, as the recipe's own would take days (docs/results/tuning_full.json).
+photographs for three times the search's, as the recipe's own would take days (docs/results/tuning_full.json). There
+bfloat16 saves a third of the time on processors that have it; benchmarks/precision.py says what it changes.
 
 Settings that are a point better there too are written into the recipes ``digits`` and ``small`` by hand; less may be
 chance. ``python docs/results.py tables`` writes the page.
@@ -117,7 +119,7 @@ def best(rows: list[dict[str, Any]], data: str, method: str) -> dict[str, Any]:
     return max((row for row in rows if (row["data"], row["method"]) == (data, method)), key=lambda row: row["knn_top1"])
 
 
-def run_trial(trial: Trial, work: Path, images: int, toy: bool) -> dict[str, Any]:
+def run_trial(trial: Trial, work: Path, images: int, precision: str, toy: bool) -> dict[str, Any]:
     """Trains and scores one trial. It is called in a process of its own."""
     import infomax
     from infomax.recipes.customise import customise_experiment
@@ -139,7 +141,7 @@ def run_trial(trial: Trial, work: Path, images: int, toy: bool) -> dict[str, Any
     with tempfile.TemporaryDirectory(dir=work) as folder:
         options: dict[str, Any] = {"data": work / f"{trial.data}.npz", "method": trial.method, "recipe": name}
         options |= {"epochs": 1 if toy else epochs, "workers": 0, "log": ["none"], "device": "cpu", "quiet": True}
-        options["seed"] = seed
+        options |= {"seed": seed, "precision": precision}
         try:
             run = infomax.pretrain(**options, overrides=overrides, out=Path(folder) / "run")
             seconds = time.perf_counter() - start
@@ -174,6 +176,7 @@ def main() -> None:
     study_runs.add_run_options(parser)
     parser.add_argument("--full", action="store_true", help="the best trials in long trainings")
     parser.add_argument("--seeds", type=int, default=2, help="of each long training")
+    parser.add_argument("--precision", default="32", help="of the networks, as of infomax pretrain")
     parser.add_argument(
         "--out", type=Path, help=f"default: {OUT.name}, and with --full {OUT_FULL.name}, in docs/results"
     )
@@ -196,6 +199,7 @@ def open_results(out: Path, args: argparse.Namespace, data: str) -> study_runs.R
     if not any(row["data"] == data for row in trials_of(results)):
         words = f"python benchmarks/tuning.py{' --full' * args.full}"
         words += f" --labelled {args.labelled.name}" if args.labelled else ""
+        words += f" --precision {args.precision}" if args.precision != "32" else ""
         append_json_line(out, {**provenance(), "command": words})
     return study_runs.Results(out)
 
@@ -225,7 +229,7 @@ def study_at_full_length(args: argparse.Namespace, data: str, work: Path, result
             if chosen["knn_top1"] - reference["knn_top1"] >= LEAST_GAIN:
                 settings = {key: chosen[key] for key in Trial.__dataclass_fields__}
                 queue += [FullTrial(**settings, seed=seed), FullTrial(**asdict(as_it_is), seed=seed)]
-    shared = (work, count_images(data, work), args.toy)
+    shared = (work, count_images(data, work), args.precision, args.toy)
     study_runs.run_jobs(run_trial, [t for t in queue if not results.has(asdict(t))], shared, results.add, args)
 
 
@@ -237,7 +241,7 @@ def study(args: argparse.Namespace, data: str, work: Path, results: study_runs.R
     images = count_images(data, work)
     methods = (args.methods or [*METHODS])[: 2 if args.toy else None]
     optimisers = OPTIMISERS[name][: 2 if args.toy else None]
-    shared = (work, images, args.toy)
+    shared = (work, images, args.precision, args.toy)
     first = [
         Trial(data, method, *optimiser)
         for optimiser in optimisers
