@@ -144,13 +144,8 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
         if initial is not None:
             note(describe_initial(recipe, initial.preprocessing.size, initial.settings.channels))
             note(describe_adapting(recipe))
-            _note_cost(options, recipe, len(source.pretraining), launch)
-        elif resumed is None:
-            if (reason := _why_so_many_epochs(recipe, len(source.pretraining), options)) is not None:
-                show(reason, file=sys.stderr)
-            _note_larger_sizes(options, recipe, side, len(source.pretraining), launch)
         if resumed is None:
-            _note_bfloat16(options, recipe, len(source.pretraining), launch)
+            _note_costs(options, recipe, side, len(source.pretraining), launch)
     return PreparedRun(run, source, launch, lock)
 
 
@@ -343,6 +338,17 @@ def _note_busy_machine(launch: LaunchOptions) -> None:
         note(quota)
     elif launch.device == "cpu" and (busy := describe_busy_machine(torch.get_num_threads())) is not None:
         note(busy)
+
+
+def _note_costs(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:
+    """Says why a new run has so many epochs, and which options change its time."""
+    if recipe.encoder.init is not None:
+        _note_cost(options, recipe, images, launch)
+    else:
+        if (reason := _why_so_many_epochs(recipe, images, options)) is not None:
+            show(reason, file=sys.stderr)
+        _note_larger_sizes(options, recipe, side, images, launch)
+    _note_bfloat16(options, recipe, images, launch)
 
 
 def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:
