@@ -11,6 +11,7 @@ python benchmarks/clone.py ADDRESS                  docs/results/clone.json
 python benchmarks/detection.py                      docs/results/detection.json
 python benchmarks/export.py                         docs/results/export.json
 python benchmarks/health.py                         docs/results/health.json
+python benchmarks/precision.py                      docs/results/precision.json
 python benchmarks/embeddings.py                     docs/results/embeddings.json
 python benchmarks/pages.py                          docs/results/pages.json
 LT/bin/python benchmarks/baselines.py               docs/results/baselines.json

@@ -3,8 +3,22 @@
 from functools import partial
 from statistics import mean, median, stdev
 
-from result_tables.kept import DOCS, LOSSES, MEASUREMENTS, PER_CENT, markdown, read, where
+from result_tables.kept import (
+    DOCS,
+    LOSSES,
+    MEASUREMENTS,
+    NOT_MEASURED,
+    PER_CENT,
+    faster,
+    kept_lines,
+    made_by,
+    markdown,
+    mean_and_deviation,
+    read,
+    where,
+)
 
+from infomax.data.splits import counted
 from infomax.papers.published import find_numbers
 
 METHODS_PAGES = DOCS / "methods"
@@ -102,6 +116,32 @@ def cpu_recipes_table() -> str:
     )
 
 
+def precision_table() -> str:
+    """Steps and scores in bfloat16 beside float32."""
+    kept, *rows = kept_lines("precision.json")
+    if kept is None:
+        return NOT_MEASURED
+    runs = [row for row in rows if "knn_top1" in row]
+    cells = []
+    for step in (row for row in rows if "ratio" in row):
+        method = step["name"].split("/")[0]
+        scores = [
+            mean_and_deviation(
+                [100 * run["knn_top1"] for run in runs if (run["method"], run["precision"]) == kind], ".1f"
+            )
+            for kind in ((method, "32"), (method, "bf16"))
+        ]
+        cells.append([method, *faster(step), *scores])
+    header = ["recipe `small`", "bfloat16, ms", "float32, ms", "times faster", "quartiles"]
+    header += ["k-NN in float32, %", "in bfloat16, %"]
+    seeds = counted(len({run["seed"] for run in runs}), "seed")
+    return (
+        f"{markdown(header, cells)}\n\nA step of a batch, on one thread, by processor time; medians of "
+        f"{rows[0]['repeats']} turns. Scores after {runs[0]['epochs']} epochs of 10,000 photographs, {seeds}. "
+        f"{made_by(kept)}"
+    )
+
+
 def published_rows(method: str) -> list[list[str]]:
     """Returns the linear accuracies that the main tables of a method's own paper print for it, each once."""
     rows: dict[tuple[str, ...], list[str]] = {}
@@ -151,6 +191,7 @@ TABLES = {
     "demo": (DOCS.parent / "README.md", demo_table),
     **{f"{name}-numbers": (METHODS_PAGES / f"{name}.md", partial(method_numbers_table, name)) for name in LOSSES},
     "photographs": (MEASUREMENTS / "photographs.md", photographs_table),
+    "precision": (MEASUREMENTS / "photographs.md", precision_table),
     "cpu-recipes": (MEASUREMENTS / "photographs.md", cpu_recipes_table),
     "reproduction": (MEASUREMENTS / "reproduction.md", reproduction_table),
 }

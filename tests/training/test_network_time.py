@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+import infomax
 from infomax.recipes.customise import customise
 from infomax.recipes.registry import get_recipe
-from infomax.training import network_time
+from infomax.training import network_time, prepare
 from infomax.training.network_time import describe_bfloat16, estimate_seconds
 
 
@@ -45,8 +46,19 @@ def test_other_networks_are_timed_too_unless_they_are_large(monkeypatch):
 def test_bfloat16_is_proposed_where_a_long_run_gains(monkeypatch, instructions, seconds, line):
     monkeypatch.setattr(network_time, "has_bfloat16", lambda: instructions)
     monkeypatch.setattr(network_time, "estimate_seconds", lambda recipe, images: seconds[recipe.precision])
-    said = describe_bfloat16(get_recipe("carl", "small"), 600)
+    recipe = get_recipe("carl", "small")
+    said = describe_bfloat16(recipe, 600)
     assert said == line or said.startswith(line)
+    assert describe_bfloat16(customise(recipe, epochs=1), 600) is None  # nothing is timed for so few images
+
+
+@pytest.mark.parametrize("precision", [None, "32"], ids=["the recipe's", "chosen"])
+def test_a_run_says_so_unless_the_precision_was_chosen(precision, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(prepare, "describe_bfloat16", lambda recipe, images: f"{recipe.method.name} is faster")
+    infomax.pretrain(
+        data="digits", method="carl", quiet=False, epochs=1, precision=precision, out=tmp_path / "run", device="cpu"
+    )
+    assert ("infomax: carl is faster\n" in capsys.readouterr().err) == (precision is None)
 
 
 def test_networks_are_timed_in_the_precision_of_the_recipe():

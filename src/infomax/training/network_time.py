@@ -13,8 +13,9 @@ from infomax.recipes.schema import Recipe
 
 MOST_PARAMETERS = 60_000_000  # of a ResNet-101 with its heads; larger networks would take long to try
 PIXELS = 32 * 32**2  # of the views of one kind that are timed: 32 images at 32 pixels
-MOST_PASSES, ENOUGH_SECONDS = 5, 0.5  # the fastest pass counts: other processes make single ones slow
+MOST_PASSES, ENOUGH_SECONDS = 5, 0.2  # the fastest pass counts: other processes make single ones slow
 LEAST_SECONDS = 60.0  # of a run that is worth another precision
+FEW_PIXELS = 5_000_000  # of all global crops of one kind; a run of so few is short with any network
 LEAST_GAIN = 1.2  # times faster; less may be chance
 
 
@@ -46,10 +47,14 @@ def describe_bfloat16(recipe: Recipe, images: int) -> str | None:
     Returns:
         The line; None if the run is short, the processor has no instructions for bfloat16, or they do not help.
     """
-    if not has_bfloat16():
+    pixels = recipe.steps(images) * recipe.batch_size * recipe.views.global_crops[0].size ** 2
+    if pixels < FEW_PIXELS or not has_bfloat16():
         return None
-    full, half = (estimate_seconds(replace(recipe, precision=precision), images) for precision in ("32", "bf16"))
-    if full is None or half is None or full < LEAST_SECONDS or full < LEAST_GAIN * half:
+    full = estimate_seconds(recipe, images)
+    if full is None or full < LEAST_SECONDS:
+        return None
+    half = estimate_seconds(replace(recipe, precision="bf16"), images)
+    if half is None or full < LEAST_GAIN * half:
         return None
     return f"--precision bf16 makes the networks about {full / half:.1f} times faster here, by one pass of each"
 
