@@ -44,6 +44,12 @@ def test_images_of_each_source_that_become_almost_black_are_said_with_the_range_
     assert line == DARK.replace("1 to 11", "20 to 170")
 
 
+def test_the_share_of_numbers_beyond_a_narrow_range_is_said(images):
+    (line,) = range_notes(images.decoded_by(Decoding((1000, 2000))), RGB)
+    share = ((NUMBERS <= 1000) | (NUMBERS >= 2000)).mean()
+    assert line == f"{DARK.replace('1 to 11', '0 to 255')}; {share:.0%} of the pixels become black or white"
+
+
 def test_what_is_opened_to_train_on_says_so(files):
     (files.root / "3.png").unlink()
     source = open_measured(DataLocation(str(files.root), channels=3))
@@ -56,7 +62,7 @@ def test_a_damaged_file_of_16_bits_is_said_to_be_damaged_and_not_of_another_kind
     for open_image in (files.open, files.open_pixels):
         with pytest.raises(ValueError, match=r"0\.png cannot be read") as caught:
             open_image(0)
-        assert "8-bit RGB is wanted" not in str(caught.value)
+        assert "the encoder takes 8-bit RGB" not in str(caught.value)
 
 
 def test_an_array_becomes_bytes_by_the_range_that_is_given():

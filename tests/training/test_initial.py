@@ -71,7 +71,7 @@ def test_without_a_size_views_have_that_of_the_weights_and_the_cost_is_said(toy,
     run = prepared(tmp_path / "run", toy, init=files["ResNet"], image_size=None, epochs=1, quiet=False)
     assert run.recipe.views.global_crops[0].size == run.recipe.preprocessing.size == 160
     lines = capsys.readouterr().err
-    assert "views of 160 pixels, as its own images; --image-size changes it" in lines
+    assert "views of 160 pixels, which is their size too; --image-size changes it" in lines
     assert "1 epochs at 160 pixels take about" in lines
     assert "--image-size 64 takes about" in lines
 

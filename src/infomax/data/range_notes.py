@@ -6,6 +6,7 @@ such images takes itself is found, and said, by :mod:`infomax.data.measured_pixe
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from infomax.data.splits import Source, preview_images
 from infomax.runtime.stages import Stage
 
 MEASURED = 64  # images that are looked at
+CUT_OFF_SHARE = 0.01  # of the pixels; so many black and white ones are more than an image's extremes
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class _Extent:
     kind: NumberKind
     numbers: tuple[float, float]
     pixels: tuple[int, int]
+    cut_off: float
+    """Share of the pixels that are as dark or as bright as a pixel can be."""
 
 
 def note_range(source: Source, pixel_format: PixelFormat) -> Source:
@@ -36,8 +40,9 @@ def note_range(source: Source, pixel_format: PixelFormat) -> Source:
 def range_notes(images: Images, pixel_format: PixelFormat) -> list[str]:
     """Returns lines on what an encoder is given of images with more than 8 bits; none of images of bytes.
 
-    The first says which bytes the numbers become, for an encoder of 8-bit RGB. A second one says so if they are almost
-    black, and which ``--value-range`` would use the whole range, if the encoder does not keep its own.
+    The first says which bytes the numbers become, for an encoder of 8-bit RGB, and how many are cut off. A second one
+    says so if they are almost black, and which ``--value-range`` would use the whole range, if the encoder does not
+    keep its own.
 
     Args:
         images: The images, of which some are measured.
@@ -56,7 +61,9 @@ def range_notes(images: Images, pixel_format: PixelFormat) -> list[str]:
     if pixel_format.is_rgb:
         option = " (--value-range)" if kind.channels == 1 else ""  # which is for such images, where bytes are made
         bytes_of_rgb = f"{dark} to {bright} of the 0 to 255 of 8-bit RGB"
-        lines.append(f"{kind}: {lowest:g} to {highest:g} becomes {bytes_of_rgb}{option}")
+        share = fmean(x.cut_off for x in extents)
+        cut_off = f"; {share:.0%} of the pixels become black or white" if share >= CUT_OFF_SHARE else ""
+        lines.append(f"{kind}: {lowest:g} to {highest:g} becomes {bytes_of_rgb}{option}{cut_off}")
     largest = np.iinfo(np.uint16 if pixel_format.is_deep else np.uint8).max
     if bright < SMALL_SHARE * largest:
         lines.append(f"no number is above {highest:g}: {_cure(kind, pixel_format, lowest, highest)}")
@@ -93,4 +100,5 @@ def _extents(images: Images, index: Iterable[int], pixel_format: PixelFormat) ->
         values = numbers.values[np.isfinite(numbers.values)] if numbers.values.dtype.kind == "f" else numbers.values
         if values.size:
             extent = (float(values.min()), float(values.max()))
-            yield _Extent(numbers.kind, extent, (int(pixels.min()), int(pixels.max())))
+            ends = np.isin(pixels, (0, np.iinfo(pixels.dtype).max))
+            yield _Extent(numbers.kind, extent, (int(pixels.min()), int(pixels.max())), float(ends.mean()))

@@ -167,12 +167,12 @@ def describe_initial(recipe: Recipe, preprocessing_size: int, channels: int = 3)
         channels: Channels of those images.
     """
     encoder, size = recipe.encoder, recipe.views.global_crops[0].size
-    normalised = "normalised as its images"
+    normalised = "normalised as the images that it was trained on"
     if not recipe.preprocessing.pixel_format.is_rgb:
         normalised = f"its first layer for RGB is adapted to {encoder.channels} channels, normalised by the new images"
         if channels == encoder.channels:
             normalised = "normalised by the new images"
-    reason = "as its own images" if size == preprocessing_size else f"its own images had {preprocessing_size}"
+    reason = "which is their size too" if size == preprocessing_size else f"where those had {preprocessing_size}"
     hint = "; --image-size changes it" if size == preprocessing_size else ""
     return (
         f"starts from {encoder.init} ({encoder.backbone}, {encoder.init_fingerprint}): {normalised}, views "

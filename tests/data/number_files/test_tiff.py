@@ -167,7 +167,7 @@ def test_three_bands_of_bytes_that_pillow_cannot_open_are_rgb(written):
 
 def test_deep_files_are_not_shown_as_bytes_by_accident(written):
     images = FileImages(written(np.zeros((8, 8, 5), np.uint16), **BANDS).parent, ["x.tif"], None, [])
-    with pytest.raises(ValueError, match=r"x.tif cannot .* 5 channels of uint16, and 8-bit RGB is wanted"):
+    with pytest.raises(ValueError, match=r"x.tif cannot .* 5 channels of uint16, and the encoder takes 8-bit RGB"):
         images.open_pixels(0)
 
 

@@ -80,7 +80,9 @@ class History:
 
     def rate_times(self, factor: float) -> str:
         """Returns the option of a learning rate, as ``--learning-rate 0.01``, relative to the highest one so far."""
-        return f"--learning-rate {self.highest_rate * factor:.2g}" if self.highest_rate else "--learning-rate"
+        if self.highest_rate:
+            return f"--learning-rate {self.highest_rate * factor:.2g}"
+        return f"a {'lower' if factor < 1 else 'higher'} --learning-rate"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,7 +101,7 @@ def read_rgb(file: Path | BytesIO, name: str, decoding: Decoding) -> UInt8[np.nd
         if opened is not None and not _is_rgb(opened.kind):
             if opened.kind.channels == 1 and _is_of_pillow(stream):
                 return None  # which makes 8-bit RGB of it, unless it is damaged
-            raise ValueError(f"it has {opened.kind}, and 8-bit RGB is wanted")
+            raise ValueError(f"it has {opened.kind}, and the encoder takes 8-bit RGB")
         return None if opened is None else _rgb(opened.read())
 
     return _with_stream(file, name, decoding, pixels_of)
