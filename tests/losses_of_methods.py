@@ -16,6 +16,7 @@ from infomax.methods import (
     barlow,
     byol,
     deepcluster,
+    densecl,
     dino,
     emp_ssl,
     lejepa,
@@ -126,6 +127,12 @@ LOSSES: dict[str, LossCase] = {
     "emp_ssl": LossCase(emp_ssl.emp_ssl_loss, trained={"views": (8,)}, lists={"views": 3}, whole={"invariance": 2.0}),
     "mmcr": LossCase(mmcr.mmcr_loss, trained={"views": (8,)}, lists={"views": 3}),
     "mmcr-local": LossCase(mmcr.mmcr_loss, trained={"views": (8,)}, lists={"views": 3}, whole={"weight": 0.3}),
+    "densecl": LossCase(
+        densecl.dense_loss,
+        trained={"query": (8, 3)},
+        held={"key": (8, 3), "query_features": (5, 3), "key_features": (5, 3)},
+        whole={"queue": QUEUE, "temperature": 0.2},
+    ),
     "dino": LossCase(
         dino.dino_loss,
         trained={"student": (5,)},

@@ -10,6 +10,7 @@ from infomax.recipes.byol import ByolSettings
 from infomax.recipes.carl import CarlSettings
 from infomax.recipes.corinfomax import CorInfoMaxSettings
 from infomax.recipes.deepcluster import DeepClusterSettings
+from infomax.recipes.densecl import DenseClSettings
 from infomax.recipes.dino import DinoSettings
 from infomax.recipes.emp_ssl import EmpSslSettings
 from infomax.recipes.lejepa import LeJepaSettings
@@ -48,6 +49,10 @@ TINY = {
     "barlow": BarlowSettings(hidden=16, dimension=8, off_diagonal=0.1),
     "byol": ByolSettings(hidden=16, dimension=8, predictor_hidden=16, momentum=0.9),
     "deepcluster": DeepClusterSettings(hidden=16, dimension=8, heads=3, prototypes=4),
+    "densecl": DenseClSettings(hidden=16, dimension=8, queue_size=40, momentum=0.9),
+    "densecl-symmetric": DenseClSettings(
+        hidden=16, dimension=8, queue_size=40, momentum=0.9, symmetric=True, projector_norm=True
+    ),
     "emp_ssl": EmpSslSettings(hidden=16, dimension=8),
     "mmcr": MmcrSettings(hidden=16, dimension=8),
     "mmcr-local": MmcrSettings(hidden=16, dimension=8, weight=0.1),
@@ -80,15 +85,17 @@ TINY = {
 }
 
 
-def tiny_encoder(norm: bool = True) -> Encoder:
-    layers = [nn.Conv2d(3, 6, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(6) if norm else nn.Identity()]
-    return Encoder(nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()), 24)
+def tiny_encoder(norm: bool = True, pooled_side: int = 2) -> Encoder:
+    width = 6 if pooled_side > 1 else 24
+    layers = [nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width) if norm else nn.Identity()]
+    return Encoder(nn.Sequential(*layers, nn.ReLU(), nn.AdaptiveAvgPool2d(pooled_side), nn.Flatten()), 24)
 
 
 def tiny_method(name: str, dtype: torch.dtype = torch.float64) -> Method:
     """Returns a method at the beginning of its first epoch."""
     torch.manual_seed(1)
-    method = TINY[name].build(tiny_encoder())
+    pooled_side = 1 if TINY[name].name == "densecl" else 2  # it compares what an encoder pools into its features
+    method = TINY[name].build(tiny_encoder(pooled_side=pooled_side))
     method.prepare(IMAGES)
     begin_epoch(method.to(dtype), tiny_views(dtype=dtype))
     return method

@@ -200,6 +200,17 @@ RESSL_SOLO = {
     "encoder__backbone": "resnet18",
     "views__global_crops__1__jitter": 0,
 }
+DENSECL = {
+    "method__hidden": 2048,
+    "method__dimension": 128,
+    "method__projector_norm": False,
+    "method__temperature": 0.2,
+    "method__queue_size": 65536,
+    "method__momentum": 0.999,
+    "method__momentum_end": 0.999,
+    "method__symmetric": False,
+    "method__dense_weight": 0.5,
+}
 PCL = {"method__queue_size": 16384, "method__clusters": (25000, 50000, 100000), "method__warmup_epochs": 20}
 RESSL = {
     "method__hidden": 4096,
@@ -328,6 +339,7 @@ EXPECTED = {
     "nnclr/cifar10": (91.88, settings("larc", 0.4, 1e-5, 10, 256, 1000, encoder__stem_padding=2, **NNCLR_SOLO)),
     "nnclr/cifar100": (69.62, settings("larc", 0.4, 1e-5, 10, 256, 1000, encoder__stem_padding=2, **NNCLR_SOLO)),
     "nnclr/imagenet100": (80.16, settings("larc", 0.4, 1e-5, 10, 256, 400, **NNCLR_SOLO)),
+    "densecl/imagenet_200": (None, settings("sgd", 0.03, 1e-4, 0, 256, 200, **DENSECL)),
     "pcl/imagenet_200": (67.6, settings("sgd", 0.03, 1e-4, 0, 256, 200, method__momentum=0.999, **PCL)),
     "ressl/cifar10": (90.63, settings("sgd", 0.05, 1e-4, 10, 256, 1000, encoder__stem_padding=2, **RESSL_SOLO)),
     "ressl/cifar100": (65.92, settings("sgd", 0.05, 1e-4, 10, 256, 1000, encoder__stem_padding=2, **RESSL_SOLO)),

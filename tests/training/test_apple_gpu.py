@@ -33,7 +33,7 @@ from toy_data import TOY, write_toy
 pytestmark = pytest.mark.filterwarnings("ignore:a batch of .* gives a poor covariance")
 STEPS = 3  # each of them an epoch: the queues are full before the last one
 FOUR = ("mira", "corinfomax", "carl", "mveb")
-MICROBATCHES = (*FOUR, "pcl", "swav-queue", "self_classifier-queue")
+MICROBATCHES = (*FOUR, "densecl", "pcl", "swav-queue", "self_classifier-queue")
 RECIPES = {
     **{name: (name, {}) for name in TINY},
     **{f"{name}-microbatches": (name, {"micro_batch_size": IMAGES // 2}) for name in MICROBATCHES},

@@ -36,6 +36,7 @@ VARIANTS = {
     "carl": ("carl", "method.hidden=16", "method.prototypes=10"),
     "deepcluster": ("deepcluster", "method.hidden=16", "method.dimension=8", "method.prototypes=10"),
     "deepcluster-multi-crop": ("deepcluster", "method.hidden=16", "method.dimension=8", "method.prototypes=10"),
+    "densecl": ("densecl", "method.hidden=16", "method.dimension=8", "method.queue_size=40", "encoder.stem=cifar"),
     "mveb": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=0.9"),
     "pcl": ("pcl", "method.hidden=16", "method.dimension=8", "method.clusters=3,4,6", "method.warmup_epochs=0"),
     "mveb-shared": ("mveb", "method.hidden=16", "method.dimension=8", "method.momentum=none"),
@@ -130,7 +131,7 @@ PLANS = {
     },
     **{
         f"{name}-microbatches": recipe(name, batch_size=48, micro_batch_size=6)
-        for name in ("mira", "corinfomax-norm", "carl", "deepcluster", "mveb")
+        for name in ("mira", "corinfomax-norm", "carl", "deepcluster", "densecl", "mveb")
     },
 }
 
@@ -141,7 +142,10 @@ def alone():
     return {name: run(plan) for name, plan in PLANS.items()}
 
 
-@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "pcl"])  # its teacher is its MoCo's
+OTHER_TEACHERS = ("pcl", "densecl")  # the one's is its MoCo's, the other's has a projector more
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in OTHER_TEACHERS])
 def test_a_step_is_that_of_a_plain_loop_in_the_order_of_the_official_code(variant):
     """In the official code, the teacher moves at the start of a step, before its own forward pass."""
     plan = recipe(variant, overrides=[x for x in VARIANTS[variant][1:] if "clip" not in x], seed=3)
@@ -401,6 +405,7 @@ def graphs(monkeypatch):
 # Views of each size; of the student an encoder for each size and a head, with MIRA's prototypes; the loss; of a teacher
 # an encoder, a head, and the prototypes without a gradient.
 GRAPHS = {"mira-multi-crop": 10, "frozen": 8, "corinfomax-norm": 4, "carl": 4, "mveb-multi-crop": 8, "joint": 4}
+GRAPHS["densecl"] = 8  # a head for images and one for cells
 SLOW_GRAPHS = ("frozen", "joint")  # others show the same networks
 GRAPH_CASES = [pytest.param(name, marks=pytest.mark.slow if name in SLOW_GRAPHS else ()) for name in GRAPHS]
 

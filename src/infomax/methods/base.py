@@ -62,6 +62,9 @@ Where the needs of a new method go
   which images a batch has; what the loss needs of them, as their clusters, :meth:`Method.target` looks up.
 * Cluster assignments that are recomputed each epoch: :meth:`Method.before_epoch`, from embeddings that the memory
   keeps, or that ``embed`` computes in a forward pass over the epoch's images.
+* The encoder's last feature map, beside the features that are pooled of it: :mod:`infomax.models.pooled_map` keeps it
+  in the same pass, as in :mod:`infomax.methods.densecl`, which refuses in :meth:`Method.check_view` views that are too
+  small for it.
 * Another device for the loss: the engine's concern. Beside Apple's GPU it moves the outputs of the networks to the CPU,
   where :meth:`Method.place` has left everything without parameters. :meth:`Method.online` and :meth:`Method.target`
   that read such a buffer bring the two together.
@@ -209,6 +212,16 @@ class Method(nn.Module, ABC):
 
         Raises:
             ValueError: If the method's settings do not fit so few images.
+        """
+
+    def check_view(self, images: Tensor) -> None:
+        """Checks that the loss can be computed of views of this size; the loss of most methods takes any.
+
+        Args:
+            images: A view without numbers, [b, channels, side, side] on the device ``meta``, as the method is.
+
+        Raises:
+            ValueError: If it cannot. The message says what would be right.
         """
 
     def before_epoch(self, progress: Progress, embed: Embed) -> None:
@@ -363,10 +376,24 @@ class Method(nn.Module, ABC):
         Returns:
             One output [B, ...] a view.
         """
+        return [output for (output,) in self.forward_each_to_many(lambda images: (network(images),), views)]
+
+    def forward_each_to_many(
+        self, network: Callable[[Tensor], tuple[Tensor, ...]], views: list[Tensor]
+    ) -> list[tuple[Tensor, ...]]:
+        """Applies a network that has several outputs, as :meth:`forward_each` does.
+
+        Args:
+            network: A function that maps images [b, 3, side, side] to a tuple of outputs [b, ...].
+            views: Images, one tensor [B, 3, side, side] a view.
+
+        Returns:
+            The outputs [B, ...] of each view.
+        """
         if not self.joint_forward:
             return [network(view) for view in views]
-        outputs: list[Tensor] = []
+        outputs: list[tuple[Tensor, ...]] = []
         for _, same_size in groupby(views, key=lambda view: view.shape[-2:]):
             group = list(same_size)
-            outputs += network(torch.cat(group)).chunk(len(group))
+            outputs += zip(*(output.chunk(len(group)) for output in network(torch.cat(group))), strict=True)
         return outputs

@@ -6,6 +6,7 @@ from earlier batches, in a queue (v2, whose equation is Eq. 1 of MoCo, arXiv 191
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -58,7 +59,7 @@ def queue_loss(
     check_rows("key", key, like=query)
     check_queue(queue, query)
     check_number("temperature", temperature, low=0, open_low=True)
-    return _queue_loss(query, key, queue, temperature)
+    return queue_cross_entropy(query, key, queue, temperature)
 
 
 class _LogSumExp(torch.autograd.Function):
@@ -89,7 +90,8 @@ class _LogSumExp(torch.autograd.Function):
 
 
 @full_precision
-def _queue_loss(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
+def queue_cross_entropy(query: Tensor, key: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Computes :func:`queue_loss` without its checks."""
     q, k = l2_normalize(query) / temperature, l2_normalize(key.detach())
     positive = (q * k).sum(1)
     negatives: Tensor = _LogSumExp.apply(q, queue.detach())  # pyrefly: ignore[bad-assignment]
@@ -134,12 +136,38 @@ def _batch_loss(query: Tensor, key: Tensor, temperature: float) -> Tensor:
     return 2 * temperature * info_nce(query, key.detach(), temperature)
 
 
+@dataclass(frozen=True)
+class QueryPairs:
+    """A frozen dataclass that says which views are queries, which ones are keys, and which query meets which key.
+
+    Of two views, the first one queries the second one's key; if ``symmetric``, each queries the other's. Of more views,
+    each queries the keys of all global crops but itself (docs/decisions.md, moco-symmetric).
+    """
+
+    symmetric: bool
+
+    def _one_way(self, view_count: int) -> bool:
+        """Returns whether the first view alone queries, and the last one alone is a key."""
+        return not self.symmetric and view_count <= 2
+
+    def queries(self, views: Views) -> list[Tensor]:
+        """Returns the views that query."""
+        return views.crops[:1] if self._one_way(len(views.crops)) else views.crops
+
+    def keys(self, views: Views) -> list[Tensor]:
+        """Returns the views whose embeddings are keys."""
+        return views.global_crops[1:] if self._one_way(len(views.crops)) else views.global_crops
+
+    def pairs(self, query_count: int, key_count: int) -> list[tuple[int, int]]:
+        """Returns the positions of each query and each key that meet, among the queries and among the keys."""
+        return [(0, key_count - 1)] if self._one_way(query_count) else crossed_pairs(query_count, key_count)
+
+
 class Moco(Method):
     """A method that trains MoCo v2's encoder and projector, with keys of an EMA teacher and a queue.
 
-    Of two views, the first one queries the second one's key; if ``symmetric``, each queries the other's. Of more views,
-    each queries the keys of all global crops but itself. The loss is the mean over these pairs of :func:`queue_loss`,
-    all with the queue before the step. The keys then join the queue (docs/decisions.md, moco-symmetric).
+    The loss is the mean of :func:`queue_loss` over the pairs of :class:`QueryPairs`, all with the queue before the
+    step. The keys then join the queue.
 
     Args:
         encoder: The encoder to train; it maps images to features.
@@ -173,7 +201,7 @@ class Moco(Method):
         for name, width in (("hidden", hidden), ("dimension", dimension), ("queue_size", queue_size)):
             check_count(name, width, low=1)
         check_number("temperature", temperature, low=0, open_low=True)
-        self.temperature, self.symmetric = temperature, symmetric
+        self.temperature, self.query_pairs = temperature, QueryPairs(symmetric)
         self.encoder = encoder
         self.projector = mlp(encoder.width, hidden, dimension, norm=projector_norm)
         self.teacher = Teacher(self._student, momentum, momentum_end)
@@ -183,29 +211,22 @@ class Moco(Method):
     def _student(self) -> nn.Sequential:
         return nn.Sequential(self.encoder, self.projector)
 
-    def _one_way(self, view_count: int) -> bool:
-        """Returns whether the first view alone queries, and the second one alone is a key."""
-        return not self.symmetric and view_count <= 2
-
     def online(self, views: Views) -> list[Tensor]:
-        queries = views.crops
-        return self.forward_each(self._student, queries[:1] if self._one_way(len(queries)) else queries)
+        return self.forward_each(self._student, self.query_pairs.queries(views))
 
     @torch.no_grad()
     def target(self, views: Views) -> list[Tensor]:
-        keys, view_count = views.global_crops, len(views.crops)
-        return self.forward_each(self.teacher, keys[1:] if self._one_way(view_count) else keys)
+        return self.forward_each(self.teacher, self.query_pairs.keys(views))
 
     def compute_loss(
         self, online: list[Tensor], target: list[Tensor], schedule_values: Iterable[float | Tensor]
     ) -> Loss:
-        one_way = self._one_way(len(online))
-        keys = [l2_normalize(key) for key in (target[-1:] if one_way else target)]
-        pairs = [(0, 0)] if one_way else crossed_pairs(len(online), len(keys))
+        pairs = self.query_pairs.pairs(len(online), len(target))
+        keys = {number: l2_normalize(target[number]) for number in sorted({key for _, key in pairs})}
         queue = self.queue.before_step()
-        losses = [_queue_loss(online[query], keys[key], queue, self.temperature) for query, key in pairs]
+        losses = [queue_cross_entropy(online[query], keys[key], queue, self.temperature) for query, key in pairs]
         if self.training and torch.is_grad_enabled():
-            for key in keys:
+            for key in keys.values():
                 self.queue.enqueue(key)
         return Loss(torch.stack(losses).mean(), {})
 

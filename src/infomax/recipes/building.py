@@ -1,7 +1,7 @@
 """Builds what a recipe describes: the untrained method, the optimizer, and the learning rate of each step."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -66,22 +66,36 @@ def build_without_memory(recipe: Recipe, images: int | None = None) -> Method:
 
 
 def check_view_sizes(recipe: Recipe, method: Method) -> None:
-    """Checks that a backbone of another library takes views of the recipe's sizes, by one pass without numbers.
+    """Checks that method and backbone take views of the recipe's sizes, by passes without numbers.
+
+    Of backbones, those of other libraries alone are tried.
 
     Args:
         recipe: The recipe.
         method: Its method, of :func:`build_without_memory`.
 
     Raises:
-        ValueError: naming the size, if it does not, or gives no vector for an image.
+        ValueError: naming the size, if one of them does not, or gives no vector for an image.
     """
-    if library_of(recipe.encoder.backbone) is None:
-        return
     crops = (*recipe.views.global_crops, *recipe.views.local_crops)
-    passes = dict.fromkeys([*((view.size, True) for view in crops), (recipe.preprocessing.size, False)])
+    sizes = dict.fromkeys(view.size for view in crops)
+    if library_of(recipe.encoder.backbone) is not None:
+        _check_backbone_takes(recipe, method, [*((size, True) for size in sizes), (recipe.preprocessing.size, False)])
+    for size in sizes:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"):
+            method.check_view(_without_numbers(recipe, size))
+
+
+def _without_numbers(recipe: Recipe, size: int) -> Tensor:
+    """Returns two images of a size as the recipe's encoder takes them, on the device ``meta``."""
     dtype = torch.float64 if recipe.precision == "64" else torch.float32
+    return torch.empty(2, recipe.encoder.channels, size, size, dtype=dtype, device="meta")
+
+
+def _check_backbone_takes(recipe: Recipe, method: Method, passes: Iterable[tuple[int, bool]]) -> None:
+    """Checks that a backbone takes images of some sizes; each comes with whether it is in training."""
     for size, training in passes:
-        images = torch.empty(2, recipe.encoder.channels, size, size, dtype=dtype, device="meta")
+        images = _without_numbers(recipe, size)
         try:
             with torch.no_grad(), torch.device("meta"), warnings.catch_warnings(action="ignore"):
                 features = method.encoder.train(training)(images)

@@ -57,7 +57,7 @@ SYNONYMS = {
 """Other names of options that are usual in the field, by the option without its dashes."""
 
 OTHER_METHODS = re.compile(
-    "cpc|densecl|dino-?v[23]|i-?jepa|i?bot|infonce|mae|mim|msn|pirl|relic|simclr-?v2|simmim|smog|supcon|tico|vicregl"
+    "cpc|dino-?v[23]|i-?jepa|i?bot|infonce|mae|mim|msn|pirl|relic|simclr-?v2|simmim|smog|supcon|tico|vicregl"
 )
 """Methods of others, which infomax does not have."""
 
