@@ -197,7 +197,7 @@ class DenseCl(Method):
             raise ValueError(
                 f"densecl compares the cells of a feature map, of which views of {images.shape[2]} pixels give one "
                 "alone; --image-size changes the size of the global crops, --views that of the others, and --set "
-                "encoder.stem=cifar gives a ResNet larger maps"
+                "encoder.stem=cifar gives larger maps"
             )
 
     def _forward(self, network: nn.Module, views: list[Tensor]) -> list[Tensor]:
