@@ -173,6 +173,31 @@ MOCO = {
     "optimizer__decay_all": True,
     "views__global_crops__0__scale": (0.2, 1.0),
 }
+INFOMIN = MOCO | {
+    "method__temperature": 0.15,
+    **{
+        f"views__global_crops__{i}__{name}": value
+        for i in range(2)
+        for name, value in {
+            "scale": (0.2, 1.0),
+            "bicubic": False,
+            "flip": 0.5,
+            "jitter": 0.8,
+            "brightness": 0.8,
+            "contrast": 0.8,
+            "saturation": 0.8,
+            "hue": 0.2,
+            "blur": 0.5,
+            "randaugment": 2,
+            "randaugment_magnitude": 10,
+            "randaugment_std": 0.5,
+            "randaugment_probability": 0.5,
+            "randaugment_increasing": False,
+            "grayscale": 0.2,
+            "solarize": 0,
+        }.items()
+    },
+}
 MOCOV3 = {"method__hidden": 4096, "method__dimension": 256, "method__momentum": 0.99}
 MOCOV3_SOLO = {**MOCOV3, "method__temperature": 0.2, "method__projector_layers": 2}
 MOCOV3_R50 = {**MOCOV3, "method__temperature": 1.0, "views__global_crops__1__scale": (0.2, 1.0)}
@@ -328,6 +353,9 @@ EXPECTED = {
     ),
     "moco/imagenet_200": (None, settings("sgd", 0.03, 1e-4, 0, 256, 200, **MOCO)),
     "moco/imagenet_800": (71.1, settings("sgd", 0.03, 1e-4, 0, 256, 800, **MOCO)),
+    "moco/imagenet_infomin_100": (None, settings("sgd", 0.03, 1e-4, 0, 256, 100, **INFOMIN)),
+    "moco/imagenet_infomin_200": (None, settings("sgd", 0.03, 1e-4, 0, 256, 200, **INFOMIN)),
+    "moco/imagenet_infomin_800": (None, settings("sgd", 0.03, 1e-4, 0, 256, 800, **INFOMIN)),
     "mocov3/cifar10": (None, settings("larc", 0.3, 1e-6, 10, 256, 1000, **MOCOV3_SOLO, **SOLO)),
     "mocov3/cifar100": (None, settings("larc", 0.3, 1e-6, 10, 256, 1000, **MOCOV3_SOLO, **SOLO)),
     "mocov3/imagenet100": (None, settings("larc", 0.3, 1e-6, 10, 256, 400, **MOCOV3_SOLO)),

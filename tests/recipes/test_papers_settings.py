@@ -61,6 +61,8 @@ def view(size, scale, strengths, blur, solarize, cubic):
     colour = dict(zip(("brightness", "contrast", "saturation", "hue"), strengths, strict=True))
     shape = {"size": size, "scale": scale, "ratio": (3 / 4, 4 / 3), "bicubic": cubic, "flip": 0.5}
     off = {"rotate90": 0.0, "noise": 0.0, "noise_std": (0.01, 0.05), "drop_channels": 0.0}
+    randaugment = {"": 0, "_magnitude": 10.0, "_std": 0.5, "_probability": 0.5, "_increasing": False}
+    off |= {f"randaugment{name}": value for name, value in randaugment.items()}
     noise = {"grayscale": 0.2, "blur": blur, "blur_sigma": (0.1, 2.0), "solarize": solarize}
     return shape | colour | noise | off | {"jitter": 0.8}
 

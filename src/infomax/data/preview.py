@@ -419,6 +419,12 @@ def _describe(view: View) -> str:
         ("colour jitter", view.jitter, f" ({jitter})"),
         ("grayscale", view.grayscale, ""),
         ("blur", view.blur, f" ({view.blur_sigma[0]:g} to {view.blur_sigma[1]:g} px)"),
+        (
+            f"{view.randaugment} x RandAugment",
+            view.randaugment_probability if view.randaugment else 0,
+            f" (magnitude {view.randaugment_magnitude:g}, std {view.randaugment_std:g}"
+            f"{', increasing' if view.randaugment_increasing else ''})",
+        ),
         ("solarise", view.solarize, ""),
         ("noise", view.noise, f" ({view.noise_std[0]:g} to {view.noise_std[1]:g})"),
         ("drop each channel", view.drop_channels, ""),

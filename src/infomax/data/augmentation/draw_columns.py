@@ -17,6 +17,9 @@
 #   NOISE_KEY the upper and the lower half of a key of 32 bits, from which the noise of each pixel is computed
 #   CHANNELS  from here on, three for each channel: the strengths of its brightness and contrast, if the channels are
 #             not red, green and blue; and whether it is dropped
+#   RANDAUGMENT
+#             from here on, five for each operation of RandAugment on images of three channels: which one it is, whether
+#             it is done, its magnitude, its direction and its interpolation
 ATTEMPTS = 10
 TOP, LEFT, FLIP, JITTER, GRAYSCALE, BLUR, SIGMA, SOLARIZE = range(2 * ATTEMPTS, 2 * ATTEMPTS + 8)
 FACTORS = slice(SOLARIZE + 1, SOLARIZE + 5)
@@ -26,3 +29,5 @@ ROTATE, TURNS, NOISE, NOISE_STD = range(COLUMNS, COLUMNS + 4)
 NOISE_KEY = slice(COLUMNS + 4, COLUMNS + 6)
 CHANNELS = NOISE_KEY.stop
 COLUMNS_OF_A_CHANNEL = 3
+RANDAUGMENT = CHANNELS + 3 * COLUMNS_OF_A_CHANNEL
+COLUMNS_OF_AN_OPERATION = 5

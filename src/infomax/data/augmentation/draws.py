@@ -19,6 +19,7 @@ from infomax.data.augmentation.draw_columns import (
     CHANNELS,
     COLUMNS,
     COLUMNS_OF_A_CHANNEL,
+    COLUMNS_OF_AN_OPERATION,
     FACTORS,
     FLIP,
     GRAYSCALE,
@@ -27,6 +28,7 @@ from infomax.data.augmentation.draw_columns import (
     NOISE_KEY,
     NOISE_STD,
     ORDER,
+    RANDAUGMENT,
     ROTATE,
     SIGMA,
     SOLARIZE,
@@ -93,9 +95,21 @@ def needed_columns(channels: int, views: Sequence[View] = ()) -> int:
         channels: Number of channels of the images.
         views: The settings of the views.
     """
+    if has_randaugment(views, channels):
+        return RANDAUGMENT + COLUMNS_OF_AN_OPERATION * max(view.randaugment for view in views)
     if channels != 3 or any(view.drop_channels > 0 for view in views):
         return CHANNELS + COLUMNS_OF_A_CHANNEL * channels
     return CHANNELS if any(view.rotate90 > 0 or view.noise > 0 for view in views) else COLUMNS
+
+
+def has_randaugment(views: Sequence[View], channels: int) -> bool:
+    """Returns whether any of some views has operations of RandAugment, which need red, green and blue.
+
+    Args:
+        views: The settings of the views.
+        channels: Number of channels of the images.
+    """
+    return channels == 3 and any(view.randaugment > 0 for view in views)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ whole batch (``operations.py``).
 
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -23,6 +24,7 @@ from infomax.data.augmentation.draws import (
     choose_last,
     crop_boxes,
     draw_uniform,
+    has_randaugment,
     needed_columns,
 )
 from infomax.data.augmentation.last_operations import add_noise, normal_quantiles, turn_by_quarters
@@ -38,10 +40,15 @@ from infomax.data.augmentation.operations import (
     to_device,
     to_float,
 )
+from infomax.data.augmentation.randaugment import from_bytes, randaugment_operations, to_bytes
+from infomax.data.augmentation.randaugment_draws import RandAugmentChoices, choose_randaugment
 from infomax.data.augmentation.views import Preprocessing, ViewSet
 
 # A thread makes at least so many pixels: to start one takes as long as to make some thousands.
 PIXELS_PER_THREAD = 2**14
+# A function of images [r, c, s, s] and parameters [r, n, 1, 1]; whether it is done to each image; the parameters of all
+# images [b] or [b, n].
+Operation = tuple[Callable[..., Tensor], np.ndarray, np.ndarray]
 MAX_ASPECT_RATIO = 10  # of an image that is evaluated; of a longer one the central part is
 
 
@@ -81,7 +88,7 @@ def distort(images: Float[Tensor, "b c s s"], choices: ColourChoices) -> Float[T
     back from the device; all indices and all parameters reach it in one copy each.
     """
     parts = JITTER if choices.factors.ndim == 2 else JITTER_BY_CHANNEL
-    operations: list[tuple[Callable[..., Tensor], np.ndarray, np.ndarray]] = [
+    operations: list[Operation] = [
         (parts[part], choices.jitter[:, turn, part], choices.factors[:, part])
         for turn in range(len(parts))
         for part in range(len(parts))
@@ -91,15 +98,40 @@ def distort(images: Float[Tensor, "b c s s"], choices: ColourChoices) -> Float[T
         (partial(blur, reach=choices.reach), choices.blur, choices.sigma),
         (solarize, choices.solarize, choices.sigma),
     ]
+    return _apply(images, operations, images.dtype)
+
+
+def randaugment(
+    images: Float[Tensor, "b 3 s s"], choices: RandAugmentChoices, fill: Sequence[float]
+) -> Float[Tensor, "b 3 s s"]:
+    """Rounds images in [0, 1] to 256 levels, and applies operations of RandAugment, as :func:`distort` does.
+
+    Args:
+        images: The images.
+        choices: What is done to each of them.
+        fill: Value of each channel for pixels that come from beyond an edge.
+    """
+    operations = randaugment_operations(choices, images.shape[-1], fill)
+    return from_bytes(_apply(to_bytes(images), operations, torch.float64))
+
+
+def _apply(images: Tensor, operations: Sequence[Operation], dtype: torch.dtype) -> Tensor:
+    """Applies each operation to the images that it was chosen for, one operation after another.
+
+    Args:
+        images: The images, some of which are changed in place.
+        operations: The operations.
+        dtype: Type of the parameters that the operations take.
+    """
     due = [(operation, mask.nonzero()[0], values) for operation, mask, values in operations if mask.any()]
     if not due:
         return images
     all_rows = _upload(np.concatenate([rows for _, rows, _ in due]), images, torch.int64)
-    all_values = _upload(np.concatenate([values[rows].ravel() for _, rows, values in due]), images)
+    all_values = _upload(np.concatenate([values[rows].ravel() for _, rows, values in due]), images, dtype)
     row_counts, value_counts = [len(rows) for _, rows, _ in due], [values[rows].size for _, rows, values in due]
     split = all_rows.split(row_counts), all_values.split(value_counts)
     for (operation, _, _), rows, values in zip(due, *split, strict=True):
-        values = values.view(len(rows), -1, 1, 1)  # one of each image, or of each of its channels
+        values = values.view(len(rows), -1, 1, 1)
         if len(rows) == len(images):
             images = operation(images, values)
         else:
@@ -155,11 +187,12 @@ def make_views(
     results: list[Tensor] = []
     working_dtype = torch.float64 if dtype == torch.float64 else torch.float32
 
-    def form(number: int) -> tuple[int, bool]:
-        return all_views[number].size, all_views[number].bicubic
+    def form(number: int) -> tuple[int, bool, bool]:
+        view = all_views[number]
+        return view.size, view.bicubic, has_randaugment([view], channels)
 
     # Consecutive views of one size are made together: fewer and larger operations.
-    for (size, bicubic), numbers in groupby(range(len(all_views)), key=form):
+    for (size, bicubic, with_randaugment), numbers in groupby(range(len(all_views)), key=form):
         group = list(numbers)
         numbers_and_settings = [random[i] for i in group], [all_views[i] for i in group]
         choices = choose_colours(*numbers_and_settings, channels)
@@ -170,7 +203,15 @@ def make_views(
             height, width = source.shape[1:3]
             boxes = np.concatenate([crop_boxes(random[i], height, width, all_views[i]) for i in group])
             flip = np.concatenate([random[i][:, FLIP] < all_views[i].flip for i in group])
-        if source.device.type == "cpu" and dtype != torch.float64:
+        by_kernels = source.device.type == "cpu" and dtype != torch.float64
+        if with_randaugment:
+            augmentation = choose_randaugment(*numbers_and_settings)
+            assert augmentation is not None
+            crops = source, boxes, flip, size, bicubic, None if by_kernels else working_dtype
+            x = _make_with_randaugment(crops, choices, augmentation, views)
+            x = x if last is None else finish(x, last, views.std)
+            x = x.to(dtype, memory_format=torch.channels_last)
+        elif by_kernels:
             x = _make_on_cpu(source, boxes, flip, choices, last, views, size, bicubic).to(dtype)
         elif fused_views is not None:
             like = torch.empty(0, dtype=working_dtype, device=source.device)
@@ -194,6 +235,30 @@ def make_views(
             x = x.to(dtype, memory_format=torch.channels_last)
         results += x.split(len(index))
     return results
+
+
+def _make_with_randaugment(
+    crops: tuple[Pixels, np.ndarray, np.ndarray, int, bool, torch.dtype | None],
+    choices: ColourChoices,
+    augmentation: RandAugmentChoices,
+    views: ViewSet,
+) -> Float[Tensor, "b 3 s s"]:
+    """Makes normalised views of one size that have RandAugment, which stands between blur and grayscale.
+
+    Its operations are those of ``randaugment.py`` wherever views are made. So are grayscale and solarisation after it;
+    what comes before is made as for other views.
+    """
+    source, boxes, flip, size, bicubic, dtype = crops
+    never = np.zeros_like(choices.blur)
+    before = replace(choices, grayscale=never, solarize=never)
+    after = replace(choices, jitter=np.zeros_like(choices.jitter), blur=never)
+    if dtype is None:  # by kernels
+        plain = replace(views, mean=(0.0,) * 3, std=(1.0,) * 3)
+        x = _make_on_cpu(source, boxes, flip, before, None, plain, size, bicubic)
+    else:
+        x = to_float(source, dtype)
+        x = distort(crop(x, boxes, size, bicubic=bicubic, flip=flip) if len(boxes) else x, before)
+    return normalize(distort(randaugment(x, augmentation, views.mean), after), views.mean, views.std)
 
 
 def finish(images: Float[Tensor, "b c s s"], choices: LastChoices, std: Sequence[float]) -> Float[Tensor, "b c s s"]:

@@ -10,17 +10,29 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 GRAY = (0.2989, 0.587, 0.114)  # weights of red, green and blue in the luma
 MAX_SIDE = 16384  # pixels; one image of this side takes 3 GB
+LARGEST_MAGNITUDE = 10  # of RandAugment
+MOST_OPERATIONS = 16  # of RandAugment in one view
 STL10_MEAN, STL10_STD = (0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)
 # The settings of a view that are probabilities.
-PROBABILITIES = ("flip", "jitter", "grayscale", "blur", "solarize", "rotate90", "noise", "drop_channels")
+PROBABILITIES = (
+    "flip",
+    "jitter",
+    "grayscale",
+    "blur",
+    "randaugment_probability",
+    "solarize",
+    "rotate90",
+    "noise",
+    "drop_channels",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
     """The settings of one random view.
 
-    An image is cropped and resized, flipped, jittered in colour, made gray, blurred and solarised; then it gets noise,
-    loses channels and is turned by quarters, in this order.
+    An image is cropped and resized, flipped, jittered in colour, blurred, changed by RandAugment, made gray and
+    solarised; then it gets noise, loses channels and is turned by quarters, in this order.
 
     Raises:
         ValueError: naming the setting, if it is out of its range.
@@ -52,6 +64,18 @@ class View:
     """Probability of a Gaussian blur."""
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Smallest and largest standard deviation of the blur, in pixels of the view."""
+    randaugment: int = 0
+    """Number of operations of RandAugment that are drawn, which may be the same; 0 for none. A view with them is
+    rounded to 256 levels before them. They are done to images of red, green and blue alone."""
+    randaugment_magnitude: float = 10.0
+    """Mean of the magnitude of RandAugment's operations, from 0 to 10."""
+    randaugment_std: float = 0.5
+    """Standard deviation of the magnitude, which is normal and then clipped to the range from 0 to 10."""
+    randaugment_probability: float = 0.5
+    """Probability with which each operation that was drawn is done."""
+    randaugment_increasing: bool = False
+    """Whether a larger magnitude also changes more in posterisation, solarisation, colour, contrast, brightness and
+    sharpness. Otherwise it keeps more bits, inverts fewer values and raises the factors from 0.1 to 1.9."""
     solarize: float = 0.0
     """Probability of solarisation: values from 128 of 255 up are inverted."""
     rotate90: float = 0.0
@@ -76,6 +100,16 @@ class View:
         for name in ("brightness", "contrast", "saturation", "hue"):
             if not 0 <= (value := getattr(self, name)) <= (0.5 if name == "hue" else float("inf")):
                 raise ValueError(f"{name} must not be negative, nor hue above 0.5, but is {value}")
+        if not 0 <= self.randaugment <= MOST_OPERATIONS:
+            raise ValueError(
+                f"randaugment must be a number of operations from 0 to {MOST_OPERATIONS}, but is {self.randaugment}"
+            )
+        if not 0 <= self.randaugment_magnitude <= LARGEST_MAGNITUDE:
+            raise ValueError(
+                f"randaugment_magnitude must be from 0 to {LARGEST_MAGNITUDE}, but is {self.randaugment_magnitude}"
+            )
+        if not 0 <= self.randaugment_std < float("inf"):
+            raise ValueError(f"randaugment_std must not be negative, but is {self.randaugment_std}")
         for name in ("scale", "ratio", "blur_sigma", "noise_std"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
@@ -110,7 +144,7 @@ class ViewSet:
             )
 
 
-COLOUR_OPERATIONS = ("saturation", "hue", "grayscale")
+COLOUR_OPERATIONS = ("saturation", "hue", "grayscale", "randaugment")
 """The settings of :class:`View` that need red, green and blue."""
 
 
@@ -118,8 +152,8 @@ def colour_operations_switched_off(views: ViewSet) -> tuple[str, ...]:
     """Returns the settings of colour operations that the views ask for and that do nothing to their channels.
 
     Three channels are red, green and blue. If there are more or fewer, as one number for each in ``views.mean`` says,
-    nothing mixes them: saturation, hue and grayscale are not done, and each channel has a brightness and a contrast of
-    its own.
+    nothing mixes them: saturation, hue, grayscale and RandAugment are not done, and each channel has a brightness and a
+    contrast of its own.
 
     Args:
         views: The settings of the views.
@@ -134,7 +168,8 @@ def colour_operations_switched_off(views: ViewSet) -> tuple[str, ...]:
     all_views = (*views.global_crops, *views.local_crops)
 
     def is_asked_for(name: str) -> bool:
-        return any(getattr(view, name) > 0 and (name == "grayscale" or view.jitter > 0) for view in all_views)
+        is_jitter = name in ("saturation", "hue")
+        return any(getattr(view, name) > 0 and (view.jitter > 0 or not is_jitter) for view in all_views)
 
     return tuple(name for name in COLOUR_OPERATIONS if is_asked_for(name))
 
@@ -217,6 +252,16 @@ def moco(size: int) -> tuple[View, View]:
     return view, view
 
 
+def infomin(size: int) -> tuple[View, View]:
+    """Returns InfoMin's pair of views, which are alike: MoCo's with SimCLR's strong colours and RandAugment.
+
+    They are those of its code (docs/decisions.md, infomin).
+    """
+    strong = {"brightness": 0.8, "contrast": 0.8, "saturation": 0.8, "hue": 0.2}
+    view = replace(moco(size)[0], **strong, randaugment=2)
+    return view, view
+
+
 def mira_cifar(size: int) -> tuple[View, View]:
     """Returns MIRA's pair of views for CIFAR (appendix A.4).
 
@@ -258,6 +303,7 @@ VIEW_SETS = {
     "byol": lambda size: (byol(size), ()),
     "simclr": lambda size: (simclr(size), ()),
     "moco": lambda size: (moco(size), ()),
+    "infomin": lambda size: (infomin(size), ()),
     "mira-cifar": lambda size: (mira_cifar(size), ()),
     "dino": lambda size: dino(size, global_scale=(0.14, 1.0), local_scale=(0.05, 0.14)),
     "dino-wide": lambda size: dino(size, global_scale=(0.4, 1.0), local_scale=(0.05, 0.4)),
