@@ -108,8 +108,8 @@ def compare(
         no_data: Number that stands for no measurement, as -9999; NaN does in any case. Default: what files say.
         show: Channels, counted from 1, that pictures for people show as red, green and blue; or one, in gray. Default:
             the first three.
-        views: Set of views: byol, simclr, moco, infomin, mira-cifar, dino, dino-wide or swav; the last three add six local crops.
-            NAME:G+L has G global crops and L local ones. Default: the recipe's.
+        views: Set of views: byol, simclr, moco, infomin, mira-cifar, dino, dino-wide or swav; the last three add six
+            local crops. NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.
         backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small; or timm:NAME,
             torchvision:NAME or hf:NAME, a model of that library without its weights. Default: the recipe's.

@@ -171,8 +171,8 @@ def plan(
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
             and the machine.
         seed: Seed of the weights, the order of the images and the views. Default: the recipe's.
-        views: Set of views: byol, simclr, moco, infomin, mira-cifar, dino, dino-wide or swav; the last three add six local crops.
-            NAME:G+L has G global crops and L local ones. Default: the recipe's.
+        views: Set of views: byol, simclr, moco, infomin, mira-cifar, dino, dino-wide or swav; the last three add six
+            local crops. NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.
         backbone: Network of the encoder: small, resnet18, resnet34, resnet50, resnet101 or vit_small; or timm:NAME,
             torchvision:NAME or hf:NAME, a model of that library without its weights. Default: the recipe's.

@@ -60,8 +60,8 @@ class ViewChangeOptions:
     """A frozen dataclass that holds changes to the views of a recipe; None leaves the recipe's own value."""
 
     views: Annotated[str | None, Shown(metavar="NAME", default=RECIPES_OWN)] = None
-    """Set of views: byol, simclr, moco, infomin, mira-cifar, dino, dino-wide or swav; the last three add six local crops. NAME:G+L has
-    G global crops and L local ones."""
+    """Set of views: byol, simclr, moco, infomin, mira-cifar, dino, dino-wide or swav; the last three add six
+    local crops. NAME:G+L has G global crops and L local ones."""
     image_size: Annotated[int | None, Shown(metavar="PIXELS", default=RECIPES_OWN)] = None
     """Side of the global crops, in pixels."""
 

@@ -76,8 +76,8 @@ def views(
             corinfomax/cifar10, most of which need a GPU. infomax recipes lists them. Default: one that suits the images
             and the machine.
         seed: Seed of the weights, the order of the images and the views. Default: the recipe's.
-        views: Set of views: byol, simclr, moco, infomin, mira-cifar, dino, dino-wide or swav; the last three add six local crops.
-            NAME:G+L has G global crops and L local ones. Default: the recipe's.
+        views: Set of views: byol, simclr, moco, infomin, mira-cifar, dino, dino-wide or swav; the last three add six
+            local crops. NAME:G+L has G global crops and L local ones. Default: the recipe's.
         image_size: Side of the global crops, in pixels. Default: the recipe's.
         overrides: Any setting of the recipe, as in --set views.global_crops.0.blur=0.5.
         out: PNG file to write. Default: views.png for the command, none for Python.

@@ -311,6 +311,7 @@ def test_grayscale_comes_after_it_and_solarisation_after_grayscale():
 def test_views_without_it_keep_their_bits_beside_views_with_it():
     images, index, plain = photographs(6), np.arange(6), View(size=24)
     assert needed_columns(3, byol(24)) < RANDAUGMENT
+    assert needed_columns(3, [replace(plain, drop_channels=0.5)]) == RANDAUGMENT  # no number decides two things
     for way in WAYS.values():
         alone = make_views(images, ViewSet(global_crops=(plain, plain)), seed=3, epoch=2, index=index, **way)
         mixed = ViewSet(global_crops=(plain, replace(plain, randaugment=2, randaugment_probability=1.0)))
