@@ -134,6 +134,15 @@ def test_the_operations_of_one_view_follow_each_other_and_pass_over_nothing():
         assert (got != want).mean() < 0.01
 
 
+def test_a_whole_number_stays_whole_whatever_the_rounding_error():
+    """A ramp of 5 levels a pixel is moved by 6.6 pixels, which is 33 levels; in float64 it is less at some pixels."""
+    x = np.arange(33)
+    ramp = np.broadcast_to((5 * x)[None, None, :, None], (1, 33, 33, 3)).astype(np.uint8)
+    for dtype in (torch.float32, torch.float64):
+        moved = augment(ramp, ["translate_x"], [-0.2], False, dtype)
+        assert (moved[0, :, 7:] == (5 * x - 33)[7:, None]).all()
+
+
 def draws(view: View, count: int) -> RandAugmentChoices:
     choices = choose_randaugment([draw_uniform(0, 0, np.arange(count), 0, needed_columns(3, [view]))], [view])
     assert choices is not None
@@ -274,6 +283,33 @@ def test_without_other_operations_all_ways_make_the_same_bytes():
         for a, b in zip(first, other, strict=True):
             assert np.abs(255 * a - np.round(255 * a)).max() < 1e-3
             assert np.array_equal(np.round(255 * a), np.round(255 * b))
+
+
+def test_views_of_fewer_operations_end_with_nothing():
+    views = [View(size=8, randaugment=count, randaugment_probability=1.0) for count in (1, 0, 3)]
+    choices = choose_randaugment(
+        [draw_uniform(0, 0, np.arange(9), i, needed_columns(3, views)) for i in range(3)], views
+    )
+    assert choices is not None
+    assert ((choices.operation != NOTHING).reshape(3, 9, 3) == [[[1, 0, 0]], [[0, 0, 0]], [[1, 1, 1]]]).all()
+
+
+def test_what_comes_before_and_after_is_done_once():
+    """If none of its operations is done, a view is that of the other settings, rounded to 256 levels."""
+    images = photographs(24)
+    on = {"jitter": 0.7, "blur": 0.5, "grayscale": 0.5, "size": 24, "bicubic": False}
+    plain = ViewSet(global_crops=(View(**on), View(**on)), std=(1.0, 1.0, 1.0))
+    views = [replace(view, randaugment=2, randaugment_probability=0.0) for view in plain.global_crops]
+    for way in WAYS.values():
+        options = {"seed": 3, "epoch": 2, "index": np.arange(24), **way}
+        for a, b in zip(
+            make_views(images, replace(plain, global_crops=tuple(views)), **options),
+            make_views(images, plain, **options),
+            strict=True,
+        ):
+            difference = 255 * (a - b).abs()
+            assert difference.max() < 0.51
+            assert difference.mean() > 0.1
 
 
 @pytest.mark.parametrize("way", WAYS)
