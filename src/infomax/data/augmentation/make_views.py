@@ -1,7 +1,7 @@
 """Makes the views of a batch, each image with random parameters of its own; and the preprocessing for evaluation.
 
 On a CPU, one image after another goes through all operations (``kernels.py``). On a GPU, each operation works on the
-whole batch (``operations.py``).
+whole batch (``operations.py``). RandAugment, and what comes after it in a view, works on the whole batch everywhere.
 """
 
 from collections.abc import Callable, Sequence, Set
@@ -207,8 +207,8 @@ def make_views(
         if with_randaugment:
             augmentation = choose_randaugment(*numbers_and_settings)
             assert augmentation is not None
-            crops = source, boxes, flip, size, bicubic, None if by_kernels else working_dtype
-            x = _make_with_randaugment(crops, choices, augmentation, views)
+            crops = source, boxes, flip, size, bicubic
+            x = _make_with_randaugment(*crops, choices, augmentation, views, dtype=working_dtype, by_kernels=by_kernels)
             x = x if last is None else finish(x, last, views.std)
             x = x.to(dtype, memory_format=torch.channels_last)
         elif by_kernels:
@@ -238,21 +238,27 @@ def make_views(
 
 
 def _make_with_randaugment(
-    crops: tuple[Pixels, np.ndarray, np.ndarray, int, bool, torch.dtype | None],
+    source: Pixels,
+    boxes: np.ndarray,
+    flip: np.ndarray,
+    size: int,
+    bicubic: bool,
     choices: ColourChoices,
     augmentation: RandAugmentChoices,
     views: ViewSet,
+    *,
+    dtype: torch.dtype,
+    by_kernels: bool,
 ) -> Float[Tensor, "b 3 s s"]:
     """Makes normalised views of one size that have RandAugment, which stands between blur and grayscale.
 
     Its operations are those of ``randaugment.py`` wherever views are made. So are grayscale and solarisation after it;
     what comes before is made as for other views.
     """
-    source, boxes, flip, size, bicubic, dtype = crops
     never = np.zeros_like(choices.blur)
     before = replace(choices, grayscale=never, solarize=never)
     after = replace(choices, jitter=np.zeros_like(choices.jitter), blur=never)
-    if dtype is None:  # by kernels
+    if by_kernels:
         plain = replace(views, mean=(0.0,) * 3, std=(1.0,) * 3)
         x = _make_on_cpu(source, boxes, flip, before, None, plain, size, bicubic)
     else:
