@@ -139,3 +139,21 @@ def test_a_folder_of_two_kinds_says_both(folders, tmp_path):
     with pytest.raises(ValueError, match=message):
         train(tmp_path / "mixed", tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("channels", "deep", "line"),
+    [
+        (3, True, "randaugment: before it, views of these images of 16 bits are rounded to 256 levels"),
+        (2, True, "saturation, hue, grayscale, randaugment: not done to images of 2 channels"),
+        (3, False, ""),
+    ],
+)
+def test_what_randaugment_does_to_such_images_is_said(channels, deep, line, tmp_path, capsys):
+    dtype = np.uint16 if deep else np.uint8
+    np.savez(tmp_path / "x.npz", images=np.random.default_rng(0).integers(0, 255, (24, 16, 16, channels), dtype))
+    options = {**SMALL, "value_range": "0,255" if deep else None, "method": "moco", "recipe": "small", "epochs": 1}
+    infomax.pretrain(data=str(tmp_path / "x.npz"), out=tmp_path / "run", views="infomin", **options)
+    lines = [each for each in capsys.readouterr().err.splitlines() if "randaugment" in each and "x.npz" not in each]
+    assert len(lines) == bool(line)
+    assert all(line in each for each in lines)

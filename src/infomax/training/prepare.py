@@ -8,6 +8,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from infomax.data.augmentation.draws import has_randaugment
 from infomax.data.augmentation.views import colour_operations_switched_off
 from infomax.data.images import Images
 from infomax.data.pixel_format import MeasuredPixels
@@ -130,7 +131,7 @@ def prepare_run(options: PretrainOptions, opened: OpenedImages | None = None) ->
     run, lock = _write_run_folder(options, resumed, recipe, source, weights, images=images, launch=machine)
     for line in describe_splits(source, to_train=True):
         show(line, file=sys.stderr)
-    _note_switched_off(recipe)
+    _note_view_operations(recipe)
     if not launch.quiet:
         _note_busy_machine(launch)
         if leaves_apple_gpu(options.device):
@@ -323,13 +324,16 @@ def picture_of_views(source: Source, recipe: Recipe, notes: Sequence[str] = ()) 
         return draw_views(preview_images(source), recipe.views, notes=notes, **options)
 
 
-def _note_switched_off(recipe: Recipe) -> None:
-    """Says which operations of the views are not done, because the images have no colours."""
+def _note_view_operations(recipe: Recipe) -> None:
+    """Says which operations of the views are not done, because the images have no colours, and what loses its depth."""
     if switched_off := colour_operations_switched_off(recipe.views):
         note(
             f"{', '.join(switched_off)}: not done to images of {counted(recipe.encoder.channels, 'channel')}; each "
             "channel has a brightness and a contrast of its own"
         )
+    all_views = (*recipe.views.global_crops, *recipe.views.local_crops)
+    if recipe.preprocessing.pixel_format.is_deep and has_randaugment(all_views, recipe.encoder.channels):
+        note("randaugment: before it, views of these images of 16 bits are rounded to 256 levels")
 
 
 def _note_busy_machine(launch: LaunchOptions) -> None:
