@@ -86,10 +86,3 @@ def test_what_a_block_pools_within_the_network_is_not_taken():
 
     with pytest.raises(ValueError, match="the encoder has no layer that pools"):
         keep_pooled_map(Encoder(Network(nn.Conv2d(3, 4, 3), Gate()), 4))
-
-
-def test_a_pooled_map_of_another_width_than_the_features_is_not_taken():
-    """A layer behind the pooling makes other features, as in MobileNetV3."""
-    layers = [nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 7)]
-    with pytest.raises(ValueError, match="the encoder has no layer that pools"):
-        keep_pooled_map(Encoder(nn.Sequential(*layers), 7))

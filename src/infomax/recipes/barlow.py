@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from infomax.data.augmentation.views import ViewSet
 from infomax.data.augmentation.views import byol as byol_views
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, LOW_RATE_ADAMW, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import imagenet as imagenet_recipe
@@ -40,13 +40,14 @@ RECIPES = Experiments("barlow")
 def digits() -> Recipe:
     """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes, searched-settings."""
     settings = BarlowSettings(hidden=256, dimension=256, off_diagonal=0.0102, loss_scale=0.01)
-    return digits_recipe(settings, OptimizerSettings(name="adamw", learning_rate=0.0007, weight_decay=1e-4))
+    return digits_recipe(settings, LOW_RATE_ADAMW)
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
-    return small_recipe(BarlowSettings(hidden=512, dimension=512), SMALL_OPTIMIZER, epochs=epochs)
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
+    searched-settings."""
+    return small_recipe(BarlowSettings(hidden=512, dimension=512, off_diagonal=0.0102), LOW_RATE_ADAMW, epochs=epochs)
 
 
 @RECIPES.add(

@@ -1,5 +1,7 @@
 """Builds our own recipes for a CPU: the small encoder, and views that suit digits or small photographs."""
 
+from dataclasses import replace
+
 from infomax.data.augmentation.views import Preprocessing, View, ViewSet, mira_cifar
 from infomax.recipes.schema import EncoderSettings, MethodSettings, OptimizerSettings, Recipe
 
@@ -43,7 +45,9 @@ IMAGES_SEEN = 600_000
 
 
 SMALL_OPTIMIZER = OptimizerSettings(name="adamw", learning_rate=0.002, weight_decay=1e-4)
-"""Optimiser of the recipes by :func:`small_recipe`, but CARL's (docs/decisions.md, cpu-recipes)."""
+"""Optimiser of the recipes by :func:`small_recipe`, if it is not another (docs/decisions.md, cpu-recipes)."""
+LOW_RATE_ADAMW = replace(SMALL_OPTIMIZER, learning_rate=0.0007)
+"""Optimiser of those that are better with it, in long trainings too (docs/decisions.md, searched-settings)."""
 
 
 def small_recipe(method: MethodSettings, optimizer: OptimizerSettings, *, epochs: int, batch_size: int = 128) -> Recipe:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from infomax.data.augmentation.views import ViewSet, byol
 from infomax.data.augmentation.views import dino as dino_views
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, LOW_RATE_ADAMW, SMALL_OPTIMIZER, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import imagenet as imagenet_recipe
@@ -61,9 +61,10 @@ def digits() -> Recipe:
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
+    searched-settings."""
     settings = DinoSettings(hidden=512, dimension=128, prototypes=300, momentum=0.9, projector_norm=True)
-    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
+    return small_recipe(settings, LOW_RATE_ADAMW, epochs=epochs)
 
 
 @RECIPES.add(

@@ -6,7 +6,7 @@ from typing import Any
 from infomax.data.augmentation.views import ViewSet
 from infomax.data.augmentation.views import infomin as infomin_views
 from infomax.data.augmentation.views import moco as moco_views
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, LOW_RATE_ADAMW, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import carl_setting, solo_cifar, solo_imagenet100, solo_sgd, solo_symmetric
@@ -56,8 +56,9 @@ def digits() -> Recipe:
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
-    moco-small."""
-    return small_recipe(_small(hidden=512, dimension=128, queue_size=4096), SMALL_OPTIMIZER, epochs=epochs)
+    searched-settings, moco-small."""
+    settings = _small(hidden=512, dimension=128, queue_size=4096, temperature=0.1)
+    return small_recipe(settings, LOW_RATE_ADAMW, epochs=epochs)
 
 
 @RECIPES.add(

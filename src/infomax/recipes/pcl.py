@@ -1,10 +1,11 @@
 """Holds the settings and recipes of PCL; a recipe's docstring has the fields that :class:`Experiment` lists."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from infomax.data.augmentation.views import ViewSet
 from infomax.data.augmentation.views import moco as moco_views
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, LOW_RATE_ADAMW, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.moco import MocoSettings
@@ -44,16 +45,17 @@ RECIPES = Experiments("pcl")
 @RECIPES.add("digits", None)
 def digits() -> Recipe:
     """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes, moco-small, pcl-small."""
-    settings = _small(hidden=256, dimension=64, queue_size=1024, clusters=(25, 50, 100))
+    settings = _small(hidden=256, dimension=64, queue_size=1024, clusters=(25, 50, 100), warmup_epochs=8)
     return digits_recipe(settings, OptimizerSettings(name="sgd", learning_rate=0.1, weight_decay=1e-4))
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
-    moco-small, pcl-small."""
-    settings = _small(hidden=512, dimension=128, queue_size=4096, clusters=(25, 50, 100), warmup_epochs=epochs // 10)
-    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
+    searched-settings, moco-small, pcl-small."""
+    sizes = {"hidden": 512, "dimension": 128, "queue_size": 4096, "clusters": (25, 50, 100)}
+    settings = _small(**sizes, warmup_epochs=epochs // 10, temperature=0.1)
+    return small_recipe(settings, LOW_RATE_ADAMW, epochs=epochs)
 
 
 @RECIPES.add("imagenet", 8.35, reported_in("mira-2", row="PCL"))
@@ -65,19 +67,9 @@ def imagenet_200() -> Recipe:
     return imagenet_recipe(PclSettings(), sgd, views, batch_size=256, epochs=200)
 
 
-def _small(*, hidden: int, dimension: int, queue_size: int, clusters: tuple[int, ...], warmup_epochs: int = 8):
+def _small(**others: Any) -> PclSettings:
     """Returns the settings of our own recipes, of short runs."""
-    return PclSettings(
-        hidden=hidden,
-        dimension=dimension,
-        queue_size=queue_size,
-        clusters=clusters,
-        warmup_epochs=warmup_epochs,
-        projector_norm=True,
-        momentum=0.9,
-        momentum_end=0.99,
-        symmetric=True,
-    )
+    return PclSettings(**others, projector_norm=True, momentum=0.9, momentum_end=0.99, symmetric=True)
 
 
 METHOD = MethodSpec(settings=PclSettings, recipes=RECIPES, default_for_large_images="imagenet_200")

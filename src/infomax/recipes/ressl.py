@@ -5,7 +5,7 @@ from typing import Any
 
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.augmentation.views import moco as moco_views
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, LOW_RATE_ADAMW, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import imagenet as imagenet_recipe
@@ -50,16 +50,15 @@ def digits() -> Recipe:
     """Our own recipe for the embedded digits: the small encoder. Decisions: cpu-recipes, searched-settings,
     ressl-small."""
     settings = _small(hidden=256, dimension=64, queue_size=1024, teacher_temperature=0.02)
-    adamw = OptimizerSettings(name="adamw", learning_rate=0.0007, weight_decay=1e-4)
-    return _weak_second(digits_recipe(settings, adamw))
+    return _weak_second(digits_recipe(settings, LOW_RATE_ADAMW))
 
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
-    ressl-small."""
+    searched-settings, ressl-small."""
     settings = _small(hidden=512, dimension=128, queue_size=4096)
-    return _weak_second(small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs))
+    return _weak_second(small_recipe(settings, LOW_RATE_ADAMW, epochs=epochs))
 
 
 @RECIPES.add("cifar10", 0.287, reported_in("corinfomax-10", "CIFAR-10 Top-1", "CIFAR-10 Top-5"))

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from infomax.data.augmentation.views import ViewSet, simclr
 from infomax.recipes import mveb
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, LOW_RATE_ADAMW, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import carl_setting, solo_cifar, solo_imagenet100, solo_lars, solo_strong
@@ -49,9 +49,10 @@ def digits() -> Recipe:
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
-    settings = SimClrSettings(hidden=512, dimension=128, output_norm=False, temperature=0.2)
-    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
+    searched-settings."""
+    settings = SimClrSettings(hidden=512, dimension=128, output_norm=False, temperature=0.1)
+    return small_recipe(settings, LOW_RATE_ADAMW, epochs=epochs)
 
 
 @RECIPES.add(

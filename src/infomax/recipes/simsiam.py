@@ -43,9 +43,11 @@ def digits() -> Recipe:
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
+    searched-settings."""
     settings = SimSiamSettings(hidden=512, dimension=512, predictor_hidden=128)
-    return small_recipe(settings, replace(SMALL_OPTIMIZER, constant_predictor=True), epochs=epochs)
+    sgd = replace(SMALL_OPTIMIZER, name="sgd", learning_rate=0.1, constant_predictor=True)
+    return small_recipe(settings, sgd, epochs=epochs)
 
 
 @RECIPES.add("cifar10", 0.428, reported_in("corinfomax-10", "CIFAR-10 Top-1", "CIFAR-10 Top-5"))

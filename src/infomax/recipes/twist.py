@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from infomax.data.augmentation.views import ViewSet, byol, dino
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, LOW_RATE_ADAMW, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments, reported_in
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import imagenet as imagenet_recipe
@@ -45,8 +45,9 @@ def digits() -> Recipe:
 
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
-    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes."""
-    return small_recipe(TwistSettings(hidden=512, classes=300), SMALL_OPTIMIZER, epochs=epochs)
+    """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
+    searched-settings."""
+    return small_recipe(TwistSettings(hidden=512, classes=300, diversity=2.0), LOW_RATE_ADAMW, epochs=epochs)
 
 
 @RECIPES.add("imagenet", 6.46, reported_in("mira-1", "100", multi_crop=False))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from infomax.data.augmentation.views import ViewSet, moco
-from infomax.recipes.cpu import IMAGES_SEEN, SMALL_OPTIMIZER, digits_recipe, small_recipe
+from infomax.recipes.cpu import IMAGES_SEEN, LOW_RATE_ADAMW, digits_recipe, small_recipe
 from infomax.recipes.experiment import Experiments
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.published import imagenet as imagenet_recipe
@@ -46,9 +46,9 @@ def digits() -> Recipe:
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels. Decisions: cpu-recipes,
-    unigrad-weight."""
-    settings = UniGradSettings(hidden=512, dimension=256, weight=10.0, momentum=0.9)
-    return small_recipe(settings, SMALL_OPTIMIZER, epochs=epochs)
+    searched-settings, unigrad-weight."""
+    settings = UniGradSettings(hidden=512, dimension=256, weight=5.0, momentum=0.9)
+    return small_recipe(settings, LOW_RATE_ADAMW, epochs=epochs)
 
 
 @RECIPES.add("imagenet", 8.35)
