@@ -428,7 +428,8 @@ def claims_table(rows: Rows) -> str:
     """Returns the claims, what was expected and what came out, in Markdown."""
     lines = ["| claim | where | expected here | outcome | evidence, points of k-NN | seeds |", "| --- " * 6 + "|"]
     for claim, outcome in zip(CLAIMS, judged(rows), strict=True):
-        cells = (claim.words, claim.source, claim.expected, outcome["words"], outcome["evidence"], outcome["seeds"])
+        words = outcome["words"] + (" so far" if 0 < outcome["seeds"] < SEEDS else "")
+        cells = (claim.words, claim.source, claim.expected, words, outcome["evidence"], outcome["seeds"])
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines)
 

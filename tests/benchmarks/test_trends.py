@@ -94,3 +94,15 @@ def test_a_claim_without_all_of_its_runs_is_not_judged():
     assert first["words"] == "not tried yet"
     assert {outcome["words"] for outcome in others} == {"not tried yet"}
     assert "not tried yet" in trends.claims_table([])
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "cannot be told so far"), (3, "holds")])
+def test_an_outcome_of_fewer_seeds_than_planned_is_said_to_be_one_so_far(seeds, words):
+    scores = {trends.MIRA.name: 0.5, trends.NO_TEACHER.name: 0.4}
+    rows = [
+        {"setting": setting, "seed": seed, "knn_top1": score + seed / 1000}
+        for setting, score in scores.items()
+        for seed in range(seeds)
+    ]
+    (line,) = (line for line in trends.claims_table(rows).splitlines() if line.startswith("| a teacher helps"))
+    assert f"| {words} |" in line
