@@ -5,11 +5,11 @@ from pathlib import Path
 from statistics import mean
 
 import pytest
+from tuning import LEAST_GAIN
 
 from infomax.recipes.registry import get_recipe
 
 ROWS = Path(__file__).parents[2] / "docs" / "results" / "tuning_full.json"
-LEAST_GAIN = 0.01
 
 
 def trials():

@@ -50,11 +50,12 @@ def test_bfloat16_is_proposed_where_a_long_run_gains(monkeypatch, instructions, 
     said = describe_bfloat16(recipe, 600)
     assert said == line or said.startswith(line)
     assert describe_bfloat16(customise(recipe, epochs=1), 600) is None  # nothing is timed for so few images
+    assert describe_bfloat16(recipe, 600, 59.0) is None  # a time that is known is taken
 
 
 @pytest.mark.parametrize("precision", [None, "32"], ids=["the recipe's", "chosen"])
 def test_a_run_says_so_unless_the_precision_was_chosen(precision, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(prepare, "describe_bfloat16", lambda recipe, images: f"{recipe.method.name} is faster")
+    monkeypatch.setattr(prepare, "describe_bfloat16", lambda recipe, images, seconds: f"{recipe.method.name} is faster")
     infomax.pretrain(
         data="digits", method="carl", quiet=False, epochs=1, precision=precision, out=tmp_path / "run", device="cpu"
     )

@@ -285,8 +285,8 @@ class EvaluationRequest:
                 return OpenedData(self.protocol.open_data(location), location)
             source = location.open(download=self.location.download)
             wants_labels = self.protocol.needs_labels and not has_several_classes(source)
-            reason = why_not_labelled(source, hold_out=self.options.holds_out)
-            if wants_labels and reason:  # which is said before torch is imported
+            reason = why_not_labelled(source, hold_out=self.options.holds_out) if wants_labels else ""
+            if reason:  # which is said before torch is imported
                 raise no_labels_error(source, reason)
             return OpenedData(source, location)
 

@@ -37,12 +37,13 @@ def estimate_seconds(recipe: Recipe, images: int) -> float | None:
     return _seconds_of_image(recipe) * recipe.steps(images) * recipe.batch_size
 
 
-def describe_bfloat16(recipe: Recipe, images: int) -> str | None:
+def describe_bfloat16(recipe: Recipe, images: int, seconds: float | None = None) -> str | None:
     """Returns a line on how much faster the networks of a long run are in bfloat16 on this CPU.
 
     Args:
         recipe: The recipe with all changes, in precision 32.
         images: Number of images in the data set.
+        seconds: Time of the run, if :func:`estimate_seconds` was called before; None calls it.
 
     Returns:
         The line; None if the run is short, the processor has no instructions for bfloat16, or they do not help.
@@ -50,7 +51,7 @@ def describe_bfloat16(recipe: Recipe, images: int) -> str | None:
     pixels = recipe.steps(images) * recipe.batch_size * recipe.views.global_crops[0].size ** 2
     if pixels < FEW_PIXELS or not has_bfloat16():
         return None
-    full = estimate_seconds(recipe, images)
+    full = estimate_seconds(recipe, images) if seconds is None else seconds
     if full is None or full < LEAST_SECONDS:
         return None
     half = estimate_seconds(replace(recipe, precision="bf16"), images)

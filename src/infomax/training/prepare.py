@@ -347,41 +347,58 @@ def _note_busy_machine(launch: LaunchOptions) -> None:
 def _note_costs(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:
     """Says why a new run has so many epochs, and which options change its time."""
     if recipe.encoder.init is not None:
-        _note_cost(options, recipe, images, launch)
+        seconds = _note_cost(options, recipe, images, launch)
     else:
         if (reason := _why_so_many_epochs(recipe, images, options)) is not None:
             show(reason, file=sys.stderr)
-        _note_larger_sizes(options, recipe, side, images, launch)
-    _note_bfloat16(options, recipe, images, launch)
+        seconds = _note_larger_sizes(options, recipe, side, images, launch)
+    _note_bfloat16(options, recipe, images, launch, seconds)
 
 
-def _note_larger_sizes(options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions) -> None:
-    """Says if the images have far more pixels than their views, unless the user has chosen the views' size."""
+def _note_larger_sizes(
+    options: PretrainOptions, recipe: Recipe, side: int, images: int, launch: LaunchOptions
+) -> float | None:
+    """Says if the images have far more pixels than their views, unless the user has chosen the views' size.
+
+    Returns:
+        The time of the run in seconds; None if it was not measured.
+    """
     if options.image_size is not None or not larger_sizes(recipe.views.global_crops[0].size, side):
-        return
+        return None
     seconds = None
     if launch.device == "cpu" and launch.world_size == 1:
         with Stage("timing the network at this size", slow_only=True):
             seconds = estimate_seconds(recipe, images)
     note(describe_larger_sizes(recipe, side, seconds=seconds, measured=ESTIMATED))
+    return seconds
 
 
-def _note_cost(options: PretrainOptions, recipe: Recipe, images: int, launch: LaunchOptions) -> None:
-    """Says what a run from initial weights costs on a CPU, unless the user has chosen the views' size."""
+def _note_cost(options: PretrainOptions, recipe: Recipe, images: int, launch: LaunchOptions) -> float | None:
+    """Says what a run from initial weights costs on a CPU, unless the user has chosen the views' size.
+
+    Returns:
+        The time of the run in seconds; None if it was not measured.
+    """
     if options.image_size is not None or launch.device != "cpu" or launch.world_size > 1:
-        return
+        return None
     with Stage("timing the network at this size", slow_only=True):
         seconds = estimate_seconds(recipe, images)
     if seconds is not None:
         note(describe_smaller_size(recipe, seconds))
+    return seconds
 
 
-def _note_bfloat16(options: PretrainOptions, recipe: Recipe, images: int, launch: LaunchOptions) -> None:
-    """Says if networks would be faster in bfloat16 on this CPU, unless the user has chosen the precision."""
+def _note_bfloat16(
+    options: PretrainOptions, recipe: Recipe, images: int, launch: LaunchOptions, seconds: float | None
+) -> None:
+    """Says if networks would be faster in bfloat16 on this CPU, unless the user has chosen the precision.
+
+    ``seconds`` is the time of the run; None if it was not measured.
+    """
     if options.precision is not None or recipe.precision != "32" or launch.device != "cpu" or launch.world_size > 1:
         return
     with Stage("timing the networks in bfloat16", slow_only=True):
-        line = describe_bfloat16(recipe, images)
+        line = describe_bfloat16(recipe, images, seconds)
     if line is not None:
         note(line)
 
