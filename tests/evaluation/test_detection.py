@@ -330,7 +330,7 @@ def test_an_interrupted_training_goes_on_to_the_same_bits(source, encoder, tmp_p
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
     monkeypatch.setattr(DetectorTraining, "run", None)
     assert row_of(source, encoder, tmp_path / "b") == resumed  # which is kept
-    with pytest.raises(ValueError, match="was begun with other settings: setting.budget was 4, is 5"):
+    with pytest.raises(ValueError, match="^work: .* was begun with other settings: setting.budget was 4, is 5"):
         row_of(source, encoder, tmp_path / "b", budget=5)
 
 

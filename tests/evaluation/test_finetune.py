@@ -441,7 +441,7 @@ def test_a_folder_of_other_work_is_refused(digits, pretrained, tmp_path):
         finetune(pretrained, replace(digits, test=digits.val), **words)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="mine exists and is not a folder of unfinished work"):
+    with pytest.raises(ValueError, match="^work: .*mine exists and is not a folder of unfinished work"):
         finetune(pretrained, digits, **{**words, "work": tmp_path / "mine"})
 
 

@@ -65,7 +65,7 @@ class ResumableWork:
         """Locks the folder on the first rank; returns False if another process has it and this one does without."""
         is_begun = (folder / SPECIFICATION).is_file() or not folder.exists()
         if not is_begun and not (folder.is_dir() and all(_is_left_by_killed(file) for file in folder.iterdir())):
-            raise ValueError(f"--work {folder} exists and is not a folder of unfinished work; name another")
+            raise ValueError(f"work: {folder} exists and is not a folder of unfinished work; name another")
         folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock = _lock_of_this_process(folder)
@@ -154,9 +154,7 @@ def _write_or_compare(folder: Path, specification: "DataclassInstance") -> None:
         if before.get(key) != now.get(key)
     ]
     if differences:
-        raise ValueError(
-            f"--work {folder} was begun with other settings: {'; '.join(differences)}. Name another folder"
-        )
+        raise ValueError(f"work: {folder} was begun with other settings: {'; '.join(differences)}. Name another folder")
 
 
 def _flatten(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
