@@ -10,6 +10,7 @@ import scipy.linalg
 import torch
 
 from infomax.analysis import measures
+from infomax.analysis.measures import directions
 from infomax.analysis.rows import Rows
 from ranks import on_ranks
 
@@ -509,9 +510,9 @@ def test_blocks_change_no_value(monkeypatch):
     z = torch.tensor(normal(23, 4))
     names = ("uniformity", "near_duplicate_share", "self_clustering")
     whole = [getattr(measures, name)(z) for name in names]
-    monkeypatch.setattr(measures, "BLOCK_ENTRIES", 50)
+    monkeypatch.setattr(directions, "BLOCK_ENTRIES", 50)
     assert [getattr(measures, name)(z) for name in names] == pytest.approx(whole, rel=1e-12)
-    monkeypatch.setattr(measures, "BLOCK_ENTRIES", 1)
+    monkeypatch.setattr(directions, "BLOCK_ENTRIES", 1)
     assert [getattr(measures, name)(z) for name in names] == pytest.approx(whole, rel=1e-12)
 
 

@@ -15,6 +15,10 @@ NORM_FLOOR = 1e-12
 """The norm by which a shorter row is divided, instead of its own."""
 SINGULAR_VALUE_FLOOR = 1e-10
 """The share of the Frobenius norm of the rows below which a singular value of the centred rows is rounding noise."""
+THRESHOLD_ROUNDING = 1e-12
+"""The rounding that a comparison with a threshold allows for."""
+LARGEST_WITH_SQUARE = 1e150
+"""The largest entry whose square, summed over a batch, float64 surely holds."""
 SUM_TOLERANCE = 1e-3
 """The distance from 1 up to which the sum of a row of probabilities may be, as half precision leaves it."""
 
@@ -70,6 +74,12 @@ def _find_problem(name: str, x: Any, layout: str, check: Callable[[], None] | No
     except ValueError as error:
         return str(error)
     return None
+
+
+def check_squares(name: str, values: Tensor) -> None:
+    """Raises a ValueError if squares of ``values`` may overflow."""
+    if (largest := float(values.abs().max())) > LARGEST_WITH_SQUARE:
+        raise ValueError(f"{name} must have entries up to {LARGEST_WITH_SQUARE:g}, but has one of size {largest:.3g}")
 
 
 def svdvals(x: Float64[Tensor, "n d"]) -> Float64[Tensor, " k"]:
@@ -170,7 +180,7 @@ class Rows:
         if (low := float(self.values.min())) < 0:
             raise ValueError(f"{self.name} must hold probabilities, which are not negative, but has {low:.3g}")
         sums = self.values.sum(1)
-        if (error := float((sums - 1).abs().max())) > SUM_TOLERANCE + 1e-12:
+        if (error := float((sums - 1).abs().max())) > SUM_TOLERANCE + THRESHOLD_ROUNDING:
             raise ValueError(f"the rows of {self.name} must sum to 1, but one is off by {error:.3g}")
         return self.values
 
