@@ -42,7 +42,7 @@ PACKAGES = [
 DATA = {
     "options": {"sources"},
     "preview": {"augmentation", "images", "pixel_format", "shown_pixels"},
-    "loading": {"splits", "augmentation", "streams", "images", "pixel_format", "decoding", "fast_jpegs"},
+    "loading": {"splits", "augmentation", "streams", "images", "pixel_format", "decoding"},
     "sources": {
         "splits",
         "streams",
@@ -53,21 +53,18 @@ DATA = {
         "pixel_format",
         "fingerprints",
         "decoding",
-        "fast_jpegs",
     },
     "augmentation": {"pixel_format"},
     "range_notes": {"measured_pixels", "splits", "images", "numbers", "pixel_format"},
     "measured_pixels": {"splits", "images", "numbers", "pixel_format", "decoding"},
     "splits": {"streams", "images", "pixel_format", "decoding"},
-    "streams": {"images", "number_files", "numbers", "decoding", "fast_jpegs"},
-    "images": {"number_files", "numbers", "shown_pixels", "pixel_format", "decoding", "fast_jpegs", "fingerprints"},
+    "streams": {"images", "number_files", "numbers", "decoding"},
+    "images": {"number_files", "numbers", "shown_pixels", "pixel_format", "decoding", "fingerprints"},
     "number_files": {"numbers", "pixel_format", "decoding"},
     "numbers": {"pixel_format"},
     "shown_pixels": {"pixel_format"},
     "pixel_format": set(),
-    "decoding": {"damaged_files", "fast_jpegs"},
-    "fast_jpegs": set(),
-    "damaged_files": set(),
+    "decoding": set(),
     "fingerprints": set(),
 }
 ONLY_IN = {

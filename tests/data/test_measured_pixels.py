@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infomax.data.decoding import parse_value_range
+from infomax.data.decoding.options import parse_value_range
 from infomax.data.images import ArrayImages, FileImages, FormattedImages, select_images
 from infomax.data.measured_pixels import PixelChoice, measure_pixels
 from infomax.data.numbers import to_pixels

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from infomax.data.augmentation.views import View, ViewSet
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.images import ArrayImages, FileImages, PillowImages
 from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.preview import draw_views

@@ -14,8 +14,12 @@ import numpy as np
 from jaxtyping import Int, UInt8, UInt16
 from PIL import Image
 
-from infomax.data.decoding import Decoding, DivisorChooser, OpenedImage, convert, decode, decode_pixels, load_opened
-from infomax.data.fast_jpegs import ReusedMemory
+from infomax.data.decoding.decoder import decode, decode_pixels
+from infomax.data.decoding.fast_jpegs import ReusedMemory
+from infomax.data.decoding.image_files import DivisorChooser
+from infomax.data.decoding.opened_images import OpenedImage, load_opened
+from infomax.data.decoding.options import Decoding
+from infomax.data.decoding.rgb import convert
 from infomax.data.fingerprints import LARGE, hash_files
 from infomax.data.number_files import file_kind, read_numbers, read_rgb
 from infomax.data.number_files.pillow import kind_of_opened, numbers_of_opened

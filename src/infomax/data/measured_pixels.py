@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.decoding import ValueRange
+from infomax.data.decoding.options import ValueRange
 from infomax.data.images import ArrayImages, Images
 from infomax.data.numbers import NumberKind, is_missing
 from infomax.data.pixel_format import MeasuredPixels, PixelFormat

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.images import Images, select_images
 from infomax.data.pixel_format import MeasuredPixels
 from infomax.data.streams import Stream

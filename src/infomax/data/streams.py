@@ -17,8 +17,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from infomax.data.decoding import Decoding, DivisorChooser, decode, decode_pixels
-from infomax.data.fast_jpegs import ReusedMemory
+from infomax.data.decoding.decoder import decode, decode_pixels
+from infomax.data.decoding.fast_jpegs import ReusedMemory
+from infomax.data.decoding.image_files import DivisorChooser
+from infomax.data.decoding.options import Decoding
 from infomax.data.images import Images
 from infomax.data.number_files import file_kind, read_numbers
 from infomax.data.numbers import NumberKind, Numbers

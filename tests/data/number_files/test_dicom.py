@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from deep_files import make_dicoms, write_dicom
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.images import FileImages
 from infomax.data.number_files import dicom as dicom_file
 from infomax.data.number_files import file_kind, read_numbers

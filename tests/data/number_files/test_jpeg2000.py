@@ -7,7 +7,7 @@ import pytest
 from imagecodecs import jpeg2k_encode
 from PIL import Image
 
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.number_files import file_kind, jpeg2000, read_numbers
 from infomax.data.numbers import RGB_KIND
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.number_files import file_kind, read_numbers
 from infomax.data.numbers import RGB_KIND
 

@@ -12,7 +12,8 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from deep_files import make_cells, make_depth, make_tiles
-from infomax.data.decoding import Decoding, decode_pixels
+from infomax.data.decoding.decoder import decode_pixels
+from infomax.data.decoding.options import Decoding
 from infomax.data.images import FileImages
 from infomax.data.number_files import file_kind, read_numbers, read_rgb
 from infomax.data.number_files import tiff as tiff_file
@@ -194,7 +195,7 @@ def test_without_imagecodecs_a_file_is_refused_when_its_header_is_read(written, 
     code = (
         "import sys; sys.modules['imagecodecs'] = None\n"
         "from pathlib import Path\n"
-        "from infomax.data.decoding import Decoding\n"
+        "from infomax.data.decoding.options import Decoding\n"
         "from infomax.data.number_files import file_kind\n"
         f"file_kind(Path({str(file)!r}), 'x', Decoding())"
     )

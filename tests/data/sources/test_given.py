@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import infomax
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.images import PillowImages
 from infomax.data.sources.given import open_given
 from infomax.data.sources.location import DataLocation, open_source

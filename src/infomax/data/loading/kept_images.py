@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt16
 
-from infomax.data.fast_jpegs import DIVISORS
+from infomax.data.decoding.fast_jpegs import DIVISORS
 from infomax.data.loading.shared_memory import SharedMemory
 
 UNKNOWN, REDUCIBLE, FIXED = 0, 1, 2  # whether an image can be decoded at a smaller size: JPEGs can

@@ -22,8 +22,9 @@ from torch.utils.data import Dataset, get_worker_info
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.make_views import make_views, run_in_threads, views_kernel
 from infomax.data.augmentation.views import View, ViewSet
-from infomax.data.decoding import Decoding, DivisorChooser
-from infomax.data.fast_jpegs import DIVISORS, ReusedMemory
+from infomax.data.decoding.fast_jpegs import DIVISORS, ReusedMemory
+from infomax.data.decoding.image_files import DivisorChooser
+from infomax.data.decoding.options import Decoding
 from infomax.data.images import ArrayImages, FormattedImages, Images, PillowImages, Subset
 from infomax.data.loading.kept_images import UNKNOWN, KeptImages
 from infomax.data.pixel_format import RGB, OtherKindError, PixelFormat

@@ -14,15 +14,9 @@ from typing import IO, TypeVar
 import numpy as np
 from jaxtyping import UInt8
 
-from infomax.data.decoding import (
-    Decoding,
-    check_size,
-    decode_pixels,
-    identify,
-    is_image_file,
-    open_regular,
-    pillow_settings,
-)
+from infomax.data.decoding.decoder import decode_pixels
+from infomax.data.decoding.image_files import check_size, identify, is_image_file, open_regular, pillow_settings
+from infomax.data.decoding.options import Decoding
 from infomax.data.number_files.dicom import DICOM
 from infomax.data.number_files.jpeg2000 import JPEG2000
 from infomax.data.number_files.netpbm import NETPBM

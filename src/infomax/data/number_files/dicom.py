@@ -12,7 +12,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from infomax.data.decoding import Decoding, RefusedImageError
+from infomax.data.decoding.image_files import RefusedImageError
+from infomax.data.decoding.options import Decoding
 from infomax.data.number_files.number_format import NumberFormat, OpenedNumbers
 from infomax.data.numbers import NumberKind
 from infomax.data.pixel_format import BYTE_MAX

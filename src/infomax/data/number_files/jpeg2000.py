@@ -6,7 +6,8 @@ from typing import IO
 
 import numpy as np
 
-from infomax.data.decoding import Decoding, RefusedImageError, identify
+from infomax.data.decoding.image_files import RefusedImageError, identify
+from infomax.data.decoding.options import Decoding
 from infomax.data.number_files.number_format import NumberFormat, OpenedNumbers
 from infomax.data.numbers import NumberKind
 from infomax.runtime.extras import how_to_install

@@ -5,7 +5,7 @@ from typing import IO
 
 import numpy as np
 
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.number_files.number_format import NumberFormat, OpenedNumbers
 from infomax.data.numbers import NumberKind
 

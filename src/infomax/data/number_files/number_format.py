@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.numbers import NumberKind
 
 

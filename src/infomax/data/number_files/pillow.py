@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from infomax.data.decoding import OpenedImage, turn
+from infomax.data.decoding.opened_images import OpenedImage
+from infomax.data.decoding.orientation import turn
 from infomax.data.numbers import RGB_KIND, NumberKind
 
 DTYPES = {"I": np.int32, "F": np.float32}  # by Pillow's mode; I;16 and its kin are without a sign

@@ -4,7 +4,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from infomax.data.decoding import Decoding, exif_orientation, identify, turn
+from infomax.data.decoding.image_files import identify
+from infomax.data.decoding.options import Decoding
+from infomax.data.decoding.orientation import exif_orientation, turn
 from infomax.data.number_files.number_format import NumberFormat, OpenedNumbers
 from infomax.data.number_files.tiff import on_white
 from infomax.data.numbers import NumberKind

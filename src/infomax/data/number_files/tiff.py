@@ -18,7 +18,9 @@ from typing import IO, Any
 import numpy as np
 from PIL.TiffImagePlugin import TiffImageFile
 
-from infomax.data.decoding import Decoding, RefusedImageError, channel_pages, check_size, identify, turn
+from infomax.data.decoding.image_files import RefusedImageError, channel_pages, check_size, identify
+from infomax.data.decoding.options import Decoding
+from infomax.data.decoding.orientation import turn
 from infomax.data.number_files.number_format import NumberFormat, OpenedNumbers
 from infomax.data.numbers import NumberKind
 from infomax.runtime.extras import how_to_install

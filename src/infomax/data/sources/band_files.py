@@ -17,8 +17,9 @@ import numpy as np
 from jaxtyping import Int, UInt8, UInt16
 from PIL import Image
 
-from infomax.data.decoding import Decoding, DivisorChooser
-from infomax.data.fast_jpegs import ReusedMemory
+from infomax.data.decoding.fast_jpegs import ReusedMemory
+from infomax.data.decoding.image_files import DivisorChooser
+from infomax.data.decoding.options import Decoding
 from infomax.data.fingerprints import hash_files
 from infomax.data.images import FileImages, Images, PackedNames, pixels_of
 from infomax.data.number_files import file_kind, read_numbers

@@ -16,8 +16,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from infomax.data.decoding import Decoding, DivisorChooser, decode, decode_pixels, open_regular
-from infomax.data.fast_jpegs import ReusedMemory
+from infomax.data.decoding.decoder import decode, decode_pixels
+from infomax.data.decoding.fast_jpegs import ReusedMemory
+from infomax.data.decoding.image_files import DivisorChooser, open_regular
+from infomax.data.decoding.options import Decoding
 from infomax.data.fingerprints import LARGE, SAMPLED_BYTES, SAMPLED_CONTENTS, hash_files
 from infomax.data.images import Images, PackedNames
 from infomax.data.number_files import file_kind, read_numbers

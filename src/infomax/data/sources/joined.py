@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Int, UInt8
 from PIL import Image
 
-from infomax.data.decoding import Decoding, DivisorChooser
-from infomax.data.fast_jpegs import ReusedMemory
+from infomax.data.decoding.fast_jpegs import ReusedMemory
+from infomax.data.decoding.image_files import DivisorChooser
+from infomax.data.decoding.options import Decoding
 from infomax.data.images import Images
 from infomax.data.numbers import NumberKind, Numbers
 

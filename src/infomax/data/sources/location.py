@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.decoding import MAX_MEGAPIXELS, Decoding, ValueRange, parse_value_range
+from infomax.data.decoding.options import MAX_MEGAPIXELS, Decoding, ValueRange, parse_value_range
 from infomax.data.images import Images, select_images
 from infomax.data.measured_pixels import PixelChoice
 from infomax.data.number_files import begins_as_image
@@ -64,7 +64,7 @@ class DataLocation:
     ``0.1%,99.9%``; None takes the format's range, and percentiles if it has none."""
     max_megapixels: float | None = None
     """The largest number of pixels of an image file, in millions; None takes
-    :data:`infomax.data.decoding.MAX_MEGAPIXELS`."""
+    :data:`infomax.data.decoding.options.MAX_MEGAPIXELS`."""
     channels: int | None = None
     """Number of channels of an image; None finds it. 3 makes RGB of images of one channel, 1 makes gray of RGB."""
     no_data: float | None = None

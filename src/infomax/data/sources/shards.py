@@ -20,7 +20,7 @@ from itertools import chain, groupby, islice
 from math import prod
 from typing import Any, BinaryIO
 
-from infomax.data.decoding import Decoding
+from infomax.data.decoding.options import Decoding
 from infomax.data.sources.suffixes import PILLOW_SUFFIXES, is_litter
 from infomax.data.splits import Source
 from infomax.data.streams import SHUFFLE_BUFFER, Stream, import_optional, split_image_count

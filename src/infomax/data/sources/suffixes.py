@@ -2,7 +2,7 @@
 
 from PIL import Image, features
 
-from infomax.data.decoding import FORMATS
+from infomax.data.decoding.image_files import FORMATS
 
 # Formats that a build of Pillow may lack, by the names of its features.
 OPTIONAL_FORMATS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp", "JPEG": "jpg", "PNG": "zlib"}

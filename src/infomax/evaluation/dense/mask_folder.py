@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from infomax.data.decoding import FORMATS, ORIENTATION, TRANSPOSED
+from infomax.data.decoding.image_files import FORMATS
+from infomax.data.decoding.orientation import ORIENTATION, TRANSPOSED
 from infomax.data.images import FileImages, PackedNames
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES, is_litter, suffix_of

@@ -13,8 +13,11 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from infomax.data import fast_jpegs
-from infomax.data.decoding import FORMATS, TURNS, Decoding, ValueRange, decode, decode_pixels, parse_value_range, turn
+from infomax.data.decoding import fast_jpegs
+from infomax.data.decoding.decoder import decode, decode_pixels
+from infomax.data.decoding.image_files import FORMATS
+from infomax.data.decoding.options import Decoding, ValueRange, parse_value_range
+from infomax.data.decoding.orientation import TURNS, turn
 from infomax.data.images import FileImages, Subset
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES
 
@@ -122,7 +125,7 @@ def test_numbers_that_are_none_are_black_and_change_no_other_pixel():
 def test_many_rows_are_scaled_as_few(monkeypatch):
     numbers = np.random.default_rng(0).integers(0, 65536, (50, 40)).astype(np.uint16)
     whole = decoded(encoded(numbers, "PNG"))
-    monkeypatch.setattr("infomax.data.decoding.BLOCK", 100)
+    monkeypatch.setattr("infomax.data.decoding.rgb.BLOCK", 100)
     np.testing.assert_array_equal(decoded(encoded(numbers, "PNG")), whole)
 
 
