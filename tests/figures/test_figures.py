@@ -190,7 +190,7 @@ def test_what_an_interrupted_figure_computed_is_not_computed_again(runs, tmp_pat
     ("name", "folders", "options", "message"),
     [
         ("spectrm", [], {}, "the figure must be one of .*did you mean spectrum"),
-        ("spectrum", [], {}, "needs a run of CorInfoMax, .*infomax pretrain --recipe corinfomax/digits --data digits"),
+        ("spectrum", [], {}, "one of SimCLR .*; such runs are made by: .*corinfomax/digits .*; infomax pretrain"),
         ("spectrum", ["nowhere"], {}, "nowhere is not a run folder"),
         ("mira-convergence", ["simclr"], {}, "the method of .*simclr, for mira-convergence, must be one of mira, swav"),
         (

@@ -30,7 +30,8 @@ def open_runs(figure: Figure, paths: Sequence[Path]) -> tuple[Run, ...]:
     if paths and not figure.needs.runs:
         raise ValueError(f"infomax figure {figure.name} takes no runs, but {paths[0]} is given")
     if not paths and figure.needs.runs and figure.needs.required:
-        raise ValueError(f"figure {figure.name} needs {figure.needs.runs}: {how_to_make(figure)}")
+        commands = "; ".join(figure.needs.commands)
+        raise ValueError(f"figure {figure.name} needs {figure.needs.runs}; such runs are made by: {commands}")
     runs: list[Run] = []
     for path in paths:
         inside = sorted(config.parent for config in path.glob("*/config.json"))
@@ -47,11 +48,6 @@ def open_runs(figure: Figure, paths: Sequence[Path]) -> tuple[Run, ...]:
         if not run.finished:
             note(f"{run.path} is not finished: {run.progress(run.trained_steps)}")
     return tuple({run.path.resolve(): run for run in runs}.values())
-
-
-def how_to_make(figure: Figure) -> str:
-    """Returns the commands that make the runs of a figure, in one line."""
-    return "; or ".join(figure.needs.commands)
 
 
 def check_methods(figure: str, runs: Sequence[Run], methods: Collection[str]) -> None:
