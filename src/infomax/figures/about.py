@@ -18,7 +18,7 @@ def list_figures() -> str:
 
 
 MINUTES_NOTE = (
-    "min: measured on two busy CPU cores with runs of the recipes digits, without their training; if it was measured."
+    "min: measured on two CPU cores with runs of the recipes digits, without their training; if it was measured."
 )
 
 
