@@ -63,7 +63,7 @@ def make_run(name: str, folder: Path) -> None:
     if (folder / name).exists():
         return
     if name in RUNS:
-        infomax(f"pretrain --recipe {name}/digits --data digits --epochs 3 --device cpu --log none --out {name}", folder)
+        infomax(f"pretrain --recipe {name}/digits --data digits --epochs 3 --device cpu --out {name}", folder)
     else:
         infomax(f"sweep {SWEEPS[name]} --seeds 2 --epochs 1 --device cpu --out {name}", folder)
 

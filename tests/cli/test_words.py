@@ -73,6 +73,10 @@ def infomax(monkeypatch, capsys):
          "lists the options"),
         ((*OUT, "--method", "ibot"), "--method ibot: ibot is not one of infomax's methods, which are "
          + ", ".join(METHODS)),
+        ((*OUT, "--method", "SIGReg"), "--method SIGReg: SIGReg is no method's name; did you mean --method lejepa, "
+         "which has this loss?"),
+        ((*OUT, "--recipe", "infomin/small"), "there is no recipe infomin/small: infomin is "
+         "no method's name; did you mean --recipe moco/imagenet_infomin_200, which has its views?"),
         ((*OUT, "--method", "MIRA"), f"--method must be one of {', '.join(METHODS)}, but is 'MIRA'; did you mean "
          "mira?"),
         (("pretrain", "--recipe", "ibot/cifar10", "--out", "x"), "there is no recipe ibot/cifar10: ibot is not one of "

@@ -38,7 +38,7 @@ from infomax.recipes.experiment import Experiment
 from infomax.recipes.method_spec import MethodSpec
 from infomax.recipes.schema import Recipe, from_json
 from infomax.runtime.checks import choose
-from infomax.runtime.near_names import OTHER_METHODS, nearest
+from infomax.runtime.near_names import NAMES_OF_PARTS, OTHER_METHODS, nearest
 from infomax.runtime.plugins import registry
 
 ENTRY_POINTS = "infomax.methods"
@@ -97,9 +97,13 @@ def choose_method(name: str, recipe: str | None = None) -> str:
     Raises:
         ValueError: if there is none; the message lists the methods, and says so of a known method of others.
     """
-    if name not in METHODS and OTHER_METHODS.fullmatch(re.sub(r"[ _]", "-", name.lower())):
+    if name not in METHODS:
         problem = f"there is no recipe {recipe}" if recipe else f"--method {name}"
-        raise ValueError(f"{problem}: {name} is not one of infomax's methods, which are {', '.join(METHODS)}")
+        usual_name = re.sub(r"[ _]", "-", name.lower())
+        if OTHER_METHODS.fullmatch(usual_name):
+            raise ValueError(f"{problem}: {name} is not one of infomax's methods, which are {', '.join(METHODS)}")
+        if usual_name in NAMES_OF_PARTS:
+            raise ValueError(f"{problem}: {name} is no method's name; did you mean {NAMES_OF_PARTS[usual_name]}?")
     return choose(f"the method of the recipe {recipe}" if recipe else "--method", name, METHODS)
 
 

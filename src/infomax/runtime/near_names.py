@@ -57,9 +57,17 @@ SYNONYMS = {
 """Other names of options that are usual in the field, by the option without its dashes."""
 
 OTHER_METHODS = re.compile(
-    "cpc|dino-?v[23]|i-?jepa|i?bot|infonce|mae|mim|msn|pirl|relic|simclr-?v2|simmim|smog|supcon|tico|vicregl"
+    "cpc|dino-?v[23]|i-?jepa|i?bot|mae|mim|msn|pirl|relic|simclr-?v2|simmim|smog|supcon|tico|vicregl"
 )
 """Methods of others, which infomax does not have."""
+
+NAMES_OF_PARTS = {
+    "infomin": "--recipe moco/imagenet_infomin_200, which has its views",
+    "infonce": "--method simclr, which has this loss",
+    "nt-xent": "--method simclr, which has this loss",
+    "sigreg": "--method lejepa, which has this loss",
+}
+"""What a user means who names a method by its loss or its views."""
 
 NETWORKS = ("resnet",)
 """Families of networks whose members differ by a number."""
