@@ -1,6 +1,8 @@
 """Tables of all methods side by side: the search of their settings, the comparison, and the papers' claims."""
 
 import sys
+from collections import Counter
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
@@ -129,15 +131,39 @@ def comparison_of_data(data: str, budgets: dict[str, Any]) -> str:
     )
 
 
-def trends_table() -> str:
+def trends_table(name: str = "trends.json", share: str = "one core for a run") -> str:
+    """How many of the claims hold, and the outcome of each."""
     sys.path.insert(0, str(DOCS.parent / "benchmarks"))
-    from trends import claims_table
+    from claims import claims_table, judged
 
-    kept, *rows = kept_lines("trends.json")
-    table = claims_table(rows)
+    kept, *rows = kept_lines(name)
     if kept is None:
-        return f"{table}\n\n{NOT_MEASURED}"
-    return f"{table}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`; {len(rows)} runs so far."
+        return NOT_MEASURED
+    outcomes = Counter(outcome["words"] for outcome in judged(rows))
+    plural = {"holds": "hold", "does not hold": "do not hold"}
+    order = ("holds", "does not hold", "cannot be told", "not tried yet")
+    counts = "; ".join(f"{plural.get(words, words)}: {outcomes[words]}" for words in order if outcomes[words])
+    measured = f"Measured on {where(kept)}, {share}, by `{kept['command']}`; {counted(len(rows), 'run')}."
+    return f"Of {outcomes.total()} claims {counts}.\n\n{claims_table(rows)}\n\n{measured}"
+
+
+def trends_scores_table() -> str:
+    """The scores of each setting, in the order of the claims."""
+    _, *rows = kept_lines("trends.json")
+    of_setting: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        of_setting.setdefault(row["setting"], []).append(row)
+    cells = [
+        [
+            setting,
+            mean_and_deviation([100 * row["knn_top1"] for row in made], ".1f"),
+            mean_and_deviation([row["embedding_mean_cosine"] for row in made if "failed" not in row], ".2f"),
+            mean_and_deviation([row["embedding_effective_rank"] for row in made if "failed" not in row], ".1f"),
+            str(len(made)),
+        ]
+        for setting, made in of_setting.items()
+    ]
+    return markdown(["setting", "k-NN, %", "mean cosine of z", "effective rank of z", "seeds"], cells)
 
 
 TABLES = {
@@ -145,4 +171,6 @@ TABLES = {
     "tuning-full": (MEASUREMENTS / "tuning.md", tuning_full_table),
     "comparison": (MEASUREMENTS / "comparison.md", comparison_table),
     "trends": (MEASUREMENTS / "trends.md", trends_table),
+    "trends-scores": (MEASUREMENTS / "trends.md", trends_scores_table),
+    "trends-gpu": (MEASUREMENTS / "trends.md", partial(trends_table, "trends_gpu.json", "on a GPU")),
 }

@@ -1,108 +1,55 @@
-"""The study of the papers' claims has each run once, and its rules say what the runs tell."""
+"""The study of the papers' claims has each run once, of settings that their recipes have."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
+import numpy as np
 import pytest
+import trends
+from claims import BATCHES, CLAIMS, MIRA, PROTOTYPES
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "trends.py"
-specification = importlib.util.spec_from_file_location("benchmarks_trends", FILE)
-trends = importlib.util.module_from_spec(specification)
-sys.modules["benchmarks_trends"] = trends
-specification.loader.exec_module(trends)
-A, B, C = (trends.Setting("mira", (f"method.prototypes={k}",)) for k in (1, 2, 3))
-
-
-def found(**scores):
-    """Returns rows of the settings a, b and c with these scores, seed by seed."""
-    by_name = {"a": A, "b": B, "c": C}
-    return {
-        by_name[name].name: [
-            {"seed": seed, "knn_top1": x / 100, "embedding_mean_cosine": x, "embedding_effective_rank": x}
-            for seed, x in enumerate(values)
-        ]
-        for name, values in scores.items()
-    }
+from infomax.recipes.customise import customise_experiment
+from infomax.recipes.registry import get_experiment
 
 
 def test_each_run_is_there_once():
     runs = trends.jobs("x", 3)
     keys = [tuple(run.key.values()) for run in runs]
-    assert len(set(keys)) == len(runs) == 3 * len({setting for claim in trends.CLAIMS for setting in claim.settings})
-    assert len({claim.key for claim in trends.CLAIMS}) == len(trends.CLAIMS)
+    assert len(set(keys)) == len(runs) == 3 * len({setting for claim in CLAIMS for setting in claim.settings})
+    assert len({claim.key for claim in CLAIMS}) == len(CLAIMS)
 
 
-def test_every_setting_is_one_of_its_method():
-    from infomax.recipes.customise import customise_experiment
-    from infomax.recipes.registry import get_experiment
-
+@pytest.mark.parametrize("scale", [trends.CPU, trends.GPU], ids=lambda scale: scale.recipe)
+def test_all_settings_differ_and_are_of_their_method(scale):
+    names: dict = {}
     for run in trends.jobs("x", 1):
-        setting = run.setting
-        recipe = customise_experiment(
-            get_experiment("small", setting.method), images=1000, overrides=setting.overrides, views=setting.views
-        )
-        assert recipe.method.name == setting.method
+        experiment = get_experiment(scale.recipe, run.setting.method)
+        recipe = customise_experiment(experiment, images=10_000, **trends.changes_of(run.setting, scale))
+        assert recipe.method.name == run.setting.method
+        names.setdefault(repr(recipe), []).append(run.setting.name)
+    twice = [same for same in names.values() if len(same) > 1]
+    assert twice == ([["mira iterations=30", "mira"]] if scale is trends.GPU else [])  # its recipe has 30 itself
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "words"),
-    [
-        ((50, 52, 51), (40, 41, 42), "holds"),
-        ((40, 41, 42), (50, 52, 51), "does not hold"),
-        ((50, 40, 45), (45, 44, 46), "cannot be told"),
-        ((50,), (40,), "cannot be told"),
-    ],
-)
-def test_a_setting_is_higher_if_the_interval_of_the_difference_is(first, second, words):
-    assert trends.higher(A, B)(found(a=first, b=second)).words == words
+@pytest.mark.parametrize("scale", [trends.CPU, trends.GPU], ids=lambda scale: scale.recipe)
+def test_a_setting_changes_what_the_claims_take_for_granted(scale):
+    def prototypes(setting):
+        experiment = get_experiment(scale.recipe, "mira")
+        return customise_experiment(experiment, images=10_000, **trends.changes_of(setting, scale)).method.prototypes
+
+    assert [prototypes(setting) for setting in (MIRA, *PROTOTYPES)] == [300, 10, 30, 100, 1000, 3000]
 
 
-def test_a_difference_has_the_interval_of_students_t():
-    mean, low, high = trends.differences(*(found(a=(1, 2, 6), b=(0, 0, 0))[x.name] for x in (A, B)))
-    half = 4.303 * (7.0**0.5) / 3**0.5  # the variance of 1, 2 and 6 is 7
-    assert (mean, low, high) == pytest.approx((3, 3 - half, 3 + half), rel=1e-4)
+def test_the_rate_of_another_batch_goes_with_the_root_of_its_size():
+    changes = [trends.changes_of(setting, trends.CPU) for setting in BATCHES]
+    assert [change["batch_size"] for change in changes] == [32, 64, 256, 512]
+    assert [change["learning_rate"] for change in changes] == pytest.approx([0.001, 0.001414, 0.002828, 0.004])
 
 
-def test_settings_are_alike_if_no_difference_can_be_large():
-    assert trends.alike(A, B)(found(a=(50, 51, 52), b=(50.2, 51.1, 52.3))).words == "holds"
-    assert trends.alike(A, B)(found(a=(50, 51, 52), b=(60.2, 61.1, 62.3))).words == "does not hold"
-    assert trends.alike(A, B)(found(a=(50, 51, 52), b=(54, 47, 56))).words == "cannot be told"
-    assert trends.alike(A, B, C)(found(a=(50, 51, 52), b=(50, 51, 52), c=(70, 71, 72))).words == "does not hold"
-
-
-def test_an_optimum_lies_inside_and_is_better_than_both_ends():
-    rule = trends.best_inside(A, B, C)
-    assert rule(found(a=(40, 41, 42), b=(50, 51, 52), c=(44, 45, 46))).words == "holds"
-    assert rule(found(a=(40, 41, 42), b=(50, 51, 52), c=(60, 61, 62))).words == "does not hold"
-    assert rule(found(a=(40, 41, 42), b=(50, 51, 52), c=(50, 54, 51))).words == "cannot be told"
-
-
-def test_collapse_spectra_and_rising_measures():
-    assert trends.collapses(A)(found(a=(0.99, 0.98, 1.0))).words == "holds"
-    assert trends.collapses(A)(found(a=(0.1, 0.2, 0.1))).words == "does not hold"
-    assert trends.collapses(A)(found(a=(0.99, 0.2, 0.99))).words == "cannot be told"
-    assert trends.fuller_spectrum(A, B)(found(a=(60, 61), b=(20, 30))).words == "holds"
-    assert trends.fuller_spectrum(B, A)(found(a=(60, 61), b=(20, 30))).words == "does not hold"
-    for sign, words in ((1, "holds"), (-1, "does not hold")):
-        series = [{"epoch": i, "ldmi": sign * i, "knn_top1": i / 10} for i in range(5)]
-        assert trends.rises_with_accuracy(A, "ldmi")({A.name: [{"series": series}] * 2}).words == words
-
-
-def test_a_claim_without_all_of_its_runs_is_not_judged():
-    (first, *others) = trends.judged([{"setting": trends.MIRA.name, "seed": 0, "knn_top1": 0.5}])
-    assert first["words"] == "not tried yet"
-    assert {outcome["words"] for outcome in others} == {"not tried yet"}
-    assert "not tried yet" in trends.claims_table([])
-
-
-@pytest.mark.parametrize(("seeds", "words"), [(1, "cannot be told so far"), (3, "holds")])
-def test_an_outcome_of_fewer_seeds_than_planned_is_said_to_be_one_so_far(seeds, words):
-    scores = {trends.MIRA.name: 0.5, trends.NO_TEACHER.name: 0.4}
-    rows = [
-        {"setting": setting, "seed": seed, "knn_top1": score + seed / 1000}
-        for setting, score in scores.items()
-        for seed in range(seeds)
-    ]
-    (line,) = (line for line in trends.claims_table(rows).splitlines() if line.startswith("| a teacher helps"))
-    assert f"| {words} |" in line
+def test_a_gpu_trains_on_all_images_and_is_scored_on_the_test_images(tmp_path):
+    x, labels = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1), np.arange(6)
+    file = tmp_path / "few.npz"
+    np.savez(file, train_x=x[:4], train_label=labels[:4], test_x=x[4:], test_label=labels[4:])
+    work = tmp_path / "work"
+    work.mkdir()
+    assert trends.write_images(file, work, whole=True) == ("few", 4)
+    with np.load(work / "few.npz") as kept:
+        assert (kept["train_y"].tolist(), kept["test_y"].tolist()) == ([0, 1, 2, 3], [4, 5])
+        assert (kept["train_x"].ravel().tolist(), kept["test_x"].ravel().tolist()) == ([0, 1, 2, 3], [4, 5])
