@@ -267,8 +267,8 @@ CLAIMS = (
         "corinfomax-spectrum-of-one-width",
         "CorInfoMax, App. K",
         "its spectrum stays full where that of SimCLR with as many outputs falls",
-        "the effective rank of its 64 outputs is higher than that of SimCLR's, if SimCLR has 64 too, in all seeds; added "
-        "after the first seed, which showed that the claim before this compares 64 outputs with 128",
+        "the effective rank of its 64 outputs is higher than that of SimCLR's 64 in all seeds; added after the first "
+        "seed, which showed that the claim before this one compares 64 outputs with 128",
         (CORINFOMAX, SIMCLR_64),
         fuller_spectrum(CORINFOMAX, SIMCLR_64),
     ),

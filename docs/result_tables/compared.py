@@ -140,11 +140,19 @@ def trends_table(name: str = "trends.json", share: str = "one core for a run") -
     if kept is None:
         return NOT_MEASURED
     outcomes = Counter(outcome["words"] for outcome in judged(rows))
-    plural = {"holds": "hold", "does not hold": "do not hold"}
-    order = ("holds", "does not hold", "cannot be told", "not tried yet")
-    counts = "; ".join(f"{plural.get(words, words)}: {outcomes[words]}" for words in order if outcomes[words])
+    one_and_more = {
+        "holds": ("holds", "hold"),
+        "does not hold": ("does not hold", "do not hold"),
+        "cannot be told": ("cannot be told", "cannot be told"),
+        "not tried yet": ("is not tried yet", "are not tried yet"),
+    }
+    counts = ", ".join(
+        f"{outcomes[words]} {one if outcomes[words] == 1 else more}"
+        for words, (one, more) in one_and_more.items()
+        if outcomes[words]
+    )
     measured = f"Measured on {where(kept)}, {share}, by `{kept['command']}`; {counted(len(rows), 'run')}."
-    return f"Of {outcomes.total()} claims {counts}.\n\n{claims_table(rows)}\n\n{measured}"
+    return f"Of {outcomes.total()} claims, {counts}.\n\n{claims_table(rows)}\n\n{measured}"
 
 
 def trends_scores_table() -> str:
