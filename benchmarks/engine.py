@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from infomax.data.augmentation.make_views import make_views
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.sources.location import open_source

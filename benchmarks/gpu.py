@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from turns import DEVICE, Row, clock, rates, seconds_of
 
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.methods.base import Progress
 from infomax.nn.blocks import l2_normalize

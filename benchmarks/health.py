@@ -21,7 +21,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from turns import turns
 
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import Batch
 from infomax.recipes.customise import customise

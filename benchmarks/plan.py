@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from infomax import pretrain
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.planning.plan import plan
 from infomax.planning.step_cost import count_step_cost

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchSchedule
 from infomax.data.splits import Source

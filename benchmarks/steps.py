@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from turns import DEVICE, WARM_UP, Row, clock, rates, row, seconds_of
 
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.models.encoders import build_encoder
 from infomax.nn.optimizers import Lars, parameter_groups

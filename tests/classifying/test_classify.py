@@ -101,7 +101,7 @@ def test_probabilities_are_those_of_the_module(place):
     assert classifier.classes == ("dark", "light", "rare", "red")
     shown = classifier.encoder.preprocessing
     image = Image.open(place / "new" / "dark" / "0.png")
-    from infomax.data.images import PillowImages
+    from infomax.data.images.pillow import PillowImages
     from infomax.data.loading.evaluation import evaluation_batches
 
     (batch,) = evaluation_batches(PillowImages([image], None, []), np.arange(1), shown, workers=0)

@@ -20,7 +20,7 @@ from infomax.classifying.predicted import PredictedImages, Prediction
 from infomax.classifying.predicted_page import predicted_page
 from infomax.classifying.tested import ClassifierTest, ClassScores, ImageAnswers
 from infomax.classifying.tested_page import classifier_test_page
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 
 CLASSES = ("dark", "light")
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from infomax.data import fingerprints
-from infomax.data.images import FileImages
+from infomax.data.images.files import FileImages
 
 
 def folder(root, names=("a/0.png", "a/1.png", "b/2.png"), content=b"0123456789"):

@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 
 from infomax.data.decoding.options import parse_value_range
-from infomax.data.images import ArrayImages, FileImages, FormattedImages, select_images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import FormattedImages
+from infomax.data.images.files import FileImages
+from infomax.data.images.selection import select_images
 from infomax.data.measured_pixels import PixelChoice, measure_pixels
 from infomax.data.numbers import to_pixels
 from infomax.data.pixel_format import RGB, PixelFormat

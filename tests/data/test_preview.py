@@ -9,7 +9,7 @@ from PIL import Image
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import View, ViewSet, byol, dino
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.preview import _views_of, describe_views, draw_views
 from infomax.data.sources.location import open_source
 

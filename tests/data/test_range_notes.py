@@ -8,7 +8,9 @@ from PIL import Image
 
 from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import ArrayImages, FileImages, PillowImages
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.files import FileImages
+from infomax.data.images.pillow import PillowImages
 from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.preview import draw_views
 from infomax.data.range_notes import range_notes

@@ -16,7 +16,7 @@ from PIL import Image
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import ViewSet, byol
-from infomax.data.images import first_readable
+from infomax.data.images.selection import first_readable
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import TrainingImages
 from infomax.data.sources.location import open_source

@@ -7,7 +7,7 @@ import pytest
 
 from feature_files import origin
 from html_pages import PADDED_EXPLOITS, PLAIN, CheckedPage
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.embeddings.cluster_map import cluster_map_section, picture_bytes
 from infomax.embeddings.clusters import clusters
 from infomax.embeddings.duplicates import duplicates

@@ -5,7 +5,7 @@ import pytest
 
 from browser import SCHEMES
 from feature_files import origin
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.embeddings.cluster_map import cluster_map_section
 from infomax.embeddings.clusters import clusters
 from infomax.embeddings.duplicates import duplicates

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.stats import ttest_1samp
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import Preprocessing, supervised_crops
-from infomax.data.images import ArrayImages, FileImages
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.files import FileImages
 from infomax.data.loading.evaluation import unreadable_error
 from infomax.data.loading.training import training_batches
 from infomax.data.pixel_format import OtherKindError, PixelFormat

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages, select_images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.selection import select_images
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.intervals import DRAWN, MATCHED, RESAMPLED, Difference, compare_shares, half_interval
 from infomax.evaluation.paired import (

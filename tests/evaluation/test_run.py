@@ -12,7 +12,7 @@ import torch
 
 from command import PATIENCE, run_command, start_command
 from dataset_layouts import LAYOUTS
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.sources.location import open_source
 from infomax.data.splits import Source
 from infomax.evaluation import transfer

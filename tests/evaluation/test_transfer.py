@@ -9,7 +9,8 @@ from sklearn.linear_model import LogisticRegression
 
 from dataset_layouts import LAYOUTS
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages, Subset
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.selection import Subset
 from infomax.data.sources.location import open_source
 from infomax.data.splits import Source
 from infomax.evaluation.options import EvaluationOptions

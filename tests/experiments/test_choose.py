@@ -15,7 +15,7 @@ from html_pages import PADDED_EXPLOITS, PLAIN, CheckedPage
 from infomax.analysis import measures
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import ViewSet, byol
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.experiments import choose as choose_module
 from infomax.experiments.choose import Candidate, Choice, choose, study_of
 from infomax.experiments.choose_page import choice_page

@@ -11,7 +11,7 @@ import infomax
 from command import run_command
 from encoder_files import used
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.pixel_format import PixelFormat
 from infomax.exporting.card import preprocessing_words

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages, FileImages, Subset
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.files import FileImages
+from infomax.data.images.selection import Subset
 from infomax.data.sources.location import open_source
 from infomax.features import cache
 from infomax.features.cache import FeatureSpecification, cached_features, features_folder

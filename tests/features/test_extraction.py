@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.features.extraction import cache_sized_chunks, extract_features
 from infomax.models.encoders import build_encoder

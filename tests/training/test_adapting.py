@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.nn.optimizers import set_learning_rate
 from infomax.planning.step_cost import count_step_cost

@@ -11,7 +11,7 @@ import torch
 
 from feature_files import save_small_encoder
 from infomax import embed, evaluate, figure, plan, pretrain
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.diagnosis.machine import describe_devices
 from infomax.evaluation.detection.coco_folder import CocoSource

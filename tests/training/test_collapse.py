@@ -6,7 +6,7 @@ import torch
 
 from command import run_command
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.methods.base import Method
 from infomax.recipes.registry import methods_with_papers
 from infomax.runs.run_folder import Run

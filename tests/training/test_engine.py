@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import ViewSet, dino
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.methods.base import Progress, Views
 from infomax.recipes.building import build_method, build_optimizer, learning_rate

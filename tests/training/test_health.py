@@ -14,7 +14,7 @@ from command import run_command, start_command
 from infomax.analysis import measures
 from infomax.analysis.verdicts import VerdictTracker, verdicts_of
 from infomax.data.augmentation.views import Preprocessing, ViewSet, dino
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.methods import mveb
 from infomax.methods.carl import Carl

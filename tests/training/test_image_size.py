@@ -6,7 +6,7 @@ from PIL import Image
 
 from infomax import pretrain
 from infomax.cli import main
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.sources.location import open_source
 from infomax.planning.options import PlanOptions
 from infomax.recipes.customise import customise

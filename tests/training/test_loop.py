@@ -24,7 +24,7 @@ from PIL import Image
 
 from command import CODE, PATIENCE, start_command, wait_for
 from infomax.cli import main
-from infomax.data.images import FileImages
+from infomax.data.images.files import FileImages
 from infomax.data.sources.location import open_source
 from infomax.data.splits import labelled_splits
 from infomax.methods.base import Views

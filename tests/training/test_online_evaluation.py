@@ -11,7 +11,7 @@ from torch import nn
 
 import infomax
 from infomax.data.augmentation.views import ViewSet, dino
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import Batch
 from infomax.data.sources.location import open_source

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.loading.unreadable import find_unreadable
 from infomax.data.range_notes import range_notes
 from infomax.data.splits import counted

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from infomax.classifying.classifier import NONE, ImageClassifier
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.reporting.tables import Cell, Table, make_table
 
 

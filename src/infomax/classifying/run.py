@@ -16,7 +16,7 @@ from infomax.classifying.options import ClassifyRunOptions, check_names, check_s
 from infomax.classifying.outputs import PAGE_SUFFIX
 from infomax.classifying.predicted import PredictedImages, Prediction
 from infomax.classifying.predicted_page import write_predicted_page
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.options import DataOptions
 from infomax.data.sources.given import GivenImages, open_given
 from infomax.data.sources.location import DataLocation

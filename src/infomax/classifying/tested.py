@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 
 from infomax.classifying.calibration import CalibrationBin
 from infomax.classifying.classifier import NONE
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.splits import counted, listed
 from infomax.reporting.tables import Cell, Table, make_table
 

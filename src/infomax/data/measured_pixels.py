@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from infomax.data.decoding.options import ValueRange
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
 from infomax.data.numbers import NumberKind, is_missing
 from infomax.data.pixel_format import MeasuredPixels, PixelFormat
 from infomax.data.splits import counted

@@ -48,6 +48,13 @@ class Numbers:
 RGB_KIND = NumberKind(3, np.dtype(np.uint8), 0, 255)
 
 
+def kind_of_array(dtype: np.dtype, channels: int, no_data: float | None = None) -> NumberKind:
+    """Returns what the numbers of an array are; those of 8 and 16 bits without a sign have a black and a white."""
+    is_unsigned = dtype in (np.uint8, np.uint16)
+    low, high = (0.0, float(np.iinfo(dtype).max)) if is_unsigned else (None, None)
+    return NumberKind(channels, dtype, low, high, no_data)
+
+
 def to_pixels(
     values: np.ndarray, pixel_format: PixelFormat
 ) -> UInt8[np.ndarray, "... c"] | UInt16[np.ndarray, "... c"]:
@@ -129,3 +136,27 @@ def to_bytes(values: np.ndarray, value_range: tuple[float, float] | None = None)
     low, high = value_range
     numbers = np.where(np.isfinite(values), values, low).astype(np.float64)
     return ((numbers.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
+
+
+def pixels_of(
+    numbers: np.ndarray, pixel_format: PixelFormat, value_range: tuple[float, float] | None = None
+) -> UInt8[np.ndarray, "... c"] | UInt16[np.ndarray, "... c"]:
+    """Makes pixels of numbers as :func:`to_pixels` does; bytes of RGB become gray, if asked.
+
+    Args:
+        numbers: Numbers [..., channels].
+        pixel_format: The format. If it has one channel of bytes, bytes of RGB become gray. If it is RGB, numbers of
+            more than 8 bits that have one channel or three become bytes.
+        value_range: The numbers that become 0 and 255 then. None takes the range of 16 bits without a sign; other
+            numbers have none.
+
+    Raises:
+        ValueError: if the numbers cannot be pixels of this format.
+    """
+    channels = numbers.shape[-1]
+    if numbers.dtype == np.uint8 and channels == 3 and pixel_format.channels == 1 and not pixel_format.is_deep:
+        return to_gray(numbers)
+    is_deep = numbers.dtype != np.uint8 and (numbers.dtype == np.uint16 or value_range is not None)
+    if pixel_format.is_rgb and is_deep and channels in (1, 3):
+        return np.broadcast_to(to_bytes(numbers, value_range), (*numbers.shape[:-1], 3))
+    return to_pixels(numbers, pixel_format)

@@ -15,7 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import View, ViewSet
-from infomax.data.images import Images, first_readable
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import first_readable
 from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.shown_pixels import SOFTWARE, shown_image
 from infomax.runtime.text import escape

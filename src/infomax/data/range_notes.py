@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.measured_pixels import SMALL_SHARE, evenly, proposed_range
 from infomax.data.numbers import NumberKind
 from infomax.data.pixel_format import PixelFormat

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.pixel_format import MeasuredPixels
 from infomax.data.streams import Stream
 from infomax.runtime.text import escape
@@ -103,7 +104,7 @@ class LabelledImages:
     index: Int[np.ndarray, " n"]
     """Indices of the images in the data set, in rising order, each once."""
     labels: Int[np.ndarray, " n"] | Int[np.ndarray, "n classes"]
-    """Labels of these images, as in :class:`~infomax.data.images.Images`."""
+    """Labels of these images, as in :class:`~infomax.data.images.contract.Images`."""
 
     @property
     def selected_images(self) -> Images:

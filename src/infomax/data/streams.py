@@ -21,7 +21,7 @@ from infomax.data.decoding.decoder import decode, decode_pixels
 from infomax.data.decoding.fast_jpegs import ReusedMemory
 from infomax.data.decoding.image_files import DivisorChooser
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.number_files import file_kind, read_numbers
 from infomax.data.numbers import NumberKind, Numbers
 from infomax.runtime.extras import how_to_install

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.loading.unreadable import UnreadableImageError, describe_unreadable
 from infomax.data.range_notes import note_range
 from infomax.data.sources.given import GivenImages, open_given

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.loading.unreadable import UnreadableImageError, describe_unreadable, find_unreadable
 from infomax.data.pixel_format import PixelFormat
 

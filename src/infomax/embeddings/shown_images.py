@@ -9,7 +9,9 @@ from typing import Any
 
 from PIL import Image
 
-from infomax.data.images import FileImages, Images, Subset
+from infomax.data.images.contract import Images
+from infomax.data.images.files import FileImages
+from infomax.data.images.selection import Subset
 from infomax.data.sources.location import DataLocation
 from infomax.data.splits import all_images
 from infomax.embeddings.feature_file import FeatureTable, is_feature_file

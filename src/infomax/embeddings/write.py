@@ -11,7 +11,7 @@ from importlib.metadata import version
 import numpy as np
 from torch import Tensor
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.loading.unreadable import UnreadableImageError, describe_unreadable, name_all_unreadable
 from infomax.data.range_notes import note_range
 from infomax.data.sources.location import DataLocation, OpenedImages

@@ -40,7 +40,7 @@ def hash_images(*parts: LabelledImages) -> str:
     """Returns 16 hexadecimal digits that are equal for equal images with equal labels in the same order.
 
     Where the images are, and when their files were changed last, does not count: a copy has the same hash. What it
-    covers of many large files says :meth:`infomax.data.images.Images.fingerprint`.
+    covers of many large files says :meth:`infomax.data.images.contract.Images.fingerprint`.
 
     Args:
         parts: The images that are classified by, and those that are classified.

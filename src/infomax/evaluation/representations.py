@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.sources.location import open_source
 from infomax.data.splits import LabelledImages, Source, labelled_splits, no_labels_error, why_not_labelled
 from infomax.evaluation.options import EvaluationOptions

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
 from infomax.data.sources.joined import JoinedImages
 from infomax.data.splits import LabelledImages, Source
 from infomax.evaluation.finetune import FineTuneJob, Row

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.splits import LabelledImages, Source, labelled_splits, why_not_labelled
 from infomax.data.streams import Stream
 from infomax.evaluation.logistic import logistic_path

@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.splits import counted, preview_images
 from infomax.evaluation.options import ComputeOptions
 from infomax.experiments.kept_encoders import KeptEncoder, open_encoders

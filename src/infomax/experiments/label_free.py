@@ -17,7 +17,8 @@ from torch import Tensor
 from infomax.analysis import measures
 from infomax.analysis.verdict_rules.rule import Verdict
 from infomax.analysis.verdicts import VerdictTracker
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.evaluation.options import ComputeOptions, EvaluationOptions
 from infomax.evaluation.representations import represent
 from infomax.features.view_features import extract_view_features

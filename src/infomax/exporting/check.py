@@ -19,7 +19,8 @@ from jaxtyping import Float
 from PIL import Image
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages, PillowImages
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.pillow import PillowImages
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.exporting.export_format import Format
 from infomax.exporting.head import output_name

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from infomax.data.images import Images, first_readable
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import first_readable
 from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.splits import preview_images
 from infomax.data.streams import Stream

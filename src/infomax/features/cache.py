@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import Images, Subset
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import Subset
 from infomax.data.loading.evaluation import BATCH_SIZE
 from infomax.runtime.collectives import barrier, broadcast_from_rank0, rank, world_size
 from infomax.runtime.files import cache_folder, remove_leftovers, write_atomic

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.loading.evaluation import KeptBatches, evaluation_batches
 from infomax.data.splits import LabelledImages
 from infomax.models.encoders import Encoder

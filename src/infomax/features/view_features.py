@@ -9,7 +9,7 @@ from torch import Tensor
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import ViewSet
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.loading.evaluation import BATCH_SIZE
 from infomax.data.loading.training import training_batches
 from infomax.data.loading.workers import load_kernels

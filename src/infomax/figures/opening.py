@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
 from infomax.data.splits import Source, describe_splits, preview_images

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.data.images import ArrayImages, Images, select_images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.loading.keep_decoded import memory_to_keep
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.features.extraction import extract_features
 from infomax.models.encoders import Encoder

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import l2_normalize

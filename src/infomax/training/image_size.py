@@ -5,7 +5,9 @@ from statistics import median_low
 
 import numpy as np
 
-from infomax.data.images import ArrayImages, Images, first_readable
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import first_readable
 from infomax.recipes.schema import Recipe
 from infomax.runtime.durations import duration
 

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
 from infomax.data.loading.keep_decoded import memory_to_keep
 from infomax.data.loading.training import BatchPrefetcher, training_batches
 from infomax.data.loading.workers import Batch, load_kernels

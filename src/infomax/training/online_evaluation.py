@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading.evaluation import KeptBatches
 from infomax.data.loading.workers import Batch
 from infomax.data.splits import LabelledImages, Source, labelled_splits

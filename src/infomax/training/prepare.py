@@ -10,7 +10,7 @@ import torch
 
 from infomax.data.augmentation.draws import has_randaugment
 from infomax.data.augmentation.views import colour_operations_switched_off
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.pixel_format import MeasuredPixels
 from infomax.data.preview import Preview, draw_views
 from infomax.data.shown_pixels import describe_composite

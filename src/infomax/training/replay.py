@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.loading.workers import Batch
 from infomax.data.streams import Stream
 from infomax.recipes.registry import recipe_from_json

@@ -18,7 +18,8 @@ from infomax.data.decoding.decoder import decode, decode_pixels
 from infomax.data.decoding.image_files import FORMATS
 from infomax.data.decoding.options import Decoding, ValueRange, parse_value_range
 from infomax.data.decoding.orientation import TURNS, turn
-from infomax.data.images import FileImages, Subset
+from infomax.data.images.files import FileImages
+from infomax.data.images.selection import Subset
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES
 
 RAMP = np.linspace(0, 1, 64 * 64).reshape(64, 64)

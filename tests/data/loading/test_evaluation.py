@@ -11,7 +11,8 @@ from torchvision.transforms import v2
 
 from infomax.data.augmentation.make_views import cap_aspect_ratio
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages, FileImages
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.files import FileImages
 from infomax.data.loading.evaluation import KeptBatches, evaluation_batches
 
 TO_224 = Preprocessing(resize=256, size=224)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from infomax.data.augmentation.make_views import make_views
 from infomax.data.augmentation.views import Preprocessing, ViewSet, byol, dino
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.loading import training as loaders
 from infomax.data.loading.evaluation import evaluation_batches
 from infomax.data.loading.training import BatchSchedule, training_batches

@@ -10,7 +10,7 @@ from PIL import Image
 from infomax.data.augmentation.draws import FLIP, crop_boxes, draw_uniform
 from infomax.data.augmentation.views import View, ViewSet, dino
 from infomax.data.decoding.decoder import decode
-from infomax.data.images import FileImages
+from infomax.data.images.files import FileImages
 from infomax.data.loading.workers import TrainingImages, cut_views, worker_context
 from infomax.runtime.failures import MachineError
 

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRBigEndian, JPEG2000Lossless, RLELossless
 
 from deep_files import make_dicoms, write_dicom
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import FileImages
+from infomax.data.images.files import FileImages
 from infomax.data.number_files import dicom as dicom_file
 from infomax.data.number_files import file_kind, read_numbers
 from infomax.data.numbers import RGB_KIND
@@ -221,5 +221,6 @@ def test_damaged_files_give_one_line_or_numbers(written, seed):
 
 @pytest.mark.process
 def test_pydicom_is_imported_when_such_a_file_is_met():
-    code = "import infomax.data.images, sys; assert not {'pydicom', 'tifffile', 'torch'} & {*sys.modules}"
+    modules = "infomax.data.images.files, infomax.data.images.pillow"
+    code = f"import {modules}, sys; assert not {{'pydicom', 'tifffile', 'torch'}} & {{*sys.modules}}"
     subprocess.run([sys.executable, "-c", code], check=True)

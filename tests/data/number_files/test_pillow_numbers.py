@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infomax.data.images import PillowImages
+from infomax.data.images.pillow import PillowImages
 from infomax.data.numbers import RGB_KIND
 
 RANDOM = np.random.default_rng(0)

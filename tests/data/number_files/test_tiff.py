@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin
 from deep_files import make_cells, make_depth, make_tiles
 from infomax.data.decoding.decoder import decode_pixels
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import FileImages
+from infomax.data.images.files import FileImages
 from infomax.data.number_files import file_kind, read_numbers, read_rgb
 from infomax.data.number_files import tiff as tiff_file
 from infomax.data.numbers import RGB_KIND

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from infomax.data.images import ArrayImages, is_mapped, kind_of_array
-from infomax.data.numbers import RGB_KIND
+from infomax.data.images.arrays import ArrayImages, is_mapped
+from infomax.data.numbers import RGB_KIND, kind_of_array
 from infomax.data.sources.array_layouts import find_layout
 from infomax.data.sources.given import open_given
 from infomax.data.sources.location import open_source

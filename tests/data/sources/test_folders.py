@@ -12,7 +12,8 @@ from PIL import Image
 
 import infomax
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import FileImages, PackedNames
+from infomax.data.images.files import FileImages
+from infomax.data.images.packed_names import PackedNames
 from infomax.data.sources import folders
 from infomax.data.sources.folders import index_folder
 from infomax.data.sources.location import open_source

@@ -7,7 +7,7 @@ from PIL import Image
 
 import infomax
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import PillowImages
+from infomax.data.images.pillow import PillowImages
 from infomax.data.sources.given import open_given
 from infomax.data.sources.location import DataLocation, open_source
 from infomax.data.splits import labelled_splits

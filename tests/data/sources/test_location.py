@@ -7,7 +7,7 @@ from PIL import Image
 from dataset_layouts import imagenet as write_imagenet
 from deep_files import make_band_files
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.sources.given import open_given
 from infomax.data.sources.location import DataLocation, default_data_dir, open_source
 from infomax.data.sources.named import NAMED_DATASETS

@@ -15,7 +15,9 @@ import pytest
 
 import dataset_layouts
 from dataset_layouts import LAYOUTS
-from infomax.data.images import ArrayImages, FileImages, PackedNames
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.files import FileImages
+from infomax.data.images.packed_names import PackedNames
 from infomax.data.sources.named import NAMED_DATASETS, open_named
 
 SPLITS = ("train", "val", "test", "unlabelled")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from infomax.data.images import ArrayImages, FileImages
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.files import FileImages
 from infomax.data.sources.location import open_source
 from infomax.data.splits import labelled_splits, why_not_labelled
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.split_names import (
     IMAGE_COLUMNS,

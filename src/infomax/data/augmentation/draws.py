@@ -47,7 +47,7 @@ def draw_uniform(
     Args:
         seed: Seed of the run.
         epoch: Epoch, from 0.
-        index: Key of each image; see :meth:`infomax.data.images.Images.key`.
+        index: Key of each image; see :meth:`infomax.data.images.contract.Images.key`.
         view: Number of the view, from 0; global crops come before local ones.
         columns: How many numbers are drawn for each image; see :func:`needed_columns`. The first ones are the same,
             however many are drawn.

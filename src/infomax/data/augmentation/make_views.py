@@ -171,7 +171,7 @@ def make_views(
         views: The views to make, and the mean and standard deviation to normalise by.
         seed: Seed of the run.
         epoch: Epoch, from 0.
-        index: Key of each image; see :meth:`infomax.data.images.Images.key`.
+        index: Key of each image; see :meth:`infomax.data.images.contract.Images.key`.
         dtype: Type of the views. Intermediate results are float64 for float64, otherwise float32. For float64, the
             operations for a GPU are used on a CPU too.
         fused_views: The compiled form of :func:`~infomax.data.augmentation.operations.make_views_fused`, used instead

@@ -34,7 +34,7 @@ def decode(
     choose_divisor: DivisorChooser | None = None,
     decoding: Decoding = Decoding(),  # noqa: B008
 ) -> Image.Image:
-    """Decodes an image; see :meth:`infomax.data.images.Images.open`.
+    """Decodes an image; see :meth:`infomax.data.images.contract.Images.open`.
 
     Metadata that cannot be read is left aside. Of several pages or frames, the first is taken.
 

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from infomax.data.augmentation.make_views import cap_aspect_ratio, centre_offset, preprocess, resized_sides
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
 from infomax.data.loading.unreadable import unreadable_error
 from infomax.data.loading.workers import identity_collate, worker_context, worker_count
 from infomax.data.pixel_format import OtherKindError

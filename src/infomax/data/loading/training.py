@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from infomax.data.augmentation.operations import to_device
 from infomax.data.augmentation.views import ViewSet
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
 from infomax.data.loading.kept_images import KeptImages, table_size
 from infomax.data.loading.workers import (
     Batch,

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.pixel_format import OtherKindError, PixelFormat
 from infomax.data.splits import listed
 from infomax.runtime.stages import Stage

@@ -25,7 +25,10 @@ from infomax.data.augmentation.views import View, ViewSet
 from infomax.data.decoding.fast_jpegs import DIVISORS, ReusedMemory
 from infomax.data.decoding.image_files import DivisorChooser
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import ArrayImages, FormattedImages, Images, PillowImages, Subset
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import FormattedImages, Images
+from infomax.data.images.pillow import PillowImages
+from infomax.data.images.selection import Subset
 from infomax.data.loading.kept_images import UNKNOWN, KeptImages
 from infomax.data.pixel_format import RGB, OtherKindError, PixelFormat
 from infomax.data.streams import EncodedImages, Stream

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from infomax.data.images import ArrayImages
+from infomax.data.images.arrays import ArrayImages
 from infomax.data.sources.array_layouts import find_layout, layout_notes, to_images
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.label_values import LabelValues, read_labels

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.sources.split_names import SplitChoice, choose_splits, role_of
 from infomax.data.splits import Source, counted, listed
 

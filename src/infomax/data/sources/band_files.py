@@ -21,9 +21,11 @@ from infomax.data.decoding.fast_jpegs import ReusedMemory
 from infomax.data.decoding.image_files import DivisorChooser
 from infomax.data.decoding.options import Decoding
 from infomax.data.fingerprints import hash_files
-from infomax.data.images import FileImages, Images, PackedNames, pixels_of
+from infomax.data.images.contract import Images
+from infomax.data.images.files import FileImages
+from infomax.data.images.packed_names import PackedNames
 from infomax.data.number_files import file_kind, read_numbers
-from infomax.data.numbers import RGB_KIND, NumberKind, Numbers
+from infomax.data.numbers import RGB_KIND, NumberKind, Numbers, pixels_of
 from infomax.data.pixel_format import MAX_CHANNELS, RGB
 from infomax.data.splits import counted, listed, shown_name
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.images import ArrayImages, Images
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
 
 # The functions that a pickle may call.
 _ALLOWED = {

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from infomax.data.images import FileImages, Images, PackedNames
+from infomax.data.images.contract import Images
+from infomax.data.images.files import FileImages
+from infomax.data.images.packed_names import PackedNames
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.band_files import BandImages, Bands, group_bands, without_star
 from infomax.data.sources.joined import JoinedImages

@@ -11,7 +11,11 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from infomax.data.images import ArrayImages, GivenFiles, Images, PackedNames, PillowImages
+from infomax.data.images.arrays import ArrayImages
+from infomax.data.images.contract import Images
+from infomax.data.images.files import GivenFiles
+from infomax.data.images.packed_names import PackedNames
+from infomax.data.images.pillow import PillowImages
 from infomax.data.number_files import begins_as_image
 from infomax.data.sources.array_layouts import find_layout, layout_notes, to_images
 from infomax.data.sources.assemble import FoundSplit, assemble_source

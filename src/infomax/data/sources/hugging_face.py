@@ -21,7 +21,8 @@ from infomax.data.decoding.fast_jpegs import ReusedMemory
 from infomax.data.decoding.image_files import DivisorChooser, open_regular
 from infomax.data.decoding.options import Decoding
 from infomax.data.fingerprints import LARGE, SAMPLED_BYTES, SAMPLED_CONTENTS, hash_files
-from infomax.data.images import Images, PackedNames
+from infomax.data.images.contract import Images
+from infomax.data.images.packed_names import PackedNames
 from infomax.data.number_files import file_kind, read_numbers
 from infomax.data.numbers import NumberKind, Numbers
 from infomax.data.sources.assemble import FoundSplit, assemble_source

@@ -12,7 +12,7 @@ from PIL import Image
 from infomax.data.decoding.fast_jpegs import ReusedMemory
 from infomax.data.decoding.image_files import DivisorChooser
 from infomax.data.decoding.options import Decoding
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.numbers import NumberKind, Numbers
 
 

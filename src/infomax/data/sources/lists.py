@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from infomax.data.images import FileImages, Images, PackedNames
+from infomax.data.images.contract import Images
+from infomax.data.images.files import FileImages
+from infomax.data.images.packed_names import PackedNames
 from infomax.data.sources.assemble import FoundSplit, assemble_source
 from infomax.data.sources.band_files import BandImages, Bands, group_bands
 from infomax.data.splits import Source, counted, shown_name

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from infomax.data.decoding.options import MAX_MEGAPIXELS, Decoding, ValueRange, parse_value_range
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.measured_pixels import PixelChoice
 from infomax.data.number_files import begins_as_image
 from infomax.data.pixel_format import MAX_CHANNELS, parse_shown_channels

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.sources import binaries, readers
 from infomax.data.splits import Source
 from infomax.runtime.hub import is_unreached

@@ -17,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from infomax.data.images import FileImages, Images, PackedNames, Subset
+from infomax.data.images.contract import Images
+from infomax.data.images.files import FileImages
+from infomax.data.images.packed_names import PackedNames
+from infomax.data.images.selection import Subset
 from infomax.data.sources.folders import index_folder
 from infomax.data.sources.suffixes import is_litter
 from infomax.data.splits import shown_name

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.splits import Source, labelled_splits, why_not_labelled
 
 SHARES = {"1percent": 100, "10percent": 10}

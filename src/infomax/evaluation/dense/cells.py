@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from infomax.data.augmentation.views import Preprocessing
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.loading.unreadable import unreadable_error
 from infomax.evaluation.dense.masks import IGNORED, Masks
 from infomax.evaluation.detection.loading import read_ahead

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int, Int64
 from torch import Tensor
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.evaluation.dense.cells import (
     IMAGES_AT_ONCE,
     MaskedImage,

@@ -16,7 +16,8 @@ from PIL import Image
 
 from infomax.data.decoding.image_files import FORMATS
 from infomax.data.decoding.orientation import ORIENTATION, TRANSPOSED
-from infomax.data.images import FileImages, PackedNames
+from infomax.data.images.files import FileImages
+from infomax.data.images.packed_names import PackedNames
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.suffixes import IMAGE_SUFFIXES, is_litter, suffix_of
 from infomax.data.splits import counted, listed

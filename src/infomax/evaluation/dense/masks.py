@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from infomax.data.images import FileImages, Images
+from infomax.data.images.contract import Images
+from infomax.data.images.files import FileImages
 from infomax.data.splits import Source
 from infomax.evaluation.detection.coco_folder import CocoObjects
 from infomax.evaluation.detection.masks import decode_segmentation
@@ -39,7 +40,7 @@ class Masks(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Returns a short hash of the masks and their order, and not of where they are; it covers of many large files
-        what that of images does (:meth:`infomax.data.images.Images.fingerprint`)."""
+        what that of images does (:meth:`infomax.data.images.contract.Images.fingerprint`)."""
 
 
 @dataclass(frozen=True)

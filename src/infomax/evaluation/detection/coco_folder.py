@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from infomax.data.images import FileImages, Images, PackedNames
+from infomax.data.images.contract import Images
+from infomax.data.images.files import FileImages
+from infomax.data.images.packed_names import PackedNames
 from infomax.data.sources.location import DataLocation, default_data_dir
 from infomax.data.splits import Source, counted, listed
 from infomax.evaluation.detection.coco_json import CocoFile, read_coco_json

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.splits import shown_name
 from infomax.evaluation.detection.coco_folder import CocoObjects, CocoSource
 from infomax.evaluation.detection.detect_row import DetectRow, hash_pictures

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.evaluation.detection.coco_folder import CocoObjects
 from infomax.evaluation.detection.loading import open_checked, read_ahead
 from infomax.evaluation.detection.masks import encode_masks

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.data.loading.training import BatchSchedule
 from infomax.data.loading.unreadable import unreadable_error
 from infomax.evaluation.detection.coco_folder import CocoObjects

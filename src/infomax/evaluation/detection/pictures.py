@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from infomax.data.images import Images
+from infomax.data.images.contract import Images
 from infomax.evaluation.detection.coco_folder import CocoObjects
 from infomax.evaluation.detection.detect_row import DrawnImage
 from infomax.evaluation.detection.loading import open_checked

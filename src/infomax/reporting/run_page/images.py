@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int
 from PIL import Image
 
-from infomax.data.images import Images, select_images
+from infomax.data.images.contract import Images
+from infomax.data.images.selection import select_images
 from infomax.data.pixel_format import RGB, PixelFormat
 from infomax.data.sources.location import DataLocation
 from infomax.data.sources.named import NAMED_DATASETS
