@@ -2,6 +2,8 @@
 
 python benchmarks/figures.py                     about twenty minutes on a machine that does nothing else
 python benchmarks/figures.py --only spectrum     some of them; the others keep the times that they have
+python benchmarks/figures.py --prepare RUNS      makes the runs alone, on a machine that may be busy
+python benchmarks/figures.py --runs RUNS         takes these runs
 
 The runs that the figures take are short trainings of the recipes digits, made first and not timed: what a figure costs
 does not depend on how long a run was trained. Each figure is a new process, as a user starts it. Writes
@@ -71,16 +73,27 @@ def make_run(name: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES), metavar="FIGURE")
+    parser.add_argument("--runs", type=Path, help="folder of the runs, where they are kept")
+    parser.add_argument("--prepare", type=Path, metavar="RUNS", help="make the runs alone, in this folder")
     args = parser.parse_args()
-    kept = json.loads(OUT.read_text())["seconds"] if OUT.exists() else {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for figure in args.only:
-            for name in TAKES.get(figure, ()):
-                make_run(name, folder)
-            words = " ".join(["figure", figure, *TAKES.get(figure, ()), "--device cpu", f"--out {figure}.png"])
-            kept[figure] = round(infomax(words, folder), 1)
-            print(f"{figure}: {kept[figure]} s", flush=True)
+        folder = (args.prepare or args.runs or Path(temporary)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in dict.fromkeys(name for figure in args.only for name in TAKES.get(figure, ())):
+            make_run(name, folder)
+        if not args.prepare:
+            measure(args.only, folder)
+
+
+def measure(figures: list[str], folder: Path) -> None:
+    """Times some of the figures, and keeps the seconds beside those of the others."""
+    kept = json.loads(OUT.read_text())["seconds"] if OUT.exists() else {}
+    for figure in figures:
+        words = " ".join(
+            ["figure", figure, *TAKES.get(figure, ()), f"--device cpu --overwrite --no-cache --out {figure}.png"]
+        )
+        kept[figure] = round(infomax(words, folder), 1)
+        print(f"{figure}: {kept[figure]} s", flush=True)
     seconds = {figure: kept[figure] for figure in FIGURES if figure in kept}
     result = {**provenance(), "command": "python benchmarks/figures.py", "seconds": seconds}
     OUT.write_text(json.dumps(result, indent=1) + "\n")
