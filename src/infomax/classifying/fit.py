@@ -348,5 +348,5 @@ def summary(classifier: ImageClassifier, folder: str) -> str:
             f"accuracy on held-out images: {100 * scores.accuracy:.1f} % (95 % interval {low:.1f} to {high:.1f}, "
             f"{counted(scores.images)})"
         )
-    lines.append(f"infomax classify run {shlex.quote(folder)} --data DIR names the classes of other images")
+    lines.append(f"the classes of other images: infomax classify run {shlex.quote(folder)} --data DIR")
     return "\n".join(lines)
