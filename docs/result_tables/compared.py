@@ -156,21 +156,22 @@ def trends_table(name: str = "trends.json", share: str = "one core for a run") -
 
 
 def trends_scores_table() -> str:
-    """The scores of each setting, in the order of the claims."""
+    """The scores of each setting, method by method."""
     _, *rows = kept_lines("trends.json")
     of_setting: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         of_setting.setdefault(row["setting"], []).append(row)
-    cells = [
-        [
-            setting,
-            mean_and_deviation([100 * row["knn_top1"] for row in made], ".1f"),
-            mean_and_deviation([row["embedding_mean_cosine"] for row in made if "failed" not in row], ".2f"),
-            mean_and_deviation([row["embedding_effective_rank"] for row in made if "failed" not in row], ".1f"),
-            str(len(made)),
-        ]
-        for setting, made in of_setting.items()
-    ]
+    methods = list(dict.fromkeys(setting.split()[0] for setting in of_setting))
+    cells = []
+    for setting in sorted(of_setting, key=lambda setting: methods.index(setting.split()[0])):
+        made = of_setting[setting]
+        score = mean_and_deviation([100 * row["knn_top1"] for row in made], ".1f")
+        measured = [row for row in made if "failed" not in row]
+        cosine, rank = (
+            f"{mean(row[name] for row in measured):{form}}" if measured else ""
+            for name, form in (("embedding_mean_cosine", "z.2f"), ("embedding_effective_rank", ".1f"))
+        )
+        cells.append([setting, score, cosine, rank, str(len(made))])
     return markdown(["setting", "k-NN, %", "mean cosine of z", "effective rank of z", "seeds"], cells)
 
 
