@@ -1,6 +1,6 @@
 """Times infomax figure: from Enter to the picture and the CSV of each figure, with the settings that it has by itself.
 
-python benchmarks/figures.py                     about twenty minutes on a machine that does nothing else
+python benchmarks/figures.py                     some minutes on a machine that does nothing else
 python benchmarks/figures.py --only spectrum     some of them; the others keep the times that they have
 python benchmarks/figures.py --prepare RUNS      makes the runs alone, on a machine that may be busy
 python benchmarks/figures.py --runs RUNS         takes these runs

@@ -1,6 +1,7 @@
 """Each figure is made of runs, its CSV has the columns that it promises, and an interruption loses no part."""
 
 import csv
+import json
 import re
 from dataclasses import replace
 from functools import cache
@@ -110,6 +111,13 @@ def test_a_figure_is_a_picture_and_a_csv_with_its_columns(name, made_once):
     assert len(rows) == len(made.rows) > 1
     for column in FIGURES[name].columns:
         assert column in STAYS_EMPTY.get(name, ()) or {row[column] for row in rows} != {""}, f"no row has a {column}"
+
+
+def test_the_minutes_of_each_figure_are_measured():
+    seconds = json.loads((Path(__file__).parents[2] / "docs" / "results" / "figures.json").read_text())["seconds"]
+    assert {name: figure.minutes for name, figure in FIGURES.items()} == {
+        name: max(0.1, round(seconds[name] / 60, 1)) for name in FIGURES
+    }
 
 
 def test_the_convergence_is_that_of_cosines_of_the_runs_own_views(runs, tmp_path, monkeypatch):

@@ -276,5 +276,5 @@ FIGURE = Figure(
     draw=draw,
     size=(8.5, 4.6),
     animate=animate,
-    minutes=0.3,
+    minutes=0.1,
 )

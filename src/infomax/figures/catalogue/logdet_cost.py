@@ -219,5 +219,5 @@ FIGURE = Figure(
     count=count,
     draw=draw,
     size=(8.5, 4.0),
-    minutes=5.6,
+    minutes=0.7,
 )

@@ -162,4 +162,5 @@ FIGURE = Figure(
     parts=parts,
     count=count,
     draw=draw,
+    minutes=0.2,
 )

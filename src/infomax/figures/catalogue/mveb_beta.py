@@ -49,5 +49,5 @@ FIGURE = Figure(
     count=count,
     draw=draw,
     size=(8.0, 3.8),
-    minutes=0.2,
+    minutes=0.1,
 )

@@ -126,4 +126,5 @@ FIGURE = Figure(
     count=count,
     draw=draw,
     size=(8.0, 4.0),
+    minutes=0.1,
 )

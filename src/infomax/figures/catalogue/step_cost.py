@@ -195,4 +195,5 @@ FIGURE = Figure(
     count=count,
     draw=draw,
     size=(8.5, 5.0),
+    minutes=1.4,
 )

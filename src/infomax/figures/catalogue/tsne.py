@@ -165,5 +165,5 @@ FIGURE = Figure(
     draw=draw,
     size=(8.5, 4.0),
     animate=animate,
-    minutes=0.5,
+    minutes=0.1,
 )
