@@ -22,7 +22,7 @@ RISING = 0.5  # Spearman's correlation from which two measures rise together
 
 @dataclass(frozen=True)
 class Setting:
-    """A frozen dataclass that says what is trained: a method's recipe ``small`` with a setting changed."""
+    """A frozen dataclass that says what is trained: a method's recipe with a setting changed."""
 
     method: str
     overrides: tuple[str, ...] = ()

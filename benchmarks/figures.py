@@ -1,9 +1,9 @@
 """Times infomax figure: from Enter to the picture and the CSV of each figure, with the settings that it has by itself.
 
-python benchmarks/figures.py                     some minutes on a machine that does nothing else
-python benchmarks/figures.py --only spectrum     some of them; the others keep the times that they have
-python benchmarks/figures.py --prepare RUNS      makes the runs alone, on a machine that may be busy
-python benchmarks/figures.py --runs RUNS         takes these runs
+python benchmarks/figures.py                        some minutes on a machine that does nothing else
+python benchmarks/figures.py --only spectrum        some of them; the others keep the times that they have
+python benchmarks/figures.py --runs RUNS            keeps the runs in a folder, and takes those that are there
+python benchmarks/figures.py --runs RUNS --prepare  makes the runs alone, on a machine that may be busy
 
 The runs that the figures take are short trainings of the recipes digits, made first and not timed: what a figure costs
 does not depend on how long a run was trained. Each figure is a new process, as a user starts it. Writes
@@ -73,11 +73,11 @@ def make_run(name: str, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES), metavar="FIGURE")
-    parser.add_argument("--runs", type=Path, help="folder of the runs, where they are kept")
-    parser.add_argument("--prepare", type=Path, metavar="RUNS", help="make the runs alone, in this folder")
+    parser.add_argument("--runs", type=Path, help="folder in which the runs are kept")
+    parser.add_argument("--prepare", action="store_true", help="make the runs, and time nothing")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = (args.prepare or args.runs or Path(temporary)).resolve()
+        folder = (args.runs or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         for name in dict.fromkeys(name for figure in args.only for name in TAKES.get(figure, ())):
             make_run(name, folder)
