@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import infomax
 from command import run_command
 from infomax.evaluation.intervals import compare_shares
 from infomax.evaluation.run import evaluate
@@ -48,6 +49,15 @@ def test_a_run_with_labels_ends_with_what_it_gained_over_its_references(tmp_path
     assert float(found[1]) == pytest.approx(100 * rows["trained encoder"].top1, abs=0.05)
     code, again, _ = run_command(monkeypatch, capsys, "pretrain", "--out", str(tmp_path / "a"), "--resume")
     assert (code, again) == (0, out)  # a finished run says the same again
+
+
+def test_the_untrained_encoder_is_that_of_evaluate_with_more_than_a_thousand_images(tmp_path):
+    """The statistics of its BatchNorm layers are of the same images: one of the digits would tell 1,000 from all."""
+    options = {"data": "digits", "method": "mira", "recipe": "digits", "epochs": 1, "workers": 0, "quiet": True}
+    run = infomax.pretrain(**options, out=tmp_path / "run")
+    rows = {row.representation: row for row in evaluate("knn", run, no_cache=True, workers=0)}
+    (untrained,) = (row["untrained_knn_top1"] for row in run.read_rows("metrics.jsonl") if "untrained_knn_top1" in row)
+    assert untrained == pytest.approx(rows["untrained encoder"].top1)
 
 
 def test_the_gain_is_paired(tmp_path):

@@ -22,13 +22,11 @@ from infomax.evaluation.options import EvaluationOptions
 from infomax.evaluation.paired import hash_images
 from infomax.evaluation.result_row import ResultRow
 from infomax.features.cache import Encode, FeatureSpecification, cached_features
-from infomax.features.extraction import encode_batches, pixel_batches, recalibrate_batch_norm
+from infomax.features.extraction import RECALIBRATION_IMAGES, encode_batches, pixel_batches, recalibrate_batch_norm
 from infomax.models.encoders import Encoder, fingerprint, initial_encoder, untrained_encoder
 from infomax.models.pretrained import open_encoder
 from infomax.runs.run_folder import run_of
 
-RECALIBRATION_IMAGES = 10_000
-"""Images that set the BatchNorm statistics of an untrained encoder."""
 Row = TypeVar("Row", bound=ResultRow)
 
 

@@ -16,6 +16,7 @@ from infomax.data.splits import LabelledImages
 from infomax.models.encoders import Encoder
 from infomax.runtime.devices import place_network, to_network
 
+RECALIBRATION_IMAGES = 10_000  # at most, that set the BatchNorm statistics of an untrained encoder
 PIXEL_SIDE = 32  # largest side of an image whose pixels are features
 CHUNK_PIXELS = 2**18  # that pass an encoder on a CPU at once: 5 images of 224 pixels
 CHUNK_PIXELS_OF_CIFAR_STEMS = 2**15  # 32 images of 32 pixels; their first layers keep the image's size
@@ -115,11 +116,12 @@ def recalibrate_batch_norm(
     device: torch.device | str = "cpu",
     workers: int | None = None,
     lenient: bool = False,
+    kept: KeptBatches | None = None,
 ) -> Encoder:
     """Sets the statistics of BatchNorm to those of the images of ``part``, and returns the encoder on the CPU.
 
     The weights stay as they are. Without it an untrained encoder would be evaluated with statistics that were never
-    measured, and would be a weaker baseline than it is. ``lenient`` is that of
+    measured, and would be a weaker baseline than it is. ``lenient`` and ``kept`` are those of
     :func:`infomax.data.loading.evaluation.evaluation_batches`.
     """
     for module in encoder.modules():
@@ -127,7 +129,8 @@ def recalibrate_batch_norm(
             module.reset_running_stats()
             module.momentum = None  # makes torch average plainly over batches
     place_network(encoder.train(), device)
-    for batch in evaluation_batches(part.images, part.index, preprocessing, workers=workers, lenient=lenient):
+    options = {"workers": workers, "lenient": lenient, "kept": kept}
+    for batch in evaluation_batches(part.images, part.index, preprocessing, **options):
         if len(batch) > 1:  # a single image has no variance in a layer that has shrunk it to one pixel
             encoder(to_network(batch, device))
     return encoder.eval().cpu()

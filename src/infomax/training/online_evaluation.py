@@ -21,7 +21,7 @@ from infomax.evaluation.knn_vote import knn_scores
 from infomax.evaluation.probes import LinearProbes, Probe
 from infomax.evaluation.protocols.online_linear import LEARNING_RATE
 from infomax.evaluation.scores import hits, top_k
-from infomax.features.extraction import extract_features, pixel_batches, recalibrate_batch_norm
+from infomax.features.extraction import RECALIBRATION_IMAGES, extract_features, pixel_batches, recalibrate_batch_norm
 from infomax.methods.base import Progress
 from infomax.models.encoders import Encoder, build_encoder
 from infomax.nn.schedules import cosine
@@ -30,9 +30,9 @@ from infomax.runtime.collectives import gather, rank, world_size
 from infomax.runtime.devices import float64_device
 from infomax.training.closing import COMPARED, gain_keys
 
-MAX_KNN_BANK, MAX_QUERIES = 10_000, 2_000  # images
+MAX_KNN_BANK = RECALIBRATION_IMAGES  # which are the bank, so that the untrained encoder is that of `infomax evaluate`
+MAX_QUERIES = 2_000  # images
 EVALUATIONS = 10  # during a run, at most
-RECALIBRATION_IMAGES = 1_000  # that set the BatchNorm statistics of an untrained encoder
 CHUNK = 8192  # images that are classified at once
 
 
@@ -187,17 +187,17 @@ class OnlineEvaluation:
     def score_references(self, initial: Encoder | None = None) -> dict[str, float]:
         """Returns the k-NN accuracies, from 0 to 1, of the encoder that a run started from, and of an untrained one.
 
-        Both classify the same images as the trained encoder. The untrained one has the statistics of some images in its
-        BatchNorm layers.
+        Both classify the same images as the trained encoder. The untrained one has the statistics of the same images in
+        its BatchNorm layers as in ``infomax evaluate``.
 
         Args:
             initial: The encoder with the initial weights; None if they were random.
         """
         settings, preprocessing = self.recipe.encoder.architecture(), self.recipe.preprocessing
-        sample = self.bank.subsample(RECALIBRATION_IMAGES)
         untrained = build_encoder(**settings, seed=self.recipe.seed)
-        options = {"device": self.device, "workers": self.workers, "lenient": True}
-        recalibrate_batch_norm(untrained, sample, preprocessing, **options)
+        kept = self.kept.get(id(self.bank)) if world_size() == 1 else None  # several ranks keep a share each
+        options = {"device": self.device, "workers": self.workers, "lenient": True, "kept": kept}
+        recalibrate_batch_norm(untrained, self.bank, preprocessing, **options)
         scores = {}
         for name, encoder in {"initial": initial, "untrained": untrained}.items():
             if encoder is not None:
