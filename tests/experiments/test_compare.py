@@ -345,6 +345,8 @@ def test_of_an_unfinished_comparison_the_recommendation_is_of_so_far(tmp_path):
     assert result.recommendation.command == ""
     lines = {line[0].text: [cell.text for cell in line] for line in result.table().rows}
     assert lines["carl"][-2:] == ["1 of 2", "1 of 2 trained"]
+    (tmp_path / "mveb-digits-seed1" / "results.jsonl").unlink()
+    assert work.result().recommendation.text.startswith("so far, with 5 of 6 runs trained and 4 evaluated, mveb: ")
     nothing = CompareWork(options(tmp_path / "new")).result()
     words = "no method is recommended so far, with 0 of 6 runs: none is evaluated yet; the same command goes on"
     assert nothing.recommendation.text == words

@@ -142,15 +142,20 @@ class Comparison:
     def unfinished(self) -> str:
         """How far a comparison is that still has runs to make, as ``with 5 of 6 runs``; empty if none is left.
 
-        What failed is not left, although the same command tries it again.
+        Runs that are trained and not evaluated are told apart from those that are both. What failed is not left,
+        although the same command tries it again.
         """
         left = [run for run in self.swept.runs if run.remaining]
-        done = len(self.swept.runs) - len(left)
+        done, trained = len(self.swept.runs) - len(left), sum(run.trained for run in self.swept.runs)
         waiting = [run for run in left if run.folder.name not in self.failures]
         tried = {run.variant.experiment.method for run in self.swept.runs} | self.failures.keys()
         untried = [entrant for entrant in self.contest.entrants if entrant.method not in tried]
         total = len(self.swept.runs) + len(untried) * self.contest.options.seeds
-        return f"with {done} of {total} runs" if waiting or untried else ""
+        if not (waiting or untried):
+            return ""
+        if done == trained:
+            return f"with {done} of {total} runs"
+        return f"with {trained} of {total} runs trained and {done} evaluated"
 
     @property
     def columns(self) -> tuple[str, ...]:
