@@ -187,20 +187,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work, out = Path(temporary), Path(temporary) / "results.json" if args.toy else out
         data = write_images(args.labelled, work)
-        (study_at_full_length if args.full else study)(args, data, work, open_results(out, args, data))
+        (study_at_full_length if args.full else study)(args, data, work, open_results(out, args))
 
 
-def open_results(out: Path, args: argparse.Namespace, data: str) -> study_runs.Results:
-    """Opens the results; those of each data set begin with their provenance."""
+def open_results(out: Path, args: argparse.Namespace) -> study_runs.Results:
+    """Opens the results, with the provenance of those that follow; it is there once if a command only went on."""
     from infomax.runs.provenance import provenance
     from infomax.runtime.json_lines import append_json_line
 
-    results = study_runs.Results(out)
-    if not any(row["data"] == data for row in trials_of(results)):
-        words = f"python benchmarks/tuning.py{' --full' * args.full}"
-        words += f" --labelled {args.labelled.name}" if args.labelled else ""
-        words += f" --precision {args.precision}" if args.precision != "32" else ""
-        append_json_line(out, {**provenance(), "command": words})
+    words = f"python benchmarks/tuning.py{' --full' * args.full}"
+    words += f" --labelled {args.labelled.name}" if args.labelled else ""
+    words += f" --precision {args.precision}" if args.precision != "32" else ""
+    made = {**provenance(), "command": words}
+    newest = next((row for row in reversed(study_runs.Results(out).rows) if "commit" in row), {})
+    if (newest.get("commit"), newest.get("command")) != (made["commit"], words):
+        append_json_line(out, made)
     return study_runs.Results(out)
 
 

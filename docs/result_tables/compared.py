@@ -22,20 +22,33 @@ from result_tables.kept import (
 from infomax.data.splits import counted
 
 
-def parts_of_data(name: str) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Returns for each data set of a result file the provenance of its rows, which stands before them, and the rows."""
-    parts: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+def parts_of_data(name: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Returns for each data set of a result file how its rows were measured, in words, and the rows.
+
+    The provenance of rows stands before them; those of one data set may be of several.
+    """
+    sources: dict[str, dict[str, dict[str, Any]]] = {}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    kept: dict[str, Any] = {}
     for row in lines(KEPT / name) if (KEPT / name).exists() else []:
         if "commit" in row:
-            parts.append((row, []))
+            kept = row
         else:
-            parts[-1][1].append(row)
-    return parts
+            sources.setdefault(row["data"], {})[kept["commit"]] = kept
+            rows.setdefault(row["data"], []).append(row)
+    return [(measured(list(sources[data].values())), rows[data]) for data in rows]
+
+
+def measured(sources: list[dict[str, Any]]) -> str:
+    """Returns a sentence on the machine, the dates and commits of a measurement that was gone on with."""
+    first, *others = sources
+    later = "".join(f", the rest {kept['started'][:10]}, commit {kept['commit']}" for kept in others)
+    return f"Measured on {where(first)}{later}, one core for each, by `{first['command']}`."
 
 
 def tuning_table() -> str:
     parts = []
-    for kept, rows in parts_of_data("tuning.json"):
+    for source, rows in parts_of_data("tuning.json"):
         cells = []
         for method in dict.fromkeys(row["method"] for row in rows):
             trials = [row for row in rows if row["method"] == method]
@@ -50,14 +63,14 @@ def tuning_table() -> str:
             cells.append([method, *words, *scores, str(len(trials))])
         header = [rows[0]["data"], "optimiser", "rate", "own setting times", "best k-NN, %"]
         table = markdown([*header, "recipe as it was", "median", "trials"], cells)
-        parts.append(f"{table}\n\nMeasured on {where(kept)}, one core for a trial, by `{kept['command']}`.")
+        parts.append(f"{table}\n\n{source}")
     return "\n\n".join(parts) or NOT_MEASURED
 
 
 def tuning_full_table() -> str:
     """The best trials in long trainings, beside the recipes as they are; means over the seeds of both."""
     parts = []
-    for kept, rows in parts_of_data("tuning_full.json"):
+    for source, rows in parts_of_data("tuning_full.json"):
         cells = []
         for method in dict.fromkeys(row["method"] for row in rows):
             scores: dict[bool, dict[int, float]] = {True: {}, False: {}}
@@ -78,9 +91,7 @@ def tuning_full_table() -> str:
             "seeds",
             "epochs",
         ]
-        parts.append(
-            f"{markdown(header, cells)}\n\nMeasured on {where(kept)}, one core for a run, by `{kept['command']}`."
-        )
+        parts.append(f"{markdown(header, cells)}\n\n{source}")
     return "\n\n".join(parts) or NOT_MEASURED
 
 

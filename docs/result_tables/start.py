@@ -30,13 +30,13 @@ def clone_table() -> str:
     for event in kept["events"]:
         received = event["received_bytes"]
         rows.append([event["name"], f"{event['seconds']:.0f}", "" if received is None else f"{received / 1e9:.2f}"])
+    busy = f"; other processes kept the cores busy, with a load of {load:.0f}" if (load := kept["load"]) >= 0.5 else ""
     disk = {name: f"{size / 1e9:.1f} GB" for name, size in kept["disk_bytes"].items()}
     return (
         f"{markdown(['from `git clone` to', 's', 'GB received'], rows)}\n\n"
         f"On the disk, the clone takes {kept['disk_bytes']['clone'] / 1e6:.0f} MB, `.venv` {disk['environment']}, and "
         f"all with uv's cache, whose files `.venv` shares, {disk['all']}. Measured once by "
-        f"`{kept['command']}` on {where(kept)}, Python {kept['versions']['python']}; other processes kept the cores "
-        f"busy, with a load of {kept['load']:.0f}."
+        f"`{kept['command']}` on {where(kept)}, Python {kept['versions']['python']}{busy}."
     )
 
 

@@ -1,6 +1,6 @@
 """Holds the settings and recipes of DenseCL; a recipe's docstring has the fields that :class:`Experiment` lists."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from infomax.data.augmentation.views import ViewSet
 from infomax.data.augmentation.views import moco as moco_views
@@ -41,8 +41,9 @@ def digits() -> Recipe:
 @RECIPES.add(None, None, images_seen=IMAGES_SEEN)
 def small(epochs: int) -> Recipe:
     """Our own recipe for photographs on a CPU: the small encoder learns at 32 pixels, with maps of 4x4 cells.
-    Decisions: cpu-recipes, moco-small."""
-    return small_recipe(_small(hidden=512, dimension=128, queue_size=4096), SMALL_OPTIMIZER, epochs=epochs)
+    Decisions: cpu-recipes, searched-settings, moco-small."""
+    sgd = replace(SMALL_OPTIMIZER, name="sgd", learning_rate=0.1)
+    return small_recipe(_small(hidden=512, dimension=128, queue_size=4096), sgd, epochs=epochs)
 
 
 @RECIPES.add("imagenet", 9.21, reported_in("mveb-5", row="DenseCL"))
