@@ -47,7 +47,7 @@ def check_rows(name: str, x: Any, *, min_rows: int = 1, like: Tensor | None = No
         name: The name of the argument, for the message.
         x: The value to check.
         min_rows: The smallest number of rows that the global batch may have.
-        like: A tensor whose shape ``x`` must have; None allows any shape.
+        like: A tensor whose shape ``x`` must have; one of float64 wants another of float64. None allows any.
 
     Returns:
         The smallest and the largest element of ``x``, two scalars.
@@ -60,12 +60,28 @@ def check_rows(name: str, x: Any, *, min_rows: int = 1, like: Tensor | None = No
         raise ValueError(f"{name} must be a floating-point matrix, one row a sample, but is {actual}")
     if like is not None and x.shape != like.shape:
         raise ValueError(f"{name} must have the shape {list(like.shape)} of its counterpart, but has {list(x.shape)}")
+    if like is not None:
+        check_precision(name, x, like)
     if 0 in x.shape or global_count(x) < min_rows:
         raise ValueError(f"{name} needs at least {min_rows} row(s) and 1 column, but has shape {list(x.shape)}")
     low, high = x.detach().aminmax()  # one pass over memory; NaN propagates into both
     if not (low.isfinite() & high.isfinite()):
         raise ValueError(f"{name} contains NaN or infinity")
     return low, high
+
+
+def check_precision(name: str, x: Tensor, like: Tensor) -> None:
+    """Checks that both tensors are computed with in float64, or neither, as torch multiplies no other pair.
+
+    Args:
+        name: The name of ``x``, for the message.
+        x, like: The tensors.
+
+    Raises:
+        ValueError: If one of them alone is of float64. The message names both types.
+    """
+    if (x.dtype == torch.float64) != (like.dtype == torch.float64):
+        raise ValueError(f"{name} must have the type {like.dtype} of its counterpart, but has {x.dtype}")
 
 
 def check_views(name: str, views: Any, *, full: int = 1) -> list[Tensor]:

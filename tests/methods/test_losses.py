@@ -128,6 +128,20 @@ def test_a_wrong_shape_is_an_error_that_names_the_argument(name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
+def test_float32_beside_float64_is_a_result_or_an_error_that_names_the_argument(name):
+    case = LOSSES[name]
+    for argument in (*case.trained, *case.held):
+        arguments = case.make()
+        of_list = argument in case.lists
+        value = arguments[argument]
+        arguments[argument] = [*value[:-1], value[-1].float()] if of_list else value.float()
+        try:
+            assert case.call(arguments).isfinite()
+        except ValueError as error:
+            assert "torch.float32" in str(error) and "torch.float64" in str(error)
+
+
+@pytest.mark.parametrize("name", LOSSES)
 def test_few_rows_and_equal_rows_are_valid_where_the_equations_are(name):
     case = LOSSES[name]
     few = case.call(case.make(rows=case.fewest_rows))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.functional import check_rows, full_precision
+from infomax.functional import check_precision, check_rows, full_precision
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.methods.moco import QueryPairs, queue_cross_entropy
 from infomax.models.encoders import Encoder
@@ -83,6 +83,8 @@ def _check_cells(name: str, x: Tensor, *, like: Tensor | None = None) -> None:
         raise ValueError(f"{name} must be a floating-point tensor [images, channels, cells], but is {actual}")
     if like is not None and x.shape != like.shape:
         raise ValueError(f"{name} must have the shape {list(like.shape)} of its counterpart, but has {list(x.shape)}")
+    if like is not None:
+        check_precision(name, x, like)
     check_rows(name, x.flatten(1))
 
 

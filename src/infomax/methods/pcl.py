@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from infomax.functional import check_rows, full_precision
+from infomax.functional import check_precision, check_rows, full_precision
 from infomax.methods.base import Embed, Loss, Method, Progress, Views
 from infomax.methods.deepcluster import check_assignment, classification_loss
 from infomax.methods.moco import Moco
@@ -133,6 +133,7 @@ def prototype_loss(
     check_rows("centroids", centroids)
     if z.shape[1] != centroids.shape[1]:
         raise ValueError(f"centroids must have the width of z, {z.shape[1]}, but have {centroids.shape[1]}")
+    check_precision("centroids", centroids, z)
     check_assignment(assignment, len(z), len(centroids))
     if not isinstance(concentration, Tensor) or concentration.shape != centroids.shape[:1]:
         actual = [*concentration.shape] if isinstance(concentration, Tensor) else type(concentration).__name__
