@@ -222,13 +222,11 @@ def main() -> None:
 def study(args: argparse.Namespace, work: Path, out: Path) -> None:
     """Makes the initial encoder and the references, and then the runs."""
     from infomax.models.encoders import fingerprint, load_encoder
-    from infomax.runs.provenance import provenance
 
     usual = ["photographs"] if args.photographs else ["other-half"]
     targets = args.targets.split(",") if args.targets else usual
     labelled, results = read_labelled(args.labelled), Results(out)
-    if not results.rows:
-        results.add({**provenance(), "command": "python benchmarks/adapting.py"})
+    results.begin("python benchmarks/adapting.py")
     half = len(labelled[0]) // 2
     for target in targets:
         images = read_photographs(args.photographs) if target == "photographs" else [x[half:] for x in labelled]

@@ -264,7 +264,7 @@ def kendall(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def write_summary(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Writes what ``infomax choose`` and the page of measurements read."""
-    origin, *measured = rows
+    origin, measured = rows[0], [row for row in rows if "commit" not in row]
     total = {data: len(jobs(data, 1)) for data in dict.fromkeys(row["data"] for row in measured)}
     content = {**origin, "runs_planned": total, "images": IMAGES}
     of_groups = ",\n".join(json.dumps(found) for found in groups(measured))
@@ -285,7 +285,7 @@ def write_labelled(file: Path, work: Path) -> str:
 
 
 class Results(study_runs.Results):
-    """The results that are kept: a line of provenance, and then a line for each encoder."""
+    """The results that are kept: a line for each encoder, and one of provenance before those of a commit."""
 
     def has(self, wanted: Job) -> bool:
         """Returns whether the last encoder of a run is there."""
@@ -321,7 +321,6 @@ def main() -> None:
 def study(args: argparse.Namespace, work: Path, results: Results) -> None:
     """Trains and measures the runs that are not there yet."""
     from infomax.data.sources.location import open_source
-    from infomax.runs.provenance import provenance
 
     data = "digits" if args.labelled is None else write_labelled(args.labelled, work)
     source = open_source("digits" if data == "digits" else str(work / f"{data}.npz"))
@@ -329,9 +328,7 @@ def study(args: argparse.Namespace, work: Path, results: Results) -> None:
     queue = jobs(data, 4 if args.toy else epochs)
     if args.toy:
         queue = [job for job in queue if job.rate == job.weight or 1.0 in (job.rate, job.weight)][: 3 * len(METHODS)]
-    if not results.rows:
-        kept = {key: value for key, value in provenance().items() if key != "command"}
-        results.add({**kept, "command": "python benchmarks/choosing.py"})
+    results.begin("python benchmarks/choosing.py")
     left = [job for job in queue if not results.has(job)]
     shared = (work, len(source.pretraining))
     study_runs.run_jobs(train_and_measure, left, shared, results.add_all, args)

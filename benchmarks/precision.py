@@ -92,13 +92,9 @@ def main() -> None:
 
 def study(args: argparse.Namespace, work: Path, out: Path) -> None:
     """Times the steps and makes the runs that are not there yet."""
-    from infomax.runs.provenance import provenance
-    from infomax.runtime.json_lines import append_json_line
-
     methods = METHODS[:1] if args.toy else METHODS
-    if not out.exists():
-        append_json_line(out, {**provenance(), "command": "python benchmarks/precision.py --labelled cifar10.npz"})
     results = study_runs.Results(out)
+    results.begin("python benchmarks/precision.py --labelled cifar10.npz")
     for method in methods:
         if not results.has({"name": f"{method}/small"}):
             results.add(step_times(method, "small", 3 if args.toy else TURNS))

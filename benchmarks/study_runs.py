@@ -16,11 +16,25 @@ NICENESS = 10  # with which runs yield to other programs
 
 
 class Results:
-    """The results that are kept: a line of provenance, and then a line for each result."""
+    """The results that are kept: a line for each, and one of provenance before those of a command at a commit."""
 
     def __init__(self, file: Path):
         self.file = file
         self.rows = read_json_lines(file) if file.exists() else []
+
+    @property
+    def measured(self) -> list[dict[str, Any]]:
+        """Returns the results, without the lines of provenance."""
+        return [row for row in self.rows if "commit" not in row]
+
+    def begin(self, command: str) -> None:
+        """Keeps the provenance of the results that follow, unless it stands there last."""
+        from infomax.runs.provenance import provenance
+
+        made = {**provenance(), "command": command}
+        newest = next((row for row in reversed(self.rows) if "commit" in row), {})
+        if (newest.get("commit"), newest.get("command")) != (made["commit"], command):
+            self.add(made)
 
     def add(self, row: dict[str, Any]) -> None:
         """Keeps and prints a result."""

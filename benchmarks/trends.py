@@ -164,7 +164,7 @@ def main() -> None:
     scale = GPU if args.gpu else CPU
     out = args.out or scale.out
     if args.claims or args.summary:
-        rows = study_runs.Results(out).rows[1:] if args.summary else []
+        rows = study_runs.Results(out).measured if args.summary else []
         print(claims_table(rows))
         return
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -175,18 +175,14 @@ def main() -> None:
 
 def study(args: argparse.Namespace, scale: Scale, work: Path, out: Path) -> None:
     """Makes all runs that are not there yet, and prints what they tell."""
-    from infomax.runs.provenance import provenance
-    from infomax.runtime.json_lines import append_json_line
-
     if not args.toy and args.labelled is None:
         raise SystemExit("--labelled FILE: an .npz file with train_x and train_label is wanted, as of CIFAR-10")
-    if not out.exists():
-        words = f"python benchmarks/trends.py{' --gpu' * args.gpu} --labelled cifar10.npz --precision {args.precision}"
-        append_json_line(out, {**provenance(), "command": words})
     results, (data, images) = study_runs.Results(out), write_images(args.labelled, work, whole=args.gpu)
+    options = f"{' --gpu' * args.gpu} --labelled cifar10.npz --precision {args.precision}"
+    results.begin(f"python benchmarks/trends.py{options}")
     queue = [job for job in jobs(data, args.seeds) if not results.has(job.key)]
     study_runs.run_jobs(compute, queue, (work, scale, images, args.precision, args.toy), results.add, args)
-    print(json.dumps(judged([row for row in results.rows[1:] if row["data"] == data]), indent=1))
+    print(json.dumps(judged([row for row in results.measured if row["data"] == data]), indent=1))
 
 
 if __name__ == "__main__":

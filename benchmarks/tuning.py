@@ -187,27 +187,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work, out = Path(temporary), Path(temporary) / "results.json" if args.toy else out
         data = write_images(args.labelled, work)
-        (study_at_full_length if args.full else study)(args, data, work, open_results(out, args))
+        results = study_runs.Results(out)
+        results.begin(command(args))
+        (study_at_full_length if args.full else study)(args, data, work, results)
 
 
-def open_results(out: Path, args: argparse.Namespace) -> study_runs.Results:
-    """Opens the results, with the provenance of those that follow; it is there once if a command only went on."""
-    from infomax.runs.provenance import provenance
-    from infomax.runtime.json_lines import append_json_line
-
+def command(args: argparse.Namespace) -> str:
+    """Returns the command that makes the same results, without the folders of this machine."""
     words = f"python benchmarks/tuning.py{' --full' * args.full}"
     words += f" --labelled {args.labelled.name}" if args.labelled else ""
-    words += f" --precision {args.precision}" if args.precision != "32" else ""
-    made = {**provenance(), "command": words}
-    newest = next((row for row in reversed(study_runs.Results(out).rows) if "commit" in row), {})
-    if (newest.get("commit"), newest.get("command")) != (made["commit"], words):
-        append_json_line(out, made)
-    return study_runs.Results(out)
-
-
-def trials_of(results: study_runs.Results) -> list[dict[str, Any]]:
-    """Returns the rows of trials, without those of their provenance."""
-    return [row for row in results.rows if "method" in row]
+    return words + (f" --precision {args.precision}" if args.precision != "32" else "")
 
 
 def count_images(data: str, work: Path) -> int:
@@ -220,7 +209,7 @@ def study_at_full_length(args: argparse.Namespace, data: str, work: Path, result
     """Trains each method's best trial beside its recipe as it is in long trainings, if it was clearly better."""
     from infomax.recipes.registry import METHODS
 
-    rows = trials_of(study_runs.Results(OUT))
+    rows = study_runs.Results(OUT).measured
     queue = []
     for seed in range(args.seeds):
         for method in args.methods or [*METHODS]:
@@ -258,7 +247,7 @@ def study(args: argparse.Namespace, data: str, work: Path, results: study_runs.R
     for factor in FACTORS:
         for method in methods:
             if own_settings(get_recipe(method, name), factor):
-                row = best([row for row in trials_of(results) if row["own"] == 1], data, method)
+                row = best([row for row in results.measured if row["own"] == 1], data, method)
                 second.append(Trial(data, method, row["optimizer"], row["rate"], factor))
     study_runs.run_jobs(
         run_trial, [trial for trial in second if not results.has(asdict(trial))], shared, results.add, args

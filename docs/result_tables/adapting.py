@@ -3,17 +3,17 @@
 from statistics import mean
 from typing import Any
 
-from result_tables.kept import KEPT, MEASUREMENTS, lines, markdown, mean_and_deviation, where
+from result_tables.kept import MEASUREMENTS, kept_study, made_by, markdown, mean_and_deviation
 
 from infomax.data.splits import counted
 
 
 def adapting_table() -> str:
-    kept, *rows = lines(KEPT / "adapting.json")
+    sources, rows = kept_study("adapting.json")
     studies = dict.fromkeys((row["initial"], row["target"]) for row in rows if "method" in row)
     parts = [adapting_study([row for row in rows if (row["initial"], row["target"]) == study]) for study in studies]
     scores = "Points of k-NN top-1 above the initial encoder: mean and standard deviation over seeds."
-    return "\n\n".join([*parts, f"{scores} Measured by `{kept['command']}` on {where(kept)}."])
+    return "\n\n".join([*parts, f"{scores} {made_by(*sources)}"])
 
 
 def adapting_study(rows: list[dict[str, Any]]) -> str:

@@ -11,8 +11,9 @@ from result_tables.kept import (
     KEPT,
     MEASUREMENTS,
     NOT_MEASURED,
-    kept_lines,
+    kept_study,
     lines,
+    made_by,
     markdown,
     mean_and_deviation,
     read,
@@ -36,14 +37,8 @@ def parts_of_data(name: str) -> list[tuple[str, list[dict[str, Any]]]]:
         else:
             sources.setdefault(row["data"], {})[kept["commit"]] = kept
             rows.setdefault(row["data"], []).append(row)
-    return [(measured(list(sources[data].values())), rows[data]) for data in rows]
-
-
-def measured(sources: list[dict[str, Any]]) -> str:
-    """Returns a sentence on the machine, the dates and commits of a measurement that was gone on with."""
-    first, *others = sources
-    later = "".join(f", the rest {kept['started'][:10]}, commit {kept['commit']}" for kept in others)
-    return f"Measured on {where(first)}{later}, one core for each, by `{first['command']}`."
+    words = {data: [*kept.values()] for data, kept in sources.items()}
+    return [(f"{made_by(*words[data])[:-1]}, one core for each.", rows[data]) for data in rows]
 
 
 def tuning_table() -> str:
@@ -147,8 +142,8 @@ def trends_table(name: str = "trends.json", share: str = "one core for a run") -
     sys.path.insert(0, str(DOCS.parent / "benchmarks"))
     from claims import claims_table, judged
 
-    kept, *rows = kept_lines(name)
-    if kept is None:
+    sources, rows = kept_study(name)
+    if not rows:
         return NOT_MEASURED
     outcomes = Counter(outcome["words"] for outcome in judged(rows))
     one_and_more = {
@@ -162,13 +157,13 @@ def trends_table(name: str = "trends.json", share: str = "one core for a run") -
         for words, (one, more) in one_and_more.items()
         if outcomes[words]
     )
-    measured = f"Measured on {where(kept)}, {share}, by `{kept['command']}`; {counted(len(rows), 'run')}."
+    measured = f"Measured on {where(*sources)}, {share}, by `{sources[0]['command']}`; {counted(len(rows), 'run')}."
     return f"Of {outcomes.total()} claims, {counts}.\n\n{claims_table(rows)}\n\n{measured}"
 
 
 def trends_scores_table() -> str:
     """The scores of each setting, method by method."""
-    _, *rows = kept_lines("trends.json")
+    _, rows = kept_study("trends.json")
     of_setting: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         of_setting.setdefault(row["setting"], []).append(row)

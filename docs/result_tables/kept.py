@@ -26,27 +26,28 @@ def read(name: str) -> Any:
     return json.loads(file.read_text()) if file.exists() else None
 
 
-def kept_lines(name: str) -> list[Any]:
-    """Returns the provenance and the rows of a result file of lines; None alone if it was not measured yet."""
-    file = KEPT / name
-    return lines(file) if file.exists() else [None]
+def kept_study(name: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Returns the provenances and the rows of a study's result file, of which there are none if it was not made yet.
+
+    A study that was gone on with at another commit has a provenance for each.
+    """
+    kept = lines(KEPT / name) if (KEPT / name).exists() else []
+    return [row for row in kept if "commit" in row], [row for row in kept if "commit" not in row]
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     return make_table(header, rows).markdown()
 
 
-def where(kept: dict[str, Any]) -> str:
-    """Returns the machine, date and commit of a measurement in words."""
+def where(kept: dict[str, Any], *later: dict[str, Any]) -> str:
+    """Returns the machine, date and commit of a measurement in words, and the others at which it was gone on with."""
     machine, versions = kept["machine"], kept["versions"]
-    return (
-        f"{machine['cores']} cores of {machine['cpu']}, torch {versions['torch']}, {kept['started'][:10]}, "
-        f"commit {kept['commit']}"
-    )
+    times = " and ".join(f"{source['started'][:10]}, commit {source['commit']}" for source in (kept, *later))
+    return f"{machine['cores']} cores of {machine['cpu']}, torch {versions['torch']}, {times}"
 
 
-def made_by(kept: dict[str, Any]) -> str:
-    return f"Measured by `{kept['command']}` on {where(kept)}."
+def made_by(kept: dict[str, Any], *later: dict[str, Any]) -> str:
+    return f"Measured by `{kept['command']}` on {where(kept, *later)}."
 
 
 def faster(row: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from result_tables.kept import (
     NOT_MEASURED,
     PER_CENT,
     faster,
-    kept_lines,
+    kept_study,
     made_by,
     markdown,
     mean_and_deviation,
@@ -118,8 +118,8 @@ def cpu_recipes_table() -> str:
 
 def precision_table() -> str:
     """Steps and scores in bfloat16 beside float32."""
-    kept, *rows = kept_lines("precision.json")
-    if kept is None:
+    sources, rows = kept_study("precision.json")
+    if not rows:
         return NOT_MEASURED
     runs = [row for row in rows if "knn_top1" in row]
     cells = []
@@ -138,7 +138,7 @@ def precision_table() -> str:
     return (
         f"{markdown(header, cells)}\n\nA step of a batch, on one thread, by processor time; medians of "
         f"{rows[0]['repeats']} turns. Scores after {runs[0]['epochs']} epochs of 10,000 photographs, {seeds}. "
-        f"{made_by(kept)}"
+        f"{made_by(*sources)}"
     )
 
 

@@ -1,14 +1,18 @@
 """Tables of what was said of healthy runs, and of runs that were made to fail."""
 
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
-from result_tables.kept import KEPT, MEASUREMENTS, NOT_MEASURED, kept_lines, lines, made_by, markdown
+from result_tables.kept import DOCS, KEPT, MEASUREMENTS, NOT_MEASURED, kept_study, lines, made_by, markdown, read
+
+from infomax.data.splits import counted
+
+EARLY = 40  # the last of the first steps
 
 
 def verdict_runs() -> list[dict[str, Any]]:
     """Returns the runs of benchmarks/verdicts.py that are kept, without the line on where they were made."""
-    return kept_lines("verdicts.json")[1:]
+    return kept_study("verdicts.json")[1]
 
 
 def made_so_far(kind: str, count: int) -> str:
@@ -73,7 +77,33 @@ def provoked_verdicts_table() -> str:
     return f"{markdown(header, rows)}\n\n{summary}{':' + chr(10) if said else '.'}{said}"
 
 
+MEASURED = {
+    "embedding_mean_cosine": "embeddings of different images",
+    "views_mean_cosine": "embeddings of two views of an image",
+    "feature_mean_cosine": "features of different images",
+}
+"""Mean cosines that benchmarks/first_steps.py keeps, in words."""
+
+
+def first_steps_table() -> str:
+    """The mean cosines of healthy trainings by their step; the last one is the end of the run."""
+    kept = read("first_steps.json")
+    if kept is None:
+        return NOT_MEASURED
+    rows, early = [], [step for step in kept["rows"][0]["step"] if step <= EARLY]
+    for method in dict.fromkeys(row["method"] for row in kept["rows"]):
+        runs = [row for row in kept["rows"] if row["method"] == method]
+        for key, words in MEASURED.items():
+            places = [*(runs[0]["step"].index(step) for step in early), -1]
+            means = [f"{mean(run[key][place] for run in runs):.2f}" for place in places]
+            rows.append([method, words, *means])
+    seeds = len({row["seed"] for row in kept["rows"]})
+    header = ["", "mean cosine of", "before", *(f"step {step}" for step in early[1:]), "the end"]
+    return f"{markdown(header, rows)}\n\nMeans over {counted(seeds, 'seed')}, recipes `digits`. {made_by(kept)}"
+
+
 TABLES = {
+    "first-steps": (DOCS / "guide" / "is-it-learning.md", first_steps_table),
     "verdicts-healthy": (MEASUREMENTS / "verdicts.md", healthy_verdicts_table),
     "verdicts-provoked": (MEASUREMENTS / "verdicts.md", provoked_verdicts_table),
 }
