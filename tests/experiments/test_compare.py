@@ -334,6 +334,16 @@ def test_the_verdict_names_the_best_baseline_that_is_not_beaten(tmp_path):
     assert lines["initial encoder"][2].endswith(": not clearly better")
 
 
+def test_of_many_methods_the_recommendation_names_the_first(tmp_path):
+    names = ["mveb", "carl", "mira", "simclr", "byol", "vicreg", "moco", "barlow"]
+    shares = {name: 0.9 - 0.001 * place for place, name in enumerate(names)}
+    result = finish(begin(tmp_path, methods=",".join(names)), shares)
+    ranked = [method.method for method in result.methods]
+    assert set(result.recommendation.methods) == set(names)
+    scores = f"{result.methods[0].score:.1f} to {result.methods[-1].score:.1f} % by knn, top-1"
+    assert result.recommendation.text.startswith(f"{', '.join(ranked[:5])} or 3 others: {scores}, not distinguishable")
+
+
 def test_of_an_unfinished_comparison_the_recommendation_is_of_so_far(tmp_path):
     work = begin(tmp_path)
     finish(work, {"mveb": 0.9, "carl": 0.7, "simclr": 0.5})

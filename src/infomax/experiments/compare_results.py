@@ -8,6 +8,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+from infomax.data.splits import counted, listed
 from infomax.evaluation.intervals import Difference
 from infomax.evaluation.paired import compare_over_seeds
 from infomax.experiments.compare import Contest, full_training
@@ -20,6 +21,7 @@ from infomax.runtime.options import to_argv
 
 UNTRAINED = BASELINES[0]
 GOES_ON = "the same command goes on"
+MOST_NAMED = 5  # methods that a list in the recommendation names; the table has all
 FAR_OFF = 0.1  # share of the budget by which a run's time may miss it before that is said
 
 
@@ -390,8 +392,11 @@ def _words(comparison: Comparison, tied: Sequence[MethodResult], others: Sequenc
     seeds = min(len(result.cells[0].scores) for result in tied)
     count = f"{seeds} seed{'s' if seeds != 1 else ''}"
     if len(tied) > 1:
-        names = " or ".join([", ".join(result.method for result in tied[:-1]), tied[-1].method])
-        numbers = " and ".join([", ".join(scores[:-1]), scores[-1]])
+        named = [result.method for result in tied]
+        names, numbers = f"{', '.join(named[:-1])} or {named[-1]}", f"{', '.join(scores[:-1])} and {scores[-1]}"
+        if len(tied) > MOST_NAMED:
+            names = f"{', '.join(named[:MOST_NAMED])} or {counted(len(tied) - MOST_NAMED, 'other')}"
+            numbers = f"{scores[0]} to {scores[-1]}"
         text = f"{names}: {numbers} % by {column}, not distinguishable with {count}"
     else:
         text = f"{best.method}: {scores[0]} % by {column}"
@@ -402,7 +407,7 @@ def _words(comparison: Comparison, tied: Sequence[MethodResult], others: Sequenc
     if seeds == 1 and not (comparison.unfinished and comparison.contest.options.seeds > 1):
         text += "; another seed may give another order, which --seeds 3 would show"
     if others and len(tied) > 1:
-        text += f"; clearly worse: {', '.join(result.method for result in others)}"
+        text += f"; clearly worse: {listed([result.method for result in others], MOST_NAMED)}"
     text += _second_opinion(comparison, tied)
     if unbeaten := _not_beaten(comparison, best):
         text += f"; {best.method} is {_beside(unbeaten)}"
