@@ -2,12 +2,14 @@
 
 import ast
 import importlib
+import json
 import os
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import reference
@@ -79,6 +81,19 @@ def test_the_demo_clearly_beats_its_references_where_labels_are_few():
         for score in ("knn_1", "linear_1", "knn_5", "linear_5"):
             best = max(rows["raw pixels"][score], rows["untrained encoder"][score])
             assert rows[method][score] > best + 0.04
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/guide/one-loss-in-your-loop.md"])
+def test_the_alignment_in_the_text_is_that_of_the_kept_runs(page):
+    runs = [
+        row
+        for row in json.loads((ROOT / "docs" / "results" / "first_steps.json").read_text())["rows"]
+        if row["method"] == "mveb"
+    ]
+    places = [0, runs[0]["step"].index(5), -1]
+    before, after_five, end = (mean(run["views_mean_cosine"][place] for run in runs) for place in places)
+    words = f"is on the digits {before:.2f} before training, {after_five:.2f} after five steps and {end:.2f} at the end"
+    assert words in (ROOT / page).read_text()
 
 
 def test_every_decision_that_the_code_names_is_on_its_page():
