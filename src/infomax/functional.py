@@ -240,7 +240,7 @@ def log_det(matrix: Float[Tensor, "d d"]) -> Float[Tensor, ""]:
     It uses a Cholesky factor, and the closed-form gradient ``A^-1``. The determinant itself may overflow.
 
     Args:
-        matrix: A symmetric positive-definite matrix A, [D, D].
+        matrix: A symmetric positive-definite matrix A, [D, D], of which the lower triangle alone is read.
 
     Returns:
         The log-determinant, a scalar.

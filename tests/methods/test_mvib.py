@@ -47,6 +47,8 @@ def test_equal_gaussians_have_no_divergence_at_any_variance():
     loss = gaussian_kl(mean, log_variance, mean.detach(), log_variance)
     assert loss.item() == 0
     assert torch.autograd.grad(loss, mean)[0].eq(0).all()
+    smallest = torch.full((2, 3), -400.0)  # a variance that has no inverse in float32
+    assert gaussian_kl(mean, smallest, mean.detach(), smallest).item() == 0
 
 
 @pytest.mark.parametrize(("weight", "temperature"), [(0.0, 0.5), (0.3, 0.1)])

@@ -11,12 +11,12 @@ from torch.nn.functional import normalize
 from infomax.functional import ld_mutual_information
 from infomax.methods.base import Progress, Views
 from infomax.methods.carl import kl_weight
-from infomax.methods.corinfomax import CorInfoMaxLoss
+from infomax.methods.corinfomax import CorInfoMaxLoss, recursive_statistics
 from infomax.methods.mira import assign, assign_evenly, assignment_objective
 from infomax.methods.mveb import balance_factor, conditional_entropy_bound
 from infomax.methods.swav import sinkhorn
 from infomax.recipes.corinfomax import CorInfoMaxSettings
-from tiny import TINY, tiny_encoder
+from tiny import IMAGES, TINY, progress, tiny_encoder, tiny_method
 
 LOGITS = {"temperature": 0.2, "beta": 0.6}
 
@@ -89,6 +89,38 @@ def test_the_loss_by_mutual_information_is_that_of_the_batch_if_nothing_is_kept(
     assert loss.mutual_information().item() == pytest.approx(-expected.item())
     gradients = torch.autograd.grad(value, [z1, z2])
     torch.testing.assert_close(gradients, torch.autograd.grad(expected, [z1, z2]))
+
+
+@pytest.mark.parametrize("global_crops", [2, 3, 4, 5])
+def test_all_running_covariances_of_corinfomax_are_of_the_same_pairs(global_crops):
+    """An odd crop in one of them alone would give a joint matrix that is no covariance, and a mutual information of
+    NaN."""
+    method, images = tiny_method("corinfomax"), torch.randn(IMAGES, 3, 8, 8, dtype=torch.float64)
+    method.global_crop_count = global_crops
+    for step in range(4):
+        crops = [images + 0.3 * torch.randn_like(images) for _ in range(global_crops)]
+        method(Views(crops, [], positions=torch.arange(IMAGES)), progress(step))
+    criterion = method.criterion
+    joint = torch.cat([torch.cat([criterion.R1, criterion.R12], 1), torch.cat([criterion.R12.T, criterion.R2], 1)])
+    assert torch.linalg.eigvalsh(joint).min() > 0
+    assert criterion.mutual_information() > 0
+
+
+def test_the_old_statistics_of_corinfomax_are_held_constant():
+    z, mean = torch.randn(6, 3, dtype=torch.float64, requires_grad=True), torch.zeros(3, dtype=torch.float64)
+    covariance = torch.eye(3, dtype=torch.float64, requires_grad=True)
+    new_mean, new_covariance = recursive_statistics(z, mean.requires_grad_(), covariance, 0.5)
+    (new_mean.sum() + new_covariance.sum()).backward()
+    assert z.grad is not None
+    assert mean.grad is None
+    assert covariance.grad is None
+
+
+def test_the_gradient_of_miras_objective_is_minus_infinity_where_an_assignment_is_0():
+    w = torch.eye(3, dtype=torch.float64).requires_grad_()
+    assignment_objective(w, cosines(3, 3), **LOGITS).backward()
+    assert w.grad.diagonal().isfinite().all()
+    assert (w.grad[~torch.eye(3, dtype=torch.bool)] == -torch.inf).all()
 
 
 def test_ldmi_is_invariant_to_a_linear_map_of_one_branch_and_the_taylor_loss_is_not():

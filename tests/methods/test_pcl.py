@@ -53,6 +53,15 @@ def test_clusters_without_extent_get_the_temperature():
         )
 
 
+def test_clusters_of_equal_embeddings_get_the_largest_concentration_and_a_finite_loss():
+    z = torch.tensor([[0.0], [0.0], [1.0], [1.0], [2.0], [3.0], [5.0], [9.0]])
+    centroids, assignment = torch.tensor([[0.0], [1.0], [2.5], [7.0]]), torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    phi = concentration(z, centroids, assignment)
+    assert phi[0] == phi[1] == phi[3] > phi[2] > 0
+    assert phi.mean() == pytest.approx(0.2)
+    assert prototype_loss(z, centroids, assignment, phi).isfinite()
+
+
 def test_concentration_has_no_gradient_and_ignores_autocast():
     x, c = rows(20).float().requires_grad_(), rows(6, seed=1).float().requires_grad_()
     expected = concentration(x, c, torch.tensor(ASSIGNMENT))

@@ -66,6 +66,12 @@ def test_the_gradient_is_that_of_the_definition_with_the_deviation_held_constant
     torch.testing.assert_close(torch.autograd.grad(actual, z), torch.autograd.grad(expected, z))
 
 
+def test_equal_rows_have_a_deviation_of_zero_whatever_their_mean():
+    rows = 3 * torch.randn(1, 8, generator=torch.Generator().manual_seed(0)).expand(100, 8)
+    directions = draw_directions(8, 16, seed=0, step=0, like=rows)
+    assert regulariser(rows, directions) == pytest.approx(float(regulariser(rows.double(), directions.double())))
+
+
 @pytest.mark.parametrize("point", [0.0, 0.7])
 def test_equal_rows_are_driven_apart_by_a_finite_gradient(point):
     z = torch.full((12, 6), point, dtype=torch.float64, requires_grad=True)

@@ -71,6 +71,21 @@ def test_a_singular_covariance_gives_nan():
     assert wmse_loss(A, B, size=11, epsilon=0.1).isfinite()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_covariance_that_is_singular_but_for_rounding_gives_nan(seed):
+    rng = torch.Generator().manual_seed(seed)
+    z = torch.randn(256, 8, dtype=torch.float64, generator=rng)
+    copied, constant, nearly = z.clone(), z.clone(), z.clone()
+    copied[:, 5] = z[:, 2]
+    constant[:, 3] = 0.1  # whose mean is rounded, so that something is left of it
+    nearly[:, 5] = z[:, 2] + 1e-5 * z[:, 5]
+    assert whiten(copied).isnan().all()
+    assert whiten(constant).isnan().all()
+    assert wmse_loss(constant, z, size=256).isnan()
+    assert (whiten(nearly).T.cov() - torch.eye(8)).abs().max() < 1e-3
+    assert (whiten(1 + 1e-9 * z).T.cov() - torch.eye(8)).abs().max() < 1e-3
+
+
 def test_errors_name_the_argument():
     with pytest.raises(ValueError, match="size must leave no part of a single row, but is 4 for 13 rows"):
         wmse_loss(A, B, size=4)
@@ -132,6 +147,10 @@ def test_a_batch_that_leaves_too_few_images_has_a_warning_that_says_what_to_do()
         UserWarning, match="2 images cannot be whitened in 4 dimensions; choose a batch of a multiple of 6"
     ):
         assert method(tiny_views(batch=8), progress(0)).total.isnan()
+    method.epsilon = 0.1
+    assert method(tiny_views(batch=8), progress(0)).total.isfinite()
+    with pytest.warns(UserWarning, match=r"1 images cannot be whitened in 4 dimensions; .* of 6, the method's size$"):
+        assert method(tiny_views(batch=7), progress(0)).total.isnan()
 
 
 @pytest.mark.process

@@ -78,7 +78,8 @@ class _Correlations(torch.autograd.Function):
         sums = torch.stack([_sums_around(z, mean) for z, mean in zip(zs, means, strict=True)])
         sums = global_sum(torch.cat([sums.flatten(), sums.new_tensor([len(zs[0])])]))
         count, (remainders, variances) = sums[-1], (sums[:-1] / sums[-1]).view(len(zs), 2, -1).unbind(1)
-        scales = (variances + epsilon).rsqrt()
+        # What rounding of a large mean leaves is no part of the variance.
+        scales = ((variances - remainders.square()).clamp_min(0) + epsilon).rsqrt()
         remainders = remainders * scales
         standardised = [_standardise(*view) for view in zip(zs, means, scales, remainders, strict=True)]
         correlations = [global_sum(standardised[i].T @ standardised[j]).div_(count) for i, j in pairs]

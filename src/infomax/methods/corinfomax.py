@@ -39,7 +39,7 @@ def recursive_statistics(
 
     ``mean' = forgetting mean + (1 - forgetting) batch mean``, and ``covariance' = forgetting covariance +
     (1 - forgetting) batch covariance``, where the batch covariance is that about the new mean. The old statistics are
-    constants; gradients flow through the batch mean too, as in the official code.
+    held constant; gradients flow through the batch mean too, as in the official code.
 
     Args:
         z: The embeddings, [N, D] in float64; gradients flow to them.
@@ -59,8 +59,8 @@ def recursive_statistics(
         >>> mean.item(), covariance.item()  # about the new mean, the batch has variance 2
         (1.0, 1.5)
     """
-    mean = torch.lerp(global_mean(z), mean, forgetting)
-    return mean, torch.lerp(global_quotient(scatter(z, mean), len(z)), covariance, forgetting)
+    mean = torch.lerp(global_mean(z), mean.detach(), forgetting)
+    return mean, torch.lerp(global_quotient(scatter(z, mean), len(z)), covariance.detach(), forgetting)
 
 
 class _SquaredDistance(torch.autograd.Function):
@@ -228,11 +228,8 @@ class CorInfoMaxLoss(nn.Module):
         return entropy.to(dtype), torch.stack(distances).mean().to(dtype)
 
     def _cross_covariance(self, z1: Tensor, z2: Tensor, mean1: Tensor, mean2: Tensor) -> Tensor:
-        """Computes R12 after one step of Eq. 7, over the global batch; of an odd global crop, which is in no pair, no
-        rows count."""
-        pairs = min(len(z1), len(z2))
-        cross_scatter = (z1[:pairs] - mean1).T @ (z2[:pairs] - mean2)
-        return torch.lerp(global_quotient(cross_scatter, pairs), self.R12, self.forgetting)
+        """Computes R12 after one step of Eq. 7, over the global batch."""
+        return torch.lerp(global_quotient((z1 - mean1).T @ (z2 - mean2), len(z1)), self.R12, self.forgetting)
 
     @torch.no_grad()
     def mutual_information(self) -> Float64[Tensor, ""]:
@@ -339,7 +336,9 @@ class CorInfoMax(Method):
                 for view, z in enumerate(online)
                 for crop in other_global_crops(view, len(global_crops))
             ]
-            branch1, branch2 = torch.cat(global_crops[0::2]), torch.cat(global_crops[1::2])
+            firsts, seconds = global_crops[0::2], global_crops[1::2]
+            # The odd crop is paired with the first of the others, so that all covariances are of the same pairs.
+            branch1, branch2 = torch.cat(firsts), torch.cat([*seconds, *seconds[: len(firsts) - len(seconds)]])
             entropy, distance = self.criterion.terms(branch1, branch2, pairs)
         total = self.criterion.attraction * distance - entropy
         name = "information" if self.criterion.objective == LDMI else "log_det"

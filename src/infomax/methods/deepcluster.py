@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from infomax.functional import check_rows, full_precision
+from infomax.functional import check_precision, check_rows, full_precision
 from infomax.methods.base import Embed, Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import l2_normalize, mlp
@@ -60,6 +60,7 @@ def spherical_kmeans(
         raise ValueError(
             f"centroids must have the width of embeddings, {embeddings.shape[1]}, but have {centroids.shape[1]}"
         )
+    check_precision("centroids", centroids, embeddings)
     check_count("iterations", iterations, low=0)
     return kmeans(embeddings.detach(), centroids.detach(), iterations, spherical=True)
 

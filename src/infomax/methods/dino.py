@@ -124,7 +124,7 @@ def update_centre(
     for view, matrix in enumerate(teacher):
         check_rows(f"teacher[{view}]", matrix, like=teacher[0] if view else None)
     _check_centre(centre, teacher[0].shape[1])
-    check_number("momentum", momentum, low=0, high=1)
+    check_number("momentum", momentum, low=0, high=1, open_high=False)
     return _next_centre(centre, teacher, momentum)
 
 

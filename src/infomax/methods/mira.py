@@ -96,7 +96,8 @@ def assignment_objective(
     and :func:`assign_evenly` that among assignments which use all clusters evenly. It is computed in float64.
 
     Args:
-        assignments: The assignments, [B, K], one row an image: not negative, each row of sum 1. Gradients flow to them.
+        assignments: The assignments, [B, K], one row an image: not negative, each row of sum 1. Gradients flow to them,
+            minus infinity where one is 0.
         logits: The teacher's logits, [B, K]; gradients flow to them.
         temperature: The temperature of the teacher's softmax, above 0.
         beta: The weight of the mutual information, in [0, 1).
@@ -124,10 +125,9 @@ def assignment_objective(
     if low < 0 or float((w.detach().sum(1) - 1).abs().max()) > PROBABILITY_ERROR:
         raise ValueError(f"assignments must be distributions, rows of sum 1, but have values from {float(low):.3g}")
     log_p = (logits.double() / temperature).log_softmax(1)
-    divergence = global_mean((torch.xlogy(w, w) - w * log_p).sum(1))
-    marginal = global_mean(w)
-    information = global_mean(torch.xlogy(w, w).sum(1)) - torch.xlogy(marginal, marginal).sum()
-    return (divergence - beta * information).to(assignments.dtype)
+    # KL and I have -H(W) in common, which is one term here: apart, the gradient would be NaN where an assignment is 0.
+    divergence = global_mean(((beta - 1) * torch.special.entr(w) - w * log_p).sum(1))
+    return (divergence - beta * torch.special.entr(global_mean(w)).sum()).to(assignments.dtype)
 
 
 def assign_evenly(

@@ -206,7 +206,8 @@ def estimate_entropy(z: Float[Tensor, "m d"]) -> float:
     ``-mean_i log p_i``, where p_i is the density at row i that a kernel estimate makes of all other rows, relative to
     the uniform density. Its kernel is that of Eq. 18, a von Mises-Fisher density, with the concentration among those
     of ``CONCENTRATIONS`` that gives the largest likelihood (docs/decisions.md, mveb-entropy). It is 0 for embeddings
-    spread as evenly as a uniform density spreads them, and falls without bound as they come together. On average over
+    spread as evenly as a uniform density spreads them, and falls as they come together, down to what the largest
+    concentration gives to one point. On average over
     samples it is above the true entropy rather than below it. The surrogate of :func:`entropy_surrogate` has the
     gradient of an entropy, but no value. The entropy relative to the sphere's area is this plus the area's logarithm.
 
@@ -253,7 +254,7 @@ def _log_normaliser(concentration: float, dimension: int) -> float:
     """
     count = int(concentration) + 50  # terms; the largest one is below concentration / 2
     n, half = torch.arange(count, dtype=torch.float64), torch.tensor(dimension / 2, dtype=torch.float64)
-    log_terms = n * log(concentration**2 / 4) - torch.lgamma(n + 1) - torch.lgamma(half + n) + torch.lgamma(half)
+    log_terms = 2 * n * log(concentration / 2) - torch.lgamma(n + 1) - torch.lgamma(half + n) + torch.lgamma(half)
     return float(log_terms.logsumexp(0))
 
 

@@ -39,7 +39,8 @@ def concentration(
 
     ``phi_k`` is the mean distance of the cluster's embeddings to its centroid over ``log(n_k + a)``. A cluster of one
     embedding or none gets the largest of all. They are clipped to the quantiles .1 and .9, with linear interpolation,
-    and scaled to a mean of the temperature; all get the temperature if no cluster has any extent. No gradient flows.
+    of which one that is still 0, as of equal embeddings, becomes the largest, and scaled to a mean of the temperature;
+    all get the temperature if no cluster has any extent. No gradient flows.
 
     Args:
         embeddings: Embeddings of this rank's images, [n, D].
@@ -92,6 +93,7 @@ def _concentration(
     density = torch.where(counts > 1, sums / counts.clamp_min(1) / (counts + smoothing).log(), 0)
     density = torch.where(counts > 1, density, density.max())
     density = density.clamp(density.quantile(LOW), density.quantile(HIGH))
+    density = torch.where(density > 0, density, density.max())  # clusters of equal embeddings: logits are divided by it
     mean = density.mean()
     return torch.where(mean > 0, temperature * density / mean, temperature)
 
@@ -140,6 +142,7 @@ def prototype_loss(
         raise ValueError(f"concentration must have a number for each of {len(centroids)} centroids, but is {actual}")
     if not bool((concentration.isfinite() & (concentration > 0)).all()):
         raise ValueError("concentration must be finite and above 0")
+    check_precision("concentration", concentration, z)
     return _prototype_loss([z], _scaled(centroids.detach(), concentration.detach()), assignment)
 
 

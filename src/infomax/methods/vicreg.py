@@ -90,13 +90,16 @@ class _Statistics(torch.autograd.Function):
         for z, mean in zip(zs, means, strict=True):
             centred = z - mean
             scatters.append(global_sum(centred.T @ centred))
-            remainders.append(centred.sum(0))  # what rounding of a large mean leaves, which the gradient would feel
+            remainders.append(
+                centred.sum(0)
+            )  # what rounding of a large mean leaves, which covariance and gradient would feel
         flat = torch.cat([torch.stack([*sums, sums[0].new_tensor(len(zs[0]))]), *remainders])
         sums, remainders = global_sum(flat).split([len(pairs) + 1, len(flat) - len(pairs) - 1])
         count, entries = sums[-1], sums[-1] * zs[0].shape[1]
-        covariances = [scatter.div_(count - 1) for scatter in scatters]
+        remainders = (remainders / count).view(len(zs), -1)
+        left = remainders * count.sqrt()
+        covariances = [x.sub_(torch.outer(y, y)).div_(count - 1) for x, y in zip(scatters, left, strict=True)]
         variances, of_rows, _ = map(torch.stack, zip(*map(split_diagonal, covariances), strict=True))
-        remainders = (remainders / count).view_as(variances)
         ctx.pairs = pairs
         ctx.save_for_backward(*zs, *means, *covariances, remainders, count, entries)
         return sums[:-1] / entries, variances, of_rows.sum(1)

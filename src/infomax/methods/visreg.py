@@ -77,6 +77,7 @@ def _regulariser(
     rows, _ = gather_with_gradient(z)
     mean = rows.mean(0)
     centred = rows - mean
+    centred = centred - centred.mean(0)  # what rounding of a large mean leaves
     deviation = _deviation(centred) + epsilon
     projections = (centred / deviation.detach()) @ directions.detach().to(rows.dtype)
     # A stable sort gives equal projections the order of their rows, and so one gradient.

@@ -52,18 +52,27 @@ def whiten(z: Float[Tensor, "b d"], *, epsilon: float = 0.0) -> Float[Tensor, "b
     check_number("epsilon", epsilon, low=0, high=1)
     rows, mean, count = z.double(), global_mean(z.double()), global_count(z)
     covariance = global_sum(scatter(rows, mean)) / (count - 1)
-    return _whitened(rows - mean, covariance, count, epsilon).to(z.dtype)
+    return _whitened(rows - mean, mean, covariance, count, epsilon).to(z.dtype)
 
 
 def _whitened(
-    centred: Float64[Tensor, "... n d"], covariance: Float64[Tensor, "... d d"], count: int, epsilon: float
+    centred: Float64[Tensor, "... n d"],
+    mean: Float64[Tensor, "... d"],
+    covariance: Float64[Tensor, "... d d"],
+    count: int,
+    epsilon: float,
 ) -> Float64[Tensor, "... n d"]:
-    """Whitens centred rows by the covariance of ``count`` samples."""
-    identity = torch.eye(centred.shape[-1], dtype=centred.dtype, device=centred.device)
+    """Whitens rows about their mean by the covariance of ``count`` samples; NaN if it is singular but for rounding."""
+    dimension = centred.shape[-1]
+    identity = torch.eye(dimension, dtype=centred.dtype, device=centred.device)
+    matrix = (1 - epsilon) * covariance + epsilon * identity
     # cholesky_ex does not wait for a GPU, to raise an error.
-    factor, failed = torch.linalg.cholesky_ex((1 - epsilon) * covariance + epsilon * identity)
-    # A singular matrix may have a factor too, of rounding errors.
-    possible = (failed == 0) & (count > centred.shape[-1] or epsilon > 0)
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    # A singular matrix may have a factor too, of rounding errors: of the columns before, or of a column's own mean.
+    variances, rounding = matrix.diagonal(dim1=-2, dim2=-1), torch.finfo(matrix.dtype).eps
+    left = factor.diagonal(dim1=-2, dim2=-1).square()
+    is_regular = (left > dimension * rounding * variances) & (variances > (8 * rounding * mean).square())
+    possible = (failed == 0) & is_regular.all(-1) & (count > dimension or epsilon > 0)
     factor = torch.where(possible[..., None, None], factor, torch.nan)
     return torch.linalg.solve_triangular(factor, centred.mT, upper=False).mT
 
@@ -141,8 +150,9 @@ def _part_loss(
     """Computes the mean of :func:`wmse_loss` over pairs of views."""
     parts = []
     for part in (views if order is None else views[:, order]).split(size, dim=1):
-        centred, count = part - part.mean(1, keepdim=True), part.shape[1]
-        white = _whitened(centred, centred.mT @ centred / (count - 1), count, epsilon)
+        mean, count = part.mean(1), part.shape[1]
+        centred = part - mean.unsqueeze(1)
+        white = _whitened(centred, mean, centred.mT @ centred / (count - 1), count, epsilon)
         parts.append(F.normalize(white, dim=2))
     whole = torch.cat(parts, dim=1).unbind()
     return torch.stack([(whole[i] - whole[j]).square().sum(1).mean() for i, j in pairs]).mean()
@@ -191,10 +201,11 @@ class Wmse(Method):
         _, count, dimension = views.shape
         smallest = count % self.size or self.size
         # A compiled loss cannot warn.
-        if smallest <= dimension and not self.epsilon and not torch.compiler.is_compiling():
+        is_too_small = smallest == 1 or (smallest <= dimension and not self.epsilon)
+        if is_too_small and not torch.compiler.is_compiling():
             warnings.warn(
                 f"{smallest} images cannot be whitened in {dimension} dimensions; choose a batch of a multiple of "
-                f"{self.size}, the method's size, or set method.epsilon above 0",
+                f"{self.size}, the method's size{', or set method.epsilon above 0' if smallest > 1 else ''}",
                 stacklevel=2,
             )
         order = draw_order(count, seed=self.seed, step=step, device=views.device)

@@ -72,7 +72,8 @@ def l2_normalize(z: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
         z: Embeddings, [B, D].
 
     Returns:
-        Embeddings of unit norm, [B, D]; a row of zeros stays zero.
+        Embeddings of unit norm, [B, D]; a row of zeros stays zero. A row shorter than 1e-12 is divided by that. In
+        float32 a norm above 1.8e19 has no finite square, and its row becomes zero.
 
     Example:
         >>> import torch
@@ -109,7 +110,7 @@ class Teacher(nn.Module):
 
     Args:
         student: The module to copy; the copy has no gradients.
-        momentum: The EMA momentum at the start of a run, in [0, 1).
+        momentum: The EMA momentum at the start of a run, in [0, 1].
         end: The EMA momentum at its end, in [0, 1], to which a cosine leads; that of the start keeps it constant.
 
     Raises:

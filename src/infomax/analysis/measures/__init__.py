@@ -2,8 +2,8 @@
 
 Every function computes in float64 without gradient, whatever autocast says, and changes no argument. If a
 torch.distributed process group is up, each rank passes its own rows, and all ranks return the value of the global
-batch, or raise together. ``z`` may be a tensor, or the :class:`~infomax.analysis.rows.Rows` of a tensor, which share
-the work of several measures of it.
+batch, or raise together. ``z`` may be a matrix, or the :class:`~infomax.analysis.rows.Rows` of one, which share the
+work of several measures of it.
 
 Terms: ``unit rows`` are rows over their norm, or over 1e-12 if that is larger. ``Singular values`` are those of the
 rows, and ``eigenvalues`` those of their covariance, which is normalised by the number of rows. A singular value of the
