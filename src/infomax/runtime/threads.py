@@ -140,10 +140,11 @@ def describe_busy_machine(threads: int) -> str | None:
         return None
     line = (
         f"other processes keep {others:.1f} of {cores} cores busy, and {threads} threads wait for each other: "
-        f"OMP_NUM_THREADS={left} is faster for as long as they do; results then differ in their last digits"
+        f"OMP_NUM_THREADS={left} is faster for as long as they do; sums are then rounded otherwise, so that results "
+        "differ"
     )
     if not any(name in os.environ for name in WAIT_VARIABLES):  # torch was imported before infomax had a say
-        line += f". GOMP_SPINCOUNT={SPIN_COUNT} before Python starts is several times faster, with the same digits"
+        line += f". GOMP_SPINCOUNT={SPIN_COUNT} before Python starts is several times faster, with the same results"
     return line
 
 
