@@ -99,16 +99,24 @@ def collect(data: Data, budget: str, args: argparse.Namespace) -> dict[str, Any]
         {name: method[name] for name in ("method", "epochs", "seconds", "verdicts", "failures", "scores", "over_best")}
         for method in kept["methods"]
     ]
+    sources: dict[str, dict[str, Any]] = {}  # compare.json itself names the commit that wrote it last
+    for config in sorted(file.parent.glob("*-seed*/config.json")):
+        made = json.loads(config.read_text())
+        source = {name: made[name] for name in ("started", "commit", "machine", "versions")}
+        sources[source["commit"]] = min(sources.get(source["commit"], source), source, key=lambda x: x["started"])
     baselines: dict[str, dict[str, float]] = {}
     for results in sorted(file.parent.glob("*-seed0/results.jsonl")):
         for row in map(json.loads, results.read_text().splitlines()):
             if row["representation"] != "trained encoder":
                 baselines.setdefault(row["representation"], {})[row["protocol"]] = 100 * row["top1"]
+    seeds = min(len(scores) for method in methods for scores in method["scores"].values())
+    done = argparse.Namespace(**{**vars(args), "seeds": seeds})
     return {
         "data": data.name,
         "budget": budget,
-        "command": shlex.join(command(data, budget, args)).replace(f"{args.runs}/", ""),
-        **{name: kept[name] for name in ("started", "commit", "machine", "versions", "recommendation")},
+        "command": shlex.join(command(data, budget, done)).replace(f"{args.runs}/", ""),
+        "sources": sorted(sources.values(), key=lambda source: source["started"]),
+        "recommendation": kept["recommendation"]["text"],
         "images": data.images,
         "images_per_second": kept["plan"]["images_per_second"],
         "methods": methods,

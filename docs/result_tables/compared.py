@@ -129,11 +129,18 @@ def comparison_of_data(data: str, budgets: dict[str, Any]) -> str:
     header = [f"{data}, %", f"{columns[0]}, {epochs} epochs", "over the best", *(f"{c}, likewise" for c in columns[1:])]
     header += [f"{columns[0]}, equal time", "epochs in that time", "trainings at equal images"]
     commands = "\n".join(budget["command"] for budget in budgets.values())
-    seeds = max(len(scores) for method in at_images["methods"] for scores in method["scores"].values())
-    return (
-        f"{markdown(header, rows)}\n\nMean and standard deviation over {counted(seeds, 'seed')}; the interval of a "
-        f"difference is over seeds and test images. {at_images['images']:,} images, measured on {where(at_images)}, "
-        f"one core for a run, by\n\n```\n{commands}\n```"
+    seeds = min(len(scores) for method in at_images["methods"] for scores in method["scores"].values())
+    spread = "Mean and standard deviation over" if seeds > 1 else "Scores of"
+    over = "seeds and test images" if seeds > 1 else "test images alone, as another seed may give another order"
+    said = "\n".join(f"- At equal {name}, `compare` says: {kept['recommendation']}." for name, kept in budgets.items())
+    return "\n\n".join(
+        (
+            markdown(header, rows),
+            f"{spread} {counted(seeds, 'seed')}; the interval of a difference is over {over}.",
+            said,
+            f"{at_images['images']:,} images, measured on {where(*at_images['sources'])}, one core for a run, by",
+            f"```\n{commands}\n```",
+        )
     )
 
 
