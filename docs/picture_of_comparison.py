@@ -39,7 +39,8 @@ def draw() -> Image.Image:
         for (budget, words), colour, shift in zip(BUDGETS.items(), COLOURS, (0.15, -0.15), strict=False):
             methods = budgets.get(budget, {"methods": []})["methods"]
             points = [(score, order.index(m["method"]) + shift) for m in methods for score in first_scores(m)]
-            axes.plot(*zip(*points, strict=True), "o", color=colour, markersize=4, alpha=0.8, label=words)
+            places, heights = zip(*points, strict=True) if points else ((), ())
+            axes.plot(places, heights, "o", color=colour, markersize=4, alpha=0.8, label=words)
         for (name, scores), style in zip(budgets["images"]["baselines"].items(), ("--", ":"), strict=False):
             axes.axvline(next(iter(scores.values())), color="0.4", linestyle=style, linewidth=1, label=name)
         axes.set_title(data)

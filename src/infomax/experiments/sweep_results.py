@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import nan
 from pathlib import Path
 from statistics import mean, stdev
@@ -21,6 +22,7 @@ from infomax.reporting.comparison import format_condition, format_published
 from infomax.reporting.tables import EMPTY, Cell, Table, make_table
 from infomax.runs.run_folder import Run
 from infomax.runtime.figure_style import default_style
+from infomax.runtime.files import MOST_KEPT, state_of
 from infomax.runtime.options import option_names
 
 INITIAL = "initial encoder"
@@ -209,6 +211,13 @@ def collect_results(sweep: Sweep, failures: Sequence[str] = ()) -> SweepResult:
 
 def training_seconds(folder: Path) -> float:
     """Returns how long a run was trained, without what it took to start it."""
+    file = folder / "metrics.jsonl"
+    return _training_seconds(folder, state_of(file)) if file.exists() else 0.0
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _training_seconds(folder: Path, state: tuple[int, int, int]) -> float:
+    """Returns the seconds of :func:`training_seconds`, read once for each state of the file."""
     rows = [row for row in Run(folder).read_rows("metrics.jsonl") if "seconds" in row]
     return round(rows[-1]["seconds"], 1) if rows else 0.0
 

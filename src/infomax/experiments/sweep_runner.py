@@ -219,6 +219,8 @@ def check_runs(sweep: Sweep) -> None:
 def carry_out_runs(sweep: Sweep, *, refused_runs_fail: bool = False) -> Iterator[tuple[SweepRun, str]]:
     """Trains and evaluates what is left of each run, and yields it with what failed; empty if nothing did.
 
+    Runs of which nothing is left are passed over.
+
     Args:
         sweep: The sweep, whose folder this process has locked.
         refused_runs_fail: Whether a training that refuses its options is a failure like others, after which the other
@@ -229,7 +231,8 @@ def carry_out_runs(sweep: Sweep, *, refused_runs_fail: bool = False) -> Iterator
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. The run that was interrupted is saved.
     """
     for number, run in enumerate(sweep.runs, start=1):
-        yield run, _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}", refused_runs_fail)
+        if run.remaining:
+            yield run, _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}", refused_runs_fail)
 
 
 def _check_lists(sweep: Sweep) -> None:

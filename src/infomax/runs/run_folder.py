@@ -5,6 +5,7 @@ import os
 import shlex
 import shutil
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
@@ -14,7 +15,7 @@ from infomax.models.backbone_names import INITIAL_FILE
 from infomax.recipes.registry import get_experiment, recipe_from_json
 from infomax.recipes.schema import Recipe, flat_settings, to_json
 from infomax.runs.provenance import provenance
-from infomax.runtime.files import PARTIAL, write_atomic
+from infomax.runtime.files import MOST_KEPT, PARTIAL, state_of, write_atomic
 from infomax.runtime.json_lines import append_json_line, read_json_lines
 from infomax.runtime.json_values import parse_value, read_json
 from infomax.runtime.locks import LOCK_FILE
@@ -131,11 +132,13 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """Returns the recipe that the run was trained by, with all changes."""
-        recipe, file = self.config["recipe"], self.path / "config.json"
-        try:
-            return recipe_from_json(recipe, key="recipe")
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+        return self._recipe_and_images[0]
+
+    @property
+    def _recipe_and_images(self) -> tuple[Recipe, int]:
+        """Returns the recipe, and the number of images that are trained on."""
+        file = self.path / "config.json"
+        return _recipe_and_images(self.path, state_of(file) if file.is_file() else (0, 0, 0))
 
     @property
     def recipe_title(self) -> str:
@@ -188,7 +191,8 @@ class Run:
     @property
     def finished(self) -> bool:
         """Returns whether the folder's encoder is the one after the recipe's last step."""
-        return self.trained_steps == self.recipe.steps(self.config["images"])
+        recipe, images = self._recipe_and_images
+        return self.trained_steps == recipe.steps(images)
 
     def progress(self, trained_steps: int | None) -> str:
         """Returns how far an encoder of this run was trained, as ``19 of 60 steps``; empty if to the recipe's end.
@@ -316,6 +320,16 @@ class Run:
             if missing := kinds.keys() - row.keys() - {""}:
                 raise ValueError(f"{path}, row {number}: {min(missing)} is missing")
         return rows
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _recipe_and_images(folder: Path, state: tuple[int, int, int]) -> tuple[Recipe, int]:
+    """Reads the recipe of a run and the number of its images, once for each state of ``config.json``."""
+    config = Run(folder).config
+    try:
+        return recipe_from_json(config["recipe"], key="recipe"), config["images"]
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from error
 
 
 def resume_command(folder: str | PathLike[str]) -> str:

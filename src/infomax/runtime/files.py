@@ -12,6 +12,7 @@ from typing import BinaryIO
 from infomax.runtime.locks import is_file_at, try_exclusive, unlock
 
 PARTIAL = ".partial"  # suffix of a file that is being written
+MOST_KEPT = 4096  # files of which what was read is kept, by each function that keeps it
 OLD = 86400.0  # seconds; nobody writes a file of this age any more
 
 
@@ -19,6 +20,12 @@ def cache_folder() -> Path:
     """Returns the folder for files that can be computed again: ``infomax`` below ``XDG_CACHE_HOME`` or ``~/.cache``."""
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(home if os.path.isabs(home) else tempfile.gettempdir()) / "infomax"
+
+
+def state_of(file: Path) -> tuple[int, int, int]:
+    """Returns what changes if a file is replaced or appended to, by which what was read of it can be kept."""
+    status = file.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def write_atomic(file: Path, content: bytes) -> None:
