@@ -128,6 +128,7 @@ def comparison_of_data(data: str, budgets: dict[str, Any]) -> str:
     epochs = at_images["methods"][0]["epochs"]
     header = [f"{data}, %", f"{columns[0]}, {epochs} epochs", "over the best", *(f"{c}, likewise" for c in columns[1:])]
     header += [f"{columns[0]}, equal time", "epochs in that time", "trainings at equal images"]
+    sources = {source["commit"]: source for kept in budgets.values() for source in kept["sources"]}
     commands = "\n".join(budget["command"] for budget in budgets.values())
     seeds = min(len(scores) for method in at_images["methods"] for scores in method["scores"].values())
     spread = "Mean and standard deviation over" if seeds > 1 else "Scores of"
@@ -138,7 +139,7 @@ def comparison_of_data(data: str, budgets: dict[str, Any]) -> str:
             markdown(header, rows),
             f"{spread} {counted(seeds, 'seed')}; the interval of a difference is over {over}.",
             said,
-            f"{at_images['images']:,} images, measured on {where(*at_images['sources'])}, one core for a run, by",
+            f"{at_images['images']:,} images, measured on {where(*sources.values())}, one core for a run, by",
             f"```\n{commands}\n```",
         )
     )
