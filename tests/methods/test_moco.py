@@ -60,6 +60,13 @@ def test_large_logits_do_not_overflow():
     assert batch_loss(z, z.flip(0), temperature=1e-3).isfinite()
 
 
+def test_a_queue_of_another_precision_is_an_error_where_it_is_compared_with_and_converted_into():
+    with pytest.raises(ValueError, match=r"queue must have the type torch.float64 of its counterpart, but has .*32"):
+        queue_loss(torch.eye(3).double(), torch.eye(3).double(), torch.ones(4, 3))
+    queue, _ = enqueue(torch.ones(4, 3), torch.eye(3).double(), position=0)
+    assert queue.dtype == torch.float32
+
+
 def test_a_queue_of_another_width_is_an_error():
     with pytest.raises(ValueError, match="queue must be as wide as what it is for, 3, but has 2 columns"):
         queue_loss(torch.eye(3), torch.eye(3), torch.ones(4, 2))

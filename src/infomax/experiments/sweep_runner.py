@@ -231,8 +231,9 @@ def carry_out_runs(sweep: Sweep, *, refused_runs_fail: bool = False) -> Iterator
         KeyboardInterrupt: after Ctrl-C; SystemExit after SIGTERM. The run that was interrupted is saved.
     """
     for number, run in enumerate(sweep.runs, start=1):
-        if run.remaining:
-            yield run, _carry_out(run, f"{number} of {len(sweep.runs)}: {run.folder.name}", refused_runs_fail)
+        if commands := run.remaining:
+            title = f"{number} of {len(sweep.runs)}: {run.folder.name}"
+            yield run, _carry_out(run, commands, title, refused_runs_fail)
 
 
 def _check_lists(sweep: Sweep) -> None:
@@ -266,13 +267,13 @@ def _check_settings(sweep: Sweep) -> None:
         build_without_memory(run.specification.recipe)
 
 
-def _carry_out(run: SweepRun, title: str, refused_runs_fail: bool) -> str:
-    """Trains and evaluates one run, and returns what failed; empty if nothing did.
+def _carry_out(run: SweepRun, commands: list[list[str]], title: str, refused_runs_fail: bool) -> str:
+    """Trains and evaluates one run by the commands that are left, and returns what failed; empty if nothing did.
 
     A data set that an encoder is transferred to may be missing: the others are evaluated all the same.
     """
     missing = []
-    for argv in run.remaining:
+    for argv in commands:
         training = argv[0] == "pretrain"
         task = "training" if training else " ".join(argv[:2])
         show(f"{title}, {task}", file=sys.stderr)

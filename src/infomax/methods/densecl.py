@@ -71,7 +71,6 @@ def dense_loss(
             f"{list(query_features.shape[::2])}"
         )
     check_queue(queue, query[:, :, 0])
-    check_precision("queue", queue, query)
     check_number("temperature", temperature, low=0, open_low=True)
     q, k, features, others = (x.transpose(1, 2) for x in (query, key, query_features, key_features))
     return _dense_loss(q, k, features, others, queue, temperature)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from infomax.functional import check_precision, check_rows, full_precision, row_blocks
+from infomax.functional import check_rows, full_precision, row_blocks
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.methods.byol import crossed_pairs
 from infomax.methods.simclr import info_nce
@@ -58,7 +58,6 @@ def queue_loss(
     check_rows("query", query)
     check_rows("key", key, like=query)
     check_queue(queue, query)
-    check_precision("queue", queue, query)
     check_number("temperature", temperature, low=0, open_low=True)
     return queue_cross_entropy(query, key, queue, temperature)
 

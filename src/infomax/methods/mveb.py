@@ -204,12 +204,12 @@ def estimate_entropy(z: Float[Tensor, "m d"]) -> float:
     """Estimates the entropy of embeddings on the unit sphere, in nats below that of the uniform density.
 
     ``-mean_i log p_i``, where p_i is the density at row i that a kernel estimate makes of all other rows, relative to
-    the uniform density. Its kernel is that of Eq. 18, a von Mises-Fisher density, with the concentration among those
-    of ``CONCENTRATIONS`` that gives the largest likelihood (docs/decisions.md, mveb-entropy). It is 0 for embeddings
+    the uniform density. Its kernel is that of Eq. 18, a von Mises-Fisher density, with the concentration among those of
+    ``CONCENTRATIONS`` that gives the largest likelihood (docs/decisions.md, mveb-entropy). It is 0 for embeddings
     spread as evenly as a uniform density spreads them, and falls as they come together, down to what the largest
-    concentration gives to one point. On average over
-    samples it is above the true entropy rather than below it. The surrogate of :func:`entropy_surrogate` has the
-    gradient of an entropy, but no value. The entropy relative to the sphere's area is this plus the area's logarithm.
+    concentration gives to one point. On average over samples it is above the true entropy rather than below it. The
+    surrogate of :func:`entropy_surrogate` has the gradient of an entropy, but no value. The entropy relative to the
+    sphere's area is this plus the area's logarithm.
 
     Args:
         z: Embeddings, [M, D] with M >= 2, one row a sample; they are L2-normalised here. They are those of one rank.

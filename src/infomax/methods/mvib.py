@@ -63,7 +63,7 @@ def _kl_rows(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2:
     log_ratio = log_variance1 - log_variance2
     difference = mean1 - mean2
     # Equal means give 0 at any variance, of which the smallest have no finite inverse.
-    distance = torch.where(difference == 0, difference, difference * (-log_variance2 / 2).exp()).square()
+    distance = (difference * (-log_variance2 / 2).masked_fill(difference == 0, 0).exp()).square()
     return (log_ratio.expm1() - log_ratio + distance).sum(1) / 2
 
 

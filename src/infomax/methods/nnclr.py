@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from infomax.functional import check_precision, check_rows, full_precision
+from infomax.functional import check_rows, full_precision
 from infomax.methods.base import Loss, Method, Views
 from infomax.methods.byol import crossed_pairs
 from infomax.methods.simclr import info_nce
@@ -46,7 +46,6 @@ def nearest_neighbour(z: Float[Tensor, "b d"], queue: Float[Tensor, "k d"]) -> F
     """
     check_rows("z", z)
     check_queue(queue, z)
-    check_precision("queue", queue, z)
     return _nearest_neighbour(z, queue)
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from infomax.functional import check_precision, check_rows, full_precision, soft_cross_entropy
+from infomax.functional import check_rows, full_precision, soft_cross_entropy
 from infomax.methods.base import Loss, Method, Progress, Views
 from infomax.models.encoders import Encoder
 from infomax.nn.blocks import Teacher, l2_normalize, mlp
@@ -60,7 +60,6 @@ def relation_loss(
     check_rows("query", query)
     check_rows("key", key, like=query)
     check_queue(queue, query)
-    check_precision("queue", queue, query)
     check_number("student_temperature", student_temperature, low=0, open_low=True)
     check_number("teacher_temperature", teacher_temperature, low=0, open_low=True)
     return _relation_loss(query, _relation(key, queue, teacher_temperature), queue, student_temperature)

@@ -90,9 +90,8 @@ class _Statistics(torch.autograd.Function):
         for z, mean in zip(zs, means, strict=True):
             centred = z - mean
             scatters.append(global_sum(centred.T @ centred))
-            remainders.append(
-                centred.sum(0)
-            )  # what rounding of a large mean leaves, which covariance and gradient would feel
+            # What rounding of a large mean leaves, which covariance and gradient would feel.
+            remainders.append(centred.sum(0))
         flat = torch.cat([torch.stack([*sums, sums[0].new_tensor(len(zs[0]))]), *remainders])
         sums, remainders = global_sum(flat).split([len(pairs) + 1, len(flat) - len(pairs) - 1])
         count, entries = sums[-1], sums[-1] * zs[0].shape[1]

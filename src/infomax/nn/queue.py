@@ -5,7 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infomax.functional import check_rows, full_precision
+from infomax.functional import check_precision, check_rows, full_precision
 from infomax.nn.blocks import l2_normalize
 from infomax.nn.memory import Memory
 from infomax.runtime.checks import check_count
@@ -40,7 +40,7 @@ def enqueue(
         (tensor([2., 0., 1.]), 1)
     """
     check_rows("keys", keys)
-    check_queue(queue, keys)
+    check_queue(queue, keys, are_stored=True)
     check_count("position", position, low=0)
     if position >= len(queue):
         raise ValueError(f"position must be below the queue's {len(queue)} rows, but is {position}")
@@ -49,12 +49,13 @@ def enqueue(
     return updated, (position + len(keys)) % len(queue)
 
 
-def check_queue(queue: Tensor, rows: Tensor) -> None:
-    """Checks that a queue is a finite matrix whose rows are as wide as others.
+def check_queue(queue: Tensor, rows: Tensor, *, are_stored: bool = False) -> None:
+    """Checks that a queue is a finite matrix whose rows are as wide as others, and of float64 if these are.
 
     Args:
         queue: The queue, [K, D].
         rows: What is compared with it or put into it, [B, D].
+        are_stored: Whether the rows are put into it, which converts them to its type.
 
     Raises:
         ValueError: If it is something else.
@@ -62,6 +63,8 @@ def check_queue(queue: Tensor, rows: Tensor) -> None:
     check_rows("queue", queue)
     if queue.shape[1] != rows.shape[1]:
         raise ValueError(f"queue must be as wide as what it is for, {rows.shape[1]}, but has {queue.shape[1]} columns")
+    if not are_stored:
+        check_precision("queue", queue, rows)
 
 
 def _replace(queue: Tensor, keys: Tensor, position: int | Tensor) -> None:
