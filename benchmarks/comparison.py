@@ -10,8 +10,9 @@ The images are the embedded digits, the first 10,000 of CIFAR-10 with 2,500 test
 folders of their classes, which k-NN judges leave-one-out. None of CIFAR-10's are those that tuning.py searched settings
 on. A run sees about 60,000 images, or trains for a minute. Processors that have bfloat16 are faster in it, and
 benchmarks/precision.py says what it changes. Each comparison is a folder in RUNS by ``infomax compare``, two at a time
-with one thread each, and goes on where it was ended. What they measured is kept in docs/results/comparison.json:
-``python docs/results.py tables`` writes the page, docs/picture_of_comparison.py its figure.
+with one thread each, and goes on where it was ended. What they measured is kept in docs/results/comparison.json, beside
+comparisons of which RUNS has none, as those of another day: ``python docs/results.py tables`` writes the page,
+docs/picture_of_comparison.py its figure.
 """
 
 import argparse
@@ -146,7 +147,10 @@ def main() -> None:
         with ThreadPoolExecutor(args.processes) as pool:
             list(pool.map(lambda job: run(*job, args), queue))
     measured = [kept for job in queue if (kept := collect(*job, args)) is not None]
-    args.out.write_text(json.dumps({"command": "python benchmarks/comparison.py", "comparisons": measured}, indent=1))
+    kept = json.loads(args.out.read_text())["comparisons"] if args.out.exists() else []
+    comparisons = {(one["data"], one["budget"]): one for one in (*kept, *measured)}  # the later one of a name stays
+    words = {"command": "python benchmarks/comparison.py", "comparisons": [*comparisons.values()]}
+    args.out.write_text(json.dumps(words, indent=1))
 
 
 if __name__ == "__main__":

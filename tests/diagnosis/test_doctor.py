@@ -53,6 +53,14 @@ def test_the_text_has_all_sections_fits_a_report_and_names_no_user(monkeypatch, 
     assert code == (0 if lines[-1] == "no problems found" else 1)
 
 
+@pytest.mark.parametrize(("load", "is_busy"), [(0.5, False), (1.0, False), (1.6, True)])
+def test_a_busy_machine_is_named(monkeypatch, load, is_busy):
+    monkeypatch.setattr("os.getloadavg", lambda: (load * os.cpu_count(), 0.0, 0.0), raising=False)
+    entry = {entry.name: entry for entry in machine.describe_threads().entries}["load"]
+    assert ("other work slows infomax down" in entry.text) == is_busy
+    assert entry.problem is None
+
+
 def test_json_has_the_same_sections_with_numbers(monkeypatch, capsys, small_cache):
     _, out, _ = run_command(monkeypatch, capsys, "doctor", "--json")
     told = json.loads(out)

@@ -39,20 +39,20 @@ def test_a_line_fits_any_width_and_holds_the_most_important_values(task, capsys)
         assert disp_len(line) <= columns
         assert "\n" not in line
         shown = [value for value in VALUES if value in line]
-        if columns >= 39:
+        if columns >= 41:
             assert "45%" in line
             assert shown[:2] == VALUES[:2]
         if columns >= 79:
             assert shown[:3] == VALUES[:3]
             assert " left" in line
-    assert [value for value in VALUES if value in bar.terminal_line(199)] == VALUES
-    assert "epoch 1 of 4, " in bar.terminal_line(199)
+    assert [value for value in VALUES if value in bar.terminal_line(201)] == VALUES
+    assert "epoch 1 of 4, " in bar.terminal_line(201)
 
 
 def test_values_are_left_out_from_the_last_one_on(capsys):
     bar = bar_with_values()
-    assert bar.terminal_line(46) == "runs  45% loss 3.21, 812 images/s, k-NN 83.1%"
-    assert bar.terminal_line(39) == "runs  45% loss 3.21, 812 images/s"
+    assert bar.terminal_line(48) == "runs:  45%, loss 3.21, 812 images/s, k-NN 83.1%"
+    assert bar.terminal_line(41) == "runs:  45%, loss 3.21, 812 images/s"
     assert "|" in bar.terminal_line(79)
 
 
@@ -147,7 +147,7 @@ def test_a_terminal_gets_one_line_that_never_wraps(terminal, columns):
     drawn = [part for line in text.split("\n") for part in line.strip("\r").split("\r") if part.strip()]
     assert all(disp_len(part.rstrip()) < min(columns, 80) or part.startswith("infomax: ") for part in drawn)
     assert "infomax: a note" in drawn
-    assert "100% " in drawn[-1]
+    assert "100%" in drawn[-1]
     assert "loss 3.21, 812 images/s" in drawn[-1]
     assert text.endswith("\n")
 
@@ -171,7 +171,7 @@ def test_a_notebook_gets_one_line_that_is_drawn_again(monkeypatch):
         note("a note")
         bar.update(220)
     *_, last = stream.getvalue().rstrip("\n").split("\r")
-    assert last.startswith("runs 100% |##########| ")
+    assert last.startswith("runs: 100% |##########| ")
     assert stream.getvalue().count("\n") == 2
     assert "infomax: a note\n" in stream.getvalue()
 

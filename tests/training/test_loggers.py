@@ -250,6 +250,31 @@ def test_wandb_has_the_settings_and_the_states(toy, tmp_path, monkeypatch):
     assert codes == [1, 0]
 
 
+@missing("wandb")
+def test_a_run_has_ended_when_the_file_of_wandb_is_whole(toy, tmp_path, monkeypatch):
+    """Its process writes the file, and under load it is late: a run resumed at once would send the rows again."""
+    import wandb
+
+    from infomax.training.loggers.wandb import _is_whole
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    whole = []
+
+    def finish(run, exit_code):
+        ended(run, exit_code=exit_code)
+        file = Path(run.dir).parent / f"run-{run.id}.wandb"
+        while not _is_whole(file):
+            time.sleep(0.01)
+        content = file.read_bytes()
+        file.write_bytes(content[:7])
+        threading.Timer(0.3, lambda: (whole.append(file), file.write_bytes(content))).start()
+
+    ended = wandb.Run.finish
+    monkeypatch.setattr(wandb.Run, "finish", finish)
+    run = go("a", toy, log="wandb", epochs=1)
+    assert whole == [file.absolute() for file in run.path.glob("wandb/offline-run-*/*.wandb")]
+
+
 def test_tensorboard_is_the_default_and_none_leaves_it_out(toy, tmp_path):
     run, quiet = go("a", toy, epochs=1), go("b", toy, epochs=1, log="none")
     assert read_tensorboard(run, "loss")

@@ -30,6 +30,7 @@ def watch(options: WatchOptions) -> None:
 
 def _serve(options: WatchOptions, runs: "WatchedRuns") -> None:
     """Serves the page until Ctrl-C."""
+    from infomax.reporting.watch.follow import interruption
     from infomax.reporting.watch.server import Server
 
     names = " ".join(shlex.quote(str(folder)) for folder in options.runs)
@@ -40,7 +41,7 @@ def _serve(options: WatchOptions, runs: "WatchedRuns") -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("; the training itself goes on") from None
+            raise interruption(runs) from None
 
 
 WATCH = Command(

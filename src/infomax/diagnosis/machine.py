@@ -71,7 +71,10 @@ def describe_threads() -> Section:
         entries.append(Entry("threads", f"{threads} of torch", threads))
     if hasattr(os, "getloadavg"):
         load = os.getloadavg()[0]
-        entries.append(Entry("load", f"{load:.1f} in the last minute", round(load, 1)))
+        text = f"{load:.1f} in the last minute"
+        if load > (os.cpu_count() or load):  # of the whole machine, as the load is
+            text += ", more than the machine has cores: other work slows infomax down"
+        entries.append(Entry("load", text, round(load, 1)))
     return Section("threads", entries)
 
 

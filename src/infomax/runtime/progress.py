@@ -132,18 +132,19 @@ class ProgressBar:
         values, time_left = self._all_values(), self._time_left()
         position = "" if self._position is None else self._position(self.n).partition(",")[0]
         first, later = values[:BEFORE_TIME_LEFT], values[BEFORE_TIME_LEFT:]
-        room = max(columns // 4, columns - len(" 100%") - sum(disp_len(text) + 2 for text in (*first, time_left)))
+        room = max(columns // 4, columns - len(": 100%") - sum(disp_len(text) + 2 for text in (*first, time_left)))
         task = self.task if disp_len(self.task) <= room else disp_trim(self.task, max(room - 2, 1)) + ".."
-        head = f"{task} {min(share, 1.0):4.0%}"
-        kept, free = set(), columns - disp_len(head) + 1  # the first text needs one blank, the others a comma too
+        head = f"{task}: {min(share, 1.0):4.0%}"
+        kept, free = set(), columns - disp_len(head)
         for text in (*first, time_left, "bar", position, *later):
             needed = BAR_COLUMNS + 3 if text == "bar" else disp_len(text) + 2
             if text and needed <= free:
                 kept.add(text)
                 free -= needed
         shown = [text for text in (*first, position, *later, time_left) if text in kept]
-        bar = _draw_bar(share) if "bar" in kept else ""
-        return disp_trim(f"{head} {bar}{', '.join(shown)}".rstrip(), columns)
+        if "bar" in kept:
+            head += f" {_draw_bar(share)}{shown.pop(0) if shown else ''}"
+        return disp_trim(", ".join((head, *shown)).rstrip(), columns)
 
     def _all_values(self) -> list[str]:
         values = list(self._values)

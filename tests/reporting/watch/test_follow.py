@@ -14,8 +14,8 @@ import time
 import pytest
 
 from command import CODE, PATIENCE, run_command, start_command
-from infomax.reporting.watch.follow import RunLines
-from infomax.reporting.watch.runs import WatchedRun
+from infomax.reporting.watch.follow import RunLines, interruption
+from infomax.reporting.watch.runs import WatchedRun, WatchedRuns
 from infomax.runtime.locks import FolderLock
 from toy_data import TOY, write_toy
 from watched_runs import TOTAL, add_encoder, add_rows, collapsed_rows, finish, loss_row, make_run, rows_until
@@ -216,7 +216,7 @@ def visible(line):
 @pytest.mark.parametrize(
     ("end", "code", "err"),
     [
-        (lambda shown: shown.press("\x03"), 130, "infomax: interrupted; the training itself goes on\n"),
+        (lambda shown: shown.press("\x03"), 130, "infomax: interrupted\n"),
         (lambda shown: os.kill(shown.process.pid, signal.SIGTERM), 143, ""),
     ],
 )
@@ -229,6 +229,15 @@ def test_however_it_ends_the_cursor_comes_back(tmp_path, terminal, end, code, er
     assert "\x1b[?25h" in shown.written[before:]
     assert HIDE in shown.written[before:]
     assert "Traceback" not in shown.written
+
+
+def test_ctrl_c_says_that_the_training_goes_on_if_there_is_one(tmp_path):
+    run = make_run(tmp_path / "a").path
+    runs = WatchedRuns([run])
+    with FolderLock(run):
+        assert str(interruption(runs)) == "; the training itself goes on"
+    assert not str(interruption(runs))
+    assert not str(interruption(WatchedRuns([tmp_path / "none"])))
 
 
 @pytest.mark.process

@@ -51,7 +51,13 @@ def follow(runs: WatchedRuns, *, every: float, is_ascii: bool) -> None:
         else:
             _follow_in_lines(runs, every=every)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("; the training itself goes on") from None
+        raise interruption(runs) from None
+
+
+def interruption(runs: WatchedRuns) -> KeyboardInterrupt:
+    """Returns the error of a Ctrl-C, which says that trainings go on if there are any."""
+    trains = any(shown.phase in ("starting", "running", "silent") for shown in runs.update())
+    return KeyboardInterrupt("; the training itself goes on" if trains else "")
 
 
 def _follow_on_screen(runs: WatchedRuns, *, is_ascii: bool) -> None:

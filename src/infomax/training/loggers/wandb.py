@@ -3,6 +3,7 @@
 import os
 import secrets
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,8 @@ WHOLE, LAST_PART = 1, 4
 """Kinds of the parts of records in LevelDB's logs after which a record is complete."""
 FINISH_SECONDS = 25.0
 """Seconds that wandb itself waits at the end for what it has to upload; less than the run waits for it."""
+WRITTEN_SECONDS, LOOK_SECONDS = 2.0, 0.02
+"""Seconds after that for an offline file to be whole, and between two looks at it."""
 
 
 class WandbLogger:
@@ -55,6 +58,8 @@ class WandbLogger:
             if on_disk is not None:  # a process that was killed may have lost its last rows
                 self.last_step = on_disk
         files = Path(self.run.dir).parent
+        is_offline = not is_online and settings.mode != "disabled"
+        self.offline_file = files / f"run-{self.run.id}.wandb" if is_offline else None
         shown = files.relative_to(Path.cwd()) if files.is_relative_to(Path.cwd()) else files
         self.place = str(self.run.url) if is_online else f"offline; wandb sync {shown} uploads the run"
         if settings.mode == "disabled":
@@ -69,6 +74,9 @@ class WandbLogger:
         if state == "stopped":
             self.run.mark_preempting()
         self.run.finish(exit_code=0 if state == "finished" else 1)
+        until = time.monotonic() + WRITTEN_SECONDS  # run.finish returns before wandb's process has written all
+        while self.offline_file and not _is_whole(self.offline_file) and time.monotonic() < until:
+            time.sleep(LOOK_SECONDS)
 
 
 def _last_offline_step(folder: Path, run_id: str) -> int | None:
@@ -78,17 +86,28 @@ def _last_offline_step(folder: Path, run_id: str) -> int | None:
         folder: The folder in which wandb has a folder for each process.
         run_id: The run's identifier.
     """
-    messages: Any = import_module("wandb.proto.wandb_internal_pb2")  # whose classes are made when it is imported
     files, steps = list(folder.glob(f"offline-run-*/run-{run_id}.wandb")), [0]
     for file in files:
-        for content in _log_records(file.read_bytes()):
-            record = messages.Record()
-            try:
-                record.ParseFromString(content)
-            except Exception:  # protobuf's own error, of the record that was being written
-                break
+        for record in _records(file):
             steps.append(record.history.step.num if record.HasField("history") else 0)
     return max(steps) if files else None
+
+
+def _is_whole(file: Path) -> bool:
+    """Returns whether an offline file is there and has the record that ends a run."""
+    return file.exists() and any(record.HasField("exit") for record in _records(file))
+
+
+def _records(file: Path) -> Iterator[Any]:
+    """Yields the records of an offline file that are written, as messages of wandb."""
+    messages: Any = import_module("wandb.proto.wandb_internal_pb2")  # whose classes are made when it is imported
+    for content in _log_records(file.read_bytes()):
+        record = messages.Record()
+        try:
+            record.ParseFromString(content)
+        except Exception:  # protobuf's own error, of the record that was being written
+            return
+        yield record
 
 
 def _log_records(content: bytes) -> Iterator[bytes]:
