@@ -130,14 +130,16 @@ def comparison_of_data(data: str, budgets: dict[str, Any]) -> str:
     header += [f"{columns[0]}, equal time", "epochs in that time", "trainings at equal images"]
     sources = {source["commit"]: source for kept in budgets.values() for source in kept["sources"]}
     commands = "\n".join(budget["command"] for budget in budgets.values())
-    seeds = min(len(scores) for method in at_images["methods"] for scores in method["scores"].values())
-    spread = "Mean and standard deviation over" if seeds > 1 else "Scores of"
-    over = "seeds and test images" if seeds > 1 else "test images alone, as another seed may give another order"
+    seeds = {name: min(len(x) for m in kept["methods"] for x in m["scores"].values()) for name, kept in budgets.items()}
+    counts = " and ".join(f"at equal {name} {counted(count, 'seed')}" for name, count in seeds.items())
+    over = (
+        "test images alone, as another seed may give another order" if seeds["images"] == 1 else "seeds and test images"
+    )
     said = "\n".join(f"- At equal {name}, `compare` says: {kept['recommendation']}." for name, kept in budgets.items())
     return "\n\n".join(
         (
             markdown(header, rows),
-            f"{spread} {counted(seeds, 'seed')}; the interval of a difference is over {over}.",
+            f"Mean and standard deviation over the seeds, {counts}; the interval of a difference is over {over}.",
             said,
             f"{at_images['images']:,} images, measured on {where(*sources.values())}, one core for a run, by",
             f"```\n{commands}\n```",
