@@ -1,5 +1,6 @@
 """Our results stand in a column of a published table if the encoder was trained for it, and in no other."""
 
+import json
 from collections import defaultdict
 from dataclasses import replace
 from itertools import count
@@ -362,6 +363,20 @@ def test_encoders_that_were_kept_fill_the_columns_by_epoch_and_stand_for_no_whol
     for paper in published.tables():
         _, cells = our_line(mira, paper.id)
         assert set(cells.values()) <= {"70.0", "80.0"}, paper.id
+
+
+def test_an_encoder_that_its_run_trained_further_is_named_by_its_step(folders):
+    run = make_run(folders(), registry.get_recipe("carl", "cifar10"), data="cifar10")
+    steps, name = run.recipe.steps(IMAGES), run.path.name
+    (run.path / "encoder.json").write_text(json.dumps({"steps": steps}))
+    fields = {"data": "cifar10", "probe": "carl", "top5": 0.6}
+    keep(run, LinearRow, **fields, top1=0.5)
+    keep(run, LinearRow, **fields, top1=0.4, taken=1000, recipe="carl/cifar10 with epochs=20")
+    shown = report(run.path)
+    assert [line[0].text for line in shown.results[0].rows] == [f"{name}, step 1,000", name]
+    assert sorted(line.partition(":")[0] for line in shown.origins) == [name, f"{name}, step 1,000"]
+    (run.path / "encoder.json").write_text(json.dumps({"steps": 1000}))  # now it is the run's newest
+    assert [line[0].text for line in report(run.path).results[0].rows] == [name, name]
 
 
 def test_a_table_alone_says_why_a_run_has_no_line(folders):

@@ -58,6 +58,8 @@ class Result:
     """None if nothing is known of it, as of an encoder from elsewhere."""
     place: str = ""
     """Name of the run folder or the file that has the row."""
+    earlier_step: int | None = None
+    """The step that the encoder was taken at, if its run was trained on since; None if it is the run's newest."""
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -171,7 +173,8 @@ def distinct_places(results: Sequence[str | PathLike[str]]) -> list[Path]:
 def _origin(result: Result) -> str:
     """Returns a line on how an encoder was trained."""
     progress = result.training.progress if result.training else ""
-    return f"{result.name}: {result.row.recipe}{f', unfinished: {progress}' if progress else ''}"
+    name = result.name if result.earlier_step is None else _encoder_title(result)
+    return f"{name}: {result.row.recipe}{f', unfinished: {progress}' if progress else ''}"
 
 
 def _verdict_lines(results: Sequence[Result]) -> list[str]:
@@ -254,8 +257,15 @@ def _read_results(place: Path, name: str) -> Iterable[Result]:
         key = _measurement(row)
         results.pop(key, None)
         training = _training(run, row) if run is not None and trained else None
-        results[key] = Result(name if trained else row.representation, row, training, name)
+        earlier = _earlier_step(run, row) if run is not None and trained else None
+        results[key] = Result(name if trained else row.representation, row, training, name, earlier)
     return results.values()
+
+
+def _earlier_step(run: Run, row: ResultRow) -> int | None:
+    """Returns the step that a row's encoder was taken at, if the run was trained on since and did not keep it."""
+    step = row.trained_steps
+    return step if row.epoch is None and step is not None and step < run.trained_steps else None
 
 
 def _no_results(place: Path) -> str:
@@ -313,7 +323,7 @@ def _our_tables(results: Sequence[Result]) -> list[Table]:
         encoders = [_encoder_title(result) for result in group]
         runs = [result for result in group if not _is_baseline(result)]
         several = len({_encoder_title(result) for result in runs}) > 1
-        reference = next((result for result in runs if result.row.epoch is None), runs[0] if runs else None)
+        reference = next((result for result in runs if _is_newest(result)), runs[0] if runs else None)
         title_of_reference = "" if reference is None else _encoder_title(reference)
         compare = differences_over_run if several else differences_over_baselines
         column = compare(rows, names, encoders, title_of_reference)
@@ -322,8 +332,14 @@ def _our_tables(results: Sequence[Result]) -> list[Table]:
 
 
 def _encoder_title(result: Result) -> str:
-    """Returns the encoder's name, with the epoch after which it was kept if it is one from within a run."""
+    """Returns the encoder's name, with the epoch or step that it was taken after if its run has a newer one."""
+    if result.earlier_step is not None:
+        return f"{result.name}, step {result.earlier_step:,}"
     return result.name if result.row.epoch is None else f"{result.name}, epoch {result.row.epoch}"
+
+
+def _is_newest(result: Result) -> bool:
+    return result.row.epoch is None and result.earlier_step is None
 
 
 def _is_baseline(result: Result) -> bool:
@@ -346,9 +362,10 @@ def _aligned(results: Sequence[Result]) -> list[Result]:
     conditions = list(dict.fromkeys(shown_conditions(result.row) for result in kept))
     encoders = [*dict.fromkeys(result.name for result in kept if not _is_baseline(result)), *BASELINES]
 
-    def place(result: Result) -> tuple[int, int, float]:  # the encoder of a whole run stands behind those on the way
+    def place(result: Result) -> tuple[int, int, float, float]:  # the encoder of a whole run stands behind earlier ones
         epoch = inf if result.row.epoch is None else result.row.epoch
-        return conditions.index(shown_conditions(result.row)), encoders.index(result.name), epoch
+        step = inf if result.earlier_step is None else result.earlier_step
+        return conditions.index(shown_conditions(result.row)), encoders.index(result.name), epoch, step
 
     return sorted(kept, key=place)
 
