@@ -158,7 +158,7 @@ def test_a_bar_that_waits_leaves_the_line_to_the_stage_before_it(printed, monkey
         bar.update(1)
     first, bars = seconds_hidden(printed.getvalue()).split("\n", 1)
     assert first == "infomax: first step ... N s"
-    assert re.search(r"runs/a +20%", bars)
+    assert re.search(r"runs/a: +20%", bars)
 
 
 def test_stages_that_are_only_worth_a_line_if_they_are_slow(printed, monkeypatch):
