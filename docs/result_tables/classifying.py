@@ -6,7 +6,7 @@ from functools import partial
 from result_tables.kept import DOCS, NOT_MEASURED, made_by, markdown, read
 
 GUIDE = DOCS / "guide" / "classify-your-images.md"
-COLUMNS = 110
+COLUMNS = 118
 PROGRESS = ("infomax: reading", "infomax: importing", "infomax: preparing", "classify: ")
 """How lines begin that say what is being done, which a terminal shows in one place."""
 
