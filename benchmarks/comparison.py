@@ -149,8 +149,8 @@ def main() -> None:
     measured = [kept for job in queue if (kept := collect(*job, args)) is not None]
     kept = json.loads(args.out.read_text())["comparisons"] if args.out.exists() else []
     comparisons = {(one["data"], one["budget"]): one for one in (*kept, *measured)}  # the later one of a name stays
-    words = {"command": "python benchmarks/comparison.py", "comparisons": [*comparisons.values()]}
-    args.out.write_text(json.dumps(words, indent=1))
+    result = {"command": "python benchmarks/comparison.py", "comparisons": [*comparisons.values()]}
+    args.out.write_text(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":

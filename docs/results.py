@@ -9,7 +9,7 @@ python benchmarks/plan.py                           docs/results/plan.json
 python benchmarks/start.py                          docs/results/start.json
 python benchmarks/clone.py ADDRESS                  docs/results/clone.json
 python benchmarks/first_steps.py                    docs/results/first_steps.json
-python benchmarks/classifying.py ...                 docs/results/classifying.json
+python benchmarks/classifying.py ...                docs/results/classifying.json
 python benchmarks/detection.py                      docs/results/detection.json
 python benchmarks/export.py                         docs/results/export.json
 python benchmarks/health.py                         docs/results/health.json

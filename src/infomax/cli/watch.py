@@ -3,14 +3,10 @@
 import shlex
 import socket
 import sys
-from typing import TYPE_CHECKING
 
 from infomax.cli.command import Command
 from infomax.reporting.watch.options import WatchOptions
 from infomax.runtime.text import show
-
-if TYPE_CHECKING:
-    from infomax.reporting.watch.runs import WatchedRuns
 
 
 def watch(options: WatchOptions) -> None:
@@ -18,30 +14,31 @@ def watch(options: WatchOptions) -> None:
     from infomax.reporting.watch.follow import follow, show_once
     from infomax.reporting.watch.runs import WatchedRuns
 
-    runs = WatchedRuns(options.runs)
     is_ascii = options.ascii or "utf" not in (sys.stdout.encoding or "").lower()
     if options.serve:
-        _serve(options, runs)
+        _serve(options)
     elif options.once:
-        show_once(runs, is_ascii=is_ascii)
+        show_once(WatchedRuns(options.runs), is_ascii=is_ascii)
     else:
-        follow(runs, every=options.every, is_ascii=is_ascii)
+        follow(WatchedRuns(options.runs), every=options.every, is_ascii=is_ascii)
 
 
-def _serve(options: WatchOptions, runs: "WatchedRuns") -> None:
+def _serve(options: WatchOptions) -> None:
     """Serves the page until Ctrl-C."""
     from infomax.reporting.watch.follow import interruption
+    from infomax.reporting.watch.runs import WatchedRuns
     from infomax.reporting.watch.server import Server
 
     names = " ".join(shlex.quote(str(folder)) for folder in options.runs)
-    with Server(runs, options.port) as server:
+    with Server(WatchedRuns(options.runs), options.port) as server:
         show(f"http://127.0.0.1:{server.port}/ shows {names} until Ctrl-C, on this machine alone")
         tunnel = f"ssh -L {server.port}:127.0.0.1:{server.port} {socket.gethostname()}"
         show(f"from another machine: {tunnel}, and the same address there")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            raise interruption(runs) from None
+            # Threads of the page may be reading the server's runs at this time.
+            raise interruption(WatchedRuns(options.runs)) from None
 
 
 WATCH = Command(

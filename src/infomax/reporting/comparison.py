@@ -242,11 +242,12 @@ def _read_results(place: Path, name: str) -> Iterable[Result]:
     Raises:
         ValueError: if there is no such folder or file, or a row is damaged.
     """
-    run, file = None, place
+    run, file, newest_step = None, place, 0
     if place.is_dir():
         run, file = Run(place), place / "results.jsonl"
         if run.config and not file.exists():  # the settings are read first: the folder may be of something else
             return ()
+        newest_step = run.trained_steps
     elif not place.exists():
         raise ValueError(f"{place}: {missing_path(place)}")
     elif not place.is_file():
@@ -257,15 +258,16 @@ def _read_results(place: Path, name: str) -> Iterable[Result]:
         key = _measurement(row)
         results.pop(key, None)
         training = _training(run, row) if run is not None and trained else None
-        earlier = _earlier_step(run, row) if run is not None and trained else None
-        results[key] = Result(name if trained else row.representation, row, training, name, earlier)
+        earlier_step = _earlier_step(row, newest_step)
+        results[key] = Result(name if trained else row.representation, row, training, name, earlier_step)
     return results.values()
 
 
-def _earlier_step(run: Run, row: ResultRow) -> int | None:
-    """Returns the step that a row's encoder was taken at, if the run was trained on since and did not keep it."""
+def _earlier_step(row: ResultRow, newest_step: int) -> int | None:
+    """Returns the step that a row's encoder was taken at, if its run was trained on since; None if it was kept by its
+    epoch, or is a baseline."""
     step = row.trained_steps
-    return step if row.epoch is None and step is not None and step < run.trained_steps else None
+    return step if row.epoch is None and step is not None and step < newest_step else None
 
 
 def _no_results(place: Path) -> str:
